@@ -1,1 +1,20 @@
+//! YAML the way devcluster sees it: what this crate reads is what `PyYAML`'s `safe_load` returns,
+//! with the line and column of every value, and what it edits stays the user's own file.
+//!
+//! The syntax comes from `granit-parser` (YAML 1.2, lenient); `dialect` refuses what `PyYAML`
+//! would refuse, `scalar` resolves plain words by the rules of YAML 1.1.
 
+mod dialect;
+mod document;
+mod emit;
+mod error;
+mod lines;
+mod path;
+mod scalar;
+mod tree;
+
+pub use document::Document;
+pub use emit::{quote, to_yaml};
+pub use error::Error;
+pub use lines::Location;
+pub use path::{Seg, show};

@@ -1,0 +1,43 @@
+//! What `granit-parser` takes and `PyYAML` refuses, or reads otherwise: refused here.
+
+use std::ops::Range;
+
+/// The first character that `PyYAML` refuses wherever it stands, or breaks a line at while
+/// everyone else does not.
+pub(crate) fn bad_character(text: &str) -> Option<(usize, String)> {
+    let start = if text.starts_with('\u{feff}') { 3 } else { 0 };
+    text[start..].char_indices().find_map(|(i, c)| {
+        let why = match c {
+            '\t' | '\n' | '\r' | '\u{20}'..='\u{7e}' => return None,
+            '\u{85}' | '\u{2028}' | '\u{2029}' => "ends a line in YAML 1.1",
+            '\u{feff}' => "is a byte order mark in the middle of the text",
+            '\u{a0}'..='\u{fffd}' | '\u{10000}'.. => return None,
+            _ => "is not printable",
+        };
+        let code = c as u32;
+        Some((
+            start + i,
+            format!("the character U+{code:04X} {why}: write it as an escape in double quotes"),
+        ))
+    })
+}
+
+/// The first tab that separates things; `PyYAML` takes tabs only inside quoted and block scalars
+/// and comments. `allowed` is in order.
+pub(crate) fn bad_tab(text: &str, allowed: &[Range<usize>]) -> Option<usize> {
+    let mut rest = allowed.iter().peekable();
+    text.match_indices('\t').map(|(i, _)| i).find(|i| {
+        while rest.peek().is_some_and(|r| r.end <= *i) {
+            rest.next();
+        }
+        !rest.peek().is_some_and(|r| r.contains(i))
+    })
+}
+
+/// Whether `PyYAML` takes it as the name of an anchor.
+pub(crate) fn is_anchor_name(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}

@@ -1,0 +1,236 @@
+//! Writing values so that `PyYAML` reads them back exactly.
+
+use std::fmt::Write;
+
+use serde_json::{Number, Value};
+
+use crate::scalar::{self, Tag};
+
+/// Longer keys need the `? key` form: `PyYAML` looks no further than 1024 characters for the colon.
+const LONGEST_KEY: usize = 1000;
+
+/// A value as a block-style document.
+#[must_use]
+pub fn to_yaml(value: &Value) -> String {
+    block(value, 0, "\n")
+}
+
+/// A string as a scalar of one line: plain where every YAML reads it as that string, else in double quotes.
+#[must_use]
+pub fn quote(text: &str) -> String {
+    scalar_text(text, false)
+}
+
+/// Lines for `value` at that indent; the first line is not indented, the last one ends in `newline`.
+pub(crate) fn block(value: &Value, indent: usize, newline: &str) -> String {
+    let mut out = String::new();
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            for (i, (key, value)) in map.iter().enumerate() {
+                if i > 0 {
+                    pad(&mut out, indent);
+                }
+                out.push_str(&entry(key, value, indent, newline));
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    pad(&mut out, indent);
+                }
+                out.push_str("- ");
+                out.push_str(&nested(item, indent, newline));
+            }
+        }
+        leaf => {
+            out.push_str(&leaf_text(leaf, indent, newline));
+            out.push_str(newline);
+        }
+    }
+    out
+}
+
+/// `key: value` with its line end.
+pub(crate) fn entry(key: &str, value: &Value, indent: usize, newline: &str) -> String {
+    let key = key_text(key, false);
+    let mut out = if key.len() > LONGEST_KEY {
+        format!("? {key}{newline}{}:", " ".repeat(indent))
+    } else {
+        format!("{key}:")
+    };
+    if is_leaf(value) {
+        out.push(' ');
+        out.push_str(&leaf_text(value, indent, newline));
+        out.push_str(newline);
+    } else {
+        out.push_str(newline);
+        pad(&mut out, indent + 2);
+        out.push_str(&block(value, indent + 2, newline));
+    }
+    out
+}
+
+/// What follows `- `.
+fn nested(value: &Value, indent: usize, newline: &str) -> String {
+    if is_leaf(value) {
+        leaf_text(value, indent, newline) + newline
+    } else {
+        block(value, indent + 2, newline)
+    }
+}
+
+fn is_leaf(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => true,
+    }
+}
+
+fn pad(out: &mut String, indent: usize) {
+    out.extend(std::iter::repeat_n(' ', indent));
+}
+
+/// A leaf below a key or dash at that indent. Without its last line end.
+fn leaf_text(value: &Value, indent: usize, newline: &str) -> String {
+    match value {
+        Value::String(text) => literal(text, indent + 2, newline).unwrap_or_else(|| quote(text)),
+        other => flow(other),
+    }
+}
+
+/// A text of several lines as `|`, if that keeps every character.
+fn literal(text: &str, indent: usize, newline: &str) -> Option<String> {
+    let (body, header) = match text.strip_suffix('\n') {
+        Some(body) => (body, "|"),
+        None => (text, "|-"),
+    };
+    let plain = text.contains('\n')
+        && !body.starts_with([' ', '\n', '\t'])
+        && !body.ends_with('\n')
+        && !body.is_empty()
+        && body.chars().all(|c| c == '\n' || is_plain_char(c))
+        && body
+            .lines()
+            .all(|line| line.is_empty() || !line.trim().is_empty());
+    if !plain {
+        return None;
+    }
+    let mut out = header.to_owned();
+    for line in body.split('\n') {
+        out.push_str(newline);
+        if !line.is_empty() {
+            pad(&mut out, indent);
+            out.push_str(line);
+        }
+    }
+    Some(out)
+}
+
+/// A value in one line.
+pub(crate) fn flow(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(b) => b.to_string(),
+        Value::Number(n) => number(n),
+        Value::String(text) => scalar_text(text, true),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(flow).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Object(map) => {
+            let entries: Vec<String> = map.iter().map(|(k, v)| flow_entry(k, v)).collect();
+            format!("{{{}}}", entries.join(", "))
+        }
+    }
+}
+
+pub(crate) fn flow_entry(key: &str, value: &Value) -> String {
+    let key = key_text(key, true);
+    if key.len() > LONGEST_KEY {
+        return format!("? {key} : {}", flow(value));
+    }
+    format!("{key}: {}", flow(value))
+}
+
+fn key_text(key: &str, flow: bool) -> String {
+    scalar_text(key, flow)
+}
+
+/// `1e300` is a string in YAML 1.1: a float has a point, an exponent a sign.
+fn number(n: &Number) -> String {
+    let text = n.to_string();
+    let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else {
+        return text;
+    };
+    let point = if mantissa.contains('.') { "" } else { ".0" };
+    let sign = if exponent.starts_with(['-', '+']) {
+        ""
+    } else {
+        "+"
+    };
+    format!("{mantissa}{point}e{sign}{exponent}")
+}
+
+fn scalar_text(text: &str, flow: bool) -> String {
+    if is_plain(text, flow) {
+        text.to_owned()
+    } else {
+        double_quoted(text)
+    }
+}
+
+fn is_plain_char(c: char) -> bool {
+    matches!(c, '\u{20}'..='\u{7e}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..)
+        && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
+}
+
+/// Whether it can stand bare: `PyYAML` takes it as this string, and so do YAML 1.2 and Go.
+fn is_plain(text: &str, flow: bool) -> bool {
+    let starts = match text.as_bytes() {
+        [] => false,
+        [b'-', second, ..] => *second != b' ' && !text.starts_with("---"),
+        [first, ..] => !b"-?:,[]{}#&*!|>'\"%@`".contains(first) && !text.starts_with("..."),
+    };
+    let breaks = text.starts_with(' ')
+        || text.ends_with([' ', ':'])
+        || text.contains(": ")
+        || text.contains(" #")
+        || (flow && text.contains([',', '[', ']', '{', '}', ':', '?']));
+    starts
+        && !breaks
+        && text.chars().all(is_plain_char)
+        && scalar::resolve(text) == Tag::Str
+        && !means_more_elsewhere(text)
+}
+
+/// Strings to PyYAML, something else to YAML 1.2 or Go's older parser.
+fn means_more_elsewhere(text: &str) -> bool {
+    matches!(text, "y" | "Y" | "n" | "N")
+        || text.parse::<f64>().is_ok()
+        || text.trim_start_matches(['-', '+']).starts_with("0o")
+}
+
+fn double_quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            '\0' => out.push_str("\\0"),
+            c if is_plain_char(c) => out.push(c),
+            c if (c as u32) < 0x100 => {
+                let _ = write!(out, "\\x{:02x}", c as u32);
+            }
+            c => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+        }
+    }
+    out.push('"');
+    out
+}

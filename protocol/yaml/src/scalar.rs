@@ -1,0 +1,335 @@
+//! What a plain word means to `PyYAML`: its implicit resolvers and constructors, YAML 1.1.
+
+use serde_json::Number;
+
+/// The type that `PyYAML`'s resolver gives a plain scalar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tag {
+    Null,
+    Bool,
+    Int,
+    Float,
+    Timestamp,
+    /// `<<`, a key only.
+    Merge,
+    /// `=`, which `PyYAML` knows and cannot construct.
+    Value,
+    Str,
+}
+
+/// What the constructor makes of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Data {
+    Null,
+    Bool(bool),
+    Number(Number),
+    /// A date or a point in time; kept as it was written.
+    Timestamp,
+    Merge,
+    Str,
+}
+
+pub(crate) fn resolve(text: &str) -> Tag {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => Tag::Null,
+        "<<" => Tag::Merge,
+        "=" => Tag::Value,
+        _ if bool_of(text).is_some() => Tag::Bool,
+        _ if is_float(text) => Tag::Float,
+        _ if is_int(text) => Tag::Int,
+        _ if is_timestamp(text) => Tag::Timestamp,
+        _ => Tag::Str,
+    }
+}
+
+/// The value of a scalar with that tag, or why `PyYAML` or JSON cannot have it.
+pub(crate) fn construct(tag: Tag, text: &str) -> Result<Data, String> {
+    match tag {
+        Tag::Null => Ok(Data::Null),
+        Tag::Str => Ok(Data::Str),
+        Tag::Merge => Ok(Data::Merge),
+        Tag::Value => Err("`=` has a meaning of its own in YAML 1.1: quote it".into()),
+        Tag::Bool => construct_bool(text).map(Data::Bool),
+        Tag::Int => int_of(text).map(Data::Number),
+        Tag::Float => float_of(text).map(Data::Number),
+        Tag::Timestamp if is_real_time(text) => Ok(Data::Timestamp),
+        Tag::Timestamp => Err(format!("`{text}` looks like a date and is none: quote it")),
+    }
+}
+
+fn bool_of(text: &str) -> Option<bool> {
+    match text {
+        "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Some(true),
+        "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Some(false),
+        _ => None,
+    }
+}
+
+fn construct_bool(text: &str) -> Result<bool, String> {
+    match text.to_lowercase().as_str() {
+        "yes" | "true" | "on" => Ok(true),
+        "no" | "false" | "off" => Ok(false),
+        _ => Err(format!("`{text}` is not a boolean")),
+    }
+}
+
+fn unsigned(text: &str) -> &str {
+    text.strip_prefix(['-', '+']).unwrap_or(text)
+}
+
+fn only(text: &str, allowed: impl Fn(u8) -> bool) -> bool {
+    text.bytes().all(|b| b == b'_' || allowed(b))
+}
+
+/// `[0-9][0-9_]*`
+fn is_decimal(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit()) && only(text, |b| b.is_ascii_digit())
+}
+
+/// `(?::[0-5]?[0-9])+`, given without the first colon.
+fn is_sexagesimal_tail(tail: &str) -> bool {
+    tail.split(':').all(|part| match part.as_bytes() {
+        [b] => b.is_ascii_digit(),
+        [a, b] => (b'0'..=b'5').contains(a) && b.is_ascii_digit(),
+        _ => false,
+    })
+}
+
+fn is_int(text: &str) -> bool {
+    let text = unsigned(text);
+    if let Some(bits) = text.strip_prefix("0b") {
+        return !bits.is_empty() && only(bits, |b| matches!(b, b'0' | b'1'));
+    }
+    if let Some(hex) = text.strip_prefix("0x") {
+        return !hex.is_empty() && only(hex, |b| b.is_ascii_hexdigit());
+    }
+    if let Some(octal) = text.strip_prefix('0') {
+        return only(octal, |b| (b'0'..=b'7').contains(&b));
+    }
+    match text.split_once(':') {
+        Some((head, tail)) => is_decimal(head) && is_sexagesimal_tail(tail),
+        None => is_decimal(text),
+    }
+}
+
+/// `(?:[eE][-+][0-9]+)?`
+fn is_exponent(text: &str) -> bool {
+    let digits = text
+        .strip_prefix(['e', 'E'])
+        .and_then(|t| t.strip_prefix(['-', '+']));
+    text.is_empty()
+        || digits.is_some_and(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn is_float(text: &str) -> bool {
+    if matches!(text, ".nan" | ".NaN" | ".NAN") {
+        return true;
+    }
+    let body = unsigned(text);
+    if matches!(body, ".inf" | ".Inf" | ".INF") {
+        return true;
+    }
+    let Some((whole, rest)) = body.split_once('.') else {
+        return false;
+    };
+    let end = rest
+        .find(|c: char| !(c.is_ascii_digit() || c == '_'))
+        .unwrap_or(rest.len());
+    let (fraction, exponent) = rest.split_at(end);
+    if whole.is_empty() {
+        // YAML 1.1 in PyYAML: no sign before a bare point.
+        return body == text && is_decimal(fraction) && is_exponent(exponent);
+    }
+    match whole.split_once(':') {
+        Some((head, tail)) => is_decimal(head) && is_sexagesimal_tail(tail) && exponent.is_empty(),
+        None => is_decimal(whole) && is_exponent(exponent),
+    }
+}
+
+fn int_of(text: &str) -> Result<Number, String> {
+    let refused = || format!("`{text}` is not an integer that PyYAML can read");
+    let plain = text.replace('_', "");
+    let body = unsigned(&plain);
+    if body.is_empty() {
+        return Err(refused());
+    }
+    let (digits, radix) = match body {
+        "0" => ("0", 10),
+        b if b.starts_with("0b") => (&b[2..], 2),
+        b if b.starts_with("0x") => (&b[2..], 16),
+        b if b.starts_with('0') => (b, 8),
+        b => (b, 10),
+    };
+    let mut total: i128 = 0;
+    let base = if digits.contains(':') { 60 } else { 0 };
+    for part in digits.split(':') {
+        if part.is_empty() || !part.chars().all(|c| c.is_digit(radix)) {
+            return Err(refused());
+        }
+        total = i128::from_str_radix(part, radix)
+            .ok()
+            .and_then(|n| total.checked_mul(base)?.checked_add(n))
+            .ok_or_else(|| too_large(text))?;
+    }
+    if plain.starts_with('-') {
+        total = -total;
+    }
+    i64::try_from(total)
+        .map(Number::from)
+        .or_else(|_| u64::try_from(total).map(Number::from))
+        .map_err(|_| too_large(text))
+}
+
+fn too_large(text: &str) -> String {
+    format!("the integer `{text}` does not fit into 64 bits")
+}
+
+fn float_of(text: &str) -> Result<Number, String> {
+    let plain = text.replace('_', "").to_lowercase();
+    let body = unsigned(&plain);
+    let mut total = 0.0;
+    for part in body.split(':') {
+        let n: f64 = match part {
+            ".inf" => f64::INFINITY,
+            ".nan" => f64::NAN,
+            _ => part
+                .parse()
+                .map_err(|_| format!("`{text}` is not a number that PyYAML can read"))?,
+        };
+        total = total * 60.0 + n;
+    }
+    if plain.starts_with('-') {
+        total = -total;
+    }
+    Number::from_f64(total)
+        .ok_or_else(|| format!("`{text}` is no finite number, and JSON has no other: quote it"))
+}
+
+/// The parts of a timestamp, as `PyYAML`'s resolver splits it.
+struct Time<'a> {
+    date: [&'a str; 3],
+    clock: Option<[&'a str; 3]>,
+    zone: Option<(&'a str, &'a str)>,
+}
+
+fn digits(text: &str, lengths: std::ops::RangeInclusive<usize>) -> bool {
+    lengths.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn split_time(text: &str) -> Option<Time<'_>> {
+    let end = text.find(['T', 't', ' ', '\t']).unwrap_or(text.len());
+    let (date, rest) = text.split_at(end);
+    let mut parts = date.split('-');
+    let date = [parts.next()?, parts.next()?, parts.next()?];
+    if parts.next().is_some() || !digits(date[0], 4..=4) {
+        return None;
+    }
+    if rest.is_empty() {
+        let whole = digits(date[1], 2..=2) && digits(date[2], 2..=2);
+        return whole.then_some(Time {
+            date,
+            clock: None,
+            zone: None,
+        });
+    }
+    let rest = match rest.strip_prefix(['T', 't']) {
+        Some(rest) => rest,
+        None => rest.trim_start_matches([' ', '\t']),
+    };
+    let end = rest
+        .find(|c: char| !(c.is_ascii_digit() || c == ':' || c == '.'))
+        .unwrap_or(rest.len());
+    let (clock, zone) = rest.split_at(end);
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+    let mut parts = clock.split(':');
+    let clock = [parts.next()?, parts.next()?, parts.next()?];
+    let right = parts.next().is_none()
+        && digits(date[1], 1..=2)
+        && digits(date[2], 1..=2)
+        && digits(clock[0], 1..=2)
+        && digits(clock[1], 2..=2)
+        && digits(clock[2], 2..=2)
+        && (fraction.is_empty() || digits(fraction, 1..=usize::MAX));
+    let zone = split_zone(zone.trim_start_matches([' ', '\t']), zone.is_empty())?;
+    right.then_some(Time {
+        date,
+        clock: Some(clock),
+        zone,
+    })
+}
+
+/// `None`: not a zone. `Some(None)`: no offset.
+#[expect(clippy::option_option, reason = "no zone and a wrong zone differ")]
+fn split_zone(text: &str, absent: bool) -> Option<Option<(&str, &str)>> {
+    if absent || text == "Z" {
+        return Some(None);
+    }
+    let (hours, minutes) = match text.strip_prefix(['-', '+'])?.split_once(':') {
+        Some((h, m)) if digits(m, 2..=2) => (h, m),
+        Some(_) => return None,
+        None => (unsigned(text), "0"),
+    };
+    digits(hours, 1..=2).then_some(Some((hours, minutes)))
+}
+
+fn is_timestamp(text: &str) -> bool {
+    text.is_ascii() && split_time(text).is_some()
+}
+
+/// Whether Python's `datetime` takes it.
+fn is_real_time(text: &str) -> bool {
+    let Some(time) = split_time(text) else {
+        return false;
+    };
+    let n = |s: &str| s.parse::<u32>().unwrap_or(u32::MAX);
+    let [year, month, day] = time.date.map(n);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let days = match month {
+        2 if leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => 0,
+    };
+    year > 0
+        && (1..=days).contains(&day)
+        && time
+            .clock
+            .map(|c| c.map(n))
+            .is_none_or(|[h, m, s]| h < 24 && m < 60 && s < 60)
+        && time.zone.is_none_or(|(h, m)| n(h) * 60 + n(m) < 24 * 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_mean_what_they_mean_to_pyyaml() {
+        for (text, tag) in [
+            ("yes", Tag::Bool),
+            ("y", Tag::Str),
+            ("0755", Tag::Int),
+            ("08", Tag::Str),
+            ("0o755", Tag::Str),
+            ("8000:22", Tag::Int),
+            ("8080:80", Tag::Str),
+            ("1e3", Tag::Str),
+            ("-.5", Tag::Str),
+            (".5", Tag::Float),
+            ("1_000", Tag::Int),
+            ("10.14", Tag::Float),
+            ("10.0.0.1", Tag::Str),
+            ("2001-12-14", Tag::Timestamp),
+            ("2001-12-14 21:59:43.10 -5", Tag::Timestamp),
+            ("2001-12-14-", Tag::Str),
+            ("<<", Tag::Merge),
+            ("~", Tag::Null),
+        ] {
+            assert_eq!(resolve(text), tag, "{text}");
+        }
+        assert_eq!(int_of("8000:22"), Ok(480_022.into()));
+        assert_eq!(int_of("0755"), Ok(493.into()));
+        assert!(int_of("0b_").is_err());
+    }
+}
