@@ -1,0 +1,62 @@
+//! The HTTP server under the stand-ins.
+
+use std::convert::Infallible;
+
+use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Answers until dropped; dropping it ends every connection too.
+pub(super) async fn serve<H, F>(listener: TcpListener, handler: H)
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                // An accept fails for one visitor (it left, or descriptors ran out), never for the listener.
+                let Ok((stream, _)) = accepted else { tokio::task::yield_now().await; continue };
+                let handler = handler.clone();
+                connections.spawn(async move {
+                    let service = service_fn(move |request| {
+                        let answer = handler(request);
+                        async move { Ok::<_, Infallible>(answer.await) }
+                    });
+                    // A client that hangs up mid-answer (a watch, always) is no concern of ours.
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+pub(super) fn json(code: StatusCode, value: &Value) -> Response<Body> {
+    respond(code, "application/json", value.to_string())
+}
+
+pub(super) fn text(code: StatusCode, body: impl Into<String>) -> Response<Body> {
+    respond(code, "text/plain; charset=utf-8", body.into())
+}
+
+fn respond(code: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
+    *response.status_mut() = code;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(content_type),
+    );
+    response
+}
