@@ -1,1 +1,36 @@
+//! How devcluster stages talk, and the runtime that every stage runs in. The wire is in [`message`]; `PROTOCOL.md` beside
+//! this crate specifies it for other languages.
 
+#![warn(missing_docs)]
+
+pub mod child;
+mod cli;
+pub mod config;
+mod context;
+pub mod env;
+pub mod error;
+pub mod files;
+pub mod frame;
+mod io;
+pub mod ledger;
+pub mod message;
+pub mod rundir;
+mod runtime;
+pub mod schema;
+mod shutdown;
+mod stage;
+mod upstream;
+mod verbs;
+
+pub use cli::command;
+pub use config::Problem;
+pub use context::Context;
+pub use env::Env;
+pub use error::{Exit, StageError};
+pub use io::Io;
+pub use runtime::{run, run_id, run_stage};
+pub use shutdown::{GRACE, Shutdown};
+pub use stage::{Stage, Undone};
+pub use upstream::{Reports, Upstream, Upstreams};
+pub use verbs::describe::{Description, description};
+pub use yaml;

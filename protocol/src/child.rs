@@ -1,0 +1,172 @@
+//! Child processes that die with us, also when we are killed.
+
+use std::ffi::OsStr;
+use std::process::Stdio;
+
+use tokio::process::{Child, ChildStdin, Command};
+
+/// A child on a leash: it gets SIGTERM when this process dies, however it dies, and SIGKILL when this value is dropped.
+#[derive(Debug)]
+pub struct Leashed {
+    /// The child, or the guard shell around it. Its stdout and stderr are pipes, never ours.
+    pub child: Child,
+    /// Held open for as long as the child may live, where a guard shell watches it.
+    _leash: Option<ChildStdin>,
+}
+
+/// Waits for its command and for the end of its stdin, which is our death; the command gets SIGTERM then.
+const GUARD: &str = r#"
+exec 3<&0 </dev/null
+"$@" 3<&- & child=$!
+trap 'kill -TERM $child 2>/dev/null' TERM INT HUP
+{ cat <&3; kill -TERM $child; } >/dev/null 2>&1 & watch=$!
+exec 3<&-
+wait $child; code=$?
+while kill -0 $child 2>/dev/null; do wait $child; code=$?; done
+kill $watch 2>/dev/null
+exit $code
+"#;
+
+/// Starts a program on a leash, with stdin closed and stdout and stderr piped. Call it on the main thread: on Linux the
+/// signal follows the thread that started the child, not the process.
+pub fn spawn<A: AsRef<OsStr>>(
+    program: impl AsRef<OsStr>,
+    args: impl IntoIterator<Item = A>,
+) -> std::io::Result<Leashed> {
+    spawn_by(cfg!(target_os = "linux"), program.as_ref(), args)
+}
+
+fn spawn_by<A: AsRef<OsStr>>(
+    kernel: bool,
+    program: &OsStr,
+    args: impl IntoIterator<Item = A>,
+) -> std::io::Result<Leashed> {
+    let mut command = if kernel {
+        let mut command = Command::new(program);
+        die_with_us(&mut command);
+        command.stdin(Stdio::null());
+        command
+    } else {
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", GUARD, "guard"])
+            .arg(program)
+            .stdin(Stdio::piped());
+        command
+    };
+    // A group of its own: Ctrl-C at a terminal is ours to act upon.
+    command
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let leash = child.stdin.take();
+    Ok(Leashed {
+        child,
+        _leash: leash,
+    })
+}
+
+#[cfg(target_os = "linux")]
+#[allow(
+    unsafe_code,
+    reason = "the parent-death signal can only be set between fork and exec"
+)]
+fn die_with_us(command: &mut Command) {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    let parent = std::process::id();
+    let set = move || {
+        set_parent_process_death_signal(Some(Signal::TERM))?;
+        // We may have died before the signal was set.
+        match getppid() {
+            Some(pid) if pid.as_raw_nonzero().get().unsigned_abs() == parent => Ok(()),
+            _ => Err(std::io::Error::other("the parent is gone")),
+        }
+    };
+    // SAFETY: both calls are plain system calls that neither allocate nor take locks.
+    unsafe {
+        command.pre_exec(set);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with_us(_: &mut Command) {}
+
+impl Leashed {
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let pid = self
+            .child
+            .id()
+            .and_then(|id| rustix::process::Pid::from_raw(id as i32));
+        if let Some(pid) = pid {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    async fn read_all(leashed: &mut Leashed) -> String {
+        let mut text = String::new();
+        let mut stdout = leashed.child.stdout.take().unwrap();
+        let read = stdout.read_to_string(&mut text);
+        tokio::time::timeout(Duration::from_secs(10), read)
+            .await
+            .unwrap()
+            .unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn the_guard_passes_on_output_and_exit_code() {
+        let mut leashed = spawn_by(false, "sh".as_ref(), ["-c", "echo hi; exit 7"]).unwrap();
+        assert_eq!(read_all(&mut leashed).await, "hi\n");
+        assert_eq!(leashed.child.wait().await.unwrap().code(), Some(7));
+    }
+
+    #[tokio::test]
+    async fn the_guard_ends_its_command_when_we_are_gone_or_ask_for_it() {
+        for ask in [false, true] {
+            let script = "trap 'echo ended; exit 0' TERM; echo up; while :; do sleep 0.05; done";
+            let mut leashed = spawn_by(false, "sh".as_ref(), ["-c", script]).unwrap();
+            let mut up = [0; 3];
+            leashed
+                .child
+                .stdout
+                .as_mut()
+                .unwrap()
+                .read_exact(&mut up)
+                .await
+                .unwrap();
+            if ask {
+                leashed.terminate();
+            } else {
+                drop(leashed._leash.take());
+            }
+            assert_eq!(read_all(&mut leashed).await, "ended\n", "asked: {ask}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_leashed_child_ends_when_it_is_dropped() {
+        let mut leashed = spawn("sh", ["-c", "echo up; exec sleep 60"]).unwrap();
+        let mut stdout = leashed.child.stdout.take().unwrap();
+        let mut text = [0; 3];
+        stdout.read_exact(&mut text).await.unwrap();
+        drop(leashed);
+        let mut rest = Vec::new();
+        tokio::time::timeout(Duration::from_secs(10), stdout.read_to_end(&mut rest))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}

@@ -1,0 +1,304 @@
+//! The command line that every stage has. Config fields become flags by themselves.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::Value;
+
+use crate::config::{Sources, properties, schema_of, takes_only};
+use crate::rundir::is_instance_name;
+use crate::stage::Stage;
+
+/// What a stage was called to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Run,
+    Once,
+    Wait,
+    Check,
+    Cleanup,
+    Describe,
+}
+
+/// Verbs by name, with their help.
+pub(crate) const VERBS: [(&str, Verb, &str); 6] = [
+    (
+        "run",
+        Verb::Run,
+        "Do the work and hold it up until told to stop (the default)",
+    ),
+    (
+        "once",
+        Verb::Once,
+        "Do the work, print the outputs, leave no process",
+    ),
+    (
+        "wait",
+        Verb::Wait,
+        "Wait until this instance is ready, has failed, or a deadline",
+    ),
+    (
+        "check",
+        Verb::Check,
+        "Check that what this instance reported still holds",
+    ),
+    (
+        "cleanup",
+        Verb::Cleanup,
+        "Undo what a dead run left; needs no config; can be repeated",
+    ),
+    (
+        "describe",
+        Verb::Describe,
+        "Print versions, verbs and schemas as JSON",
+    ),
+];
+
+/// Which lines go to stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Events {
+    All,
+    Ready,
+    None,
+}
+
+/// Who speaks on stdin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stdin {
+    None,
+    Chain,
+    Control,
+}
+
+/// A parsed command line.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) verb: Verb,
+    pub(crate) instance: String,
+    pub(crate) run_dir: Option<PathBuf>,
+    pub(crate) events: Option<Events>,
+    pub(crate) stdin: Stdin,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) sources: Sources,
+    pub(crate) command: Vec<OsString>,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or config, 3 protocol version, 4 upstream missing or failed, 5 check failed, \
+6 locked, 7 timeout, 70 internal, 75 failed but worth a retry.";
+
+/// Parses the arguments, program name first. The error is clap's, `--help` and `--version` included.
+pub(crate) fn parse<S: Stage>(mut args: Vec<OsString>) -> Result<Call, clap::Error> {
+    let first = args.get(1).and_then(|a| a.to_str()).unwrap_or_default();
+    let known = VERBS.iter().any(|(name, ..)| *name == first);
+    if !known && !["help", "-h", "--help", "-V", "--version"].contains(&first) {
+        args.insert(1.min(args.len()), "run".into());
+    }
+    let matches = command::<S>().try_get_matches_from(args)?;
+    let Some((name, sub)) = matches.subcommand() else {
+        return Err(command::<S>().error(clap::error::ErrorKind::MissingSubcommand, "no verb"));
+    };
+    let verb = VERBS
+        .iter()
+        .find(|(n, ..)| *n == name)
+        .map_or(Verb::Run, |(_, v, _)| *v);
+    Ok(call::<S>(verb, sub))
+}
+
+fn call<S: Stage>(verb: Verb, m: &ArgMatches) -> Call {
+    let text = |id: &str| m.try_get_one::<String>(id).ok().flatten().cloned();
+    let path = |id: &str| m.try_get_one::<PathBuf>(id).ok().flatten().cloned();
+    let fields = properties(&schema_of::<S::Config>());
+    let flags = fields
+        .keys()
+        .filter_map(|field| Some((field.clone(), text(&format!("field.{field}"))?)));
+    Call {
+        verb,
+        instance: text("name").unwrap_or_else(|| S::KIND.to_owned()),
+        run_dir: path("run-dir"),
+        events: text("events").map(|e| match e.as_str() {
+            "ready" => Events::Ready,
+            "none" => Events::None,
+            _ => Events::All,
+        }),
+        stdin: match text("stdin").as_deref() {
+            Some("chain") => Stdin::Chain,
+            Some("control") => Stdin::Control,
+            _ => Stdin::None,
+        },
+        timeout: m
+            .try_get_one::<f64>("timeout")
+            .ok()
+            .flatten()
+            .map(|s| Duration::from_secs_f64(*s)),
+        sources: Sources {
+            file: path("config"),
+            start: None,
+            flags: flags.collect(),
+        },
+        command: m
+            .try_get_many::<OsString>("command")
+            .ok()
+            .flatten()
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect(),
+    }
+}
+
+/// The whole command, for parsing, help, completions and man pages.
+pub fn command<S: Stage>() -> Command {
+    let mut command = Command::new(format!("devcluster-{}", S::KIND))
+        .version(S::VERSION)
+        .about(S::ABOUT)
+        .after_help(format!(
+            "Without a verb, `run` is meant.\n{EXIT_CODES}\n\n{}",
+            S::EXAMPLES
+        ))
+        .subcommand_required(true);
+    for (name, verb, about) in VERBS {
+        let mut sub = Command::new(name)
+            .about(about)
+            .after_help(format!("{EXIT_CODES}\n\n{}", S::EXAMPLES));
+        if verb != Verb::Describe {
+            sub = sub.args(instance_args::<S>());
+        }
+        if verb == Verb::Wait {
+            sub = sub.arg(timeout_arg());
+        }
+        if !matches!(verb, Verb::Describe | Verb::Wait) {
+            sub = sub.arg(events_arg());
+        }
+        if matches!(verb, Verb::Run | Verb::Once | Verb::Check) {
+            sub = sub.arg(config_arg()).args(field_args::<S>());
+        }
+        if matches!(verb, Verb::Run | Verb::Once) {
+            sub = sub.arg(stdin_arg(verb));
+        }
+        if verb == Verb::Run {
+            sub = sub.arg(command_arg());
+        }
+        command = command.subcommand(sub);
+    }
+    command
+}
+
+fn instance_args<S: Stage>() -> [Arg; 2] {
+    let name = |text: &str| match is_instance_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "a name has at most 63 letters, digits, `.`, `_` or `-`, the first a letter or digit",
+        ),
+    };
+    [
+        Arg::new("name").long("name").value_name("INSTANCE").value_parser(name).help(format!(
+            "Name of this instance; several of a kind need one each [default: {}]",
+            S::KIND
+        )),
+        Arg::new("run-dir").long("run-dir").value_name("DIR").value_parser(clap::value_parser!(PathBuf)).help(
+            "Where the stages of one devcluster meet [default: $XDG_RUNTIME_DIR/devcluster-stages, else one in the temporary directory]",
+        ),
+    ]
+}
+
+fn timeout_arg() -> Arg {
+    let seconds = |text: &str| match text.parse::<f64>() {
+        Ok(s) if (0.0..=1e9).contains(&s) => Ok(s),
+        _ => Err("a number of seconds"),
+    };
+    Arg::new("timeout")
+        .long("timeout")
+        .value_name("SECONDS")
+        .value_parser(seconds)
+        .help("Give up after this long, with exit code 7 [default: wait for as long as the instance is alive]")
+}
+
+fn events_arg() -> Arg {
+    Arg::new("events")
+        .long("events")
+        .value_name("WHICH")
+        .value_parser(PossibleValuesParser::new(["all", "ready", "none"]))
+        .help("Which JSON lines go to stdout [default: all; none when stdout is a terminal or a command is run]")
+}
+
+fn stdin_arg(verb: Verb) -> Arg {
+    let values: &[&str] = if verb == Verb::Run {
+        &["none", "chain", "control"]
+    } else {
+        &["none", "chain"]
+    };
+    Arg::new("stdin")
+        .long("stdin")
+        .value_name("WHO")
+        .value_parser(PossibleValuesParser::new(values.to_vec()))
+        .help("Who speaks on stdin: nobody, the stage before in a pipe, or a program that drives this one [default: none]")
+}
+
+fn config_arg() -> Arg {
+    Arg::new("config")
+        .short('c')
+        .long("config")
+        .value_name("FILE")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("Config file, YAML or JSON; flags win over it")
+}
+
+fn command_arg() -> Arg {
+    Arg::new("command")
+        .last(true)
+        .num_args(1..)
+        .value_parser(clap::value_parser!(OsString))
+        .value_name("COMMAND")
+        .help("Run this once ready, hold everything up meanwhile, and exit with its code")
+}
+
+fn field_args<S: Stage>() -> Vec<Arg> {
+    let fields = properties(&schema_of::<S::Config>());
+    fields
+        .iter()
+        .map(|(name, property)| field_arg(name, property))
+        .collect()
+}
+
+fn field_arg(name: &str, property: &Value) -> Arg {
+    let about = property["description"]
+        .as_str()
+        .unwrap_or_default()
+        .trim()
+        .trim_end_matches('.');
+    let about = about
+        .split("\n\n")
+        .next()
+        .unwrap_or_default()
+        .replace('\n', " ");
+    let default = match &property["default"] {
+        Value::Null => String::new(),
+        Value::String(s) => format!(" [default: {s}]"),
+        other => format!(" [default: {other}]"),
+    };
+    let arg = Arg::new(format!("field.{name}"))
+        .long(name.replace('_', "-"))
+        .help(format!("{about}{default}"))
+        .help_heading("Config")
+        .action(ArgAction::Set);
+    if takes_only(property, "boolean") {
+        return arg
+            .value_name("BOOL")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(PossibleValuesParser::new(["true", "false"]))
+            .hide_possible_values(true);
+    }
+    let value = if takes_only(property, "string") || takes_only(property, "integer") {
+        "VALUE"
+    } else {
+        "JSON"
+    };
+    arg.value_name(value)
+        .allow_hyphen_values(true)
+        .value_parser(NonEmptyStringValueParser::new())
+}

@@ -1,0 +1,410 @@
+//! A stage's config: a file, flags that win over it, `$VAR` and `~` expanded in both, and every problem at once.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use yaml::{Document, Seg};
+
+use crate::env::Env;
+use crate::error::{Exit, StageError};
+
+/// Something wrong with a config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Dotted path of the field; empty for the whole.
+    pub path: String,
+    /// What is wrong with it.
+    pub message: String,
+    /// Where it stands: `file:line:column`, or the flag.
+    pub place: Option<String>,
+}
+
+impl Problem {
+    /// A problem with a field.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Problem {
+        Problem {
+            path: path.into(),
+            message: message.into(),
+            place: None,
+        }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Where the values of a config come from, weakest first.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// `-c`.
+    pub file: Option<PathBuf>,
+    /// The config of a `start` message; takes the place of the file.
+    pub start: Option<Map<String, Value>>,
+    /// Field name and text of each flag.
+    pub flags: Vec<(String, String)>,
+}
+
+/// The JSON Schema of a type, without references.
+pub fn schema_of<T: JsonSchema>() -> Value {
+    let settings =
+        schemars::generate::SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
+    settings
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value()
+}
+
+/// The properties of an object schema, by name.
+pub(crate) fn properties(schema: &Value) -> Map<String, Value> {
+    schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default()
+}
+
+fn required(schema: &Value) -> Vec<&str> {
+    let names = schema.get("required").and_then(Value::as_array);
+    names
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+/// Whether a property takes only this JSON type (or null).
+pub(crate) fn takes_only(property: &Value, wanted: &str) -> bool {
+    if let Some(any) = property.get("anyOf").and_then(Value::as_array) {
+        return any
+            .iter()
+            .all(|p| p["type"] == "null" || takes_only(p, wanted));
+    }
+    match &property["type"] {
+        Value::String(t) => t == wanted,
+        Value::Array(types) => types.iter().all(|t| t == wanted || t == "null"),
+        // An enum of doc-commented unit variants has no type of its own.
+        _ if wanted == "string" => match property.get("oneOf").and_then(Value::as_array) {
+            Some(variants) => variants.iter().all(|v| takes_only(v, wanted)),
+            None => property.get("const").is_some_and(Value::is_string),
+        },
+        _ => false,
+    }
+}
+
+/// The value that a flag's text stands for: text where the field is text, else JSON, else text all the same.
+fn flag_value(property: &Value, text: &str) -> Value {
+    if takes_only(property, "string") {
+        return Value::String(text.to_owned());
+    }
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
+
+struct Gathered {
+    values: Map<String, Value>,
+    file: Option<(PathBuf, Document)>,
+    flags: Vec<String>,
+}
+
+impl Gathered {
+    fn place(&self, path: &str) -> Option<String> {
+        let top = path.split(['.', '[']).next().unwrap_or_default();
+        if self.flags.iter().any(|f| f == top) {
+            return Some(format!("--{}", top.replace('_', "-")));
+        }
+        let (file, document) = self.file.as_ref()?;
+        let segs: Vec<Seg> = segments(path);
+        let at = (0..=segs.len())
+            .rev()
+            .find_map(|n| document.locate(&segs[..n]))?;
+        Some(format!("{}:{}:{}", file.display(), at.line, at.column))
+    }
+}
+
+/// `a.b[2].c`, as serde_path_to_error writes it.
+fn segments(path: &str) -> Vec<Seg> {
+    path.split(['.', '['])
+        .filter(|s| !s.is_empty())
+        .map(
+            |s| match s.strip_suffix(']').and_then(|i| i.parse::<usize>().ok()) {
+                Some(index) => Seg::Index(index),
+                None => Seg::Key(s.to_owned()),
+            },
+        )
+        .collect()
+}
+
+/// Reads a YAML or JSON file that has to be a mapping.
+pub fn read_mapping(path: &Path) -> Result<(Map<String, Value>, Document), StageError> {
+    let shown = path.display();
+    let wrong = |message: String| StageError::new("protocol.config", message).exit(Exit::Usage);
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| wrong(format!("cannot read the config file {shown}")).source(&e))?;
+    let document = Document::parse(&text)
+        .map_err(|e| wrong(format!("{shown}:{}:{}: {}", e.line, e.column, e.message)))?;
+    match document.value() {
+        Value::Object(map) => Ok((map, document)),
+        Value::Null => Ok((Map::new(), document)),
+        _ => Err(wrong(format!(
+            "{shown}:1:1: a config file holds `key: value` lines, this one does not"
+        ))),
+    }
+}
+
+fn gather(sources: &Sources, schema: &Value, env: &Env) -> Result<Gathered, StageError> {
+    let (mut values, file) = match (&sources.start, &sources.file) {
+        (Some(start), _) => (start.clone(), None),
+        (None, Some(path)) => {
+            let (map, document) = read_mapping(path)?;
+            (map, Some((path.clone(), document)))
+        }
+        (None, None) => (Map::new(), None),
+    };
+    let properties = properties(schema);
+    for (field, text) in &sources.flags {
+        let property = properties.get(field).unwrap_or(&Value::Null);
+        values.insert(field.clone(), flag_value(property, text));
+    }
+    for value in values.values_mut() {
+        expand(value, env);
+    }
+    // An empty value in a file, `ssh_user:`, means that the field is not set.
+    values.retain(|_, v| !v.is_null());
+    Ok(Gathered {
+        values,
+        file,
+        flags: sources.flags.iter().map(|(f, _)| f.clone()).collect(),
+    })
+}
+
+fn expand(value: &mut Value, env: &Env) {
+    match value {
+        Value::String(text) => *text = env.expand(text),
+        Value::Array(items) => items.iter_mut().for_each(|v| expand(v, env)),
+        Value::Object(map) => map.values_mut().for_each(|v| expand(v, env)),
+        _ => {}
+    }
+}
+
+/// Reads, merges and checks a config. The error lists every problem, each with its place.
+pub fn load<C: DeserializeOwned + JsonSchema>(
+    kind: &str,
+    sources: &Sources,
+    env: &Env,
+    validate: impl Fn(&C) -> Vec<Problem>,
+) -> Result<C, StageError> {
+    let schema = schema_of::<C>();
+    let gathered = gather(sources, &schema, env)?;
+    let mut problems = unknown_fields(&gathered.values, &schema);
+    problems.extend(missing_fields(&gathered.values, &schema));
+    let config = deserialize(gathered.values.clone(), &schema, &mut problems);
+    if let Some(config) = &config {
+        problems.extend(validate(config));
+    }
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(config_error(kind, problems, &gathered)),
+    }
+}
+
+fn unknown_fields(values: &Map<String, Value>, schema: &Value) -> Vec<Problem> {
+    let known = properties(schema);
+    let unknown = values.keys().filter(|k| !known.contains_key(*k));
+    unknown
+        .map(|key| {
+            let meant = nearest(key, known.keys().map(String::as_str));
+            let tail = match meant {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!(
+                    "known: {}",
+                    known.keys().cloned().collect::<Vec<_>>().join(", ")
+                ),
+            };
+            Problem::new(key, format!("unknown field; {tail}"))
+        })
+        .collect()
+}
+
+fn missing_fields(values: &Map<String, Value>, schema: &Value) -> Vec<Problem> {
+    let properties = properties(schema);
+    let missing = required(schema)
+        .into_iter()
+        .filter(|k| !values.contains_key(*k));
+    missing
+        .map(|key| {
+            let about = properties
+                .get(key)
+                .and_then(|p| p["description"].as_str())
+                .unwrap_or_default();
+            let about = about
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches('.');
+            let flag = key.replace('_', "-");
+            Problem::new(
+                key,
+                format!("missing ({about}); set it in the file or with --{flag}"),
+            )
+        })
+        .collect()
+}
+
+/// serde stops at the first error: take the field that it names out and try again, for as long as that tells more.
+fn deserialize<C: DeserializeOwned>(
+    mut values: Map<String, Value>,
+    schema: &Value,
+    problems: &mut Vec<Problem>,
+) -> Option<C> {
+    let known = properties(schema);
+    values.retain(|k, _| known.contains_key(k));
+    let required: Vec<String> = required(schema).into_iter().map(str::to_owned).collect();
+    loop {
+        match serde_path_to_error::deserialize::<_, C>(Value::Object(values.clone())) {
+            Ok(config) => return Some(config),
+            Err(error) => {
+                let path = error.path().to_string();
+                let top = path.split(['.', '[']).next().unwrap_or_default().to_owned();
+                if values.remove(&top).is_none() {
+                    if problems.is_empty() {
+                        problems.push(Problem::new("", error.inner().to_string()));
+                    }
+                    return None;
+                }
+                problems.push(Problem::new(path, error.inner().to_string()));
+                if required.contains(&top) {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+fn config_error(kind: &str, mut problems: Vec<Problem>, gathered: &Gathered) -> StageError {
+    for problem in &mut problems {
+        if problem.place.is_none() {
+            problem.place = gathered.place(&problem.path);
+        }
+    }
+    let count = match problems.len() {
+        1 => "1 problem".to_owned(),
+        n => format!("{n} problems"),
+    };
+    let mut error = StageError::new(
+        "protocol.config",
+        format!("the config of {kind} has {count}"),
+    )
+    .hint(format!("`devcluster-{kind} run --help` lists every field"))
+    .exit(Exit::Usage);
+    error.caused_by = problems.iter().map(Problem::to_string).collect();
+    error
+}
+
+/// The candidate that was probably meant.
+pub fn nearest<'a>(given: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let normal = |s: &str| s.to_ascii_lowercase().replace('-', "_");
+    candidates
+        .map(|c| (strsim::jaro_winkler(&normal(given), &normal(c)), c))
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, c)| c)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        /// The server.
+        host: String,
+        #[serde(default)]
+        port: Option<u16>,
+        #[serde(default)]
+        tags: Vec<String>,
+        #[serde(default)]
+        mode: Mode,
+    }
+
+    #[derive(Debug, Default, PartialEq, Deserialize, JsonSchema)]
+    #[serde(rename_all = "kebab-case")]
+    enum Mode {
+        /// One.
+        #[default]
+        Strict,
+        /// Two.
+        AcceptNew,
+    }
+
+    fn load_text(text: &str, flags: &[(&str, &str)]) -> Result<Sample, StageError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.yaml");
+        std::fs::write(&file, text).unwrap();
+        let flags = flags
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect();
+        let env = Env::from_pairs([("HOME", "/h"), ("U", "me")]);
+        load(
+            "sample",
+            &Sources {
+                file: Some(file),
+                start: None,
+                flags,
+            },
+            &env,
+            |_| Vec::new(),
+        )
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_both_are_expanded() {
+        let flags = [
+            ("tags", r#"["$U"]"#),
+            ("host", "12"),
+            ("mode", "accept-new"),
+        ];
+        let sample = load_text("host: a\nport: 22\ntags: [x]\n", &flags).unwrap();
+        assert_eq!((sample.host.as_str(), sample.port), ("12", Some(22)));
+        assert_eq!(
+            (sample.tags, sample.mode),
+            (vec!["me".to_owned()], Mode::AcceptNew)
+        );
+        assert_eq!(load_text("host: ~/k\nport:\n", &[]).unwrap().host, "/h/k");
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once_with_its_place() {
+        let error = load_text("hots: a\nport: many\nmode: loose\n", &[("tags", "3")]).unwrap_err();
+        let text = error.caused_by.join("\n");
+        assert_eq!(error.exit_code(), Exit::Usage);
+        for expected in [
+            "c.yaml:1:7: hots: unknown field; did you mean `host`?",
+            "host: missing (The server); set it in the file or with --host",
+            "c.yaml:2:7: port: invalid type",
+            "c.yaml:3:7: mode: unknown variant `loose`",
+            "--tags: tags: invalid type",
+        ] {
+            assert!(text.contains(expected), "{expected}\n---\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_yaml_is_refused_with_its_line() {
+        let error = load_text("host: a\nport: [\n", &[]).unwrap_err();
+        assert!(error.message.contains("c.yaml:"), "{}", error.message);
+    }
+}

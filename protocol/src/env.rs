@@ -1,0 +1,140 @@
+//! The environment, as an argument: a test passes its own.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Environment variables of the process, or of a test.
+#[derive(Clone, Debug, Default)]
+pub struct Env(BTreeMap<OsString, OsString>);
+
+impl Env {
+    /// The process's own.
+    pub fn of_process() -> Env {
+        Env(std::env::vars_os().collect())
+    }
+
+    /// Just these.
+    pub fn from_pairs<K: Into<OsString>, V: Into<OsString>>(
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Env {
+        Env(pairs
+            .into_iter()
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect())
+    }
+
+    /// A variable that is set and is text.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(std::ffi::OsStr::new(name))?.to_str()
+    }
+
+    /// A variable that holds an absolute path.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        self.0
+            .get(std::ffi::OsStr::new(name))
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    }
+
+    /// The user's home directory.
+    pub fn home(&self) -> PathBuf {
+        self.path("HOME").unwrap_or_else(|| PathBuf::from("/"))
+    }
+
+    /// The run directory of a stage that was given none.
+    pub fn default_run_dir(&self) -> PathBuf {
+        let user = rustix::process::geteuid().as_raw();
+        match self.path("XDG_RUNTIME_DIR") {
+            Some(runtime) => runtime.join("devcluster-stages"),
+            None => self.temp_dir().join(format!("devcluster-stages-{user}")),
+        }
+    }
+
+    /// `$TMPDIR`, else `/tmp`.
+    pub fn temp_dir(&self) -> PathBuf {
+        self.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp"))
+    }
+
+    /// Expands `$VAR`, `${VAR}` and a leading `~`, as the Python tool did: unknown variables stay, `$$` does too.
+    pub fn expand(&self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find('$') {
+            out.push_str(&rest[..at]);
+            let after = &rest[at + 1..];
+            let (name, length) = match after.strip_prefix('{') {
+                Some(braced) => match braced.find('}') {
+                    Some(end) => (&braced[..end], end + 2),
+                    None => ("", 0),
+                },
+                None => {
+                    let end = after
+                        .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                        .unwrap_or(after.len());
+                    (&after[..end], end)
+                }
+            };
+            match self.get(name).filter(|_| !name.is_empty()) {
+                Some(value) => out.push_str(value),
+                None => out.push_str(&rest[at..=at + length]),
+            }
+            rest = &after[length..];
+        }
+        out.push_str(rest);
+        self.expand_home(out)
+    }
+
+    fn expand_home(&self, text: String) -> String {
+        match text.strip_prefix('~') {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+                format!("{}{rest}", self.home().display())
+            }
+            _ => text,
+        }
+    }
+
+    /// The program by this name on `$PATH`, or the path itself when it has a slash.
+    pub fn find_program(&self, name: &str) -> Option<PathBuf> {
+        if name.contains('/') {
+            return Some(PathBuf::from(name)).filter(|p| is_executable(p));
+        }
+        let path = self.0.get(std::ffi::OsStr::new("PATH"))?;
+        std::env::split_paths(path)
+            .map(|dir| dir.join(name))
+            .find(|p| is_executable(p))
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_and_home_expand_and_unknown_ones_stay() {
+        let env = Env::from_pairs([("HOME", "/h"), ("A", "1"), ("B_2", "two")]);
+        for (text, expected) in [
+            ("~/x", "/h/x"),
+            ("~", "/h"),
+            ("~user/x", "~user/x"),
+            ("a$A-${B_2}$", "a1-two$"),
+            ("$NOPE ${NOPE} ${A", "$NOPE ${NOPE} ${A"),
+            ("$$A", "$1"),
+            ("é$Aé", "é1é"),
+        ] {
+            assert_eq!(env.expand(text), expected, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn expanding_any_text_returns(text in "\\PC*") {
+            let _ = Env::default().expand(&text);
+        }
+    }
+}

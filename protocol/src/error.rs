@@ -1,0 +1,180 @@
+//! What a stage says when something fails, and the exit codes that go with it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Exit codes shared by every stage and the driver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done as asked.
+    Ok = 0,
+    /// The stage failed; a retry of the same thing is not known to help.
+    #[default]
+    Failed = 1,
+    /// The command line or the config is wrong.
+    Usage = 2,
+    /// The other side speaks another protocol version.
+    Version = 3,
+    /// An upstream is missing or failed.
+    Upstream = 4,
+    /// `check` found that what was reported no longer holds.
+    CheckFailed = 5,
+    /// Another process runs this instance.
+    Locked = 6,
+    /// A deadline passed.
+    Timeout = 7,
+    /// A bug in the stage itself.
+    Internal = 70,
+    /// Failed, and the same call may work later.
+    Retryable = 75,
+}
+
+/// An error as it travels on the wire and is shown to people.
+///
+/// `code` is stable and namespaced (`tunnel.key_refused`); `message` names the attempt and its operand; `hint` is the mend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[error("{message}")]
+pub struct StageError {
+    /// Stable, namespaced identifier, such as `tunnel.port_range_exhausted`.
+    pub code: String,
+    /// What was attempted, on what, and what came of it.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The same call may work later.
+    #[serde(default)]
+    pub retryable: bool,
+    /// The stage ends because of it.
+    #[serde(default)]
+    pub fatal: bool,
+    /// The causes, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub caused_by: Vec<String>,
+    #[serde(skip)]
+    exit: Exit,
+}
+
+impl StageError {
+    /// A fatal error that is not known to be worth a retry.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        StageError {
+            code: code.into(),
+            message: message.into(),
+            hint: None,
+            retryable: false,
+            fatal: true,
+            caused_by: Vec::new(),
+            exit: Exit::Failed,
+        }
+    }
+
+    /// A bug in the stage, or a failure of the machine that no config can mend.
+    pub fn internal(message: impl Into<String>) -> Self {
+        StageError::new("protocol.internal", message).exit(Exit::Internal)
+    }
+
+    /// A failed file operation, named by what was attempted.
+    pub fn io(attempt: impl Into<String>, error: &std::io::Error) -> Self {
+        StageError::new("protocol.io", attempt).source(error)
+    }
+
+    /// Adds the mend.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says whether the same call may work later. Such an error exits with 75.
+    #[must_use]
+    pub fn retryable(mut self, retryable: bool) -> Self {
+        self.retryable = retryable;
+        self
+    }
+
+    /// Says whether the stage ends because of it.
+    #[must_use]
+    pub fn fatal(mut self, fatal: bool) -> Self {
+        self.fatal = fatal;
+        self
+    }
+
+    /// Adds an error and its own sources to `caused_by`.
+    #[must_use]
+    pub fn source(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(e) = next {
+            let text = e.to_string();
+            if self.caused_by.last() != Some(&text) {
+                self.caused_by.push(text);
+            }
+            next = e.source();
+        }
+        self
+    }
+
+    /// Adds one line to `caused_by`.
+    #[must_use]
+    pub fn cause(mut self, text: impl Into<String>) -> Self {
+        self.caused_by.push(text.into());
+        self
+    }
+
+    /// Sets the exit code, where it is not 1 (or 75 for a retryable error).
+    #[must_use]
+    pub fn exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// The exit code of a process that ends with this error.
+    pub fn exit_code(&self) -> Exit {
+        match self.exit {
+            Exit::Failed if self.retryable => Exit::Retryable,
+            exit => exit,
+        }
+    }
+
+    /// The error as a person reads it: message, causes, mend, code.
+    pub fn render(&self, program: &str) -> String {
+        let mut text = format!("{program}: error: {}\n", self.message);
+        for cause in &self.caused_by {
+            text.push_str(&format!(
+                "  caused by: {}\n",
+                cause.trim_end().replace('\n', "\n    ")
+            ));
+        }
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!(
+                "  mend: {}\n",
+                hint.trim_end().replace('\n', "\n    ")
+            ));
+        }
+        text.push_str(&format!("  code: {}\n", self.code));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retryable_failure_exits_with_75_and_other_codes_stand() {
+        let plain = StageError::new("x.y", "m").retryable(true);
+        assert_eq!(plain.exit_code(), Exit::Retryable);
+        let timeout = StageError::new("x.y", "m")
+            .retryable(true)
+            .exit(Exit::Timeout);
+        assert_eq!(timeout.exit_code(), Exit::Timeout);
+    }
+
+    #[test]
+    fn sources_are_listed_once_each() {
+        let inner = std::io::Error::other("the disk is full");
+        let error = StageError::new("x.y", "cannot write f").source(&inner);
+        assert_eq!(error.caused_by, ["the disk is full"]);
+    }
+}

@@ -1,0 +1,286 @@
+//! The wire: one JSON object a line, `{"dcs":1,"type":…,"stage":<instance>,…}`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::StageError;
+
+/// The protocol version. Within one version fields and types are only ever added.
+pub const VERSION: u64 = 1;
+
+/// What a stage tells its host, on stdout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Message {
+    /// The first line of every stage.
+    Hello(Hello),
+    /// Where a longer piece of work stands.
+    Progress(Progress),
+    /// A line for people.
+    Log(Log),
+    /// What the stage found out; always before the `ready` of the same `gen`.
+    Outputs(Outputs),
+    /// The outputs hold now. Written twice in one write: treat a repeated `gen` as the same message.
+    Ready(Ready),
+    /// What was reported does not hold for the moment; the stage works on it.
+    Degraded(Failure),
+    /// Something failed; `fatal` says whether the stage ends.
+    Error(Failure),
+    /// The stage began to shut down.
+    Stopping(Stopping),
+    /// The last line of every stage.
+    Result(Outcome),
+}
+
+/// Who speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Hello {
+    /// Instance name.
+    pub stage: String,
+    /// Kind of stage, such as `tunnel`.
+    pub kind: String,
+    /// Version of the program.
+    pub version: String,
+    /// Identifies this run of the instance; 16 hex digits.
+    pub run: String,
+    /// Process id.
+    pub pid: u32,
+}
+
+/// Where a longer piece of work stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Progress {
+    /// Instance name.
+    pub stage: String,
+    /// Stable name of the step, such as `connect`.
+    pub step: String,
+    /// The step in words.
+    pub message: String,
+    /// How many parts are done, where they can be counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<u64>,
+    /// How many parts there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+}
+
+/// How much a log line matters.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// For whoever looks for a fault.
+    Debug,
+    /// Worth knowing.
+    Info,
+    /// Works, but not as one would wish.
+    Warn,
+}
+
+/// A line for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Log {
+    /// Instance name.
+    pub stage: String,
+    /// How much it matters.
+    pub level: Level,
+    /// The text, without a final newline.
+    pub message: String,
+}
+
+/// What the stage found out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Outputs {
+    /// Instance name.
+    pub stage: String,
+    /// Kind of stage.
+    pub kind: String,
+    /// The run that found them out.
+    pub run: String,
+    /// Rises by one whenever the outputs of an instance change.
+    #[serde(rename = "gen")]
+    pub generation: u64,
+    /// The values; the shape is the outputs schema of `describe`.
+    pub outputs: Map<String, Value>,
+}
+
+/// The outputs hold now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Ready {
+    /// Instance name.
+    pub stage: String,
+    /// The run that is ready.
+    pub run: String,
+    /// The generation of the outputs that hold.
+    #[serde(rename = "gen")]
+    pub generation: u64,
+}
+
+/// An error and who met it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Failure {
+    /// Instance name.
+    pub stage: String,
+    /// What failed.
+    pub error: StageError,
+}
+
+/// The stage began to shut down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Stopping {
+    /// Instance name.
+    pub stage: String,
+    /// What made it stop: `sigterm`, `sigint`, `sighup`, `shutdown`, `cancel`, `stdin_closed`, `host_gone`, `upstream_gone`, `command_ended`.
+    pub reason: String,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Outcome {
+    /// Instance name.
+    pub stage: String,
+    /// Whether the stage did what it was asked to.
+    pub ok: bool,
+    /// The exit code that follows.
+    pub exit: u8,
+}
+
+/// What a host tells a stage, on stdin, with `--stdin control`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Command {
+    /// Begin, with this config. Must come first.
+    Start(Start),
+    /// Take this config instead, in the same process.
+    Reload(Start),
+    /// Give up what is being prepared. Ignored once ready.
+    Cancel,
+    /// Stop in good order.
+    Shutdown,
+}
+
+/// A config for the stage.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Start {
+    /// Takes the place of the config file; flags still win.
+    #[serde(default)]
+    pub config: Map<String, Value>,
+}
+
+impl Message {
+    /// The instance that speaks.
+    pub fn stage(&self) -> &str {
+        match self {
+            Message::Hello(m) => &m.stage,
+            Message::Progress(m) => &m.stage,
+            Message::Log(m) => &m.stage,
+            Message::Outputs(m) => &m.stage,
+            Message::Ready(m) => &m.stage,
+            Message::Degraded(m) | Message::Error(m) => &m.stage,
+            Message::Stopping(m) => &m.stage,
+            Message::Result(m) => &m.stage,
+        }
+    }
+}
+
+/// Why a line is not a message.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not a JSON object, or without the envelope, or with a field of the wrong type.
+    #[error("not a protocol message: {0}")]
+    Malformed(String),
+    /// Speaks another version of the protocol.
+    #[error("speaks protocol version {0}, this program speaks {VERSION}")]
+    Version(Value),
+}
+
+/// Encodes a message as a line, newline included. `dcs`, `type` and `stage` come first, in this order.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, serde_json::Error> {
+    let body = serde_json::to_vec(message)?;
+    let mut line = format!("{{\"dcs\":{VERSION},").into_bytes();
+    line.extend_from_slice(&body[1..]);
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Decodes a line. `None` is a type that this version does not know, which is to be ignored.
+pub fn decode<T: serde::de::DeserializeOwned>(
+    line: &[u8],
+    known: &[&str],
+) -> Result<Option<T>, DecodeError> {
+    let malformed = |e: serde_json::Error| DecodeError::Malformed(e.to_string());
+    let value: Value = serde_json::from_slice(line).map_err(malformed)?;
+    let Some(object) = value.as_object() else {
+        return Err(DecodeError::Malformed("not an object".into()));
+    };
+    match object.get("dcs") {
+        Some(v) if v.as_u64() == Some(VERSION) => {}
+        Some(v) => return Err(DecodeError::Version(v.clone())),
+        None => return Err(DecodeError::Malformed("without \"dcs\"".into())),
+    }
+    match object.get("type").and_then(Value::as_str) {
+        Some(kind) if known.contains(&kind) => {}
+        Some(_) => return Ok(None),
+        None => return Err(DecodeError::Malformed("without \"type\"".into())),
+    }
+    serde_json::from_value(value).map(Some).map_err(malformed)
+}
+
+const MESSAGES: &[&str] = &[
+    "hello", "progress", "log", "outputs", "ready", "degraded", "error", "stopping", "result",
+];
+const COMMANDS: &[&str] = &["start", "reload", "cancel", "shutdown"];
+
+/// Decodes a line that a stage wrote.
+pub fn decode_message(line: &[u8]) -> Result<Option<Message>, DecodeError> {
+    decode(line, MESSAGES)
+}
+
+/// Decodes a line that a host wrote.
+pub fn decode_command(line: &[u8]) -> Result<Option<Command>, DecodeError> {
+    decode(line, COMMANDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_has_a_fixed_key_order_and_two_copies_fit_one_small_write() {
+        let ready = Message::Ready(Ready {
+            stage: "t".repeat(63),
+            run: "0123456789abcdef".into(),
+            generation: u64::MAX,
+        });
+        let line = encode(&ready).unwrap();
+        let text = String::from_utf8(line.clone()).unwrap();
+        assert!(
+            text.starts_with("{\"dcs\":1,\"type\":\"ready\",\"stage\":\"ttt"),
+            "{text}"
+        );
+        assert!(line.len() <= 240, "{}", line.len());
+        assert_eq!(decode_message(&line).unwrap(), Some(ready));
+    }
+
+    #[test]
+    fn a_command_without_fields_is_an_object_too() {
+        assert_eq!(
+            encode(&Command::Cancel).unwrap(),
+            b"{\"dcs\":1,\"type\":\"cancel\"}\n"
+        );
+    }
+
+    #[test]
+    fn unknown_types_and_fields_are_ignored_and_another_version_is_not() {
+        assert_eq!(
+            decode_message(br#"{"dcs":1,"type":"later","stage":"x"}"#).unwrap(),
+            None
+        );
+        let known = br#"{"dcs":1,"type":"stopping","stage":"x","reason":"sigterm","new":1}"#;
+        assert!(decode_message(known).unwrap().is_some());
+        let other = decode_message(br#"{"dcs":2,"type":"ready","stage":"x"}"#);
+        assert!(matches!(other, Err(DecodeError::Version(_))));
+    }
+}

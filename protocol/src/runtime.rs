@@ -1,0 +1,181 @@
+//! From the command line to the exit code: the runtime that every stage runs in.
+
+use std::ffi::OsString;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli::{self, Call, Events, Verb};
+use crate::context::{Context, Hub};
+use crate::env::Env;
+use crate::error::{Exit, StageError};
+use crate::io::{Io, Sink};
+use crate::ledger::{Ledger, Owner};
+use crate::message::{Message, Outcome};
+use crate::rundir::{Lock, RunDir};
+use crate::shutdown::Shutdown;
+use crate::stage::Stage;
+use crate::upstream::Upstreams;
+use crate::verbs;
+
+/// How long the last lines may take to be read.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+
+/// The whole of a stage's `main`.
+pub fn run_stage<S: Stage>() -> ExitCode {
+    let io = match Io::of_process() {
+        Ok(io) => io,
+        Err(_) => return ExitCode::from(Exit::Internal as u8),
+    };
+    // One thread: a child's parent-death signal follows the thread that started it.
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    else {
+        return ExitCode::from(Exit::Internal as u8);
+    };
+    let args = std::env::args_os().collect();
+    let run = || runtime.block_on(run::<S>(args, Env::of_process(), io));
+    let code = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Exit::Internal as u8);
+    // A read of stdin may be under way for ever.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+/// The same with the world as arguments. Returns the exit code.
+pub async fn run<S: Stage>(args: Vec<OsString>, env: Env, mut io: Io) -> u8 {
+    let call = match cli::parse::<S>(args) {
+        Ok(call) => call,
+        Err(error) => return show_usage(&error, &mut io),
+    };
+    match call.verb {
+        Verb::Run => verbs::run::run::<S>(call, env, io).await,
+        Verb::Once => verbs::once::once::<S>(call, env, io).await,
+        Verb::Wait => verbs::upkeep::wait::<S>(call, env, io).await,
+        Verb::Check => verbs::upkeep::check::<S>(call, env, io).await,
+        Verb::Cleanup => verbs::upkeep::cleanup::<S>(call, env, io).await,
+        Verb::Describe => verbs::describe::describe::<S>(&mut io),
+    }
+}
+
+fn show_usage(error: &clap::Error, io: &mut Io) -> u8 {
+    let text = error.render().to_string();
+    // Nothing is left to tell when even this cannot be written.
+    if error.use_stderr() {
+        drop(io.stderr.write_all(text.as_bytes()));
+        return Exit::Usage as u8;
+    }
+    drop(io.stdout.write_all(text.as_bytes()));
+    Exit::Ok as u8
+}
+
+/// 16 hex digits that no other run has.
+pub fn run_id() -> String {
+    let mut bytes = [0; 8];
+    if getrandom::fill(&mut bytes).is_err() {
+        let nanos = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |d| d.as_nanos());
+        bytes = (nanos as u64 ^ u64::from(std::process::id()).rotate_left(40)).to_be_bytes();
+    }
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A call that is under way: who speaks, and where to.
+pub(crate) struct Session {
+    pub(crate) call: Call,
+    pub(crate) env: Env,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl Session {
+    /// `events` is what applies when the caller did not say.
+    pub(crate) fn new<S: Stage>(
+        call: Call,
+        env: Env,
+        events: Events,
+        stdout: Box<dyn std::io::Write + Send>,
+        stderr: Box<dyn std::io::Write + Send>,
+    ) -> Session {
+        let events = call.events.unwrap_or(events);
+        let hub = Hub::new(
+            S::KIND,
+            call.instance.clone(),
+            run_id(),
+            events,
+            Sink::new(stdout),
+            Sink::new(stderr),
+        );
+        Session {
+            call,
+            env,
+            hub: Arc::new(hub),
+            shutdown: Shutdown::default(),
+        }
+    }
+
+    pub(crate) fn run_dir(&self) -> Result<RunDir, StageError> {
+        let path = self
+            .call
+            .run_dir
+            .clone()
+            .unwrap_or_else(|| self.env.default_run_dir());
+        RunDir::open(&path)
+    }
+
+    /// Opens the run directory, takes the lock, opens the ledger.
+    pub(crate) async fn claim<S: Stage>(&self) -> Result<(RunDir, Lock, Ledger), StageError> {
+        let run_dir = self.run_dir()?;
+        let lock = run_dir.lock(&self.call.instance, &self.hub.run).await?;
+        let owner = Owner {
+            kind: S::KIND.to_owned(),
+            instance: self.call.instance.clone(),
+            run_dir: run_dir.path().to_owned(),
+        };
+        let ledger = Ledger::open(&self.env, &owner, &self.hub.run)?;
+        Ok((run_dir, lock, ledger))
+    }
+
+    pub(crate) fn context<S: Stage>(
+        &self,
+        run_dir: RunDir,
+        ledger: Ledger,
+        upstream: Option<Upstreams>,
+    ) -> Context<S> {
+        let instance = self.call.instance.clone();
+        let upstream =
+            upstream.unwrap_or_else(|| Upstreams::of_run_dir(run_dir.clone(), instance.clone()));
+        Context {
+            instance,
+            env: self.env.clone(),
+            run_dir,
+            ledger,
+            shutdown: self.shutdown.clone(),
+            upstream,
+            hub: self.hub.clone(),
+            kind: PhantomData,
+        }
+    }
+
+    /// Says how it ended and returns the exit code.
+    pub(crate) fn finish(&self, outcome: Result<u8, StageError>) -> u8 {
+        let exit = match outcome {
+            Ok(code) => code,
+            Err(error) => {
+                self.hub.failed(&error);
+                error.exit_code() as u8
+            }
+        };
+        self.hub.send(&Message::Result(Outcome {
+            stage: self.call.instance.clone(),
+            ok: exit == 0,
+            exit,
+        }));
+        self.hub.stdout.flush(LAST_WORDS);
+        self.hub.stderr.flush(LAST_WORDS);
+        exit
+    }
+}

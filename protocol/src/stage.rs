@@ -1,0 +1,81 @@
+//! What a program has to bring to be a stage; the runtime brings the rest.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::config::Problem;
+use crate::context::Context;
+use crate::error::{Exit, StageError};
+use crate::ledger::Entry;
+
+/// What became of a ledger entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undone {
+    /// It is gone now; the text says what was removed.
+    Removed(String),
+    /// There was nothing left to remove.
+    Nothing,
+}
+
+/// A stage. See `config-emit` for a small one.
+#[allow(
+    async_fn_in_trait,
+    reason = "the runtime drives every stage on the thread that it runs on"
+)]
+pub trait Stage: Sized + 'static {
+    /// The kind, such as `tunnel`. The binary is `devcluster-<kind>`; it is also the default instance name.
+    const KIND: &'static str;
+    /// Version of the program.
+    const VERSION: &'static str;
+    /// What it is for, in a paragraph; the head of `--help`.
+    const ABOUT: &'static str;
+    /// The end of `--help`: commands to copy.
+    const EXAMPLES: &'static str = "";
+
+    /// Doc comments of the fields become the help of their flags. Use `deny_unknown_fields`.
+    type Config: DeserializeOwned + JsonSchema;
+    /// What the stage finds out.
+    type Outputs: Serialize + DeserializeOwned + JsonSchema + Clone + PartialEq + Send + 'static;
+
+    /// Checks what types cannot say. Every problem at once.
+    fn validate(_config: &Self::Config) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    /// The config asks for a document on stdout: no protocol lines then.
+    fn takes_stdout(_config: &Self::Config) -> bool {
+        false
+    }
+
+    /// What was found out, in a line for people.
+    fn summary(outputs: &Self::Outputs) -> String {
+        serde_json::to_string(outputs).unwrap_or_default()
+    }
+
+    /// Prepares, calls [`Context::ready`], and holds until [`Context::shutdown`] is cancelled.
+    async fn run(cx: &Context<Self>, config: Self::Config) -> Result<(), StageError>;
+
+    /// Does the work once and leaves no process. Refused unless a stage says otherwise.
+    async fn once(_cx: &Context<Self>, _config: Self::Config) -> Result<Self::Outputs, StageError> {
+        let kind = Self::KIND;
+        Err(StageError::new(
+            "protocol.once_unsupported",
+            format!("devcluster-{kind} cannot run once: what it reports holds only while it runs"),
+        )
+        .hint(format!(
+            "use `devcluster-{kind} run`, with `-- command…` to hold it while a command runs"
+        ))
+        .exit(Exit::Usage))
+    }
+
+    /// Whether what was reported still holds. An error says what does not.
+    async fn check(
+        cx: &Context<Self>,
+        config: Option<Self::Config>,
+        outputs: Self::Outputs,
+    ) -> Result<(), StageError>;
+
+    /// Undoes what a dead run left. Called for each open ledger entry, latest first; needs no config; repeatable.
+    async fn undo(cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError>;
+}

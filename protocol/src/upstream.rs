@@ -1,0 +1,396 @@
+//! What the stages before this one found out: from the run directory, or from the pipe on stdin.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::error::{Exit, StageError};
+use crate::message::Message;
+use crate::rundir::{OutputsFile, Phase, RunDir, Status};
+
+/// How often the run directory is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long an instance that nobody runs is waited for.
+const ABSENT: Duration = Duration::from_secs(10);
+
+/// How long a failure that was recorded before the wait began may still be an old run's, just about to be replaced:
+/// devcluster starts the wait before it starts the process.
+const OLD_FAILURE: Duration = Duration::from_secs(2);
+
+/// What an upstream reported.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// Kind of stage.
+    pub kind: String,
+    /// The run that reported it.
+    pub run: String,
+    /// Rises whenever the outputs change.
+    pub generation: u64,
+    /// The values.
+    pub outputs: Map<String, Value>,
+}
+
+/// What upstreams reported, by instance.
+pub type Reports = BTreeMap<String, Upstream>;
+
+/// The stages before this one.
+#[derive(Clone, Debug)]
+pub struct Upstreams(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    RunDir { run_dir: RunDir, own: String },
+    Chain(Arc<Chain>),
+}
+
+/// What came over the pipe so far.
+#[derive(Debug, Default)]
+pub(crate) struct Chain {
+    state: Mutex<ChainState>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct ChainState {
+    /// Instances that spoke; an upstream without `ready` has `None`.
+    seen: BTreeMap<String, Option<Upstream>>,
+    found: BTreeMap<String, Upstream>,
+    failed: Option<(String, StageError)>,
+    ended: bool,
+}
+
+impl Chain {
+    /// Takes in a line of an upstream.
+    pub(crate) fn take(&self, message: Message) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = message.stage().to_owned();
+        match message {
+            Message::Outputs(o) => {
+                let upstream = Upstream {
+                    kind: o.kind,
+                    run: o.run,
+                    generation: o.generation,
+                    outputs: o.outputs,
+                };
+                state.found.insert(name.clone(), upstream);
+                state.seen.entry(name).or_default();
+            }
+            Message::Ready(_) => {
+                let found = state.found.get(&name).cloned();
+                state.seen.insert(name, found);
+            }
+            Message::Error(f) if f.error.fatal => state.failed = Some((name, f.error)),
+            _ => drop(state.seen.entry(name).or_default()),
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    pub(crate) fn end(&self) {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .ended = true;
+        self.changed.notify_waiters();
+    }
+
+    fn standing(&self, names: &[String]) -> Standing {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((name, error)) = &state.failed {
+            return Standing::Failed(upstream_failed(name, Some(error)));
+        }
+        let wanted: Vec<&String> = if names.is_empty() {
+            state.seen.keys().collect()
+        } else {
+            names.iter().collect()
+        };
+        let reports: Reports = wanted
+            .iter()
+            .filter_map(|n| Some(((*n).clone(), state.seen.get(*n)?.clone()?)))
+            .collect();
+        if reports.len() == wanted.len() && !reports.is_empty() {
+            return Standing::Ready(reports);
+        }
+        if state.ended {
+            let missing = wanted.iter().find(|n| !reports.contains_key(**n));
+            return Standing::Failed(match missing {
+                Some(name) => upstream_failed(name, None),
+                None => no_upstream(),
+            });
+        }
+        Standing::Pending
+    }
+}
+
+enum Standing {
+    Ready(Reports),
+    Pending,
+    Failed(StageError),
+}
+
+fn no_upstream() -> StageError {
+    StageError::new("protocol.no_upstream", "nothing on stdin: no stage speaks at the other end of the pipe")
+        .hint("with --stdin chain, put a stage before this one: devcluster-tunnel … | devcluster-config-emit --stdin chain …")
+        .exit(Exit::Upstream)
+}
+
+fn upstream_failed(name: &str, error: Option<&StageError>) -> StageError {
+    let failed = match error {
+        Some(e) => StageError::new(
+            "protocol.upstream_failed",
+            format!("{name} failed: {}", e.message),
+        )
+        .cause(format!("code {}", e.code)),
+        None => StageError::new(
+            "protocol.upstream_failed",
+            format!("{name} ended before it was ready"),
+        ),
+    };
+    let hint = error
+        .and_then(|e| e.hint.clone())
+        .unwrap_or_else(|| format!("what {name} wrote says why"));
+    failed.hint(hint).exit(Exit::Upstream)
+}
+
+impl Upstreams {
+    pub(crate) fn of_run_dir(run_dir: RunDir, own: String) -> Upstreams {
+        Upstreams(Source::RunDir { run_dir, own })
+    }
+
+    pub(crate) fn of_chain(chain: Arc<Chain>) -> Upstreams {
+        Upstreams(Source::Chain(chain))
+    }
+
+    /// Waits until all of these are ready. No names: everything that speaks in the chain, or every other instance that is
+    /// alive in the run directory now. Ends with an error as soon as one of them cannot become ready.
+    pub async fn wait(&self, names: &[String]) -> Result<Reports, StageError> {
+        match &self.0 {
+            Source::Chain(chain) => loop {
+                let changed = chain.changed.notified();
+                match chain.standing(names) {
+                    Standing::Ready(reports) => return Ok(reports),
+                    Standing::Failed(error) => return Err(error),
+                    Standing::Pending => changed.await,
+                }
+            },
+            Source::RunDir { run_dir, own } => {
+                let names = if names.is_empty() {
+                    alive(run_dir, own)
+                } else {
+                    names.to_vec()
+                };
+                let mut reports = Reports::new();
+                for name in names {
+                    let outputs = Gate::new(run_dir, &name).wait(|_| {}).await?;
+                    reports.insert(name, outputs.into());
+                }
+                Ok(reports)
+            }
+        }
+    }
+
+    /// What is known of these instances now; those that are not ready are absent. No names: all.
+    pub fn reports(&self, names: &[String]) -> Reports {
+        match &self.0 {
+            Source::Chain(chain) => {
+                let state = chain.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = state
+                    .seen
+                    .iter()
+                    .filter(|(n, _)| names.is_empty() || names.contains(n));
+                known
+                    .filter_map(|(n, u)| Some((n.clone(), u.clone()?)))
+                    .collect()
+            }
+            Source::RunDir { run_dir, own } => {
+                let names = if names.is_empty() {
+                    alive(run_dir, own)
+                } else {
+                    names.to_vec()
+                };
+                let live = |n: String| Some((n.clone(), run_dir.live_outputs(&n)?.into()));
+                names.into_iter().filter_map(live).collect()
+            }
+        }
+    }
+
+    /// Waits until an upstream reports something else than in `seen`. One that is gone for a while changes nothing: its
+    /// next run will report.
+    pub async fn changed(&self, names: &[String], seen: &Reports) -> Reports {
+        loop {
+            let changed = async {
+                match &self.0 {
+                    Source::Chain(chain) => chain.changed.notified().await,
+                    Source::RunDir { .. } => tokio::time::sleep(LOOK * 4).await,
+                }
+            };
+            let mut now = seen.clone();
+            now.extend(self.reports(names));
+            if now
+                .iter()
+                .any(|(n, u)| seen.get(n).is_none_or(|s| s.outputs != u.outputs))
+            {
+                return now;
+            }
+            changed.await;
+        }
+    }
+}
+
+fn alive(run_dir: &RunDir, own: &str) -> Vec<String> {
+    let others = run_dir.instances().into_iter().filter(|n| n != own);
+    others.filter(|n| run_dir.holder(n).is_some()).collect()
+}
+
+impl From<OutputsFile> for Upstream {
+    fn from(file: OutputsFile) -> Upstream {
+        Upstream {
+            kind: file.kind,
+            run: file.run,
+            generation: file.generation,
+            outputs: file.outputs,
+        }
+    }
+}
+
+/// Waits for one instance in a run directory: the verb `wait`, and what `once` does for its upstreams.
+pub(crate) struct Gate<'a> {
+    run_dir: &'a RunDir,
+    instance: &'a str,
+    began: Instant,
+    /// A failure that was there when the wait began: the run, to tell it from a new one.
+    old_failure: Option<String>,
+}
+
+impl<'a> Gate<'a> {
+    pub(crate) fn new(run_dir: &'a RunDir, instance: &'a str) -> Gate<'a> {
+        let old_failure = run_dir
+            .status(instance)
+            .filter(|s| s.phase == Phase::Failed)
+            .map(|s| s.run);
+        Gate {
+            run_dir,
+            instance,
+            began: Instant::now(),
+            old_failure,
+        }
+    }
+
+    /// Resolves with the outputs, or with the reason why there will be none. `progress` gets each new step of the instance.
+    pub(crate) async fn wait(
+        &self,
+        mut progress: impl FnMut(&str),
+    ) -> Result<OutputsFile, StageError> {
+        let mut shown: Option<String> = None;
+        loop {
+            if let Some(outputs) = self.run_dir.live_outputs(self.instance) {
+                return Ok(outputs);
+            }
+            let holder = self.run_dir.holder(self.instance);
+            let status = self.run_dir.status(self.instance);
+            if let Some(error) = self.verdict(holder.as_deref(), status.as_ref()) {
+                return Err(error);
+            }
+            let current = status
+                .filter(|s| Some(&s.run) == holder.as_ref())
+                .and_then(|s| s.message);
+            if current != shown {
+                progress(current.as_deref().unwrap_or_default());
+                shown = current;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn verdict(&self, holder: Option<&str>, status: Option<&Status>) -> Option<StageError> {
+        let failure = status.filter(|s| s.phase == Phase::Failed);
+        let waited = self.began.elapsed();
+        match (holder, failure) {
+            (Some(run), Some(status)) if status.run == run => {
+                Some(upstream_failed(self.instance, status.error.as_ref()))
+            }
+            (Some(_), _) => None,
+            (None, Some(status)) => {
+                let old = self.old_failure.as_ref() == Some(&status.run);
+                (!old || waited >= OLD_FAILURE)
+                    .then(|| upstream_failed(self.instance, status.error.as_ref()))
+            }
+            (None, None) if waited >= ABSENT => Some(self.absent()),
+            (None, None) => None,
+        }
+    }
+
+    fn absent(&self) -> StageError {
+        let (name, path) = (self.instance, self.run_dir.path().display());
+        StageError::new(
+            "protocol.upstream_missing",
+            format!("nobody runs {name} in {path}"),
+        )
+        .hint(format!(
+            "start {name} with the same --run-dir, or see what it wrote when it ended"
+        ))
+        .exit(Exit::Upstream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::decode_message;
+
+    fn take(chain: &Chain, line: &str) {
+        chain.take(decode_message(line.as_bytes()).unwrap().unwrap());
+    }
+
+    const HELLO: &str =
+        r#"{"dcs":1,"type":"hello","stage":"a","kind":"tunnel","version":"1","run":"r","pid":1}"#;
+    const OUTPUTS: &str = r#"{"dcs":1,"type":"outputs","stage":"a","kind":"tunnel","run":"r","gen":1,"outputs":{"port":1}}"#;
+    const READY: &str = r#"{"dcs":1,"type":"ready","stage":"a","run":"r","gen":1}"#;
+
+    #[tokio::test]
+    async fn a_chain_is_ready_when_all_that_said_hello_are() {
+        let chain = Arc::new(Chain::default());
+        take(&chain, HELLO);
+        take(&chain, &HELLO.replace(r#""a""#, r#""b""#));
+        take(&chain, OUTPUTS);
+        take(&chain, READY);
+        assert!(matches!(chain.standing(&[]), Standing::Pending));
+        take(&chain, &OUTPUTS.replace(r#""a""#, r#""b""#));
+        take(&chain, &READY.replace(r#""a""#, r#""b""#));
+        let reports = Upstreams::of_chain(chain).wait(&[]).await.unwrap();
+        assert_eq!(reports.keys().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(reports["a"].outputs["port"], 1);
+    }
+
+    #[tokio::test]
+    async fn a_chain_that_ends_before_ready_is_an_upstream_failure() {
+        let chain = Arc::new(Chain::default());
+        chain.end();
+        let upstreams = Upstreams::of_chain(chain.clone());
+        assert_eq!(
+            upstreams.wait(&[]).await.unwrap_err().code,
+            "protocol.no_upstream"
+        );
+        take(&chain, HELLO);
+        let error = upstreams.wait(&[]).await.unwrap_err();
+        assert_eq!(
+            (error.code.as_str(), error.exit_code()),
+            ("protocol.upstream_failed", Exit::Upstream)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_there_is_noticed_after_ten_seconds() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::open(&dir.path().join("r")).unwrap();
+        let began = Instant::now();
+        let error = Gate::new(&run_dir, "t").wait(|_| {}).await.unwrap_err();
+        assert_eq!(error.code, "protocol.upstream_missing");
+        assert!(began.elapsed() >= ABSENT && began.elapsed() < ABSENT * 2);
+    }
+}

@@ -1,0 +1,8 @@
+//! What each verb does.
+
+pub(crate) mod command;
+pub(crate) mod describe;
+pub(crate) mod once;
+pub(crate) mod run;
+pub(crate) mod stdin;
+pub(crate) mod upkeep;

@@ -1,0 +1,241 @@
+//! `run`: prepare, hold, stop in good order.
+
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::io::BufReader;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::cli::{Call, Events, Stdin as StdinMode};
+use crate::config::{self, Sources};
+use crate::context::Context;
+use crate::env::Env;
+use crate::error::{Exit, StageError};
+use crate::io::Io;
+use crate::ledger::Ledger;
+use crate::message::{Command, Hello, Message};
+use crate::rundir::{Phase, RunDir};
+use crate::runtime::Session;
+use crate::shutdown::{GRACE, Reason};
+use crate::stage::Stage;
+use crate::upstream::{Chain, Upstreams};
+use crate::verbs::command;
+use crate::verbs::stdin::{self, Stdin};
+use crate::verbs::upkeep::undo_all;
+
+type Configs = mpsc::Receiver<Result<Command, StageError>>;
+
+pub(crate) async fn run<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
+    let config = match call.stdin {
+        StdinMode::Control => None,
+        _ => Some(config::load(S::KIND, &call.sources, &env, S::validate)),
+    };
+    let document = matches!(&config, Some(Ok(c)) if S::takes_stdout(c));
+    let quiet = document || io.stdout_is_terminal || !call.command.is_empty();
+    let call = Call {
+        events: if document {
+            Some(Events::None)
+        } else {
+            call.events
+        },
+        ..call
+    };
+    let events = if quiet { Events::None } else { Events::All };
+    let session = Session::new::<S>(call, env, events, io.stdout, io.stderr);
+    let mut tasks = JoinSet::new();
+    let outcome = match session.shutdown.listen(&mut tasks, io.output_pipes) {
+        Ok(()) => {
+            let stdin = BufReader::new(io.stdin);
+            go::<S>(&session, &mut tasks, stdin, config, io.command_stdout).await
+        }
+        Err(e) => Err(StageError::io("cannot listen to signals", &e)),
+    };
+    // From here on another signal finds the way out already taken.
+    tasks.abort_all();
+    session.finish(outcome)
+}
+
+/// Opens stdin in its mode and says hello; then config, lock, stage.
+async fn go<S: Stage>(
+    session: &Session,
+    tasks: &mut JoinSet<()>,
+    stdin: Stdin,
+    config: Option<Result<S::Config, StageError>>,
+    stdout: Option<OwnedFd>,
+) -> Result<u8, StageError> {
+    let (sender, mut configs) = mpsc::channel(4);
+    let mut upstream = None;
+    match session.call.stdin {
+        StdinMode::None => hello::<S>(session),
+        StdinMode::Control => {
+            hello::<S>(session);
+            let (hub, shutdown) = (session.hub.clone(), session.shutdown.clone());
+            tasks.spawn(stdin::follow_host(stdin, hub, shutdown, sender));
+        }
+        StdinMode::Chain => upstream = Some(join_chain::<S>(session, tasks, stdin).await?),
+    }
+    let config = match config {
+        Some(config) => config?,
+        None => match started::<S>(session, &mut configs).await? {
+            Some(config) => config,
+            None => return outcome(session),
+        },
+    };
+    let claimed = tokio::select! {
+        claimed = session.claim::<S>() => claimed?,
+        () = session.shutdown.requested() => return outcome(session),
+    };
+    let (run_dir, _lock, ledger) = claimed;
+    let previous = run_dir.set_outputs_aside(&session.call.instance)?;
+    session.hub.attach(run_dir.clone(), previous);
+    let held = hold::<S>(
+        session,
+        config,
+        &mut configs,
+        (run_dir, ledger.clone(), upstream),
+        stdout,
+    )
+    .await;
+    ledger.close();
+    match held.and_then(|()| outcome(session)) {
+        Ok(code) => {
+            session.hub.enter(Phase::Stopped);
+            Ok(code)
+        }
+        // Told while the lock is still held: a `wait` must not see a lock that nobody holds and no reason.
+        Err(error) => {
+            session.hub.failed(&error);
+            Err(error)
+        }
+    }
+}
+
+pub(crate) fn hello<S: Stage>(session: &Session) {
+    session.hub.send(&Message::Hello(Hello {
+        stage: session.call.instance.clone(),
+        kind: S::KIND.to_owned(),
+        version: S::VERSION.to_owned(),
+        run: session.hub.run.clone(),
+        pid: std::process::id(),
+    }));
+}
+
+/// Our hello follows that of the stage before: who reads at the end of the pipe then knows of all before any is ready.
+pub(crate) async fn join_chain<S: Stage>(
+    session: &Session,
+    tasks: &mut JoinSet<()>,
+    mut stdin: Stdin,
+) -> Result<Upstreams, StageError> {
+    let chain = Arc::new(Chain::default());
+    let head = tokio::select! {
+        head = stdin::chain_head(&mut stdin, &session.hub, &chain) => head,
+        () = session.shutdown.requested() => Ok(()),
+    };
+    hello::<S>(session);
+    head?;
+    let (hub, shutdown) = (session.hub.clone(), session.shutdown.clone());
+    tasks.spawn(stdin::follow_chain(stdin, hub, chain.clone(), shutdown));
+    Ok(Upstreams::of_chain(chain))
+}
+
+/// Waits for the host's `start`. `None` when the end came first.
+async fn started<S: Stage>(
+    session: &Session,
+    configs: &mut Configs,
+) -> Result<Option<S::Config>, StageError> {
+    tokio::select! {
+        command = configs.recv() => match command {
+            Some(command) => config_of::<S>(session, command?).map(Some),
+            None => Ok(None),
+        },
+        () = session.shutdown.requested() => Ok(None),
+    }
+}
+
+fn config_of<S: Stage>(session: &Session, command: Command) -> Result<S::Config, StageError> {
+    let (Command::Start(start) | Command::Reload(start)) = command else {
+        return Err(StageError::internal("a command without a config"));
+    };
+    let flags = session.call.sources.flags.clone();
+    let sources = Sources {
+        file: None,
+        start: Some(start.config),
+        flags,
+    };
+    config::load(S::KIND, &sources, &session.env, S::validate)
+}
+
+/// Runs the stage until the end is asked for or it fails; a `reload` starts it over in the same process.
+async fn hold<S: Stage>(
+    session: &Session,
+    mut config: S::Config,
+    configs: &mut Configs,
+    (run_dir, ledger, upstream): (RunDir, Ledger, Option<Upstreams>),
+    stdout: Option<OwnedFd>,
+) -> Result<(), StageError> {
+    let mut cx: Context<S> = session.context(run_dir, ledger, upstream);
+    let undone = tokio::select! {
+        undone = undo_all(&cx) => undone.map(drop),
+        () = session.shutdown.requested() => Ok(()),
+    };
+    if let Err(error) = undone {
+        cx.debug(format!("goes on with an open ledger: {}", error.code));
+    }
+    let mut end = pin!(command::until_end(session, stdout));
+    loop {
+        session.hub.enter(Phase::Preparing);
+        cx.shutdown = session.shutdown.renewed();
+        let mut stage = pin!(S::run(&cx, config));
+        let next = tokio::select! {
+            ended = &mut stage => {
+                return match ended {
+                    Ok(()) if session.shutdown.reason().is_none() => {
+                        session.shutdown.request(Reason::Shutdown);
+                        end.await
+                    }
+                    result => {
+                        session.shutdown.request(Reason::Failed);
+                        drop(end.await);
+                        result
+                    }
+                };
+            }
+            ended = &mut end => None.or(ended.err().map(Err)),
+            Some(command) = configs.recv() => Some(command),
+        };
+        cx.shutdown.stop();
+        let stopped = tokio::select! {
+            stopped = tokio::time::timeout(GRACE, &mut stage) => stopped.ok(),
+            () = session.shutdown.at_once() => None,
+        };
+        if stopped.is_none() {
+            cx.warn("did not stop in time; the ledger has what is left to undo");
+        }
+        match next {
+            None => return stopped.unwrap_or(Ok(())),
+            Some(command) => config = config_of::<S>(session, command?)?,
+        }
+    }
+}
+
+/// How a run ends that did not fail by itself.
+fn outcome(session: &Session) -> Result<u8, StageError> {
+    let interrupted = |what: &str| StageError::new("protocol.interrupted", what.to_owned());
+    match session.shutdown.reason() {
+        Some(Reason::CommandEnded(code)) => Ok(*code),
+        Some(Reason::UpstreamGone(name)) => Err(StageError::new(
+            "protocol.upstream_gone",
+            format!("{name} ended while we needed it"),
+        )
+        .hint("what it wrote says why")
+        .exit(Exit::Upstream)),
+        Some(Reason::Cancelled) => Err(interrupted("cancelled by the host before it was ready")),
+        Some(reason) if !session.call.command.is_empty() => {
+            let what = format!("stopped ({}) before the command had ended", reason.as_str());
+            Err(interrupted(&what))
+        }
+        _ => Ok(Exit::Ok as u8),
+    }
+}

@@ -1,0 +1,111 @@
+//! What comes in on stdin: the stage before in a pipe, or a program that drives this one.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, BufReader};
+use tokio::sync::mpsc;
+
+use crate::context::Hub;
+use crate::error::{Exit, StageError};
+use crate::frame::{self, Frame};
+use crate::message::{self, Command, DecodeError, Level};
+use crate::shutdown::{Reason, Shutdown};
+use crate::upstream::Chain;
+
+pub(crate) type Stdin = BufReader<Box<dyn AsyncRead + Unpin + Send>>;
+
+fn version_error(error: &DecodeError) -> StageError {
+    StageError::new("protocol.version", format!("the other side {error}"))
+        .hint("bring both programs to the same release")
+        .exit(Exit::Version)
+}
+
+/// Reads the first line of the stage before, so that its hello leaves before our own. Returns once there is one.
+pub(crate) async fn chain_head(
+    stdin: &mut Stdin,
+    hub: &Hub,
+    chain: &Chain,
+) -> Result<(), StageError> {
+    while let Some(line) = next_line(stdin, hub).await {
+        if take_upstream(line, hub, chain)? {
+            return Ok(());
+        }
+    }
+    chain.end();
+    Ok(())
+}
+
+/// Follows the stage before until it ends.
+pub(crate) async fn follow_chain(
+    mut stdin: Stdin,
+    hub: Arc<Hub>,
+    chain: Arc<Chain>,
+    shutdown: Shutdown,
+) {
+    while let Some(line) = next_line(&mut stdin, &hub).await {
+        if let Err(error) = take_upstream(line, &hub, &chain) {
+            hub.log(Level::Warn, error.message);
+        }
+    }
+    chain.end();
+    if hub.is_ready() {
+        shutdown.request(Reason::UpstreamGone("the stage before".into()));
+    }
+}
+
+fn take_upstream(line: Vec<u8>, hub: &Hub, chain: &Chain) -> Result<bool, StageError> {
+    match message::decode_message(&line) {
+        Ok(known) => {
+            hub.relay(line);
+            if let Some(message) = known {
+                chain.take(message);
+            }
+            Ok(true)
+        }
+        Err(error @ DecodeError::Version(_)) => Err(version_error(&error)),
+        Err(error) => {
+            hub.log(Level::Warn, format!("ignored a line on stdin: {error}"));
+            Ok(false)
+        }
+    }
+}
+
+/// The next whole line; `None` at the end.
+async fn next_line(stdin: &mut Stdin, hub: &Hub) -> Option<Vec<u8>> {
+    loop {
+        match frame::read(stdin).await {
+            Ok(Frame::Line(line)) if line.trim_ascii().is_empty() => {}
+            Ok(Frame::Line(line)) => return Some(line),
+            Ok(Frame::TooLong(length)) => {
+                hub.log(
+                    Level::Warn,
+                    format!("ignored a line of {length} bytes on stdin; a line is at most 64 KiB"),
+                );
+            }
+            Ok(Frame::End(_)) | Err(_) => return None,
+        }
+    }
+}
+
+/// Reads the commands of a host and passes on those that carry a config.
+pub(crate) async fn follow_host(
+    mut stdin: Stdin,
+    hub: Arc<Hub>,
+    shutdown: Shutdown,
+    configs: mpsc::Sender<Result<Command, StageError>>,
+) {
+    while let Some(line) = next_line(&mut stdin, &hub).await {
+        match message::decode_command(&line) {
+            Ok(Some(Command::Shutdown)) => shutdown.request(Reason::Shutdown),
+            Ok(Some(Command::Cancel)) if hub.is_ready() => {}
+            Ok(Some(Command::Cancel)) => shutdown.request(Reason::Cancelled),
+            Ok(Some(command)) => drop(configs.send(Ok(command)).await),
+            Ok(None) => {}
+            Err(error @ DecodeError::Version(_)) => {
+                drop(configs.send(Err(version_error(&error))).await)
+            }
+            Err(error) => hub.log(Level::Warn, format!("ignored a line on stdin: {error}")),
+        }
+    }
+    shutdown.request(Reason::StdinClosed);
+}
