@@ -4,3 +4,4 @@
 
 pub mod kube_api;
 mod serve;
+pub mod sshd;
