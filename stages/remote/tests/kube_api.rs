@@ -14,9 +14,9 @@ use remote::sandbox::kube_api::{Denied, KubeApi, Options, seed};
 const DEADLINE: Duration = Duration::from_secs(10);
 
 async fn start(options: Options) -> (KubeApi, Client) {
-    let api = KubeApi::start(options).await.unwrap();
-    let config = Config::new(api.url().parse().unwrap());
-    let client = Client::try_from(config).unwrap();
+    let api = KubeApi::start(options).await.expect("a free port");
+    let config = Config::new(api.url().parse().expect("its URL"));
+    let client = Client::try_from(config).expect("a client");
     (api, client)
 }
 
