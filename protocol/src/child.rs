@@ -16,9 +16,11 @@ pub struct Leashed {
 
 /// Waits for its command and for the end of its stdin, which is our death; the command gets SIGTERM then.
 const GUARD: &str = r#"
+child= asked=
+trap 'asked=1; [ -z "$child" ] || kill -TERM $child' TERM INT HUP
 exec 3<&0 </dev/null
 "$@" 3<&- & child=$!
-trap 'kill -TERM $child 2>/dev/null' TERM INT HUP
+[ -z "$asked" ] || kill -TERM $child
 { cat <&3; kill -TERM $child; } >/dev/null 2>&1 & watch=$!
 exec 3<&-
 wait $child; code=$?
