@@ -1,1 +1,17 @@
+//! What the end-to-end tests stand on: real servers, the real binaries, and eyes for what they leave behind.
+//!
+//! A server that cannot be had fails the test, with the install line. Nothing is skipped.
 
+mod bin;
+pub mod leaks;
+mod sshd;
+mod stage;
+
+pub use bin::{bin, build_dir};
+pub use sshd::{Options, TestSshd, start_sshd};
+pub use stage::{Home, StageClient};
+
+use std::time::Duration;
+
+/// Longer than anything takes on a machine that is busy building. Only a failing test waits for it.
+pub const DEADLINE: Duration = Duration::from_secs(30);
