@@ -41,3 +41,41 @@ pub(crate) fn is_anchor_name(name: &str) -> bool {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
+
+/// The first directive that `PyYAML` might refuse, in the text before a document.
+pub(crate) fn bad_directive(head: &str) -> Option<usize> {
+    let mut at = 0;
+    head.split_inclusive(['\n', '\r']).find_map(|line| {
+        let start = at;
+        at += line.len();
+        let known = line.starts_with("%YAML ") || line.starts_with("%TAG ");
+        (line.starts_with('%') && !known).then_some(start)
+    })
+}
+
+/// A `...` before anything that it could end.
+pub(crate) fn bad_end(text: &str) -> Option<usize> {
+    let bom = if text.starts_with('\u{feff}') { 3 } else { 0 };
+    let at = skip_trivia(text, bom);
+    let rest = text[at..].strip_prefix("...")?;
+    let ends = rest.is_empty() || rest.starts_with([' ', '\n', '\r']);
+    ends.then_some(at)
+}
+
+/// Past blanks, line breaks and comments.
+pub(crate) fn skip_trivia(text: &str, mut at: usize) -> usize {
+    let bytes = text.as_bytes();
+    while let Some(b) = bytes.get(at) {
+        match b {
+            b' ' | b'\t' | b'\n' | b'\r' => at += 1,
+            b'#' => {
+                at += bytes[at..]
+                    .iter()
+                    .take_while(|b| !matches!(b, b'\n' | b'\r'))
+                    .count();
+            }
+            _ => break,
+        }
+    }
+    at
+}

@@ -1,17 +1,18 @@
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::build;
 use crate::error::Error;
 use crate::lines::{Lines, Location};
 use crate::path::Seg;
 use crate::scalar::Data;
-use crate::tree::{self, Id, Kind, Tree};
+use crate::tree::{Id, Kind, Tree};
 
 /// A text and what `PyYAML` reads in it.
 #[derive(Debug, Clone)]
 pub struct Document {
-    text: String,
-    lines: Lines,
-    tree: Tree,
+    pub(crate) text: String,
+    pub(crate) lines: Lines,
+    pub(crate) tree: Tree,
 }
 
 impl Document {
@@ -24,7 +25,7 @@ impl Document {
     /// U+2029 written raw.
     pub fn parse(text: &str) -> Result<Document, Error> {
         let lines = Lines::of(text);
-        let tree = tree::build(text, &lines)?;
+        let tree = build::build(text, &lines)?;
         Ok(Document {
             text: text.to_owned(),
             lines,
@@ -41,13 +42,13 @@ impl Document {
     /// takes the form that `json.dumps` gives it (`on:` is `"true"`).
     #[must_use]
     pub fn value(&self) -> Value {
-        self.value_of(self.tree.root)
+        self.value_of(self.tree.root, false)
     }
 
     /// The value at a path, through aliases and merge keys.
     #[must_use]
     pub fn get(&self, path: &[Seg]) -> Option<Value> {
-        self.find(path).map(|(_, id)| self.value_of(id))
+        self.find(path).map(|(_, id)| self.value_of(id, false))
     }
 
     /// Where the value at `path` starts; for an alias, where the alias is written.
@@ -68,22 +69,11 @@ impl Document {
         self.lines.locate(&self.text, offset)
     }
 
-    fn target(&self, id: Id) -> Id {
-        match self.tree.nodes[id].kind {
-            Kind::Alias(target) => target,
-            _ => id,
-        }
-    }
-
-    fn kind(&self, id: Id) -> &Kind {
-        &self.tree.nodes[self.target(id)].kind
-    }
-
     /// The node at `path` and the key that leads to it.
     fn find(&self, path: &[Seg]) -> Option<(Option<Id>, Id)> {
         let mut at = (None, self.tree.root);
         for seg in path {
-            at = match (seg, self.kind(at.1)) {
+            at = match (seg, self.tree.kind(at.1)) {
                 (Seg::Index(i), Kind::Seq { items, .. }) => (None, *items.get(*i)?),
                 (Seg::Key(name), Kind::Map { .. }) => {
                     let (key, value) = self.entry(at.1, name)?;
@@ -96,56 +86,38 @@ impl Document {
     }
 
     fn entry(&self, map: Id, name: &str) -> Option<(Id, Id)> {
-        self.pairs(map)
+        self.tree
+            .pairs(map)
             .into_iter()
             .rev()
-            .find(|(key, _)| tree::key_text(self.kind(*key)).is_some_and(|k| k == name))
+            .find(|(key, _)| self.tree.key(*key).is_some_and(|k| k == name))
     }
 
-    /// The entries of a mapping in the order in which `PyYAML` assigns them: merged ones first.
-    fn pairs(&self, map: Id) -> Vec<(Id, Id)> {
-        let Kind::Map { entries, .. } = self.kind(map) else {
-            return Vec::new();
-        };
-        let (mut merged, mut own) = (Vec::new(), Vec::new());
-        for (key, value) in entries {
-            if !matches!(
-                self.kind(*key),
-                Kind::Scalar {
-                    data: Data::Merge,
-                    ..
-                }
-            ) {
-                own.push((*key, *value));
-            } else if let Kind::Seq { items, .. } = self.kind(*value) {
-                merged.extend(items.iter().rev().flat_map(|i| self.pairs(*i)));
-            } else {
-                merged.extend(self.pairs(*value));
-            }
-        }
-        merged.append(&mut own);
-        merged
-    }
-
-    fn value_of(&self, id: Id) -> Value {
-        match self.kind(id) {
+    /// With `marked`, a date is told apart from the string that looks like it.
+    pub(crate) fn value_of(&self, id: Id, marked: bool) -> Value {
+        match self.tree.kind(id) {
             Kind::Scalar { text, data, .. } => match data {
                 Data::Null => Value::Null,
                 Data::Bool(b) => Value::Bool(*b),
                 Data::Number(n) => Value::Number(n.clone()),
+                Data::Timestamp if marked => serde_json::json!({ TIME: text }),
                 Data::Str | Data::Timestamp | Data::Merge => Value::String(text.clone()),
             },
-            Kind::Seq { items, .. } => items.iter().map(|i| self.value_of(*i)).collect(),
+            Kind::Seq { items, .. } => items.iter().map(|i| self.value_of(*i, marked)).collect(),
             Kind::Map { .. } => {
-                let mut map = Map::new();
-                for (key, value) in self.pairs(id) {
-                    if let Some(key) = tree::key_text(self.kind(key)) {
-                        map.insert(key.into_owned(), self.value_of(value));
-                    }
-                }
-                Value::Object(map)
+                let pairs = self.tree.pairs(id).into_iter();
+                let entries = pairs.filter_map(|(key, value)| {
+                    Some((
+                        self.tree.key(key)?.into_owned(),
+                        self.value_of(value, marked),
+                    ))
+                });
+                Value::Object(entries.collect())
             }
             Kind::Alias(_) => Value::Null,
         }
     }
 }
+
+/// No key of a real document: it is not printable.
+const TIME: &str = "\0time";

@@ -4,6 +4,8 @@
 //! The syntax comes from `granit-parser` (YAML 1.2, lenient); `dialect` refuses what `PyYAML`
 //! would refuse, `scalar` resolves plain words by the rules of YAML 1.1.
 
+mod block_scalar;
+mod build;
 mod dialect;
 mod document;
 mod emit;

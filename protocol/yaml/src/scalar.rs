@@ -29,6 +29,23 @@ pub(crate) enum Data {
     Str,
 }
 
+/// What `!!` stands for.
+pub(crate) const CORE: &str = "tag:yaml.org,2002:";
+
+/// The type that an explicit tag asks for, if a config can have it.
+pub(crate) fn named(handle: &str, suffix: &str) -> Option<Tag> {
+    match suffix {
+        _ if handle != CORE => None,
+        "str" => Some(Tag::Str),
+        "int" => Some(Tag::Int),
+        "float" => Some(Tag::Float),
+        "bool" => Some(Tag::Bool),
+        "null" => Some(Tag::Null),
+        "timestamp" => Some(Tag::Timestamp),
+        _ => None,
+    }
+}
+
 pub(crate) fn resolve(text: &str) -> Tag {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Tag::Null,

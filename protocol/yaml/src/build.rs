@@ -1,0 +1,397 @@
+//! From parser events to the tree, refusing what `PyYAML` refuses.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag as RawTag};
+
+use crate::block_scalar;
+use crate::dialect;
+use crate::error::Error;
+use crate::lines::Lines;
+use crate::scalar::{self, Data, Tag};
+use crate::tree::{Id, Kind, Node, Tree, after_colon};
+
+/// How many values aliases may add to those that are written out.
+const ALIAS_BUDGET: u64 = 100_000;
+const NESTING: usize = 200;
+
+pub(crate) fn build(text: &str, lines: &Lines) -> Result<Tree, Error> {
+    if let Some((at, why)) = dialect::bad_character(text) {
+        return Err(lines.error(text, at, why));
+    }
+    let mut builder = Builder {
+        text,
+        lines,
+        tree: Tree {
+            nodes: Vec::new(),
+            root: 0,
+            comments: Vec::new(),
+        },
+        weights: Vec::new(),
+        open: Vec::new(),
+        anchors: HashMap::new(),
+        names: HashSet::new(),
+        quoted: Vec::new(),
+        documents: 0,
+    };
+    let options = granit_parser::options! {
+        emit_anchor_events: true,
+        max_buffered_comment_events: usize::MAX,
+        flow_nesting_limit: NESTING,
+        block_nesting_limit: NESTING,
+    };
+    for next in Parser::new_from_str_with_options(text, options) {
+        let (event, span) = next.map_err(|e| {
+            let at = e.marker().byte_offset().unwrap_or(text.len());
+            lines.error(text, at, e.info())
+        })?;
+        builder.event(event, span)?;
+    }
+    builder.finish()
+}
+
+struct Builder<'a> {
+    text: &'a str,
+    lines: &'a Lines,
+    tree: Tree,
+    /// Values in each node once aliases are written out.
+    weights: Vec<u64>,
+    open: Vec<Frame>,
+    anchors: HashMap<usize, Id>,
+    names: HashSet<String>,
+    /// Where tabs may stand, comments aside.
+    quoted: Vec<Range<usize>>,
+    documents: usize,
+}
+
+/// A collection that is not closed yet.
+struct Frame {
+    id: Id,
+    key: Option<Id>,
+    seen: HashSet<String>,
+}
+
+impl Builder<'_> {
+    fn fail<T>(&self, at: usize, message: impl Into<String>) -> Result<T, Error> {
+        Err(self.lines.error(self.text, at, message))
+    }
+
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Error> {
+        let range = byte(span.start.byte_offset())..byte(span.end.byte_offset());
+        let props = span.tag_start().map(|m| byte(m.byte_offset()));
+        match event {
+            Event::Comment(..) => self.tree.comments.push(range),
+            Event::DocumentStart(_, version) => {
+                let major = version.map_or(1, |v| v.major);
+                return self.document(range.start, major);
+            }
+            Event::Anchor(id, name) => return self.anchor(id, &name, range.start),
+            Event::Alias(id) => return self.alias(id, range),
+            Event::Scalar(text, style, anchor, tag) => {
+                let indent = span.indent.unwrap_or_default();
+                let (range, text) = match style {
+                    ScalarStyle::Plain => self.plain(&text, range)?,
+                    ScalarStyle::Literal | ScalarStyle::Folded => {
+                        self.block(&text, range, indent)?
+                    }
+                    _ => {
+                        self.quoted.push(range.clone());
+                        (range, text.into_owned())
+                    }
+                };
+                let plain = style == ScalarStyle::Plain;
+                let data = self.scalar(&text, plain, tag.as_deref(), range.start)?;
+                let block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+                self.node(Kind::Scalar { text, block, data }, range, props, anchor)?;
+            }
+            Event::SequenceStart(style, anchor, tag) => {
+                self.collection_tag(tag.as_deref(), "seq", range.start)?;
+                let (flow, items) = (style == StructureStyle::Flow, Vec::new());
+                self.start(Kind::Seq { flow, items }, range, props, anchor)?;
+            }
+            Event::MappingStart(style, anchor, tag) => {
+                self.collection_tag(tag.as_deref(), "map", range.start)?;
+                let (flow, entries) = (style == StructureStyle::Flow, Vec::new());
+                self.start(Kind::Map { flow, entries }, range, props, anchor)?;
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.end(range.end)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn document(&mut self, at: usize, version: u32) -> Result<(), Error> {
+        if let Some(at) = dialect::bad_directive(self.text.get(..at).unwrap_or_default()) {
+            return self.fail(at, "a directive other than %YAML and %TAG");
+        }
+        if version != 1 {
+            return self.fail(at, "a YAML version other than 1");
+        }
+        self.documents += 1;
+        if self.documents > 1 {
+            return self.fail(at, "more than one document in the file");
+        }
+        Ok(())
+    }
+
+    fn plain(&self, text: &str, span: Range<usize>) -> Result<(Range<usize>, String), Error> {
+        if span.is_empty() {
+            return Ok((span, String::new()));
+        }
+        if self.in_flow() && (text.starts_with(':') || text.contains('?')) {
+            let why = "quote what has a `?`, or starts with `:`, within [] or {}";
+            return self.fail(span.start, why);
+        }
+        Ok((span, text.to_owned()))
+    }
+
+    fn block(
+        &mut self,
+        text: &str,
+        raw: Range<usize>,
+        indent: usize,
+    ) -> Result<(Range<usize>, String), Error> {
+        if !text.trim().is_empty() {
+            self.quoted.push(raw.clone());
+        }
+        match block_scalar::read(self.text, raw.clone(), text, indent) {
+            Ok(read) => Ok(read),
+            Err(why) => self.fail(raw.start, why),
+        }
+    }
+
+    fn in_flow(&self) -> bool {
+        let innermost = self.open.last().map(|f| &self.tree.nodes[f.id].kind);
+        matches!(
+            innermost,
+            Some(Kind::Seq { flow: true, .. } | Kind::Map { flow: true, .. })
+        )
+    }
+
+    fn start(
+        &mut self,
+        kind: Kind,
+        span: Range<usize>,
+        props: Option<usize>,
+        anchor: usize,
+    ) -> Result<(), Error> {
+        let id = self.node(kind, span, props, anchor)?;
+        self.open.push(Frame {
+            id,
+            key: None,
+            seen: HashSet::new(),
+        });
+        Ok(())
+    }
+
+    fn end(&mut self, end: usize) -> Result<(), Error> {
+        let Some(frame) = self.open.pop() else {
+            return Ok(());
+        };
+        let children = self.tree.children(frame.id);
+        let last = children.last().map(|c| self.tree.nodes[*c].span.end);
+        let flow = match &self.tree.nodes[frame.id].kind {
+            Kind::Map { flow, entries } => {
+                for (key, value) in entries {
+                    self.check_merge(*key, *value)?;
+                }
+                *flow
+            }
+            Kind::Seq { flow, .. } => *flow,
+            _ => false,
+        };
+        let node = &mut self.tree.nodes[frame.id];
+        node.span.end = last.filter(|_| !flow).unwrap_or(end);
+        let at = node.span.start;
+        let below = children.iter().map(|c| self.weights[*c]);
+        let weight = below.fold(1, u64::saturating_add);
+        self.weights[frame.id] = weight;
+        if weight > self.tree.nodes.len() as u64 + ALIAS_BUDGET {
+            return self.fail(at, "its aliases expand to too many values");
+        }
+        Ok(())
+    }
+
+    /// Adds a node below the innermost open collection.
+    fn node(
+        &mut self,
+        kind: Kind,
+        span: Range<usize>,
+        props: Option<usize>,
+        anchor: usize,
+    ) -> Result<Id, Error> {
+        let id = self.tree.nodes.len();
+        let (at, merge) = (
+            span.start,
+            matches!(
+                &kind,
+                Kind::Scalar {
+                    data: Data::Merge,
+                    ..
+                }
+            ),
+        );
+        self.weights.push(match &kind {
+            Kind::Alias(target) => self.weights[*target],
+            _ => 1,
+        });
+        self.tree.nodes.push(Node { span, props, kind });
+        if anchor != 0 {
+            self.anchors.insert(anchor, id);
+        }
+        match self.open.last_mut() {
+            None => self.tree.root = id,
+            Some(frame) => match (&mut self.tree.nodes[frame.id].kind, frame.key.take()) {
+                (Kind::Seq { items, .. }, _) => items.push(id),
+                (Kind::Map { entries, .. }, Some(key)) => {
+                    entries.push((key, id));
+                    self.settle_absent(key, id);
+                }
+                _ => {
+                    frame.key = Some(id);
+                    return self.key(id, props);
+                }
+            },
+        }
+        if merge {
+            return self.fail(at, "`<<` is a merge key in YAML 1.1: quote it");
+        }
+        Ok(id)
+    }
+
+    /// The parser puts an absent value before its colon; readers and editors look behind it.
+    fn settle_absent(&mut self, key: Id, value: Id) {
+        let at = self.tree.nodes[value].span.start;
+        if self.tree.nodes[value].is_absent() {
+            let colon = after_colon(self.text, self.tree.nodes[key].span.end);
+            if let Some(colon) = colon.filter(|c| *c > at) {
+                self.tree.nodes[value].span = colon..colon;
+            }
+        }
+    }
+
+    fn key(&mut self, id: Id, props: Option<usize>) -> Result<Id, Error> {
+        let span = self.tree.nodes[id].span.clone();
+        if span.is_empty() && props.is_none() {
+            return self.fail(span.start, "a key is missing before the colon");
+        }
+        let written = self.text.get(span.clone()).unwrap_or_default();
+        if written.contains(['\n', '\r']) {
+            return self.fail(span.start, "a key must be on one line");
+        }
+        let Some(name) = self.tree.key(id).map(String::from) else {
+            let why = "a key must be a single value, not a list or a mapping";
+            return self.fail(span.start, why);
+        };
+        let frame = self.open.last_mut();
+        if !frame.is_none_or(|f| f.seen.insert(name.clone())) {
+            return self.fail(span.start, format!("the key `{name}` is there twice"));
+        }
+        Ok(id)
+    }
+
+    /// `<<` takes a mapping or a list of mappings.
+    fn check_merge(&self, key: Id, value: Id) -> Result<(), Error> {
+        let is_map = |id: Id| matches!(self.tree.kind(id), Kind::Map { .. });
+        let fits = match self.tree.kind(value) {
+            Kind::Seq { items, .. } => items.iter().all(|i| is_map(*i)),
+            _ => is_map(value),
+        };
+        if self.tree.is_merge(key) && !fits {
+            let at = self.tree.nodes[value].span.start;
+            return self.fail(at, "`<<` takes a mapping or a list of mappings");
+        }
+        Ok(())
+    }
+
+    fn anchor(&mut self, id: usize, name: &str, at: usize) -> Result<(), Error> {
+        if !dialect::is_anchor_name(name) {
+            let why = format!("the anchor `&{name}`: only letters, digits, - and _");
+            return self.fail(at, why);
+        }
+        if !self.names.insert(name.to_owned()) {
+            return self.fail(at, format!("the anchor `&{name}` is there twice"));
+        }
+        if let Some(node) = self.anchors.get(&id).map(|n| &mut self.tree.nodes[*n]) {
+            node.props = Some(node.props.map_or(at, |p| p.min(at)));
+        }
+        Ok(())
+    }
+
+    fn alias(&mut self, anchor: usize, span: Range<usize>) -> Result<(), Error> {
+        let name = self.text.get(span.clone()).unwrap_or_default();
+        if !dialect::is_anchor_name(name.trim_start_matches('*')) {
+            let why = "an alias is `*` and letters, digits, - or _";
+            return self.fail(span.start, why);
+        }
+        let Some(target) = self.anchors.get(&anchor).copied() else {
+            return self.fail(span.start, "an alias without its anchor");
+        };
+        if self.open.iter().any(|f| f.id == target) {
+            return self.fail(span.start, "an alias inside of what it stands for");
+        }
+        self.node(Kind::Alias(target), span, None, 0).map(drop)
+    }
+
+    fn scalar(
+        &self,
+        text: &str,
+        plain: bool,
+        tag: Option<&RawTag>,
+        at: usize,
+    ) -> Result<Data, Error> {
+        let tag = match tag.map(|t| (t.handle(), t.suffix())) {
+            None if plain => scalar::resolve(text),
+            None => Tag::Str,
+            // The lone `!` asks for the implicit rules, quoted or not.
+            Some(("!", "") | ("", "!")) => scalar::resolve(text),
+            Some((handle, suffix)) => match scalar::named(handle, suffix) {
+                Some(tag) => tag,
+                None => return self.fail(at, format!("the tag `{handle}{suffix}`")),
+            },
+        };
+        let is_key = self.open.last().is_some_and(|f| {
+            f.key.is_none() && matches!(self.tree.nodes[f.id].kind, Kind::Map { .. })
+        });
+        if tag == Tag::Value && is_key {
+            // As a key, and only there, PyYAML takes `=` for a string.
+            return Ok(Data::Str);
+        }
+        scalar::construct(tag, text).or_else(|why| self.fail(at, why))
+    }
+
+    fn collection_tag(&self, tag: Option<&RawTag>, own: &str, at: usize) -> Result<(), Error> {
+        match tag.map(|t| (t.handle(), t.suffix())) {
+            None | Some(("!", "") | ("", "!")) => Ok(()),
+            Some((scalar::CORE, suffix)) if suffix == own => Ok(()),
+            Some((handle, suffix)) => {
+                self.fail(at, format!("the tag `{handle}{suffix}` on a collection"))
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<Tree, Error> {
+        self.tree.comments.sort_by_key(|c| c.start);
+        let mut tabs = self.quoted.clone();
+        tabs.extend(self.tree.comments.iter().cloned());
+        tabs.sort_by_key(|t| t.start);
+        if let Some(at) = dialect::bad_tab(self.text, &tabs) {
+            let why = "a tab between things: PyYAML takes only spaces there";
+            return self.fail(at, why);
+        }
+        if let Some(at) = dialect::bad_end(self.text) {
+            return self.fail(at, "a document end without a document");
+        }
+        if self.tree.nodes.is_empty() {
+            let end = self.text.len();
+            let (text, block, data) = (String::new(), false, Data::Null);
+            self.node(Kind::Scalar { text, block, data }, end..end, None, 0)?;
+        }
+        Ok(self.tree)
+    }
+}
+
+fn byte(offset: Option<usize>) -> usize {
+    offset.unwrap_or_default()
+}
