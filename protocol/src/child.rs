@@ -29,6 +29,38 @@ kill $watch 2>/dev/null
 exit $code
 "#;
 
+/// Starts a program that keeps our streams, such as a terminal, and gets SIGTERM when this process dies.
+pub fn spawn_in_place(command: &mut Command) -> std::io::Result<Child> {
+    if cfg!(target_os = "linux") {
+        die_with_us(command);
+        return command.spawn();
+    }
+    let child = command.spawn()?;
+    if let Some(pid) = child.id() {
+        // Ends by itself as soon as either of the two is gone.
+        let watch = "while kill -0 $1 && kill -0 $2; do sleep 1; done 2>/dev/null; kill -0 $1 2>/dev/null || kill -TERM $2";
+        let [ours, theirs] = [std::process::id(), pid].map(|p| p.to_string());
+        let null = || Stdio::null();
+        std::process::Command::new("/bin/sh")
+            .args(["-c", watch, "watch", &ours, &theirs])
+            .stdin(null())
+            .stdout(null())
+            .stderr(null())
+            .spawn()?;
+    }
+    Ok(child)
+}
+
+/// Starts a program on a leash that reads what we write to it. The end of its stdin tells it to end.
+pub fn spawn_spoken_to(command: &mut Command) -> std::io::Result<Child> {
+    die_with_us(command);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.process_group(0).kill_on_drop(true).spawn()
+}
+
 /// Starts a program on a leash, with stdin closed and stdout and stderr piped. Call it on the main thread: on Linux the
 /// signal follows the thread that started the child, not the process.
 pub fn spawn<A: AsRef<OsStr>>(

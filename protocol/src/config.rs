@@ -175,16 +175,20 @@ fn gather(sources: &Sources, schema: &Value, env: &Env) -> Result<Gathered, Stag
         let property = properties.get(field).unwrap_or(&Value::Null);
         values.insert(field.clone(), flag_value(property, text));
     }
-    for value in values.values_mut() {
-        expand(value, env);
-    }
-    // An empty value in a file, `ssh_user:`, means that the field is not set.
-    values.retain(|_, v| !v.is_null());
+    prepare(&mut values, env);
     Ok(Gathered {
         values,
         file,
         flags: sources.flags.iter().map(|(f, _)| f.clone()).collect(),
     })
+}
+
+fn prepare(values: &mut Map<String, Value>, env: &Env) {
+    for value in values.values_mut() {
+        expand(value, env);
+    }
+    // An empty value in a file, `ssh_user:`, means that the field is not set.
+    values.retain(|_, v| !v.is_null());
 }
 
 fn expand(value: &mut Value, env: &Env) {
@@ -203,17 +207,38 @@ pub fn load<C: DeserializeOwned + JsonSchema>(
     env: &Env,
     validate: impl Fn(&C) -> Vec<Problem>,
 ) -> Result<C, StageError> {
+    let gathered = gather(sources, &schema_of::<C>(), env)?;
+    match parse(gathered.values.clone(), validate) {
+        Ok(config) => Ok(config),
+        Err(problems) => Err(config_error(kind, problems, &gathered)),
+    }
+}
+
+/// Checks values that stand in a larger file. The problems' paths are those of the values.
+pub fn check<C: DeserializeOwned + JsonSchema>(
+    values: &Map<String, Value>,
+    env: &Env,
+    validate: impl Fn(&C) -> Vec<Problem>,
+) -> Result<C, Vec<Problem>> {
+    let mut values = values.clone();
+    prepare(&mut values, env);
+    parse(values, validate)
+}
+
+fn parse<C: DeserializeOwned + JsonSchema>(
+    values: Map<String, Value>,
+    validate: impl Fn(&C) -> Vec<Problem>,
+) -> Result<C, Vec<Problem>> {
     let schema = schema_of::<C>();
-    let gathered = gather(sources, &schema, env)?;
-    let mut problems = unknown_fields(&gathered.values, &schema);
-    problems.extend(missing_fields(&gathered.values, &schema));
-    let config = deserialize(gathered.values.clone(), &schema, &mut problems);
+    let mut problems = unknown_fields(&values, &schema);
+    problems.extend(missing_fields(&values, &schema));
+    let config = deserialize(values, &schema, &mut problems);
     if let Some(config) = &config {
         problems.extend(validate(config));
     }
     match config {
         Some(config) if problems.is_empty() => Ok(config),
-        _ => Err(config_error(kind, problems, &gathered)),
+        _ => Err(problems),
     }
 }
 
