@@ -176,6 +176,10 @@ impl Builder<'_> {
         props: Option<usize>,
         anchor: usize,
     ) -> Result<(), Error> {
+        let span = match &kind {
+            Kind::Seq { flow: false, .. } => self.first_dash(span.start)..span.end,
+            _ => span,
+        };
         let id = self.node(kind, span, props, anchor)?;
         self.open.push(Frame {
             id,
@@ -183,6 +187,21 @@ impl Builder<'_> {
             seen: HashSet::new(),
         });
         Ok(())
+    }
+
+    /// A list that is not indented below its key starts at its dash, not, as the parser has it,
+    /// behind it.
+    fn first_dash(&self, start: usize) -> usize {
+        let key = self.open.last().and_then(|f| f.key);
+        let colon = key.and_then(|k| after_colon(self.text, self.tree.nodes[k].span.end));
+        let Some(mut at) = colon.map(|c| dialect::skip_trivia(self.text, c)) else {
+            return start;
+        };
+        while self.text[at..].starts_with(['&', '!']) {
+            let end = self.text[at..].find([' ', '\n', '\r']);
+            at = dialect::skip_trivia(self.text, end.map_or(self.text.len(), |len| at + len));
+        }
+        at.min(start)
     }
 
     fn end(&mut self, end: usize) -> Result<(), Error> {

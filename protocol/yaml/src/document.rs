@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::build;
@@ -70,7 +72,7 @@ impl Document {
     }
 
     /// The node at `path` and the key that leads to it.
-    fn find(&self, path: &[Seg]) -> Option<(Option<Id>, Id)> {
+    pub(crate) fn find(&self, path: &[Seg]) -> Option<(Option<Id>, Id)> {
         let mut at = (None, self.tree.root);
         for seg in path {
             at = match (seg, self.tree.kind(at.1)) {
@@ -91,6 +93,42 @@ impl Document {
             .into_iter()
             .rev()
             .find(|(key, _)| self.tree.key(*key).is_some_and(|k| k == name))
+    }
+
+    /// The value of an entry that the mapping itself holds.
+    pub(crate) fn own_entry(&self, map: Id, name: &str) -> Option<Id> {
+        let Kind::Map { entries, .. } = &self.tree.nodes[map].kind else {
+            return None;
+        };
+        let is =
+            |key: Id| !self.tree.is_merge(key) && self.tree.key(key).is_some_and(|k| k == name);
+        entries.iter().find(|(k, _)| is(*k)).map(|(_, v)| *v)
+    }
+
+    /// Values that the mapping itself holds, without merges.
+    pub(crate) fn own_values(&self, map: Id) -> HashSet<Id> {
+        let Kind::Map { entries, .. } = &self.tree.nodes[map].kind else {
+            return HashSet::new();
+        };
+        entries.iter().map(|(_, v)| *v).collect()
+    }
+
+    /// Whether a merge gives the mapping that key.
+    pub(crate) fn is_merged(&self, map: Id, name: &str) -> bool {
+        let own = self.own_values(map);
+        let mut pairs = self.tree.pairs(map).into_iter();
+        pairs.any(|(k, v)| !own.contains(&v) && self.tree.key(k).is_some_and(|k| k == name))
+    }
+
+    /// The node at `path` if it is written there, not reached through aliases or merges.
+    pub(crate) fn own_path(&self, path: &[Seg]) -> Option<Id> {
+        path.iter().try_fold(self.tree.root, |id, seg| {
+            match (seg, &self.tree.nodes[id].kind) {
+                (Seg::Key(name), _) => self.own_entry(id, name),
+                (Seg::Index(i), Kind::Seq { items, .. }) => items.get(*i).copied(),
+                _ => None,
+            }
+        })
     }
 
     /// With `marked`, a date is told apart from the string that looks like it.

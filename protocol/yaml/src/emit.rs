@@ -34,16 +34,16 @@ pub(crate) fn block(value: &Value, indent: usize, newline: &str) -> String {
             }
         }
         Value::Array(items) if !items.is_empty() => {
-            for (i, item) in items.iter().enumerate() {
+            for (i, value) in items.iter().enumerate() {
                 if i > 0 {
                     pad(&mut out, indent);
                 }
                 out.push_str("- ");
-                out.push_str(&nested(item, indent, newline));
+                out.push_str(&item(value, indent + 2, newline));
             }
         }
-        leaf => {
-            out.push_str(&leaf_text(leaf, indent, newline));
+        single => {
+            out.push_str(&leaf(single, indent, newline));
             out.push_str(newline);
         }
     }
@@ -60,7 +60,7 @@ pub(crate) fn entry(key: &str, value: &Value, indent: usize, newline: &str) -> S
     };
     if is_leaf(value) {
         out.push(' ');
-        out.push_str(&leaf_text(value, indent, newline));
+        out.push_str(&leaf(value, indent, newline));
         out.push_str(newline);
     } else {
         out.push_str(newline);
@@ -70,16 +70,16 @@ pub(crate) fn entry(key: &str, value: &Value, indent: usize, newline: &str) -> S
     out
 }
 
-/// What follows `- `.
-fn nested(value: &Value, indent: usize, newline: &str) -> String {
+/// What follows a dash; `indent` is where the content starts.
+pub(crate) fn item(value: &Value, indent: usize, newline: &str) -> String {
     if is_leaf(value) {
-        leaf_text(value, indent, newline) + newline
+        leaf(value, indent.saturating_sub(2), newline) + newline
     } else {
-        block(value, indent + 2, newline)
+        block(value, indent, newline)
     }
 }
 
-fn is_leaf(value: &Value) -> bool {
+pub(crate) fn is_leaf(value: &Value) -> bool {
     match value {
         Value::Object(map) => map.is_empty(),
         Value::Array(items) => items.is_empty(),
@@ -92,7 +92,7 @@ fn pad(out: &mut String, indent: usize) {
 }
 
 /// A leaf below a key or dash at that indent. Without its last line end.
-fn leaf_text(value: &Value, indent: usize, newline: &str) -> String {
+pub(crate) fn leaf(value: &Value, indent: usize, newline: &str) -> String {
     match value {
         Value::String(text) => literal(text, indent + 2, newline).unwrap_or_else(|| quote(text)),
         other => flow(other),

@@ -6,14 +6,14 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-pub struct PyYaml {
+pub(crate) struct PyYaml {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
+pub(crate) enum Answer {
     Value(Value),
     Refused(String),
     /// It takes it and silently drops all but the last of equal keys.
@@ -23,7 +23,7 @@ pub enum Answer {
 }
 
 impl PyYaml {
-    pub fn start() -> PyYaml {
+    pub(crate) fn start() -> PyYaml {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pyyaml/read.py");
         let mut child = Command::new(python())
             .arg(script)
@@ -38,7 +38,7 @@ impl PyYaml {
         }
     }
 
-    pub fn read(&mut self, text: &str) -> Answer {
+    pub(crate) fn read(&mut self, text: &str) -> Answer {
         let mut line = serde_json::to_string(text).expect("a string is JSON");
         line.push('\n');
         let stdin = self.stdin.as_mut().expect("stdin is open");

@@ -1,0 +1,340 @@
+//! A batch of changes to one document. They are noted against the document as it was read and
+//! applied together, so indices always mean the items of the original.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Map, Value};
+
+use crate::document::Document;
+use crate::error::Error;
+use crate::path::{Seg, show};
+use crate::render;
+use crate::tree::{Id, Kind};
+
+/// A new item of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    Value(Value),
+    /// Block-style YAML, taken as it is but for its indent; comments are welcome.
+    Text(String),
+}
+
+impl From<Value> for Item {
+    fn from(value: Value) -> Item {
+        Item::Value(value)
+    }
+}
+
+/// Collects changes; [`Editor::finish`] gives the new text.
+#[derive(Debug)]
+pub struct Editor<'a> {
+    doc: &'a Document,
+    changes: Changes,
+}
+
+/// What is to become of the nodes of a document.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) replaced: HashMap<Id, New>,
+    /// Values of entries, and items, that go.
+    pub(crate) removed: HashSet<Id>,
+    pub(crate) added: HashMap<Id, Map<String, Value>>,
+    /// Before which of the original items; in the order of the calls.
+    pub(crate) inserted: HashMap<Id, Vec<(usize, New)>>,
+}
+
+/// A value and, if the caller gave one, the text for it.
+#[derive(Debug, Clone)]
+pub(crate) struct New {
+    pub(crate) value: Value,
+    pub(crate) text: Option<String>,
+}
+
+impl New {
+    fn value(value: Value) -> New {
+        New { value, text: None }
+    }
+
+    fn item(item: Item) -> Result<New, Error> {
+        match item {
+            Item::Value(value) => Ok(New::value(value)),
+            Item::Text(text) => Ok(New {
+                value: Document::parse(&text)?.value(),
+                text: Some(text),
+            }),
+        }
+    }
+}
+
+impl<'a> Editor<'a> {
+    #[must_use]
+    pub fn new(doc: &'a Document) -> Editor<'a> {
+        let changes = Changes::default();
+        Editor { doc, changes }
+    }
+
+    /// Sets the value at `path` and makes the mappings that lead to it. What is equal already
+    /// stays as it is written; a mapping that replaces a mapping is set key by key.
+    ///
+    /// A path through an alias, or to a key that comes from a merge, changes this place alone: the value is written out here.
+    ///
+    /// # Errors
+    /// The path runs through a single value, a removed or a missing item.
+    pub fn set(&mut self, path: &[Seg], value: Value) -> Result<(), Error> {
+        let mut id = self.doc.tree.root;
+        for (depth, seg) in path.iter().enumerate() {
+            let rest = &path[depth..];
+            if let Some(new) = self.changes.replaced.get_mut(&id) {
+                new.text = None;
+                let done = put(&mut new.value, rest, value);
+                return self.checked(done, id, path);
+            }
+            id = match (&self.doc.tree.nodes[id].kind, seg) {
+                (Kind::Alias(_), _) => {
+                    let mut copy = self.doc.value_of(id, false);
+                    let done = put(&mut copy, rest, value);
+                    self.changes.replaced.insert(id, New::value(copy));
+                    return self.checked(done, id, path);
+                }
+                (Kind::Scalar { .. }, _) if self.doc.value_of(id, false).is_null() => {
+                    let mut fresh = Value::Null;
+                    let done = put(&mut fresh, rest, value);
+                    self.changes.replaced.insert(id, New::value(fresh));
+                    return self.checked(done, id, path);
+                }
+                (Kind::Map { .. }, Seg::Key(key)) => match self.doc.own_entry(id, key) {
+                    Some(own) => own,
+                    None => return self.set_new(id, path, depth, value),
+                },
+                (Kind::Seq { items, .. }, Seg::Index(i)) if *i < items.len() => items[*i],
+                _ => return self.fail(id, format!("no place for `{}` here", show(path))),
+            };
+            if self.changes.removed.contains(&id) {
+                if matches!(seg, Seg::Index(_)) {
+                    return self.fail(id, format!("`{}` is removed", show(path)));
+                }
+                self.changes.removed.remove(&id);
+                self.changes.replaced.insert(id, New::value(Value::Null));
+            }
+        }
+        self.assign(id, value);
+        Ok(())
+    }
+
+    /// Removes the entry or item at `path`; what is not there need not be removed.
+    ///
+    /// # Errors
+    /// It comes from a merge key or through an alias, or the path is empty.
+    pub fn remove(&mut self, path: &[Seg]) -> Result<(), Error> {
+        let root = self.doc.tree.root;
+        let Some((last, parents)) = path.split_last() else {
+            return self.fail(root, "the document itself cannot be removed");
+        };
+        let Some((_, parent)) = self.doc.find(parents) else {
+            return Ok(());
+        };
+        if self.doc.own_path(parents).is_none() {
+            return self.fail(parent, format!("`{}` is not written here", show(path)));
+        }
+        let id = match (&self.doc.tree.nodes[parent].kind, last) {
+            (Kind::Map { .. }, Seg::Key(key)) => {
+                if let Some(added) = self.changes.added.get_mut(&parent) {
+                    added.shift_remove(key);
+                }
+                if self.doc.is_merged(parent, key) {
+                    return self.fail(parent, format!("`{}` comes from a merge", show(path)));
+                }
+                self.doc.own_entry(parent, key)
+            }
+            (Kind::Seq { items, .. }, Seg::Index(i)) => items.get(*i).copied(),
+            (Kind::Alias(_), _) => {
+                return self.fail(parent, format!("`{}` is not written here", show(path)));
+            }
+            _ => None,
+        };
+        if let Some(id) = id {
+            self.changes.replaced.remove(&id);
+            self.changes.removed.insert(id);
+        }
+        Ok(())
+    }
+
+    /// Puts an item before the original item `index`, or at the end when that is the length.
+    ///
+    /// # Errors
+    /// `path` is no list that is written here, it is shorter than `index`, or the text is no YAML.
+    pub fn insert_item(
+        &mut self,
+        path: &[Seg],
+        index: usize,
+        item: impl Into<Item>,
+    ) -> Result<(), Error> {
+        let new = New::item(item.into())?;
+        let root = self.doc.tree.root;
+        let Some(id) = self.doc.own_path(path) else {
+            return self.fail(root, format!("`{}` is not a list written here", show(path)));
+        };
+        match &self.doc.tree.nodes[id].kind {
+            Kind::Seq { items, .. } if index <= items.len() => {
+                let inserted = self.changes.inserted.entry(id).or_default();
+                inserted.push((index, new));
+                Ok(())
+            }
+            Kind::Scalar { .. } if index == 0 && self.doc.value_of(id, false).is_null() => {
+                let list = self.changes.replaced.entry(id);
+                let list = list.or_insert_with(|| New::value(Value::Array(Vec::new())));
+                if let Value::Array(items) = &mut list.value {
+                    items.push(new.value);
+                }
+                Ok(())
+            }
+            _ => self.fail(id, format!("`{}` has no place {index}", show(path))),
+        }
+    }
+
+    /// Puts an item at the end.
+    ///
+    /// # Errors
+    /// As for [`Editor::insert_item`].
+    pub fn append_item(&mut self, path: &[Seg], item: impl Into<Item>) -> Result<(), Error> {
+        let count = match self
+            .doc
+            .own_path(path)
+            .map(|id| &self.doc.tree.nodes[id].kind)
+        {
+            Some(Kind::Seq { items, .. }) => items.len(),
+            _ => 0,
+        };
+        self.insert_item(path, count, item)
+    }
+
+    /// Puts another item into the place of one. Comments around it stay, those within it move to its head.
+    ///
+    /// # Errors
+    /// There is no such item, or the text is no YAML.
+    pub fn replace_item(
+        &mut self,
+        path: &[Seg],
+        index: usize,
+        item: impl Into<Item>,
+    ) -> Result<(), Error> {
+        let new = New::item(item.into())?;
+        let list = self.doc.own_path(path);
+        let item = match list.map(|id| &self.doc.tree.nodes[id].kind) {
+            Some(Kind::Seq { items, .. }) => items.get(index).copied(),
+            _ => None,
+        };
+        let Some(item) = item else {
+            let root = self.doc.tree.root;
+            return self.fail(
+                root,
+                format!("`{}` has no item {index} to replace", show(path)),
+            );
+        };
+        self.changes.removed.remove(&item);
+        self.changes.replaced.insert(item, new);
+        Ok(())
+    }
+
+    /// The new text. Bytes that no change touches are the ones that were there.
+    ///
+    /// # Errors
+    /// The result would not be what was asked for, read as `PyYAML` reads it: nothing is changed
+    /// rather than something else.
+    pub fn finish(self) -> Result<String, Error> {
+        render::apply(self.doc, self.changes)
+    }
+
+    fn assign(&mut self, id: Id, value: Value) {
+        let changes = &self.changes;
+        let untouched = !changes.replaced.contains_key(&id)
+            && !changes.added.contains_key(&id)
+            && !changes.inserted.contains_key(&id);
+        let node = &self.doc.tree.nodes[id].kind;
+        match (node, value) {
+            (Kind::Map { entries, .. }, Value::Object(map))
+                if untouched
+                    && !map.is_empty()
+                    && !entries.iter().any(|(k, _)| self.doc.tree.is_merge(*k)) =>
+            {
+                self.assign_entries(id, entries, map);
+            }
+            (Kind::Seq { items, .. }, Value::Array(values))
+                if untouched && items.len() == values.len() =>
+            {
+                for (item, value) in items.iter().zip(values) {
+                    self.changes.removed.remove(item);
+                    self.assign(*item, value);
+                }
+            }
+            (Kind::Scalar { .. } | Kind::Alias(_), value)
+                if untouched && self.doc.value_of(id, true) == value => {}
+            (_, value) => {
+                self.changes.replaced.insert(id, New::value(value));
+            }
+        }
+    }
+
+    fn assign_entries(&mut self, id: Id, entries: &[(Id, Id)], mut map: Map<String, Value>) {
+        for (key, old) in entries {
+            let key = self.doc.tree.key(*key).unwrap_or_default();
+            match map.shift_remove(key.as_ref()) {
+                Some(value) => {
+                    self.changes.removed.remove(old);
+                    self.assign(*old, value);
+                }
+                None => {
+                    self.changes.removed.insert(*old);
+                }
+            }
+        }
+        if !map.is_empty() {
+            self.changes.added.insert(id, map);
+        }
+    }
+
+    /// Sets what the mapping itself does not hold yet, though a merge may.
+    fn set_new(&mut self, map: Id, path: &[Seg], depth: usize, value: Value) -> Result<(), Error> {
+        let (Seg::Key(key), rest) = (&path[depth], &path[depth + 1..]) else {
+            return self.fail(map, format!("`{}` needs a key here", show(path)));
+        };
+        let merged = self.doc.get(&path[..=depth]);
+        let added = self.changes.added.entry(map).or_default();
+        let slot = added.entry(key.as_str());
+        let slot = slot.or_insert_with(|| merged.unwrap_or_default());
+        let done = put(slot, rest, value);
+        self.checked(done, map, path)
+    }
+
+    fn checked(&self, done: bool, at: Id, path: &[Seg]) -> Result<(), Error> {
+        if done {
+            return Ok(());
+        }
+        self.fail(at, format!("no place for `{}` here", show(path)))
+    }
+
+    fn fail<T>(&self, id: Id, message: impl Into<String>) -> Result<T, Error> {
+        let at = self.doc.tree.nodes[id].start();
+        Err(self.doc.lines.error(&self.doc.text, at, message))
+    }
+}
+
+/// Sets a value in a tree that has no text yet.
+fn put(tree: &mut Value, path: &[Seg], value: Value) -> bool {
+    let Some((seg, rest)) = path.split_first() else {
+        *tree = value;
+        return true;
+    };
+    if tree.is_null() {
+        *tree = Value::Object(Map::new());
+    }
+    match (tree, seg) {
+        (Value::Object(map), Seg::Key(key)) => {
+            put(map.entry(key.as_str()).or_insert(Value::Null), rest, value)
+        }
+        (Value::Array(items), Seg::Index(i)) => {
+            items.get_mut(*i).is_some_and(|item| put(item, rest, value))
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,182 @@
+//! Where the text of a value stands, and how a new one goes into its place.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+use crate::document::Document;
+use crate::edit::New;
+use crate::emit;
+use crate::splice::{column, line_end, line_start, next_line};
+use crate::tree::{Id, Kind};
+
+/// What a value hangs on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Owner {
+    /// A key at that column, and the place behind its colon.
+    Entry {
+        column: usize,
+        at: usize,
+    },
+    /// A dash, and the place behind it.
+    Item {
+        at: usize,
+    },
+    Root,
+}
+
+impl Owner {
+    /// Where the value may begin.
+    fn at(self, doc: &Document, id: Id) -> usize {
+        match self {
+            Owner::Entry { at, .. } | Owner::Item { at } => at,
+            Owner::Root => doc.tree.nodes[id].start(),
+        }
+    }
+}
+
+/// The text of a value: what stands on its owner's line, and the lines below.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) head: Range<usize>,
+    pub(crate) body: Range<usize>,
+}
+
+/// The place of a value in block context.
+pub(crate) fn place(doc: &Document, id: Id, owner: Owner, below: bool) -> Place {
+    let (text, node) = (doc.text.as_str(), &doc.tree.nodes[id]);
+    let at = owner.at(doc, id);
+    let span = node.span.clone();
+    let lines_after = |at: usize| {
+        let next = next_line(text, at);
+        next..next_line(text, span.end).max(next)
+    };
+    if node.is_absent() {
+        return Place {
+            head: at..at,
+            body: lines_after(at),
+        };
+    }
+    let apart = text[at..node.start()].contains(['\n', '\r']);
+    let collection = matches!(
+        node.kind,
+        Kind::Map { flow: false, .. } | Kind::Seq { flow: false, .. }
+    );
+    match &node.kind {
+        Kind::Scalar { block: true, .. } if !apart => Place {
+            head: node.start()..header_end(text, span.start),
+            body: lines_after(span.start),
+        },
+        _ if collection && !text[at..span.start].contains(['\n', '\r']) => Place {
+            head: node.start()..line_content_end(doc, span.start).min(span.end),
+            body: lines_after(span.start),
+        },
+        _ if collection && !apart => Place {
+            head: node.start()..props_end(text, node.start()),
+            body: line_start(text, span.start)..next_line(text, span.end),
+        },
+        _ if collection
+            || (apart && (below || matches!(node.kind, Kind::Scalar { block: true, .. }))) =>
+        {
+            Place {
+                head: at..at,
+                body: line_start(text, node.start())..next_line(text, span.end),
+            }
+        }
+        _ => {
+            let next = next_line(text, span.end);
+            Place {
+                head: node.start()..span.end,
+                body: next..next,
+            }
+        }
+    }
+}
+
+fn header_end(text: &str, start: usize) -> usize {
+    let len = text[start..].find([' ', '\n', '\r']);
+    len.map_or(text.len(), |len| start + len)
+}
+
+/// Past an anchor and a tag, as far as they are on this line.
+fn props_end(text: &str, start: usize) -> usize {
+    let mut end = start;
+    loop {
+        let rest = &text[end..];
+        let blank = rest.len() - rest.trim_start_matches(' ').len();
+        if !rest[blank..].starts_with(['&', '!']) {
+            return end;
+        }
+        end = header_end(text, end + blank);
+    }
+}
+
+/// The end of the line without its comment and the blanks before it.
+fn line_content_end(doc: &Document, at: usize) -> usize {
+    let end = line_end(&doc.text, at);
+    let comments = &doc.tree.comments;
+    let next = comments.partition_point(|c| c.start < at);
+    let end = comments.get(next).map_or(end, |c| c.start.min(end));
+    at + doc.text[at..end].trim_end().len()
+}
+
+/// What is written for a new value: the rest of its owner's line, and the lines below.
+pub(crate) fn pieces(
+    doc: &Document,
+    id: Id,
+    owner: Owner,
+    new: &New,
+    newline: &str,
+) -> (String, String) {
+    let text = doc.text.as_str();
+    let node = &doc.tree.nodes[id];
+    match owner {
+        Owner::Entry { column: key, .. } => {
+            if emit::is_leaf(&new.value) {
+                return split(&emit::leaf(&new.value, key, newline), newline);
+            }
+            let old = column(text, node.span.start);
+            let indent = match (&node.kind, &new.value) {
+                (Kind::Seq { flow: false, .. }, Value::Array(_)) => old,
+                (Kind::Map { flow: false, .. } | Kind::Seq { flow: false, .. }, _) if old > key => {
+                    old
+                }
+                _ => key + 2,
+            };
+            let below = " ".repeat(indent) + &emit::block(&new.value, indent, newline);
+            (String::new(), below)
+        }
+        Owner::Item { at } => {
+            let gap = text[at..node.start()].len();
+            let compact = !node.is_absent() && !text[at..node.start()].contains(['\n', '\r']);
+            let indent = column(text, at) + if compact { gap } else { 1 };
+            split(&item_text(new, indent, newline), newline)
+        }
+        Owner::Root => split(&item_text(new, 0, newline), newline),
+    }
+}
+
+/// The text of an item whose content stands at that column.
+pub(crate) fn item_text(new: &New, indent: usize, newline: &str) -> String {
+    let Some(text) = &new.text else {
+        return emit::item(&new.value, indent, newline);
+    };
+    let mut out = String::new();
+    for (i, line) in text.trim_end_matches('\n').lines().enumerate() {
+        if i > 0 && !line.is_empty() {
+            out.extend(std::iter::repeat_n(' ', indent));
+        }
+        out.push_str(line);
+        out.push_str(newline);
+    }
+    out
+}
+
+fn split(text: &str, newline: &str) -> (String, String) {
+    let (first, rest) = text.split_once(newline).unwrap_or((text, ""));
+    let mut rest = rest.to_owned();
+    if !rest.is_empty() && !rest.ends_with(newline) {
+        rest.push_str(newline);
+    }
+    (first.to_owned(), rest)
+}

@@ -1,0 +1,394 @@
+//! From changes to byte splices, in block and in flow style, and the guard over the result.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+use crate::document::Document;
+use crate::edit::{Changes, New};
+use crate::emit;
+use crate::error::Error;
+use crate::layout::{self, Owner, Place};
+use crate::splice::{self, Splice, column, line_start, next_line};
+use crate::tree::{Id, Kind, after_colon};
+
+pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<String, Error> {
+    write_out_aliases(doc, &mut changes);
+    let wanted = wanted(doc, &changes, doc.tree.root);
+    let mut renderer = Renderer {
+        doc,
+        changes: &changes,
+        newline: splice::newline_of(&doc.text),
+        splices: Vec::new(),
+    };
+    renderer.value(doc.tree.root, Owner::Root, false)?;
+    let first = renderer.splices.iter().map(|s| s.range.start).min();
+    let Some(first) = first else {
+        return Ok(doc.text.clone());
+    };
+    let refuse = |why: String| doc.lines.error(&doc.text, first, why);
+    let text = splice::apply(&doc.text, renderer.splices, renderer.newline)
+        .map_err(|at| doc.lines.error(&doc.text, at, "two changes meet here"))?;
+    let read = Document::parse(&text)
+        .map_err(|e| refuse(format!("this place cannot be edited safely ({e})")))?;
+    if read.value_of(read.tree.root, true) != wanted {
+        let why = "this place cannot be edited safely: the result would read differently";
+        return Err(refuse(why.into()));
+    }
+    Ok(text)
+}
+
+/// An alias keeps the value it had when what it stands for changes or goes.
+fn write_out_aliases(doc: &Document, changes: &mut Changes) {
+    let mut touched = HashSet::new();
+    let mut gone = HashSet::new();
+    mark(doc, changes, doc.tree.root, false, &mut touched, &mut gone);
+    for (id, node) in doc.tree.nodes.iter().enumerate() {
+        if let Kind::Alias(target) = node.kind
+            && touched.contains(&target)
+            && !gone.contains(&id)
+        {
+            let value = doc.value_of(target, false);
+            changes.replaced.insert(id, New { value, text: None });
+        }
+    }
+}
+
+/// Whether anything in the node changes; `gone` collects what is written no more.
+fn mark(
+    doc: &Document,
+    changes: &Changes,
+    id: Id,
+    dropped: bool,
+    touched: &mut HashSet<Id>,
+    gone: &mut HashSet<Id>,
+) -> bool {
+    let dropped = dropped || changes.replaced.contains_key(&id) || changes.removed.contains(&id);
+    let mut changed =
+        dropped || changes.added.contains_key(&id) || changes.inserted.contains_key(&id);
+    for child in doc.tree.children(id) {
+        changed |= mark(doc, changes, child, dropped, touched, gone);
+    }
+    if dropped {
+        gone.insert(id);
+    }
+    if changed {
+        touched.insert(id);
+    }
+    changed
+}
+
+/// The tree that the result must read as.
+fn wanted(doc: &Document, changes: &Changes, id: Id) -> Value {
+    if let Some(new) = changes.replaced.get(&id) {
+        return new.value.clone();
+    }
+    match &doc.tree.nodes[id].kind {
+        Kind::Map { .. } => {
+            let own = doc.own_values(id);
+            let mut map = Map::new();
+            for (key, value) in doc.tree.pairs(id) {
+                let Some(key) = doc.tree.key(key) else {
+                    continue;
+                };
+                if !own.contains(&value) {
+                    map.insert(key.into_owned(), doc.value_of(value, true));
+                } else if !changes.removed.contains(&value) {
+                    map.insert(key.into_owned(), wanted(doc, changes, value));
+                }
+            }
+            let added = changes.added.get(&id).into_iter().flatten();
+            map.extend(added.map(|(k, v)| (k.clone(), v.clone())));
+            Value::Object(map)
+        }
+        Kind::Seq { items, .. } => {
+            let mut out = Vec::new();
+            for (i, item) in items.iter().enumerate() {
+                out.extend(inserted(changes, id, i).map(|n| n.value.clone()));
+                if !changes.removed.contains(item) {
+                    out.push(wanted(doc, changes, *item));
+                }
+            }
+            out.extend(inserted(changes, id, items.len()).map(|n| n.value.clone()));
+            Value::Array(out)
+        }
+        _ => doc.value_of(id, true),
+    }
+}
+
+fn inserted(changes: &Changes, seq: Id, index: usize) -> impl Iterator<Item = &New> {
+    let all = changes.inserted.get(&seq).into_iter().flatten();
+    all.filter(move |(i, _)| *i == index).map(|(_, new)| new)
+}
+
+struct Renderer<'a> {
+    doc: &'a Document,
+    changes: &'a Changes,
+    newline: &'static str,
+    splices: Vec<Splice>,
+}
+
+impl Renderer<'_> {
+    fn text(&self) -> &str {
+        &self.doc.text
+    }
+
+    fn push(&mut self, range: std::ops::Range<usize>, text: impl Into<String>) {
+        let (text, lines) = (text.into(), false);
+        self.splices.push(Splice { range, text, lines });
+    }
+
+    fn push_lines(&mut self, range: std::ops::Range<usize>, text: String) {
+        let lines = true;
+        self.splices.push(Splice { range, text, lines });
+    }
+
+    fn fail<T>(&self, at: usize, why: &str) -> Result<T, Error> {
+        Err(self.doc.lines.error(self.text(), at, why))
+    }
+
+    /// Visits in the order of the text, inner places before outer ones: insertions that meet
+    /// at one place then nest rightly.
+    fn value(&mut self, id: Id, owner: Owner, in_flow: bool) -> Result<(), Error> {
+        let changes = self.changes;
+        if let Some(new) = changes.replaced.get(&id) {
+            return self.replace(id, owner, in_flow, new);
+        }
+        let doc = self.doc;
+        match &doc.tree.nodes[id].kind {
+            Kind::Map { flow, entries } => {
+                let added = changes.added.get(&id).filter(|a| !a.is_empty());
+                let kept = entries.iter().any(|(_, v)| !changes.removed.contains(v));
+                let emptied = !kept && !entries.is_empty();
+                if emptied || (entries.is_empty() && added.is_some()) {
+                    let value = Value::Object(added.cloned().unwrap_or_default());
+                    return self.replace(id, owner, in_flow, &New { value, text: None });
+                }
+                self.entries(entries, in_flow || *flow)?;
+                match added {
+                    Some(added) if in_flow || *flow => self.add_in_flow(entries, added),
+                    Some(added) => self.add(id, added),
+                    None => {}
+                }
+            }
+            Kind::Seq { flow, items } => {
+                let fresh = changes.inserted.get(&id).map_or(0, Vec::len);
+                let kept = items.iter().any(|i| !changes.removed.contains(i));
+                let emptied = !kept && !items.is_empty();
+                if emptied || (items.is_empty() && fresh > 0) {
+                    let value = wanted(doc, changes, id);
+                    return self.replace(id, owner, in_flow, &New { value, text: None });
+                }
+                if in_flow || *flow {
+                    self.flow_items(id, items)?;
+                } else {
+                    self.items(id, items)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn entries(&mut self, entries: &[(Id, Id)], in_flow: bool) -> Result<(), Error> {
+        let doc = self.doc;
+        for (i, (key, value)) in entries.iter().enumerate() {
+            let key_node = &doc.tree.nodes[*key];
+            let start = key_node.start();
+            if self.changes.removed.contains(value) {
+                let next = entries.get(i + 1).map(|(k, _)| doc.tree.nodes[*k].start());
+                let end = doc.tree.nodes[*value].span.end.max(key_node.span.end);
+                if in_flow {
+                    let before = i.checked_sub(1).map(|p| entries[p].1);
+                    self.remove_in_flow(start, end, next, before);
+                } else {
+                    self.remove_lines(start, end, next);
+                }
+                continue;
+            }
+            let at = after_colon(self.text(), key_node.span.end);
+            let owner = Owner::Entry {
+                column: column(self.text(), start),
+                at: at.unwrap_or(key_node.span.end),
+            };
+            let touched = self.changes.replaced.contains_key(value);
+            if touched && at.is_none() && !in_flow {
+                return self.fail(start, "a key without its colon cannot be edited");
+            }
+            self.value(*value, owner, in_flow)?;
+        }
+        Ok(())
+    }
+
+    /// An entry or item that starts at `start`, with its lines; `next` is the one after it.
+    fn remove_lines(&mut self, start: usize, end: usize, next: Option<usize>) {
+        let line = line_start(self.text(), start);
+        if self.text()[line..start].trim().is_empty() {
+            let end = next_line(self.text(), end);
+            self.push(line..end, "");
+        } else if let Some(next) = next {
+            // It shares its line with a dash: the next one moves up.
+            self.push(start..next, "");
+        }
+    }
+
+    fn add(&mut self, map: Id, added: &Map<String, Value>) {
+        let span = self.doc.tree.nodes[map].span.clone();
+        let indent = column(self.text(), span.start);
+        let pad = " ".repeat(indent);
+        let entry =
+            |(k, v): (&String, &Value)| pad.clone() + &emit::entry(k, v, indent, self.newline);
+        let lines: String = added.iter().map(entry).collect();
+        self.insert_lines(span.end, lines);
+    }
+
+    /// New lines after the one in which `end` is.
+    fn insert_lines(&mut self, end: usize, lines: String) {
+        self.close_literal(end);
+        let at = next_line(self.text(), end);
+        self.push_lines(at..at, lines);
+    }
+
+    /// A literal at the end of a text that lacks its last line end has no trailing `\n`; once
+    /// something follows it must say so.
+    fn close_literal(&mut self, end: usize) {
+        if end != self.text().len() || self.splices.iter().any(|s| s.range.end == end) {
+            return;
+        }
+        let last = self
+            .doc
+            .tree
+            .nodes
+            .iter()
+            .find(|n| n.span.end == end && matches!(n.kind, Kind::Scalar { block: true, .. }));
+        let Some(start) = last.map(|n| n.span.start) else {
+            return;
+        };
+        let header = &self.text()[start..];
+        let len = header.find([' ', '\n', '\r']).unwrap_or(header.len());
+        match header[..len].find('+') {
+            Some(plus) => self.push(start + plus..start + plus + 1, "-"),
+            None if !header[..len].contains('-') => self.push(start + len..start + len, "-"),
+            None => {}
+        }
+    }
+
+    fn items(&mut self, seq: Id, items: &[Id]) -> Result<(), Error> {
+        let doc = self.doc;
+        let mut dash = doc.tree.nodes[seq].span.start;
+        let indent = column(self.text(), dash);
+        let mut dashes = Vec::new();
+        for item in items {
+            dashes.push(dash);
+            let end = doc.tree.nodes[*item].span.end.max(dash + 1);
+            dash = crate::dialect::skip_trivia(self.text(), end);
+        }
+        for (i, item) in items.iter().enumerate() {
+            let fresh: Vec<&New> = inserted(self.changes, seq, i).collect();
+            let dash = dashes[i];
+            if i == 0 {
+                let text: String = fresh
+                    .iter()
+                    .map(|n| self.item_lines(n, indent) + &" ".repeat(indent))
+                    .collect();
+                if !text.is_empty() {
+                    self.push(dash..dash, text);
+                }
+            } else {
+                self.insert_items(&fresh, items[i - 1], dashes[i - 1], indent);
+            }
+            let end = doc.tree.nodes[*item].span.end.max(dash + 1);
+            if self.changes.removed.contains(item) {
+                self.remove_lines(dash, end, dashes.get(i + 1).copied());
+            } else {
+                self.value(*item, Owner::Item { at: dash + 1 }, false)?;
+            }
+        }
+        if let (Some(last), Some(dash)) = (items.last(), dashes.last()) {
+            let fresh: Vec<&New> = inserted(self.changes, seq, items.len()).collect();
+            self.insert_items(&fresh, *last, *dash, indent);
+        }
+        Ok(())
+    }
+
+    fn insert_items(&mut self, fresh: &[&New], after: Id, dash: usize, indent: usize) {
+        if fresh.is_empty() {
+            return;
+        }
+        let pad = " ".repeat(indent);
+        let lines = fresh
+            .iter()
+            .map(|n| pad.clone() + &self.item_lines(n, indent));
+        let lines: String = lines.collect();
+        let end = self.doc.tree.nodes[after].span.end.max(dash + 1);
+        self.insert_lines(end, lines);
+    }
+
+    fn item_lines(&self, new: &New, indent: usize) -> String {
+        format!("- {}", layout::item_text(new, indent + 2, self.newline))
+    }
+
+    fn replace(&mut self, id: Id, owner: Owner, in_flow: bool, new: &New) -> Result<(), Error> {
+        if in_flow {
+            self.replace_in_flow(id, owner, &new.value);
+            return Ok(());
+        }
+        if matches!(owner, Owner::Root) && self.doc.tree.nodes[id].is_absent() {
+            let end = self.text().len();
+            self.push_lines(end..end, layout::item_text(new, 0, self.newline));
+            return Ok(());
+        }
+        let (mut inline, below) = layout::pieces(self.doc, id, owner, new, self.newline);
+        let Place { mut head, body } = layout::place(self.doc, id, owner, !below.is_empty());
+        let carried = self.carried(&head, &body, owner);
+        let before = &self.text()[..head.start];
+        if inline.is_empty() {
+            head.start = before.trim_end_matches(' ').len();
+        } else if !before.is_empty() && !before.ends_with([' ', '\n', '\r', '\u{feff}']) {
+            inline.insert(0, ' ');
+        }
+        let last_word = inline.rsplit(' ').next().unwrap_or_default();
+        let literal = matches!(last_word, "|" | "|-");
+        if literal && !carried.is_empty() {
+            let at = line_start(self.text(), head.start);
+            self.push_lines(at..at, carried.clone());
+        }
+        self.push(head, inline);
+        let below = if literal { below } else { carried + &below };
+        if !below.is_empty() || !body.is_empty() {
+            self.push_lines(body, below);
+        }
+        Ok(())
+    }
+
+    /// The comments within what goes, as lines of their own.
+    fn carried(
+        &self,
+        head: &std::ops::Range<usize>,
+        body: &std::ops::Range<usize>,
+        owner: Owner,
+    ) -> String {
+        let indent = match owner {
+            Owner::Entry { column, .. } => column + 2,
+            Owner::Item { at } => column(self.text(), at) + 1,
+            Owner::Root => 0,
+        };
+        let comments = &self.doc.tree.comments;
+        let first = comments.partition_point(|c| c.start < head.start);
+        let inside = comments[first..]
+            .iter()
+            .take_while(|c| c.end <= body.end.max(head.end));
+        let gone = inside.filter(|c| head.contains(&c.start) || body.contains(&c.start));
+        gone.map(|c| {
+            format!(
+                "{}{}{}",
+                " ".repeat(indent),
+                &self.text()[c.clone()],
+                self.newline
+            )
+        })
+        .collect()
+    }
+}
+
+mod flow;

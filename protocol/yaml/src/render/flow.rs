@@ -1,0 +1,92 @@
+//! Within `[]` and `{}`: everything stays on its line, commas are ours to keep.
+
+use super::{Renderer, inserted};
+use crate::dialect::skip_trivia;
+use crate::emit;
+use crate::error::Error;
+use crate::layout::Owner;
+use crate::tree::Id;
+use serde_json::{Map, Value};
+
+impl Renderer<'_> {
+    pub(super) fn replace_in_flow(&mut self, id: Id, owner: Owner, value: &Value) {
+        let node = &self.doc.tree.nodes[id];
+        let text = emit::flow(value);
+        match owner {
+            Owner::Entry { at, .. } if node.is_absent() => {
+                let colon = if self.text()[..at].ends_with(':') {
+                    " "
+                } else {
+                    ": "
+                };
+                self.push(at..at, format!("{colon}{text}"));
+            }
+            _ => self.push(node.start()..node.span.end, text),
+        }
+    }
+
+    pub(super) fn add_in_flow(&mut self, entries: &[(Id, Id)], added: &Map<String, Value>) {
+        let Some((key, value)) = entries.last() else {
+            return;
+        };
+        let nodes = &self.doc.tree.nodes;
+        let end = nodes[*value].span.end.max(nodes[*key].span.end);
+        let text: String = added
+            .iter()
+            .map(|(k, v)| format!(", {}", emit::flow_entry(k, v)))
+            .collect();
+        self.push(end..end, text);
+    }
+
+    pub(super) fn flow_items(&mut self, seq: Id, items: &[Id]) -> Result<(), Error> {
+        let nodes = &self.doc.tree.nodes;
+        for (i, item) in items.iter().enumerate() {
+            let (start, end) = (nodes[*item].start(), nodes[*item].span.end);
+            let fresh: String = inserted(self.changes, seq, i)
+                .map(|n| emit::flow(&n.value) + ", ")
+                .collect();
+            if !fresh.is_empty() {
+                self.push(start..start, fresh);
+            }
+            if self.changes.removed.contains(item) {
+                let next = items.get(i + 1).map(|n| nodes[*n].start());
+                let before = i.checked_sub(1).map(|p| items[p]);
+                self.remove_in_flow(start, end, next, before);
+            } else {
+                self.value(*item, Owner::Root, true)?;
+            }
+        }
+        let fresh: String = inserted(self.changes, seq, items.len())
+            .map(|n| format!(", {}", emit::flow(&n.value)))
+            .collect();
+        if let (false, Some(last)) = (fresh.is_empty(), items.last()) {
+            let end = nodes[*last].span.end;
+            self.push(end..end, fresh);
+        }
+        Ok(())
+    }
+
+    /// With the comma after it or, for the last one, the comma before it.
+    pub(super) fn remove_in_flow(
+        &mut self,
+        start: usize,
+        end: usize,
+        next: Option<usize>,
+        before: Option<Id>,
+    ) {
+        if let Some(next) = next {
+            self.push(start..next, "");
+            return;
+        }
+        let comma = before.map(|b| skip_trivia(self.text(), self.doc.tree.nodes[b].span.end));
+        if let Some(comma) = comma.filter(|c| self.text()[*c..start].starts_with(',')) {
+            let blank = self.text()[comma + 1..start].bytes().all(|b| b == b' ');
+            let gone = if blank { comma..end } else { comma..comma + 1 };
+            self.push(gone, "");
+            if blank {
+                return;
+            }
+        }
+        self.push(start..end, "");
+    }
+}
