@@ -131,8 +131,8 @@ impl Gathered {
     }
 }
 
-/// `a.b[2].c`, as serde_path_to_error writes it.
-fn segments(path: &str) -> Vec<Seg> {
+/// The path of a problem, `a.b[2].c`, as a path in a document.
+pub fn segments(path: &str) -> Vec<Seg> {
     path.split(['.', '['])
         .filter(|s| !s.is_empty())
         .map(

@@ -25,6 +25,11 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// The whole of a stage's `main`.
 pub fn run_stage<S: Stage>() -> ExitCode {
+    run_stage_from::<S>(std::env::args_os().collect())
+}
+
+/// The same for a program that is a stage among other things; the arguments begin with the program's name.
+pub fn run_stage_from<S: Stage>(args: Vec<OsString>) -> ExitCode {
     let io = match Io::of_process() {
         Ok(io) => io,
         Err(_) => return ExitCode::from(Exit::Internal as u8),
@@ -36,7 +41,6 @@ pub fn run_stage<S: Stage>() -> ExitCode {
     else {
         return ExitCode::from(Exit::Internal as u8);
     };
-    let args = std::env::args_os().collect();
     let run = || runtime.block_on(run::<S>(args, Env::of_process(), io));
     let code = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Exit::Internal as u8);
     // A read of stdin may be under way for ever.

@@ -1,0 +1,184 @@
+//! The driver's command line.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use protocol::{Env, Exit, StageError, files};
+use serde_json::Value;
+
+use crate::host::Host;
+use crate::input::{Asked, FLAT_FLAGS, load};
+use crate::up::{Wishes, up};
+use crate::{gc, sandbox};
+
+const NAME: &str = "devcluster-remote";
+
+const EXAMPLES: &str = "Examples:
+  devcluster-remote sandbox                      try it all, with no cluster and no server
+  devcluster-remote up -c devcluster.yaml        a file that lists tunnel, gateway and config-emit stages
+  devcluster-remote up -c remote_connect.yaml    the flat file of the Python tool
+  devcluster-remote compile -c devcluster.yaml   see what stock devcluster will get";
+
+/// The whole of `main`.
+pub fn main() -> ExitCode {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|a| a == "host") {
+        args.drain(..2);
+        args.insert(0, format!("{NAME} host").into());
+        return protocol::run_stage_from::<Host>(args);
+    }
+    let matches = match command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => {
+            // Help goes to stdout, complaints to stderr; there is no third place to complain about those.
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Ok } as u8);
+        }
+    };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return ExitCode::from(Exit::Internal as u8);
+    };
+    let code = match runtime.block_on(dispatch(&matches)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprint!("{}", error.render(NAME));
+            error.exit_code() as u8
+        }
+    };
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
+    let env = Env::of_process();
+    let programs = programs()?;
+    match matches.subcommand() {
+        Some(("compile", m)) => compile(m, &env, &programs),
+        Some(("up", m)) => {
+            let job = load(&asked(m), &env, &programs)?;
+            let wishes = Wishes { i_know: m.get_flag("i-know"), arguments: values(m, "devcluster") };
+            up(&job, wishes, &env, &programs).await
+        }
+        Some(("gc", m)) => collect(m, &env, &programs).await,
+        Some(("sandbox", m)) => sandbox::show::run(m.get_flag("check"), &env, &programs).await,
+        Some(("sandbox-master", m)) => sandbox::show::master(&path(m, "config-file")).await,
+        Some(("sandbox-pod", m)) => {
+            let seconds = m.get_one::<u64>("every").copied();
+            sandbox::show::pod(&path(m, "config-file"), seconds.map(Duration::from_secs)).await
+        }
+        _ => Err(StageError::internal("a command without a body")),
+    }
+}
+
+/// The stage binaries are beside our own.
+fn programs() -> Result<PathBuf, StageError> {
+    let own = std::env::current_exe().map_err(|e| StageError::io("cannot find our own path", &e))?;
+    Ok(own.parent().map(Path::to_owned).unwrap_or_default())
+}
+
+fn compile(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, StageError> {
+    let job = load(&asked(m), env, programs)?;
+    for warning in &job.compiled.plan.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let text = job.compiled.text.as_bytes();
+    let written = match m.get_one::<PathBuf>("out") {
+        Some(out) => files::replace(out, text, false),
+        None => std::io::stdout().write_all(text),
+    };
+    written.map_err(|e| StageError::io("cannot write the compiled file", &e))?;
+    Ok(Exit::Ok as u8)
+}
+
+async fn collect(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, StageError> {
+    let run_dir = m.get_one::<PathBuf>("run-dir").map(|d| std::path::absolute(d).unwrap_or_else(|_| d.clone()));
+    let swept = gc::sweep(env, run_dir.as_deref(), programs).await?;
+    eprintln!("{}", swept.report());
+    Ok(if swept.left.is_empty() { Exit::Ok } else { Exit::Failed } as u8)
+}
+
+fn asked(m: &ArgMatches) -> Asked {
+    let given = |key: &str| m.get_one::<String>(key).map(|v| (key.to_owned(), Value::String(v.clone())));
+    Asked {
+        file: m.get_one::<PathBuf>("config").cloned(),
+        flags: FLAT_FLAGS.iter().filter_map(|(key, _)| given(key)).collect(),
+    }
+}
+
+fn values(m: &ArgMatches, id: &str) -> Vec<OsString> {
+    m.get_many::<OsString>(id).into_iter().flatten().cloned().collect()
+}
+
+fn path(m: &ArgMatches, id: &str) -> PathBuf {
+    m.get_one::<PathBuf>(id).cloned().unwrap_or_default()
+}
+
+fn command() -> Command {
+    Command::new(NAME)
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Work on Determined against a remote Kubernetes cluster: one file in, a running cluster out")
+        .after_help(EXAMPLES)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([
+            Command::new("up")
+                .about("Compile, run stock devcluster, and clean up after it")
+                .args(input_args())
+                .arg(flag("i-know", "Expose a master without a password all the same"))
+                .arg(
+                    Arg::new("devcluster")
+                        .last(true)
+                        .num_args(0..)
+                        .value_name("ARGS")
+                        .value_parser(value_parser!(OsString))
+                        .help("Arguments for devcluster, such as --target-stage db"),
+                ),
+            Command::new("compile")
+                .about("Print the devcluster.yaml that stock devcluster will get; runs nothing, asks nobody")
+                .args(input_args())
+                .arg(path_arg("out").short('o').help("Write it to this file instead, with mode 0600")),
+            Command::new("gc")
+                .about("Undo what dead runs left, here, on ssh servers and on clusters")
+                .arg(path_arg("run-dir").help("Only what met in this run directory [default: everything of yours]")),
+            Command::new("sandbox")
+                .about("Try it all with no cluster and no server: a local sshd, stand-ins for the rest")
+                .arg(flag("check", "Prove that a pod reaches the master, then quit")),
+            Command::new("host").about("Run a plugin, a program that knows only the wire of PROTOCOL.md, as a stage"),
+            Command::new("sandbox-master").hide(true).arg(path_arg("config-file").required(true)),
+            Command::new("sandbox-pod")
+                .hide(true)
+                .arg(path_arg("config-file").required(true))
+                .arg(Arg::new("every").long("every").value_parser(value_parser!(u64))),
+        ])
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+fn path_arg(name: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("PATH").value_parser(value_parser!(PathBuf))
+}
+
+fn input_args() -> Vec<Arg> {
+    let file = Arg::new("config")
+        .short('c')
+        .visible_alias("config-file")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help("A devcluster.yaml that lists the new stages, or a flat remote_connect.yaml");
+    let flat = FLAT_FLAGS.iter().map(|(key, help)| {
+        Arg::new(*key)
+            .long(key.replace('_', "-"))
+            .value_name("VALUE")
+            .allow_hyphen_values(true)
+            .help(*help)
+            .help_heading("Keys of remote_connect.yaml; they win over the file")
+    });
+    std::iter::once(file).chain(flat).collect()
+}

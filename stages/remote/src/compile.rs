@@ -1,0 +1,171 @@
+//! A devcluster.yaml with new stages becomes one that stock devcluster reads. Offline: nothing is run and nothing is asked.
+
+use std::path::Path;
+
+use protocol::yaml::{self, Document, Editor, Seg};
+use protocol::{Env, Problem, StageError};
+use serde_json::{Map, Value, json};
+
+use crate::numbers;
+use crate::plan::{Consumer, Kind, NewStage, Place, Plan, Source, Wanted};
+use crate::problems::refused;
+
+/// devcluster's own default; it has to be written out once an argument of it changes.
+const MASTER_CMDLINE: [&str; 3] = ["master/build/determined-master", "--config-file", ":config"];
+
+/// The word in a `cmdline` that stands for the path of the config.
+const CONFIG_WORD: &str = ":config";
+
+/// A compiled file.
+#[derive(Debug)]
+pub struct Compiled {
+    /// What stock devcluster reads.
+    pub text: String,
+    /// What was asked for.
+    pub plan: Plan,
+}
+
+/// Compiles a file; `extra` are stages that its user asked for elsewhere, and `programs` is where the stage binaries are.
+pub fn compile(source: &Source, extra: Vec<Wanted>, env: &Env, programs: &Path) -> Result<Compiled, StageError> {
+    let plan = Plan::read(source, extra, env)?;
+    if plan.stages.is_empty() {
+        return Ok(Compiled { text: source.document.text().to_owned(), plan });
+    }
+    let writer = Writer { plan: &plan, programs };
+    let mut editor = Editor::new(source.document);
+    let stages = [Seg::from("stages")];
+    let edited = (|| {
+        for stage in &plan.stages {
+            let custom = json!({"custom": writer.custom(stage)});
+            match stage.place {
+                Place::Item(i) => editor.replace_item(&stages, i, custom)?,
+                Place::Before(i) => editor.insert_item(&stages, i, custom)?,
+            }
+        }
+        for consumer in &plan.consumers {
+            writer.consume(consumer, source.document, &mut editor)?;
+        }
+        numbers::shift(source.document, &plan, &mut editor)?;
+        editor.finish()
+    })();
+    let text = edited.map_err(|e| cannot_edit(source, &e))?;
+    Ok(Compiled { text, plan })
+}
+
+fn cannot_edit(source: &Source, error: &yaml::Error) -> StageError {
+    let mut problem = Problem::new("", error.message.clone());
+    problem.place = Some(format!("{}:{}:{}", source.path.display(), error.line, error.column));
+    refused(source, vec![problem])
+}
+
+/// The directory in which the stages of a devcluster meet, as devcluster will expand it.
+pub fn run_dir(temp_dir: &str) -> String {
+    format!("{}/stages", temp_dir.trim_end_matches('/'))
+}
+
+/// The file that a consumer reads.
+pub fn rendered(temp_dir: &str, consumer: &str) -> String {
+    format!("{}/{consumer}.yaml", run_dir(temp_dir))
+}
+
+struct Writer<'a> {
+    plan: &'a Plan,
+    programs: &'a Path,
+}
+
+impl Writer<'_> {
+    /// devcluster expands `$` in every value; a path of ours is meant as it is.
+    fn program(&self, name: &str) -> String {
+        self.programs.join(name).display().to_string().replace('$', "$$")
+    }
+
+    fn binary(&self, stage: &NewStage) -> Vec<String> {
+        match stage.kind {
+            Kind::Plugin => vec![self.program("devcluster-remote"), "host".into()],
+            kind => vec![self.program(&format!("devcluster-{}", kind.name()))],
+        }
+    }
+
+    fn custom(&self, stage: &NewStage) -> Value {
+        let mut cmd = self.binary(stage);
+        if stage.kind != Kind::Plugin {
+            cmd.push("run".into());
+        }
+        cmd.extend(self.instance_flags(&stage.name));
+        cmd.push("--events=none".into());
+        cmd.extend(flags(&stage.config));
+        if let Some(consumer) = self.plan.consumers.iter().find(|c| c.emit == stage.name) {
+            cmd.extend(self.emit_flags(consumer));
+        }
+        let mut custom = json!({"name": stage.name, "cmd": cmd, "kill_signal": "SIGTERM"});
+        if stage.gates {
+            let mut wait = self.binary(stage);
+            wait.push("wait".into());
+            wait.extend(self.instance_flags(&stage.name));
+            custom["post"] = json!([{"custom": wait}]);
+        }
+        custom
+    }
+
+    fn instance_flags(&self, name: &str) -> Vec<String> {
+        vec![format!("--name={name}"), format!("--run-dir={}", run_dir(&self.plan.temp_dir))]
+    }
+
+    fn emit_flags(&self, consumer: &Consumer) -> Vec<String> {
+        let temp_dir = self.plan.temp_dir.trim_end_matches('/');
+        let name = &consumer.name;
+        vec![
+            format!("--stage={name}"),
+            format!("--base={temp_dir}/{name}.conf"),
+            format!("--out={}", rendered(temp_dir, name)),
+            format!("--upstreams={}", json!(consumer.upstreams)),
+        ]
+    }
+
+    /// The consumer reads the rendered file, and renders it afresh before each of its starts.
+    fn consume(&self, consumer: &Consumer, document: &Document, editor: &mut Editor) -> Result<(), yaml::Error> {
+        let master = |field: &str| {
+            vec![Seg::from("stages"), Seg::from(consumer.item), Seg::from("master"), Seg::from(field)]
+        };
+        let rendered = rendered(&self.plan.temp_dir, &consumer.name);
+        let written = document.get(&master("cmdline"));
+        match written.as_ref().and_then(Value::as_array) {
+            Some(words) => {
+                for (i, _) in words.iter().enumerate().filter(|(_, w)| *w == CONFIG_WORD) {
+                    let mut path = master("cmdline");
+                    path.push(Seg::from(i));
+                    editor.set(&path, rendered.clone().into())?;
+                }
+            }
+            None => {
+                let words = MASTER_CMDLINE.map(|w| if w == CONFIG_WORD { rendered.clone() } else { w.to_owned() });
+                editor.set(&master("cmdline"), json!(words))?;
+            }
+        }
+        let Some(emit) = self.plan.stages.iter().find(|s| s.name == consumer.emit) else { return Ok(()) };
+        let mut once = self.binary(emit);
+        once.push("once".into());
+        // A name of its own: the stage itself holds the lock of its instance meanwhile.
+        once.extend(self.instance_flags(&format!("{}.{}", emit.name, consumer.name)));
+        once.push("--events=none".into());
+        once.extend(flags(&emit.config));
+        once.extend(self.emit_flags(consumer));
+        let step = json!({"custom": once});
+        match document.get(&master("pre")) {
+            Some(Value::Array(steps)) if !steps.is_empty() => editor.append_item(&master("pre"), step),
+            _ => editor.set(&master("pre"), json!([step])),
+        }
+    }
+}
+
+/// A config as flags; what is not plain text, number or truth is JSON. `stage` of a config-emit is the driver's to resolve.
+fn flags(config: &Map<String, Value>) -> Vec<String> {
+    config
+        .iter()
+        .filter(|(field, value)| !value.is_null() && *field != "stage")
+        .map(|(field, value)| {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            format!("--{}={text}", field.replace('_', "-"))
+        })
+        .collect()
+}

@@ -1,0 +1,128 @@
+//! Stock devcluster as our child.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use protocol::{Env, Exit, StageError, child};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+
+/// How to start it.
+#[derive(Debug)]
+pub struct Options {
+    /// The compiled file.
+    pub file: PathBuf,
+    /// Directory to run in.
+    pub root: Option<PathBuf>,
+    /// Arguments that the user passes through.
+    pub arguments: Vec<OsString>,
+    /// No console: it ends by itself when a stage fails.
+    pub oneshot: bool,
+    /// What becomes of its log without a console.
+    pub log: Log,
+}
+
+/// Where devcluster's own output goes when there is no console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Log {
+    /// To our own stdout.
+    Show,
+    /// To a file beside the compiled one.
+    Keep,
+}
+
+/// Something that devcluster did.
+#[derive(Debug)]
+pub enum Event {
+    /// Every stage is up.
+    Up,
+    /// A stage failed; devcluster ends.
+    Failing,
+    /// It ended.
+    Ended(ExitStatus),
+}
+
+/// The running devcluster.
+#[derive(Debug)]
+pub struct Devcluster {
+    child: Child,
+    stderr: Option<Lines<BufReader<ChildStderr>>>,
+    asked_to_end: bool,
+}
+
+/// The executable: `$DEVCLUSTER`, else the one on `$PATH`.
+pub fn find(env: &Env) -> Result<PathBuf, StageError> {
+    let name = env.get("DEVCLUSTER").unwrap_or("devcluster");
+    env.find_program(name).ok_or_else(|| {
+        StageError::new("remote.devcluster_missing", format!("no program `{name}` to run the stages"))
+            .hint("python3 -m pip install devcluster==1.3.2, or point $DEVCLUSTER at the one you have")
+            .exit(Exit::Usage)
+    })
+}
+
+/// Whether these arguments already choose how devcluster uses the terminal.
+pub fn chooses_console(arguments: &[OsString]) -> bool {
+    arguments.iter().any(|a| ["-1", "--oneshot", "-q", "--quiet"].iter().any(|known| a == known))
+}
+
+impl Devcluster {
+    /// Starts it.
+    pub fn start(program: &Path, options: &Options) -> Result<Devcluster, StageError> {
+        let failed = |e: std::io::Error| StageError::io(format!("cannot start {}", program.display()), &e);
+        let mut command = Command::new(program);
+        command.arg("-c").arg(&options.file);
+        if let Some(root) = &options.root {
+            command.arg("-C").arg(root);
+        }
+        if options.oneshot {
+            // Signals reach it through us alone: a second one would kill it and orphan its stages.
+            command.arg("--oneshot").stdin(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+        }
+        if options.log == Log::Keep {
+            let log = options.file.with_extension("log");
+            command.stdout(std::fs::File::create(log).map_err(failed)?);
+        }
+        command.args(&options.arguments);
+        let mut child = child::spawn_in_place(&mut command).map_err(failed)?;
+        let stderr = child.stderr.take().map(|s| BufReader::new(s).lines());
+        Ok(Devcluster { child, stderr, asked_to_end: false })
+    }
+
+    /// The next thing it does.
+    pub async fn event(&mut self) -> Result<Event, StageError> {
+        while let Some(line) = next_line(&mut self.stderr).await {
+            match line.as_str() {
+                "devcluster is up" => return Ok(Event::Up),
+                "devcluster is failing" if !self.asked_to_end => return Ok(Event::Failing),
+                "devcluster is failing" => {}
+                other => {
+                    drop(tokio::io::stderr().write_all(format!("devcluster: {other}\n").as_bytes()).await);
+                }
+            }
+        }
+        let status = self.child.wait().await.map_err(|e| StageError::io("cannot wait for devcluster", &e))?;
+        Ok(Event::Ended(status))
+    }
+
+    /// Asks it to end all stages and then itself. Only the first call asks: a second signal would kill it.
+    pub fn terminate(&mut self) {
+        if !std::mem::replace(&mut self.asked_to_end, true)
+            && let Some(pid) = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32))
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+    }
+
+    /// Whether the end was our wish.
+    pub fn was_asked_to_end(&self) -> bool {
+        self.asked_to_end
+    }
+}
+
+async fn next_line<R: AsyncRead + Unpin>(lines: &mut Option<Lines<BufReader<R>>>) -> Option<String> {
+    match lines {
+        Some(lines) => lines.next_line().await.ok().flatten(),
+        None => None,
+    }
+}

@@ -1,0 +1,68 @@
+//! What dead runs left is undone by the stages themselves: each has `cleanup`, and the ledgers say whose turn it is.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use protocol::{Env, StageError, ledger};
+
+/// What became of the leftovers.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Instances that were cleaned up, with what they said.
+    pub cleaned: Vec<(String, String)>,
+    /// Instances that could not be, with the reason.
+    pub left: Vec<(String, String)>,
+}
+
+/// Cleans up after every instance that left something; with a run directory, only those that met there.
+pub async fn sweep(env: &Env, run_dir: Option<&Path>, programs: &Path) -> Result<Swept, StageError> {
+    let mut swept = Swept::default();
+    for (owner, _) in ledger::all(env) {
+        if run_dir.is_some_and(|d| d != owner.run_dir) {
+            continue;
+        }
+        let mut command = if owner.kind == "plugin" {
+            let mut command = tokio::process::Command::new(programs.join("devcluster-remote"));
+            command.arg("host");
+            command
+        } else {
+            tokio::process::Command::new(programs.join(format!("devcluster-{}", owner.kind)))
+        };
+        let output = command
+            .args(["cleanup", "--events=none", "--name", &owner.instance, "--run-dir"])
+            .arg(&owner.run_dir)
+            .stdin(Stdio::null())
+            .output()
+            .await;
+        match output {
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                let list = if output.status.success() { &mut swept.cleaned } else { &mut swept.left };
+                list.push((owner.instance, said));
+            }
+            Err(e) => swept.left.push((owner.instance, format!("cannot run devcluster-{}: {e}", owner.kind))),
+        }
+    }
+    Ok(swept)
+}
+
+impl Swept {
+    /// For people: a line for each, or that there was nothing.
+    pub fn report(&self) -> String {
+        let mut text = String::new();
+        for (instance, said) in &self.cleaned {
+            text.push_str(&format!("cleaned up after {instance}\n{}\n", indent(said)));
+        }
+        for (instance, said) in &self.left {
+            text.push_str(&format!("left by {instance}, to be tried again with `devcluster-remote gc`\n{}\n", indent(said)));
+        }
+        match text.is_empty() {
+            true => "nothing was left behind".to_owned(),
+            false => text.trim_end().to_owned(),
+        }
+    }
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|l| format!("  {l}")).collect::<Vec<_>>().join("\n")
+}
