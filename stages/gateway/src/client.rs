@@ -1,0 +1,103 @@
+//! The way to one cluster.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use protocol::{Env, StageError};
+
+use crate::fault::{self, Peer};
+use crate::kubeconfig::malformed;
+use crate::minify::Minified;
+use crate::objects::{ClassObject, GatewayObject, class_resource, gateway_resource};
+
+/// A cluster, as the user of the kubeconfig sees it.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    pub(crate) peer: Peer,
+}
+
+impl Cluster {
+    /// Reads certificates and runs the user's credential plugin, where there is one. No request is made yet.
+    pub(crate) async fn connect(
+        minified: &Minified,
+        connect: Duration,
+        env: &Env,
+    ) -> Result<Self, StageError> {
+        let peer = Peer {
+            context: minified.context.clone(),
+            server: minified.server.clone(),
+            plugin: minified.plugin.clone(),
+        };
+        let config = config(minified, connect, env).await?;
+        let client = client(config)
+            .await
+            .map_err(|error| fault::of_connecting(&peer, &error))?;
+        Ok(Self { client, peer })
+    }
+
+    pub(crate) fn gateways(&self, namespace: Option<&str>) -> Api<GatewayObject> {
+        match namespace {
+            Some(namespace) => {
+                Api::namespaced_with(self.client.clone(), namespace, &gateway_resource())
+            }
+            None => Api::all_with(self.client.clone(), &gateway_resource()),
+        }
+    }
+
+    pub(crate) fn classes(&self) -> Api<ClassObject> {
+        Api::all_with(self.client.clone(), &class_resource())
+    }
+}
+
+async fn config(minified: &Minified, connect: Duration, env: &Env) -> Result<Config, StageError> {
+    let unusable = |error: &dyn std::error::Error| {
+        malformed(
+            format!("context {:?}", minified.context),
+            fault::in_one_line(error),
+        )
+    };
+    let mut kubeconfig: Kubeconfig =
+        serde_json::from_value(minified.document.clone()).map_err(|error| unusable(&error))?;
+    // Without a terminal a plugin has nobody to ask, and our streams are no business of its.
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        let users = kubeconfig
+            .auth_infos
+            .iter_mut()
+            .filter_map(|user| user.auth_info.as_mut());
+        for exec in users.filter_map(|user| user.exec.as_mut()) {
+            exec.interactive_mode = Some(ExecInteractiveMode::Never);
+        }
+    }
+    let own_proxy = kubeconfig.clusters.iter().any(|named| {
+        named
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.proxy_url.as_ref())
+            .is_some_and(|url| !url.is_empty())
+    });
+    let options = KubeConfigOptions::default();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .map_err(|error| unusable(&error))?;
+    if !own_proxy {
+        config.proxy_url = crate::proxy::of_environment(&config.cluster_url, env);
+    }
+    config.connect_timeout = Some(connect);
+    Ok(config)
+}
+
+/// Making a client runs the credential plugin and waits for it: on a thread of its own, so that a stop is heard meanwhile.
+async fn client(config: Config) -> Result<Client, kube::Error> {
+    let runtime = tokio::runtime::Handle::current();
+    let (done, client) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _entered = runtime.enter();
+        // Nobody waits for it any more when the stage has been stopped.
+        drop(done.send(Client::try_from(config)));
+    });
+    let gone = || kube::Error::Service("the thread that makes the client died".into());
+    client.await.unwrap_or_else(|_| Err(gone()))
+}

@@ -1,0 +1,54 @@
+//! The minified kubeconfig on disk: written down in the ledger, then made; gone when the stage ends.
+
+use std::path::{Path, PathBuf};
+
+use protocol::ledger::Ticket;
+use protocol::{Context, StageError, Undone, files};
+use serde_json::json;
+
+use crate::minify::Minified;
+use crate::stage::Gateway;
+
+/// The word for it in the ledger.
+pub(crate) const KIND: &str = "kubeconfig";
+
+/// The file, for as long as somebody needs it.
+pub(crate) struct KubeconfigFile {
+    pub(crate) path: PathBuf,
+    ticket: Ticket,
+}
+
+impl KubeconfigFile {
+    pub(crate) fn write(cx: &Context<Gateway>, minified: &Minified) -> Result<Self, StageError> {
+        let path = cx.run_dir.file(&format!("{}.kubeconfig", cx.instance));
+        let ticket = cx.ledger.intend(KIND, json!({"path": path}))?;
+        let text = format!("{:#}\n", minified.document);
+        files::replace(&path, text.as_bytes(), false)
+            .map_err(|error| StageError::io(format!("cannot write {}", path.display()), &error))?;
+        Ok(Self { path, ticket })
+    }
+
+    pub(crate) fn remove(self) -> Result<(), StageError> {
+        remove(&self.path)?;
+        self.ticket.settle()
+    }
+}
+
+fn remove(path: &Path) -> Result<(), StageError> {
+    files::remove(path)
+        .map_err(|error| StageError::io(format!("cannot remove {}", path.display()), &error))
+}
+
+/// Undoes what a dead run left.
+pub(crate) fn undo(data: &serde_json::Value) -> Result<Undone, StageError> {
+    let Some(path) = data["path"].as_str().map(Path::new) else {
+        return Ok(Undone::Nothing);
+    };
+    let there = path.symlink_metadata().is_ok();
+    remove(path)?;
+    Ok(if there {
+        Undone::Removed(format!("the kubeconfig {}", path.display()))
+    } else {
+        Undone::Nothing
+    })
+}

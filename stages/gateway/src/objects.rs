@@ -1,0 +1,188 @@
+//! The parts of Kubernetes objects that are read here. They are never written back: what they leave out would be lost.
+
+use kube::core::{ApiResource, GroupVersionKind, Object};
+use serde::{Deserialize, Serialize};
+
+pub(crate) const GROUP: &str = "gateway.networking.k8s.io";
+
+/// On a Gateway, one for each port that a Determined master has opened.
+const PORT_ANNOTATION: &str = "determined.ai/det-gateway-port-";
+
+pub(crate) type GatewayObject = Object<GatewaySpec, GatewayStatus>;
+pub(crate) type ClassObject = Object<ClassSpec, ClassStatus>;
+
+pub(crate) fn gateway_resource() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1", "Gateway"))
+}
+
+pub(crate) fn class_resource() -> ApiResource {
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk(GROUP, "v1", "GatewayClass"),
+        "gatewayclasses",
+    )
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct GatewaySpec {
+    pub(crate) gateway_class_name: String,
+    #[serde(default)]
+    pub(crate) listeners: Vec<Listener>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Listener {
+    pub(crate) port: u16,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct GatewayStatus {
+    #[serde(default)]
+    pub(crate) addresses: Vec<Address>,
+    #[serde(default)]
+    pub(crate) conditions: Vec<Condition>,
+    #[serde(default)]
+    pub(crate) listeners: Vec<ListenerStatus>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Address {
+    #[serde(rename = "type", default)]
+    pub(crate) kind: Option<String>,
+    pub(crate) value: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Condition {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) status: String,
+    #[serde(default)]
+    pub(crate) reason: String,
+    #[serde(default)]
+    pub(crate) message: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ListenerStatus {
+    #[serde(default)]
+    pub(crate) supported_kinds: Vec<RouteKind>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RouteKind {
+    pub(crate) kind: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ClassSpec {
+    pub(crate) controller_name: String,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct ClassStatus {
+    #[serde(default)]
+    pub(crate) conditions: Vec<Condition>,
+}
+
+/// How far the controller has come with a Gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It works, at this address.
+    Ready(String),
+    /// It is Programmed, but the outside has no way in yet. The text says what there is instead.
+    NoAddress(String),
+    /// It is not Programmed; the text says why.
+    NotProgrammed(String),
+}
+
+pub(crate) fn state(gateway: &GatewayObject) -> State {
+    let empty = GatewayStatus::default();
+    let status = gateway.status.as_ref().unwrap_or(&empty);
+    let programmed = find(&status.conditions, "Programmed");
+    if let Some(reason) = refusal(&status.conditions, "Accepted") {
+        return State::NotProgrammed(reason);
+    }
+    match programmed {
+        Some(condition) if condition.status == "True" => address(&status.addresses),
+        Some(condition) => State::NotProgrammed(condition.describe()),
+        None => State::NotProgrammed("no controller has reported on it".to_owned()),
+    }
+}
+
+/// Determined takes an IP address or a hostname as `gateway_ip`. An address without a type is an IP address.
+fn address(addresses: &[Address]) -> State {
+    let usable = |address: &&Address| {
+        let kind = address.kind.as_deref().unwrap_or("IPAddress");
+        matches!(kind, "IPAddress" | "Hostname") && !address.value.is_empty()
+    };
+    match (addresses.iter().find(usable), addresses.first()) {
+        (Some(address), _) => State::Ready(address.value.clone()),
+        (None, Some(other)) => {
+            let kind = other.kind.as_deref().unwrap_or_default();
+            State::NoAddress(format!(
+                "its address {:?} is a {kind}, neither IPAddress nor Hostname",
+                other.value
+            ))
+        }
+        (None, None) => State::NoAddress("it has no address".to_owned()),
+    }
+}
+
+pub(crate) fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.kind == kind)
+}
+
+/// Why this condition is False; `None` while it is True or not known yet.
+pub(crate) fn refusal(conditions: &[Condition], kind: &str) -> Option<String> {
+    find(conditions, kind)
+        .filter(|condition| condition.status == "False")
+        .map(Condition::describe)
+}
+
+impl Condition {
+    pub(crate) fn describe(&self) -> String {
+        let Self {
+            kind,
+            status,
+            reason,
+            message,
+        } = self;
+        match message.is_empty() {
+            true => format!("{kind} is {status} ({reason})"),
+            false => format!("{kind} is {status} ({reason}: {message})"),
+        }
+    }
+}
+
+/// Whether its controller says that it takes TCPRoutes; `None` while it has said nothing of any listener.
+pub(crate) fn takes_tcp(gateway: &GatewayObject) -> Option<bool> {
+    let listeners = &gateway.status.as_ref()?.listeners;
+    let mut kinds = listeners
+        .iter()
+        .flat_map(|listener| &listener.supported_kinds);
+    (!listeners.is_empty()).then(|| kinds.any(|kind| kind.kind == "TCPRoute"))
+}
+
+/// How many ports Determined masters have opened on it, or left behind.
+pub(crate) fn determined_ports(gateway: &GatewayObject) -> usize {
+    let annotations = gateway.metadata.annotations.iter().flatten();
+    annotations
+        .filter(|(key, _)| key.starts_with(PORT_ANNOTATION))
+        .count()
+}
+
+/// `namespace/name`
+pub(crate) fn title(gateway: &GatewayObject) -> String {
+    format!("{}/{}", namespace(gateway), name(gateway))
+}
+
+pub(crate) fn name(gateway: &GatewayObject) -> &str {
+    gateway.metadata.name.as_deref().unwrap_or_default()
+}
+
+pub(crate) fn namespace(gateway: &GatewayObject) -> &str {
+    gateway.metadata.namespace.as_deref().unwrap_or_default()
+}

@@ -1,0 +1,100 @@
+//! Which proxy stands before the API: the one in the kubeconfig, else the environment's, as kubectl has it.
+
+use std::net::IpAddr;
+
+use http::Uri;
+use protocol::Env;
+
+/// The proxy that the environment names for a server; the one of a kubeconfig goes before it.
+pub(crate) fn of_environment(server: &Uri, env: &Env) -> Option<Uri> {
+    let host = server.host()?.trim_matches(['[', ']']);
+    let either = |upper: &str, lower: &str| {
+        env.get(upper)
+            .or(env.get(lower))
+            .filter(|value| !value.is_empty())
+    };
+    let proxy = match server.scheme_str() {
+        Some("https") => either("HTTPS_PROXY", "https_proxy")?,
+        _ => either("HTTP_PROXY", "http_proxy")?,
+    };
+    let direct = either("NO_PROXY", "no_proxy").unwrap_or_default();
+    if is_loopback(host) || direct.split(',').any(|entry| covers(entry.trim(), host)) {
+        return None;
+    }
+    let proxy = if proxy.contains("://") {
+        proxy.to_owned()
+    } else {
+        format!("http://{proxy}")
+    };
+    proxy.parse().ok()
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// An entry is `*`, an address, a network, a domain (with all below it) or, with a leading dot, only what is below it.
+fn covers(entry: &str, host: &str) -> bool {
+    if entry == "*" {
+        return true;
+    }
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return entry.parse() == Ok(ip) || network_holds(entry, ip);
+    }
+    let (entry, host) = (entry.to_ascii_lowercase(), host.to_ascii_lowercase());
+    let below = entry.trim_start_matches("*.").trim_start_matches('.');
+    !below.is_empty() && (host.ends_with(&format!(".{below}")) || (entry == below && host == below))
+}
+
+fn network_holds(network: &str, ip: IpAddr) -> bool {
+    let Some((base, bits)) = network.split_once('/') else {
+        return false;
+    };
+    match (base.parse(), ip, bits.parse::<u32>()) {
+        (Ok(IpAddr::V4(base)), IpAddr::V4(ip), Ok(bits @ 0..=32)) => {
+            let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+            base.to_bits() & mask == ip.to_bits() & mask
+        }
+        (Ok(IpAddr::V6(base)), IpAddr::V6(ip), Ok(bits @ 0..=128)) => {
+            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+            base.to_bits() & mask == ip.to_bits() & mask
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_near_is_reached_directly_and_the_rest_through_the_proxy() {
+        let env = Env::from_pairs([
+            ("HTTPS_PROXY", "proxy.example.com:3128"),
+            (
+                "no_proxy",
+                "localhost, .internal,corp.example.com,192.168.49.0/24,fd00::/8",
+            ),
+        ]);
+        let proxied = |server: &str| of_environment(&server.parse().unwrap(), &env).is_some();
+        for direct in [
+            "https://127.0.0.1:6443",
+            "https://api.internal",
+            "https://corp.example.com",
+            "https://k8s.corp.example.com:6443",
+            "https://192.168.49.2:8443",
+            "https://[fd12::1]:6443",
+            "http://203.0.113.7",
+        ] {
+            assert!(!proxied(direct), "{direct}");
+        }
+        for far in [
+            "https://203.0.113.7",
+            "https://internal",
+            "https://notcorp.example.com",
+            "https://192.168.50.2",
+        ] {
+            assert!(proxied(far), "{far}");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! What there is on the cluster: one round of requests, side by side.
+
+use std::time::Duration;
+
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use kube::Api;
+use kube::api::{ListParams, PostParams};
+use protocol::StageError;
+use serde_json::Value;
+
+use crate::client::Cluster;
+use crate::config::Config;
+use crate::fault::{self, Attempt};
+use crate::objects::{ClassObject, GROUP, GatewayObject};
+
+/// An API that is there answers each of these requests in a fraction of a second; a list of thousands takes a few.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// What the CRD of Gateways has allowed since its first release; taken when the CRD may not be read.
+const MAX_LISTENERS: u32 = 64;
+
+pub(crate) const GATEWAYS: &str = "gateways.gateway.networking.k8s.io";
+const CLASSES: &str = "gatewayclasses.gateway.networking.k8s.io";
+const CRD: &str =
+    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gateways.gateway.networking.k8s.io";
+
+/// What the user's config asks for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    pub(crate) name: Option<String>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) class: Option<String>,
+}
+
+impl Wanted {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            name: config.gateway.clone(),
+            namespace: config.gateway_namespace.clone(),
+            class: config.gateway_class.clone(),
+        }
+    }
+
+    pub(crate) fn place(&self) -> String {
+        self.namespace.as_ref().map_or_else(
+            || "any namespace".to_owned(),
+            |namespace| format!("namespace {namespace}"),
+        )
+    }
+}
+
+/// What there is.
+pub(crate) struct Survey {
+    /// Those that the config's name and namespace leave.
+    pub(crate) gateways: Vec<GatewayObject>,
+    /// `None`: the user may not see them.
+    pub(crate) classes: Option<Vec<ClassObject>>,
+    /// How many listeners a Gateway can have.
+    pub(crate) max_listeners: u32,
+}
+
+pub(crate) async fn survey(cluster: &Cluster, wanted: &Wanted) -> Result<Survey, StageError> {
+    let requests = async {
+        tokio::join!(
+            gateways(cluster, wanted),
+            serves_tcp_routes(cluster),
+            classes(cluster),
+            crd(cluster)
+        )
+    };
+    let (gateways, tcp_routes, classes, crd) = tokio::time::timeout(ANSWER, requests)
+        .await
+        .map_err(|_| fault::no_answer(&cluster.peer))?;
+    let Some(gateways) = gateways? else {
+        return Err(no_gateway_api(cluster));
+    };
+    if !tcp_routes? {
+        return Err(no_tcp_routes(cluster, crd.as_ref()));
+    }
+    Ok(Survey {
+        gateways,
+        classes: classes?,
+        max_listeners: crd.as_ref().map_or(MAX_LISTENERS, max_listeners),
+    })
+}
+
+/// `None`: there is no such API.
+async fn gateways(
+    cluster: &Cluster,
+    wanted: &Wanted,
+) -> Result<Option<Vec<GatewayObject>>, StageError> {
+    let api = cluster.gateways(wanted.namespace.as_deref());
+    let (verb, answer) = match (&wanted.name, &wanted.namespace) {
+        // One Gateway by its name: what a user may get need not be listed.
+        (Some(name), Some(_)) => ("get", api.get(name).await.map(|gateway| vec![gateway])),
+        (Some(name), None) => {
+            let named = ListParams::default().fields(&format!("metadata.name={name}"));
+            ("list", api.list(&named).await.map(|list| list.items))
+        }
+        (None, _) => (
+            "list",
+            api.list(&ListParams::default())
+                .await
+                .map(|list| list.items),
+        ),
+    };
+    match answer {
+        Ok(gateways) => Ok(Some(gateways)),
+        Err(kube::Error::Api(status)) if status.code == 404 && status.reason == "NotFound" => {
+            Ok(Some(Vec::new()))
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => {
+            let attempt = Attempt::new(verb, GATEWAYS, wanted.namespace.as_deref());
+            Err(fault::of_request(&cluster.peer, &attempt, &error))
+        }
+    }
+}
+
+/// Determined speaks v1alpha2 of TCPRoute and no other version.
+async fn serves_tcp_routes(cluster: &Cluster) -> Result<bool, StageError> {
+    match cluster
+        .client
+        .list_api_group_resources(&format!("{GROUP}/v1alpha2"))
+        .await
+    {
+        Ok(list) => Ok(list
+            .resources
+            .iter()
+            .any(|resource| resource.name == "tcproutes")),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => {
+            let attempt = Attempt::new("discover", "gateway.networking.k8s.io/v1alpha2", None);
+            Err(fault::of_request(&cluster.peer, &attempt, &error))
+        }
+    }
+}
+
+async fn classes(cluster: &Cluster) -> Result<Option<Vec<ClassObject>>, StageError> {
+    match cluster.classes().list(&ListParams::default()).await {
+        Ok(list) => Ok(Some(list.items)),
+        // A Gateway that works has a class that works: not seeing it costs a name in the outputs.
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Ok(None),
+        Err(error) => Err(fault::of_request(
+            &cluster.peer,
+            &Attempt::new("list", CLASSES, None),
+            &error,
+        )),
+    }
+}
+
+/// Cluster-wide, so many users may not read it; then the usual limit is taken.
+async fn crd(cluster: &Cluster) -> Option<Value> {
+    let request = http::Request::get(CRD).body(Vec::new()).ok()?;
+    cluster.client.request(request).await.ok()
+}
+
+/// Each listener takes a place in the spec and one in the status.
+fn max_listeners(crd: &Value) -> u32 {
+    let versions = crd["spec"]["versions"].as_array();
+    let Some(v1) = versions
+        .into_iter()
+        .flatten()
+        .find(|version| version["name"] == "v1")
+    else {
+        return MAX_LISTENERS;
+    };
+    let properties = &v1["schema"]["openAPIV3Schema"]["properties"];
+    let limits = ["spec", "status"]
+        .map(|part| properties[part]["properties"]["listeners"]["maxItems"].as_u64())
+        .map(|limit| {
+            limit
+                .and_then(|limit| u32::try_from(limit).ok())
+                .unwrap_or(u32::MAX)
+        });
+    limits[0].min(limits[1])
+}
+
+fn no_gateway_api(cluster: &Cluster) -> StageError {
+    StageError::new("gateway.api_missing", format!("the cluster of context {:?} has no Gateway API", cluster.peer.context)).hint(
+        "have an admin install the Gateway API's experimental channel and a controller that takes TCPRoutes, such as \
+         Contour's gateway provisioner",
+    )
+}
+
+fn no_tcp_routes(cluster: &Cluster, crd: Option<&Value>) -> StageError {
+    let annotation =
+        |name: &str| crd?["metadata"]["annotations"][format!("{GROUP}/{name}")].as_str();
+    let context = &cluster.peer.context;
+    let installed = match (annotation("bundle-version"), annotation("channel")) {
+        (Some(version), Some(channel)) => {
+            format!(" It has the Gateway API's {version}, {channel} channel.")
+        }
+        _ => String::new(),
+    };
+    StageError::new(
+        "gateway.tcproute_missing",
+        format!("the cluster of context {context:?} does not serve TCPRoute v1alpha2, which Determined uses.{installed}"),
+    )
+    .hint("have an admin install the experimental channel of the Gateway API: the standard one does not serve that version")
+}
+
+/// What the master will do with the Gateway, reviewed side by side before anybody relies on it.
+pub(crate) async fn review(cluster: &Cluster, namespace: &str) -> Result<(), StageError> {
+    let reviews = tokio::try_join!(
+        may(cluster, "get", namespace),
+        may(cluster, "update", namespace)
+    );
+    reviews.map(|_| ())
+}
+
+async fn may(cluster: &Cluster, verb: &'static str, namespace: &str) -> Result<(), StageError> {
+    let attributes = ResourceAttributes {
+        verb: Some(verb.to_owned()),
+        group: Some(GROUP.to_owned()),
+        resource: Some("gateways".to_owned()),
+        namespace: Some(namespace.to_owned()),
+        ..ResourceAttributes::default()
+    };
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(attributes),
+            ..Default::default()
+        },
+        ..SelfSubjectAccessReview::default()
+    };
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
+    // Not knowing is no reason to refuse: the master will see for itself.
+    match reviews
+        .create(&PostParams::default(), &review)
+        .await
+        .map(|review| review.status)
+    {
+        Ok(Some(status)) if !status.allowed => Err(fault::forbidden(
+            &cluster.peer,
+            &Attempt::new(verb, GATEWAYS, Some(namespace)),
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_lower_of_both_limits_on_listeners_counts() {
+        let listeners = |limit: u32| json!({"properties": {"listeners": {"maxItems": limit}}});
+        let crd = json!({"spec": {"versions": [
+            {"name": "v1beta1"},
+            {"name": "v1", "schema": {"openAPIV3Schema": {"properties": {"spec": listeners(200), "status": listeners(64)}}}},
+        ]}});
+        assert_eq!(max_listeners(&crd), 64);
+        assert_eq!(max_listeners(&json!({})), MAX_LISTENERS);
+    }
+}

@@ -1,0 +1,311 @@
+//! Waiting, by a watch on the one Gateway, until it is Programmed and has an address.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use kube::runtime::{WatchStreamExt, watcher};
+use protocol::{Exit, StageError};
+use tokio::time::{Instant, timeout_at};
+
+use crate::client::Cluster;
+use crate::fault::{self, Attempt, Peer};
+use crate::objects::{self, GatewayObject, State, title};
+use crate::survey::GATEWAYS;
+
+/// A cloud's load balancer has an address by then, if it gets one without help.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The Gateway as it is and becomes; `None` when it is gone.
+pub(crate) type Events = Pin<Box<dyn Stream<Item = watcher::Result<Option<GatewayObject>>> + Send>>;
+
+/// Goes on through broken connections and expired versions, with a growing pause.
+pub(crate) fn watch(cluster: &Cluster, gateway: &GatewayObject) -> Events {
+    let api = cluster.gateways(Some(objects::namespace(gateway)));
+    watcher::watch_object(api, objects::name(gateway))
+        .default_backoff()
+        .boxed()
+}
+
+/// The Gateway once it works, and its address. `tell` gets a line whenever there is something new to say.
+pub(crate) async fn until_ready(
+    events: &mut Events,
+    mut gateway: GatewayObject,
+    peer: &Peer,
+    timeout: Duration,
+    mut tell: impl FnMut(String),
+) -> Result<(GatewayObject, String), StageError> {
+    let start = Instant::now();
+    let mut mend_at = Some(start + PATIENCE);
+    let mut told = None;
+    let mut interruption = None;
+    loop {
+        let state = objects::state(&gateway);
+        if let State::Ready(address) = state {
+            return Ok((gateway, address));
+        }
+        if told.as_ref() != Some(&state) {
+            tell(format!(
+                "waiting for Gateway {}: {}",
+                title(&gateway),
+                reason(&state)
+            ));
+            told = Some(state.clone());
+        }
+        let next = mend_at.map_or(start + timeout, |at| at.min(start + timeout));
+        match timeout_at(next, events.next()).await {
+            Ok(Some(Ok(Some(seen)))) => {
+                gateway = seen;
+                interruption = None;
+            }
+            Ok(Some(Ok(None))) => return Err(deleted(&title(&gateway))),
+            Ok(Some(Err(error))) => interruption = Some(interrupted(peer, &gateway, &error)?),
+            // A watcher never ends by itself.
+            Ok(None) => return Err(StageError::internal("the watch on the Gateway ended")),
+            Err(_) if Instant::now() >= start + timeout => {
+                return Err(interruption.unwrap_or_else(|| late(&gateway, &state, peer, timeout)));
+            }
+            Err(_) => {
+                mend_at = None;
+                tell(format!(
+                    "Gateway {} still has no address: {}",
+                    title(&gateway),
+                    mend(&gateway, &state, peer)
+                ));
+            }
+        }
+    }
+}
+
+/// An error from which the watch recovers by itself, as ours; one from which it cannot, as `Err`.
+pub(crate) fn interrupted(
+    peer: &Peer,
+    gateway: &GatewayObject,
+    error: &watcher::Error,
+) -> Result<StageError, StageError> {
+    let of = |verb, error| {
+        fault::of_request(
+            peer,
+            &Attempt::new(verb, GATEWAYS, gateway.metadata.namespace.as_deref()),
+            error,
+        )
+    };
+    let ours = match error {
+        watcher::Error::InitialListFailed(error) => of("list", error),
+        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
+            of("watch", error)
+        }
+        watcher::Error::WatchError(status) => fault::of_status(
+            peer,
+            &Attempt::new("watch", GATEWAYS, gateway.metadata.namespace.as_deref()),
+            status,
+        ),
+        watcher::Error::NoResourceVersion => fault::no_answer(peer),
+    };
+    match ours.code.as_str() {
+        "gateway.forbidden" | "gateway.credentials_refused" | "gateway.credentials_unavailable" => {
+            Err(ours)
+        }
+        _ => Ok(ours),
+    }
+}
+
+fn reason(state: &State) -> &str {
+    match state {
+        State::Ready(_) => "it is ready",
+        State::NoAddress(reason) | State::NotProgrammed(reason) => reason,
+    }
+}
+
+pub(crate) fn deleted(title: &str) -> StageError {
+    StageError::new(
+        "gateway.deleted",
+        format!("Gateway {title} has been deleted"),
+    )
+    .hint("make it again, or start the gateway stage anew to use another one")
+}
+
+/// What is wrong with a Gateway that does not work now.
+pub(crate) fn not_ready(gateway: &GatewayObject, state: &State, peer: &Peer) -> StageError {
+    let code = match state {
+        State::NoAddress(_) => "gateway.no_address",
+        _ => "gateway.not_programmed",
+    };
+    StageError::new(
+        code,
+        format!(
+            "Gateway {} cannot be used: {}",
+            title(gateway),
+            reason(state)
+        ),
+    )
+    .hint(mend(gateway, state, peer))
+}
+
+fn late(gateway: &GatewayObject, state: &State, peer: &Peer, timeout: Duration) -> StageError {
+    let mut error = not_ready(gateway, state, peer)
+        .retryable(true)
+        .exit(Exit::Timeout);
+    error.message = format!(
+        "Gateway {} was not usable within {} s: {}",
+        title(gateway),
+        timeout.as_secs(),
+        reason(state)
+    );
+    error
+}
+
+/// The likely mend.
+fn mend(gateway: &GatewayObject, state: &State, peer: &Peer) -> String {
+    let namespace = objects::namespace(gateway);
+    // Contour and others say Programmed=False, AddressNotAssigned, until the load balancer has an address.
+    if matches!(state, State::NotProgrammed(reason) if !reason.contains("AddressNotAssigned")) {
+        return format!(
+            "is the controller of GatewayClass {} running? `kubectl -n {namespace} describe gateway {}` shows what it reports",
+            gateway.spec.gateway_class_name,
+            objects::name(gateway)
+        );
+    }
+    match peer.context.as_str() {
+        context if context.contains("minikube") => {
+            format!("run `minikube tunnel -p {context}` in another terminal and leave it running")
+        }
+        context if context.starts_with("kind-") => {
+            "kind has no load balancers: run cloud-provider-kind".to_owned()
+        }
+        _ => format!(
+            "its LoadBalancer Service waits for an external address: `kubectl -n {namespace} get services` shows it; \
+             a local cluster needs `minikube tunnel`, MetalLB or the like"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::channel::mpsc;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn gateway(status: Value) -> GatewayObject {
+        let gateway = json!({
+            "metadata": {"namespace": "n", "name": "g"},
+            "spec": {"gatewayClassName": "contour", "listeners": []},
+            "status": status,
+        });
+        serde_json::from_value(gateway).unwrap()
+    }
+
+    fn programmed(addresses: Value) -> GatewayObject {
+        gateway(json!({
+            "addresses": addresses,
+            "conditions": [{"type": "Programmed", "status": "True", "reason": "Programmed", "message": ""}],
+        }))
+    }
+
+    fn peer() -> Peer {
+        Peer {
+            context: "minikube".into(),
+            server: "https://s".into(),
+            plugin: None,
+        }
+    }
+
+    type Sender = mpsc::UnboundedSender<watcher::Result<Option<GatewayObject>>>;
+
+    fn channel() -> (Sender, Events) {
+        let (sender, receiver) = mpsc::unbounded();
+        (sender, receiver.boxed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_an_address_the_mend_is_named_after_20_seconds_and_the_error_after_the_timeout()
+    {
+        let (_open, mut events) = channel();
+        let start = Instant::now();
+        let (mut lines, peer) = (Vec::new(), peer());
+        let waited = until_ready(
+            &mut events,
+            programmed(json!([])),
+            &peer,
+            Duration::from_secs(60),
+            |line| {
+                lines.push((start.elapsed().as_secs(), line));
+            },
+        );
+        let error = waited.await.map(|_| ()).unwrap_err();
+        assert_eq!(
+            (error.code.as_str(), error.exit_code()),
+            ("gateway.no_address", Exit::Timeout)
+        );
+        assert!(
+            error
+                .hint
+                .as_ref()
+                .is_some_and(|hint| hint.contains("minikube tunnel")),
+            "{error:?}"
+        );
+        assert_eq!(
+            lines[0],
+            (0, "waiting for Gateway n/g: it has no address".to_owned())
+        );
+        assert_eq!(lines[1].0, 20);
+        assert!(
+            lines[1].1.contains("minikube tunnel") && lines.len() == 2,
+            "{lines:?}"
+        );
+        assert_eq!(start.elapsed().as_secs(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_ready_with_the_event_that_brings_the_address() {
+        let (sender, mut events) = channel();
+        sender
+            .unbounded_send(Ok(Some(programmed(json!([])))))
+            .unwrap();
+        sender
+            .unbounded_send(Err(watcher::Error::NoResourceVersion))
+            .unwrap();
+        sender
+            .unbounded_send(Ok(Some(programmed(
+                json!([{"type": "Hostname", "value": "lb.example.com"}]),
+            ))))
+            .unwrap();
+        let (mut lines, peer) = (Vec::new(), peer());
+        let start = gateway(json!({}));
+        let waited = until_ready(&mut events, start, &peer, Duration::from_secs(60), |line| {
+            lines.push(line)
+        });
+        assert_eq!(waited.await.unwrap().1, "lb.example.com");
+        assert_eq!(lines.len(), 2, "{lines:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_is_deleted_meanwhile_ends_the_wait() {
+        let (sender, mut events) = channel();
+        let peer = peer();
+        sender.unbounded_send(Ok(None)).unwrap();
+        let waited = until_ready(
+            &mut events,
+            gateway(json!({})),
+            &peer,
+            Duration::from_secs(60),
+            |_| {},
+        );
+        assert_eq!(
+            waited.await.map(|_| ()).unwrap_err().code,
+            "gateway.deleted"
+        );
+    }
+
+    #[test]
+    fn an_address_that_is_a_name_in_the_cluster_is_none_for_determined() {
+        let gateway = programmed(json!([{"type": "NamedAddress", "value": "pool"}]));
+        assert_eq!(
+            objects::state(&gateway),
+            State::NoAddress(
+                "its address \"pool\" is a NamedAddress, neither IPAddress nor Hostname".into()
+            )
+        );
+    }
+}
