@@ -1,0 +1,253 @@
+//! The proof that a connection from outside arrives in this very session.
+//!
+//! That a port accepts connections proves nothing: it may be a ghost's, another server's, or lead nowhere.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::config::Verified;
+use crate::ssh::{Arrival, Log};
+
+/// A firewall that drops packets answers nothing at all.
+const CONNECT: Duration = Duration::from_secs(5);
+/// ssh reports an arrival within milliseconds of a connect, on a slow line within one round trip.
+const REPORT: Duration = Duration::from_secs(2);
+/// Once another visitor was reported, ours is not far.
+const OURS: Duration = Duration::from_millis(300);
+/// How long a visitor that is not our own nonce may hold up the wait for it.
+const VISITOR: Duration = Duration::from_millis(500);
+
+/// Where the proof is looked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Prober {
+    pub(crate) host: String,
+    pub(crate) local_port: u16,
+    pub(crate) log: watch::Receiver<Log>,
+}
+
+/// The way from outside into this session is not there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotArrived {
+    #[error("no connection")]
+    Unreachable(#[source] io::Error),
+    #[error("somebody else answered")]
+    Elsewhere,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// ssh reported our source port.
+    Ours,
+    /// ssh reported a visitor, from another source port: NAT on the way, or somebody else.
+    Another,
+}
+
+impl Prober {
+    /// Before the first `ready`: by the origin, else by a nonce, else it stays unknown.
+    pub(crate) async fn prove(&mut self, port: u16) -> Result<Verified, NotArrived> {
+        match self.visit(port).await? {
+            Seen::Ours => Ok(Verified::Origin),
+            Seen::Another => self.nonce(port).await,
+        }
+    }
+
+    /// While ready. Does not touch the local port: the master is at home there, or is just about to be.
+    pub(crate) async fn prove_again(&mut self, port: u16) -> Result<(), NotArrived> {
+        self.visit(port).await.map(drop)
+    }
+
+    async fn visit(&mut self, port: u16) -> Result<Seen, NotArrived> {
+        let before = self.log.borrow().arrivals_so_far();
+        let stream = connect(&self.host, port)
+            .await
+            .map_err(NotArrived::Unreachable)?;
+        let origin_port = stream.local_addr().map_err(NotArrived::Unreachable)?.port();
+        let ours = Arrival {
+            listen_port: port,
+            origin_port,
+        };
+        let any = |log: &Log| log.arrivals_since(before).any(|a| a.listen_port == port);
+        let own = |log: &Log| log.arrivals_since(before).any(|a| *a == ours);
+        drop(timeout(REPORT, self.log.wait_for(|log| any(log) || log.ended)).await);
+        if !any(&self.log.borrow()) {
+            return Err(NotArrived::Elsewhere);
+        }
+        drop(timeout(OURS, self.log.wait_for(|log| own(log) || log.ended)).await);
+        Ok(if own(&self.log.borrow()) {
+            Seen::Ours
+        } else {
+            Seen::Another
+        })
+    }
+
+    async fn nonce(&self, port: u16) -> Result<Verified, NotArrived> {
+        let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, self.local_port)).await else {
+            return Ok(Verified::Unverified);
+        };
+        let mut word = [0; 16];
+        getrandom::fill(&mut word).map_err(|e| NotArrived::Unreachable(io::Error::other(e)))?;
+        let mut stream = connect(&self.host, port)
+            .await
+            .map_err(NotArrived::Unreachable)?;
+        stream
+            .write_all(&word)
+            .await
+            .map_err(NotArrived::Unreachable)?;
+        let arrived = timeout(REPORT, wait_for_word(&listener, word))
+            .await
+            .is_ok();
+        if arrived {
+            Ok(Verified::Nonce)
+        } else {
+            Err(NotArrived::Elsewhere)
+        }
+    }
+}
+
+/// Whether a nonce sent to the public side comes out on the local port; `None` when the local port is in use. For a process
+/// that does not hold the session.
+pub(crate) async fn nonce_from_afar(
+    host: &str,
+    port: u16,
+    local_port: u16,
+) -> Option<Result<(), NotArrived>> {
+    let prober = Prober {
+        host: host.to_owned(),
+        local_port,
+        log: watch::Sender::new(Log::default()).subscribe(),
+    };
+    match prober.nonce(port).await {
+        Ok(Verified::Unverified) => None,
+        result => Some(result.map(drop)),
+    }
+}
+
+pub(crate) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    match timeout(CONNECT, TcpStream::connect((host, port))).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer within {CONNECT:?}"),
+        )),
+    }
+}
+
+async fn wait_for_word(listener: &TcpListener, word: [u8; 16]) {
+    loop {
+        let Ok((mut visitor, _)) = listener.accept().await else {
+            continue;
+        };
+        let mut heard = [0; 16];
+        if let Ok(Ok(_)) = timeout(VISITOR, visitor.read_exact(&mut heard)).await
+            && heard == word
+        {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// Stands for the public side: reports a visitor as ssh does, then passes it on to the local port.
+    async fn serve(
+        listener: TcpListener,
+        log: watch::Sender<Log>,
+        local_port: u16,
+        report: fn(u16) -> Option<u16>,
+    ) {
+        while let Ok((mut visitor, from)) = listener.accept().await {
+            if let Some(origin_port) = report(from.port()) {
+                let listen_port = visitor.local_addr().unwrap().port();
+                log.send_modify(|log| {
+                    log.add_arrival(Arrival {
+                        listen_port,
+                        origin_port,
+                    })
+                });
+            }
+            if let Ok(mut local) = TcpStream::connect((Ipv4Addr::LOCALHOST, local_port)).await {
+                drop(tokio::io::copy_bidirectional(&mut visitor, &mut local).await);
+            }
+        }
+    }
+
+    async fn any_port() -> (TcpListener, u16) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+
+    async fn prove(
+        local_port: u16,
+        report: fn(u16) -> Option<u16>,
+    ) -> Result<Verified, NotArrived> {
+        let (listener, port) = any_port().await;
+        let (sender, log) = watch::channel(Log::default());
+        let mut public_side = JoinSet::new();
+        public_side.spawn(serve(listener, sender, local_port, report));
+        Prober {
+            host: "127.0.0.1".into(),
+            local_port,
+            log,
+        }
+        .prove(port)
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_report_of_our_source_port_is_the_proof() {
+        let (_master, local_port) = any_port().await;
+        assert_eq!(prove(local_port, Some).await.unwrap(), Verified::Origin);
+    }
+
+    #[tokio::test]
+    async fn behind_nat_a_nonce_is_the_proof_where_the_local_port_is_free() {
+        let (_, local_port) = any_port().await;
+        assert_eq!(
+            prove(local_port, |_| Some(1)).await.unwrap(),
+            Verified::Nonce
+        );
+    }
+
+    #[tokio::test]
+    async fn behind_nat_with_a_taken_local_port_it_stays_unknown() {
+        let (_master, local_port) = any_port().await;
+        assert_eq!(
+            prove(local_port, |_| Some(1)).await.unwrap(),
+            Verified::Unverified
+        );
+    }
+
+    #[tokio::test]
+    async fn a_port_that_answers_without_a_report_is_somebody_elses() {
+        assert!(matches!(
+            prove(9, |_| None).await,
+            Err(NotArrived::Elsewhere)
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_unreachable() {
+        let (_, closed) = any_port().await;
+        let log = watch::Sender::new(Log::default()).subscribe();
+        let mut prober = Prober {
+            host: "127.0.0.1".into(),
+            local_port: 9,
+            log,
+        };
+        assert!(matches!(
+            prober.prove(closed).await,
+            Err(NotArrived::Unreachable(_))
+        ));
+    }
+}

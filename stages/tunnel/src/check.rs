@@ -1,0 +1,37 @@
+//! `check`: does the port still lead to this machine? Asked by a process that does not hold the session.
+
+use protocol::{Exit, StageError};
+
+use crate::arrival::{self, NotArrived};
+use crate::config::Outputs;
+
+/// With a free local port a nonce has to come out there. With the master at home there, the port has to accept a
+/// connection: that it arrives in the session is for the stage to see, which proves it over and over.
+pub(crate) async fn check(outputs: &Outputs) -> Result<(), StageError> {
+    let (host, port) = (&outputs.host, outputs.port);
+    let result = match arrival::nonce_from_afar(host, port, outputs.local_port).await {
+        Some(result) => result,
+        None => arrival::connect(host, port)
+            .await
+            .map(drop)
+            .map_err(NotArrived::Unreachable),
+    };
+    let error = match result {
+        Ok(()) => return Ok(()),
+        Err(NotArrived::Unreachable(error)) => StageError::new(
+            "tunnel.port_unreachable",
+            format!("cannot connect to {host}:{port}"),
+        )
+        .source(&error),
+        Err(NotArrived::Elsewhere) => {
+            let message = format!(
+                "{host}:{port} accepts connections, but they do not arrive at local port {}",
+                outputs.local_port
+            );
+            StageError::new("tunnel.arrives_elsewhere", message)
+        }
+    };
+    Err(error
+        .hint("restart the tunnel; its own output says what it saw")
+        .exit(Exit::CheckFailed))
+}

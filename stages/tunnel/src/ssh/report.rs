@@ -1,0 +1,208 @@
+//! What ssh writes at `LogLevel=DEBUG1`, understood line by line. Tried on OpenSSH 9.2.
+
+use std::collections::VecDeque;
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::sync::watch;
+
+/// A line that says something we act upon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// Logged in, and the control socket takes requests.
+    Up,
+    /// A visitor came to a forwarded port.
+    Arrival(Arrival),
+    /// The server's reason; the refusal itself comes right after it.
+    Reason(Refusal),
+    /// The server refused to listen on this port.
+    Refused(u16),
+}
+
+/// A visitor of a forwarded port, as the server saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    /// The port of the server that was visited.
+    pub(crate) listen_port: u16,
+    /// The visitor's source port.
+    pub(crate) origin_port: u16,
+}
+
+/// Why the server does not listen on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Somebody else does. The server gives no reason in this case.
+    Taken,
+    /// It forwards nothing for this user.
+    Disabled,
+    /// It does not forward this port for this user.
+    NotPermitted,
+}
+
+pub(crate) fn parse(line: &str) -> Option<Report> {
+    let line = line.trim_end().strip_prefix("debug1: ")?;
+    if line == "Entering interactive session." {
+        return Some(Report::Up);
+    }
+    if let Some(reason) = line.strip_prefix("Remote: ") {
+        return match reason {
+            "Server has disabled port forwarding." => Some(Report::Reason(Refusal::Disabled)),
+            "port forwarding refused" => Some(Report::Reason(Refusal::NotPermitted)),
+            _ => None,
+        };
+    }
+    if let Some(rest) = line.strip_prefix("mux_confirm_remote_forward: failure for: listen ") {
+        let (listen, _) = rest.split_once(", connect ")?;
+        return Some(Report::Refused(last_number(listen)?));
+    }
+    let rest = line.strip_prefix("client_request_forwarded_tcpip: listen ")?;
+    let (listen, originator) = rest.split_once(", originator ")?;
+    let arrival = Arrival {
+        listen_port: last_number(listen)?,
+        origin_port: last_number(originator)?,
+    };
+    Some(Report::Arrival(arrival))
+}
+
+/// `0.0.0.0 port 9300`, `[::]:9300`, `9300`.
+fn last_number(text: &str) -> Option<u16> {
+    text.rsplit([' ', ':']).next()?.parse().ok()
+}
+
+/// What one ssh process wrote so far.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) up: bool,
+    pub(crate) ended: bool,
+    arrivals: VecDeque<Arrival>,
+    arrived: u64,
+    pub(crate) refusals: VecDeque<(u16, Refusal)>,
+    tail: VecDeque<String>,
+    reason: Option<Refusal>,
+}
+
+/// Enough for the longest complaint of ssh, with the debug lines around it.
+const TAIL: usize = 200;
+/// A probe looks for its own arrival within seconds; that many visitors in between are not to be expected.
+const EVENTS: usize = 4096;
+
+impl Log {
+    fn take(&mut self, line: String) {
+        match parse(&line) {
+            Some(Report::Up) => self.up = true,
+            Some(Report::Arrival(arrival)) => self.add_arrival(arrival),
+            Some(Report::Reason(reason)) => self.reason = Some(reason),
+            Some(Report::Refused(port)) => {
+                let refusal = self.reason.take().unwrap_or(Refusal::Taken);
+                push(&mut self.refusals, (port, refusal), EVENTS);
+            }
+            None => {}
+        }
+        push(&mut self.tail, line, TAIL);
+    }
+
+    pub(crate) fn add_arrival(&mut self, arrival: Arrival) {
+        push(&mut self.arrivals, arrival, EVENTS);
+        self.arrived += 1;
+    }
+
+    pub(crate) fn arrivals_so_far(&self) -> u64 {
+        self.arrived
+    }
+
+    /// The arrivals after the first `count`, latest first.
+    pub(crate) fn arrivals_since(&self, count: u64) -> impl Iterator<Item = &Arrival> {
+        self.arrivals
+            .iter()
+            .rev()
+            .take((self.arrived - count) as usize)
+    }
+
+    /// Its last lines.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.tail.iter().cloned().collect()
+    }
+}
+
+fn push<T>(ring: &mut VecDeque<T>, item: T, limit: usize) {
+    if ring.len() == limit {
+        ring.pop_front();
+    }
+    ring.push_back(item);
+}
+
+/// Reads until the end. Never stops reading: an ssh whose stderr is full stands still.
+pub(crate) async fn drain(stderr: impl AsyncRead + Unpin, log: watch::Sender<Log>) {
+    let mut lines = BufReader::new(stderr).split(b'\n');
+    while let Ok(Some(line)) = lines.next_segment().await {
+        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+        log.send_modify(|log| log.take(line));
+    }
+    log.send_modify(|log| log.ended = true);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arrival_is_read_with_both_of_its_ports() {
+        for (listen, port) in [
+            ("localhost", 9101),
+            ("0.0.0.0", 9300),
+            ("::", 9300),
+            ("", 9300),
+        ] {
+            let line = format!(
+                "debug1: client_request_forwarded_tcpip: listen {listen} port {port}, originator 127.0.0.1 port 54004"
+            );
+            let arrival = Arrival {
+                listen_port: port,
+                origin_port: 54004,
+            };
+            assert_eq!(parse(&line), Some(Report::Arrival(arrival)));
+        }
+    }
+
+    #[test]
+    fn a_refusal_carries_the_reason_that_came_before_it() {
+        let mut log = Log::default();
+        for line in [
+            "debug1: Remote: Server has disabled port forwarding.",
+            "debug1: mux_confirm_remote_forward: failure for: listen 9100, connect 127.0.0.1:9999",
+            "mux_confirm_remote_forward: remote port forwarding failed for listen port 9100",
+            "debug1: Remote: port forwarding refused",
+            "debug1: mux_confirm_remote_forward: failure for: listen 0.0.0.0:9101, connect 127.0.0.1:9999",
+            "debug1: mux_confirm_remote_forward: failure for: listen 9102, connect 127.0.0.1:9999",
+        ] {
+            log.take(line.to_owned());
+        }
+        let expected = [
+            (9100, Refusal::Disabled),
+            (9101, Refusal::NotPermitted),
+            (9102, Refusal::Taken),
+        ];
+        assert_eq!(log.refusals, expected);
+    }
+
+    #[tokio::test]
+    async fn the_log_keeps_its_tail_and_knows_its_end() {
+        let mut text = "x\n".repeat(TAIL + 7).into_bytes();
+        text.extend(b"debug1: Entering interactive session.\r\nlast, and not \xff utf-8");
+        let (sender, log) = watch::channel(Log::default());
+        drain(&text[..], sender).await;
+        let log = log.borrow();
+        assert!(log.up && log.ended);
+        assert_eq!(log.tail.len(), TAIL);
+        assert_eq!(
+            log.tail.back().map(String::as_str),
+            Some("last, and not \u{fffd} utf-8")
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_line_is_read(line in "(debug1: )?(client_request_forwarded_tcpip: listen )?\\PC*") {
+            let _ = parse(&line);
+        }
+    }
+}

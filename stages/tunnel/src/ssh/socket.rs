@@ -1,0 +1,131 @@
+//! The control socket: where it is, and what a dead run may have left of it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use protocol::{Context, Env, Stage, StageError, Undone, child, ledger};
+use serde_json::json;
+use tokio::time::timeout;
+
+/// What the ledger calls an ssh of ours: its control socket, and the remote listeners that live as long as it does.
+pub(crate) const LEDGER_ENTRY: &str = "ssh";
+
+/// sockaddr_un holds 104 bytes on macOS and 108 on Linux, and ssh appends 17 of its own while it makes the socket.
+const LONGEST: usize = 80;
+
+const EXIT: Duration = Duration::from_secs(5);
+
+/// A path for a control socket, noted in the ledger.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    path: PathBuf,
+    ticket: ledger::Ticket,
+}
+
+impl Socket {
+    pub(crate) fn reserve<S: Stage>(cx: &Context<S>, server: &str) -> Result<Socket, StageError> {
+        let path = choose(&cx.run_dir.file(&format!("{}.ssh", cx.instance)), &cx.env);
+        let ticket = cx
+            .ledger
+            .intend(LEDGER_ENTRY, json!({"socket": path, "server": server}))?;
+        let socket = Socket { path, ticket };
+        // With a socket in the way ssh would go on without one.
+        socket.clear();
+        Ok(socket)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes what an ssh left that had no time to.
+    pub(crate) fn clear(&self) {
+        drop(std::fs::remove_file(&self.path));
+    }
+
+    pub(crate) fn release(self) -> Result<(), StageError> {
+        self.clear();
+        self.ticket.settle()
+    }
+}
+
+/// The run directory, which is ours alone; where its path is too long, a name in /tmp that nobody can guess.
+fn choose(in_run_dir: &Path, env: &Env) -> PathBuf {
+    let name = format!("dcs-{}.ssh", protocol::run_id());
+    let mut places = vec![in_run_dir.to_owned()];
+    places.extend(env.path("XDG_RUNTIME_DIR").map(|dir| dir.join(&name)));
+    places.push(env.temp_dir().join(&name));
+    // ssh expands % and ${} in this path.
+    let fits = |path: &&PathBuf| {
+        path.as_os_str().len() <= LONGEST && !path.to_string_lossy().contains(['%', '$'])
+    };
+    places
+        .iter()
+        .find(fits)
+        .cloned()
+        .unwrap_or_else(|| Path::new("/tmp").join(&name))
+}
+
+/// Ends an ssh that outlived its stage, and with it the remote listeners, and removes its socket.
+pub(crate) async fn undo(data: &serde_json::Value) -> Result<Undone, StageError> {
+    let Some(path) = data["socket"]
+        .as_str()
+        .map(Path::new)
+        .filter(|path| path.exists())
+    else {
+        return Ok(Undone::Nothing);
+    };
+    let args = ["-F", "none", "-O", "exit", "-S"].map(std::ffi::OsStr::new);
+    let args = args
+        .into_iter()
+        .chain([path.as_os_str(), "--".as_ref(), "any".as_ref()]);
+    // Nobody answers at the socket of an ssh that is dead, or there is no ssh at all: the file is what is left.
+    if let Ok(mut ssh) = child::spawn("ssh", args) {
+        drop(timeout(EXIT, ssh.child.wait()).await);
+    }
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StageError::io(
+            format!("cannot remove {}", path.display()),
+            &e,
+        )),
+        _ => {
+            let server = data["server"].as_str().unwrap_or("the server");
+            Ok(Undone::Removed(format!(
+                "the ssh connection to {server} and its socket {}",
+                path.display()
+            )))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_too_long_or_that_ssh_would_expand_is_not_used() {
+        let env = Env::from_pairs([("TMPDIR", "/var/tmp")]);
+        assert_eq!(
+            choose(Path::new("/run/x/tunnel.ssh"), &env),
+            Path::new("/run/x/tunnel.ssh")
+        );
+        for bad in ["x".repeat(LONGEST), "100%".into(), "${HOME}".into()] {
+            let path = choose(&Path::new("/").join(bad), &env);
+            assert!(path.starts_with("/var/tmp"), "{}", path.display());
+        }
+        let long = Env::from_pairs([("TMPDIR", format!("/{}", "y".repeat(LONGEST)))]);
+        assert!(choose(Path::new(&"/x".repeat(LONGEST)), &long).starts_with("/tmp"));
+    }
+
+    #[tokio::test]
+    async fn undoing_twice_finds_nothing_the_second_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let data = json!({"socket": socket, "server": "u@h:22"});
+        assert!(
+            matches!(undo(&data).await.unwrap(), Undone::Removed(text) if text.contains("u@h:22"))
+        );
+        assert_eq!(undo(&data).await.unwrap(), Undone::Nothing);
+    }
+}
