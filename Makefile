@@ -1,0 +1,47 @@
+# `make demo` shows it, `make test` tests it; both get what they need. `make help` lists the rest.
+
+CARGO ?= cargo
+BUILD := .build
+DEVCLUSTER := $(abspath $(BUILD)/venv/bin/devcluster)
+BIN := $(or $(CARGO_TARGET_DIR),target)/debug
+STAGES := tunnel gateway config-emit remote
+
+export DEVCLUSTER
+export DEVCLUSTER_PYTHON := $(abspath $(BUILD)/venv/bin/python)
+
+.PHONY: help demo test check schema install deps
+
+help:
+	@echo "make demo     a pod reaches a master through a tunnel, all on this machine"
+	@echo "make test     all tests, on real sshd and stock devcluster"
+	@echo "make check    formatting, lints, licences and advisories"
+	@echo "make schema   write protocol/schema anew"
+	@echo "make install  put the programs into cargo's bin directory"
+
+demo: deps
+	@echo "== building the stages and the driver"
+	$(CARGO) build --workspace --bins
+	@echo "== running the sandbox"
+	$(BIN)/devcluster-remote sandbox --check
+	@echo "demo: a pod reached the master through the tunnel"
+
+test: deps
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	scripts/deny
+
+schema:
+	WRITE_SCHEMA=1 $(CARGO) test --package devcluster-protocol --test schema
+
+install:
+	for stage in $(STAGES); do $(CARGO) install --locked --path stages/$$stage || exit 1; done
+
+deps:
+	@command -v $(CARGO) >/dev/null || { echo "no $(CARGO); mend: install Rust with rustup, https://rustup.rs" >&2; exit 1; }
+	@command -v ssh >/dev/null || { echo "no ssh; mend: apt-get install openssh-client" >&2; exit 1; }
+	@echo "== stock devcluster: $$(scripts/get-devcluster $(BUILD)/venv)"
+	@echo "== sshd: $$(scripts/get-sshd)"
