@@ -1,6 +1,7 @@
 //! From changes to byte splices, in block and in flow style, and the guard over the result.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use serde_json::{Map, Value};
 
@@ -8,7 +9,7 @@ use crate::document::Document;
 use crate::edit::{Changes, New};
 use crate::emit;
 use crate::error::Error;
-use crate::layout::{self, Owner, Place};
+use crate::layout::{self, Owner};
 use crate::splice::{self, Splice, column, line_start, next_line};
 use crate::tree::{Id, Kind, after_colon};
 
@@ -128,17 +129,23 @@ struct Renderer<'a> {
     splices: Vec<Splice>,
 }
 
+/// An entry or item as it is written.
+struct Place {
+    range: Range<usize>,
+    gone: bool,
+}
+
 impl Renderer<'_> {
     fn text(&self) -> &str {
         &self.doc.text
     }
 
-    fn push(&mut self, range: std::ops::Range<usize>, text: impl Into<String>) {
+    fn push(&mut self, range: Range<usize>, text: impl Into<String>) {
         let (text, lines) = (text.into(), false);
         self.splices.push(Splice { range, text, lines });
     }
 
-    fn push_lines(&mut self, range: std::ops::Range<usize>, text: String) {
+    fn push_lines(&mut self, range: Range<usize>, text: String) {
         let lines = true;
         self.splices.push(Splice { range, text, lines });
     }
@@ -160,6 +167,13 @@ impl Renderer<'_> {
                 let added = changes.added.get(&id).filter(|a| !a.is_empty());
                 let kept = entries.iter().any(|(_, v)| !changes.removed.contains(v));
                 let emptied = !kept && !entries.is_empty();
+                let rewritten = (in_flow || *flow)
+                    && added.is_some()
+                    && entries.iter().any(|(_, v)| changes.removed.contains(v));
+                if rewritten {
+                    let value = wanted(doc, changes, id);
+                    return self.replace(id, owner, in_flow, &New { value, text: None });
+                }
                 if emptied || (entries.is_empty() && added.is_some()) {
                     let value = Value::Object(added.cloned().unwrap_or_default());
                     return self.replace(id, owner, in_flow, &New { value, text: None });
@@ -175,7 +189,10 @@ impl Renderer<'_> {
                 let fresh = changes.inserted.get(&id).map_or(0, Vec::len);
                 let kept = items.iter().any(|i| !changes.removed.contains(i));
                 let emptied = !kept && !items.is_empty();
-                if emptied || (items.is_empty() && fresh > 0) {
+                let rewritten = (in_flow || *flow)
+                    && fresh > 0
+                    && items.iter().any(|i| changes.removed.contains(i));
+                if emptied || rewritten || (items.is_empty() && fresh > 0) {
                     let value = wanted(doc, changes, id);
                     return self.replace(id, owner, in_flow, &New { value, text: None });
                 }
@@ -192,18 +209,15 @@ impl Renderer<'_> {
 
     fn entries(&mut self, entries: &[(Id, Id)], in_flow: bool) -> Result<(), Error> {
         let doc = self.doc;
-        for (i, (key, value)) in entries.iter().enumerate() {
-            let key_node = &doc.tree.nodes[*key];
-            let start = key_node.start();
+        let node = |id: Id| &doc.tree.nodes[id];
+        let places = entries.iter().map(|(k, v)| Place {
+            range: node(*k).start()..node(*v).span.end.max(node(*k).span.end),
+            gone: self.changes.removed.contains(v),
+        });
+        self.remove(&places.collect::<Vec<_>>(), in_flow);
+        for (key, value) in entries {
+            let (key_node, start) = (node(*key), node(*key).start());
             if self.changes.removed.contains(value) {
-                let next = entries.get(i + 1).map(|(k, _)| doc.tree.nodes[*k].start());
-                let end = doc.tree.nodes[*value].span.end.max(key_node.span.end);
-                if in_flow {
-                    let before = i.checked_sub(1).map(|p| entries[p].1);
-                    self.remove_in_flow(start, end, next, before);
-                } else {
-                    self.remove_lines(start, end, next);
-                }
                 continue;
             }
             let at = after_colon(self.text(), key_node.span.end);
@@ -220,15 +234,30 @@ impl Renderer<'_> {
         Ok(())
     }
 
-    /// An entry or item that starts at `start`, with its lines; `next` is the one after it.
-    fn remove_lines(&mut self, start: usize, end: usize, next: Option<usize>) {
-        let line = line_start(self.text(), start);
-        if self.text()[line..start].trim().is_empty() {
-            let end = next_line(self.text(), end);
-            self.push(line..end, "");
-        } else if let Some(next) = next {
-            // It shares its line with a dash: the next one moves up.
-            self.push(start..next, "");
+    /// Takes out entries or items, run by run.
+    fn remove(&mut self, all: &[Place], in_flow: bool) {
+        let mut i = 0;
+        while i < all.len() {
+            let run = all[i..].iter().take_while(|p| p.gone).count();
+            let (gone, next) = (&all[i..i + run], all.get(i + run).map(|p| p.range.start));
+            if let (Some(first), Some(last)) = (gone.first(), gone.last()) {
+                let start = first.range.start;
+                let before = i.checked_sub(1).map(|p| all[p].range.end);
+                let line = line_start(self.text(), start);
+                if in_flow {
+                    self.remove_in_flow(start..last.range.end, next, before);
+                } else if self.text()[line..start].trim().is_empty() {
+                    for place in gone {
+                        let from = line_start(self.text(), place.range.start);
+                        let to = next_line(self.text(), place.range.end);
+                        self.push(from..to, "");
+                    }
+                } else if let Some(next) = next {
+                    // They share their line with a dash: the next one moves up.
+                    self.push(start..next, "");
+                }
+            }
+            i += run.max(1);
         }
     }
 
@@ -283,24 +312,25 @@ impl Renderer<'_> {
             let end = doc.tree.nodes[*item].span.end.max(dash + 1);
             dash = crate::dialect::skip_trivia(self.text(), end);
         }
+        let places = items.iter().zip(&dashes).map(|(item, dash)| Place {
+            range: *dash..doc.tree.nodes[*item].span.end.max(*dash + 1),
+            gone: self.changes.removed.contains(item),
+        });
+        self.remove(&places.collect::<Vec<_>>(), false);
         for (i, item) in items.iter().enumerate() {
             let fresh: Vec<&New> = inserted(self.changes, seq, i).collect();
             let dash = dashes[i];
             if i == 0 {
-                let text: String = fresh
-                    .iter()
-                    .map(|n| self.item_lines(n, indent) + &" ".repeat(indent))
-                    .collect();
+                let pad = " ".repeat(indent);
+                let lines = fresh.iter().map(|n| self.item_lines(n, indent) + &pad);
+                let text: String = lines.collect();
                 if !text.is_empty() {
                     self.push(dash..dash, text);
                 }
             } else {
                 self.insert_items(&fresh, items[i - 1], dashes[i - 1], indent);
             }
-            let end = doc.tree.nodes[*item].span.end.max(dash + 1);
-            if self.changes.removed.contains(item) {
-                self.remove_lines(dash, end, dashes.get(i + 1).copied());
-            } else {
+            if !self.changes.removed.contains(item) {
                 self.value(*item, Owner::Item { at: dash + 1 }, false)?;
             }
         }
@@ -339,7 +369,8 @@ impl Renderer<'_> {
             return Ok(());
         }
         let (mut inline, below) = layout::pieces(self.doc, id, owner, new, self.newline);
-        let Place { mut head, body } = layout::place(self.doc, id, owner, !below.is_empty());
+        let layout::Place { mut head, body } =
+            layout::place(self.doc, id, owner, !below.is_empty());
         let carried = self.carried(&head, &body, owner);
         let before = &self.text()[..head.start];
         if inline.is_empty() {
@@ -353,21 +384,22 @@ impl Renderer<'_> {
             let at = line_start(self.text(), head.start);
             self.push_lines(at..at, carried.clone());
         }
+        let next = next_line(self.text(), head.end);
+        let torn = !inline.is_empty() && !below.is_empty() && next < body.start;
         self.push(head, inline);
-        let below = if literal { below } else { carried + &below };
-        if !below.is_empty() || !body.is_empty() {
+        if torn {
+            // What is between stays, behind what must not be torn apart.
+            self.push_lines(next..next, below);
+            self.push_lines(body, if literal { String::new() } else { carried });
+        } else {
+            let below = if literal { below } else { carried + &below };
             self.push_lines(body, below);
         }
         Ok(())
     }
 
     /// The comments within what goes, as lines of their own.
-    fn carried(
-        &self,
-        head: &std::ops::Range<usize>,
-        body: &std::ops::Range<usize>,
-        owner: Owner,
-    ) -> String {
+    fn carried(&self, head: &Range<usize>, body: &Range<usize>, owner: Owner) -> String {
         let indent = match owner {
             Owner::Entry { column, .. } => column + 2,
             Owner::Item { at } => column(self.text(), at) + 1,

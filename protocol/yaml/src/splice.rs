@@ -13,7 +13,7 @@ pub(crate) struct Splice {
 
 /// `Err` is the place where two changes claim the same bytes.
 pub(crate) fn apply(text: &str, mut splices: Vec<Splice>, newline: &str) -> Result<String, usize> {
-    splices.sort_by_key(|s| s.range.start);
+    splices.sort_by_key(|s| (s.range.start, !s.range.is_empty()));
     let mut out = String::with_capacity(text.len() + 256);
     let mut at = 0;
     for splice in splices {

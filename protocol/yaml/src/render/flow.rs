@@ -1,12 +1,15 @@
 //! Within `[]` and `{}`: everything stays on its line, commas are ours to keep.
 
-use super::{Renderer, inserted};
+use std::ops::Range;
+
+use serde_json::{Map, Value};
+
+use super::{Place, Renderer, inserted};
 use crate::dialect::skip_trivia;
 use crate::emit;
 use crate::error::Error;
 use crate::layout::Owner;
 use crate::tree::Id;
-use serde_json::{Map, Value};
 
 impl Renderer<'_> {
     pub(super) fn replace_in_flow(&mut self, id: Id, owner: Owner, value: &Value) {
@@ -40,19 +43,20 @@ impl Renderer<'_> {
 
     pub(super) fn flow_items(&mut self, seq: Id, items: &[Id]) -> Result<(), Error> {
         let nodes = &self.doc.tree.nodes;
+        let places = items.iter().map(|item| Place {
+            range: nodes[*item].start()..nodes[*item].span.end,
+            gone: self.changes.removed.contains(item),
+        });
+        self.remove(&places.collect::<Vec<_>>(), true);
         for (i, item) in items.iter().enumerate() {
-            let (start, end) = (nodes[*item].start(), nodes[*item].span.end);
+            let start = nodes[*item].start();
             let fresh: String = inserted(self.changes, seq, i)
                 .map(|n| emit::flow(&n.value) + ", ")
                 .collect();
             if !fresh.is_empty() {
                 self.push(start..start, fresh);
             }
-            if self.changes.removed.contains(item) {
-                let next = items.get(i + 1).map(|n| nodes[*n].start());
-                let before = i.checked_sub(1).map(|p| items[p]);
-                self.remove_in_flow(start, end, next, before);
-            } else {
+            if !self.changes.removed.contains(item) {
                 self.value(*item, Owner::Root, true)?;
             }
         }
@@ -66,27 +70,32 @@ impl Renderer<'_> {
         Ok(())
     }
 
-    /// With the comma after it or, for the last one, the comma before it.
+    /// With the comma behind or, at the end, the comma before.
     pub(super) fn remove_in_flow(
         &mut self,
-        start: usize,
-        end: usize,
+        gone: Range<usize>,
         next: Option<usize>,
-        before: Option<Id>,
+        before: Option<usize>,
     ) {
         if let Some(next) = next {
-            self.push(start..next, "");
+            self.push(gone.start..next, "");
             return;
         }
-        let comma = before.map(|b| skip_trivia(self.text(), self.doc.tree.nodes[b].span.end));
-        if let Some(comma) = comma.filter(|c| self.text()[*c..start].starts_with(',')) {
-            let blank = self.text()[comma + 1..start].bytes().all(|b| b == b' ');
-            let gone = if blank { comma..end } else { comma..comma + 1 };
-            self.push(gone, "");
-            if blank {
-                return;
+        let comma = before.map(|b| skip_trivia(self.text(), b));
+        match comma {
+            Some(comma)
+                if self.text()[comma + 1..gone.start]
+                    .bytes()
+                    .all(|b| b == b' ') =>
+            {
+                self.push(comma..gone.end, "");
             }
+            Some(comma) => {
+                // A comment may stand between.
+                self.push(comma..comma + 1, "");
+                self.push(gone, "");
+            }
+            None => self.push(gone, ""),
         }
-        self.push(start..end, "");
     }
 }
