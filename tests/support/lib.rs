@@ -3,11 +3,14 @@
 //! A server that cannot be had fails the test, with the install line. Nothing is skipped.
 
 mod bin;
+pub mod kube;
 pub mod leaks;
+mod ports;
 mod sshd;
 mod stage;
 
 pub use bin::{bin, build_dir};
+pub use ports::free_ports;
 pub use sshd::{Options, TestSshd, start_sshd};
 pub use stage::{Home, StageClient};
 

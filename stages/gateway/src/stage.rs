@@ -27,8 +27,9 @@ impl Stage for Gateway {
     const ABOUT: &'static str = "Finds the Gateway through which a Determined master reaches tasks in a Kubernetes cluster, \
         waits until it is Programmed and has an address, and reports the master's internal_task_gateway block and a \
         kubeconfig for that one cluster. Nothing on the cluster is changed.";
-    const EXAMPLES: &'static str = "devcluster-gateway --k8s-context my-gke\n\
-        devcluster-gateway once --gateway tcp-gateway --gateway-namespace default --port-range 40000-41000";
+    const EXAMPLES: &'static str = "Examples:
+  devcluster-gateway --k8s-context my-gke
+  devcluster-gateway once --gateway tcp-gateway --gateway-namespace default --port-range 40000-41000";
 
     type Config = Config;
     type Outputs = Outputs;
