@@ -8,7 +8,7 @@ use remote::sandbox::kube_api::{KubeApi, seed};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::kube::{gateway_command, idle, programmed, start_kube, write_kubeconfig};
-use support::{Home, StageClient, leaks};
+use support::{DEADLINE, Home, StageClient, leaks};
 
 /// devcluster's API gives all stages together 3 s; a stage has half a second of it.
 const STOP: Duration = Duration::from_millis(500);
@@ -61,6 +61,9 @@ async fn it_waits_by_a_watch_until_the_gateway_works_and_takes_its_kubeconfig_wi
     stage
         .wait_until("the wait", |message| message["step"] == "wait")
         .await;
+    tokio::time::timeout(DEADLINE, api.store().requested("watch=true"))
+        .await
+        .expect("no watch");
     assert!(!stage.has_said("ready"));
     api.store().program_gateways("127.0.0.1");
     let outputs = stage.wait_for("outputs").await["outputs"].clone();
