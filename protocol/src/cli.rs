@@ -293,7 +293,14 @@ fn field_arg(name: &str, property: &Value) -> Arg {
             .value_parser(PossibleValuesParser::new(["true", "false"]))
             .hide_possible_values(true);
     }
-    let value = if takes_only(property, "string") || takes_only(property, "integer") {
+    let choices = choices(property);
+    if !choices.is_empty() {
+        return arg
+            .value_name("VALUE")
+            .value_parser(PossibleValuesParser::new(choices));
+    }
+    let plain = ["string", "integer", "number"];
+    let value = if plain.iter().any(|t| takes_only(property, t)) {
         "VALUE"
     } else {
         "JSON"
@@ -301,4 +308,20 @@ fn field_arg(name: &str, property: &Value) -> Arg {
     arg.value_name(value)
         .allow_hyphen_values(true)
         .value_parser(NonEmptyStringValueParser::new())
+}
+
+/// The words that a field takes, where it takes only certain ones.
+fn choices(property: &Value) -> Vec<String> {
+    let listed = property["enum"].as_array().into_iter().flatten();
+    let documented = property["oneOf"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|v| &v["const"]);
+    let words: Vec<&Value> = listed.chain(documented).collect();
+    let texts: Option<Vec<String>> = words
+        .iter()
+        .map(|w| w.as_str().map(str::to_owned))
+        .collect();
+    texts.unwrap_or_default()
 }

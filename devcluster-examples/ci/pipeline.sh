@@ -1,0 +1,13 @@
+#!/bin/sh
+# A CI job without devcluster: tunnel and gateway hold while the tests run, the exit code is that of the tests, and
+# nothing is left. Each program tells the next one what it found out, as JSON lines.
+#
+#   pipeline.sh tunnel.yaml gateway.yaml base.yaml ./tests.sh
+set -eu
+
+tunnel=$1 gateway=$2 base=$3
+shift 3
+
+devcluster-tunnel run --config "$tunnel" --events all |
+    devcluster-gateway run --stdin chain --config "$gateway" --events all |
+    devcluster-config-emit run --stdin chain --base "$base" --out "${OUT:-devcluster.out.yaml}" -- "$@"
