@@ -17,6 +17,7 @@ const HISTORY: usize = 1000;
 pub struct Store {
     inner: Mutex<Inner>,
     revision: watch::Sender<u64>,
+    requests: watch::Sender<Vec<String>>,
 }
 
 struct Inner {
@@ -26,7 +27,6 @@ struct Inner {
     revision: u64,
     /// A watch from before this revision has missed something.
     oldest: u64,
-    requests: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -67,11 +67,11 @@ impl Store {
             history: VecDeque::new(),
             revision: 100,
             oldest: 100,
-            requests: Vec::new(),
         };
         let store = Self {
             inner: Mutex::new(inner),
             revision: watch::Sender::new(100),
+            requests: watch::Sender::default(),
         };
         for object in objects {
             store.apply(object);
@@ -187,11 +187,22 @@ impl Store {
 
     /// Every request so far: `GET /version`.
     pub fn requests(&self) -> Vec<String> {
-        self.inner().requests.clone()
+        self.requests.borrow().clone()
+    }
+
+    /// Waits until there was a request with this text in it.
+    pub async fn requested(&self, text: &str) {
+        let mut requests = self.requests.subscribe();
+        // The sender is ours, so this ends only with the request.
+        drop(
+            requests
+                .wait_for(|all| all.iter().any(|one| one.contains(text)))
+                .await,
+        );
     }
 
     pub(super) fn note_request(&self, request: String) {
-        self.inner().requests.push(request);
+        self.requests.send_modify(|all| all.push(request));
     }
 
     pub(super) fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
