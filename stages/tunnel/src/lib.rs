@@ -1,13 +1,14 @@
 //! The tunnel: pods reach the laptop's master through an ssh server.
 //!
-//! [`life`] is the whole story; [`claim`] gets a port, [`arrival`] proves that it leads here, [`ssh`] is the process
-//! that holds it.
+//! [`life`] is the whole story; [`claim`] gets a port, [`arrival`] proves that it leads here, [`diagnosis`] says
+//! why not, [`ssh`] is the process that holds it.
 
 mod arrival;
 mod backoff;
 mod check;
 mod claim;
 mod config;
+mod diagnosis;
 mod life;
 mod port_range;
 mod ssh;

@@ -10,6 +10,7 @@ use crate::Tunnel;
 use crate::backoff::Backoff;
 use crate::claim::{Claimed, Unclaimed, Way};
 use crate::config::{Config, Outputs, Verified, Verify};
+use crate::diagnosis;
 use crate::ssh::{Resolved, Session, Socket};
 
 /// Two proofs in a row have to fail: one may have met a moment without network.
@@ -206,7 +207,7 @@ impl Life<'_> {
                 Err(error) => {
                     failed += 1;
                     if failed == FAILED_PROOFS {
-                        cx.degraded(way.closed(claimed.port, &error));
+                        cx.degraded(diagnosis::closed(way, claimed.port, &error));
                     }
                 }
             }

@@ -2,6 +2,8 @@
 //!
 //! It shows the stages the server that a developer has in the cloud. The tests start theirs here too.
 
+mod server;
+
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
@@ -9,18 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use protocol::child::{self, Leashed};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::ChildStderr;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+
+use server::Server;
 
 const GET_SSHD: &str = include_str!("../../../../scripts/get-sshd");
-
-/// sshd is up in well under a second; a machine that is busy building may need longer.
-const START: Duration = Duration::from_secs(20);
 
 /// What a test or a user may want of the server.
 #[derive(Clone, Debug)]
@@ -54,20 +50,6 @@ pub struct Sshd {
     user: String,
     port: u16,
     server: Server,
-}
-
-/// The listening process and what it writes.
-#[derive(Debug)]
-struct Server {
-    process: Leashed,
-    log: watch::Receiver<Log>,
-    _reader: JoinSet<()>,
-}
-
-#[derive(Debug, Default)]
-struct Log {
-    lines: Vec<String>,
-    ended: bool,
 }
 
 /// The path of a usable sshd: the machine's own, else Debian's unpacked below `dir`.
@@ -108,7 +90,7 @@ impl Sshd {
                 .local_addr()?
                 .port();
             write_config(dir, port, options)?;
-            match launch(program, dir, port).await {
+            match Server::launch(program, dir, port).await {
                 Ok(server) => {
                     let sshd = Sshd {
                         program: program.into(),
@@ -149,7 +131,7 @@ impl Sshd {
 
     /// What the server wrote so far.
     pub fn log(&self) -> String {
-        self.server.log.borrow().lines.join("\n")
+        self.server.log()
     }
 
     /// Waits until the server wrote a line that contains `text`.
@@ -159,11 +141,7 @@ impl Sshd {
 
     /// The processes that serve a connection, and what those started.
     pub fn sessions(&self) -> Result<Vec<Pid>> {
-        self.server
-            .process
-            .child
-            .id()
-            .map_or_else(|| Ok(Vec::new()), descendants)
+        self.server.descendants()
     }
 
     /// Ends every connection as a crash would. The server stays.
@@ -175,14 +153,14 @@ impl Sshd {
     /// Ends the server and its connections. [`Sshd::resume`] brings it back.
     pub async fn stop(&mut self) -> Result<()> {
         let sessions = self.sessions()?;
-        self.server.process.child.kill().await?;
+        self.server.kill().await?;
         kill_all(&sessions);
         Ok(())
     }
 
     /// Starts a stopped server again, on the same port and with the same keys.
     pub async fn resume(&mut self) -> Result<()> {
-        self.server = launch(&self.program, &self.dir, self.port).await?;
+        self.server = Server::launch(&self.program, &self.dir, self.port).await?;
         Ok(())
     }
 
@@ -256,133 +234,6 @@ fn write_config(dir: &Path, port: u16, options: &Options) -> Result<()> {
     }
     fs::write(format!("{dir}/sshd_config"), config)?;
     Ok(())
-}
-
-async fn launch(program: &Path, dir: &Path, port: u16) -> Result<Server> {
-    match Server::spawn(program, dir, port).await {
-        Err(error) if make_privilege_separation_directory(&format!("{error:#}"))? => {
-            Server::spawn(program, dir, port).await
-        }
-        result => result,
-    }
-}
-
-/// Root's sshd wants an empty directory that only a running service makes.
-fn make_privilege_separation_directory(error: &str) -> Result<bool> {
-    let Some((_, rest)) = error.split_once("Missing privilege separation directory: ") else {
-        return Ok(false);
-    };
-    let path = rest.lines().next().unwrap_or_default().trim();
-    ensure!(
-        rustix::process::geteuid().is_root(),
-        "sshd needs the directory {path}"
-    );
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)
-        .with_context(|| format!("cannot make {path}"))?;
-    Ok(true)
-}
-
-impl Server {
-    async fn spawn(program: &Path, dir: &Path, port: u16) -> Result<Server> {
-        let config = dir.join("sshd_config");
-        let mut process = child::spawn(
-            program,
-            [
-                "-D".as_ref(),
-                "-e".as_ref(),
-                "-f".as_ref(),
-                config.as_os_str(),
-            ],
-        )
-        .with_context(|| format!("cannot run {}", program.display()))?;
-        let stderr = process.child.stderr.take().context("no stderr")?;
-        let (lines, log) = watch::channel(Log::default());
-        let mut reader = JoinSet::new();
-        reader.spawn(read_log(stderr, lines));
-
-        let mut server = Server {
-            process,
-            log,
-            _reader: reader,
-        };
-        let up = format!("Server listening on 127.0.0.1 port {port}.");
-        if let Err(error) = server.wait(START, |line| line == up).await {
-            bail!("{} did not start: {error:#}", program.display());
-        }
-        Ok(server)
-    }
-
-    async fn wait(&mut self, within: Duration, wanted: impl Fn(&str) -> bool) -> Result<()> {
-        let seen = |log: &Log| log.lines.iter().any(|line| wanted(line));
-        let waited =
-            tokio::time::timeout(within, self.log.wait_for(|log| log.ended || seen(log))).await;
-        drop(waited);
-        let log = self.log.borrow();
-        if seen(&log) {
-            Ok(())
-        } else {
-            Err(anyhow!("it wrote:\n{}", log.lines.join("\n")))
-        }
-    }
-}
-
-async fn read_log(stderr: ChildStderr, log: watch::Sender<Log>) {
-    let mut lines = BufReader::new(stderr).split(b'\n');
-    while let Ok(Some(line)) = lines.next_segment().await {
-        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-        log.send_modify(|log| log.lines.push(line));
-    }
-    log.send_modify(|log| log.ended = true);
-}
-
-/// All processes below `ancestor`.
-fn descendants(ancestor: u32) -> Result<Vec<Pid>> {
-    let mut parents = Vec::new();
-    if let Ok(entries) = fs::read_dir("/proc") {
-        for entry in entries.flatten() {
-            let Some(pid) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<u32>().ok())
-            else {
-                continue;
-            };
-            // "pid (name) state ppid", and the name may hold anything.
-            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            let after_name = stat
-                .rsplit_once(')')
-                .map(|(_, rest)| rest)
-                .unwrap_or_default();
-            if let Some(Ok(parent)) = after_name.split_whitespace().nth(1).map(str::parse) {
-                parents.push((pid, parent));
-            }
-        }
-    } else {
-        for line in output_of(Command::new("ps").args(["-A", "-o", "pid=,ppid="]))?.lines() {
-            let mut numbers = line.split_whitespace().map(str::parse);
-            if let (Some(Ok(pid)), Some(Ok(parent))) = (numbers.next(), numbers.next()) {
-                parents.push((pid, parent));
-            }
-        }
-    }
-    let mut found = vec![ancestor];
-    let mut next = 0;
-    while let Some(&parent) = found.get(next) {
-        found.extend(
-            parents
-                .iter()
-                .filter(|(_, p)| *p == parent)
-                .map(|(pid, _)| *pid),
-        );
-        next += 1;
-    }
-    Ok(found[1..]
-        .iter()
-        .filter_map(|pid| Pid::from_raw(*pid as i32))
-        .collect())
 }
 
 fn output_of(command: &mut Command) -> Result<String> {

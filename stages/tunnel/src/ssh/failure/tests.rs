@@ -1,0 +1,146 @@
+use super::*;
+
+fn target() -> Target {
+    Target {
+        user: "ubuntu".into(),
+        host: "proxy.example.com".into(),
+        port: 2222,
+        key: Some("/k/id".into()),
+    }
+}
+
+fn code_of(text: &str) -> (String, String) {
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let error = connecting(&lines, &target());
+    assert!(error.hint.is_some(), "no mend: {error:?}");
+    (error.code, error.message)
+}
+
+/// As OpenSSH 9.2 wrote them, down to the telling lines.
+const CAPTURED: &[(&str, &str)] = &[
+    (
+        "host_key_unknown",
+        "debug1: Connection established.
+No ED25519 host key is known for [127.0.0.1]:7031 and you have requested strict checking.
+Host key verification failed.",
+    ),
+    (
+        "host_key_changed",
+        "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
+Offending ED25519 key in /h/known_hosts:1
+  remove with:
+  ssh-keygen -f \"/h/known_hosts\" -R \"[127.0.0.1]:7031\"
+Host key for [127.0.0.1]:7031 has changed and you have requested strict checking.
+Host key verification failed.",
+    ),
+    (
+        "key_refused",
+        "Warning: Permanently added '[127.0.0.1]:7031' (ED25519) to the list of known hosts.
+debug1: No more authentication methods to try.
+root@127.0.0.1: Permission denied (publickey,password,keyboard-interactive).",
+    ),
+    (
+        "key_locked",
+        "debug1: Server accepts key: locked ED25519 SHA256:DE4TaQ explicit
+debug1: No more authentication methods to try.
+root@127.0.0.1: Permission denied (publickey).",
+    ),
+    (
+        "key_permissions",
+        "debug1: Server accepts key: open ED25519 SHA256:23bQgiz explicit
+@         WARNING: UNPROTECTED PRIVATE KEY FILE!          @
+Permissions 0644 for 'open' are too open.
+This private key will be ignored.
+Load key \"open\": bad permissions
+root@127.0.0.1: Permission denied (publickey).",
+    ),
+    (
+        "key_invalid",
+        "debug1: Trying private key: junk
+Load key \"junk\": error in libcrypto
+debug1: No more authentication methods to try.
+root@127.0.0.1: Permission denied (publickey).",
+    ),
+    (
+        "agent_refused",
+        "debug1: Server accepts key: me ED25519 SHA256:DE4TaQ agent
+sign_and_send_pubkey: signing failed for ED25519 \"me\" from agent: agent refused operation
+root@127.0.0.1: Permission denied (publickey).",
+    ),
+    (
+        "too_many_keys",
+        "Received disconnect from 127.0.0.1 port 7031:2: Too many authentication failures
+Disconnected from 127.0.0.1 port 7031",
+    ),
+    (
+        "server_refused",
+        "debug1: connect to address 127.0.0.1 port 7032: Connection refused
+ssh: connect to host 127.0.0.1 port 7032: Connection refused",
+    ),
+    (
+        "host_unknown",
+        "ssh: Could not resolve hostname nope.invalid: Name or service not known",
+    ),
+    (
+        "server_unreachable",
+        "Connection timed out during banner exchange
+Connection to 10.255.255.1 port 22 timed out",
+    ),
+    (
+        "server_unreachable",
+        "ssh: connect to host 10.0.0.1 port 22: No route to host",
+    ),
+    (
+        "server_hung_up",
+        "kex_exchange_identification: Connection closed by remote host
+Connection closed by 127.0.0.1 port 7031",
+    ),
+    (
+        "socket_path_too_long",
+        "Authenticated to 127.0.0.1 ([127.0.0.1]:7031) using \"publickey\".
+unix_listener: path \"/tmp/xxx.lYTlwKcRqfHRFUWv\" too long for Unix domain socket",
+    ),
+    (
+        "no_common_algorithm",
+        "Unable to negotiate with 127.0.0.1 port 7031: no matching cipher found. Their offer: aes128-ctr",
+    ),
+    (
+        "ssh_config_invalid",
+        "/h/.ssh/config: line 3: Bad configuration option: nope
+/h/.ssh/config: terminating, 1 bad configuration options",
+    ),
+    ("ssh_failed", "something that no version has said yet"),
+];
+
+#[test]
+fn each_complaint_of_ssh_has_its_own_error() {
+    for (code, text) in CAPTURED {
+        assert_eq!(code_of(text).0, format!("tunnel.{code}"), "{text}");
+    }
+}
+
+#[test]
+fn messages_name_the_key_and_the_server_and_ssh_itself_is_quoted() {
+    let (_, message) = code_of("x: Permission denied (publickey).");
+    assert_eq!(
+        message,
+        "ssh key /k/id was refused by ubuntu@proxy.example.com:2222"
+    );
+    let lines = [
+        "debug1: noise".to_owned(),
+        "@@@@".to_owned(),
+        "told".to_owned(),
+    ];
+    assert_eq!(connecting(&lines, &target()).caused_by, ["told"]);
+}
+
+#[test]
+fn the_mend_for_a_changed_host_key_is_the_command_that_ssh_gives() {
+    let text = "REMOTE HOST IDENTIFICATION HAS CHANGED\n  ssh-keygen -f \"/h/k\" -R \"[h]:1\"";
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let hint = connecting(&lines, &target()).hint.unwrap();
+    assert!(
+        hint.ends_with("ssh-keygen -f \"/h/k\" -R \"[h]:1\""),
+        "{hint}"
+    );
+}
