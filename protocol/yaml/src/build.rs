@@ -266,6 +266,7 @@ impl Builder<'_> {
                 (Kind::Map { entries, .. }, Some(key)) => {
                     entries.push((key, id));
                     self.settle_absent(key, id);
+                    self.check_colon(key)?;
                 }
                 _ => {
                     frame.key = Some(id);
@@ -277,6 +278,16 @@ impl Builder<'_> {
             return self.fail(at, "`<<` is a merge key in YAML 1.1: quote it");
         }
         Ok(id)
+    }
+
+    /// Within {} and [] the colon is on the line of its key.
+    fn check_colon(&self, key: Id) -> Result<(), Error> {
+        let (start, end) = (self.tree.nodes[key].start(), self.tree.nodes[key].span.end);
+        let written = after_colon(self.text, end).and_then(|c| self.text.get(start..c));
+        if self.in_flow() && written.is_some_and(|t| t.contains(['\n', '\r'])) {
+            return self.fail(start, "a key must be on one line with its colon");
+        }
+        Ok(())
     }
 
     /// The parser puts an absent value before its colon; readers and editors look behind it.

@@ -1,0 +1,211 @@
+//! Our reading beside the real `PyYAML`'s: the same value, or a refusal where it refuses.
+
+mod pyyaml;
+
+use std::cell::RefCell;
+
+use proptest::prelude::*;
+use pyyaml::{Answer, PyYaml};
+use serde_json::json;
+use yaml::{Document, Seg};
+
+thread_local! {
+    static PYYAML: RefCell<PyYaml> = RefCell::new(PyYaml::start());
+}
+
+/// What we read, `None` if we refuse; fails unless `PyYAML` reads the same. We may refuse more.
+fn read_alike(text: &str) -> Result<Option<serde_json::Value>, String> {
+    let ours = Document::parse(text).map(|doc| doc.value());
+    let theirs = PYYAML.with_borrow_mut(|python| python.read(text));
+    match (ours, theirs) {
+        (Err(_), _) => Ok(None),
+        (Ok(ours), Answer::Value(theirs)) if ours == theirs => Ok(Some(ours)),
+        (ours, theirs) => Err(format!("{text:?}: we {ours:?}, PyYAML {theirs:?}")),
+    }
+}
+
+#[test]
+fn files_as_people_have_them_read_alike() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
+    let mut seen = 0;
+    for file in std::fs::read_dir(corpus).expect("the corpus is there") {
+        let file = file.expect("a file").path();
+        let text = std::fs::read_to_string(&file).expect("the file is text");
+        let read = read_alike(&text).expect("read alike");
+        assert!(
+            read.is_some(),
+            "{}: {:?}",
+            file.display(),
+            Document::parse(&text).err()
+        );
+        seen += 1;
+    }
+    assert!(seen >= 4, "{seen} files");
+}
+
+#[test]
+fn what_pyyaml_refuses_or_reads_in_its_own_way_is_refused() {
+    for text in [
+        "a: b: c",
+        "a:\tb",
+        "a: [1, 2",
+        "a: 1\na: 2",
+        "a: &x 1\nb: &x 2",
+        "a: *gone",
+        "- &a [*a]",
+        "a: 1\n---\nb: 2",
+        "a: =",
+        "a: !mine x",
+        "? [1]\n: 2",
+        "a: .inf",
+        "a: 2001-13-01",
+        "a: !!binary aGk=",
+        "a: \u{2028}",
+        "a: @x",
+        "a: `x`",
+        "a: %x\n\tb: 1",
+        "<<: 1",
+        "a: <<",
+        "%FOO\n---\na",
+        "a: \u{7}",
+        "...",
+        ": x",
+        "[a?b]",
+        "&a.b x",
+        "a: 99999999999999999999",
+        "yes: 1\ntrue: 2",
+    ] {
+        assert!(Document::parse(text).is_err(), "{text:?} is taken");
+    }
+}
+
+#[test]
+fn an_alias_bomb_is_refused_soon() {
+    let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for i in 1..12 {
+        let aliases = vec![format!("*a{}", i - 1); 10].join(", ");
+        text.push_str(&format!("a{i}: &a{i} [{aliases}]\n"));
+    }
+    let refused = Document::parse(&text).expect_err("refused");
+    assert!(refused.message.contains("too many"), "{refused}");
+}
+
+#[test]
+fn every_value_has_its_line_and_column() {
+    let text = "# c\nx: &x {p: 1}\nstages:\n- db:\n    port: 5432 # c\n  y: |\n    t\n-\n  é: *x\nm:\n  <<: *x\nn:\n";
+    let doc = Document::parse(text).expect("YAML");
+    let at = |path: &[Seg]| doc.locate(path).map(|l| (l.line, l.column));
+    let key = |path: &[Seg]| doc.locate_key(path).map(|l| (l.line, l.column));
+    let db = ["stages".into(), 0.into(), "db".into(), "port".into()];
+    assert_eq!((at(&db), key(&db)), (Some((5, 11)), Some((5, 5))));
+    assert_eq!(at(&["stages".into()]), Some((4, 1)));
+    assert_eq!(at(&["stages".into(), 0.into(), "y".into()]), Some((6, 6)));
+    assert_eq!(at(&["stages".into(), 1.into(), "é".into()]), Some((9, 6)));
+    let through = ["stages".into(), 1.into(), "é".into(), "p".into()];
+    assert_eq!(at(&through), Some((2, 11)));
+    assert_eq!(at(&["m".into(), "p".into()]), Some((2, 11)));
+    assert_eq!(
+        (at(&["n".into()]), key(&["n".into()])),
+        (Some((12, 3)), Some((12, 1)))
+    );
+    assert_eq!(at(&["zz".into()]), None);
+    assert_eq!(doc.get(&["m".into()]), Some(json!({"p": 1})));
+}
+
+fn fragments() -> impl Strategy<Value = String> {
+    const FRAGMENTS: &[&str] = &[
+        "a",
+        "b: ",
+        "k:",
+        "- ",
+        "-",
+        "\n",
+        "\n  ",
+        "\n    ",
+        "\n",
+        "\n",
+        "{",
+        "}",
+        "[",
+        "]",
+        ", ",
+        ",",
+        ":",
+        ": ",
+        "? ",
+        "?",
+        "#c",
+        "# c\n",
+        " # x\n",
+        "'q'",
+        "\"d\"",
+        "\"e\\n\"",
+        "|",
+        "|\n",
+        "|-\n",
+        "|+\n",
+        ">\n",
+        ">-\n",
+        "|2\n",
+        "k: |\n   t\n",
+        "&a ",
+        "*a",
+        "&b ",
+        "*b",
+        "*a : ",
+        "&a.b ",
+        "!!str ",
+        "! ",
+        "!x ",
+        "yes",
+        "12",
+        "0x1f",
+        "1.5",
+        "~",
+        "<<: ",
+        "<<",
+        "=",
+        "\t",
+        " ",
+        "  ",
+        "%",
+        "@",
+        "`",
+        "...",
+        "---\n",
+        "...\n",
+        "é",
+        "http://x?y=1",
+        "a b",
+        "x#y",
+        "08",
+        "2001-01-01",
+        "'it''s'",
+        "\r\n",
+        "\\",
+        "\"a\n  b\"",
+        "'a\n\n b'",
+        "- - ",
+        "\u{feff}",
+    ];
+    let parts = prop::collection::vec(prop::sample::select(FRAGMENTS), 0..12);
+    let open = prop::sample::select(vec!["", "", "{", "k: ["]);
+    let close = prop::sample::select(vec!["", "", "}", "]"]);
+    (open, parts, close).prop_map(|(open, parts, close)| format!("{open}{}{close}", parts.concat()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn scraps_of_yaml_read_alike(text in fragments()) {
+        if let Err(differ) = read_alike(&text) {
+            return Err(TestCaseError::fail(differ));
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in any::<String>()) {
+        let _ = Document::parse(&text).map(|doc| doc.value());
+    }
+}
