@@ -1,1 +1,3 @@
-fn main() {}
+fn main() -> std::process::ExitCode {
+    protocol::run_stage::<config_emit::ConfigEmit>()
+}

@@ -1,0 +1,124 @@
+//! The values to set, picked from what the upstreams reported: by kind and shape, for names are free.
+
+use protocol::{Exit, Reports, StageError, Upstream};
+use serde_json::{Map, Value};
+
+/// What a master's config is told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Values {
+    /// Where pods reach the master.
+    pub master: Option<MasterAddress>,
+    /// How the master reaches tasks.
+    pub gateway: Option<GatewayValues>,
+}
+
+/// Where pods reach the master. Determined takes both or ignores both.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MasterAddress {
+    /// Name or address.
+    pub host: String,
+    /// Port there.
+    pub port: u16,
+}
+
+/// How the master reaches tasks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatewayValues {
+    /// Keys of Determined's `internal_task_gateway`.
+    pub internal_task_gateway: Map<String, Value>,
+    /// Kubeconfig of the cluster, where there is one to set.
+    pub kubeconfig_path: Option<String>,
+}
+
+impl Values {
+    /// Picks them from reports. Outputs that are neither a tunnel's nor a gateway's are not looked at.
+    ///
+    /// # Errors
+    /// `config_emit.ambiguous_upstream` with two of a kind, `config_emit.bad_outputs` when one is not what its kind promises.
+    pub fn from_reports(reports: &Reports) -> Result<Values, StageError> {
+        let tunnel = only(reports, "tunnel", is_tunnel)?;
+        let gateway = only(reports, "gateway", is_gateway)?;
+        Ok(Values {
+            master: tunnel.map(|(name, u)| address(name, u)).transpose()?,
+            gateway: gateway.map(|(name, u)| block(name, u)).transpose()?,
+        })
+    }
+
+    /// Nothing to set.
+    pub fn is_empty(&self) -> bool {
+        self.master.is_none() && self.gateway.is_none()
+    }
+}
+
+/// A plugin may stand in for the tunnel: the scheme tells its outputs from any other address.
+fn is_tunnel(upstream: &Upstream) -> bool {
+    let has = |key| upstream.outputs.contains_key(key);
+    upstream.kind == "tunnel"
+        || (upstream.kind != "gateway" && has("host") && has("port") && has("scheme"))
+}
+
+fn is_gateway(upstream: &Upstream) -> bool {
+    upstream.kind == "gateway" || upstream.outputs.contains_key("internal_task_gateway")
+}
+
+fn only<'a>(
+    reports: &'a Reports,
+    what: &str,
+    fits: impl Fn(&Upstream) -> bool,
+) -> Result<Option<(&'a str, &'a Upstream)>, StageError> {
+    let mut fitting = reports.iter().filter(|(_, u)| fits(u));
+    let first = fitting.next().map(|(name, u)| (name.as_str(), u));
+    let rest: Vec<&str> = fitting.map(|(name, _)| name.as_str()).collect();
+    match first {
+        Some((name, _)) if !rest.is_empty() => {
+            let names = format!("{name}, {}", rest.join(", "));
+            Err(StageError::new(
+                "config_emit.ambiguous_upstream",
+                format!("more than one upstream reports what a {what} does: {names}"),
+            )
+            .hint("name the one to use, and the others you need, with `upstreams`")
+            .exit(Exit::Usage))
+        }
+        first => Ok(first),
+    }
+}
+
+fn address(name: &str, upstream: &Upstream) -> Result<MasterAddress, StageError> {
+    let host = upstream.outputs.get("host").and_then(Value::as_str);
+    let port = upstream.outputs.get("port").and_then(Value::as_u64);
+    let port = port.and_then(|p| u16::try_from(p).ok());
+    match (host, port) {
+        (Some(host), Some(port)) if !host.is_empty() && port > 0 => Ok(MasterAddress {
+            host: host.to_owned(),
+            port,
+        }),
+        _ => Err(bad(name, "a `host` and a `port`")),
+    }
+}
+
+fn block(name: &str, upstream: &Upstream) -> Result<GatewayValues, StageError> {
+    let block = upstream.outputs.get("internal_task_gateway");
+    let Some(Value::Object(block)) = block else {
+        return Err(bad(name, "a mapping `internal_task_gateway`"));
+    };
+    let kubeconfig = match upstream.outputs.get("kubeconfig_path") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(path)) => Some(path.clone()),
+        Some(_) => return Err(bad(name, "a path as `kubeconfig_path`")),
+    };
+    Ok(GatewayValues {
+        internal_task_gateway: block.clone(),
+        kubeconfig_path: kubeconfig,
+    })
+}
+
+fn bad(name: &str, wanted: &str) -> StageError {
+    StageError::new(
+        "config_emit.bad_outputs",
+        format!("the outputs of {name} do not have {wanted}"),
+    )
+    .hint(format!(
+        "see what {name} reports: its `outputs` message, or its file in the run directory"
+    ))
+    .exit(Exit::Upstream)
+}
