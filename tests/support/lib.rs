@@ -3,11 +3,15 @@
 //! A server that cannot be had fails the test, with the install line. Nothing is skipped.
 
 mod bin;
+pub mod devcluster;
 pub mod kube;
 pub mod leaks;
+pub mod lines;
 mod ports;
+pub mod site;
 mod sshd;
 mod stage;
+pub mod tunnel;
 
 pub use bin::{bin, build_dir};
 pub use ports::free_ports;

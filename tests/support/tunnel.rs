@@ -1,0 +1,152 @@
+//! What the tests of the tunnel share.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+
+use crate::{Home, Options, StageClient, TestSshd, bin, free_ports, leaks, start_sshd};
+
+/// A server, a user's home, and the ports that they may use.
+#[derive(Debug)]
+pub struct Setup {
+    pub sshd: TestSshd,
+    pub home: Home,
+    /// Three ports of the server to choose from.
+    pub ports: RangeInclusive<u16>,
+    /// Where the tunnel ends. Nothing listens there.
+    pub local_port: u16,
+}
+
+impl Setup {
+    pub async fn new(options: Options) -> Setup {
+        let ports = free_ports(4);
+        let local_port = *ports.end();
+        let ports = *ports.start()..=local_port - 1;
+        Setup {
+            sshd: start_sshd(options).await,
+            home: Home::new(),
+            ports,
+            local_port,
+        }
+    }
+
+    /// The tunnel's command line, with the server's key known and three ports to choose from; `flags` win.
+    pub fn command(&self, flags: &[(&str, &str)]) -> Command {
+        let (key, known_hosts) = (self.sshd.key(), self.sshd.known_hosts());
+        let mut all = BTreeMap::from([
+            ("reverse-proxy-host", "127.0.0.1".to_owned()),
+            ("ssh-config-path", "none".to_owned()),
+            ("ssh-port", self.sshd.port().to_string()),
+            ("ssh-user", self.sshd.user().to_owned()),
+            ("ssh-key-path", key.display().to_string()),
+            ("known-hosts-path", known_hosts.display().to_string()),
+            (
+                "remote-port-range",
+                format!("{}-{}", self.ports.start(), self.ports.end()),
+            ),
+            ("local-port", self.local_port.to_string()),
+        ]);
+        all.extend(
+            flags
+                .iter()
+                .map(|(flag, value)| (*flag, (*value).to_owned())),
+        );
+        let mut command = self.verb("run");
+        command.args(
+            all.into_iter()
+                .map(|(flag, value)| format!("--{flag}={value}")),
+        );
+        command
+    }
+
+    /// Another verb for the same instance.
+    pub fn verb(&self, verb: &str) -> Command {
+        let mut command = self.home.command(&bin("devcluster-tunnel"));
+        command.arg(verb).arg("--run-dir").arg(self.home.run_dir());
+        command
+    }
+
+    pub fn start(&self, flags: &[(&str, &str)]) -> StageClient {
+        StageClient::start(self.command(flags))
+    }
+
+    /// Everything that a tunnel may leave on the machine, besides the run directory's own files.
+    pub fn left(&self) -> Vec<String> {
+        let mut left = leaks::processes(&self.home.mark());
+        left.extend(
+            self.ports
+                .clone()
+                .filter(|p| leaks::is_listening(*p))
+                .map(|p| format!("port {p}")),
+        );
+        let sockets = leaks::files(self.home.path()).into_iter();
+        left.extend(
+            sockets
+                .filter(|f| f.extension().is_some_and(|e| e == "ssh"))
+                .map(|f| f.display().to_string()),
+        );
+        left
+    }
+}
+
+/// The port in an `outputs` message.
+pub fn port_of(outputs: &Value) -> u16 {
+    let port = outputs["outputs"]["port"].as_u64();
+    port.and_then(|port| port.try_into().ok())
+        .expect("no port in the outputs")
+}
+
+/// Starts the tunnel, which has to fail in this way, and returns its error.
+pub async fn failure(setup: &Setup, command: Command, code: &str, exit: i32) -> Value {
+    let mut tunnel = StageClient::start(command);
+    let error = tunnel.wait_for("error").await["error"].take();
+    let (status, _) = tunnel.wait().await;
+    assert_eq!(
+        (error["code"].as_str(), status.code()),
+        (Some(code), Some(exit)),
+        "{error}"
+    );
+    assert!(!tunnel.has_said("ready"), "{}", tunnel.stderr());
+    assert!(
+        error["hint"].as_str().is_some_and(|hint| !hint.is_empty()),
+        "no mend: {error}"
+    );
+    leaks::gone("processes of a failed tunnel", || {
+        leaks::processes(&setup.home.mark())
+    })
+    .await;
+    error
+}
+
+/// Takes ports as another program on the server would.
+pub async fn take(ports: impl IntoIterator<Item = u16>) -> Vec<TcpListener> {
+    let mut taken = Vec::new();
+    for port in ports {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
+        taken.push(listener.expect("the port is not free"));
+    }
+    taken
+}
+
+/// Somebody on a port that nobody else uses.
+pub async fn any_listener() -> TcpListener {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    listener.expect("no port at all is free")
+}
+
+/// Leads to this machine as 127.0.0.1 does, and a port bound to 127.0.0.1 is closed there: a public side.
+pub const PUBLIC: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// Has the tunnel look for its way there.
+pub const AT_PUBLIC: (&str, &str) = ("public-host", "127.0.0.2");
+
+/// A server that listens for its users on loopback only.
+pub fn no_gateway_ports() -> Options {
+    Options {
+        gateway_ports: "no".into(),
+        ..Options::default()
+    }
+}

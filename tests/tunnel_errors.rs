@@ -1,0 +1,183 @@
+//! Everything that keeps a tunnel from coming up: each its own code, exit code and mend.
+
+use std::path::Path;
+
+use rustix::process::Signal;
+use support::tunnel::{AT_PUBLIC, Setup, any_listener, failure, no_gateway_ports, take};
+use support::{Home, Options, StageClient};
+use tokio::process::Command;
+use tokio::task::JoinSet;
+
+#[tokio::test]
+async fn an_exhausted_range_says_so() {
+    let setup = Setup::new(Options::default()).await;
+    let _taken = take(setup.ports.clone()).await;
+    let error = failure(
+        &setup,
+        setup.command(&[]),
+        "tunnel.port_range_exhausted",
+        75,
+    )
+    .await;
+    let range = format!("{}-{}", setup.ports.start(), setup.ports.end());
+    assert!(
+        error["message"].as_str().unwrap().contains(&range),
+        "{error}"
+    );
+}
+
+async fn make_key(path: &Path, passphrase: &str) {
+    let mut command = Command::new("ssh-keygen");
+    command
+        .args(["-q", "-t", "ed25519", "-N", passphrase, "-f"])
+        .arg(path);
+    assert!(command.status().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_used_says_why() {
+    let home = Home::new();
+    let (wrong, locked) = (home.path().join("wrong"), home.path().join("locked"));
+    make_key(&wrong, "").await;
+    make_key(&locked, "secret").await;
+    let authorized_keys = vec![locked.with_extension("pub")];
+    let setup = Setup::new(Options {
+        authorized_keys,
+        ..Options::default()
+    })
+    .await;
+    let open = setup.sshd.file("open");
+    std::fs::copy(setup.sshd.key(), &open).unwrap();
+    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let junk = setup.sshd.file("junk");
+    std::fs::copy(setup.sshd.known_hosts(), &junk).unwrap();
+    std::fs::set_permissions(&junk, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+
+    for (key, code) in [
+        (wrong.clone(), "tunnel.key_refused"),
+        (locked, "tunnel.key_locked"),
+        (open, "tunnel.key_permissions"),
+        (junk, "tunnel.key_invalid"),
+        (wrong.with_extension("pub"), "tunnel.key_invalid"),
+        (home.path().join("none"), "tunnel.key_missing"),
+    ] {
+        let key = key.to_str().unwrap();
+        let command = setup.command(&[("ssh-key-path", key)]);
+        let error = failure(&setup, command, code, 1).await;
+        assert!(error["message"].as_str().unwrap().contains(key), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_key_that_is_unknown_or_changed_is_refused() {
+    let setup = Setup::new(Options::default()).await;
+    let known_hosts = setup.home.path().join("known_hosts");
+    let with = |policy| {
+        let path = known_hosts.to_str().unwrap();
+        setup.command(&[("known-hosts-path", path), ("host-key-policy", policy)])
+    };
+    failure(&setup, with("strict"), "tunnel.host_key_unknown", 1).await;
+    assert!(!known_hosts.exists(), "strict learns nothing");
+
+    let mut tunnel = StageClient::start(with("accept-new"));
+    tunnel.wait_for("ready").await;
+    tunnel.signal(Signal::TERM);
+    tunnel.wait().await;
+
+    let learnt = std::fs::read_to_string(&known_hosts).unwrap();
+    let place = learnt.split_whitespace().next().unwrap();
+    let other = std::fs::read_to_string(setup.sshd.key().with_extension("pub")).unwrap();
+    std::fs::write(&known_hosts, format!("{place} {other}")).unwrap();
+    let error = failure(&setup, with("accept-new"), "tunnel.host_key_changed", 1).await;
+    assert!(
+        error["hint"].as_str().unwrap().contains("ssh-keygen"),
+        "{error}"
+    );
+
+    let mut tunnel = StageClient::start(with("off"));
+    tunnel.wait_for("ready").await;
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_reached_says_why() {
+    let setup = Setup::new(Options::default()).await;
+    let closed = setup.ports.start().to_string();
+    let (no_ssh, silent) = (any_listener().await, any_listener().await);
+    let no_ssh_port = no_ssh.local_addr().unwrap().port().to_string();
+    let silent_port = silent.local_addr().unwrap().port().to_string();
+    let mut hangs_up = JoinSet::new();
+    hangs_up.spawn(async move { while no_ssh.accept().await.is_ok() {} });
+
+    for (flag, value, code) in [
+        ("ssh-port", closed.as_str(), "tunnel.server_refused"),
+        ("ssh-port", &no_ssh_port, "tunnel.server_hung_up"),
+        ("ssh-port", &silent_port, "tunnel.server_unreachable"),
+        (
+            "reverse-proxy-host",
+            "no-such-host.invalid",
+            "tunnel.host_unknown",
+        ),
+    ] {
+        let command = setup.command(&[(flag, value), ("connect-timeout", "1")]);
+        failure(&setup, command, code, 75).await;
+    }
+}
+
+#[tokio::test]
+async fn a_machine_without_ssh_says_what_to_install() {
+    let setup = Setup::new(Options::default()).await;
+    let mut command = setup.command(&[]);
+    command.env("PATH", "/nonexistent");
+    let error = failure(&setup, command, "tunnel.ssh_missing", 1).await;
+    assert!(
+        error["hint"].as_str().unwrap().contains("openssh-client"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_forwards_nothing_or_not_these_ports_says_so() {
+    let forbidden = Options {
+        allow_tcp_forwarding: "no".into(),
+        ..Options::default()
+    };
+    let setup = Setup::new(forbidden).await;
+    failure(&setup, setup.command(&[]), "tunnel.forwarding_forbidden", 1).await;
+
+    let other_ports = Options {
+        extra: vec!["PermitListen 1".into()],
+        ..Options::default()
+    };
+    let setup = Setup::new(other_ports).await;
+    failure(&setup, setup.command(&[]), "tunnel.ports_not_permitted", 1).await;
+}
+
+#[tokio::test]
+async fn gateway_ports_off_is_told_from_a_closed_way() {
+    let setup = Setup::new(no_gateway_ports()).await;
+    let error = failure(
+        &setup,
+        setup.command(&[AT_PUBLIC]),
+        "tunnel.gateway_ports_off",
+        1,
+    )
+    .await;
+    assert!(
+        error["hint"].as_str().unwrap().contains("GatewayPorts"),
+        "{error}"
+    );
+
+    // A server that runs no command for us cannot say where it listens.
+    let silent = Options {
+        extra: vec!["ForceCommand /bin/false".into()],
+        ..no_gateway_ports()
+    };
+    let setup = Setup::new(silent).await;
+    failure(
+        &setup,
+        setup.command(&[AT_PUBLIC]),
+        "tunnel.port_unreachable",
+        75,
+    )
+    .await;
+}
