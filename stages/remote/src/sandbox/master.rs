@@ -35,18 +35,34 @@ pub enum MasterError {
 
 /// The config as plain data, unchecked.
 pub fn read(config_file: &Path) -> Result<Value, MasterError> {
-    let text = std::fs::read_to_string(config_file).map_err(|error| MasterError::Read(config_file.to_owned(), error))?;
-    let document = Document::parse(&text).map_err(|error| MasterError::Yaml(config_file.to_owned(), error))?;
+    let text = std::fs::read_to_string(config_file)
+        .map_err(|error| MasterError::Read(config_file.to_owned(), error))?;
+    let document =
+        Document::parse(&text).map_err(|error| MasterError::Yaml(config_file.to_owned(), error))?;
     Ok(document.value())
 }
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config_file: &Path) -> Result<(), MasterError> {
     let config = read(config_file)?;
-    let port = port(&config).map_err(|violation| MasterError::Refused(config_file.to_owned(), vec![violation]))?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| MasterError::Listen(port, error))?;
+    let mut violations: Vec<String> = config_emit::determined::violations(&config)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let port = port(&config).unwrap_or_else(|violation| {
+        violations.push(violation);
+        DEFAULT_PORT
+    });
+    if !violations.is_empty() {
+        return Err(MasterError::Refused(config_file.to_owned(), violations));
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .map_err(|error| MasterError::Listen(port, error))?;
     let told_to_end = super::told_to_end();
-    let port = listener.local_addr().map_or(port, |address: SocketAddr| address.port());
+    let port = listener
+        .local_addr()
+        .map_or(port, |address: SocketAddr| address.port());
     eprintln!("INFO accepting incoming connections on port {port}");
     let info = info(&config);
     let answers = serve(listener, move |request| {

@@ -20,7 +20,9 @@ const ANSWER: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum PodError {
     /// The config does not say where pods find the master.
-    #[error("the master's config has no resource_manager.{0}, so a pod cannot know where the master is")]
+    #[error(
+        "the master's config has no resource_manager.{0}, so a pod cannot know where the master is"
+    )]
     NoAddress(&'static str),
     /// The config file itself.
     #[error(transparent)]
@@ -64,18 +66,31 @@ impl Master {
     /// Reads the config that the master was started with.
     pub fn of(config: &Value) -> Result<Self, PodError> {
         let manager = &config["resource_manager"];
-        let host = manager["determined_master_host"].as_str().filter(|host| !host.is_empty());
-        let port = manager["determined_master_port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        let host = manager["determined_master_host"]
+            .as_str()
+            .filter(|host| !host.is_empty());
+        let port = manager["determined_master_port"]
+            .as_u64()
+            .and_then(|port| u16::try_from(port).ok());
         Ok(Self {
-            host: host.ok_or(PodError::NoAddress("determined_master_host"))?.to_owned(),
+            host: host
+                .ok_or(PodError::NoAddress("determined_master_host"))?
+                .to_owned(),
             port: port.ok_or(PodError::NoAddress("determined_master_port"))?,
-            cluster_name: config["cluster_name"].as_str().unwrap_or_default().to_owned(),
+            cluster_name: config["cluster_name"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
         })
     }
 
     /// `host:port`
     pub fn address(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -97,21 +112,30 @@ pub async fn call(master: &Master, deadline: Duration) -> Result<Duration, PodEr
 
 async fn info(master: &Master) -> Result<Value, PodError> {
     let address = master.address();
-    let foreign = |error: Box<dyn std::error::Error + Send + Sync>| PodError::Http(address.clone(), error);
+    let foreign =
+        |error: Box<dyn std::error::Error + Send + Sync>| PodError::Http(address.clone(), error);
     let stream = TcpStream::connect((master.host.as_str(), master.port))
         .await
         .map_err(|error| PodError::Connect(address.clone(), error))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| foreign(error.into()))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| foreign(error.into()))?;
     let request = Request::get("/info")
         .header(header::HOST, &address)
         .body(Empty::<Bytes>::new())
         .map_err(|error| foreign(error.into()))?;
     let exchange = async {
-        let response = sender.send_request(request).await.map_err(|error| foreign(error.into()))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| foreign(error.into()))?;
         if response.status() != StatusCode::OK {
             return Err(PodError::Code(address.clone(), response.status()));
         }
-        let body = Limited::new(response.into_body(), ANSWER).collect().await.map_err(foreign)?;
+        let body = Limited::new(response.into_body(), ANSWER)
+            .collect()
+            .await
+            .map_err(foreign)?;
         serde_json::from_slice(&body.to_bytes()).map_err(|error| foreign(error.into()))
     };
     tokio::pin!(exchange);
@@ -129,7 +153,11 @@ pub async fn run(config_file: &Path, every: Duration) -> Result<(), PodError> {
         // Read each time: a restarted master may be elsewhere, and its next pod would know.
         let master = Master::of(&master::read(config_file)?)?;
         match call(&master, every.max(Duration::from_secs(5))).await {
-            Ok(took) => eprintln!("pod: reached the master at {} in {} ms", master.address(), took.as_millis()),
+            Ok(took) => eprintln!(
+                "pod: reached the master at {} in {} ms",
+                master.address(),
+                took.as_millis()
+            ),
             Err(error) => eprintln!("pod: {error}"),
         }
         tokio::select! {
