@@ -31,7 +31,8 @@ async fn make_key(path: &Path, passphrase: &str) {
     command
         .args(["-q", "-t", "ed25519", "-N", passphrase, "-f"])
         .arg(path);
-    assert!(command.status().await.unwrap().success());
+    let status = command.status().await.expect("no ssh-keygen");
+    assert!(status.success());
 }
 
 #[tokio::test]
