@@ -41,6 +41,11 @@ impl Config {
         (self.out != Path::new("-")).then_some(&self.out)
     }
 
+    /// An empty list is not the same as none: it names nobody.
+    pub(crate) fn wants_nobody(&self) -> bool {
+        self.upstreams.as_ref().is_some_and(Vec::is_empty)
+    }
+
     pub(crate) fn names(&self) -> &[String] {
         self.upstreams.as_deref().unwrap_or_default()
     }

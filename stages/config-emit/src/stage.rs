@@ -49,7 +49,7 @@ impl Stage for ConfigEmit {
         cx.ready(outputs(&config, &written)?).await?;
         loop {
             seen = tokio::select! {
-                reports = cx.upstream.changed(config.names(), &seen) => reports,
+                reports = cx.upstream.changed(config.names(), &seen), if !config.wants_nobody() => reports,
                 () = cx.shutdown.cancelled() => return Ok(()),
             };
             match follow(cx, &config, &seen, &written) {
@@ -85,7 +85,10 @@ impl Stage for ConfigEmit {
             return stale(format!("{} is gone", path.display()));
         }
         if let Some(config) = config {
-            let reports = cx.upstream.reports(config.names());
+            let reports = match config.wants_nobody() {
+                true => Reports::new(),
+                false => cx.upstream.reports(config.names()),
+            };
             if !file::is_written(&path, &rendered(&config, &reports)?.text) {
                 let why = format!("{} is not what would be written now", path.display());
                 return stale(why);
@@ -101,7 +104,7 @@ impl Stage for ConfigEmit {
 }
 
 async fn wait(cx: &Context<ConfigEmit>, config: &Config) -> Result<Reports, StageError> {
-    if config.upstreams.as_ref().is_some_and(Vec::is_empty) {
+    if config.wants_nobody() {
         return Ok(Reports::new());
     }
     let whom = match config.names() {
