@@ -36,10 +36,17 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help goes to stdout, complaints to stderr; there is no third place to complain about those.
             drop(error.print());
-            return ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Ok } as u8);
+            return ExitCode::from(if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Ok
+            } as u8);
         }
     };
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    else {
         return ExitCode::from(Exit::Internal as u8);
     };
     let code = match runtime.block_on(dispatch(&matches)) {
@@ -60,7 +67,10 @@ async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
         Some(("compile", m)) => compile(m, &env, &programs),
         Some(("up", m)) => {
             let job = load(&asked(m), &env, &programs)?;
-            let wishes = Wishes { i_know: m.get_flag("i-know"), arguments: values(m, "devcluster") };
+            let wishes = Wishes {
+                i_know: m.get_flag("i-know"),
+                arguments: values(m, "devcluster"),
+            };
             up(&job, wishes, &env, &programs).await
         }
         Some(("gc", m)) => collect(m, &env, &programs).await,
@@ -76,7 +86,8 @@ async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
 
 /// The stage binaries are beside our own.
 fn programs() -> Result<PathBuf, StageError> {
-    let own = std::env::current_exe().map_err(|e| StageError::io("cannot find our own path", &e))?;
+    let own =
+        std::env::current_exe().map_err(|e| StageError::io("cannot find our own path", &e))?;
     Ok(own.parent().map(Path::to_owned).unwrap_or_default())
 }
 
@@ -95,22 +106,38 @@ fn compile(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, StageError>
 }
 
 async fn collect(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, StageError> {
-    let run_dir = m.get_one::<PathBuf>("run-dir").map(|d| std::path::absolute(d).unwrap_or_else(|_| d.clone()));
+    let run_dir = m
+        .get_one::<PathBuf>("run-dir")
+        .map(|d| std::path::absolute(d).unwrap_or_else(|_| d.clone()));
     let swept = gc::sweep(env, run_dir.as_deref(), programs).await?;
     eprintln!("{}", swept.report());
-    Ok(if swept.left.is_empty() { Exit::Ok } else { Exit::Failed } as u8)
+    Ok(if swept.left.is_empty() {
+        Exit::Ok
+    } else {
+        Exit::Failed
+    } as u8)
 }
 
 fn asked(m: &ArgMatches) -> Asked {
-    let given = |key: &str| m.get_one::<String>(key).map(|v| (key.to_owned(), Value::String(v.clone())));
+    let given = |key: &str| {
+        m.get_one::<String>(key)
+            .map(|v| (key.to_owned(), Value::String(v.clone())))
+    };
     Asked {
         file: m.get_one::<PathBuf>("config").cloned(),
-        flags: FLAT_FLAGS.iter().filter_map(|(key, _)| given(key)).collect(),
+        flags: FLAT_FLAGS
+            .iter()
+            .filter_map(|(key, _)| given(key))
+            .collect(),
     }
 }
 
 fn values(m: &ArgMatches, id: &str) -> Vec<OsString> {
-    m.get_many::<OsString>(id).into_iter().flatten().cloned().collect()
+    m.get_many::<OsString>(id)
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect()
 }
 
 fn path(m: &ArgMatches, id: &str) -> PathBuf {
@@ -157,11 +184,17 @@ fn command() -> Command {
 }
 
 fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help)
 }
 
 fn path_arg(name: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name("PATH").value_parser(value_parser!(PathBuf))
+    Arg::new(name)
+        .long(name)
+        .value_name("PATH")
+        .value_parser(value_parser!(PathBuf))
 }
 
 fn input_args() -> Vec<Arg> {

@@ -26,12 +26,23 @@ pub struct Compiled {
 }
 
 /// Compiles a file; `extra` are stages that its user asked for elsewhere, and `programs` is where the stage binaries are.
-pub fn compile(source: &Source, extra: Vec<Wanted>, env: &Env, programs: &Path) -> Result<Compiled, StageError> {
+pub fn compile(
+    source: &Source,
+    extra: Vec<Wanted>,
+    env: &Env,
+    programs: &Path,
+) -> Result<Compiled, StageError> {
     let plan = Plan::read(source, extra, env)?;
     if plan.stages.is_empty() {
-        return Ok(Compiled { text: source.document.text().to_owned(), plan });
+        return Ok(Compiled {
+            text: source.document.text().to_owned(),
+            plan,
+        });
     }
-    let writer = Writer { plan: &plan, programs };
+    let writer = Writer {
+        plan: &plan,
+        programs,
+    };
     let mut editor = Editor::new(source.document);
     let stages = [Seg::from("stages")];
     let edited = (|| {
@@ -54,7 +65,12 @@ pub fn compile(source: &Source, extra: Vec<Wanted>, env: &Env, programs: &Path) 
 
 fn cannot_edit(source: &Source, error: &yaml::Error) -> StageError {
     let mut problem = Problem::new("", error.message.clone());
-    problem.place = Some(format!("{}:{}:{}", source.path.display(), error.line, error.column));
+    problem.place = Some(format!(
+        "{}:{}:{}",
+        source.path.display(),
+        error.line,
+        error.column
+    ));
     refused(source, vec![problem])
 }
 
@@ -76,7 +92,11 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// devcluster expands `$` in every value; a path of ours is meant as it is.
     fn program(&self, name: &str) -> String {
-        self.programs.join(name).display().to_string().replace('$', "$$")
+        self.programs
+            .join(name)
+            .display()
+            .to_string()
+            .replace('$', "$$")
     }
 
     fn binary(&self, stage: &NewStage) -> Vec<String> {
@@ -108,7 +128,10 @@ impl Writer<'_> {
     }
 
     fn instance_flags(&self, name: &str) -> Vec<String> {
-        vec![format!("--name={name}"), format!("--run-dir={}", run_dir(&self.plan.temp_dir))]
+        vec![
+            format!("--name={name}"),
+            format!("--run-dir={}", run_dir(&self.plan.temp_dir)),
+        ]
     }
 
     fn emit_flags(&self, consumer: &Consumer) -> Vec<String> {
@@ -123,9 +146,19 @@ impl Writer<'_> {
     }
 
     /// The consumer reads the rendered file, and renders it afresh before each of its starts.
-    fn consume(&self, consumer: &Consumer, document: &Document, editor: &mut Editor) -> Result<(), yaml::Error> {
+    fn consume(
+        &self,
+        consumer: &Consumer,
+        document: &Document,
+        editor: &mut Editor,
+    ) -> Result<(), yaml::Error> {
         let master = |field: &str| {
-            vec![Seg::from("stages"), Seg::from(consumer.item), Seg::from("master"), Seg::from(field)]
+            vec![
+                Seg::from("stages"),
+                Seg::from(consumer.item),
+                Seg::from("master"),
+                Seg::from(field),
+            ]
         };
         let rendered = rendered(&self.plan.temp_dir, &consumer.name);
         let written = document.get(&master("cmdline"));
@@ -138,11 +171,19 @@ impl Writer<'_> {
                 }
             }
             None => {
-                let words = MASTER_CMDLINE.map(|w| if w == CONFIG_WORD { rendered.clone() } else { w.to_owned() });
+                let words = MASTER_CMDLINE.map(|w| {
+                    if w == CONFIG_WORD {
+                        rendered.clone()
+                    } else {
+                        w.to_owned()
+                    }
+                });
                 editor.set(&master("cmdline"), json!(words))?;
             }
         }
-        let Some(emit) = self.plan.stages.iter().find(|s| s.name == consumer.emit) else { return Ok(()) };
+        let Some(emit) = self.plan.stages.iter().find(|s| s.name == consumer.emit) else {
+            return Ok(());
+        };
         let mut once = self.binary(emit);
         once.push("once".into());
         // A name of its own: the stage itself holds the lock of its instance meanwhile.
@@ -152,7 +193,9 @@ impl Writer<'_> {
         once.extend(self.emit_flags(consumer));
         let step = json!({"custom": once});
         match document.get(&master("pre")) {
-            Some(Value::Array(steps)) if !steps.is_empty() => editor.append_item(&master("pre"), step),
+            Some(Value::Array(steps)) if !steps.is_empty() => {
+                editor.append_item(&master("pre"), step)
+            }
             _ => editor.set(&master("pre"), json!([step])),
         }
     }
@@ -164,7 +207,9 @@ fn flags(config: &Map<String, Value>) -> Vec<String> {
         .iter()
         .filter(|(field, value)| !value.is_null() && *field != "stage")
         .map(|(field, value)| {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
             format!("--{}={text}", field.replace('_', "-"))
         })
         .collect()

@@ -55,21 +55,29 @@ pub struct Devcluster {
 pub fn find(env: &Env) -> Result<PathBuf, StageError> {
     let name = env.get("DEVCLUSTER").unwrap_or("devcluster");
     env.find_program(name).ok_or_else(|| {
-        StageError::new("remote.devcluster_missing", format!("no program `{name}` to run the stages"))
-            .hint("python3 -m pip install devcluster==1.3.2, or point $DEVCLUSTER at the one you have")
-            .exit(Exit::Usage)
+        StageError::new(
+            "remote.devcluster_missing",
+            format!("no program `{name}` to run the stages"),
+        )
+        .hint("python3 -m pip install devcluster==1.3.2, or point $DEVCLUSTER at the one you have")
+        .exit(Exit::Usage)
     })
 }
 
 /// Whether these arguments already choose how devcluster uses the terminal.
 pub fn chooses_console(arguments: &[OsString]) -> bool {
-    arguments.iter().any(|a| ["-1", "--oneshot", "-q", "--quiet"].iter().any(|known| a == known))
+    arguments.iter().any(|a| {
+        ["-1", "--oneshot", "-q", "--quiet"]
+            .iter()
+            .any(|known| a == known)
+    })
 }
 
 impl Devcluster {
     /// Starts it.
     pub fn start(program: &Path, options: &Options) -> Result<Devcluster, StageError> {
-        let failed = |e: std::io::Error| StageError::io(format!("cannot start {}", program.display()), &e);
+        let failed =
+            |e: std::io::Error| StageError::io(format!("cannot start {}", program.display()), &e);
         let mut command = Command::new(program);
         command.arg("-c").arg(&options.file);
         if let Some(root) = &options.root {
@@ -77,7 +85,11 @@ impl Devcluster {
         }
         if options.oneshot {
             // Signals reach it through us alone: a second one would kill it and orphan its stages.
-            command.arg("--oneshot").stdin(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+            command
+                .arg("--oneshot")
+                .stdin(Stdio::null())
+                .stderr(Stdio::piped())
+                .process_group(0);
         }
         if options.log == Log::Keep {
             let log = options.file.with_extension("log");
@@ -86,7 +98,11 @@ impl Devcluster {
         command.args(&options.arguments);
         let mut child = child::spawn_in_place(&mut command).map_err(failed)?;
         let stderr = child.stderr.take().map(|s| BufReader::new(s).lines());
-        Ok(Devcluster { child, stderr, asked_to_end: false })
+        Ok(Devcluster {
+            child,
+            stderr,
+            asked_to_end: false,
+        })
     }
 
     /// The next thing it does.
@@ -97,18 +113,29 @@ impl Devcluster {
                 "devcluster is failing" if !self.asked_to_end => return Ok(Event::Failing),
                 "devcluster is failing" => {}
                 other => {
-                    drop(tokio::io::stderr().write_all(format!("devcluster: {other}\n").as_bytes()).await);
+                    drop(
+                        tokio::io::stderr()
+                            .write_all(format!("devcluster: {other}\n").as_bytes())
+                            .await,
+                    );
                 }
             }
         }
-        let status = self.child.wait().await.map_err(|e| StageError::io("cannot wait for devcluster", &e))?;
+        let status = self
+            .child
+            .wait()
+            .await
+            .map_err(|e| StageError::io("cannot wait for devcluster", &e))?;
         Ok(Event::Ended(status))
     }
 
     /// Asks it to end all stages and then itself. Only the first call asks: a second signal would kill it.
     pub fn terminate(&mut self) {
         if !std::mem::replace(&mut self.asked_to_end, true)
-            && let Some(pid) = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32))
+            && let Some(pid) = self
+                .child
+                .id()
+                .and_then(|id| rustix::process::Pid::from_raw(id as i32))
         {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
@@ -120,7 +147,9 @@ impl Devcluster {
     }
 }
 
-async fn next_line<R: AsyncRead + Unpin>(lines: &mut Option<Lines<BufReader<R>>>) -> Option<String> {
+async fn next_line<R: AsyncRead + Unpin>(
+    lines: &mut Option<Lines<BufReader<R>>>,
+) -> Option<String> {
     match lines {
         Some(lines) => lines.next_line().await.ok().flatten(),
         None => None,

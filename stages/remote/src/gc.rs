@@ -15,7 +15,11 @@ pub struct Swept {
 }
 
 /// Cleans up after every instance that left something; with a run directory, only those that met there.
-pub async fn sweep(env: &Env, run_dir: Option<&Path>, programs: &Path) -> Result<Swept, StageError> {
+pub async fn sweep(
+    env: &Env,
+    run_dir: Option<&Path>,
+    programs: &Path,
+) -> Result<Swept, StageError> {
     let mut swept = Swept::default();
     for (owner, _) in ledger::all(env) {
         if run_dir.is_some_and(|d| d != owner.run_dir) {
@@ -29,7 +33,13 @@ pub async fn sweep(env: &Env, run_dir: Option<&Path>, programs: &Path) -> Result
             tokio::process::Command::new(programs.join(format!("devcluster-{}", owner.kind)))
         };
         let output = command
-            .args(["cleanup", "--events=none", "--name", &owner.instance, "--run-dir"])
+            .args([
+                "cleanup",
+                "--events=none",
+                "--name",
+                &owner.instance,
+                "--run-dir",
+            ])
             .arg(&owner.run_dir)
             .stdin(Stdio::null())
             .output()
@@ -37,10 +47,17 @@ pub async fn sweep(env: &Env, run_dir: Option<&Path>, programs: &Path) -> Result
         match output {
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                let list = if output.status.success() { &mut swept.cleaned } else { &mut swept.left };
+                let list = if output.status.success() {
+                    &mut swept.cleaned
+                } else {
+                    &mut swept.left
+                };
                 list.push((owner.instance, said));
             }
-            Err(e) => swept.left.push((owner.instance, format!("cannot run devcluster-{}: {e}", owner.kind))),
+            Err(e) => swept.left.push((
+                owner.instance,
+                format!("cannot run devcluster-{}: {e}", owner.kind),
+            )),
         }
     }
     Ok(swept)
@@ -54,7 +71,10 @@ impl Swept {
             text.push_str(&format!("cleaned up after {instance}\n{}\n", indent(said)));
         }
         for (instance, said) in &self.left {
-            text.push_str(&format!("left by {instance}, to be tried again with `devcluster-remote gc`\n{}\n", indent(said)));
+            text.push_str(&format!(
+                "left by {instance}, to be tried again with `devcluster-remote gc`\n{}\n",
+                indent(said)
+            ));
         }
         match text.is_empty() {
             true => "nothing was left behind".to_owned(),
@@ -64,5 +84,8 @@ impl Swept {
 }
 
 fn indent(text: &str) -> String {
-    text.lines().map(|l| format!("  {l}")).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|l| format!("  {l}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }

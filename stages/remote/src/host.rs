@@ -2,7 +2,6 @@
 //! lock, the ready line and the shutdown; the plugin is told `start` and `shutdown` on its stdin and answers on its stdout.
 
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use protocol::child;
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin};
+use tokio::task::JoinSet;
 
 /// What a plugin has between `shutdown` and SIGTERM; the runtime's own grace ends it soon after.
 const POLITE: Duration = Duration::from_millis(250);
@@ -44,7 +44,8 @@ pub struct Outputs(Map<String, Value>);
 impl Stage for Host {
     const KIND: &'static str = "plugin";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const ABOUT: &'static str = "Run a plugin, a program that knows only the wire of PROTOCOL.md, as a stage";
+    const ABOUT: &'static str =
+        "Run a plugin, a program that knows only the wire of PROTOCOL.md, as a stage";
     const EXAMPLES: &'static str = "Example: devcluster-remote host --name vpn --uses ./vpn-stage.py --with '{\"server\": \"a\"}'";
 
     type Config = Config;
@@ -64,12 +65,16 @@ impl Stage for Host {
     }
 
     async fn check(cx: &Context<Self>, _: Option<Config>, _: Outputs) -> Result<(), StageError> {
-        cx.debug("a plugin has no check of its own: it says `degraded` when its outputs do not hold");
+        cx.debug(
+            "a plugin has no check of its own: it says `degraded` when its outputs do not hold",
+        );
         Ok(())
     }
 
     async fn undo(cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError> {
-        let Some(program) = entry.data["uses"].as_str() else { return Ok(Undone::Nothing) };
+        let Some(program) = entry.data["uses"].as_str() else {
+            return Ok(Undone::Nothing);
+        };
         let described = upkeep(cx, program, &["describe"]).await?;
         let cleans = serde_json::from_str::<Description>(&described)
             .is_ok_and(|d| d.verbs.iter().any(|v| v == "cleanup"));
@@ -77,7 +82,18 @@ impl Stage for Host {
             return Ok(Undone::Nothing);
         }
         let dir = directory(cx);
-        upkeep(cx, program, &["cleanup", "--name", &cx.instance, "--run-dir", &dir.to_string_lossy()]).await?;
+        upkeep(
+            cx,
+            program,
+            &[
+                "cleanup",
+                "--name",
+                &cx.instance,
+                "--run-dir",
+                &dir.to_string_lossy(),
+            ],
+        )
+        .await?;
         Ok(Undone::Removed(format!("{program} cleaned up")))
     }
 }
@@ -109,10 +125,23 @@ impl Plugin {
         };
         let dir = protocol::rundir::RunDir::open(&directory(cx))?;
         let mut command = tokio::process::Command::new(&program);
-        command.args(["run", "--stdin", "control", "--name", &cx.instance, "--run-dir"]).arg(dir.path());
+        command
+            .args([
+                "run",
+                "--stdin",
+                "control",
+                "--name",
+                &cx.instance,
+                "--run-dir",
+            ])
+            .arg(dir.path());
         let mut child = child::spawn_spoken_to(&mut command).map_err(failed)?;
         let stdin = child.stdin.take();
-        Ok(Plugin { program: program.display().to_string(), child, stdin })
+        Ok(Plugin {
+            program: program.display().to_string(),
+            child,
+            stdin,
+        })
     }
 
     async fn tell(&mut self, command: &Command) {
@@ -123,22 +152,37 @@ impl Plugin {
         }
     }
 
-    async fn drive(&mut self, cx: &Context<Host>, with: Map<String, Value>) -> Result<(), StageError> {
-        let (Some(stdout), Some(stderr)) = (self.child.stdout.take(), self.child.stderr.take()) else {
+    async fn drive(
+        &mut self,
+        cx: &Context<Host>,
+        with: Map<String, Value>,
+    ) -> Result<(), StageError> {
+        let (Some(stdout), Some(stderr)) = (self.child.stdout.take(), self.child.stderr.take())
+        else {
             return Err(StageError::internal("a plugin without output pipes"));
         };
         self.tell(&Command::Start(Start { config: with })).await;
-        let mut wire = Wire { cx, program: self.program.clone(), outputs: None, ready: false, failed: None };
-        let speaking = async {
-            let (spoken, ()) = tokio::join!(wire.follow(stdout), show_stderr(cx, stderr));
-            spoken
+        let mut wire = Wire {
+            cx,
+            program: self.program.clone(),
+            outputs: None,
+            ready: false,
+            failed: None,
         };
+        let mut people = JoinSet::new();
+        people.spawn(show_stderr(cx.clone(), stderr));
         tokio::select! {
-            spoken = speaking => spoken?,
+            spoken = wire.follow(stdout) => spoken?,
             () = cx.shutdown.cancelled() => return Ok(()),
         }
-        let status = self.child.wait().await.map_err(|e| StageError::io("cannot wait for the plugin", &e))?;
-        Err(wire.failed.unwrap_or_else(|| ended(&self.program, status)))
+        // Its last words, unless something else holds its stderr.
+        drop(tokio::time::timeout(POLITE, people.join_next()).await);
+        let status = tokio::time::timeout(POLITE, self.child.wait()).await;
+        let status = status.map_or_else(
+            |_| "it closed its stdout".to_owned(),
+            |s| s.map_or_else(|e| e.to_string(), |s| s.to_string()),
+        );
+        Err(wire.failed.unwrap_or_else(|| ended(&self.program, &status)))
     }
 
     /// `shutdown`, end of stdin, SIGTERM; the runtime's grace and the leash do the rest.
@@ -147,7 +191,11 @@ impl Plugin {
         drop(self.stdin.take());
         let mut status = tokio::time::timeout(POLITE, self.child.wait()).await;
         if status.is_err() {
-            if let Some(pid) = self.child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)) {
+            if let Some(pid) = self
+                .child
+                .id()
+                .and_then(|id| rustix::process::Pid::from_raw(id as i32))
+            {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             }
             status = Ok(self.child.wait().await);
@@ -156,7 +204,7 @@ impl Plugin {
     }
 }
 
-fn ended(program: &str, status: ExitStatus) -> StageError {
+fn ended(program: &str, status: &str) -> StageError {
     StageError::new("remote.plugin_ended", format!("{program} ended by itself ({status})"))
         .hint("a plugin stays until it is told `shutdown` or its stdin ends; what it wrote to stderr is above")
 }
@@ -177,7 +225,9 @@ impl Wire<'_> {
         loop {
             match frame::read(&mut stdout).await {
                 Ok(Frame::Line(line)) => self.take(&line).await?,
-                Ok(Frame::TooLong(n)) => return Err(self.broken(&format!("a line of {n} bytes; 64 KiB is the limit"))),
+                Ok(Frame::TooLong(n)) => {
+                    return Err(self.broken(&format!("a line of {n} bytes; 64 KiB is the limit")));
+                }
                 Ok(Frame::End(_)) | Err(_) => return Ok(()),
             }
         }
@@ -193,9 +243,13 @@ impl Wire<'_> {
             Err(error) => return Err(self.broken(&error.to_string())),
         };
         match message {
-            Message::Hello(hello) => self.cx.debug(format!("{} {} speaks", self.program, hello.version)),
+            Message::Hello(hello) => self
+                .cx
+                .debug(format!("{} {} speaks", self.program, hello.version)),
             Message::Progress(p) => match (p.done, p.total) {
-                (Some(done), Some(total)) => self.cx.progress_count(&p.step, p.message, done, total),
+                (Some(done), Some(total)) => {
+                    self.cx.progress_count(&p.step, p.message, done, total)
+                }
                 _ => self.cx.progress(&p.step, p.message),
             },
             Message::Log(log) => match log.level {
@@ -210,7 +264,9 @@ impl Wire<'_> {
             Message::Ready(_) if self.ready => {}
             Message::Ready(_) => {
                 self.ready = true;
-                self.cx.ready(Outputs(self.outputs.clone().unwrap_or_default())).await?;
+                self.cx
+                    .ready(Outputs(self.outputs.clone().unwrap_or_default()))
+                    .await?;
             }
             Message::Degraded(failure) => {
                 self.ready = false;
@@ -224,13 +280,16 @@ impl Wire<'_> {
     }
 
     fn broken(&self, what: &str) -> StageError {
-        let message = format!("{} wrote to stdout what is not the protocol: {what}", self.program);
+        let message = format!(
+            "{} wrote to stdout what is not the protocol: {what}",
+            self.program
+        );
         StageError::new("remote.plugin_protocol", message)
             .hint("stdout is for JSON lines alone, text for people goes to stderr; see PROTOCOL.md")
     }
 }
 
-async fn show_stderr(cx: &Context<Host>, stderr: impl AsyncRead + Unpin) {
+async fn show_stderr(cx: Context<Host>, stderr: impl AsyncRead + Unpin) {
     let mut stderr = BufReader::new(stderr);
     while let Ok(Frame::Line(line)) = frame::read(&mut stderr).await {
         cx.info(String::from_utf8_lossy(&line).into_owned());
@@ -241,11 +300,17 @@ async fn show_stderr(cx: &Context<Host>, stderr: impl AsyncRead + Unpin) {
 async fn upkeep(cx: &Context<Host>, program: &str, args: &[&str]) -> Result<String, StageError> {
     let verb = args.first().copied().unwrap_or_default();
     let failed = |why: String| {
-        StageError::new("remote.plugin_upkeep", format!("`{program} {verb}` failed: {why}"))
-            .hint("mend the plugin and run cleanup again")
+        StageError::new(
+            "remote.plugin_upkeep",
+            format!("`{program} {verb}` failed: {why}"),
+        )
+        .hint("mend the plugin and run cleanup again")
     };
     let mut command = tokio::process::Command::new(program);
-    command.args(args).stdin(std::process::Stdio::null()).kill_on_drop(true);
+    command
+        .args(args)
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true);
     let output = tokio::time::timeout(UPKEEP, command.output())
         .await
         .map_err(|_| failed(format!("no end after {} s", UPKEEP.as_secs())))?

@@ -12,18 +12,25 @@ const SHIFTED: &str = ")!@#$%^&*(";
 const NUMBERED: [&str; 2] = [":restart-stage:", ":kill-stage:"];
 
 /// Rewrites the numbers in `commands` and `startup_input`.
-pub fn shift(document: &Document, plan: &Plan, editor: &mut Editor) -> Result<(), Error> {
+pub(crate) fn shift(document: &Document, plan: &Plan, editor: &mut Editor) -> Result<(), Error> {
     let moved = |number: usize| number + inserted_before(plan, number);
     let Some(commands) = document.get(&[Seg::from("commands")]) else {
         return shift_input(document, &Value::Null, moved, editor);
     };
     for (key, command) in commands.as_object().into_iter().flatten() {
-        let Some(text) = command.as_str() else { continue };
+        let Some(text) = command.as_str() else {
+            continue;
+        };
         for prefix in NUMBERED {
-            let number = text.strip_prefix(prefix).and_then(|n| n.parse::<usize>().ok());
+            let number = text
+                .strip_prefix(prefix)
+                .and_then(|n| n.parse::<usize>().ok());
             if let Some(number) = number.filter(|n| moved(*n) != *n) {
                 let value = format!("{prefix}{}", moved(number));
-                editor.set(&[Seg::from("commands"), Seg::from(key.as_str())], value.into())?;
+                editor.set(
+                    &[Seg::from("commands"), Seg::from(key.as_str())],
+                    value.into(),
+                )?;
             }
         }
     }
@@ -37,8 +44,13 @@ fn shift_input(
     editor: &mut Editor,
 ) -> Result<(), Error> {
     let path = [Seg::from("startup_input")];
-    let Some(Value::String(input)) = document.get(&path) else { return Ok(()) };
-    let typed: String = input.chars().map(|key| shift_key(key, commands, &moved)).collect();
+    let Some(Value::String(input)) = document.get(&path) else {
+        return Ok(());
+    };
+    let typed: String = input
+        .chars()
+        .map(|key| shift_key(key, commands, &moved))
+        .collect();
     if typed == input {
         return Ok(());
     }

@@ -82,9 +82,16 @@ async fn attend(devcluster: &mut Devcluster, signals: &mut Signals) -> Result<u8
                 eprintln!("devcluster is failing: a stage failed; its last lines are above");
             }
             Event::Ended(status) => {
-                let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(1);
+                let code = status
+                    .code()
+                    .or_else(|| status.signal().map(|s| 128 + s))
+                    .unwrap_or(1);
                 let code = u8::try_from(code).unwrap_or(1);
-                return Ok(if failing && code == 0 { Exit::Failed as u8 } else { code });
+                return Ok(if failing && code == 0 {
+                    Exit::Failed as u8
+                } else {
+                    code
+                });
             }
         }
     }
@@ -93,11 +100,18 @@ async fn attend(devcluster: &mut Devcluster, signals: &mut Signals) -> Result<u8
 /// Makes the directories and writes the compiled file.
 pub fn prepare(job: &Job, env: &Env) -> Result<Site, StageError> {
     let plan = &job.compiled.plan;
-    let cwd = job.root.clone().or_else(|| plan.cwd.as_deref().map(|c| PathBuf::from(env.expand(c))));
+    let cwd = job
+        .root
+        .clone()
+        .or_else(|| plan.cwd.as_deref().map(|c| PathBuf::from(env.expand(c))));
     let from_cwd = |path: String| cwd.clone().unwrap_or_default().join(path);
     let temp_dir = from_cwd(env.expand(&plan.temp_dir));
-    std::fs::create_dir_all(&temp_dir)
-        .map_err(|e| StageError::io(format!("cannot make devcluster's temp_dir {}", temp_dir.display()), &e))?;
+    std::fs::create_dir_all(&temp_dir).map_err(|e| {
+        StageError::io(
+            format!("cannot make devcluster's temp_dir {}", temp_dir.display()),
+            &e,
+        )
+    })?;
     let run_dir = RunDir::open(&from_cwd(env.expand(&run_dir(&plan.temp_dir))))?;
     let file = run_dir.file("devcluster.yaml");
     files::replace(&file, job.compiled.text.as_bytes(), false)
@@ -107,15 +121,22 @@ pub fn prepare(job: &Job, env: &Env) -> Result<Site, StageError> {
 
 /// devcluster dies on a missing binary and leaves the earlier stages behind: look before it does.
 pub fn check_programs(plan: &Plan, programs: &Path) -> Result<(), StageError> {
-    let kinds = plan.stages.iter().map(|s| s.kind).filter(|k| *k != Kind::Plugin);
-    let missing = kinds.map(|k| programs.join(format!("devcluster-{}", k.name()))).find(|p| !p.is_file());
+    let kinds = plan
+        .stages
+        .iter()
+        .map(|s| s.kind)
+        .filter(|k| *k != Kind::Plugin);
+    let missing = kinds
+        .map(|k| programs.join(format!("devcluster-{}", k.name())))
+        .find(|p| !p.is_file());
     match missing {
         None => Ok(()),
-        Some(path) => {
-            Err(StageError::new("remote.program_missing", format!("no {}: a stage needs it", path.display()))
-                .hint("install the stages beside devcluster-remote: make install")
-                .exit(Exit::Usage))
-        }
+        Some(path) => Err(StageError::new(
+            "remote.program_missing",
+            format!("no {}: a stage needs it", path.display()),
+        )
+        .hint("install the stages beside devcluster-remote: make install")
+        .exit(Exit::Usage)),
     }
 }
 
@@ -125,13 +146,29 @@ fn refuse_open_master(compiled: &str, plan: &Plan) -> Result<(), StageError> {
         None | Some("" | "*" | "0.0.0.0" | "::") => true,
         Some(_) => false,
     };
-    let open_tunnel =
-        plan.stages.iter().find(|s| s.kind == Kind::Tunnel && public(s.config.get("bind_address")));
-    let Some(tunnel) = open_tunnel else { return Ok(()) };
-    let value = protocol::yaml::Document::parse(compiled).map(|d| d.value()).unwrap_or_default();
-    let masters = value["stages"].as_array().into_iter().flatten().filter_map(|s| s.get("master"));
-    let password = |m: &Value| m["config_file"]["security"]["initial_user_password"].as_str().is_some_and(|p| !p.is_empty());
-    let Some(master) = masters.into_iter().find(|m| !password(m)) else { return Ok(()) };
+    let open_tunnel = plan
+        .stages
+        .iter()
+        .find(|s| s.kind == Kind::Tunnel && public(s.config.get("bind_address")));
+    let Some(tunnel) = open_tunnel else {
+        return Ok(());
+    };
+    let value = protocol::yaml::Document::parse(compiled)
+        .map(|d| d.value())
+        .unwrap_or_default();
+    let masters = value["stages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|s| s.get("master"));
+    let password = |m: &Value| {
+        m["config_file"]["security"]["initial_user_password"]
+            .as_str()
+            .is_some_and(|p| !p.is_empty())
+    };
+    let Some(master) = masters.into_iter().find(|m| !password(m)) else {
+        return Ok(());
+    };
     let name = master["name"].as_str().unwrap_or("master");
     let message = format!(
         "{} would listen on all addresses of the ssh server, and {name} lets anyone in: \
@@ -157,7 +194,8 @@ struct Signals {
 
 impl Signals {
     fn new(interactive: bool) -> Result<Signals, StageError> {
-        let listen = |kind| signal(kind).map_err(|e| StageError::io("cannot listen to signals", &e));
+        let listen =
+            |kind| signal(kind).map_err(|e| StageError::io("cannot listen to signals", &e));
         Ok(Signals {
             terminate: listen(SignalKind::terminate())?,
             hangup: listen(SignalKind::hangup())?,

@@ -6,13 +6,17 @@ pub mod kube_api;
 pub mod master;
 pub mod pod;
 mod serve;
+pub mod show;
 pub mod sshd;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Resolves on SIGTERM or SIGINT. The handlers are in place when this returns, not only when it is awaited.
 fn told_to_end() -> impl Future<Output = ()> {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    );
     async move {
         let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
             return std::future::pending().await;

@@ -28,7 +28,12 @@ const PROGRAMMED_AFTER: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn failed(what: &str) -> impl FnOnce(anyhow::Error) -> StageError {
-    move |e| StageError::new("remote.sandbox", format!("the sandbox has no {what}: {e:#}"))
+    move |e| {
+        StageError::new(
+            "remote.sandbox",
+            format!("the sandbox has no {what}: {e:#}"),
+        )
+    }
 }
 
 /// Everything that stands in for the cloud.
@@ -43,7 +48,10 @@ struct Cloud {
 pub async fn run(check: bool, env: &Env, programs: &Path) -> Result<u8, StageError> {
     devcluster::find(env)?;
     let cloud = Cloud::start(programs).await?;
-    let asked = Asked { file: Some(cloud.file.clone()), ..Asked::default() };
+    let asked = Asked {
+        file: Some(cloud.file.clone()),
+        ..Asked::default()
+    };
     let job = load(&asked, env, programs)?;
     let outcome = match check {
         true => prove(&job, env, programs).await,
@@ -60,37 +68,71 @@ impl Cloud {
             .tempdir()
             .map_err(|e| StageError::io("cannot make a directory for the sandbox", &e))?;
         let program = sshd::program(dir.path()).map_err(failed("sshd"))?;
-        let sshd = Sshd::start(&program, &dir.path().join("sshd"), &sshd::Options::default())
-            .await
-            .map_err(failed("sshd"))?;
-        eprintln!("sandbox: an ssh server of its own listens on 127.0.0.1:{}", sshd.port());
-        let options = kube_api::Options { programmed_after: Some(PROGRAMMED_AFTER), ..kube_api::Options::default() };
+        let sshd = Sshd::start(
+            &program,
+            &dir.path().join("sshd"),
+            &sshd::Options::default(),
+        )
+        .await
+        .map_err(failed("sshd"))?;
+        eprintln!(
+            "sandbox: an ssh server of its own listens on 127.0.0.1:{}",
+            sshd.port()
+        );
+        let options = kube_api::Options {
+            programmed_after: Some(PROGRAMMED_AFTER),
+            ..kube_api::Options::default()
+        };
         let written = async {
             let api = KubeApi::start(options).await?;
             let kubeconfig = dir.path().join("kubeconfig");
             api.write_kubeconfig(&kubeconfig, "sandbox")?;
             let file = dir.path().join("devcluster.yaml");
-            std::fs::write(&file, devcluster_yaml(dir.path(), &sshd, &kubeconfig, programs)?)?;
+            std::fs::write(
+                &file,
+                devcluster_yaml(dir.path(), &sshd, &kubeconfig, programs)?,
+            )?;
             Ok((api, file))
         };
-        let (api, file) =
-            written.await.map_err(|e: std::io::Error| StageError::io("cannot set up the sandbox", &e))?;
-        eprintln!("sandbox: a stand-in for the Kubernetes API answers at {}", api.url());
-        Ok(Cloud { dir, sshd, api, file })
+        let (api, file) = written
+            .await
+            .map_err(|e: std::io::Error| StageError::io("cannot set up the sandbox", &e))?;
+        eprintln!(
+            "sandbox: a stand-in for the Kubernetes API answers at {}",
+            api.url()
+        );
+        Ok(Cloud {
+            dir,
+            sshd,
+            api,
+            file,
+        })
     }
 
     async fn stop(mut self) -> Result<(), StageError> {
         self.api.close().await;
-        self.sshd.stop().await.map_err(failed("orderly end of its sshd"))?;
-        self.dir.close().map_err(|e| StageError::io("cannot remove the sandbox's directory", &e))
+        self.sshd
+            .stop()
+            .await
+            .map_err(failed("orderly end of its sshd"))?;
+        self.dir
+            .close()
+            .map_err(|e| StageError::io("cannot remove the sandbox's directory", &e))
     }
 }
 
 fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
 }
 
-fn devcluster_yaml(dir: &Path, sshd: &Sshd, kubeconfig: &Path, programs: &Path) -> std::io::Result<String> {
+fn devcluster_yaml(
+    dir: &Path,
+    sshd: &Sshd,
+    kubeconfig: &Path,
+    programs: &Path,
+) -> std::io::Result<String> {
     let remote = programs.join("devcluster-remote").display().to_string();
     let temp_dir = dir.join("devcluster").display().to_string();
     let config = rendered(&temp_dir, "master");
@@ -151,10 +193,24 @@ async fn prove(job: &Job, env: &Env, programs: &Path) -> Result<u8, StageError> 
     let program = devcluster::find(env)?;
     up::check_programs(&job.compiled.plan, programs)?;
     let site = up::prepare(job, env)?;
-    let names: Vec<_> = job.compiled.plan.stages.iter().map(|s| s.name.as_str()).collect();
-    eprintln!("sandbox: compiled; stock devcluster runs {}, then the master, then a pod", names.join(", "));
-    let options =
-        Options { file: site.file.clone(), root: None, arguments: Vec::new(), oneshot: true, log: Log::Keep };
+    let names: Vec<_> = job
+        .compiled
+        .plan
+        .stages
+        .iter()
+        .map(|s| s.name.as_str())
+        .collect();
+    eprintln!(
+        "sandbox: compiled; stock devcluster runs {}, then the master, then a pod",
+        names.join(", ")
+    );
+    let options = Options {
+        file: site.file.clone(),
+        root: None,
+        arguments: Vec::new(),
+        oneshot: true,
+        log: Log::Keep,
+    };
     let mut devcluster = Devcluster::start(&program, &options)?;
     let proved = tokio::select! {
         proved = tokio::time::timeout(WAY, wait_until_up(&mut devcluster)) => proved.unwrap_or_else(|_| {
@@ -169,16 +225,24 @@ async fn prove(job: &Job, env: &Env, programs: &Path) -> Result<u8, StageError> 
     let swept = gc::sweep(env, Some(site.run_dir.path()), programs).await?;
     shown.map_err(|e| e.cause(format!("the end of devcluster's log:\n{}", tail(&site))))?;
     eprintln!("sandbox: quit; {}", swept.report());
-    Ok(if swept.left.is_empty() { Exit::Ok } else { Exit::Failed } as u8)
+    Ok(if swept.left.is_empty() {
+        Exit::Ok
+    } else {
+        Exit::Failed
+    } as u8)
 }
 
 async fn wait_until_up(devcluster: &mut Devcluster) -> Result<(), StageError> {
     match devcluster.event().await? {
         Event::Up => Ok(()),
-        Event::Failing => Err(StageError::new("remote.sandbox_failed", "a stage of the sandbox failed")),
-        Event::Ended(status) => {
-            Err(StageError::new("remote.sandbox_failed", format!("devcluster ended too early ({status})")))
-        }
+        Event::Failing => Err(StageError::new(
+            "remote.sandbox_failed",
+            "a stage of the sandbox failed",
+        )),
+        Event::Ended(status) => Err(StageError::new(
+            "remote.sandbox_failed",
+            format!("devcluster ended too early ({status})"),
+        )),
     }
 }
 
@@ -186,25 +250,36 @@ async fn wait_until_up(devcluster: &mut Devcluster) -> Result<(), StageError> {
 fn show(site: &Site) -> Result<(), StageError> {
     for instance in ["tunnel", "gateway"] {
         let outputs = outputs(&site.run_dir, instance)?;
-        eprintln!("sandbox: {instance} found out\n{}", indent(&protocol::yaml::to_yaml(&outputs)));
+        eprintln!(
+            "sandbox: {instance} found out\n{}",
+            indent(&protocol::yaml::to_yaml(&outputs))
+        );
     }
     let config = read(&site.run_dir.file("master.yaml"))?;
     let told = protocol::yaml::to_yaml(&config["resource_manager"]);
     eprintln!("sandbox: the master was told\n{}", indent(&told));
     let log = std::fs::read_to_string(site.file.with_extension("log")).unwrap_or_default();
-    let pod = log.lines().find(|l| l.starts_with("pod: ") && l.contains("reached the master"));
+    let pod = log
+        .lines()
+        .find(|l| l.starts_with("pod: ") && l.contains("reached the master"));
     match pod {
         Some(line) => {
             eprintln!("sandbox: {line}");
             Ok(())
         }
-        None => Err(StageError::new("remote.sandbox_failed", "devcluster is up, and no pod reached the master")),
+        None => Err(StageError::new(
+            "remote.sandbox_failed",
+            "devcluster is up, and no pod reached the master",
+        )),
     }
 }
 
 fn outputs(run_dir: &RunDir, instance: &str) -> Result<Value, StageError> {
     let file = run_dir.live_outputs(instance).ok_or_else(|| {
-        StageError::new("remote.sandbox_failed", format!("{instance} is up and reports nothing"))
+        StageError::new(
+            "remote.sandbox_failed",
+            format!("{instance} is up and reports nothing"),
+        )
     })?;
     Ok(Value::Object(file.outputs))
 }
@@ -212,8 +287,12 @@ fn outputs(run_dir: &RunDir, instance: &str) -> Result<Value, StageError> {
 fn read(path: &Path) -> Result<Value, StageError> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| StageError::io(format!("cannot read {}", path.display()), &e))?;
-    let document = Document::parse(&text)
-        .map_err(|e| StageError::new("remote.yaml", format!("{}:{}: {}", path.display(), e.line, e.message)))?;
+    let document = Document::parse(&text).map_err(|e| {
+        StageError::new(
+            "remote.yaml",
+            format!("{}:{}: {}", path.display(), e.line, e.message),
+        )
+    })?;
     Ok(document.value())
 }
 
@@ -224,7 +303,11 @@ fn tail(site: &Site) -> String {
 }
 
 fn indent(text: &str) -> String {
-    text.trim_end().lines().map(|l| format!("    {l}")).collect::<Vec<_>>().join("\n")
+    text.trim_end()
+        .lines()
+        .map(|l| format!("    {l}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The hidden command that stands in for `determined-master`.
@@ -242,9 +325,14 @@ pub async fn pod(config_file: &Path, every: Option<Duration>) -> Result<u8, Stag
         visitor::run(config_file, every).await.map_err(failed)?;
         return Ok(Exit::Ok as u8);
     }
-    let config = stand_in::read(config_file).map_err(|e| StageError::new("remote.sandbox_pod", e.to_string()))?;
+    let config = stand_in::read(config_file)
+        .map_err(|e| StageError::new("remote.sandbox_pod", e.to_string()))?;
     let master = visitor::Master::of(&config).map_err(failed)?;
     let took = visitor::call(&master, PATIENCE).await.map_err(failed)?;
-    eprintln!("reached the master at {} in {} ms", master.address(), took.as_millis());
+    eprintln!(
+        "reached the master at {} in {} ms",
+        master.address(),
+        took.as_millis()
+    );
     Ok(Exit::Ok as u8)
 }

@@ -1,0 +1,310 @@
+//! `devcluster-remote compile`: both kinds of input, and what stock devcluster makes of the result.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+use support::devcluster::python_program;
+use support::{Home, bin};
+
+/// Loads a file as stock devcluster does, and prints what it understood.
+const LOAD: &str = r#"
+import json, sys, yaml, devcluster as dc
+text = open(sys.argv[1]).read()
+config = dc.Config(dc.expand_env(yaml.safe_load(text), {"HOME": "/h"}))
+def stage(s):
+    return {k: getattr(s, k, None) for k in ("name", "cmd", "cmdline", "kill_signal", "config_file")}
+print(json.dumps({
+    "stages": [stage(s) for s in config.stages],
+    "pre": [[getattr(p, "cmd", p) for p in getattr(s, "pre", [])] for s in config.stages],
+    "post": [[getattr(p, "cmd", None) if not isinstance(p, dict) else p for p in getattr(s, "post", [])] for s in config.stages],
+    "commands": {k: v.command for k, v in config.commands.items()},
+    "startup_input": config.startup_input,
+}))
+"#;
+
+async fn compile(home: &Home, args: &[&str]) -> Output {
+    let mut command = home.command(&bin("devcluster-remote"));
+    command.arg("compile").args(args).stdin(Stdio::null());
+    command.output().await.expect("no driver")
+}
+
+async fn compiled(home: &Home, args: &[&str]) -> String {
+    let output = compile(home, args).await;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// What stock devcluster understands.
+async fn loaded(home: &Home, text: &str) -> Value {
+    let file = write(home, "compiled.yaml", text);
+    let output = home
+        .command(&python_program("DEVCLUSTER_PYTHON", "python"))
+        .args(["-c", LOAD])
+        .arg(&file)
+        .output()
+        .await
+        .expect("no python");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "stock devcluster refuses it: {stderr}\n{text}"
+    );
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn write(home: &Home, name: &str, text: &str) -> PathBuf {
+    let path = home.path().join(name);
+    std::fs::write(&path, text).expect("cannot write");
+    path
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../devcluster-examples")
+        .join(name)
+}
+
+fn names(loaded: &Value) -> Vec<&str> {
+    let stages = loaded["stages"].as_array().expect("stages");
+    stages
+        .iter()
+        .map(|s| s["name"].as_str().expect("a name"))
+        .collect()
+}
+
+fn words(list: &Value) -> Vec<&str> {
+    list.as_array()
+        .expect("a list")
+        .iter()
+        .map(|w| w.as_str().expect("a word"))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_file_that_lists_the_stages_loads_in_stock_devcluster_with_its_comments() {
+    let home = Home::new();
+    let source = example("cloud/devcluster.yaml");
+    let text = compiled(&home, &["-c", source.to_str().expect("text")]).await;
+    let comments = std::fs::read_to_string(&source).expect("no example");
+    for comment in comments
+        .lines()
+        .map(str::trim)
+        .filter(|l| l.starts_with('#'))
+    {
+        assert!(text.contains(comment), "lost: {comment}");
+    }
+    let loaded = loaded(&home, &text).await;
+    assert_eq!(
+        names(&loaded),
+        ["tunnel", "gateway", "db", "config-emit", "master"]
+    );
+    let tunnel = words(&loaded["stages"][0]["cmd"]);
+    assert_eq!(tunnel[0], bin("devcluster-tunnel").to_str().expect("text"));
+    assert!(
+        tunnel.contains(&"--reverse-proxy-host=proxy.example.com"),
+        "{tunnel:?}"
+    );
+    assert_eq!(loaded["stages"][0]["kill_signal"], "SIGTERM");
+    assert!(words(&loaded["post"][0][0]).contains(&"wait"));
+    assert_eq!(
+        loaded["post"][1],
+        serde_json::json!([]),
+        "the gateway is waited for by its consumer"
+    );
+    let master = words(&loaded["stages"][4]["cmdline"]);
+    assert_eq!(master.last(), Some(&"/tmp/devcluster/stages/master.yaml"));
+    let steps = loaded["pre"][4].as_array().expect("steps");
+    assert_eq!(steps.len(), 4, "the user's three, then ours");
+    assert!(
+        words(&steps[3]["custom"]).contains(&"once"),
+        "{:?}",
+        steps[3]
+    );
+}
+
+const BASE: &str = "\
+# the user's own
+startup_input: \"p2@\"
+commands:
+  p: make -C harness build  # rebuild
+  Z: :restart-stage:2
+  k: :kill-stage:1
+stages:
+  # the database
+  - db: {port: 5433}
+  - master:
+      cmdline: ['bin/determined-master', --config-file, ':config']  # ours
+      config_file:
+        port: 8081
+        resource_manager: {type: kubernetes, max_slots_per_pod: 1}
+";
+
+#[tokio::test]
+async fn the_flat_file_of_the_python_tool_puts_the_stages_into_its_base_and_moves_the_numbers_along()
+ {
+    let home = Home::new();
+    write(&home, "base.yaml", BASE);
+    let flat = write(
+        &home,
+        "remote_connect.yaml",
+        "ssh_key_path: ~/key\nreverse_proxy_host: $PROXY.example.com\nssh_user: me\nremote_port_range: [8000, 9000]\n\
+         k8s_context: gke\ndetermined_root: ~/det\nbase_devcluster_path: ~/base.yaml\n",
+    );
+    let text = compiled(
+        &home,
+        &["-c", flat.to_str().expect("text"), "--ssh-user", "you"],
+    )
+    .await;
+    for kept in [
+        "# the user's own",
+        "# rebuild",
+        "# the database",
+        "- db: {port: 5433}",
+        "# ours",
+    ] {
+        assert!(text.contains(kept), "lost: {kept}\n{text}");
+    }
+    let loaded = loaded(&home, &text).await;
+    assert_eq!(
+        names(&loaded),
+        ["tunnel", "gateway", "db", "config-emit", "master"]
+    );
+    let tunnel = words(&loaded["stages"][0]["cmd"]);
+    for flag in [
+        "--ssh-user=you",
+        "--reverse-proxy-host=$PROXY.example.com",
+        "--remote-port-range=[8000,9000]",
+        "--ssh-key-path=~/key",
+        "--local-port=8081",
+    ] {
+        assert!(tunnel.contains(&flag), "no {flag} in {tunnel:?}");
+    }
+    assert!(words(&loaded["stages"][1]["cmd"]).contains(&"--k8s-context=gke"));
+    assert_eq!(loaded["commands"]["Z"], ":restart-stage:5");
+    assert_eq!(loaded["commands"]["k"], ":kill-stage:3");
+    assert_eq!(loaded["startup_input"], "p5%");
+    assert_eq!(
+        words(&loaded["stages"][4]["cmdline"])[2],
+        "/tmp/devcluster/stages/master.yaml"
+    );
+}
+
+#[tokio::test]
+async fn the_flat_form_needs_no_file_and_its_user_is_ubuntu() {
+    let home = Home::new();
+    let base = write(&home, ".devcluster.yaml", BASE);
+    let args = [
+        "--reverse-proxy-host",
+        "proxy",
+        "--remote-port-range",
+        "8000,9000",
+    ];
+    let from_default = compiled(&home, &args).await;
+    let loaded = loaded(&home, &from_default).await;
+    let tunnel = words(&loaded["stages"][0]["cmd"]);
+    assert!(tunnel.contains(&"--ssh-user=ubuntu"), "{tunnel:?}");
+    let mut named = args.to_vec();
+    named.extend(["--base-devcluster-path", base.to_str().expect("text")]);
+    assert_eq!(compiled(&home, &named).await, from_default);
+}
+
+#[tokio::test]
+async fn a_file_without_new_stages_comes_out_byte_for_byte() {
+    let home = Home::new();
+    let odd = format!("{BASE}\n\n# the end, without a newline");
+    let file = write(&home, "plain.yaml", &odd);
+    assert_eq!(
+        compiled(&home, &["-c", file.to_str().expect("text")]).await,
+        odd
+    );
+}
+
+#[tokio::test]
+async fn a_plugin_is_hosted_and_its_path_is_relative_to_the_file() {
+    let home = Home::new();
+    let text = "stages:\n  - plugin: {name: files, uses: ./serve.py, with: {directory: /tmp}}\n";
+    let file = write(&home, "devcluster.yaml", text);
+    let loaded = loaded(
+        &home,
+        &compiled(&home, &["-c", file.to_str().expect("text")]).await,
+    )
+    .await;
+    let cmd = words(&loaded["stages"][0]["cmd"]);
+    assert_eq!(&cmd[1..2], ["host"]);
+    let uses = format!("--uses={}/serve.py", home.path().display());
+    assert!(
+        cmd.contains(&uses.as_str()) && cmd.contains(&"--with={\"directory\":\"/tmp\"}"),
+        "{cmd:?}"
+    );
+}
+
+#[tokio::test]
+async fn every_mistake_in_a_file_is_reported_at_once_with_its_line() {
+    let home = Home::new();
+    let text = "\
+stages:
+  - tunel: {}
+  - tunnel:
+      reverse_proxy_hots: a
+      ssh_port: many
+  - gateway: {gate: maybe}
+  - gateway: {name: ../x}
+  - config-emit: {out: x}
+  - db: {}
+";
+    let file = write(&home, "bad.yaml", text);
+    let output = compile(&home, &["-c", file.to_str().expect("text")]).await;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(output.stdout.is_empty());
+    for expected in [
+        "bad.yaml:2:5: stages[0]: unknown kind of stage `tunel`; did you mean `tunnel`?",
+        "bad.yaml:4:27: stages[1].tunnel.reverse_proxy_hots: unknown field; did you mean `reverse_proxy_host`?",
+        "stages[1].tunnel.reverse_proxy_host: missing",
+        "bad.yaml:5:17: stages[1].tunnel.ssh_port: invalid type",
+        "bad.yaml:6:21: stages[2].gateway.gate: either `stage` or `consumer`",
+        "bad.yaml:7:21: stages[3].gateway.name: a name has",
+        "stages[4].config-emit.out: is set by the driver",
+        "no master stage to render a config for",
+        "mend: ",
+    ] {
+        assert!(stderr.contains(expected), "no `{expected}` in\n{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_compiled_are_refused_with_file_and_line() {
+    let home = Home::new();
+    for (text, expected) in [
+        ("stages: [\n", "x.yaml:1:9: "),
+        ("- a\n", "stages: missing"),
+        ("stages:\n  - config-emit: {}\n", "no master stage"),
+        (
+            "stages:\n  - master: {}\n  - config-emit: {}\n",
+            "x.yaml:3:18: stages[1].config-emit: has to stand before `master`",
+        ),
+        (
+            "ssh_user: x\nbase_devcluster_path: /nowhere\n",
+            "reverse_proxy_host: missing",
+        ),
+        (
+            "reverse_proxy_host: x\nbase_devcluster_path: /nowhere\n",
+            "cannot read /nowhere",
+        ),
+        (
+            "reverse_proxy_hots: x\nbase_devcluster_path: /nowhere\n",
+            "did you mean `reverse_proxy_host`?",
+        ),
+    ] {
+        let file = write(&home, "x.yaml", text);
+        let output = compile(&home, &["-c", file.to_str().expect("text")]).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}: {stderr}");
+        assert!(
+            stderr.contains(expected) && output.stdout.is_empty(),
+            "{text}: {stderr}"
+        );
+    }
+}

@@ -1,0 +1,320 @@
+//! The stages under stock devcluster: gates, restarts, crashes, quitting.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::devcluster::TestDevcluster;
+use support::kube::idle;
+use support::lines::lines;
+use support::site::Site;
+use support::{DEADLINE, leaks};
+
+/// devcluster's API gives TERM, then 3 s in all, then KILL.
+const QUIT: f64 = 3.0;
+
+/// The stages that a compiled file of the whole way has, in order.
+const STAGES: [&str; 5] = ["tunnel", "gateway", "config-emit", "master", "pod"];
+
+async fn started(site: &Site, text: &str) -> TestDevcluster {
+    let file = site.compile(text).await;
+    TestDevcluster::start(&site.home, &file).await
+}
+
+async fn whole_way_up(site: &Site) -> TestDevcluster {
+    let mut devcluster = started(site, &site.devcluster_yaml()).await;
+    devcluster.set_target("pod").await;
+    devcluster.wait_until("pod", "UP").await;
+    devcluster
+}
+
+fn outputs(site: &Site, instance: &str) -> Value {
+    let path = site.run_dir().join(format!("outputs/{instance}.json"));
+    let text = std::fs::read(&path).unwrap_or_else(|e| panic!("no {}: {e}", path.display()));
+    serde_json::from_slice::<Value>(&text).expect("outputs are JSON")["outputs"].clone()
+}
+
+async fn nothing_is_left(site: &Site) {
+    leaks::gone("processes", || leaks::processes(&site.home.mark())).await;
+    let ports = site.range.0..=site.range.1;
+    leaks::gone("remote listeners", || {
+        ports.clone().filter(|p| leaks::is_listening(*p)).collect()
+    })
+    .await;
+    let half_written: Vec<_> = leaks::files(site.home.path())
+        .into_iter()
+        .filter(|f| f.extension().is_some_and(|e| e == "tmp"))
+        .collect();
+    assert!(half_written.is_empty(), "{half_written:?}");
+}
+
+/// The pid in the stage's status, which is for people and for this.
+fn pid(site: &Site, instance: &str) -> rustix::process::Pid {
+    let path = site.run_dir().join(format!("status/{instance}.json"));
+    let status: Value =
+        serde_json::from_slice(&std::fs::read(path).expect("no status")).expect("status is JSON");
+    let pid = status["pid"].as_i64().expect("a pid");
+    rustix::process::Pid::from_raw(pid as i32).expect("a pid")
+}
+
+#[tokio::test]
+async fn a_pod_reaches_the_master_and_quitting_leaves_nothing() {
+    let site = Site::new().await;
+    let devcluster = whole_way_up(&site).await;
+    let (tunnel, gateway) = (outputs(&site, "tunnel"), outputs(&site, "gateway"));
+    let text =
+        std::fs::read_to_string(site.run_dir().join("master.yaml")).expect("no rendered config");
+    let config = protocol::yaml::Document::parse(&text)
+        .expect("the rendered config is YAML")
+        .value();
+    let manager = &config["resource_manager"];
+    assert_eq!(manager["determined_master_host"], "127.0.0.1");
+    assert_eq!(manager["determined_master_port"], tunnel["port"]);
+    assert_eq!(
+        manager["internal_task_gateway"],
+        gateway["internal_task_gateway"]
+    );
+    assert_eq!(manager["kubeconfig_path"], gateway["kubeconfig_path"]);
+    assert_eq!(manager["max_slots_per_pod"], 1);
+    assert_eq!(config["cluster_name"], "test");
+
+    let (seconds, code) = devcluster.close().await;
+    assert!(seconds < QUIT, "it took {seconds} s to quit");
+    assert_eq!(code, 0);
+    nothing_is_left(&site).await;
+    assert!(!site.run_dir().join("gateway.kubeconfig").exists());
+}
+
+#[tokio::test]
+async fn each_stage_gates_the_next_and_a_slow_gateway_gates_the_master() {
+    let site = Site::with(idle()).await;
+    let mut devcluster = started(&site, &site.devcluster_yaml()).await;
+    devcluster.set_target("pod").await;
+    devcluster.wait_until("tunnel", "POSTCMD").await;
+    let up = devcluster
+        .wait_for("the tunnel's end of waiting", |e| {
+            e["stages"]["tunnel"] == "UP"
+        })
+        .await;
+    assert_eq!(up["stages"]["gateway"], "DOWN");
+    assert!(site.run_dir().join("outputs/tunnel.json").exists());
+    // The gateway is held back by nobody, and holds back the master alone.
+    devcluster.wait_until("config-emit", "UP").await;
+    devcluster.wait_until("master", "PRECMD").await;
+    tokio::time::timeout(DEADLINE, site.api.store().requested("watch=true"))
+        .await
+        .expect("the gateway stage watches nothing");
+    assert!(!site.run_dir().join("outputs/gateway.json").exists());
+    site.api.store().program_gateways("127.0.0.1");
+    devcluster.wait_until("pod", "UP").await;
+    let (seconds, _) = devcluster.close().await;
+    assert!(seconds < QUIT, "it took {seconds} s to quit");
+    nothing_is_left(&site).await;
+}
+
+#[tokio::test]
+async fn stale_outputs_of_a_dead_run_pass_no_gate() {
+    let site = Site::new().await;
+    let stale = json!({"dcs": 1, "stage": "tunnel", "kind": "tunnel", "run": "00", "gen": 1, "outputs":
+        {"host": "203.0.113.1", "port": 1, "scheme": "http", "ssh_host": "x", "local_port": 1, "verified": "origin"}});
+    let text = site
+        .devcluster_yaml()
+        .replace(&format!("ssh_port: {}", site.sshd.port()), "ssh_port: 1");
+    let file = site.compile(&text).await;
+    for part in ["", "outputs"] {
+        use std::os::unix::fs::DirBuilderExt;
+        let mut builder = std::fs::DirBuilder::new();
+        builder
+            .mode(0o700)
+            .create(site.run_dir().join(part))
+            .expect("cannot make the run directory");
+    }
+    std::fs::write(
+        site.run_dir().join("outputs/tunnel.json"),
+        stale.to_string(),
+    )
+    .expect("cannot write");
+    let mut devcluster = TestDevcluster::start(&site.home, &file).await;
+    devcluster.set_target("pod").await;
+    devcluster
+        .wait_for("the failed tunnel", |e| {
+            assert_ne!(e["stages"]["tunnel"], "UP", "a stale file passed the gate");
+            e["stages"]["tunnel"] == "CRASHED"
+        })
+        .await;
+    assert!(
+        devcluster.log().contains("code: tunnel."),
+        "{}",
+        devcluster.log()
+    );
+    devcluster.close().await;
+    nothing_is_left(&site).await;
+}
+
+#[tokio::test]
+async fn a_restarted_master_renders_afresh() {
+    let site = Site::new().await;
+    let mut devcluster = whole_way_up(&site).await;
+    let rendered = site.run_dir().join("master.yaml");
+    std::fs::remove_file(&rendered).expect("no rendered config");
+    devcluster.restart("master").await;
+    devcluster
+        .wait_for("a new start", |e| e["stages"]["master"] == "PRECMD")
+        .await;
+    devcluster.wait_until("master", "UP").await;
+    let text = std::fs::read_to_string(&rendered).expect("not rendered again");
+    assert!(text.contains("determined_master_port"), "{text}");
+    devcluster.close().await;
+    nothing_is_left(&site).await;
+}
+
+#[tokio::test]
+async fn a_restarted_tunnel_comes_back_on_its_port_while_the_master_runs() {
+    let site = Site::new().await;
+    let mut devcluster = whole_way_up(&site).await;
+    let before = outputs(&site, "tunnel");
+    devcluster.restart("tunnel").await;
+    devcluster
+        .wait_for("a new start", |e| e["stages"]["tunnel"] == "POSTCMD")
+        .await;
+    let up = devcluster
+        .wait_for("the tunnel", |e| e["stages"]["tunnel"] == "UP")
+        .await;
+    assert_eq!(up["stages"]["master"], "UP");
+    assert_eq!(outputs(&site, "tunnel"), before);
+    devcluster.close().await;
+    nothing_is_left(&site).await;
+}
+
+#[tokio::test]
+async fn the_death_of_a_stage_is_seen_and_its_restart_works() {
+    let site = Site::new().await;
+    let mut devcluster = whole_way_up(&site).await;
+    for stage in ["tunnel", "gateway", "config-emit"] {
+        devcluster.kill(stage, "SIGKILL").await;
+        devcluster
+            .wait_for("the crash", |e| {
+                e["stages"][stage] == "CRASHED" || e["stages"][stage] == "DOWN"
+            })
+            .await;
+        devcluster.restart(stage).await;
+        devcluster.wait_until(stage, "UP").await;
+    }
+    let (seconds, _) = devcluster.close().await;
+    assert!(seconds < QUIT, "it took {seconds} s to quit");
+    nothing_is_left(&site).await;
+}
+
+#[tokio::test]
+async fn after_sigkill_of_devcluster_its_stages_end_and_the_next_start_works() {
+    let site = Site::new().await;
+    let devcluster = whole_way_up(&site).await;
+    let before = outputs(&site, "tunnel");
+    let pids = ["tunnel", "gateway", "config-emit"].map(|s| pid(&site, s));
+    devcluster.kill_devcluster().await;
+    leaks::gone("stages", || {
+        pids.iter()
+            .filter(|p| rustix::process::test_kill_process(**p).is_ok())
+            .collect()
+    })
+    .await;
+    let devcluster = whole_way_up(&site).await;
+    assert_eq!(outputs(&site, "tunnel")["port"], before["port"]);
+    devcluster.close().await;
+    nothing_is_left(&site).await;
+}
+
+#[tokio::test]
+async fn oneshot_comes_up_and_a_signal_ends_it() {
+    let site = Site::new().await;
+    let file = site.write("source.yaml", &site.devcluster_yaml());
+    let mut command = site.remote(&["up", "-c", file.to_str().expect("text")]);
+    command
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn().expect("no driver");
+    let mut up = lines(child.stderr.take().expect("no stderr"));
+    let _log = lines(child.stdout.take().expect("no stdout"));
+    tokio::time::timeout(Duration::from_secs(60), up.wait_for("devcluster is up"))
+        .await
+        .expect("not up");
+    let pid = rustix::process::Pid::from_raw(child.id().expect("it runs") as i32).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("cannot signal");
+    let status = tokio::time::timeout(DEADLINE, child.wait())
+        .await
+        .expect("no end")
+        .expect("no status");
+    assert!(status.success(), "{status}");
+    let rest = up.rest().await;
+    assert!(rest.contains("nothing was left behind"), "{rest}");
+    nothing_is_left(&site).await;
+}
+
+#[tokio::test]
+async fn up_exits_with_1_when_a_stage_fails_and_says_why() {
+    let site = Site::new().await;
+    let text = site
+        .devcluster_yaml()
+        .replace(&format!("ssh_port: {}", site.sshd.port()), "ssh_port: 1");
+    let file = site.write("source.yaml", &text);
+    let output = site
+        .remote(&["up", "-c", file.to_str().expect("text")])
+        .output()
+        .await
+        .expect("no driver");
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("is failing"), "{stderr}");
+    assert!(stdout.contains("mend: "), "{stdout}");
+    nothing_is_left(&site).await;
+}
+
+#[tokio::test]
+async fn after_sigkill_of_the_driver_everything_ends_and_the_next_run_works() {
+    let site = Site::new().await;
+    let file = site.write("source.yaml", &site.devcluster_yaml());
+    for _ in 0..2 {
+        let mut command = site.remote(&["up", "-c", file.to_str().expect("text")]);
+        command
+            .stderr(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null());
+        let mut child = command.kill_on_drop(true).spawn().expect("no driver");
+        let mut up = lines(child.stderr.take().expect("no stderr"));
+        tokio::time::timeout(Duration::from_secs(60), up.wait_for("devcluster is up"))
+            .await
+            .expect("not up");
+        child.kill().await.expect("cannot kill");
+        nothing_is_left(&site).await;
+    }
+}
+
+#[tokio::test]
+async fn a_master_that_lets_anyone_in_is_not_exposed() {
+    let site = Site::new().await;
+    let open = |text: &str| text.replace("      bind_address: 127.0.0.1\n", "");
+    let text = open(&site.devcluster_yaml()).replace(
+        "security: {initial_user_password: only-a-test}",
+        "security: {}",
+    );
+    let file = site.write("source.yaml", &text);
+    let output = site
+        .remote(&["up", "-c", file.to_str().expect("text")])
+        .output()
+        .await
+        .expect("no driver");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("remote.open_master") && stderr.contains("--i-know"),
+        "{stderr}"
+    );
+    assert_eq!(
+        STAGES
+            .iter()
+            .filter(|s| site.run_dir().join(format!("{s}.lock")).exists())
+            .count(),
+        0
+    );
+}
