@@ -3,7 +3,10 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{Exit, StageError};
 
@@ -56,23 +59,18 @@ pub fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// How long another writer of the same file is waited for.
+const WRITER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Replaces a file: written beside it, synced, renamed. The neighbour's name is fixed, so that a killed run leaves at
-/// most one, which the next run replaces. `sync` makes it survive a power-off.
+/// most one, which the next run replaces; its lock keeps two writers apart. `sync` makes it survive a power-off.
 pub fn replace(path: &Path, bytes: &[u8], sync: bool) -> std::io::Result<()> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| std::io::Error::other("not a file name"))?;
-    let neighbour = path.with_file_name(format!(".{}.tmp", name.to_string_lossy()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(NO_FOLLOW)
-        .open(&neighbour)?;
+    let neighbour = neighbour(path)?;
+    let mut file = open_neighbour(&neighbour)?;
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let written = file
-        .write_all(bytes)
+        .set_len(0)
+        .and_then(|()| file.write_all(bytes))
         .and_then(|()| if sync { file.sync_all() } else { Ok(()) });
     if let Err(e) = written.and_then(|()| std::fs::rename(&neighbour, path)) {
         drop(std::fs::remove_file(&neighbour));
@@ -89,11 +87,35 @@ pub fn replace(path: &Path, bytes: &[u8], sync: bool) -> std::io::Result<()> {
     }
 }
 
+fn neighbour(path: &Path) -> std::io::Result<PathBuf> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| std::io::Error::other("not a file name"))?;
+    Ok(path.with_file_name(format!(".{}.tmp", name.to_string_lossy())))
+}
+
+/// Opens the neighbour as its only writer.
+fn open_neighbour(path: &Path) -> std::io::Result<File> {
+    let deadline = Instant::now() + WRITER_PATIENCE;
+    loop {
+        let file = open(path)?;
+        let locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        // Whoever had it may have renamed it meanwhile: then what we hold is the finished file.
+        let current = std::fs::symlink_metadata(path)
+            .is_ok_and(|there| file.metadata().is_ok_and(|ours| ours.ino() == there.ino()));
+        if locked && current {
+            return Ok(file);
+        }
+        if Instant::now() >= deadline {
+            return Err(std::io::Error::other("another process is writing it"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Removes a file and what a killed [`replace`] may have left beside it. Not being there is fine.
 pub fn remove(path: &Path) -> std::io::Result<()> {
-    if let Some(name) = path.file_name() {
-        remove_one(&path.with_file_name(format!(".{}.tmp", name.to_string_lossy())))?;
-    }
+    remove_one(&neighbour(path)?)?;
     remove_one(path)
 }
 
@@ -161,6 +183,25 @@ mod tests {
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn two_writers_of_one_file_never_mix() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::thread::scope(|scope| {
+            for byte in [b'a', b'b'] {
+                let path = path.clone();
+                scope.spawn(move || {
+                    for length in 1..300 {
+                        replace(&path, &vec![byte; length * 50], false).unwrap();
+                        let read = read(&path).unwrap().unwrap();
+                        assert!(!read.is_empty() && read.iter().all(|b| *b == read[0]));
+                    }
+                });
+            }
+        });
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

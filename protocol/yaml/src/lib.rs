@@ -17,7 +17,9 @@ mod path;
 mod render;
 mod scalar;
 mod splice;
+mod timestamp;
 mod tree;
+mod wanted;
 
 pub use document::Document;
 pub use edit::{Editor, Item};

@@ -1,6 +1,5 @@
 //! From changes to byte splices, in block and in flow style, and the guard over the result.
 
-use std::collections::HashSet;
 use std::ops::Range;
 
 use serde_json::{Map, Value};
@@ -12,6 +11,7 @@ use crate::error::Error;
 use crate::layout::{self, Owner};
 use crate::splice::{self, Splice, column, line_start, next_line};
 use crate::tree::{Id, Kind, after_colon};
+use crate::wanted::{inserted, wanted, write_out_aliases};
 
 pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<String, Error> {
     write_out_aliases(doc, &mut changes);
@@ -37,89 +37,6 @@ pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<String, Erro
         return Err(refuse(why.into()));
     }
     Ok(text)
-}
-
-/// An alias keeps the value it had when what it stands for changes or goes.
-fn write_out_aliases(doc: &Document, changes: &mut Changes) {
-    let mut touched = HashSet::new();
-    let mut gone = HashSet::new();
-    mark(doc, changes, doc.tree.root, false, &mut touched, &mut gone);
-    for (id, node) in doc.tree.nodes.iter().enumerate() {
-        if let Kind::Alias(target) = node.kind
-            && touched.contains(&target)
-            && !gone.contains(&id)
-        {
-            let value = doc.value_of(target, false);
-            changes.replaced.insert(id, New { value, text: None });
-        }
-    }
-}
-
-/// Whether anything in the node changes; `gone` collects what is written no more.
-fn mark(
-    doc: &Document,
-    changes: &Changes,
-    id: Id,
-    dropped: bool,
-    touched: &mut HashSet<Id>,
-    gone: &mut HashSet<Id>,
-) -> bool {
-    let dropped = dropped || changes.replaced.contains_key(&id) || changes.removed.contains(&id);
-    let mut changed =
-        dropped || changes.added.contains_key(&id) || changes.inserted.contains_key(&id);
-    for child in doc.tree.children(id) {
-        changed |= mark(doc, changes, child, dropped, touched, gone);
-    }
-    if dropped {
-        gone.insert(id);
-    }
-    if changed {
-        touched.insert(id);
-    }
-    changed
-}
-
-/// The tree that the result must read as.
-fn wanted(doc: &Document, changes: &Changes, id: Id) -> Value {
-    if let Some(new) = changes.replaced.get(&id) {
-        return new.value.clone();
-    }
-    match &doc.tree.nodes[id].kind {
-        Kind::Map { .. } => {
-            let own = doc.own_values(id);
-            let mut map = Map::new();
-            for (key, value) in doc.tree.pairs(id) {
-                let Some(key) = doc.tree.key(key) else {
-                    continue;
-                };
-                if !own.contains(&value) {
-                    map.insert(key.into_owned(), doc.value_of(value, true));
-                } else if !changes.removed.contains(&value) {
-                    map.insert(key.into_owned(), wanted(doc, changes, value));
-                }
-            }
-            let added = changes.added.get(&id).into_iter().flatten();
-            map.extend(added.map(|(k, v)| (k.clone(), v.clone())));
-            Value::Object(map)
-        }
-        Kind::Seq { items, .. } => {
-            let mut out = Vec::new();
-            for (i, item) in items.iter().enumerate() {
-                out.extend(inserted(changes, id, i).map(|n| n.value.clone()));
-                if !changes.removed.contains(item) {
-                    out.push(wanted(doc, changes, *item));
-                }
-            }
-            out.extend(inserted(changes, id, items.len()).map(|n| n.value.clone()));
-            Value::Array(out)
-        }
-        _ => doc.value_of(id, true),
-    }
-}
-
-fn inserted(changes: &Changes, seq: Id, index: usize) -> impl Iterator<Item = &New> {
-    let all = changes.inserted.get(&seq).into_iter().flatten();
-    all.filter(move |(i, _)| *i == index).map(|(_, new)| new)
 }
 
 struct Renderer<'a> {

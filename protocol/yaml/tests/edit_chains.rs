@@ -183,6 +183,71 @@ fn pyyaml(text: &str) -> Answer {
     PYYAML.with_borrow_mut(|python| python.read(text))
 }
 
+/// Edits one place and compares with the real `PyYAML`; `Err` is a refusal.
+fn edit_once(
+    text: &str,
+    wanted: &Value,
+    edit: impl FnOnce(&mut Editor<'_>) -> Result<(), yaml::Error>,
+) -> Result<(), yaml::Error> {
+    let doc = Document::parse(text)?;
+    let mut editor = Editor::new(&doc);
+    edit(&mut editor)?;
+    let new = editor.finish()?;
+    assert_eq!(pyyaml(&new), Answer::Value(wanted.clone()), "{new}");
+    Ok(())
+}
+
+#[test]
+fn every_place_of_every_file_can_be_set_and_removed() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
+    let (mut made, mut refused) = (0, Vec::new());
+    for file in std::fs::read_dir(corpus).expect("the corpus is there") {
+        let text = std::fs::read_to_string(file.expect("a file").path()).expect("text");
+        let tree = Document::parse(&text).expect("YAML").value();
+        for path in paths(&tree, &|_| true) {
+            for value in [
+                json!("a: b"),
+                json!({"k": ["v", {"w": "two\nlines\n"}]}),
+                json!([1, null]),
+            ] {
+                let mut wanted = tree.clone();
+                *at(&mut wanted, &path) = value.clone();
+                let done = edit_once(&text, &wanted, |e| e.set(&path, value));
+                made += 1;
+                refused.extend(
+                    done.err()
+                        .map(|e| format!("set {}: {e}", yaml::show(&path))),
+                );
+            }
+            let Some((Seg::Key(key), parent)) = path.split_last() else {
+                continue;
+            };
+            let mut wanted = tree.clone();
+            at(&mut wanted, parent)
+                .as_object_mut()
+                .expect("a mapping")
+                .shift_remove(key);
+            let done = edit_once(&text, &wanted, |e| e.remove(&path));
+            made += 1;
+            refused.extend(
+                done.err()
+                    .map(|e| format!("remove {}: {e}", yaml::show(&path))),
+            );
+        }
+    }
+    eprintln!(
+        "{made} edits, {} refused:\n{}",
+        refused.len(),
+        refused.join("\n")
+    );
+    assert!(
+        refused.len() * 20 < made,
+        "{} of {made} refused:\n{}",
+        refused.len(),
+        refused.join("\n")
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -383,21 +383,16 @@ fn check(kind: Kind, body: &Map<String, Value>, env: &Env) -> Vec<Problem> {
         Kind::Gateway => check_as::<gateway::Gateway>(body, env),
         Kind::Plugin => check_as::<crate::host::Host>(body, env),
         Kind::ConfigEmit => {
-            let mut body = body.clone();
             let ours = ["base", "out", "upstreams"];
             let taken = ours.into_iter().filter(|f| body.contains_key(*f));
-            let taken: Vec<_> = taken
+            let mut problems: Vec<_> = taken
                 .map(|f| Problem::new(f, "is set by the driver; leave it out"))
                 .collect();
-            body.entry("base").or_insert_with(|| "base".into());
-            body.entry("out").or_insert_with(|| "out".into());
-            taken
-                .into_iter()
-                .chain({
-                    let _ = (&body, env);
-                    Vec::new()
-                })
-                .collect()
+            let mut complete = body.clone();
+            complete.entry("base").or_insert_with(|| "base".into());
+            complete.entry("out").or_insert_with(|| "out".into());
+            problems.extend(check_as::<config_emit::ConfigEmit>(&complete, env));
+            problems
         }
     }
 }

@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-use super::{Place, Renderer, inserted};
+use super::{Place, Renderer};
 use crate::dialect::skip_trivia;
 use crate::emit;
 use crate::error::Error;
 use crate::layout::Owner;
 use crate::tree::Id;
+use crate::wanted::inserted;
 
 impl Renderer<'_> {
     pub(super) fn replace_in_flow(&mut self, id: Id, owner: Owner, value: &Value) {

@@ -1,0 +1,144 @@
+//! What each event must be for `PyYAML` to take it too.
+
+use std::ops::Range;
+
+use granit_parser::Tag as RawTag;
+
+use super::Builder;
+use crate::block_scalar;
+use crate::dialect;
+use crate::error::Error;
+use crate::scalar::{self, Data, Tag};
+use crate::tree::{Id, Kind, after_colon};
+
+impl Builder<'_> {
+    pub(super) fn document(&mut self, at: usize, version: u32) -> Result<(), Error> {
+        if let Some(at) = dialect::bad_directive(self.text.get(..at).unwrap_or_default()) {
+            return self.fail(at, "a directive other than %YAML and %TAG");
+        }
+        if version != 1 {
+            return self.fail(at, "a YAML version other than 1");
+        }
+        self.documents += 1;
+        if self.documents > 1 {
+            return self.fail(at, "more than one document in the file");
+        }
+        Ok(())
+    }
+
+    pub(super) fn plain(
+        &self,
+        text: &str,
+        span: Range<usize>,
+    ) -> Result<(Range<usize>, String), Error> {
+        if span.is_empty() {
+            return Ok((span, String::new()));
+        }
+        if self.in_flow() && (text.starts_with(':') || text.contains('?')) {
+            let why = "quote what has a `?`, or starts with `:`, within [] or {}";
+            return self.fail(span.start, why);
+        }
+        Ok((span, text.to_owned()))
+    }
+
+    pub(super) fn block(
+        &mut self,
+        text: &str,
+        raw: Range<usize>,
+        indent: usize,
+    ) -> Result<(Range<usize>, String), Error> {
+        if !text.trim().is_empty() {
+            self.quoted.push(raw.clone());
+        }
+        match block_scalar::read(self.text, raw.clone(), text, indent) {
+            Ok(read) => Ok(read),
+            Err(why) => self.fail(raw.start, why),
+        }
+    }
+
+    pub(super) fn key(&mut self, id: Id, props: Option<usize>) -> Result<Id, Error> {
+        let span = self.tree.nodes[id].span.clone();
+        if span.is_empty() && props.is_none() {
+            return self.fail(span.start, "a key is missing before the colon");
+        }
+        let written = self.text.get(span.clone()).unwrap_or_default();
+        if written.contains(['\n', '\r']) {
+            return self.fail(span.start, "a key must be on one line");
+        }
+        let Some(name) = self.tree.key(id).map(String::from) else {
+            let why = "a key must be a single value, not a list or a mapping";
+            return self.fail(span.start, why);
+        };
+        let frame = self.open.last_mut();
+        if !frame.is_none_or(|f| f.seen.insert(name.clone())) {
+            return self.fail(span.start, format!("the key `{name}` is there twice"));
+        }
+        Ok(id)
+    }
+
+    /// `<<` takes a mapping or a list of mappings.
+    pub(super) fn check_merge(&self, key: Id, value: Id) -> Result<(), Error> {
+        let is_map = |id: Id| matches!(self.tree.kind(id), Kind::Map { .. });
+        let fits = match self.tree.kind(value) {
+            Kind::Seq { items, .. } => items.iter().all(|i| is_map(*i)),
+            _ => is_map(value),
+        };
+        if self.tree.is_merge(key) && !fits {
+            let at = self.tree.nodes[value].span.start;
+            return self.fail(at, "`<<` takes a mapping or a list of mappings");
+        }
+        Ok(())
+    }
+
+    /// Within {} and [] the colon is on the line of its key.
+    pub(super) fn check_colon(&self, key: Id) -> Result<(), Error> {
+        let (start, end) = (self.tree.nodes[key].start(), self.tree.nodes[key].span.end);
+        let written = after_colon(self.text, end).and_then(|c| self.text.get(start..c));
+        if self.in_flow() && written.is_some_and(|t| t.contains(['\n', '\r'])) {
+            return self.fail(start, "a key must be on one line with its colon");
+        }
+        Ok(())
+    }
+
+    pub(super) fn scalar(
+        &self,
+        text: &str,
+        plain: bool,
+        tag: Option<&RawTag>,
+        at: usize,
+    ) -> Result<Data, Error> {
+        let tag = match tag.map(|t| (t.handle(), t.suffix())) {
+            None if plain => scalar::resolve(text),
+            None => Tag::Str,
+            // The lone `!` asks for the implicit rules, quoted or not.
+            Some(("!", "") | ("", "!")) => scalar::resolve(text),
+            Some((handle, suffix)) => match scalar::named(handle, suffix) {
+                Some(tag) => tag,
+                None => return self.fail(at, format!("the tag `{handle}{suffix}`")),
+            },
+        };
+        let is_key = self.open.last().is_some_and(|f| {
+            f.key.is_none() && matches!(self.tree.nodes[f.id].kind, Kind::Map { .. })
+        });
+        if tag == Tag::Value && is_key {
+            // As a key, and only there, PyYAML takes `=` for a string.
+            return Ok(Data::Str);
+        }
+        scalar::construct(tag, text).or_else(|why| self.fail(at, why))
+    }
+
+    pub(super) fn collection_tag(
+        &self,
+        tag: Option<&RawTag>,
+        own: &str,
+        at: usize,
+    ) -> Result<(), Error> {
+        match tag.map(|t| (t.handle(), t.suffix())) {
+            None | Some(("!", "") | ("", "!")) => Ok(()),
+            Some((scalar::CORE, suffix)) if suffix == own => Ok(()),
+            Some((handle, suffix)) => {
+                self.fail(at, format!("the tag `{handle}{suffix}` on a collection"))
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What the result of an edit must read as, worked out on values alone.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+use crate::document::Document;
+use crate::edit::{Changes, New};
+use crate::tree::{Id, Kind};
+
+/// An alias keeps the value it had when what it stands for changes or goes.
+pub(crate) fn write_out_aliases(doc: &Document, changes: &mut Changes) {
+    let mut touched = HashSet::new();
+    let mut gone = HashSet::new();
+    mark(doc, changes, doc.tree.root, false, &mut touched, &mut gone);
+    for (id, node) in doc.tree.nodes.iter().enumerate() {
+        if let Kind::Alias(target) = node.kind
+            && touched.contains(&target)
+            && !gone.contains(&id)
+        {
+            let value = doc.value_of(target, false);
+            changes.replaced.insert(id, New { value, text: None });
+        }
+    }
+}
+
+/// Whether anything in the node changes; `gone` collects what is written no more.
+fn mark(
+    doc: &Document,
+    changes: &Changes,
+    id: Id,
+    dropped: bool,
+    touched: &mut HashSet<Id>,
+    gone: &mut HashSet<Id>,
+) -> bool {
+    let dropped = dropped || changes.replaced.contains_key(&id) || changes.removed.contains(&id);
+    let mut changed =
+        dropped || changes.added.contains_key(&id) || changes.inserted.contains_key(&id);
+    for child in doc.tree.children(id) {
+        changed |= mark(doc, changes, child, dropped, touched, gone);
+    }
+    if dropped {
+        gone.insert(id);
+    }
+    if changed {
+        touched.insert(id);
+    }
+    changed
+}
+
+/// The tree that the result must read as.
+pub(crate) fn wanted(doc: &Document, changes: &Changes, id: Id) -> Value {
+    if let Some(new) = changes.replaced.get(&id) {
+        return new.value.clone();
+    }
+    match &doc.tree.nodes[id].kind {
+        Kind::Map { .. } => {
+            let own = doc.own_values(id);
+            let mut map = Map::new();
+            for (key, value) in doc.tree.pairs(id) {
+                let Some(key) = doc.tree.key(key) else {
+                    continue;
+                };
+                if !own.contains(&value) {
+                    map.insert(key.into_owned(), doc.value_of(value, true));
+                } else if !changes.removed.contains(&value) {
+                    map.insert(key.into_owned(), wanted(doc, changes, value));
+                }
+            }
+            let added = changes.added.get(&id).into_iter().flatten();
+            map.extend(added.map(|(k, v)| (k.clone(), v.clone())));
+            Value::Object(map)
+        }
+        Kind::Seq { items, .. } => {
+            let mut out = Vec::new();
+            for (i, item) in items.iter().enumerate() {
+                out.extend(inserted(changes, id, i).map(|n| n.value.clone()));
+                if !changes.removed.contains(item) {
+                    out.push(wanted(doc, changes, *item));
+                }
+            }
+            out.extend(inserted(changes, id, items.len()).map(|n| n.value.clone()));
+            Value::Array(out)
+        }
+        _ => doc.value_of(id, true),
+    }
+}
+
+pub(crate) fn inserted(changes: &Changes, seq: Id, index: usize) -> impl Iterator<Item = &New> {
+    let all = changes.inserted.get(&seq).into_iter().flatten();
+    all.filter(move |(i, _)| *i == index).map(|(_, new)| new)
+}
