@@ -122,6 +122,15 @@ async fn behind_nat_a_nonce_is_the_proof_or_it_stays_unverified() {
         tunnel.wait_for("outputs").await["outputs"]["verified"],
         "nonce"
     );
+    tunnel.wait_for("ready").await;
+    let master = TcpListener::bind((Ipv4Addr::LOCALHOST, setup.local_port)).await;
+    setup.sshd.drop_sessions().unwrap();
+    let again = tunnel.wait_for("ready").await;
+    assert_eq!(
+        again["gen"], 1,
+        "with the master in the way of another nonce"
+    );
+    drop(master);
     tunnel.signal(Signal::TERM);
     tunnel.wait().await;
 

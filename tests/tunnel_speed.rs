@@ -21,7 +21,8 @@ async fn ssh_true(setup: &Setup) -> Duration {
     command.arg(format!("{}@127.0.0.1", setup.sshd.user()));
     command.arg("true");
     let started = Instant::now();
-    assert!(command.status().await.unwrap().success());
+    let status = command.status().await.expect("no ssh");
+    assert!(status.success());
     started.elapsed()
 }
 
@@ -58,7 +59,7 @@ async fn ready_takes_little_longer_than_ssh_itself() {
         }
         let (ssh, tunnel) = (median(ssh), median(tunnel));
         let ratio = tunnel.as_secs_f64() / ssh.as_secs_f64();
-        println!(
+        eprintln!(
             "GatewayPorts {gateway_ports}: ssh true {ssh:.0?}, start to ready {tunnel:.0?}, ratio {ratio:.2}"
         );
         assert!(

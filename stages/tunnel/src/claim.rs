@@ -94,7 +94,7 @@ impl Way {
             match proof {
                 Some(Ok((port, Ok(verified)))) => {
                     claim.release_all_but(Some(port)).await;
-                    return self.accept(Claimed { port, verified });
+                    return Ok(Claimed { port, verified });
                 }
                 Some(Ok((port, Err(NotArrived::Elsewhere)))) => elsewhere = Some(port),
                 Some(Ok((port, Err(NotArrived::Unreachable(error))))) => {
@@ -116,9 +116,10 @@ impl Way {
         }
     }
 
-    fn accept(&self, claimed: Claimed) -> Result<Claimed, Unclaimed> {
+    /// Whether the proof is as good as the user wants it.
+    pub(crate) fn accept(&self, claimed: Claimed) -> Result<Claimed, StageError> {
         if claimed.verified == Verified::Unverified && self.verify == Verify::Require {
-            return Err(diagnosis::unverified(self, claimed.port).into());
+            return Err(diagnosis::unverified(self, claimed.port));
         }
         Ok(claimed)
     }

@@ -11,7 +11,7 @@ use crate::backoff::Backoff;
 use crate::claim::{Claimed, Unclaimed, Way};
 use crate::config::{Config, Outputs, Verified, Verify};
 use crate::diagnosis;
-use crate::ssh::{Resolved, Session, Socket};
+use crate::ssh::{ANY_IPV4, Resolved, Session, Socket};
 
 /// Two proofs in a row have to fail: one may have met a moment without network.
 const FAILED_PROOFS: u32 = 2;
@@ -21,7 +21,6 @@ pub(crate) struct Life<'a> {
     config: &'a Config,
     resolved: Resolved,
     way: Way,
-    bind_address: String,
     /// The session that is up, and the port that is ours in it. Whoever drops the future finds them here to close.
     session: Option<Session>,
     port: Option<u16>,
@@ -35,13 +34,11 @@ pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), Sta
     };
     let socket = Socket::reserve(cx, &resolved.target(config).to_string())?;
     let way = Way::new(config, &resolved);
-    let bind_address = bind_address(config, &way.public_host).await;
     let mut life = Life {
         cx,
         config,
         resolved,
         way,
-        bind_address,
         session: None,
         port: None,
     };
@@ -94,11 +91,7 @@ async fn bind_address(config: &Config, public_host: &str) -> String {
     };
     let mut addresses = addresses.into_iter().flatten().peekable();
     let only_ipv6 = addresses.peek().is_some() && addresses.all(|a| a.is_ipv6());
-    if only_ipv6 {
-        "*".to_owned()
-    } else {
-        "0.0.0.0".to_owned()
-    }
+    if only_ipv6 { "*" } else { ANY_IPV4 }.to_owned()
 }
 
 impl Life<'_> {
@@ -113,10 +106,10 @@ impl Life<'_> {
             .filter(|o| o.ssh_host == self.resolved.host)
             .map(|o| o.port);
         let ports = shuffled(self.config, previous)?;
+        let claimed = self.attempt(socket, ports).await;
         let mut claimed = self
-            .attempt(socket, ports)
-            .await
-            .map_err(|unclaimed| unclaimed.error)?;
+            .way
+            .accept(claimed.map_err(|unclaimed| unclaimed.error)?)?;
         self.ready(claimed).await?;
         loop {
             let lost = self.hold(claimed).await;
@@ -145,13 +138,12 @@ impl Life<'_> {
     }
 
     async fn connect(&self, socket: &Path) -> Result<Session, StageError> {
-        Session::connect(
-            self.config,
-            &self.resolved,
-            socket,
-            self.bind_address.clone(),
-        )
-        .await
+        let (mut session, address) = tokio::try_join!(
+            Session::connect(self.config, &self.resolved, socket),
+            async { Ok(bind_address(self.config, &self.way.public_host).await) },
+        )?;
+        session.bind_address = address;
+        Ok(session)
     }
 
     async fn ready(&self, claimed: Claimed) -> Result<(), StageError> {
@@ -227,14 +219,18 @@ impl Life<'_> {
                 _ => vec![before.port],
             };
             let unclaimed = match self.attempt(socket, ports).await {
-                Ok(claimed) if claimed.port != before.port => {
-                    self.cx.warn(format!(
-                        "port {} could not be had again: it is {} now",
-                        before.port, claimed.port
-                    ));
-                    return Ok(claimed);
-                }
-                Ok(claimed) => return Ok(claimed),
+                // The proof of then stands, even where the master is now in the way of another. Other outputs would restart it.
+                Ok(claimed) if claimed.port == before.port => return Ok(before),
+                Ok(claimed) => match self.way.accept(claimed) {
+                    Ok(claimed) => {
+                        self.cx.warn(format!(
+                            "port {} could not be had again: it is {} now",
+                            before.port, claimed.port
+                        ));
+                        return Ok(claimed);
+                    }
+                    Err(error) => error.into(),
+                },
                 Err(unclaimed) => unclaimed,
             };
             if unclaimed.ports_are_lost {

@@ -23,6 +23,8 @@ pub(crate) use socket::{LEDGER_ENTRY, Socket, undo};
 use crate::config::Config;
 use failure::Target;
 
+pub(crate) const ANY_IPV4: &str = "0.0.0.0";
+
 /// A request over the control socket is one round trip. The crate's calls do not give up by themselves.
 const REQUEST: Duration = Duration::from_secs(10);
 /// ssh logs a refusal just before it passes it on; the two come by different ways.
@@ -39,7 +41,8 @@ pub(crate) struct Session {
     mux: Arc<openssh::Session>,
     log: watch::Receiver<Log>,
     target: Target,
-    bind_address: String,
+    /// Where the server is asked to listen.
+    pub(crate) bind_address: String,
     local_port: u16,
     tasks: JoinSet<()>,
 }
@@ -59,7 +62,6 @@ impl Session {
         config: &Config,
         resolved: &Resolved,
         socket: &Path,
-        bind_address: String,
     ) -> Result<Session, StageError> {
         let target = resolved.target(config);
         let args = options::master(config, resolved, socket);
@@ -86,14 +88,13 @@ impl Session {
             return Err(failure::connecting(&lines, &target));
         }
         let mux = Arc::new(openssh::Session::resume_mux(socket.into(), None));
-        let (local_port, log) = (config.local_port, log);
         let mut session = Session {
             process,
             mux,
             log,
             target,
-            bind_address,
-            local_port,
+            bind_address: ANY_IPV4.to_owned(),
+            local_port: config.local_port,
             tasks,
         };
         session.wake_up().await;
