@@ -1,18 +1,17 @@
 //! From parser events to the tree, refusing what `PyYAML` refuses.
 
-mod rules;
-
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle, Tag as RawTag};
+use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle};
 
-use crate::block_scalar;
 use crate::dialect;
 use crate::error::Error;
 use crate::lines::Lines;
-use crate::scalar::{self, Data, Tag};
+use crate::scalar::Data;
 use crate::tree::{Id, Kind, Node, Tree, after_colon};
+
+mod rules;
 
 /// How many values aliases may add to those that are written out.
 const ALIAS_BUDGET: u64 = 100_000;

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::layout::{self, Owner};
 use crate::splice::{self, Splice, column, line_start, next_line};
 use crate::tree::{Id, Kind, after_colon};
-use crate::wanted::{inserted, wanted, write_out_aliases};
+use crate::wanted::{wanted, write_out_aliases};
 
 pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<String, Error> {
     write_out_aliases(doc, &mut changes);
@@ -219,62 +219,6 @@ impl Renderer<'_> {
         }
     }
 
-    fn items(&mut self, seq: Id, items: &[Id]) -> Result<(), Error> {
-        let doc = self.doc;
-        let mut dash = doc.tree.nodes[seq].span.start;
-        let indent = column(self.text(), dash);
-        let mut dashes = Vec::new();
-        for item in items {
-            dashes.push(dash);
-            let end = doc.tree.nodes[*item].span.end.max(dash + 1);
-            dash = crate::dialect::skip_trivia(self.text(), end);
-        }
-        let places = items.iter().zip(&dashes).map(|(item, dash)| Place {
-            range: *dash..doc.tree.nodes[*item].span.end.max(*dash + 1),
-            gone: self.changes.removed.contains(item),
-        });
-        self.remove(&places.collect::<Vec<_>>(), false);
-        for (i, item) in items.iter().enumerate() {
-            let fresh: Vec<&New> = inserted(self.changes, seq, i).collect();
-            let dash = dashes[i];
-            if i == 0 {
-                let pad = " ".repeat(indent);
-                let lines = fresh.iter().map(|n| self.item_lines(n, indent) + &pad);
-                let text: String = lines.collect();
-                if !text.is_empty() {
-                    self.push(dash..dash, text);
-                }
-            } else {
-                self.insert_items(&fresh, items[i - 1], dashes[i - 1], indent);
-            }
-            if !self.changes.removed.contains(item) {
-                self.value(*item, Owner::Item { at: dash + 1 }, false)?;
-            }
-        }
-        if let (Some(last), Some(dash)) = (items.last(), dashes.last()) {
-            let fresh: Vec<&New> = inserted(self.changes, seq, items.len()).collect();
-            self.insert_items(&fresh, *last, *dash, indent);
-        }
-        Ok(())
-    }
-
-    fn insert_items(&mut self, fresh: &[&New], after: Id, dash: usize, indent: usize) {
-        if fresh.is_empty() {
-            return;
-        }
-        let pad = " ".repeat(indent);
-        let lines = fresh
-            .iter()
-            .map(|n| pad.clone() + &self.item_lines(n, indent));
-        let lines: String = lines.collect();
-        let end = self.doc.tree.nodes[after].span.end.max(dash + 1);
-        self.insert_lines(end, lines);
-    }
-
-    fn item_lines(&self, new: &New, indent: usize) -> String {
-        format!("- {}", layout::item_text(new, indent + 2, self.newline))
-    }
-
     fn replace(&mut self, id: Id, owner: Owner, in_flow: bool, new: &New) -> Result<(), Error> {
         if in_flow {
             self.replace_in_flow(id, owner, &new.value);
@@ -341,3 +285,4 @@ impl Renderer<'_> {
 }
 
 mod flow;
+mod items;

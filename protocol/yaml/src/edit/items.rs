@@ -1,0 +1,87 @@
+//! Changes to the items of a list.
+
+use serde_json::Value;
+
+use super::{Editor, Item, New};
+use crate::error::Error;
+use crate::path::{Seg, show};
+use crate::tree::Kind;
+
+impl Editor<'_> {
+    /// Puts an item before the original item `index`, or at the end when that is the length.
+    ///
+    /// # Errors
+    /// `path` is no list that is written here, it is shorter than `index`, or the text is no YAML.
+    pub fn insert_item(
+        &mut self,
+        path: &[Seg],
+        index: usize,
+        item: impl Into<Item>,
+    ) -> Result<(), Error> {
+        let new = New::item(item.into())?;
+        let root = self.doc.tree.root;
+        let Some(id) = self.doc.own_path(path) else {
+            return self.fail(root, format!("`{}` is not a list written here", show(path)));
+        };
+        match &self.doc.tree.nodes[id].kind {
+            Kind::Seq { items, .. } if index <= items.len() => {
+                let inserted = self.changes.inserted.entry(id).or_default();
+                inserted.push((index, new));
+                Ok(())
+            }
+            Kind::Scalar { .. } if index == 0 && self.doc.value_of(id, false).is_null() => {
+                let list = self.changes.replaced.entry(id);
+                let list = list.or_insert_with(|| New::value(Value::Array(Vec::new())));
+                if let Value::Array(items) = &mut list.value {
+                    items.push(new.value);
+                }
+                Ok(())
+            }
+            _ => self.fail(id, format!("`{}` has no place {index}", show(path))),
+        }
+    }
+
+    /// Puts an item at the end.
+    ///
+    /// # Errors
+    /// As for [`Editor::insert_item`].
+    pub fn append_item(&mut self, path: &[Seg], item: impl Into<Item>) -> Result<(), Error> {
+        let count = match self
+            .doc
+            .own_path(path)
+            .map(|id| &self.doc.tree.nodes[id].kind)
+        {
+            Some(Kind::Seq { items, .. }) => items.len(),
+            _ => 0,
+        };
+        self.insert_item(path, count, item)
+    }
+
+    /// Puts another item into the place of one. Comments around it stay, those within it move to its head.
+    ///
+    /// # Errors
+    /// There is no such item, or the text is no YAML.
+    pub fn replace_item(
+        &mut self,
+        path: &[Seg],
+        index: usize,
+        item: impl Into<Item>,
+    ) -> Result<(), Error> {
+        let new = New::item(item.into())?;
+        let list = self.doc.own_path(path);
+        let item = match list.map(|id| &self.doc.tree.nodes[id].kind) {
+            Some(Kind::Seq { items, .. }) => items.get(index).copied(),
+            _ => None,
+        };
+        let Some(item) = item else {
+            let root = self.doc.tree.root;
+            return self.fail(
+                root,
+                format!("`{}` has no item {index} to replace", show(path)),
+            );
+        };
+        self.changes.removed.remove(&item);
+        self.changes.replaced.insert(item, new);
+        Ok(())
+    }
+}
