@@ -212,6 +212,17 @@ async fn a_gateway_that_is_lost_is_reported_and_so_is_its_return_and_a_new_addre
 }
 
 #[tokio::test]
+async fn a_stop_is_heard_during_the_wait() {
+    let (home, api) = (Home::new(), start_kube(idle()).await);
+    let mut stage = start(&home, &sandbox(&home, &api), &[]);
+    stage
+        .wait_until("the wait", |message| message["step"] == "wait")
+        .await;
+    stop(stage).await;
+    assert!(!home.run_dir().join("gateway.kubeconfig").exists());
+}
+
+#[tokio::test]
 async fn check_compares_the_cluster_with_what_was_reported() {
     let (home, api) = (Home::new(), start_kube(programmed()).await);
     let mut stage = start(&home, &sandbox(&home, &api), &[]);
