@@ -181,6 +181,49 @@ async fn a_way_that_closes_while_ready_is_told_and_so_is_its_return() {
 }
 
 #[tokio::test]
+async fn an_alias_of_ssh_config_is_enough() {
+    let setup = Setup::new(Options::default()).await;
+    let config = setup.sshd.file("ssh_config");
+    let lines = [
+        "Host proxy".to_owned(),
+        "HostName 127.0.0.1".to_owned(),
+        format!("Port {}", setup.sshd.port()),
+        format!("User {}", setup.sshd.user()),
+        format!("IdentityFile {}", setup.sshd.key().display()),
+        format!("UserKnownHostsFile {}", setup.sshd.known_hosts().display()),
+        // What a user may have there for shells, and what would get in the way.
+        "ControlMaster auto".to_owned(),
+        "ControlPath /nonexistent/%C".to_owned(),
+        "ControlPersist 60".to_owned(),
+        "RemoteCommand sleep 60".to_owned(),
+        "RequestTTY yes".to_owned(),
+        "ForkAfterAuthentication yes".to_owned(),
+        "LogLevel QUIET".to_owned(),
+        format!("RemoteForward {} 127.0.0.1:1", setup.ports.start()),
+        "Ciphers aes256-ctr".to_owned(),
+    ];
+    std::fs::write(&config, lines.join("\n")).unwrap();
+    let mut command = setup.verb("run");
+    command.arg("--reverse-proxy-host=proxy");
+    command.arg("--ssh-config-path").arg(config);
+    let range = format!("{},{}", setup.ports.start(), setup.ports.end());
+    command.arg("--remote-port-range").arg(range);
+    command.args(["--local-port", &setup.local_port.to_string()]);
+    let mut tunnel = StageClient::start(command);
+    let outputs = tunnel.wait_for("outputs").await["outputs"].take();
+    tunnel.wait_for("ready").await;
+    let expected = json!(["127.0.0.1", "127.0.0.1", "origin"]);
+    assert_eq!(
+        json!([outputs["host"], outputs["ssh_host"], outputs["verified"]]),
+        expected
+    );
+    tunnel.signal(Signal::TERM);
+    let (status, took) = tunnel.wait().await;
+    assert!(status.success() && took <= STOP, "{status} after {took:?}");
+    leaks::gone("what it started", || setup.left()).await;
+}
+
+#[tokio::test]
 async fn a_lost_connection_comes_back_on_the_same_port() {
     let mut setup = Setup::new(Options::default()).await;
     let mut tunnel = setup.start(&[]);
