@@ -15,13 +15,16 @@ use crate::io::{Io, Sink};
 use crate::ledger::{Ledger, Owner};
 use crate::message::{Message, Outcome};
 use crate::rundir::{Lock, RunDir};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Reason, Shutdown};
 use crate::stage::Stage;
 use crate::upstream::Upstreams;
 use crate::verbs;
 
-/// How long the last lines may take to be read.
-const LAST_WORDS: Duration = Duration::from_millis(50);
+/// How long the last lines may take to be written, where a reader is slow or the machine is busy.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// The same for a stage that was told to stop, and has half a second for all of it.
+const LAST_WORDS_WHEN_TOLD: Duration = Duration::from_millis(80);
 
 /// The whole of a stage's `main`.
 pub fn run_stage<S: Stage>() -> ExitCode {
@@ -178,8 +181,12 @@ impl Session {
             ok: exit == 0,
             exit,
         }));
-        self.hub.stdout.flush(LAST_WORDS);
-        self.hub.stderr.flush(LAST_WORDS);
+        let patience = match self.shutdown.reason() {
+            Some(Reason::CommandEnded(_) | Reason::Failed) | None => LAST_WORDS,
+            Some(_) => LAST_WORDS_WHEN_TOLD,
+        };
+        self.hub.stdout.flush(patience);
+        self.hub.stderr.flush(patience);
         exit
     }
 }

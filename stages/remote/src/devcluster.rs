@@ -1,12 +1,15 @@
 //! Stock devcluster as our child.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use protocol::{Env, Exit, StageError, child};
+use rustix::pipe::PipeFlags;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::net::unix::pipe::Receiver;
+use tokio::process::{Child, Command};
 
 /// How to start it.
 #[derive(Debug)]
@@ -47,7 +50,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Devcluster {
     child: Child,
-    stderr: Option<Lines<BufReader<ChildStderr>>>,
+    stderr: Option<Lines<BufReader<Receiver>>>,
     asked_to_end: bool,
 }
 
@@ -88,7 +91,6 @@ impl Devcluster {
             command
                 .arg("--oneshot")
                 .stdin(Stdio::null())
-                .stderr(Stdio::piped())
                 .process_group(0);
         }
         if options.log == Log::Keep {
@@ -96,8 +98,15 @@ impl Devcluster {
             command.stdout(std::fs::File::create(log).map_err(failed)?);
         }
         command.args(&options.arguments);
-        let mut child = child::spawn_in_place(&mut command).map_err(failed)?;
-        let stderr = child.stderr.take().map(|s| BufReader::new(s).lines());
+        let words = match options.oneshot {
+            true => Some(Words::new().map_err(failed)?),
+            false => None,
+        };
+        if let Some(words) = &words {
+            command.stderr(words.writer.try_clone().map_err(failed)?);
+        }
+        let child = child::spawn_in_place(&mut command).map_err(failed)?;
+        let stderr = words.map(Words::lines).transpose().map_err(failed)?;
         Ok(Devcluster {
             child,
             stderr,
@@ -144,6 +153,32 @@ impl Devcluster {
     /// Whether the end was our wish.
     pub fn was_asked_to_end(&self) -> bool {
         self.asked_to_end
+    }
+}
+
+/// The pipe for devcluster's stderr. It dies of a pipe that nobody reads, and orphans its stages: so it holds the reading
+/// end open itself, should we be killed.
+struct Words {
+    reader: OwnedFd,
+    writer: OwnedFd,
+    /// Inherited by the child.
+    _kept_open: OwnedFd,
+}
+
+impl Words {
+    fn new() -> std::io::Result<Words> {
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let kept_open = rustix::io::dup(&reader)?;
+        Ok(Words {
+            reader,
+            writer,
+            _kept_open: kept_open,
+        })
+    }
+
+    /// Closes our copies of what the child has, and reads.
+    fn lines(self) -> std::io::Result<Lines<BufReader<Receiver>>> {
+        Ok(BufReader::new(Receiver::from_owned_fd(self.reader)?).lines())
     }
 }
 

@@ -63,7 +63,9 @@ pub async fn run(config_file: &Path) -> Result<(), MasterError> {
     let port = listener
         .local_addr()
         .map_or(port, |address: SocketAddr| address.port());
-    eprintln!("INFO accepting incoming connections on port {port}");
+    super::say(&format!(
+        "INFO accepting incoming connections on port {port}"
+    ));
     let info = info(&config);
     let answers = serve(listener, move |request| {
         let response = answer(request.uri().path(), &info);
@@ -71,7 +73,7 @@ pub async fn run(config_file: &Path) -> Result<(), MasterError> {
     });
     tokio::select! {
         () = answers => {}
-        () = told_to_end => eprintln!("INFO shutting down"),
+        () = told_to_end => super::say("INFO shutting down"),
     }
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! A stand-in for a pod in the cluster: it finds the master as a task does, by what the master's config says.
 
-use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -153,16 +152,16 @@ pub async fn run(config_file: &Path, every: Duration) -> Result<(), PodError> {
     loop {
         // Read each time: a restarted master may be elsewhere, and its next pod would know.
         let master = Master::of(&master::read(config_file)?)?;
-        let line = match call(&master, every.max(Duration::from_secs(5))).await {
-            Ok(took) => format!(
-                "pod: reached the master at {} in {} ms\n",
-                master.address(),
-                took.as_millis()
-            ),
-            Err(error) => format!("pod: {error}\n"),
-        };
-        // In one write: whoever reads the log as it comes sees whole lines.
-        drop(std::io::stderr().write_all(line.as_bytes()));
+        super::say(
+            &match call(&master, every.max(Duration::from_secs(5))).await {
+                Ok(took) => format!(
+                    "pod: reached the master at {} in {} ms",
+                    master.address(),
+                    took.as_millis()
+                ),
+                Err(error) => format!("pod: {error}"),
+            },
+        );
         tokio::select! {
             () = tokio::time::sleep(every) => {}
             () = &mut told_to_end => return Ok(()),
