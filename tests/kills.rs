@@ -1,0 +1,126 @@
+//! SIGKILL at random moments of the whole way. Whatever was killed: nothing is left, and the next run works.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::lines::lines;
+use support::site::Site;
+use support::{DEADLINE, leaks};
+
+/// A start takes about a second; some moments are before its end, some after it.
+const LATEST: u64 = 1500;
+
+/// Rounds in `make test`; `make soak` asks for more.
+fn rounds() -> u64 {
+    std::env::var("DEVCLUSTER_ROUNDS")
+        .ok()
+        .and_then(|r| r.parse().ok())
+        .unwrap_or(6)
+}
+
+fn processes_of(site: &Site) -> Vec<(Pid, String)> {
+    let split = |line: String| {
+        let (pid, command) = line.split_once(' ')?;
+        Some((Pid::from_raw(pid.parse().ok()?)?, command.to_owned()))
+    };
+    leaks::processes(&site.home.mark())
+        .into_iter()
+        .filter_map(split)
+        .collect()
+}
+
+async fn nothing_is_left(site: &Site) {
+    leaks::gone("processes", || processes_of(site)).await;
+    let ports = site.range.0..=site.range.1;
+    leaks::gone("remote listeners", || {
+        ports.clone().filter(|p| leaks::is_listening(*p)).collect()
+    })
+    .await;
+}
+
+/// Every rendered config is whole, at any moment.
+fn nothing_is_half_written(site: &Site) {
+    if let Ok(text) = std::fs::read_to_string(site.run_dir().join("master.yaml")) {
+        assert!(text.contains("kubeconfig_path"), "half a file:\n{text}");
+        protocol::yaml::Document::parse(&text).expect("half a file");
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_killed_whenever_nothing_is_left_and_the_next_run_works() {
+    let site = Site::new().await;
+    let file = site.write("source.yaml", &site.devcluster_yaml());
+    let up = || {
+        let mut command = site.remote(&["up", "-c", file.to_str().expect("text")]);
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    };
+    let seed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(1, |d| d.as_millis() as u64);
+    for round in 0..rounds() {
+        let mut driver = up().spawn().expect("no driver");
+        let said = lines(driver.stderr.take().expect("no stderr"));
+        let moment = (seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(round * 7919)
+            >> 11)
+            % LATEST;
+        // The moment is the point here: there is no event to wait for.
+        drop(tokio::time::timeout(Duration::from_millis(moment), driver.wait()).await);
+        let victims = processes_of(&site);
+        let ours: Vec<_> = victims
+            .iter()
+            .filter(|(_, c)| !c.contains("sandbox-") && !c.starts_with("sleep"))
+            .collect();
+        if let Some((pid, command)) = ours.get(round as usize % ours.len().max(1)) {
+            let _ = kill_process(*pid, Signal::KILL);
+            eprintln!("round {round}: killed after {moment} ms: {command}");
+        }
+        nothing_is_half_written(&site);
+        if let Some(id) = driver.id().and_then(|id| Pid::from_raw(id as i32)) {
+            let _ = kill_process(id, Signal::TERM);
+        }
+        tokio::time::timeout(DEADLINE, driver.wait())
+            .await
+            .expect("the driver stays")
+            .expect("no status");
+        drop(said);
+        end_orphans(&site).await;
+        nothing_is_left(&site).await;
+    }
+    let mut driver = up().spawn().expect("no driver");
+    let mut said = lines(driver.stderr.take().expect("no stderr"));
+    tokio::time::timeout(Duration::from_secs(60), said.wait_for("devcluster is up"))
+        .await
+        .expect("the next run does not work");
+    kill_process(
+        Pid::from_raw(driver.id().expect("it runs") as i32).expect("a pid"),
+        Signal::TERM,
+    )
+    .expect("cannot signal");
+    tokio::time::timeout(DEADLINE, driver.wait())
+        .await
+        .expect("the driver stays")
+        .expect("no status");
+    nothing_is_left(&site).await;
+}
+
+/// A killed devcluster leaves its master and the test's pod, as it leaves any program; its next start ends them.
+async fn end_orphans(site: &Site) {
+    leaks::gone("stages", || {
+        let not_ours = |c: &str| c.contains("sandbox-") || c.starts_with("sleep");
+        processes_of(site)
+            .into_iter()
+            .filter(|(_, c)| !not_ours(c))
+            .collect()
+    })
+    .await;
+    for (pid, _) in processes_of(site) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
