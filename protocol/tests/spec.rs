@@ -7,7 +7,7 @@ use protocol::message::{decode_command, decode_message};
 
 fn examples() -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("PROTOCOL.md");
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = std::fs::read_to_string(path).expect("no PROTOCOL.md");
     let blocks = text.split("```json\n").skip(1);
     blocks
         .map(|b| b.split("```").next().unwrap_or_default().to_owned())

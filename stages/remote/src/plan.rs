@@ -298,7 +298,10 @@ impl Plan {
     }
 }
 
-fn read_item(item: &Value) -> Result<Option<(Kind, Map<String, Value>)>, String> {
+type Body = Map<String, Value>;
+
+/// A new stage's kind and body; `None` for one of devcluster's own.
+fn read_item(item: &Value) -> Result<Option<(Kind, Body)>, String> {
     let Some((key, body)) = item
         .as_object()
         .filter(|o| o.len() == 1)
