@@ -1,11 +1,8 @@
 //! The stages under stock devcluster: gates, restarts, crashes, quitting.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use support::devcluster::TestDevcluster;
 use support::kube::idle;
-use support::lines::lines;
 use support::site::Site;
 use support::{DEADLINE, leaks};
 
@@ -33,18 +30,10 @@ fn outputs(site: &Site, instance: &str) -> Value {
     serde_json::from_slice::<Value>(&text).expect("outputs are JSON")["outputs"].clone()
 }
 
-async fn nothing_is_left(site: &Site) {
-    leaks::gone("processes", || leaks::processes(&site.home.mark())).await;
-    let ports = site.range.0..=site.range.1;
-    leaks::gone("remote listeners", || {
-        ports.clone().filter(|p| leaks::is_listening(*p)).collect()
-    })
-    .await;
-    let half_written: Vec<_> = leaks::files(site.home.path())
-        .into_iter()
-        .filter(|f| f.extension().is_some_and(|e| e == "tmp"))
-        .collect();
-    assert!(half_written.is_empty(), "{half_written:?}");
+async fn quit(devcluster: TestDevcluster, site: &Site) {
+    let (seconds, _) = devcluster.close().await;
+    assert!(seconds < QUIT, "it took {seconds} s to quit");
+    site.nothing_is_left().await;
 }
 
 /// The pid in the stage's status, which is for people and for this.
@@ -80,7 +69,7 @@ async fn a_pod_reaches_the_master_and_quitting_leaves_nothing() {
     let (seconds, code) = devcluster.close().await;
     assert!(seconds < QUIT, "it took {seconds} s to quit");
     assert_eq!(code, 0);
-    nothing_is_left(&site).await;
+    site.nothing_is_left().await;
     assert!(!site.run_dir().join("gateway.kubeconfig").exists());
 }
 
@@ -107,9 +96,7 @@ async fn each_stage_gates_the_next_and_a_slow_gateway_gates_the_master() {
     assert!(!site.run_dir().join("outputs/gateway.json").exists());
     site.api.store().program_gateways("127.0.0.1");
     devcluster.wait_until("pod", "UP").await;
-    let (seconds, _) = devcluster.close().await;
-    assert!(seconds < QUIT, "it took {seconds} s to quit");
-    nothing_is_left(&site).await;
+    quit(devcluster, &site).await;
 }
 
 #[tokio::test]
@@ -147,8 +134,7 @@ async fn stale_outputs_of_a_dead_run_pass_no_gate() {
         "{}",
         devcluster.log()
     );
-    devcluster.close().await;
-    nothing_is_left(&site).await;
+    quit(devcluster, &site).await;
 }
 
 #[tokio::test]
@@ -164,8 +150,7 @@ async fn a_restarted_master_renders_afresh() {
     devcluster.wait_until("master", "UP").await;
     let text = std::fs::read_to_string(&rendered).expect("not rendered again");
     assert!(text.contains("determined_master_port"), "{text}");
-    devcluster.close().await;
-    nothing_is_left(&site).await;
+    quit(devcluster, &site).await;
 }
 
 #[tokio::test]
@@ -182,8 +167,7 @@ async fn a_restarted_tunnel_comes_back_on_its_port_while_the_master_runs() {
         .await;
     assert_eq!(up["stages"]["master"], "UP");
     assert_eq!(outputs(&site, "tunnel"), before);
-    devcluster.close().await;
-    nothing_is_left(&site).await;
+    quit(devcluster, &site).await;
 }
 
 #[tokio::test]
@@ -200,9 +184,7 @@ async fn the_death_of_a_stage_is_seen_and_its_restart_works() {
         devcluster.restart(stage).await;
         devcluster.wait_until(stage, "UP").await;
     }
-    let (seconds, _) = devcluster.close().await;
-    assert!(seconds < QUIT, "it took {seconds} s to quit");
-    nothing_is_left(&site).await;
+    quit(devcluster, &site).await;
 }
 
 #[tokio::test]
@@ -220,24 +202,14 @@ async fn after_sigkill_of_devcluster_its_stages_end_and_the_next_start_works() {
     .await;
     let devcluster = whole_way_up(&site).await;
     assert_eq!(outputs(&site, "tunnel")["port"], before["port"]);
-    devcluster.close().await;
-    nothing_is_left(&site).await;
+    quit(devcluster, &site).await;
 }
 
 #[tokio::test]
 async fn oneshot_comes_up_and_a_signal_ends_it() {
     let site = Site::new().await;
     let file = site.write("source.yaml", &site.devcluster_yaml());
-    let mut command = site.remote(&["up", "-c", file.to_str().expect("text")]);
-    command
-        .stderr(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped());
-    let mut child = command.kill_on_drop(true).spawn().expect("no driver");
-    let mut up = lines(child.stderr.take().expect("no stderr"));
-    let _log = lines(child.stdout.take().expect("no stdout"));
-    tokio::time::timeout(Duration::from_secs(60), up.wait_for("devcluster is up"))
-        .await
-        .expect("not up");
+    let (mut child, mut up) = site.up(&file).await;
     let pid = rustix::process::Pid::from_raw(child.id().expect("it runs") as i32).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("cannot signal");
     let status = tokio::time::timeout(DEADLINE, child.wait())
@@ -247,7 +219,7 @@ async fn oneshot_comes_up_and_a_signal_ends_it() {
     assert!(status.success(), "{status}");
     let rest = up.rest().await;
     assert!(rest.contains("nothing was left behind"), "{rest}");
-    nothing_is_left(&site).await;
+    site.nothing_is_left().await;
 }
 
 #[tokio::test]
@@ -269,7 +241,7 @@ async fn up_exits_with_1_when_a_stage_fails_and_says_why() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("is failing"), "{stderr}");
     assert!(stdout.contains("mend: "), "{stdout}");
-    nothing_is_left(&site).await;
+    site.nothing_is_left().await;
 }
 
 #[tokio::test]
@@ -277,17 +249,9 @@ async fn after_sigkill_of_the_driver_everything_ends_and_the_next_run_works() {
     let site = Site::new().await;
     let file = site.write("source.yaml", &site.devcluster_yaml());
     for _ in 0..2 {
-        let mut command = site.remote(&["up", "-c", file.to_str().expect("text")]);
-        command
-            .stderr(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::null());
-        let mut child = command.kill_on_drop(true).spawn().expect("no driver");
-        let mut up = lines(child.stderr.take().expect("no stderr"));
-        tokio::time::timeout(Duration::from_secs(60), up.wait_for("devcluster is up"))
-            .await
-            .expect("not up");
+        let (mut child, _) = site.up(&file).await;
         child.kill().await.expect("cannot kill");
-        nothing_is_left(&site).await;
+        site.nothing_is_left().await;
     }
 }
 

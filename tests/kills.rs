@@ -30,15 +30,6 @@ fn processes_of(site: &Site) -> Vec<(Pid, String)> {
         .collect()
 }
 
-async fn nothing_is_left(site: &Site) {
-    leaks::gone("processes", || processes_of(site)).await;
-    let ports = site.range.0..=site.range.1;
-    leaks::gone("remote listeners", || {
-        ports.clone().filter(|p| leaks::is_listening(*p)).collect()
-    })
-    .await;
-}
-
 /// Every rendered config is whole, at any moment.
 fn nothing_is_half_written(site: &Site) {
     if let Ok(text) = std::fs::read_to_string(site.run_dir().join("master.yaml")) {
@@ -91,13 +82,9 @@ async fn whatever_is_killed_whenever_nothing_is_left_and_the_next_run_works() {
             .expect("no status");
         drop(said);
         end_orphans(&site).await;
-        nothing_is_left(&site).await;
+        site.nothing_is_left().await;
     }
-    let mut driver = up().spawn().expect("no driver");
-    let mut said = lines(driver.stderr.take().expect("no stderr"));
-    tokio::time::timeout(Duration::from_secs(60), said.wait_for("devcluster is up"))
-        .await
-        .expect("the next run does not work");
+    let (mut driver, _said) = site.up(&file).await;
     kill_process(
         Pid::from_raw(driver.id().expect("it runs") as i32).expect("a pid"),
         Signal::TERM,
@@ -107,7 +94,7 @@ async fn whatever_is_killed_whenever_nothing_is_left_and_the_next_run_works() {
         .await
         .expect("the driver stays")
         .expect("no status");
-    nothing_is_left(&site).await;
+    site.nothing_is_left().await;
 }
 
 /// A killed devcluster leaves its master and the test's pod, as it leaves any program; its next start ends them.

@@ -58,12 +58,7 @@ impl Job {
     }
 
     async fn nothing_is_left(&self) {
-        leaks::gone("processes", || leaks::processes(&self.site.home.mark())).await;
-        let ports = self.site.range.0..=self.site.range.1;
-        leaks::gone("remote listeners", || {
-            ports.clone().filter(|p| leaks::is_listening(*p)).collect()
-        })
-        .await;
+        self.site.nothing_is_left().await;
         assert!(!self.path("devcluster-stages").exists());
     }
 

@@ -124,6 +124,23 @@ impl Session {
         }
     }
 
+    /// For a verb that does the work: a document, a terminal and a command keep protocol lines off stdout.
+    pub(crate) fn working<S: Stage>(
+        mut call: Call,
+        env: Env,
+        terminal: bool,
+        document: bool,
+        stdout: Box<dyn std::io::Write + Send>,
+        stderr: Box<dyn std::io::Write + Send>,
+    ) -> Session {
+        if document {
+            call.events = Some(Events::None);
+        }
+        let quiet = terminal || !call.command.is_empty();
+        let events = if quiet { Events::None } else { Events::All };
+        Session::new::<S>(call, env, events, stdout, stderr)
+    }
+
     pub(crate) fn run_dir(&self) -> Result<RunDir, StageError> {
         let path = self
             .call

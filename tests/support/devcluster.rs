@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 use crate::{Home, build_dir};
 
 /// A start with several stages on a machine that is busy building.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program of the Python environment that `make deps` makes.
 pub fn python_program(variable: &str, name: &str) -> PathBuf {

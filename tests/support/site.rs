@@ -1,14 +1,15 @@
 //! A developer's laptop and cloud for a test: an ssh server, a Kubernetes API, and the file that connects them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use remote::sandbox::kube_api::KubeApi;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
-use crate::devcluster::python_program;
+use crate::devcluster::{PATIENCE, python_program};
 use crate::kube::{programmed, start_kube, write_kubeconfig};
-use crate::{Home, Options, TestSshd, bin, free_ports, start_sshd};
+use crate::lines::{OutputLines, lines};
+use crate::{Home, Options, TestSshd, bin, free_ports, leaks, start_sshd};
 
 /// Everything that the whole way needs.
 pub struct Site {
@@ -132,6 +133,33 @@ stages:
         command
     }
 
+    /// `devcluster-remote up` on a file, until it says that devcluster is up. What it writes to stdout is read and dropped.
+    pub async fn up(&self, file: &Path) -> (Child, OutputLines) {
+        let mut command = self.remote(&["up", "-c", path(file)]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.kill_on_drop(true).spawn().expect("no driver");
+        let mut said = lines(child.stderr.take().expect("no stderr"));
+        tokio::time::timeout(PATIENCE, said.wait_for("devcluster is up"))
+            .await
+            .expect("not up in time");
+        (child, said)
+    }
+
+    /// Waits until no process and no remote listener of this site is left; a half-written file never may be.
+    pub async fn nothing_is_left(&self) {
+        leaks::gone("processes", || leaks::processes(&self.home.mark())).await;
+        let ports = self.range.0..=self.range.1;
+        leaks::gone("remote listeners", || {
+            ports.clone().filter(|p| leaks::is_listening(*p)).collect()
+        })
+        .await;
+        let half_written: Vec<_> = leaks::files(self.home.path())
+            .into_iter()
+            .filter(|f| f.extension().is_some_and(|e| e == "tmp"))
+            .collect();
+        assert!(half_written.is_empty(), "{half_written:?}");
+    }
+
     /// Compiles a file and returns the path of the result.
     pub async fn compile(&self, text: &str) -> PathBuf {
         let source = self.write("source.yaml", text);
@@ -145,6 +173,6 @@ stages:
     }
 }
 
-fn path(path: &std::path::Path) -> &str {
+fn path(path: &Path) -> &str {
     path.to_str().expect("the path is text")
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 use tokio::io::BufReader;
 use tokio::task::JoinSet;
 
-use crate::cli::{Call, Events, Stdin as StdinMode};
+use crate::cli::{Call, Stdin as StdinMode};
 use crate::config;
 use crate::context::Context;
 use crate::env::Env;
@@ -20,18 +20,15 @@ use crate::verbs::upkeep::undo_all;
 pub(crate) async fn once<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     let config = config::load(S::KIND, &call.sources, &env, S::validate);
     let document = matches!(&config, Ok(c) if S::takes_stdout(c));
-    let quiet = document || io.stdout_is_terminal;
     let show = io.stdout_is_terminal && !document && call.events.is_none();
-    let call = Call {
-        events: if document {
-            Some(Events::None)
-        } else {
-            call.events
-        },
-        ..call
-    };
-    let events = if quiet { Events::None } else { Events::All };
-    let session = Session::new::<S>(call, env, events, io.stdout, io.stderr);
+    let session = Session::working::<S>(
+        call,
+        env,
+        io.stdout_is_terminal,
+        document,
+        io.stdout,
+        io.stderr,
+    );
     let mut tasks = JoinSet::new();
     let outcome = match session.shutdown.listen(&mut tasks, io.output_pipes) {
         Ok(()) => work::<S>(&session, &mut tasks, BufReader::new(io.stdin), config).await,

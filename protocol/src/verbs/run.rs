@@ -8,7 +8,7 @@ use tokio::io::BufReader;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::cli::{Call, Events, Stdin as StdinMode};
+use crate::cli::{Call, Stdin as StdinMode};
 use crate::config::{self, Sources};
 use crate::context::Context;
 use crate::env::Env;
@@ -33,17 +33,14 @@ pub(crate) async fn run<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
         _ => Some(config::load(S::KIND, &call.sources, &env, S::validate)),
     };
     let document = matches!(&config, Some(Ok(c)) if S::takes_stdout(c));
-    let quiet = document || io.stdout_is_terminal || !call.command.is_empty();
-    let call = Call {
-        events: if document {
-            Some(Events::None)
-        } else {
-            call.events
-        },
-        ..call
-    };
-    let events = if quiet { Events::None } else { Events::All };
-    let session = Session::new::<S>(call, env, events, io.stdout, io.stderr);
+    let session = Session::working::<S>(
+        call,
+        env,
+        io.stdout_is_terminal,
+        document,
+        io.stdout,
+        io.stderr,
+    );
     let mut tasks = JoinSet::new();
     let outcome = match session.shutdown.listen(&mut tasks, io.output_pipes) {
         Ok(()) => {
