@@ -82,6 +82,8 @@ pub(crate) struct Call {
     pub(crate) events: Option<Events>,
     pub(crate) stdin: Stdin,
     pub(crate) timeout: Option<Duration>,
+    /// How long to stay after an upstream failed.
+    pub(crate) linger: Duration,
     pub(crate) sources: Sources,
     pub(crate) command: Vec<OsString>,
 }
@@ -109,6 +111,7 @@ pub(crate) fn parse<S: Stage>(mut args: Vec<OsString>) -> Result<Call, clap::Err
 
 fn call<S: Stage>(verb: Verb, m: &ArgMatches) -> Call {
     let text = |id: &str| m.try_get_one::<String>(id).ok().flatten().cloned();
+    let number = |id: &str| m.try_get_one::<f64>(id).ok().flatten().copied();
     let path = |id: &str| m.try_get_one::<PathBuf>(id).ok().flatten().cloned();
     let fields = properties(&schema_of::<S::Config>());
     let flags = fields
@@ -128,11 +131,8 @@ fn call<S: Stage>(verb: Verb, m: &ArgMatches) -> Call {
             Some("control") => Stdin::Control,
             _ => Stdin::None,
         },
-        timeout: m
-            .try_get_one::<f64>("timeout")
-            .ok()
-            .flatten()
-            .map(|s| Duration::from_secs_f64(*s)),
+        timeout: number("timeout").map(Duration::from_secs_f64),
+        linger: number("linger").map_or(Duration::ZERO, Duration::from_secs_f64),
         sources: Sources {
             file: path("config"),
             start: None,
@@ -168,6 +168,9 @@ pub fn command<S: Stage>() -> Command {
         }
         if verb == Verb::Wait {
             sub = sub.arg(timeout_arg());
+        }
+        if matches!(verb, Verb::Wait | Verb::Once) {
+            sub = sub.arg(linger_arg());
         }
         if !matches!(verb, Verb::Describe | Verb::Wait) {
             sub = sub.arg(events_arg());
@@ -205,15 +208,29 @@ fn instance_args<S: Stage>() -> [Arg; 2] {
 }
 
 fn timeout_arg() -> Arg {
-    let seconds = |text: &str| match text.parse::<f64>() {
-        Ok(s) if (0.0..=1e9).contains(&s) => Ok(s),
-        _ => Err("a number of seconds"),
-    };
     Arg::new("timeout")
         .long("timeout")
         .value_name("SECONDS")
         .value_parser(seconds)
         .help("Give up after this long, with exit code 7 [default: wait for as long as the instance is alive]")
+}
+
+fn linger_arg() -> Arg {
+    Arg::new("linger")
+        .long("linger")
+        .value_name("SECONDS")
+        .value_parser(seconds)
+        .help(
+            "When what is waited for fails, end this much later. devcluster dies when a stage and the command \
+             that waits for it end at the same moment [default: 0]",
+        )
+}
+
+fn seconds(text: &str) -> Result<f64, &'static str> {
+    match text.parse::<f64>() {
+        Ok(s) if (0.0..=1e9).contains(&s) => Ok(s),
+        _ => Err("a number of seconds"),
+    }
 }
 
 fn events_arg() -> Arg {

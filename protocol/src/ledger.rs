@@ -174,6 +174,14 @@ impl Ledger {
             .clone()
     }
 
+    /// The ticket of an entry that an earlier run wrote, for a run that goes on with the resource.
+    pub fn take_up(&self, entry: &Entry) -> Ticket {
+        Ticket {
+            ledger: self.clone(),
+            id: entry.id,
+        }
+    }
+
     pub(crate) fn settle(&self, id: u64) -> Result<(), StageError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.append(&Line::Settle(id))?;

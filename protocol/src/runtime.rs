@@ -184,6 +184,23 @@ impl Session {
         }
     }
 
+    /// Passes a failure of an upstream on, as much later as the caller asked for.
+    pub(crate) async fn lingering<T>(
+        &self,
+        outcome: Result<T, StageError>,
+    ) -> Result<T, StageError> {
+        if let Err(error) = &outcome
+            && error.exit_code() == Exit::Upstream
+        {
+            self.hub.failed(error);
+            tokio::select! {
+                () = tokio::time::sleep(self.call.linger) => {}
+                () = self.shutdown.requested() => {}
+            }
+        }
+        outcome
+    }
+
     /// Says how it ended and returns the exit code.
     pub(crate) fn finish(&self, outcome: Result<u8, StageError>) -> u8 {
         let exit = match outcome {

@@ -76,6 +76,12 @@ pub trait Stage: Sized + 'static {
         outputs: Self::Outputs,
     ) -> Result<(), StageError>;
 
+    /// Whether the next `run` may go on with what a dead run left: then it is not undone before that run, which finds it in
+    /// [`Context::ledger`]. `cleanup` undoes it all the same.
+    fn goes_on(_entry: &Entry) -> bool {
+        false
+    }
+
     /// Undoes what a dead run left. Called for each open ledger entry, latest first; needs no config; repeatable.
     async fn undo(cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError>;
 }

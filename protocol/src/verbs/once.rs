@@ -71,6 +71,7 @@ async fn work<S: Stage>(
             Err(StageError::new("protocol.interrupted", "stopped before the work was done"))
         }
     };
+    let outputs = session.lingering(outputs).await;
     let outcome = match outputs {
         Ok(outputs) => cx.found(&outputs),
         Err(error) => Err(error),

@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::env::Env;
 use crate::error::{Exit, StageError};
 use crate::io::Io;
+use crate::ledger::Entry;
 use crate::rundir::Phase;
 use crate::runtime::Session;
 use crate::stage::{Stage, Undone};
@@ -25,7 +26,7 @@ fn session<S: Stage>(call: Call, env: Env, io: Io) -> Session {
 pub(crate) async fn wait<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     // A gate between stages: whoever runs it looks at the exit code and at stderr.
     let session = Session::new::<S>(call, env, Events::None, io.stdout, io.stderr);
-    let outcome = wait_for_instance(&session).await;
+    let outcome = session.lingering(wait_for_instance(&session).await).await;
     session.finish(outcome.map(|()| Exit::Ok as u8))
 }
 
@@ -117,7 +118,7 @@ pub(crate) async fn cleanup<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
 async fn clean<S: Stage>(session: &Session) -> Result<(), StageError> {
     let (run_dir, _lock, ledger) = session.claim::<S>().await?;
     let cx: Context<S> = session.context(run_dir.clone(), ledger, None);
-    let undone = undo_all(&cx).await?;
+    let undone = undo(&cx, cx.ledger.entries()).await?;
     run_dir
         .forget(&session.call.instance)
         .map_err(|e| StageError::io(format!("cannot clean {}", run_dir.path().display()), &e))?;
@@ -128,10 +129,16 @@ async fn clean<S: Stage>(session: &Session) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Undoes what earlier runs left, latest first, and says what was removed. Returns how many entries there were. What could
-/// not be undone stays in the ledger; the first such error is returned after all the others were tried.
+/// Undoes what earlier runs left, but for what the coming one may go on with.
 pub(crate) async fn undo_all<S: Stage>(cx: &Context<S>) -> Result<usize, StageError> {
-    let entries = cx.ledger.entries();
+    let mut entries = cx.ledger.entries();
+    entries.retain(|entry| !S::goes_on(entry));
+    undo(cx, entries).await
+}
+
+/// Undoes these, latest first, and says what was removed. Returns how many there were. What could not be undone stays in
+/// the ledger; the first such error is returned after all the others were tried.
+async fn undo<S: Stage>(cx: &Context<S>, entries: Vec<Entry>) -> Result<usize, StageError> {
     let mut first_error = None;
     for entry in entries.iter().rev() {
         match S::undo(cx, entry).await {

@@ -16,6 +16,9 @@ const MASTER_CMDLINE: [&str; 3] = ["master/build/determined-master", "--config-f
 /// The word in a `cmdline` that stands for the path of the config.
 const CONFIG_WORD: &str = ":config";
 
+/// devcluster dies, and orphans its stages, when a stage and the command that waits for it end in the same moment.
+const LINGER: &str = "--linger=3";
+
 /// A compiled file.
 #[derive(Debug)]
 pub struct Compiled {
@@ -122,6 +125,7 @@ impl Writer<'_> {
             let mut wait = self.binary(stage);
             wait.push("wait".into());
             wait.extend(self.instance_flags(&stage.name));
+            wait.push(LINGER.into());
             custom["post"] = json!([{"custom": wait}]);
         }
         custom
@@ -189,6 +193,7 @@ impl Writer<'_> {
         // A name of its own: the stage itself holds the lock of its instance meanwhile.
         once.extend(self.instance_flags(&format!("{}.{}", emit.name, consumer.name)));
         once.push("--events=none".into());
+        once.push(LINGER.into());
         once.extend(flags(&emit.config));
         once.extend(self.emit_flags(consumer));
         let step = json!({"custom": once});
