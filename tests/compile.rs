@@ -107,7 +107,11 @@ async fn a_file_that_lists_the_stages_loads_in_stock_devcluster_with_its_comment
         "{tunnel:?}"
     );
     assert_eq!(loaded["stages"][0]["kill_signal"], "SIGTERM");
-    assert!(words(&loaded["post"][0][0]).contains(&"wait"));
+    let gate = words(&loaded["post"][0][0]);
+    assert!(
+        gate.contains(&"wait") && gate.contains(&"--linger=3"),
+        "{gate:?}"
+    );
     assert_eq!(
         loaded["post"][1],
         serde_json::json!([]),

@@ -31,8 +31,9 @@ fn outputs(site: &Site, instance: &str) -> Value {
 }
 
 async fn quit(devcluster: TestDevcluster, site: &Site) {
-    let (seconds, _) = devcluster.close().await;
+    let (seconds, code) = devcluster.close().await;
     assert!(seconds < QUIT, "it took {seconds} s to quit");
+    assert_eq!(code, 0, "devcluster did not end in good order");
     site.nothing_is_left().await;
 }
 
@@ -66,10 +67,7 @@ async fn a_pod_reaches_the_master_and_quitting_leaves_nothing() {
     assert_eq!(manager["max_slots_per_pod"], 1);
     assert_eq!(config["cluster_name"], "test");
 
-    let (seconds, code) = devcluster.close().await;
-    assert!(seconds < QUIT, "it took {seconds} s to quit");
-    assert_eq!(code, 0);
-    site.nothing_is_left().await;
+    quit(devcluster, &site).await;
     assert!(!site.run_dir().join("gateway.kubeconfig").exists());
 }
 
