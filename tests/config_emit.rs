@@ -1,9 +1,10 @@
 //! devcluster-config-emit from end to end: a run directory or a pipe on one side, a file on the other.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::files;
 use protocol::rundir::{Lock, OutputsFile, RunDir};
@@ -12,6 +13,9 @@ use serde_json::{Map, Value, json};
 use support::{DEADLINE, Home, StageClient, bin};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+
+/// Spread over the life of one run.
+const KILLS: u32 = 90;
 
 const DEVCLUSTER: &str = r#"# How we start at our desks.
 startup_input: "p"
@@ -646,22 +650,35 @@ async fn killed_at_any_point_it_leaves_no_half_of_a_file_and_the_next_run_works(
         home.path().join("out.yaml"),
     );
     let old = "# of a run before\n";
-    // The delay is the point of it: it walks over the whole life of the process.
-    for step in 0..30 {
+    // The first run also builds the binary. The shortest of the others is the life without waiting for a busy machine.
+    once(&home, &base, &out).await;
+    let mut life = DEADLINE;
+    for _ in 0..5 {
+        let started = Instant::now();
+        once(&home, &base, &out).await;
+        life = life.min(started.elapsed());
+    }
+    let (mut before, mut after) = (0, 0);
+    for step in 0..KILLS {
         std::fs::write(&out, old).expect("written");
         let mut stage = StageClient::start(command(&home, "once", &base, &out));
-        tokio::time::sleep(Duration::from_millis(step)).await;
-        if tokio::time::timeout(Duration::ZERO, stage.wait())
-            .await
-            .is_err()
-        {
-            stage.signal(Signal::KILL);
-            stage.wait().await;
-        }
+        // The delay is the point of it: it walks over the life of the process, finer than tokio's milliseconds.
+        std::thread::sleep(life * step / KILLS);
+        stage.signal(Signal::KILL);
+        let (status, _) = stage.wait().await;
         let left = read(&out);
-        assert!(left == old || left == RENDERED, "after {step} ms: {left}");
+        assert!(left == old || left == RENDERED, "step {step}: {left}");
         assert_eq!(read(&base), DEVCLUSTER);
+        if status.signal() == Some(Signal::KILL.as_raw()) {
+            *(if left == old { &mut before } else { &mut after }) += 1;
+        }
     }
+    // Else the sweep missed the process and has shown nothing.
+    assert!(
+        before + after >= KILLS / 3,
+        "of {KILLS} kills {before} came before the write and {after} after it, life {life:?}"
+    );
+    eprintln!("{KILLS} kills over {life:?}: {before} before the write, {after} after it");
     once(&home, &base, &out).await;
     assert_eq!(read(&out), RENDERED);
     let files = std::fs::read_dir(home.path())
