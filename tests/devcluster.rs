@@ -127,6 +127,8 @@ async fn stale_outputs_of_a_dead_run_pass_no_gate() {
             e["stages"]["tunnel"] == "CRASHED"
         })
         .await;
+    // Stock devcluster dies when it is told to quit in the very moment in which it ends the waiting command.
+    devcluster.wait_for_log("tunnel", "exited with").await;
     assert!(
         devcluster.log().contains("code: tunnel."),
         "{}",

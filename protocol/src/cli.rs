@@ -151,7 +151,7 @@ fn call<S: Stage>(verb: Verb, m: &ArgMatches) -> Call {
 
 /// The whole command, for parsing, help, completions and man pages.
 pub fn command<S: Stage>() -> Command {
-    let mut command = Command::new(format!("devcluster-{}", S::KIND))
+    let mut command = Command::new(S::program())
         .version(S::VERSION)
         .about(S::ABOUT)
         .after_help(format!(

@@ -248,14 +248,8 @@ fn unknown_fields(values: &Map<String, Value>, schema: &Value) -> Vec<Problem> {
     unknown
         .map(|key| {
             let meant = nearest(key, known.keys().map(String::as_str));
-            let tail = match meant {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!(
-                    "known: {}",
-                    known.keys().cloned().collect::<Vec<_>>().join(", ")
-                ),
-            };
-            Problem::new(key, format!("unknown field; {tail}"))
+            let tail = meant.map(|m| format!("; did you mean `{m}`?"));
+            Problem::new(key, format!("unknown field{}", tail.unwrap_or_default()))
         })
         .collect()
 }

@@ -120,6 +120,7 @@ fn object<T: serde::Serialize>(outputs: &T) -> Result<Map<String, Value>, StageE
 /// Everything that a stage says passes here: to stdout, to stderr, to the run directory.
 pub(crate) struct Hub {
     pub(crate) kind: &'static str,
+    pub(crate) program: String,
     pub(crate) instance: String,
     pub(crate) run: String,
     pub(crate) events: Events,
@@ -147,6 +148,7 @@ fn now_ms() -> u64 {
 impl Hub {
     pub(crate) fn new(
         kind: &'static str,
+        program: String,
         instance: String,
         run: String,
         events: Events,
@@ -174,6 +176,7 @@ impl Hub {
         let readiness = watch::Sender::new(false);
         Hub {
             kind,
+            program,
             instance,
             run,
             events,
@@ -347,8 +350,7 @@ impl Hub {
         if self.state().status.phase == Phase::Failed {
             return;
         }
-        let program = format!("devcluster-{}", self.kind);
-        self.stderr.write(error.render(&program).into_bytes());
+        self.stderr.write(error.render(&self.program).into_bytes());
         self.state().enter(Phase::Failed, None, Some(error.clone()));
         self.send(&Message::Error(Failure {
             stage: self.instance.clone(),

@@ -26,6 +26,10 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The same for a stage that was told to stop, and has half a second for all of it.
 const LAST_WORDS_WHEN_TOLD: Duration = Duration::from_millis(80);
 
+/// How long stderr stays open after stdout when a stage fails. devcluster takes each closing for a crash of its own; if
+/// the second one finds it ending the command that waited for the stage, it dies.
+const APART: Duration = Duration::from_millis(250);
+
 /// The whole of a stage's `main`.
 pub fn run_stage<S: Stage>() -> ExitCode {
     run_stage_from::<S>(std::env::args_os().collect())
@@ -44,10 +48,14 @@ pub fn run_stage_from<S: Stage>(args: Vec<OsString>) -> ExitCode {
     else {
         return ExitCode::from(Exit::Internal as u8);
     };
+    let piped = io.output_pipes.len() == 2;
     let run = || runtime.block_on(run::<S>(args, Env::of_process(), io));
     let code = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Exit::Internal as u8);
     // A read of stdin may be under way for ever.
     runtime.shutdown_background();
+    if piped && code != Exit::Ok as u8 {
+        std::thread::sleep(APART);
+    }
     ExitCode::from(code)
 }
 
@@ -110,6 +118,7 @@ impl Session {
         let events = call.events.unwrap_or(events);
         let hub = Hub::new(
             S::KIND,
+            S::program(),
             call.instance.clone(),
             run_id(),
             events,

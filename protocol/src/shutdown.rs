@@ -115,7 +115,7 @@ impl Shutdown {
         &self,
         tasks: &mut JoinSet<()>,
         pipes: Vec<OwnedFd>,
-    ) -> std::io::Result<()> {
+    ) -> std::io::Result<Watch> {
         for (kind, name) in [
             (SignalKind::terminate(), "SIGTERM"),
             (SignalKind::interrupt(), "SIGINT"),
@@ -129,11 +129,13 @@ impl Shutdown {
                 }
             });
         }
+        let (until, watch) = std::io::pipe()?;
         if !pipes.is_empty() {
             let (gone, wait) = tokio::sync::oneshot::channel();
             std::thread::spawn(move || {
-                wait_for_closed_reader(&pipes);
-                let _ = gone.send(());
+                if wait_for_closed_reader(&pipes, &until.into()) {
+                    let _ = gone.send(());
+                }
             });
             let shutdown = self.clone();
             tasks.spawn(async move {
@@ -142,13 +144,22 @@ impl Shutdown {
                 }
             });
         }
-        Ok(())
+        Ok(Watch {
+            _open: watch.into(),
+        })
     }
 }
 
+/// Watches the output pipes, and holds a copy of each open, until it is dropped.
+pub(crate) struct Watch {
+    _open: OwnedFd,
+}
+
+/// Returns true when a pipe has no reader any more, and false when `until` was closed.
+///
 /// Linux reports the closed reader of a pipe without being asked for any event. Elsewhere that is not certain, so the
 /// call returns once a second and asks for writability too, where a closed reader always shows.
-fn wait_for_closed_reader(pipes: &[OwnedFd]) {
+fn wait_for_closed_reader(pipes: &[OwnedFd], until: &OwnedFd) -> bool {
     let linux = cfg!(target_os = "linux");
     let events = if linux {
         PollFlags::empty()
@@ -158,11 +169,13 @@ fn wait_for_closed_reader(pipes: &[OwnedFd]) {
     let closed = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
     loop {
         let mut fds: Vec<_> = pipes.iter().map(|fd| PollFd::new(fd, events)).collect();
+        fds.push(PollFd::new(until, PollFlags::IN));
         match poll(&mut fds, None::<&Timespec>) {
-            Ok(_) if fds.iter().any(|fd| fd.revents().intersects(closed)) => return,
+            Ok(_) if !fds[pipes.len()].revents().is_empty() => return false,
+            Ok(_) if fds.iter().any(|fd| fd.revents().intersects(closed)) => return true,
             Ok(_) => std::thread::sleep(Duration::from_secs(1)),
             Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return,
+            Err(_) => return false,
         }
     }
 }
@@ -187,7 +200,7 @@ mod tests {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         let shutdown = Shutdown::default();
         let mut tasks = JoinSet::new();
-        shutdown.listen(&mut tasks, vec![writer]).unwrap();
+        let _watch = shutdown.listen(&mut tasks, vec![writer]).unwrap();
         drop(reader);
         tokio::time::timeout(Duration::from_secs(5), shutdown.requested())
             .await

@@ -26,6 +26,8 @@ pub enum Undone {
 pub trait Stage: Sized + 'static {
     /// The kind, such as `tunnel`. The binary is `devcluster-<kind>`; it is also the default instance name.
     const KIND: &'static str;
+    /// How the program is called, when it is not `devcluster-<kind>`.
+    const PROGRAM: Option<&'static str> = None;
     /// Version of the program.
     const VERSION: &'static str;
     /// What it is for, in a paragraph; the head of `--help`.
@@ -37,6 +39,11 @@ pub trait Stage: Sized + 'static {
     type Config: DeserializeOwned + JsonSchema;
     /// What the stage finds out.
     type Outputs: Serialize + DeserializeOwned + JsonSchema + Clone + PartialEq + Send + 'static;
+
+    /// How the program is called.
+    fn program() -> String {
+        Self::PROGRAM.map_or_else(|| format!("devcluster-{}", Self::KIND), str::to_owned)
+    }
 
     /// Checks what types cannot say. Every problem at once.
     fn validate(_config: &Self::Config) -> Vec<Problem> {
@@ -58,13 +65,13 @@ pub trait Stage: Sized + 'static {
 
     /// Does the work once and leaves no process. Refused unless a stage says otherwise.
     async fn once(_cx: &Context<Self>, _config: Self::Config) -> Result<Self::Outputs, StageError> {
-        let kind = Self::KIND;
+        let program = Self::program();
         Err(StageError::new(
             "protocol.once_unsupported",
-            format!("devcluster-{kind} cannot run once: what it reports holds only while it runs"),
+            format!("{program} cannot run once: what it reports holds only while it runs"),
         )
         .hint(format!(
-            "use `devcluster-{kind} run`, with `-- command…` to hold it while a command runs"
+            "use `{program} run`, with `-- command…` to hold it while a command runs"
         ))
         .exit(Exit::Usage))
     }

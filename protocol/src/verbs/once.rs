@@ -31,7 +31,7 @@ pub(crate) async fn once<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     );
     let mut tasks = JoinSet::new();
     let outcome = match session.shutdown.listen(&mut tasks, io.output_pipes) {
-        Ok(()) => work::<S>(&session, &mut tasks, BufReader::new(io.stdin), config).await,
+        Ok(_watch) => work::<S>(&session, &mut tasks, BufReader::new(io.stdin), config).await,
         Err(e) => Err(StageError::io("cannot listen to signals", &e)),
     };
     tasks.abort_all();

@@ -43,7 +43,7 @@ pub(crate) async fn run<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     );
     let mut tasks = JoinSet::new();
     let outcome = match session.shutdown.listen(&mut tasks, io.output_pipes) {
-        Ok(()) => {
+        Ok(_watch) => {
             let stdin = BufReader::new(io.stdin);
             go::<S>(&session, &mut tasks, stdin, config, io.command_stdout).await
         }

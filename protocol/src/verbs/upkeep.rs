@@ -83,7 +83,7 @@ async fn check_outputs<S: Stage>(session: &Session) -> Result<(), StageError> {
             Some(_) => failed(format!("{instance} runs in {path} and is not ready")),
             None => failed(format!("nobody runs {instance} in {path}")),
         }
-        .hint(format!("start it: devcluster-{} run …", S::KIND)));
+        .hint(format!("start it: {} run …", S::program())));
     };
     let outputs: S::Outputs = serde_json::from_value(Value::Object(file.outputs)).map_err(|e| {
         failed(format!(

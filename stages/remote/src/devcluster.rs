@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use protocol::{Env, Exit, StageError, child};
-use rustix::pipe::PipeFlags;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, Lines};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
@@ -167,7 +166,8 @@ struct Words {
 
 impl Words {
     fn new() -> std::io::Result<Words> {
-        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let (reader, writer) = std::io::pipe()?;
+        let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
         let kept_open = rustix::io::dup(&reader)?;
         Ok(Words {
             reader,

@@ -43,6 +43,7 @@ pub struct Outputs(Map<String, Value>);
 
 impl Stage for Host {
     const KIND: &'static str = "plugin";
+    const PROGRAM: Option<&'static str> = Some("devcluster-remote host");
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const ABOUT: &'static str =
         "Run a plugin, a program that knows only the wire of PROTOCOL.md, as a stage";

@@ -329,10 +329,10 @@ pub async fn pod(config_file: &Path, every: Option<Duration>) -> Result<u8, Stag
         .map_err(|e| StageError::new("remote.sandbox_pod", e.to_string()))?;
     let master = visitor::Master::of(&config).map_err(failed)?;
     let took = visitor::call(&master, PATIENCE).await.map_err(failed)?;
-    eprintln!(
+    super::say(&format!(
         "reached the master at {} in {} ms",
         master.address(),
         took.as_millis()
-    );
+    ));
     Ok(Exit::Ok as u8)
 }
