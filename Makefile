@@ -26,6 +26,8 @@ demo: deps
 	@echo "demo: a pod reached the master through the tunnel"
 
 test: deps
+	@scripts/get-kube-apiserver >/dev/null || \
+	  echo "== no kube-apiserver: $$(grep -c 'real_kube("' tests/gateway_sessions.rs) tests that need one are SKIPPED" >&2
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace
 

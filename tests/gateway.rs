@@ -115,18 +115,23 @@ async fn it_waits_by_a_watch_until_the_gateway_works_and_takes_its_kubeconfig_wi
 }
 
 #[tokio::test]
-async fn an_existing_gateway_takes_four_requests_side_by_side_and_two_reviews() {
+async fn an_existing_gateway_takes_six_requests_and_the_access_reviews() {
     let (home, api) = (Home::new(), start_kube(programmed()).await);
     let mut stage = start(&home, &sandbox(&home, &api), &[]);
     stage.wait_for("ready").await;
-    let before_ready = api.store().requests();
-    let (reviews, others): (Vec<_>, Vec<_>) = before_ready
+    let mut requests = api.store().requests();
+    // The watch begins once the stage is ready.
+    requests.retain(|request| !request.contains("fieldSelector=metadata.name"));
+    let (reviews, others): (Vec<_>, Vec<_>) = requests
         .iter()
-        .partition(|request| request.starts_with("POST"));
-    assert_eq!(reviews.len(), 2, "{before_ready:#?}");
-    // The watch's own list and watch may have begun by then.
-    assert!(others.len() <= 6, "{before_ready:#?}");
+        .partition(|request| request.ends_with("selfsubjectaccessreviews"));
+    assert_eq!((reviews.len(), others.len()), (12, 6), "{requests:#?}");
     stop(stage).await;
+    let last = api.store().requests().pop().expect("a request");
+    assert!(
+        last.starts_with("DELETE") && last.contains("/leases/"),
+        "{last}"
+    );
 }
 
 #[tokio::test]
@@ -320,7 +325,14 @@ async fn a_credential_plugin_beside_its_kubeconfig_works_from_the_minified_one_t
         written["users"][0]["user"]["exec"]["interactiveMode"],
         "IfAvailable"
     );
-    let mut second = start(&home, minified, &["--name", "second"]);
+    let named = [
+        "--name",
+        "second",
+        "--gateway",
+        "tcp-gateway",
+        "--take-over",
+    ];
+    let mut second = start(&home, minified, &named);
     second.wait_for("ready").await;
     stop(second).await;
     let stderr = stop(stage).await;

@@ -152,9 +152,9 @@ async fn a_gateway_that_is_not_there_is_told_from_none_at_all_and_from_none_that
     let elsewhere = fail_on(programmed(), &["--gateway-namespace", "empty"]).await;
     assert_error(
         elsewhere,
-        "gateway.none",
+        "gateway.namespace_missing",
         1,
-        &["no Gateway in namespace empty"],
+        &["no namespace empty"],
     );
     let other_class = fail_on(programmed(), &["--gateway-class", "istio"]).await;
     assert_error(

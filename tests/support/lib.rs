@@ -1,10 +1,12 @@
 //! What the end-to-end tests stand on: real servers, the real binaries, and eyes for what they leave behind.
 //!
-//! A server that cannot be had fails the test, with the install line. Nothing is skipped.
+//! A server that cannot be had fails the test, with the install line. Only a kube-apiserver may be missing: the tests that
+//! need one say so, each with a line on stderr, and fail where `DEVCLUSTER_REQUIRE_KUBE` is set, as in `.ci/run`.
 
 mod bin;
 pub mod devcluster;
 pub mod kube;
+pub mod kube_real;
 pub mod leaks;
 pub mod lines;
 mod ports;

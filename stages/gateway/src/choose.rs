@@ -1,8 +1,10 @@
 //! Which Gateway: every candidate gets a verdict with its reason, and the first that fits is taken.
 
-use protocol::StageError;
+use protocol::{Context, StageError, run_id};
 
 use crate::objects::{self, ClassObject, GatewayObject, State, refusal, title};
+use crate::rivals::{Rivals, Use};
+use crate::stage::Gateway;
 use crate::survey::{Survey, Wanted};
 
 /// Controllers that cannot open a port while they run.
@@ -38,45 +40,58 @@ pub(crate) struct Choice {
     pub(crate) warnings: Vec<String>,
 }
 
+impl Choice {
+    pub(crate) fn tell(&self, cx: &Context<Gateway>) {
+        self.lines.iter().for_each(|line| cx.info(line));
+        self.warnings.iter().for_each(|line| cx.warn(line));
+    }
+}
+
 /// `ours` is the Gateway of our run before, by `namespace/name`: it stays ours whatever our master left on it.
 pub(crate) fn choose(
-    survey: Survey,
+    survey: &Survey,
     wanted: &Wanted,
     ours: Option<&str>,
+    rivals: &Rivals,
 ) -> Result<Choice, StageError> {
-    let Survey {
-        mut gateways,
-        classes,
-        ..
-    } = survey;
+    let classes = survey.classes.as_deref();
     let is_ours = |gateway: &GatewayObject| ours.is_some_and(|ours| ours == title(gateway));
-    gateways.sort_by_key(|gateway| (!is_ours(gateway), title(gateway)));
+    let mut gateways: Vec<&GatewayObject> = survey.gateways.iter().collect();
+    gateways.sort_by_cached_key(|gateway| (!is_ours(gateway), title(gateway)));
     let verdicts: Vec<Verdict> = gateways
         .iter()
-        .map(|gateway| judge(gateway, classes.as_deref(), wanted, is_ours(gateway)))
+        .map(|gateway| judge(gateway, classes, wanted, is_ours(gateway), rivals))
         .collect();
-    let taken = verdicts
-        .iter()
-        .position(|verdict| *verdict == Verdict::Usable)
-        .or_else(|| {
-            verdicts
-                .iter()
-                .position(|verdict| matches!(verdict, Verdict::Waiting(_)))
-        });
+    let free = |at: &usize| is_ours(gateways[*at]) || rivals.with(gateways[*at]) == Use::None;
+    let usable = |at: &usize| verdicts[*at] == Verdict::Usable;
+    let waiting = |at: &usize| matches!(verdicts[*at], Verdict::Waiting(_));
+    let places = || 0..gateways.len();
+    let taken = first(rivals, places().filter(usable).filter(free))
+        .or_else(|| first(rivals, places().filter(waiting).filter(free)))
+        .or_else(|| places().find(usable))
+        .or_else(|| places().find(waiting));
     let Some(taken) = taken else {
         return Err(none(&gateways, &verdicts, wanted));
     };
     let lines = lines(&gateways, &verdicts, Some(taken));
-    let gateway = gateways.swap_remove(taken);
-    let warnings = warnings(&gateway, is_ours(&gateway));
-    let controller =
-        class_of(&gateway, classes.as_deref()).map(|class| class.spec.controller_name.clone());
+    let gateway = gateways.swap_remove(taken).clone();
+    let warnings = warnings(&gateway, is_ours(&gateway), rivals);
+    let controller = class_of(&gateway, classes).map(|class| class.spec.controller_name.clone());
     Ok(Choice {
         gateway,
         controller,
         lines,
         warnings,
     })
+}
+
+fn first(rivals: &Rivals, mut candidates: impl Iterator<Item = usize>) -> Option<usize> {
+    if !rivals.crowded() {
+        return candidates.next();
+    }
+    let all: Vec<usize> = candidates.collect();
+    let random = u64::from_str_radix(&run_id(), 16).ok()? as usize;
+    all.get(random.checked_rem(all.len())?).copied()
 }
 
 fn class_of<'a>(
@@ -93,6 +108,7 @@ fn judge(
     classes: Option<&[ClassObject]>,
     wanted: &Wanted,
     ours: bool,
+    rivals: &Rivals,
 ) -> Verdict {
     if gateway.metadata.deletion_timestamp.is_some() {
         return Verdict::Unusable("it is being deleted".to_owned());
@@ -105,20 +121,27 @@ fn judge(
         return Verdict::Unusable(reason);
     }
     // Who names a Gateway knows it better than its status does.
-    if wanted.name.is_none() && !ours {
-        if objects::takes_tcp(gateway) == Some(false) {
-            return Verdict::Unusable("none of its listeners takes TCPRoutes".to_owned());
-        }
-        let ports = objects::determined_ports(gateway);
-        if ports > 0 {
-            return Verdict::Unusable(format!(
-                "a Determined master uses it, or has left {ports} ports on it; name it in `gateway` if that master is yours"
-            ));
-        }
+    if wanted.name.is_none() && !ours && objects::takes_tcp(gateway) == Some(false) {
+        return Verdict::Unusable("none of its listeners takes TCPRoutes".to_owned());
+    }
+    if !ours && let Some(reason) = rival(gateway, wanted, rivals) {
+        return Verdict::Unusable(reason);
     }
     match objects::state(gateway) {
         State::Ready(_) => Verdict::Usable,
         State::NoAddress(reason) | State::NotProgrammed(reason) => Verdict::Waiting(reason),
+    }
+}
+
+/// A Gateway is for one master: a starting one deletes listeners that it does not know.
+fn rival(gateway: &GatewayObject, wanted: &Wanted, rivals: &Rivals) -> Option<String> {
+    match rivals.with(gateway) {
+        Use::Lost(who) => Some(who),
+        Use::None => None,
+        _ if wanted.take_over => None,
+        Use::Leftovers(_) if wanted.name.is_some() => None,
+        Use::Live(who) => Some(format!("{who}; `take_over` takes it all the same")),
+        Use::Leftovers(what) => Some(format!("{what}; `take_over` takes it")),
     }
 }
 
@@ -136,12 +159,12 @@ fn class_problem(gateway: &GatewayObject, classes: Option<&[ClassObject]>) -> Op
     Some(format!("its GatewayClass {name} is not accepted: {reason}"))
 }
 
-fn lines(gateways: &[GatewayObject], verdicts: &[Verdict], taken: Option<usize>) -> Vec<String> {
+fn lines(gateways: &[&GatewayObject], verdicts: &[Verdict], taken: Option<usize>) -> Vec<String> {
     let mut shown: Vec<usize> = (0..gateways.len().min(SHOWN)).collect();
     shown.extend(taken.filter(|taken| *taken >= SHOWN));
     let mut lines: Vec<String> = shown
         .iter()
-        .map(|at| line(&gateways[*at], &verdicts[*at], Some(*at) == taken))
+        .map(|at| line(gateways[*at], &verdicts[*at], Some(*at) == taken))
         .collect();
     if gateways.len() > shown.len() {
         lines.push(format!(
@@ -166,7 +189,7 @@ fn line(gateway: &GatewayObject, verdict: &Verdict, taken: bool) -> String {
     }
 }
 
-fn warnings(gateway: &GatewayObject, ours: bool) -> Vec<String> {
+fn warnings(gateway: &GatewayObject, ours: bool, rivals: &Rivals) -> Vec<String> {
     let mut warnings = Vec::new();
     let title = title(gateway);
     if objects::takes_tcp(gateway) == Some(false) {
@@ -174,16 +197,17 @@ fn warnings(gateway: &GatewayObject, ours: bool) -> Vec<String> {
             "none of the listeners of Gateway {title} takes TCPRoutes; Determined needs them"
         ));
     }
-    let ports = objects::determined_ports(gateway);
-    if ports > 0 && !ours {
+    if let (false, Use::Live(what) | Use::Leftovers(what) | Use::Lost(what)) =
+        (ours, rivals.with(gateway))
+    {
         warnings.push(format!(
-            "Gateway {title} has {ports} ports of a Determined master; a master that starts frees those that it does not know"
+            "Gateway {title}: {what}; a master that starts frees the ports that it does not know"
         ));
     }
     warnings
 }
 
-fn none(gateways: &[GatewayObject], verdicts: &[Verdict], wanted: &Wanted) -> StageError {
+fn none(gateways: &[&GatewayObject], verdicts: &[Verdict], wanted: &Wanted) -> StageError {
     let place = wanted.place();
     if gateways.is_empty() {
         let (code, message) = match &wanted.name {

@@ -3,17 +3,10 @@
 use std::path::PathBuf;
 
 use protocol::Problem;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-/// The highest port at which Contour's Envoy does not wrap: its container port is the port plus 8000.
-const LAST_PORT: u16 = 57535;
-
-/// Where Determined's own default range starts.
-const FIRST_PORT: u16 = 32768;
-
-/// Determined refuses ports below this one.
-const LOWEST_PORT: u16 = 1025;
+use crate::ports::{LOWEST_PORT, PortRange};
 
 /// What a user sets.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -25,24 +18,65 @@ pub struct Config {
     /// The context in the kubeconfig. Default: its current one.
     #[serde(default)]
     pub k8s_context: Option<String>,
-    /// The name of the Gateway to use. Default: the first that is usable.
+    /// The name of the Gateway to use. Default: the first that is usable and that nobody uses.
     #[serde(default)]
     pub gateway: Option<String>,
-    /// The namespace to look in. Default: all of them.
+    /// The namespace to look in, and to make a Gateway in. Default: look in all of them, make it in that of the context.
     #[serde(default)]
     pub gateway_namespace: Option<String>,
-    /// Use only Gateways of this GatewayClass.
+    /// Use only Gateways of this GatewayClass, and make one of this class.
     #[serde(default)]
     pub gateway_class: Option<String>,
+    /// Use only Gateways with these labels, written as for `kubectl get -l`.
+    #[serde(default)]
+    pub selector: Option<String>,
+    /// `existing`: take a Gateway that nobody uses, and make one only when there is none. `dedicated`: make one of our own,
+    /// which is deleted in the end.
+    #[serde(default)]
+    pub prefer: Prefer,
+    /// Take a Gateway also from another session, or from another master that uses it or left its ports on it.
+    #[serde(default)]
+    pub take_over: bool,
+    /// When it ends, leave a Gateway that was made.
+    #[serde(default)]
+    pub leave: bool,
+    /// The namespace in which the master runs tasks: its `default_namespace`.
+    #[serde(default = "default_task_namespace")]
+    pub task_namespace: String,
     /// The ports that the master may open on the Gateway, first and last: [32768, 57535] or 32768-57535.
     #[serde(default)]
     pub port_range: PortRange,
+    /// Fail when the master could open fewer ports than this.
+    #[serde(default)]
+    pub min_capacity: u32,
+    /// Seconds after which others may take the Gateway when this session is not heard of: how long a laptop may sleep.
+    #[serde(default = "default_lease_duration")]
+    pub lease_duration: u32,
     /// Seconds to wait until the Gateway is Programmed and has an address.
     #[serde(default = "default_timeout")]
     pub timeout: u64,
     /// Seconds to wait for a connection to the Kubernetes API.
     #[serde(default = "default_connect_timeout")]
     pub connect_timeout: u64,
+}
+
+/// Which Gateway to prefer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Prefer {
+    /// One that is there and that nobody uses.
+    #[default]
+    Existing,
+    /// One of our own.
+    Dedicated,
+}
+
+fn default_task_namespace() -> String {
+    "default".to_owned()
+}
+
+fn default_lease_duration() -> u32 {
+    900
 }
 
 fn default_timeout() -> u64 {
@@ -53,92 +87,13 @@ fn default_connect_timeout() -> u64 {
     5
 }
 
-/// First and last port, both included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PortRange {
-    /// The lowest port.
-    pub start: u16,
-    /// The highest port.
-    pub end: u16,
-}
-
-impl Default for PortRange {
-    fn default() -> Self {
-        Self {
-            start: FIRST_PORT,
-            end: LAST_PORT,
-        }
-    }
-}
-
-impl PortRange {
-    pub(crate) fn holds(self, port: u16) -> bool {
-        (self.start..=self.end).contains(&port)
-    }
-
-    pub(crate) fn len(self) -> u32 {
-        u32::from(self.end) - u32::from(self.start) + 1
-    }
-}
-
-impl<'de> Deserialize<'de> for PortRange {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(
-            untagged,
-            expecting = "two ports: [32768, 57535], 32768-57535 or 32768,57535"
-        )]
-        enum Written {
-            Pair(u16, u16),
-            Text(String),
-        }
-        let (start, end) = match Written::deserialize(deserializer)? {
-            Written::Pair(start, end) => (start, end),
-            Written::Text(text) => parse(&text).ok_or_else(|| {
-                de::Error::custom(format!("{text:?} is not two ports, such as 32768-57535"))
-            })?,
-        };
-        Ok(Self { start, end })
-    }
-}
-
-fn parse(text: &str) -> Option<(u16, u16)> {
-    let inner = text
-        .trim()
-        .trim_start_matches(['[', '('])
-        .trim_end_matches([']', ')']);
-    let (start, end) = inner.split_once([',', '-'])?;
-    Some((start.trim().parse().ok()?, end.trim().parse().ok()?))
-}
-
-impl Serialize for PortRange {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        [self.start, self.end].serialize(serializer)
-    }
-}
-
-impl JsonSchema for PortRange {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "PortRange".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let port = json_schema!({"type": "integer", "minimum": LOWEST_PORT, "maximum": u16::MAX});
-        json_schema!({
-            "anyOf": [
-                {"type": "array", "items": port, "minItems": 2, "maxItems": 2},
-                {"type": "string", "description": "first-last"},
-            ],
-        })
-    }
-}
-
 /// What Determined would refuse in the block that we are going to report, and what cannot work.
 pub(crate) fn validate(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (field, name) in [
         ("gateway", &config.gateway),
         ("gateway_namespace", &config.gateway_namespace),
+        ("task_namespace", &Some(config.task_namespace.clone())),
     ] {
         if let Some(name) = name.as_deref().filter(|name| !is_name(name)) {
             problems.push(Problem::new(
@@ -166,6 +121,7 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
     for (field, seconds) in [
         ("timeout", config.timeout),
         ("connect_timeout", config.connect_timeout),
+        ("lease_duration", config.lease_duration.into()),
     ] {
         if seconds == 0 {
             problems.push(Problem::new(field, "has to be at least one second"));
@@ -193,39 +149,6 @@ mod tests {
 
     fn config(value: Value) -> Config {
         serde_json::from_value(value).unwrap()
-    }
-
-    #[test]
-    fn a_port_range_can_be_written_as_a_list_or_as_text() {
-        for written in [
-            json!([9000, 9100]),
-            json!("9000-9100"),
-            json!("9000,9100"),
-            json!("[9000, 9100]"),
-        ] {
-            assert_eq!(
-                config(json!({"port_range": written})).port_range,
-                PortRange {
-                    start: 9000,
-                    end: 9100
-                }
-            );
-        }
-        assert!(serde_json::from_value::<PortRange>(json!("9000")).is_err());
-        assert!(serde_json::from_value::<PortRange>(json!([9000, 90000])).is_err());
-    }
-
-    #[test]
-    fn the_default_range_ends_where_contour_wraps() {
-        let config = config(json!({}));
-        assert_eq!(
-            config.port_range,
-            PortRange {
-                start: 32768,
-                end: 57535
-            }
-        );
-        assert!(validate(&config).is_empty());
     }
 
     #[test]

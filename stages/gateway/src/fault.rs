@@ -33,7 +33,7 @@ impl Attempt {
         }
     }
 
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self.namespace.as_str() {
             "" => format!("{} {}", self.verb, self.resource),
             namespace => format!("{} {} in namespace {namespace}", self.verb, self.resource),

@@ -28,7 +28,11 @@ pub(crate) struct Kubeconfig {
 
 /// Reads the file of the config, else those of `$KUBECONFIG`, else `~/.kube/config`.
 pub(crate) fn load(file: Option<&Path>, env: &Env) -> Result<Kubeconfig, StageError> {
-    let files = files(file, env);
+    load_files(&files(file, env))
+}
+
+/// Reads these, of which at least one has to be there.
+pub(crate) fn load_files(files: &[PathBuf]) -> Result<Kubeconfig, StageError> {
     let origin = files
         .iter()
         .map(|file| file.display().to_string())
@@ -36,7 +40,7 @@ pub(crate) fn load(file: Option<&Path>, env: &Env) -> Result<Kubeconfig, StageEr
         .join(", ");
     let mut merged = Map::new();
     let mut read = 0;
-    for file in &files {
+    for file in files {
         if let Some(next) = read_one(file)? {
             read += 1;
             merge(&mut merged, next);
@@ -53,7 +57,8 @@ pub(crate) fn load(file: Option<&Path>, env: &Env) -> Result<Kubeconfig, StageEr
     Ok(Kubeconfig { merged, origin })
 }
 
-fn files(file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
+/// Those that [`load`] reads, absolute.
+pub(crate) fn files(file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     if let Some(file) = file {
         return vec![absolute(file.to_owned())];

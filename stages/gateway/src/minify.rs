@@ -17,6 +17,17 @@ pub(crate) struct Minified {
     pub(crate) document: Value,
 }
 
+impl Minified {
+    /// The context's own namespace, where it has one.
+    pub(crate) fn namespace(&self) -> String {
+        let namespace = self.document["contexts"][0]["context"]["namespace"].as_str();
+        namespace
+            .filter(|name| !name.is_empty())
+            .unwrap_or("default")
+            .to_owned()
+    }
+}
+
 /// Keeps the wanted context (else the current one), its cluster and its user.
 pub(crate) fn minify(
     kubeconfig: &Kubeconfig,

@@ -166,12 +166,10 @@ pub(crate) fn takes_tcp(gateway: &GatewayObject) -> Option<bool> {
     (!listeners.is_empty()).then(|| kinds.any(|kind| kind.kind == "TCPRoute"))
 }
 
-/// How many ports Determined masters have opened on it, or left behind.
-pub(crate) fn determined_ports(gateway: &GatewayObject) -> usize {
+/// The ports that Determined masters have opened on it, or left behind, each with its allocation.
+pub(crate) fn determined_ports(gateway: &GatewayObject) -> impl Iterator<Item = (&str, &str)> {
     let annotations = gateway.metadata.annotations.iter().flatten();
-    annotations
-        .filter(|(key, _)| key.starts_with(PORT_ANNOTATION))
-        .count()
+    annotations.filter_map(|(key, id)| Some((key.strip_prefix(PORT_ANNOTATION)?, id.as_str())))
 }
 
 /// `namespace/name`

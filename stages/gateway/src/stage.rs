@@ -1,22 +1,24 @@
-//! The stage itself: find, wait, report, watch.
+//! The stage itself: take, report, watch, give back.
 
 use std::time::Duration;
 
 use protocol::ledger::Entry;
 use protocol::{Context, Problem, Stage, StageError, Undone};
 
-use crate::choose::choose;
 use crate::client::Cluster;
-use crate::config::{self, Config, PortRange};
+use crate::config::{self, Config};
 use crate::fault::{self, Attempt};
 use crate::file::{self, KubeconfigFile};
 use crate::hold::hold;
 use crate::kubeconfig;
-use crate::minify::{Minified, minify};
+use crate::minify::minify;
 use crate::objects::{self, GatewayObject, State};
 use crate::outputs::{InternalTaskGateway, Outputs};
-use crate::survey::{GATEWAYS, Wanted, review, survey};
-use crate::wait::{self, Events};
+use crate::ports::PortRange;
+use crate::session::{self, Session};
+use crate::survey::GATEWAYS;
+use crate::take::{self, Found, Taken};
+use crate::wait;
 
 /// Finds the Gateway and watches over it.
 pub struct Gateway;
@@ -24,9 +26,9 @@ pub struct Gateway;
 impl Stage for Gateway {
     const KIND: &'static str = "gateway";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const ABOUT: &'static str = "Finds the Gateway through which a Determined master reaches tasks in a Kubernetes cluster, \
-        waits until it is Programmed and has an address, and reports the master's internal_task_gateway block and a \
-        kubeconfig for that one cluster. Nothing on the cluster is changed.";
+    const ABOUT: &'static str = "Takes the Gateway through which a Determined master reaches tasks in a Kubernetes cluster, or \
+        makes one, waits until it is Programmed and has an address, and reports the master's internal_task_gateway block and \
+        a kubeconfig for that one cluster. A Lease keeps others off the Gateway; in the end everything is given back.";
     const EXAMPLES: &'static str = "Examples:
   devcluster-gateway --k8s-context my-gke
   devcluster-gateway once --gateway tcp-gateway --gateway-namespace default --port-range 40000-41000";
@@ -52,35 +54,34 @@ impl Stage for Gateway {
     }
 
     async fn run(cx: &Context<Self>, config: Config) -> Result<(), StageError> {
-        let found = tokio::select! {
-            found = find(cx, &config) => found?,
-            () = cx.shutdown.cancelled() => return Ok(()),
+        let mut session = None;
+        let taken = tokio::select! {
+            taken = take::take(cx, &config, &mut session) => taken.map(Some),
+            () = cx.shutdown.cancelled() => Ok(None),
         };
-        let file = KubeconfigFile::write(cx, &found.minified)?;
-        let outputs = found.outputs(cx, &file, config.port_range);
-        let held = async {
-            cx.ready(outputs.clone()).await?;
-            hold(
-                cx,
-                &found.cluster.peer,
-                found.events,
-                found.gateway,
-                outputs.clone(),
-            )
-            .await
+        let held = match (taken, &mut session) {
+            (Ok(Some(taken)), Some(session)) => serve(cx, &config, taken, session).await,
+            (Ok(_), _) => Ok(()),
+            (Err(error), _) => Err(error),
         };
-        let held = tokio::select! {
-            held = held => held,
-            () = cx.shutdown.cancelled() => Ok(()),
+        let given_back = match session {
+            Some(session) => session.release(config.leave).await,
+            None => Ok(()),
         };
-        held.and(file.remove())
+        held.and(given_back)
     }
 
-    /// The kubeconfig stays, for whoever asked; the ledger has it, and the next run or `cleanup` removes it.
+    /// Takes nothing: another stage holds the Gateway up, or somebody for whom it is enough to know. The kubeconfig stays; the
+    /// ledger has it, and the next run or `cleanup` removes it.
     async fn once(cx: &Context<Self>, config: Config) -> Result<Outputs, StageError> {
-        let found = find(cx, &config).await?;
+        let found = take::find(cx, &config).await?;
+        let capacity = found.capacity(cx, &config)?;
         let file = KubeconfigFile::write(cx, &found.minified)?;
-        Ok(found.outputs(cx, &file, config.port_range))
+        Ok(found.outputs(&file, config.port_range, capacity))
+    }
+
+    fn goes_on(entry: &Entry) -> bool {
+        entry.what == session::KIND
     }
 
     async fn check(
@@ -118,8 +119,9 @@ impl Stage for Gateway {
         }
     }
 
-    async fn undo(_: &Context<Self>, entry: &Entry) -> Result<Undone, StageError> {
+    async fn undo(cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError> {
         match entry.what.as_str() {
+            session::KIND => session::undo(entry, &cx.env).await,
             file::KIND => file::undo(&entry.data),
             _ => Ok(Undone::Nothing),
         }
@@ -135,81 +137,65 @@ fn moved(gateway: &GatewayObject, reported: &str, address: &str) -> StageError {
         .hint("restart the gateway stage, then the master")
 }
 
-/// A Gateway that works, and what is needed to watch over it.
-struct Found {
-    minified: Minified,
-    cluster: Cluster,
-    gateway: GatewayObject,
-    address: String,
-    controller: Option<String>,
-    max_listeners: u32,
-    events: Events,
-}
-
-async fn find(cx: &Context<Gateway>, config: &Config) -> Result<Found, StageError> {
-    let minified = minify(
-        &kubeconfig::load(config.kubeconfig.as_deref(), &cx.env)?,
-        config.k8s_context.as_deref(),
-    )?;
-    cx.progress(
-        "connect",
-        format!(
-            "asking the API of context {:?} for its Gateways",
-            minified.context
-        ),
-    );
-    let cluster = Cluster::connect(
-        &minified,
-        Duration::from_secs(config.connect_timeout),
-        &cx.env,
-    )
-    .await?;
-    let wanted = Wanted::of(config);
-    let survey = survey(&cluster, &wanted).await?;
-    let max_listeners = survey.max_listeners;
-    let choice = choose(survey, &wanted, ours(cx, &minified.context).as_deref())?;
-    choice.lines.iter().for_each(|line| cx.info(line));
-    choice.warnings.iter().for_each(|line| cx.warn(line));
-    let mut events = wait::watch(&cluster, &choice.gateway);
-    let namespace = objects::namespace(&choice.gateway).to_owned();
-    let timeout = Duration::from_secs(config.timeout);
-    let tell = |line| cx.progress("wait", line);
-    let ((gateway, address), ()) = tokio::try_join!(
-        wait::until_ready(&mut events, choice.gateway, &cluster.peer, timeout, tell),
-        review(&cluster, &namespace)
-    )?;
-    Ok(Found {
-        minified,
-        cluster,
-        gateway,
-        address,
-        controller: choice.controller,
-        max_listeners,
-        events,
-    })
-}
-
-/// The Gateway of our run before, if it was on this cluster.
-fn ours(cx: &Context<Gateway>, context: &str) -> Option<String> {
-    let previous = cx
-        .previous()
-        .filter(|previous| previous.context == context)?;
-    let gateway = previous.internal_task_gateway;
-    Some(format!(
-        "{}/{}",
-        gateway.gateway_namespace, gateway.gateway_name
-    ))
+/// Waits for the Gateway, reports it, and watches over it until the end.
+async fn serve(
+    cx: &Context<Gateway>,
+    config: &Config,
+    taken: Taken,
+    session: &mut Session,
+) -> Result<(), StageError> {
+    let mut found = tokio::select! {
+        found = taken.ready(cx, config) => found?,
+        lost = session.keep(cx) => return Err(lost),
+        () = cx.shutdown.cancelled() => return Ok(()),
+    };
+    let capacity = found.capacity(cx, config)?;
+    let file = KubeconfigFile::write(cx, &found.minified)?;
+    let outputs = found.outputs(&file, config.port_range, capacity);
+    let events = found.events.take();
+    let held = async {
+        cx.ready(outputs.clone()).await?;
+        let events = events.unwrap_or_else(|| wait::watch(&found.cluster, &found.gateway));
+        hold(
+            cx,
+            &found.cluster.peer,
+            events,
+            found.gateway,
+            outputs.clone(),
+        )
+        .await
+    };
+    let held = tokio::select! {
+        held = held => held,
+        lost = session.keep(cx) => Err(lost),
+        () = cx.shutdown.cancelled() => Ok(()),
+    };
+    held.and(file.remove())
 }
 
 impl Found {
-    fn outputs(&self, cx: &Context<Gateway>, file: &KubeconfigFile, range: PortRange) -> Outputs {
-        let capacity = capacity(&self.gateway, self.max_listeners, range);
-        if capacity == 0 {
-            cx.warn(format!(
-                "Gateway {} has no room for another port",
-                objects::title(&self.gateway)
-            ));
+    fn capacity(&self, cx: &Context<Gateway>, config: &Config) -> Result<u32, StageError> {
+        let capacity = capacity(&self.gateway, self.max_listeners, config.port_range);
+        let title = objects::title(&self.gateway);
+        if capacity < config.min_capacity {
+            let message = format!(
+                "Gateway {title} has room for {capacity} ports, fewer than `min_capacity` {}: it can have {} listeners and has {}, \
+                 and the port range has {} ports",
+                config.min_capacity,
+                self.max_listeners,
+                self.gateway.spec.listeners.len(),
+                config.port_range.len()
+            );
+            return Err(StageError::new("gateway.capacity_low", message)
+                .hint("widen `port_range`, free listeners, or lower `min_capacity`"));
         }
+        if capacity == 0 {
+            cx.warn(format!("Gateway {title} has no room for another port"));
+        }
+        Ok(capacity)
+    }
+
+    fn outputs(&self, file: &KubeconfigFile, range: PortRange, capacity: u32) -> Outputs {
         Outputs {
             internal_task_gateway: InternalTaskGateway {
                 gateway_name: objects::name(&self.gateway).to_owned(),

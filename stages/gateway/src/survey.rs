@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
-use kube::Api;
-use kube::api::{ListParams, PostParams};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::ListParams;
 use protocol::StageError;
 use serde_json::Value;
 
 use crate::client::Cluster;
 use crate::config::Config;
 use crate::fault::{self, Attempt};
+use crate::lease;
 use crate::objects::{ClassObject, GROUP, GatewayObject};
 
 /// An API that is there answers each of these requests in a fraction of a second; a list of thousands takes a few.
@@ -32,6 +30,8 @@ pub(crate) struct Wanted {
     pub(crate) name: Option<String>,
     pub(crate) namespace: Option<String>,
     pub(crate) class: Option<String>,
+    pub(crate) selector: Option<String>,
+    pub(crate) take_over: bool,
 }
 
 impl Wanted {
@@ -40,6 +40,8 @@ impl Wanted {
             name: config.gateway.clone(),
             namespace: config.gateway_namespace.clone(),
             class: config.gateway_class.clone(),
+            selector: config.selector.clone(),
+            take_over: config.take_over,
         }
     }
 
@@ -59,6 +61,8 @@ pub(crate) struct Survey {
     pub(crate) classes: Option<Vec<ClassObject>>,
     /// How many listeners a Gateway can have.
     pub(crate) max_listeners: u32,
+    /// Those of all sessions, expired or not.
+    pub(crate) leases: Vec<Lease>,
 }
 
 pub(crate) async fn survey(cluster: &Cluster, wanted: &Wanted) -> Result<Survey, StageError> {
@@ -67,10 +71,11 @@ pub(crate) async fn survey(cluster: &Cluster, wanted: &Wanted) -> Result<Survey,
             gateways(cluster, wanted),
             serves_tcp_routes(cluster),
             classes(cluster),
-            crd(cluster)
+            crd(cluster),
+            lease::list(cluster, wanted.namespace.as_deref())
         )
     };
-    let (gateways, tcp_routes, classes, crd) = tokio::time::timeout(ANSWER, requests)
+    let (gateways, tcp_routes, classes, crd, leases) = tokio::time::timeout(ANSWER, requests)
         .await
         .map_err(|_| fault::no_answer(&cluster.peer))?;
     let Some(gateways) = gateways? else {
@@ -83,6 +88,7 @@ pub(crate) async fn survey(cluster: &Cluster, wanted: &Wanted) -> Result<Survey,
         gateways,
         classes: classes?,
         max_listeners: crd.as_ref().map_or(MAX_LISTENERS, max_listeners),
+        leases: leases?,
     })
 }
 
@@ -92,19 +98,16 @@ async fn gateways(
     wanted: &Wanted,
 ) -> Result<Option<Vec<GatewayObject>>, StageError> {
     let api = cluster.gateways(wanted.namespace.as_deref());
+    let mut listed = ListParams::default();
+    listed.label_selector.clone_from(&wanted.selector);
     let (verb, answer) = match (&wanted.name, &wanted.namespace) {
         // One Gateway by its name: what a user may get need not be listed.
         (Some(name), Some(_)) => ("get", api.get(name).await.map(|gateway| vec![gateway])),
         (Some(name), None) => {
-            let named = ListParams::default().fields(&format!("metadata.name={name}"));
+            let named = listed.fields(&format!("metadata.name={name}"));
             ("list", api.list(&named).await.map(|list| list.items))
         }
-        (None, _) => (
-            "list",
-            api.list(&ListParams::default())
-                .await
-                .map(|list| list.items),
-        ),
+        (None, _) => ("list", api.list(&listed).await.map(|list| list.items)),
     };
     match answer {
         Ok(gateways) => Ok(Some(gateways)),
@@ -200,45 +203,6 @@ fn no_tcp_routes(cluster: &Cluster, crd: Option<&Value>) -> StageError {
         format!("the cluster of context {context:?} does not serve TCPRoute v1alpha2, which Determined uses.{installed}"),
     )
     .hint("have an admin install the experimental channel of the Gateway API: the standard one does not serve that version")
-}
-
-/// What the master will do with the Gateway, reviewed side by side before anybody relies on it.
-pub(crate) async fn review(cluster: &Cluster, namespace: &str) -> Result<(), StageError> {
-    let reviews = tokio::try_join!(
-        may(cluster, "get", namespace),
-        may(cluster, "update", namespace)
-    );
-    reviews.map(|_| ())
-}
-
-async fn may(cluster: &Cluster, verb: &'static str, namespace: &str) -> Result<(), StageError> {
-    let attributes = ResourceAttributes {
-        verb: Some(verb.to_owned()),
-        group: Some(GROUP.to_owned()),
-        resource: Some("gateways".to_owned()),
-        namespace: Some(namespace.to_owned()),
-        ..ResourceAttributes::default()
-    };
-    let review = SelfSubjectAccessReview {
-        spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(attributes),
-            ..Default::default()
-        },
-        ..SelfSubjectAccessReview::default()
-    };
-    let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
-    // Not knowing is no reason to refuse: the master will see for itself.
-    match reviews
-        .create(&PostParams::default(), &review)
-        .await
-        .map(|review| review.status)
-    {
-        Ok(Some(status)) if !status.allowed => Err(fault::forbidden(
-            &cluster.peer,
-            &Attempt::new(verb, GATEWAYS, Some(namespace)),
-        )),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -34,11 +34,17 @@ fn survey(gateways: Vec<Value>, controller: &str) -> Survey {
             .collect(),
         classes: Some(vec![serde_json::from_value(class).unwrap()]),
         max_listeners: 64,
+        leases: Vec::new(),
     }
 }
 
 fn pick(gateways: Vec<Value>, wanted: &Wanted, ours: Option<&str>) -> Result<Choice, StageError> {
-    choose(survey(gateways, "c/c"), wanted, ours)
+    choose(
+        &survey(gateways, "c/c"),
+        wanted,
+        ours,
+        &Rivals::of_leases([]),
+    )
 }
 
 #[test]
@@ -61,8 +67,7 @@ fn the_first_usable_one_is_taken_and_every_candidate_has_its_reason() {
     assert_eq!(
         choice.lines,
         [
-            "Gateway n/a-used: passed over: a Determined master uses it, or has left 1 ports on it; name it in `gateway` \
-         if that master is yours",
+            "Gateway n/a-used: passed over: a dead Determined master left 1 ports (40000) on it; `take_over` takes it",
             "Gateway n/b-http: passed over: none of its listeners takes TCPRoutes",
             "Gateway n/c-pending: passed over: no controller has reported on it",
             "Gateway n/d: taken",
@@ -123,7 +128,7 @@ fn when_none_is_usable_the_error_says_why_of_each() {
         ["Gateway n/a: passed over: its class is contour, not istio"]
     );
     let traefik = survey(vec![gateway("a", works())], "traefik.io/gateway-controller");
-    let error = choose(traefik, &Wanted::default(), None)
+    let error = choose(&traefik, &Wanted::default(), None, &Rivals::of_leases([]))
         .map(|_| ())
         .unwrap_err();
     assert!(
@@ -144,6 +149,30 @@ fn nothing_there_and_nothing_of_that_name_are_told_apart() {
         }),
         "gateway.not_found"
     );
+}
+
+#[test]
+fn one_that_another_session_holds_is_taken_over_only_on_request_and_only_when_no_other_is_free() {
+    let lease = json!({
+        "metadata": {"namespace": "n", "name": "devcluster-gateway-a"},
+        "spec": {"holderIdentity": "eve/gateway/1"},
+    });
+    let lease = [serde_json::from_value(lease).unwrap()];
+    let pick = |names: &[&str], take_over| {
+        let gateways = names.iter().map(|name| gateway(name, works())).collect();
+        let wanted = Wanted {
+            take_over,
+            ..Wanted::default()
+        };
+        let rivals = Rivals::of_leases(&lease);
+        choose(&survey(gateways, "c/c"), &wanted, None, &rivals)
+            .map(|choice| objects::name(&choice.gateway).to_owned())
+    };
+    assert_eq!(pick(&["a", "b"], false).unwrap(), "b");
+    assert_eq!(pick(&["a", "b"], true).unwrap(), "b");
+    assert_eq!(pick(&["a"], true).unwrap(), "a");
+    let held = pick(&["a"], false).unwrap_err();
+    assert!(held.caused_by[0].contains("eve/gateway/1"), "{held:?}");
 }
 
 #[test]

@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 pub(super) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
+/// The one group whose objects can be written: a session holds its Gateway by a Lease.
+pub(super) const LEASE_GROUP: &str = "coordination.k8s.io";
+
 pub(super) struct Kind {
     pub(super) group: &'static str,
     pub(super) version: &'static str,
@@ -12,7 +15,7 @@ pub(super) struct Kind {
     pub(super) namespaced: bool,
 }
 
-pub(super) const KINDS: [Kind; 6] = [
+pub(super) const KINDS: [Kind; 8] = [
     Kind {
         group: "",
         version: "v1",
@@ -25,6 +28,20 @@ pub(super) const KINDS: [Kind; 6] = [
         version: "v1",
         plural: "services",
         kind: "Service",
+        namespaced: true,
+    },
+    Kind {
+        group: "",
+        version: "v1",
+        plural: "pods",
+        kind: "Pod",
+        namespaced: true,
+    },
+    Kind {
+        group: LEASE_GROUP,
+        version: "v1",
+        plural: "leases",
+        kind: "Lease",
         namespaced: true,
     },
     Kind {
@@ -73,13 +90,20 @@ impl Kind {
         qualified(self.plural, self.group)
     }
 
+    pub(super) fn verbs(&self) -> &'static [&'static str] {
+        match self.group {
+            LEASE_GROUP => &["get", "list", "watch", "create", "update", "delete"],
+            _ => &["get", "list", "watch"],
+        }
+    }
+
     pub(super) fn discovery(&self) -> Value {
         json!({
             "name": self.plural,
             "singularName": self.kind.to_lowercase(),
             "namespaced": self.namespaced,
             "kind": self.kind,
-            "verbs": ["get", "list", "watch"],
+            "verbs": self.verbs(),
         })
     }
 }

@@ -1,7 +1,7 @@
-//! A stand-in for the Kubernetes API: what the gateway stage reads, and nothing that could be changed through it.
+//! A stand-in for the Kubernetes API: what the gateway stage reads, and the Leases of its sessions.
 //!
-//! Served: discovery, get, list and watch of Gateway API objects, their CRDs, namespaces and services, and
-//! access reviews. Paging is not: a list is always whole. Objects and errors have the shape that a real
+//! Served: discovery, get, list and watch of Gateway API objects, their CRDs, namespaces, services, pods and Leases, writes
+//! of Leases, and access reviews. Paging is not: a list is always whole. Objects and errors have the shape that a real
 //! apiserver gives, so that whoever passes here passes there.
 
 mod discovery;
@@ -12,6 +12,7 @@ pub mod seed;
 mod status;
 mod store;
 mod watch;
+mod writes;
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};

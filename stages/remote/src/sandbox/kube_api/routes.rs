@@ -53,7 +53,7 @@ impl Api {
             };
         }
         if request.method() != Method::GET {
-            return status::method_not_allowed();
+            return self.write(&path, request).await;
         }
         let query = Query::of(&request);
         let segments: Vec<&str> = path.split('/').skip(1).collect();
@@ -166,6 +166,7 @@ struct Query {
     revision: Option<u64>,
     timeout: Option<Duration>,
     field_selector: Option<String>,
+    label_selector: Option<String>,
 }
 
 impl Query {
@@ -182,6 +183,7 @@ impl Query {
                 "resourceVersion" => query.revision = value.parse().ok(),
                 "timeoutSeconds" => query.timeout = value.parse().ok().map(Duration::from_secs),
                 "fieldSelector" => query.field_selector = Some(value.into_owned()),
+                "labelSelector" => query.label_selector = Some(value.into_owned()),
                 _ => {}
             }
         }
@@ -194,6 +196,7 @@ impl Query {
             kind,
             namespace: namespace.to_owned(),
             name: None,
+            labels: labels(self.label_selector.as_deref().unwrap_or_default())?,
         };
         for term in self
             .field_selector
@@ -218,7 +221,26 @@ impl Query {
     }
 }
 
-fn ok(value: &Value) -> Response<Body> {
+/// The two forms that our own programs write: `key=value` and `key in (one,other)`.
+fn labels(selector: &str) -> Result<Vec<(String, Vec<String>)>, String> {
+    if selector.is_empty() {
+        return Ok(Vec::new());
+    }
+    if let Some((key, values)) = selector.split_once(" in (") {
+        let values = values.trim_end_matches(')').split(',').map(str::to_owned);
+        return Ok(vec![(key.trim().to_owned(), values.collect())]);
+    }
+    let terms = selector.split(',').map(|term| {
+        let (key, value) = term
+            .split_once('=')
+            .ok_or_else(|| format!("label selector not supported: {term}"))?;
+        let value = value.trim_start_matches('=').to_owned();
+        Ok((key.to_owned(), vec![value]))
+    });
+    terms.collect()
+}
+
+pub(super) fn ok(value: &Value) -> Response<Body> {
     serve::json(StatusCode::OK, value)
 }
 

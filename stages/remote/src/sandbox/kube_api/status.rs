@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::kinds::Kind;
 use super::review::Access;
+use super::writes::Refusal;
 use crate::sandbox::serve::{self, Body};
 
 pub(super) fn unauthorized() -> Response<Body> {
@@ -42,6 +43,26 @@ pub(super) fn not_found(kind: &Kind, name: &str) -> Response<Body> {
         format!("{} {name:?} not found", kind.qualified()),
         Some(details),
     )
+}
+
+pub(super) fn refused(kind: &Kind, name: &str, refusal: Refusal) -> Response<Body> {
+    let (reason, message) = match refusal {
+        Refusal::Missing => return not_found(kind, name),
+        Refusal::Exists => (
+            "AlreadyExists",
+            format!("{} {name:?} already exists", kind.qualified()),
+        ),
+        Refusal::Conflict => (
+            "Conflict",
+            format!(
+                "Operation cannot be fulfilled on {} {name:?}: the object has been modified; please apply your changes to \
+                 the latest version and try again",
+                kind.qualified()
+            ),
+        ),
+    };
+    let details = json!({"name": name, "group": kind.group, "kind": kind.plural});
+    failure(StatusCode::CONFLICT, reason, message, Some(details))
 }
 
 /// A path that no API has: an apiserver answers that one with plain text.

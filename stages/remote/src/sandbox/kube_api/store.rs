@@ -16,15 +16,15 @@ const HISTORY: usize = 1000;
 /// What the cluster holds.
 pub struct Store {
     inner: Mutex<Inner>,
-    revision: watch::Sender<u64>,
+    pub(super) revision: watch::Sender<u64>,
     requests: watch::Sender<Vec<String>>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     /// By plural, namespace and name.
     objects: BTreeMap<(&'static str, String, String), Value>,
     history: VecDeque<Event>,
-    revision: u64,
+    pub(super) revision: u64,
     /// A watch from before this revision has missed something.
     oldest: u64,
 }
@@ -47,6 +47,8 @@ pub(super) struct Selection {
     pub(super) kind: &'static Kind,
     pub(super) namespace: String,
     pub(super) name: Option<String>,
+    /// Each key with the values that it may have.
+    pub(super) labels: Vec<(String, Vec<String>)>,
 }
 
 impl Selection {
@@ -57,6 +59,10 @@ impl Selection {
                 .name
                 .as_deref()
                 .is_none_or(|name| metadata["name"] == name)
+            && self.labels.iter().all(|(key, values)| {
+                let value = metadata["labels"][key.as_str()].as_str();
+                value.is_some_and(|value| values.iter().any(|one| one == value))
+            })
     }
 }
 
@@ -79,7 +85,7 @@ impl Store {
         store
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -87,32 +93,12 @@ impl Store {
     ///
     /// # Panics
     /// If it is of a kind that is not served.
-    pub fn apply(&self, mut object: Value) {
+    pub fn apply(&self, object: Value) {
         let kind = Kind::of(&object)
             .unwrap_or_else(|| panic!("{}: not a kind this API serves", object["kind"]));
-        let text = |field: &str| {
-            object["metadata"][field]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let key = (kind.plural, text("namespace"), text("name"));
         let mut inner = self.inner();
-        let revision = inner.revision + 1;
-        let before = inner.objects.get(&key);
-        stamp(&mut object, before, revision);
-        let change = if before.is_some() {
-            "MODIFIED"
-        } else {
-            "ADDED"
-        };
-        inner.objects.insert(key, object.clone());
-        inner.record(Event {
-            revision,
-            change,
-            plural: kind.plural,
-            object,
-        });
+        inner.put(kind, object);
+        let revision = inner.revision;
         drop(inner);
         self.revision.send_replace(revision);
     }
@@ -137,23 +123,14 @@ impl Store {
     /// Deletes one object; false if there is none.
     pub fn delete(&self, plural: &str, namespace: &str, name: &str) -> bool {
         let mut inner = self.inner();
-        let Some(mut object) = inner.find(plural, namespace, name) else {
+        let Some(kind) = inner
+            .find(plural, namespace, name)
+            .and_then(|object| Kind::of(&object))
+        else {
             return false;
         };
-        let Some(kind) = Kind::of(&object) else {
-            return false;
-        };
-        inner
-            .objects
-            .remove(&(kind.plural, namespace.to_owned(), name.to_owned()));
-        let revision = inner.revision + 1;
-        object["metadata"]["resourceVersion"] = revision.to_string().into();
-        inner.record(Event {
-            revision,
-            change: "DELETED",
-            plural: kind.plural,
-            object,
-        });
+        inner.take(kind, namespace, name);
+        let revision = inner.revision;
         drop(inner);
         self.revision.send_replace(revision);
         true
@@ -248,7 +225,47 @@ impl Store {
 }
 
 impl Inner {
-    fn find(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+    pub(super) fn like(&self, kind: &Kind, object: &Value) -> Option<Value> {
+        let (_, namespace, name) = key(kind, object);
+        self.find(kind.plural, &namespace, &name)
+    }
+
+    pub(super) fn put(&mut self, kind: &'static Kind, mut object: Value) -> Value {
+        let key = key(kind, &object);
+        let revision = self.revision + 1;
+        let before = self.objects.get(&key);
+        stamp(&mut object, before, revision);
+        let change = if before.is_some() {
+            "MODIFIED"
+        } else {
+            "ADDED"
+        };
+        self.objects.insert(key, object.clone());
+        self.record(Event {
+            revision,
+            change,
+            plural: kind.plural,
+            object: object.clone(),
+        });
+        object
+    }
+
+    pub(super) fn take(&mut self, kind: &'static Kind, namespace: &str, name: &str) {
+        let key = (kind.plural, namespace.to_owned(), name.to_owned());
+        let Some(mut object) = self.objects.remove(&key) else {
+            return;
+        };
+        let revision = self.revision + 1;
+        object["metadata"]["resourceVersion"] = revision.to_string().into();
+        self.record(Event {
+            revision,
+            change: "DELETED",
+            plural: kind.plural,
+            object,
+        });
+    }
+
+    pub(super) fn find(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         self.objects
             .iter()
             .find(|(key, _)| key.0 == plural && key.1 == namespace && key.2 == name)
@@ -264,6 +281,15 @@ impl Inner {
             self.oldest = forgotten.revision;
         }
     }
+}
+
+fn key(kind: &Kind, object: &Value) -> (&'static str, String, String) {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    (
+        kind.plural,
+        text("namespace").to_owned(),
+        text("name").to_owned(),
+    )
 }
 
 /// What the apiserver itself writes into an object's metadata.

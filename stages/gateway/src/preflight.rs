@@ -1,0 +1,99 @@
+//! Whether we and the master may do what we are going to do: one access review for each verb, side by side.
+
+use futures::future::join_all;
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use kube::Api;
+use kube::api::PostParams;
+use protocol::StageError;
+
+use crate::client::Cluster;
+use crate::fault::{self, Attempt};
+use crate::lease::{Claim, LEASES};
+use crate::survey::GATEWAYS;
+
+const TCP_ROUTES: &str = "tcproutes.gateway.networking.k8s.io";
+const SERVICES: &str = "services";
+
+/// What the master does with its Gateway, and what it makes for each port of a task.
+const MASTER: [(&str, &[&str]); 3] = [
+    (GATEWAYS, &["get", "update"]),
+    (TCP_ROUTES, &["list", "create", "delete"]),
+    (SERVICES, &["list", "create", "delete"]),
+];
+
+const SESSION: [&str; 4] = ["get", "create", "update", "delete"];
+
+const OWN_GATEWAY: [&str; 2] = ["create", "delete"];
+
+/// Everything that the session and its master need, reviewed side by side.
+pub(crate) async fn review(
+    cluster: &Cluster,
+    claim: &Claim,
+    task_namespace: &str,
+) -> Result<(), StageError> {
+    let needed = needed(claim, task_namespace);
+    let denied = join_all(needed.iter().map(|attempt| denies(cluster, attempt))).await;
+    let mut denied = needed
+        .iter()
+        .zip(denied)
+        .filter(|(_, denied)| *denied)
+        .map(|(attempt, _)| attempt);
+    let Some(first) = denied.next() else {
+        return Ok(());
+    };
+    let mut error = fault::forbidden(&cluster.peer, first);
+    error
+        .caused_by
+        .extend(denied.map(|other| format!("nor may it {}", other.describe())));
+    Err(error)
+}
+
+fn needed(claim: &Claim, task_namespace: &str) -> Vec<Attempt> {
+    let mut needed = Vec::new();
+    let mut add = |resource, verbs: &[&'static str], namespace: &str| {
+        needed.extend(
+            verbs
+                .iter()
+                .map(|verb| Attempt::new(verb, resource, Some(namespace))),
+        );
+    };
+    for (resource, verbs) in MASTER {
+        let namespace = if resource == GATEWAYS {
+            &claim.namespace
+        } else {
+            task_namespace
+        };
+        add(resource, verbs, namespace);
+    }
+    add(LEASES, &SESSION, &claim.namespace);
+    if claim.made {
+        add(GATEWAYS, &OWN_GATEWAY, &claim.namespace);
+    }
+    needed
+}
+
+/// Not knowing is no reason to refuse: whoever tries will see.
+async fn denies(cluster: &Cluster, attempt: &Attempt) -> bool {
+    let (resource, group) = attempt
+        .resource
+        .split_once('.')
+        .unwrap_or((attempt.resource, ""));
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(ResourceAttributes {
+                verb: Some(attempt.verb.to_owned()),
+                group: Some(group.to_owned()),
+                resource: Some(resource.to_owned()),
+                namespace: Some(attempt.namespace.clone()),
+                ..ResourceAttributes::default()
+            }),
+            ..SelfSubjectAccessReviewSpec::default()
+        },
+        ..SelfSubjectAccessReview::default()
+    };
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
+    let answer = reviews.create(&PostParams::default(), &review).await;
+    matches!(answer.map(|review| review.status), Ok(Some(status)) if !status.allowed)
+}

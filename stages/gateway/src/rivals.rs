@@ -1,0 +1,149 @@
+//! Who else uses a Gateway: sessions by their Leases, masters by the ports that they have opened.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+
+use crate::client::Cluster;
+use crate::lease;
+use crate::objects::{self, GatewayObject, title};
+
+/// Determined's label on the pods of an allocation.
+const ALLOCATION: &str = "determined";
+
+/// A selector is part of a URL.
+const AT_ONCE: usize = 50;
+
+/// What is known of others.
+#[derive(Debug, Default)]
+pub(crate) struct Rivals {
+    /// Who holds a Gateway, by the Gateway's `namespace/name`.
+    held: BTreeMap<String, String>,
+    /// Allocations that have pods; `None` when that may not be known.
+    alive: Option<BTreeSet<String>>,
+    /// Gateways that somebody else took while we were about to.
+    lost: BTreeMap<String, String>,
+}
+
+/// What others have with one Gateway.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    None,
+    /// Somebody uses it now; the text says who.
+    Live(String),
+    /// A dead master left its ports on it.
+    Leftovers(String),
+    /// Somebody was faster than we; the text says who.
+    Lost(String),
+}
+
+impl Rivals {
+    pub(crate) fn of_leases<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Self {
+        let held = leases
+            .into_iter()
+            .filter_map(|lease| Some((lease::title(lease)?, lease::describe(lease))));
+        Self {
+            held: held.collect(),
+            alive: Some(BTreeSet::new()),
+            lost: BTreeMap::new(),
+        }
+    }
+
+    /// Asks which allocations on these Gateways have pods. No request where there are no allocations.
+    pub(crate) async fn ask(
+        &mut self,
+        cluster: &Cluster,
+        gateways: &[GatewayObject],
+        ours: Option<&str>,
+    ) {
+        let others = gateways
+            .iter()
+            .filter(|gateway| Some(title(gateway).as_str()) != ours);
+        let allocations: BTreeSet<&str> = others
+            .flat_map(objects::determined_ports)
+            .map(|(_, id)| id)
+            .collect();
+        let allocations: Vec<&str> = allocations.into_iter().filter(|id| is_label(id)).collect();
+        for some in allocations.chunks(AT_ONCE) {
+            let selector = format!("{ALLOCATION} in ({})", some.join(","));
+            let pods: Api<Pod> = Api::all(cluster.client.clone());
+            match pods
+                .list_metadata(&ListParams::default().labels(&selector))
+                .await
+            {
+                Ok(list) => {
+                    let labels = list.items.into_iter().filter_map(|pod| pod.metadata.labels);
+                    let ids = labels.filter_map(|mut labels| labels.remove(ALLOCATION));
+                    self.alive.get_or_insert_default().extend(ids);
+                }
+                Err(_) => {
+                    self.alive = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Somebody was faster; `leases` are those that there are now.
+    pub(crate) fn lose(&mut self, title: String, who: String, leases: &[Lease]) {
+        self.lost.insert(title, who);
+        self.held.extend(Self::of_leases(leases).held);
+    }
+
+    /// Sessions that started together all want the same Gateway first. Who has lost one picks any of the others.
+    pub(crate) fn crowded(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    pub(crate) fn with(&self, gateway: &GatewayObject) -> Use {
+        let title = title(gateway);
+        if let Some(who) = self.lost.get(&title) {
+            return Use::Lost(who.clone());
+        }
+        if let Some(who) = self.held.get(&title) {
+            return Use::Live(who.clone());
+        }
+        let ports: Vec<(&str, &str)> = objects::determined_ports(gateway).collect();
+        if ports.is_empty() {
+            return Use::None;
+        }
+        let Some(alive) = &self.alive else {
+            return Use::Live(format!(
+                "a Determined master has {} ports on it, and whether it lives may not be known: pods may not be listed",
+                ports.len()
+            ));
+        };
+        let used = ports.iter().filter(|(_, id)| alive.contains(*id)).count();
+        match used {
+            0 => Use::Leftovers(format!(
+                "a dead Determined master left {} on it",
+                listed(&ports)
+            )),
+            used => Use::Live(format!(
+                "another Determined master uses it: {used} of its {} ports belong to tasks with pods",
+                ports.len()
+            )),
+        }
+    }
+}
+
+/// What can stand in a selector.
+fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+fn listed(ports: &[(&str, &str)]) -> String {
+    let shown: Vec<&str> = ports.iter().take(5).map(|(port, _)| *port).collect();
+    let more = if ports.len() > shown.len() {
+        ", …"
+    } else {
+        ""
+    };
+    format!("{} ports ({}{more})", ports.len(), shown.join(", "))
+}
