@@ -3,19 +3,31 @@
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(250);
-const LONGEST: Duration = Duration::from_secs(10);
 
 /// Full jitter: anything between nothing and a bound that doubles.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Backoff {
     attempts: u32,
+    longest: Duration,
 }
 
 impl Backoff {
+    pub(crate) fn up_to(longest: Duration) -> Backoff {
+        Backoff {
+            attempts: 0,
+            longest,
+        }
+    }
+
+    /// What was in the way is gone: the next attempt comes soon.
+    pub(crate) fn begin_anew(&mut self) {
+        self.attempts = 0;
+    }
+
     pub(crate) fn next(&mut self) -> Duration {
         let bound = FIRST
             .saturating_mul(1 << self.attempts.min(16))
-            .min(LONGEST);
+            .min(self.longest);
         self.attempts += 1;
         let part = getrandom::u32().map_or(1.0, |n| f64::from(n) / f64::from(u32::MAX));
         bound.mul_f64(part)
@@ -28,7 +40,8 @@ mod tests {
 
     #[test]
     fn waits_grow_to_a_bound_and_differ() {
-        let mut backoff = Backoff::default();
+        const LONGEST: Duration = Duration::from_secs(10);
+        let mut backoff = Backoff::up_to(LONGEST);
         assert!(backoff.next() <= FIRST);
         let later: Vec<Duration> = (0..200).map(|_| backoff.next()).skip(10).collect();
         assert!(later.iter().all(|wait| *wait <= LONGEST));

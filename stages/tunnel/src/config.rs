@@ -70,13 +70,30 @@ pub struct Config {
     #[serde(default = "default_probe_interval")]
     pub probe_interval: Seconds,
 
-    /// Seconds for the ssh server to answer.
-    #[serde(default = "default_connect_timeout")]
-    pub connect_timeout: Seconds,
+    /// Seconds for the ssh server to answer. Unset: what ssh_config says, else 10.
+    #[serde(default)]
+    pub connect_timeout: Option<Seconds>,
 
-    /// Seconds to insist on the same port after the connection was lost. Then another port is taken and reported.
-    #[serde(default = "default_keep_port")]
-    pub keep_port: Seconds,
+    /// Seconds of silence after which ssh asks whether the server is still there. Unset: what ssh_config says, else 3. A dead
+    /// connection is noticed after interval × (count + 1).
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 3600))]
+    pub keepalive_interval: Option<u32>,
+
+    /// How many such questions may stay unanswered. Unset: what ssh_config says, else 2.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 100))]
+    pub keepalive_count: Option<u32>,
+
+    /// The longest pause in seconds between two attempts to connect again. Each is a random part of a bound that doubles up
+    /// to this, so that many tunnels do not come all at once; a network that comes back ends the pause.
+    #[serde(default = "default_reconnect_pause")]
+    pub reconnect_pause: Seconds,
+
+    /// Seconds to insist on the same port after the connection was lost, before another port is taken and reported. Unset: 60
+    /// when somebody else has it, and an hour when it may be our own session that the server has not missed yet.
+    #[serde(default)]
+    pub keep_port: Option<Seconds>,
 }
 
 fn default_local_port() -> u16 {
@@ -87,12 +104,8 @@ fn default_probe_interval() -> Seconds {
     Seconds(30.0)
 }
 
-fn default_connect_timeout() -> Seconds {
+fn default_reconnect_pause() -> Seconds {
     Seconds(10.0)
-}
-
-fn default_keep_port() -> Seconds {
-    Seconds(60.0)
 }
 
 /// A positive number of seconds, fractions allowed.
@@ -203,15 +216,24 @@ impl Config {
             ));
         }
         for (field, seconds) in [
-            ("probe_interval", self.probe_interval),
+            ("probe_interval", Some(self.probe_interval)),
             ("connect_timeout", self.connect_timeout),
+            ("reconnect_pause", Some(self.reconnect_pause)),
             ("keep_port", self.keep_port),
         ] {
-            if !seconds.is_valid() {
+            if seconds.is_some_and(|seconds| !seconds.is_valid()) {
                 problems.push(Problem::new(
                     field,
                     "has to be more than 0 and at most a day",
                 ));
+            }
+        }
+        for (field, number, most) in [
+            ("keepalive_interval", self.keepalive_interval, 3600),
+            ("keepalive_count", self.keepalive_count, 100),
+        ] {
+            if number.is_some_and(|n| n == 0 || n > most) {
+                problems.push(Problem::new(field, format!("has to be 1 to {most}")));
             }
         }
         for (field, port) in [

@@ -70,6 +70,21 @@ pub(crate) fn none_free(way: &Way, session: &Session, refusals: &Refusals) -> St
         ))
 }
 
+/// The server has not missed our earlier session yet, as far as we know, and lets us do nothing about it.
+pub(crate) fn held_by_a_ghost(session: &Session, port: u16) -> StageError {
+    let message = format!(
+        "{} does not give us port {port} again: it may still hold our earlier session, and this account cannot end it",
+        session.target()
+    );
+    StageError::new("tunnel.ghost_holds_port", message)
+        .hint(
+            "wait: sshd notices after ClientAliveInterval × ClientAliveCountMax seconds (twice that in OpenSSH 9.2 to \
+             9.4), without these after up to two hours; or have `ClientAliveInterval 5` and `ClientAliveCountMax 2` set in \
+             its sshd_config, or let this account run commands",
+        )
+        .retryable(true)
+}
+
 pub(crate) fn elsewhere(way: &Way, port: u16) -> StageError {
     let message = format!(
         "{}:{port} accepts connections, but they do not arrive in this ssh session",

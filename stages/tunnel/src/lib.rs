@@ -9,7 +9,9 @@ mod check;
 mod claim;
 mod config;
 mod diagnosis;
+mod ghosts;
 mod life;
+mod network;
 mod port_range;
 mod ssh;
 
@@ -68,9 +70,6 @@ impl Stage for Tunnel {
     }
 
     async fn undo(_cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError> {
-        match entry.what.as_str() {
-            ssh::LEDGER_ENTRY => ssh::undo(&entry.data).await,
-            _ => Ok(Undone::Nothing),
-        }
+        ssh::undo(entry).await
     }
 }

@@ -1,29 +1,43 @@
 //! From the first connection to the last: connect, claim a port, hold it, and get it back when the connection drops.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::{Context, StageError};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::Tunnel;
 use crate::backoff::Backoff;
 use crate::claim::{Claimed, Unclaimed, Way};
 use crate::config::{Config, Outputs, Verified, Verify};
 use crate::diagnosis;
-use crate::ssh::{ANY_IPV4, Resolved, Session, Socket};
+use crate::ghosts::Ghosts;
+use crate::network::Network;
+use crate::ssh::{ANY_IPV4, Greeting, Resolved, Session, Socket};
 
 /// Two proofs in a row have to fail: one may have met a moment without network.
 const FAILED_PROOFS: u32 = 2;
+
+/// How long `ready` waits for the ledger to name the server's process. A shell tells it within milliseconds.
+const NOTE: Duration = Duration::from_millis(300);
+/// How long to wait for the end of a ghost before the port is asked for all the same.
+const RECLAIM: Duration = Duration::from_secs(5);
+/// How long to insist on a port that somebody else has,
+const KEEP_PORT: Duration = Duration::from_secs(60);
+/// and on one that our own earlier session may still have.
+const OUTWAIT_GHOST: Duration = Duration::from_secs(60 * 60);
 
 pub(crate) struct Life<'a> {
     cx: &'a Context<Tunnel>,
     config: &'a Config,
     resolved: Resolved,
     way: Way,
+    network: Network,
     /// The session that is up, and the port that is ours in it. Whoever drops the future finds them here to close.
     session: Option<Session>,
     port: Option<u16>,
+    ghosts: Ghosts,
+    told_unnoted: bool,
 }
 
 pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), StageError> {
@@ -34,20 +48,26 @@ pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), Sta
     };
     let socket = Socket::reserve(cx, &resolved.target(config).to_string())?;
     let way = Way::new(config, &resolved);
+    let network = Network::watch(resolved.directly_reached());
     let mut life = Life {
         cx,
         config,
         resolved,
         way,
+        network,
         session: None,
         port: None,
+        ghosts: Ghosts::default(),
+        told_unnoted: false,
     };
     let result = tokio::select! {
         result = life.live(&socket) => result,
         () = cx.shutdown.cancelled() => Ok(()),
     };
-    if let Some(session) = life.session.take() {
-        session.close(life.port).await;
+    if let Some(session) = life.session.take()
+        && session.close(life.port).await
+    {
+        life.ghosts.session_ended()?;
     }
     socket.release()?;
     result
@@ -113,37 +133,98 @@ impl Life<'_> {
         self.ready(claimed).await?;
         loop {
             let lost = self.hold(claimed).await;
+            self.ghosts.session_lost();
+            let lost_at = Instant::now();
             self.cx.degraded(lost);
             claimed = self.recover(socket, claimed).await?;
             self.ready(claimed).await?;
+            self.told_back(lost_at);
         }
     }
 
     /// A new ssh, and one of these ports in it.
     async fn attempt(&mut self, socket: &Socket, ports: Vec<u16>) -> Result<Claimed, Unclaimed> {
-        self.port = None;
+        let only = (ports.len() == 1).then(|| ports[0]);
+        let old_port = self.port.take();
         if let Some(old) = self.session.take() {
-            old.close(None).await;
+            match old.close(old_port).await {
+                true => self.ghosts.session_ended()?,
+                false if self.ghosts.is_noted() => self.ghosts.session_lost(),
+                false => {}
+            }
         }
         socket.clear();
         let session = self.connect(socket.path()).await?;
         let session = self.session.insert(session);
+        if !self.ghosts.to_end().is_empty() {
+            self.cx.progress(
+                "reclaim",
+                format!("having {} end our earlier session", session.target()),
+            );
+            if let Ok(greeting) = timeout(RECLAIM, session.greeting()).await {
+                self.note(&greeting)?;
+            }
+        }
+        let Some(session) = &self.session else {
+            return Err(StageError::internal("no session to claim a port in").into());
+        };
         self.cx.progress(
             "port",
             format!("logged in to {}; asking it for a port", session.target()),
         );
-        let claimed = self.way.claim(session, ports).await?;
+        let claimed = match self.way.claim(session, ports).await {
+            Err(unclaimed) if unclaimed.ports_are_lost && self.ghosts.may_hold_the_port() => {
+                let error = match only {
+                    Some(port) => diagnosis::held_by_a_ghost(session, port),
+                    None => unclaimed.error,
+                };
+                return Err(Unclaimed { error, ..unclaimed });
+            }
+            claimed => claimed?,
+        };
         self.port = Some(claimed.port);
+        if !self.ghosts.is_noted()
+            && let Ok(greeting) = timeout(NOTE, session.greeting()).await
+        {
+            self.note(&greeting)?;
+        }
         Ok(claimed)
     }
 
     async fn connect(&self, socket: &Path) -> Result<Session, StageError> {
+        let ghosts = self.ghosts.to_end();
         let (mut session, address) = tokio::try_join!(
-            Session::connect(self.config, &self.resolved, socket),
+            Session::connect(self.config, &self.resolved, socket, &ghosts, &self.network),
             async { Ok(bind_address(self.config, &self.way.public_host).await) },
         )?;
         session.bind_address = address;
         Ok(session)
+    }
+
+    fn note(&mut self, greeting: &Greeting) -> Result<(), StageError> {
+        let Some(session) = &self.session else {
+            return Ok(());
+        };
+        for ended in self.ghosts.settle(greeting)? {
+            self.cx.info(format!(
+                "{} still held our earlier session: its process {} is ended",
+                session.target(),
+                ended.pid()
+            ));
+        }
+        if !self.ghosts.note(session, greeting, &self.cx.ledger)? && !self.told_unnoted {
+            self.told_unnoted = true;
+            self.cx.info(format!(
+                "{} runs no commands for us: when the network drops, the port stays taken until the server notices by itself",
+                session.target()
+            ));
+        }
+        Ok(())
+    }
+
+    fn told_back(&self, lost_at: Instant) {
+        let seconds = lost_at.elapsed().as_secs_f64();
+        self.cx.info(format!("ready again after {seconds:.1} s"));
     }
 
     async fn ready(&self, claimed: Claimed) -> Result<(), StageError> {
@@ -170,16 +251,21 @@ impl Life<'_> {
     /// Holds until the connection is lost. A way that closes while the connection stands is reported, and so is its return.
     async fn hold(&mut self, claimed: Claimed) -> StageError {
         let outputs = self.outputs(claimed);
-        let (cx, way) = (self.cx, &self.way);
-        let Some(session) = &mut self.session else {
+        let (cx, way) = (self.cx, self.way.clone());
+        let Some(session) = &self.session else {
             return StageError::internal("no session to hold");
         };
         let mut prober = way.prober(session);
         let mut probes = tokio::time::interval(self.config.probe_interval.duration());
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         probes.reset();
-        let mut failed = 0;
+        let (mut failed, mut closed_at) = (0, Instant::now());
+        let mut greeted = self.ghosts.is_noted();
         loop {
+            let Some(session) = &mut self.session else {
+                return StageError::internal("no session to hold");
+            };
+            let greeting = session.greeting();
             let next_proof = async {
                 probes.tick().await;
                 prober.prove_again(claimed.port).await
@@ -187,6 +273,13 @@ impl Life<'_> {
             let proof = tokio::select! {
                 lost = session.ended() => return lost,
                 proof = next_proof, if way.is_verified() => proof,
+                greeting = greeting, if !greeted => {
+                    greeted = true;
+                    match self.note(&greeting) {
+                        Ok(()) => continue,
+                        Err(error) => return error,
+                    }
+                }
             };
             match proof {
                 Ok(()) if failed >= FAILED_PROOFS => {
@@ -194,12 +287,16 @@ impl Life<'_> {
                     if let Err(error) = cx.ready(outputs.clone()).await {
                         return error;
                     }
+                    self.told_back(closed_at);
                 }
                 Ok(()) => failed = 0,
                 Err(error) => {
+                    if failed == 0 {
+                        closed_at = Instant::now();
+                    }
                     failed += 1;
                     if failed == FAILED_PROOFS {
-                        cx.degraded(diagnosis::closed(way, claimed.port, &error));
+                        cx.degraded(diagnosis::closed(&way, claimed.port, &error));
                     }
                 }
             }
@@ -208,19 +305,39 @@ impl Life<'_> {
 
     /// Tries for ever: on the same port, until somebody else has had it for too long.
     async fn recover(&mut self, socket: &Socket, before: Claimed) -> Result<Claimed, StageError> {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::up_to(self.config.reconnect_pause.duration());
         let mut told = String::new();
         let mut port_lost_at: Option<Instant> = None;
         loop {
-            tokio::time::sleep(backoff.next()).await;
-            let patience = self.config.keep_port.duration();
+            let network = async {
+                match told.as_str() {
+                    "tunnel.server_unreachable"
+                    | "tunnel.server_refused"
+                    | "tunnel.server_timeout" => {
+                        self.network.returned().await;
+                    }
+                    // The server answers, and says no.
+                    _ => self.network.changed().await,
+                }
+            };
+            if timeout(backoff.next(), network).await.is_ok() {
+                backoff.begin_anew();
+            }
+            let patience = match self.config.keep_port {
+                Some(seconds) => seconds.duration(),
+                None if self.ghosts.may_hold_the_port() => OUTWAIT_GHOST,
+                None => KEEP_PORT,
+            };
             let ports = match port_lost_at {
                 Some(at) if at.elapsed() >= patience => shuffled(self.config, Some(before.port))?,
                 _ => vec![before.port],
             };
             let unclaimed = match self.attempt(socket, ports).await {
                 // The proof of then stands, even where the master is now in the way of another. Other outputs would restart it.
-                Ok(claimed) if claimed.port == before.port => return Ok(before),
+                Ok(claimed) if claimed.port == before.port => {
+                    self.ghosts.laid();
+                    return Ok(before);
+                }
                 Ok(claimed) => match self.way.accept(claimed) {
                     Ok(claimed) => {
                         self.cx.warn(format!(

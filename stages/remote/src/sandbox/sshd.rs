@@ -225,6 +225,8 @@ fn write_config(dir: &Path, port: u16, options: &Options) -> Result<()> {
          # The keys are in a directory of our own making, perhaps below a sticky /tmp.\n\
          StrictModes no\n\
          PrintMotd no\n\
+         # The user's own shell start-up files may be slow, or ask something.\n\
+         SetEnv HOME=\"{dir}\"\n\
          LogLevel VERBOSE\n",
         options.gateway_ports, options.allow_tcp_forwarding
     );

@@ -2,37 +2,44 @@
 
 mod failure;
 mod options;
+mod remote;
 mod report;
 mod socket;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openssh::{ForwardType, Socket as Endpoint, Stdio};
-use protocol::StageError;
 use protocol::child::{self, Leashed};
+use protocol::ledger::{Entry, Ledger, Ticket};
+use protocol::{StageError, Undone};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub(crate) use options::Resolved;
+pub(crate) use remote::{Ghost, Greeting, RemoteSession};
 pub(crate) use report::{Arrival, Log, Refusal};
-pub(crate) use socket::{LEDGER_ENTRY, Socket, undo};
+pub(crate) use socket::Socket;
 
 use crate::config::Config;
+use crate::network::Network;
 use failure::Target;
 
 pub(crate) const ANY_IPV4: &str = "0.0.0.0";
 
 /// A request over the control socket is one round trip. The crate's calls do not give up by themselves.
 const REQUEST: Duration = Duration::from_secs(10);
+/// A shell answers within milliseconds, with a slow start-up file within seconds; one that is not a shell may never.
+const GREETING: Duration = Duration::from_secs(60);
 /// ssh logs a refusal just before it passes it on; the two come by different ways.
 const REASON: Duration = Duration::from_millis(500);
 /// What giving back the port may take of the half second in which a stage ends.
-const GIVE_BACK: Duration = Duration::from_millis(100);
+const GIVE_BACK: Duration = Duration::from_millis(200);
 /// SIGTERM ends ssh in 2 ms.
-const TERMINATE: Duration = Duration::from_millis(200);
+const TERMINATE: Duration = Duration::from_millis(100);
 
 /// A logged-in ssh. Dropping it kills the process, and with it the remote listeners.
 #[derive(Debug)]
@@ -44,6 +51,8 @@ pub(crate) struct Session {
     /// Where the server is asked to listen.
     pub(crate) bind_address: String,
     local_port: u16,
+    login: Vec<OsString>,
+    greeting: watch::Receiver<Option<Greeting>>,
     tasks: JoinSet<()>,
 }
 
@@ -56,24 +65,43 @@ pub(crate) enum NotListening {
     Broken(StageError),
 }
 
+type Started = (Leashed, watch::Receiver<Log>, JoinSet<()>);
+
+fn start(args: &[OsString]) -> Result<Started, StageError> {
+    let mut process = child::spawn("ssh", args).map_err(|e| options::not_started(&e))?;
+    let stderr = process.child.stderr.take();
+    let stderr = stderr.ok_or_else(|| StageError::internal("ssh without stderr"))?;
+    let (sender, log) = watch::channel(Log::default());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(report::drain(stderr, sender));
+    Ok((process, log, tasks))
+}
+
 impl Session {
-    /// Starts ssh and waits until it is logged in and takes requests at `socket`.
+    /// Starts ssh and waits until it is logged in and takes requests at `socket`. These ghosts are ended on the way.
     pub(crate) async fn connect(
         config: &Config,
         resolved: &Resolved,
         socket: &Path,
+        ghosts: &[RemoteSession],
+        network: &Network,
     ) -> Result<Session, StageError> {
         let target = resolved.target(config);
         let args = options::master(config, resolved, socket);
-        let mut process = child::spawn("ssh", args).map_err(|e| options::not_started(&e))?;
-        let stderr = process.child.stderr.take();
-        let stderr = stderr.ok_or_else(|| StageError::internal("ssh without stderr"))?;
-        let (sender, mut log) = watch::channel(Log::default());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(report::drain(stderr, sender));
+        let (process, mut log, tasks) = loop {
+            let (process, mut log, tasks) = start(&args)?;
+            // A connect that got no answer is repeated by the kernel after ever longer pauses.
+            let reached = tokio::select! {
+                _ = log.wait_for(|log| log.reached || log.up || log.ended) => true,
+                () = network.returned(), if resolved.directly_reached().is_some() => false,
+            };
+            if reached {
+                break (process, log, tasks);
+            }
+        };
 
         // ssh has a limit of its own for each step; a login that hangs has none.
-        let limit = config.connect_timeout.duration() * 2;
+        let limit = resolved.connect_timeout(config) * 2;
         let up = timeout(limit, log.wait_for(|log| log.up || log.ended))
             .await
             .is_ok();
@@ -88,6 +116,7 @@ impl Session {
             return Err(failure::connecting(&lines, &target));
         }
         let mux = Arc::new(openssh::Session::resume_mux(socket.into(), None));
+        let (sender, greeting) = watch::channel(None);
         let mut session = Session {
             process,
             mux,
@@ -95,25 +124,51 @@ impl Session {
             target,
             bind_address: ANY_IPV4.to_owned(),
             local_port: config.local_port,
+            login: options::login(config),
+            greeting,
             tasks,
         };
-        session.wake_up().await;
+        session.greet(sender, ghosts).await;
         Ok(session)
     }
 
-    /// sshd up to 10.0 sets TCP_NODELAY only when a session starts: with `-N` alone every visitor waits 43 ms. A server
-    /// that runs no commands for us is slower and serves all the same.
-    async fn wake_up(&mut self) {
-        let mut command = self.mux.clone().arc_raw_command("true");
+    /// Has the server tell which of its processes serves this session. Any command does a second thing: sshd up to 10.0
+    /// sets TCP_NODELAY only when a session starts, so with `-N` alone every visitor waits 43 ms.
+    async fn greet(&mut self, greeting: watch::Sender<Option<Greeting>>, ghosts: &[RemoteSession]) {
+        let mut command = self.mux.clone().arc_raw_command(remote::greet(ghosts));
         command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        if let Ok(Ok(child)) = timeout(REQUEST, command.spawn()).await {
-            self.tasks.spawn(async move {
-                drop(child.wait().await);
-            });
+        let Ok(Ok(child)) = timeout(REQUEST, command.spawn()).await else {
+            greeting.send_replace(Some(Greeting::default()));
+            return;
+        };
+        self.tasks.spawn(async move {
+            let output = timeout(GREETING, child.wait_with_output()).await;
+            let text = output.ok().and_then(Result::ok).map(|o| o.stdout);
+            let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+            greeting.send_replace(Some(Greeting::parse(&text)));
+        });
+    }
+
+    /// What the server told, as soon as it has; empty where it runs no commands for us.
+    pub(crate) fn greeting(&self) -> impl Future<Output = Greeting> + use<> {
+        let mut greeting = self.greeting.clone();
+        async move {
+            let told = greeting.wait_for(Option::is_some).await;
+            told.ok().and_then(|g| g.clone()).unwrap_or_default()
         }
+    }
+
+    /// Notes in the ledger which process of the server holds this session.
+    pub(crate) fn note(
+        &self,
+        session: &RemoteSession,
+        ledger: &Ledger,
+    ) -> Result<Ticket, StageError> {
+        let data = remote::entry(session, &self.login, &self.target());
+        ledger.intend(remote::LEDGER_ENTRY, data)
     }
 
     pub(crate) fn log(&self) -> watch::Receiver<Log> {
@@ -175,17 +230,11 @@ impl Session {
         StageError::new("tunnel.request_failed", message).retryable(true)
     }
 
-    /// Asks the server to listen on a port no longer.
-    pub(crate) async fn give_back(&self, port: u16) {
+    /// Asks the server to listen on a port no longer. False when it did not answer.
+    pub(crate) async fn give_back(&self, port: u16) -> bool {
         let (from, to) = self.ends(port);
-        // A server that does not answer loses the listener with the connection.
-        drop(
-            timeout(
-                GIVE_BACK,
-                self.mux.close_port_forward(ForwardType::Remote, from, to),
-            )
-            .await,
-        );
+        let close = self.mux.close_port_forward(ForwardType::Remote, from, to);
+        matches!(timeout(GIVE_BACK, close).await, Ok(Ok(())))
     }
 
     fn ends(&self, port: u16) -> (Endpoint<'_>, Endpoint<'_>) {
@@ -218,12 +267,23 @@ impl Session {
         }
     }
 
-    /// Gives the port back and ends ssh.
-    pub(crate) async fn close(mut self, port: Option<u16>) {
-        if let Some(port) = port {
-            self.give_back(port).await;
-        }
+    /// Gives the port back and ends ssh. False when the server may not have heard of it.
+    pub(crate) async fn close(mut self, port: Option<u16>) -> bool {
+        let heard = match port {
+            Some(port) => self.give_back(port).await,
+            None => false,
+        };
         self.process.terminate();
         drop(timeout(TERMINATE, self.process.child.wait()).await);
+        heard
+    }
+}
+
+/// Undoes what a dead run left: an ssh on this machine, or the server's end of one.
+pub(crate) async fn undo(entry: &Entry) -> Result<Undone, StageError> {
+    match entry.what.as_str() {
+        socket::LEDGER_ENTRY => socket::undo(&entry.data).await,
+        remote::LEDGER_ENTRY => remote::undo(&entry.data).await,
+        _ => Ok(Undone::Nothing),
     }
 }

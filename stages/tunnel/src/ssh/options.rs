@@ -7,11 +7,19 @@ use std::time::Duration;
 use protocol::{StageError, child};
 use tokio::io::AsyncReadExt;
 
-use crate::config::{Config, HostKeyPolicy};
+use crate::config::{Config, HostKeyPolicy, Seconds};
 use crate::ssh::failure::{self, Target};
 
 /// Reading ssh_config takes 10 ms; a `Match exec` in it may take longer.
 const RESOLVE: Duration = Duration::from_secs(10);
+
+/// A login for one command, of a process that has nothing else to do.
+pub(crate) const LOGIN: Duration = Duration::from_secs(8);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Nine seconds to notice, for a packet a second at most on an idle line.
+const KEEPALIVE_INTERVAL: u32 = 3;
+const KEEPALIVE_COUNT: u32 = 2;
 
 /// The words of `ssh -G` that we need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +28,10 @@ pub(crate) struct Resolved {
     pub(crate) user: String,
     pub(crate) port: u16,
     ciphers: String,
+    has_proxy: bool,
+    /// What ssh_config says, where it says anything.
+    connect_timeout: Option<u64>,
+    keepalive_interval: Option<u32>,
 }
 
 impl Resolved {
@@ -59,6 +71,12 @@ impl Resolved {
                 "hostname" => resolved.host = value.to_owned(),
                 "user" => resolved.user = value.to_owned(),
                 "port" => resolved.port = value.parse().unwrap_or(22),
+                "proxyjump" | "proxycommand" => resolved.has_proxy = value != "none",
+                // "none" and 0 are ssh's defaults: nobody asked for anything.
+                "connecttimeout" => resolved.connect_timeout = value.parse().ok(),
+                "serveraliveinterval" => {
+                    resolved.keepalive_interval = value.parse().ok().filter(|n| *n > 0);
+                }
                 "ciphers" => resolved.ciphers = value.to_owned(),
                 _ => {}
             }
@@ -75,6 +93,28 @@ impl Resolved {
         }
     }
 
+    /// Where ssh connects to by itself.
+    pub(crate) fn directly_reached(&self) -> Option<(String, u16)> {
+        (!self.has_proxy).then(|| (self.host.clone(), self.port))
+    }
+
+    pub(crate) fn connect_timeout(&self, config: &Config) -> Duration {
+        let own = self.connect_timeout.map(Duration::from_secs);
+        let asked = config.connect_timeout.map(Seconds::duration);
+        asked.or(own).unwrap_or(CONNECT_TIMEOUT)
+    }
+
+    /// A half-open connection is noticed after interval × (count + 1). Who set it in ssh_config is obeyed.
+    fn keepalives(&self, config: &Config) -> Vec<String> {
+        let untouched = self.keepalive_interval.is_some();
+        let ours = |default| (!untouched).then_some(default);
+        let interval = config.keepalive_interval.or(ours(KEEPALIVE_INTERVAL));
+        let count = config.keepalive_count.or(ours(KEEPALIVE_COUNT));
+        let interval = interval.map(|n| format!("ServerAliveInterval={n}"));
+        let count = count.map(|n| format!("ServerAliveCountMax={n}"));
+        interval.into_iter().chain(count).collect()
+    }
+
     /// AES-GCM is nearly twice as fast as ssh's default where the CPU has AES. Only the order changes: what the user
     /// rules out stays out, and who puts anything else than the default first is obeyed.
     fn faster_ciphers(&self, cpu_has_aes: bool) -> Option<String> {
@@ -88,7 +128,9 @@ impl Resolved {
     }
 }
 
-async fn output(args: &[OsString]) -> std::io::Result<(std::process::ExitStatus, String, String)> {
+pub(crate) async fn output(
+    args: &[OsString],
+) -> std::io::Result<(std::process::ExitStatus, String, String)> {
     let mut leashed = child::spawn("ssh", args)?;
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (Some(mut out), Some(mut err)) = (leashed.child.stdout.take(), leashed.child.stderr.take())
@@ -113,7 +155,7 @@ pub(crate) fn not_started(error: &std::io::Error) -> StageError {
 pub(crate) fn master(config: &Config, resolved: &Resolved, socket: &Path) -> Vec<OsString> {
     let mut args: Vec<OsString> = ["-M", "-N", "-T", "-S"].map(Into::into).to_vec();
     args.push(socket.into());
-    let seconds = config.connect_timeout.duration().as_secs().max(1);
+    let seconds = resolved.connect_timeout(config).as_secs().max(1);
     let mut options = vec![
         "ControlPersist=no".to_owned(),
         "ForkAfterAuthentication=no".to_owned(),
@@ -123,19 +165,35 @@ pub(crate) fn master(config: &Config, resolved: &Resolved, socket: &Path) -> Vec
         "PermitLocalCommand=no".to_owned(),
         "ExitOnForwardFailure=no".to_owned(),
         "BatchMode=yes".to_owned(),
-        // A half-open connection is noticed after interval × (count + 1).
-        "ServerAliveInterval=3".to_owned(),
-        "ServerAliveCountMax=2".to_owned(),
-        "TCPKeepAlive=yes".to_owned(),
         format!("ConnectTimeout={seconds}"),
-        "Compression=no".to_owned(),
         // Arrivals and the reasons of refusals are reported at this level only.
         "LogLevel=DEBUG1".to_owned(),
     ];
+    options.extend(resolved.keepalives(config));
     options.extend(host_key_options(config));
     if let Some(ciphers) = resolved.faster_ciphers(cpu_has_aes()) {
         options.push(format!("Ciphers={ciphers}"));
     }
+    for option in options {
+        args.extend(["-o".into(), option.into()]);
+    }
+    args.extend(destination(config));
+    args
+}
+
+/// The arguments of an ssh that logs in as the tunnel does and runs the command that follows them.
+pub(crate) fn login(config: &Config) -> Vec<OsString> {
+    let mut args: Vec<OsString> = ["-T", "-S", "none"].map(Into::into).to_vec();
+    let mut options = vec![
+        "ControlMaster=no".to_owned(),
+        "ForkAfterAuthentication=no".to_owned(),
+        "ClearAllForwardings=yes".to_owned(),
+        "RemoteCommand=none".to_owned(),
+        "PermitLocalCommand=no".to_owned(),
+        "BatchMode=yes".to_owned(),
+        format!("ConnectTimeout={}", LOGIN.as_secs() / 2),
+    ];
+    options.extend(host_key_options(config));
     for option in options {
         args.extend(["-o".into(), option.into()]);
     }
@@ -242,6 +300,28 @@ mod tests {
             ),
             ("203.0.113.7", "ubuntu", 2222)
         );
+    }
+
+    #[test]
+    fn keepalives_of_the_config_win_over_ssh_config_and_that_wins_over_ours() {
+        let config = |fields: &str| -> Config {
+            let text = format!(r#"{{"reverse_proxy_host": "h"{fields}}}"#);
+            serde_json::from_str(&text).unwrap()
+        };
+        let untouched =
+            Resolved::parse("serveraliveinterval 0\nserveralivecountmax 3\nconnecttimeout none\n");
+        let own =
+            Resolved::parse("serveraliveinterval 60\nserveralivecountmax 3\nconnecttimeout 4\n");
+        assert_eq!(
+            untouched.keepalives(&config("")),
+            ["ServerAliveInterval=3", "ServerAliveCountMax=2"]
+        );
+        assert_eq!(own.keepalives(&config("")), Vec::<String>::new());
+        let asked = config(r#", "keepalive_interval": 7, "connect_timeout": 2.5"#);
+        assert_eq!(own.keepalives(&asked), ["ServerAliveInterval=7"]);
+        let seconds = [&untouched, &own].map(|r| r.connect_timeout(&config("")).as_secs());
+        assert_eq!(seconds, [10, 4]);
+        assert_eq!(own.connect_timeout(&asked), Duration::from_millis(2500));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use tokio::sync::watch;
 /// A line that says something we act upon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
+    /// The server took the connection.
+    Reached,
     /// Logged in, and the control socket takes requests.
     Up,
     /// A visitor came to a forwarded port.
@@ -43,6 +45,9 @@ pub(crate) fn parse(line: &str) -> Option<Report> {
     if line == "Entering interactive session." {
         return Some(Report::Up);
     }
+    if line == "Connection established." {
+        return Some(Report::Reached);
+    }
     if let Some(reason) = line.strip_prefix("Remote: ") {
         return match reason {
             "Server has disabled port forwarding." => Some(Report::Reason(Refusal::Disabled)),
@@ -71,6 +76,7 @@ fn last_number(text: &str) -> Option<u16> {
 /// What one ssh process wrote so far.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
+    pub(crate) reached: bool,
     pub(crate) up: bool,
     pub(crate) ended: bool,
     arrivals: VecDeque<Arrival>,
@@ -88,6 +94,7 @@ const EVENTS: usize = 4096;
 impl Log {
     fn take(&mut self, line: String) {
         match parse(&line) {
+            Some(Report::Reached) => self.reached = true,
             Some(Report::Up) => self.up = true,
             Some(Report::Arrival(arrival)) => self.add_arrival(arrival),
             Some(Report::Reason(reason)) => self.reason = Some(reason),

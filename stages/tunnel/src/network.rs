@@ -1,0 +1,133 @@
+//! When to try again before the pause is over: the network of this machine changed, or the server answers again.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+/// A link may be down far away, where no change of our own network tells of its return.
+const KNOCK: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Network {
+    changes: Option<changes::Changes>,
+    /// Where a connection shows that the server is back; none where only a proxy of the user's can get there.
+    server: Option<(String, u16)>,
+}
+
+impl Network {
+    pub(crate) fn watch(server: Option<(String, u16)>) -> Network {
+        Network {
+            changes: changes::Changes::watch().ok(),
+            server,
+        }
+    }
+
+    /// An address or a route of this machine came or went.
+    pub(crate) async fn changed(&self) {
+        match &self.changes {
+            Some(changes) => changes.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The same, or the server took a connection.
+    pub(crate) async fn returned(&self) {
+        tokio::select! {
+            () = self.changed() => {}
+            () = self.answered() => {}
+        }
+    }
+
+    async fn answered(&self) {
+        let Some((host, port)) = &self.server else {
+            return std::future::pending().await;
+        };
+        loop {
+            // Many that lost the same server do not knock all at once.
+            let part = getrandom::u32().map_or(1.0, |n| f64::from(n) / f64::from(u32::MAX));
+            sleep(KNOCK.mul_f64(0.5 + part / 2.0)).await;
+            let knock = TcpStream::connect((host.as_str(), *port));
+            if matches!(timeout(KNOCK, knock).await, Ok(Ok(_))) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod changes {
+    use std::io;
+
+    use rustix::net::netlink::SocketAddrNetlink;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    use tokio::net::UnixDatagram;
+
+    /// RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
+    const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+
+    /// What the kernel tells about links, addresses and routes. tokio has no type for such a socket, and receives from any
+    /// datagram socket alike.
+    #[derive(Debug)]
+    pub(super) struct Changes(UnixDatagram);
+
+    impl Changes {
+        pub(super) fn watch() -> io::Result<Changes> {
+            let socket = rustix::net::socket_with(
+                AddressFamily::NETLINK,
+                SocketType::DGRAM,
+                SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+                // NETLINK_ROUTE is protocol 0.
+                None,
+            )?;
+            rustix::net::bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
+            Ok(Changes(UnixDatagram::from_std(socket.into())?))
+        }
+
+        /// What it is about does not matter: an attempt shows what it is worth.
+        pub(super) async fn next(&self) {
+            let mut scrap = [0; 4096];
+            if self.0.recv(&mut scrap).await.is_ok() {
+                while self.0.try_recv(&mut scrap).is_ok() {}
+            }
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod changes {
+    /// Elsewhere the server's answer to a knock has to do.
+    #[derive(Debug)]
+    pub(super) struct Changes;
+
+    impl Changes {
+        pub(super) fn watch() -> std::io::Result<Changes> {
+            Err(std::io::ErrorKind::Unsupported.into())
+        }
+
+        pub(super) async fn next(&self) {
+            std::future::pending().await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_answers_again_ends_the_pause() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let network = Network {
+            changes: None,
+            server: Some(("127.0.0.1".into(), port)),
+        };
+        assert!(timeout(KNOCK * 2, network.returned()).await.is_err());
+        let _back = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        timeout(KNOCK * 3, network.returned()).await.unwrap();
+    }
+}

@@ -1,0 +1,163 @@
+//! Sessions that the server holds longer than the tunnel does. The relay in front of it makes them.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::relay::Relay;
+use support::tunnel::{Setup, port_of};
+use support::{Options, StageClient, leaks};
+
+/// A server, and the relay by which the tunnel reaches it. The forwarded ports are reached directly.
+async fn behind_a_relay(extra: &[&str]) -> (Setup, Relay) {
+    let setup = Setup::new(Options {
+        extra: extra.iter().map(|line| (*line).to_owned()).collect(),
+        ..Options::default()
+    })
+    .await;
+    let relay = Relay::start(setup.sshd.port(), Duration::ZERO).await;
+    (setup, relay)
+}
+
+fn start(setup: &Setup, relay: &Relay, more: &[(&str, &str)]) -> StageClient {
+    let port = relay.port().to_string();
+    let mut flags = vec![
+        ("ssh-port", port.as_str()),
+        ("host-key-policy", "off"),
+        ("keepalive-interval", "1"),
+        ("keepalive-count", "1"),
+    ];
+    flags.extend(more);
+    setup.start(&flags)
+}
+
+#[tokio::test]
+async fn a_ghost_is_ended_and_the_tunnel_has_its_port_again() {
+    let (setup, relay) = behind_a_relay(&[]).await;
+    let mut tunnel = start(&setup, &relay, &[]);
+    let port = port_of(&tunnel.wait_for("outputs").await);
+    tunnel.wait_for("ready").await;
+    relay.cut();
+    let lost = tunnel.wait_for("degraded").await;
+    assert_eq!(lost["error"]["code"], "tunnel.connection_lost", "{lost}");
+    assert!(leaks::is_listening(port), "no ghost to be ended");
+    let told = tunnel
+        .wait_until("the end of the ghost", |m| m["type"] == "log")
+        .await;
+    let text = told["message"].as_str().unwrap_or_default();
+    assert!(text.contains("still held our earlier session"), "{told}");
+    assert_eq!(tunnel.wait_for("ready").await["gen"], 1, "the same outputs");
+
+    tunnel.signal(Signal::TERM);
+    tunnel.wait().await;
+    leaks::gone("what it started", || setup.left()).await;
+    let state = leaks::files(&setup.home.path().join("state"));
+    assert!(state.is_empty(), "the ledger is not settled: {state:?}");
+}
+
+#[tokio::test]
+async fn the_ghost_of_a_killed_run_is_ended_by_the_next_one_and_by_cleanup() {
+    let (setup, relay) = behind_a_relay(&[]).await;
+    for next in ["run", "cleanup"] {
+        let mut tunnel = start(&setup, &relay, &[]);
+        let port = port_of(&tunnel.wait_for("outputs").await);
+        tunnel.wait_for("ready").await;
+        relay.cut();
+        tunnel.signal(Signal::KILL);
+        tunnel.wait().await;
+        leaks::gone("its processes here", || {
+            leaks::processes(&setup.home.mark())
+        })
+        .await;
+        assert!(leaks::is_listening(port), "no ghost to be ended");
+        if next == "run" {
+            let mut tunnel = start(&setup, &relay, &[]);
+            assert_eq!(port_of(&tunnel.wait_for("outputs").await), port);
+            tunnel.wait_for("ready").await;
+            tunnel.signal(Signal::TERM);
+            tunnel.wait().await;
+        } else {
+            let mut cleanup = StageClient::start(setup.verb("cleanup"));
+            assert!(cleanup.wait().await.0.success(), "{}", cleanup.stderr());
+        }
+        leaks::gone("a ghost", || setup.left()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_session_of_somebody_else_is_never_ended() {
+    let (setup, relay) = behind_a_relay(&[]).await;
+    let mut other = setup.home.command("ssh".as_ref());
+    other.args(["-F", "none", "-N", "-o", "StrictHostKeyChecking=no"]);
+    other.args(["-o", "UserKnownHostsFile=/dev/null", "-p"]);
+    other
+        .arg(setup.sshd.port().to_string())
+        .arg("-i")
+        .arg(setup.sshd.key());
+    other.arg(format!("{}@127.0.0.1", setup.sshd.user()));
+    let mut other = other.kill_on_drop(true).spawn().expect("no ssh");
+
+    let mut tunnel = start(&setup, &relay, &[]);
+    tunnel.wait_for("ready").await;
+    let ledger = leaks::files(&setup.home.path().join("state")).remove(0);
+    relay.cut();
+    tunnel.signal(Signal::KILL);
+    tunnel.wait().await;
+    // As if the process id had been given to another session since, which started at another time.
+    let theirs = setup.sshd.sessions().expect("no /proc");
+    let noted = std::fs::read_to_string(&ledger).expect("no ledger");
+    let mut changed = 0;
+    let lines: Vec<String> = noted
+        .lines()
+        .map(|line| {
+            let mut line: serde_json::Value = serde_json::from_str(line).expect("no JSON");
+            if line["intend"]["what"] == "remote-session" {
+                line["intend"]["data"]["session"]["start"] = "1".into();
+                changed += 1;
+            }
+            line.to_string()
+        })
+        .collect();
+    assert_eq!(changed, 1, "{noted}");
+    std::fs::write(&ledger, lines.join("\n") + "\n").expect("cannot write");
+    let mut cleanup = StageClient::start(setup.verb("cleanup"));
+    assert!(cleanup.wait().await.0.success(), "{}", cleanup.stderr());
+    let now = setup.sshd.sessions().expect("no /proc");
+    assert!(
+        theirs.iter().all(|pid| now.contains(pid)),
+        "{theirs:?} {now:?}"
+    );
+    assert!(other.try_wait().expect("no status").is_none());
+}
+
+#[tokio::test]
+async fn an_account_that_runs_no_commands_waits_for_the_server_on_the_same_port() {
+    for (line, reaped) in [
+        ("ForceCommand /bin/false", true),
+        ("ForceCommand internal-sftp", false),
+        ("MaxSessions 0", false),
+    ] {
+        let (setup, relay) = behind_a_relay(&[line]).await;
+        let mut tunnel = start(&setup, &relay, &[]);
+        let port = port_of(&tunnel.wait_for("outputs").await);
+        let said =
+            |tunnel: &StageClient| tunnel.stderr().matches("runs no commands for us").count();
+        tunnel.wait_for("ready").await;
+        relay.cut();
+        let held = tunnel
+            .wait_until("the reason", |m| {
+                m["error"]["code"] == "tunnel.ghost_holds_port"
+            })
+            .await;
+        let hint = held["error"]["hint"].as_str().unwrap_or_default();
+        assert!(hint.contains("ClientAliveInterval"), "{line}: {held}");
+        assert_eq!(said(&tunnel), 1, "{line}: {}", tunnel.stderr());
+        if reaped {
+            // The server notices: here by a kill.
+            setup.sshd.drop_sessions().expect("cannot signal");
+            assert_eq!(tunnel.wait_for("ready").await["gen"], 1);
+            assert!(leaks::is_listening(port));
+        }
+        tunnel.signal(Signal::TERM);
+        tunnel.wait().await;
+    }
+}
