@@ -1,5 +1,7 @@
 //! Stock devcluster as our child.
 
+pub mod orphans;
+
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -61,7 +63,7 @@ pub fn find(env: &Env) -> Result<PathBuf, StageError> {
             "remote.devcluster_missing",
             format!("no program `{name}` to run the stages"),
         )
-        .hint("python3 -m pip install devcluster==1.3.2, or point $DEVCLUSTER at the one you have")
+        .hint("pipx install devcluster==1.3.2, or point $DEVCLUSTER at the one you have")
         .exit(Exit::Usage)
     })
 }

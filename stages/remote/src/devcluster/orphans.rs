@@ -1,0 +1,222 @@
+//! What devcluster leaves when it dies: its stages go on. Its next start would end them, by the list that it keeps in
+//! `running.json`; we do the same at once.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use serde::Deserialize;
+use tokio::process::Command;
+use tokio::time::Instant;
+
+/// A stage of ours ends by itself when devcluster is gone, and a signal would take its half second away.
+const ALONE: Duration = Duration::from_millis(600);
+
+/// What a process has to end once it got its signal.
+const TOLD: Duration = Duration::from_secs(3);
+
+/// How long `ps` or `docker` may take.
+const TOOL: Duration = Duration::from_secs(10);
+
+/// The kernel does not tell when the child of another process ends.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// One that devcluster started and did not see end.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Orphan {
+    Process {
+        pid: u32,
+        /// How its command line begins: the id may belong to another process by now.
+        match_args: String,
+        #[serde(default = "sigkill")]
+        kill_signal: String,
+    },
+    Container {
+        container_id: String,
+        #[serde(default = "sigkill")]
+        kill_signal: String,
+    },
+}
+
+fn sigkill() -> String {
+    "SIGKILL".to_owned()
+}
+
+/// Ends what a devcluster that has ended left running, latest first. Returns a line for each.
+pub async fn end(temp_dir: &Path) -> Vec<String> {
+    let Some((mut orphans, _lock)) = list(temp_dir) else {
+        return Vec::new();
+    };
+    orphans.reverse();
+    let orphans = outlasting(orphans, ALONE).await;
+    let mut ended = Vec::new();
+    for orphan in &orphans {
+        orphan.kill().await;
+        ended.push(orphan.to_string());
+    }
+    for stubborn in outlasting(orphans, TOLD).await {
+        ended.push(format!("{stubborn}, and it is still there"));
+    }
+    ended
+}
+
+/// The list and devcluster's lock; none while a devcluster runs there, whose stages are no orphans.
+fn list(temp_dir: &Path) -> Option<(Vec<Orphan>, File)> {
+    let lock = File::open(temp_dir.join("lock")).ok()?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+    let path = temp_dir.join("running.json");
+    // `temp_dir` may be below /tmp, and somebody else's list is not ours to act upon.
+    if std::fs::metadata(&path).ok()?.uid() != rustix::process::geteuid().as_raw() {
+        return None;
+    }
+    let orphans = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+    Some((orphans, lock))
+}
+
+/// Those that are still there after `patience`.
+async fn outlasting(mut orphans: Vec<Orphan>, patience: Duration) -> Vec<Orphan> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let mut alive = Vec::new();
+        for orphan in orphans {
+            if orphan.is_alive().await {
+                alive.push(orphan);
+            }
+        }
+        if alive.is_empty() || Instant::now() >= deadline {
+            return alive;
+        }
+        orphans = alive;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+impl Orphan {
+    async fn is_alive(&self) -> bool {
+        match self {
+            // No program has an empty name: it would match any process.
+            Orphan::Process { match_args, .. } if match_args.is_empty() => false,
+            Orphan::Process {
+                pid, match_args, ..
+            } => output("ps", &["-ww", "-p", &pid.to_string(), "-o", "command="])
+                .await
+                .is_some_and(|command| command.trim().starts_with(match_args)),
+            Orphan::Container { container_id, .. } => output(
+                "docker",
+                &["ps", "-q", "--filter", &format!("id={container_id}")],
+            )
+            .await
+            .is_some_and(|id| !id.trim().is_empty()),
+        }
+    }
+
+    async fn kill(&self) {
+        match self {
+            Orphan::Process {
+                pid, kill_signal, ..
+            } => {
+                let signal = kill_signal.trim_start_matches("SIG");
+                let kill = "kill -s \"$1\" \"$2\"";
+                output("sh", &["-c", kill, "kill", signal, &pid.to_string()]).await;
+            }
+            Orphan::Container {
+                container_id,
+                kill_signal,
+            } => {
+                output("docker", &["kill", "--signal", kill_signal, container_id]).await;
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Orphan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Orphan::Process {
+                pid,
+                match_args,
+                kill_signal,
+            } => write!(f, "sent {kill_signal} to process {pid}, `{match_args}`"),
+            Orphan::Container {
+                container_id,
+                kill_signal,
+            } => write!(f, "sent {kill_signal} to container {container_id}"),
+        }
+    }
+}
+
+/// What a tool writes to stdout when it succeeds.
+async fn output(program: &str, args: &[&str]) -> Option<String> {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(TOOL, command.output()).await;
+    let output = output.ok()?.ok().filter(|o| o.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use serde_json::{Value, json};
+    use tokio::process::Child;
+
+    use super::*;
+
+    fn sleeper(seconds: &str) -> (Child, u32) {
+        let child = Command::new("sleep")
+            .arg(seconds)
+            .kill_on_drop(true)
+            .spawn();
+        let child = child.unwrap();
+        let pid = child.id().unwrap();
+        (child, pid)
+    }
+
+    fn temp_dir(running: &Value) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("lock"), "").unwrap();
+        std::fs::write(dir.path().join("running.json"), running.to_string()).unwrap();
+        dir
+    }
+
+    #[tokio::test]
+    async fn what_still_runs_gets_its_signal_and_a_stranger_with_its_pid_does_not() {
+        let (mut ours, pid) = sleeper("901");
+        let (mut stranger, other) = sleeper("902");
+        let dir = temp_dir(&json!([
+            {"pid": other, "match_args": "determined-master", "kill_signal": "SIGKILL"},
+            {"pid": other, "match_args": "", "kill_signal": "SIGKILL"},
+            {"pid": pid, "match_args": "sleep 901", "kill_signal": "SIGTERM"},
+        ]));
+        // A child of ours stays in the process list until it is waited for.
+        let (ended, status) = tokio::join!(end(dir.path()), ours.wait());
+        assert_eq!(
+            ended,
+            [format!("sent SIGTERM to process {pid}, `sleep 901`")]
+        );
+        assert_eq!(status.unwrap().signal(), Some(15));
+        assert!(stranger.try_wait().unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn stages_of_a_devcluster_that_runs_are_left_alone() {
+        let (mut child, pid) = sleeper("903");
+        let dir = temp_dir(&json!([{"pid": pid, "match_args": "sleep 903"}]));
+        let held = File::open(dir.path().join("lock")).unwrap();
+        flock(&held, FlockOperation::LockExclusive).unwrap();
+        assert_eq!(end(dir.path()).await, [""; 0]);
+        assert!(child.try_wait().unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn no_list_or_a_torn_one_ends_nothing() {
+        assert_eq!(end(Path::new("/nowhere")).await, [""; 0]);
+        let dir = temp_dir(&Value::from("torn"));
+        assert_eq!(end(dir.path()).await, [""; 0]);
+    }
+}
