@@ -146,8 +146,15 @@ async fn behind_nat_a_nonce_is_the_proof_or_it_stays_unverified() {
     tunnel.signal(Signal::TERM);
     tunnel.wait().await;
 
-    let required = setup.command(&[flags[0], flags[1], ("verify", "require")]);
-    failure(&setup, required, "tunnel.unverified", 1).await;
+    for proof in ["require", "nonce", "origin"] {
+        let wanted = setup.command(&[flags[0], flags[1], ("verify", proof)]);
+        failure(&setup, wanted, "tunnel.unverified", 1).await;
+    }
+    let mut tunnel = setup.start(&[flags[0], flags[1], ("verify", "tcp")]);
+    assert_eq!(
+        tunnel.wait_for("outputs").await["outputs"]["verified"],
+        "tcp"
+    );
 }
 
 #[tokio::test]
@@ -280,6 +287,58 @@ async fn a_port_that_stays_lost_is_replaced_and_the_outputs_say_so() {
     assert_eq!(outputs["gen"], 2);
     assert_ne!(port_of(&outputs), before);
     tunnel.wait_for("ready").await;
+    let why = format!("port {before} could not be had again, it is");
+    assert!(tunnel.stderr().contains(&why), "{}", tunnel.stderr());
+    assert!(tunnel.stderr().contains("somebody else listens there"));
+}
+
+#[tokio::test]
+async fn a_pinned_port_is_never_replaced() {
+    let mut setup = Setup::new(Options::default()).await;
+    let flags = [("keep-port", "0.1"), ("port-policy", "pinned")];
+    let mut tunnel = setup.start(&flags);
+    let before = port_of(&tunnel.wait_for("outputs").await);
+    tunnel.wait_for("ready").await;
+    setup.sshd.stop().await.unwrap();
+    tunnel.wait_for("degraded").await;
+    let listening = || {
+        leaks::is_listening(before)
+            .then_some(before)
+            .into_iter()
+            .collect()
+    };
+    leaks::gone("the listener", listening).await;
+    let taken = take([before]).await;
+    setup.sshd.resume().await.unwrap();
+    let error = tunnel.wait_for("error").await;
+    assert_eq!(error["error"]["code"], "tunnel.pinned_port_lost", "{error}");
+    assert_eq!(tunnel.wait().await.0.code(), Some(75));
+    failure(&setup, setup.command(&flags), "tunnel.port_taken", 75).await;
+    drop(taken);
+    let mut tunnel = setup.start(&flags);
+    assert_eq!(port_of(&tunnel.wait_for("outputs").await), before);
+    tunnel.wait_for("ready").await;
+}
+
+#[tokio::test]
+async fn a_port_on_all_addresses_is_said_to_be_open_to_all() {
+    let setup = Setup::new(Options::default()).await;
+    let open = "is open to whoever can reach it";
+    let mut tunnel = setup.start(&[]);
+    tunnel
+        .wait_until("the warning", |m| {
+            m["type"] == "log"
+                && m["message"]
+                    .as_str()
+                    .is_some_and(|text| text.contains(open))
+        })
+        .await;
+    tunnel.wait_for("ready").await;
+    tunnel.signal(Signal::TERM);
+    tunnel.wait().await;
+    let mut tunnel = setup.start(&[("bind-address", "127.0.0.1")]);
+    tunnel.wait_for("ready").await;
+    assert!(!tunnel.has_said("log"), "{}", tunnel.stderr());
 }
 
 #[tokio::test]

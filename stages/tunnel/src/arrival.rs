@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::config::Verified;
+use crate::config::{Verified, Verify};
 use crate::ssh::{Arrival, Log};
 
 /// A firewall that drops packets answers nothing at all.
@@ -28,6 +28,7 @@ const VISITOR: Duration = Duration::from_millis(500);
 pub(crate) struct Prober {
     pub(crate) host: String,
     pub(crate) local_port: u16,
+    pub(crate) verify: Verify,
     pub(crate) log: watch::Receiver<Log>,
 }
 
@@ -49,8 +50,13 @@ enum Seen {
 }
 
 impl Prober {
-    /// Before the first `ready`: by the origin, else by a nonce, else it stays unknown.
+    /// Before the first `ready`: by the origin, else by a nonce, else it stays unknown; or by what the user asks for.
     pub(crate) async fn prove(&mut self, port: u16) -> Result<Verified, NotArrived> {
+        match self.verify {
+            Verify::Tcp => return self.knock(port).await.map(|()| Verified::Tcp),
+            Verify::Nonce => return self.nonce(port).await,
+            _ => {}
+        }
         match self.visit(port).await? {
             Seen::Ours => Ok(Verified::Origin),
             Seen::Another => self.nonce(port).await,
@@ -59,7 +65,15 @@ impl Prober {
 
     /// While ready. Does not touch the local port: the master is at home there, or is just about to be.
     pub(crate) async fn prove_again(&mut self, port: u16) -> Result<(), NotArrived> {
-        self.visit(port).await.map(drop)
+        match self.verify {
+            Verify::Tcp => self.knock(port).await,
+            _ => self.visit(port).await.map(drop),
+        }
+    }
+
+    async fn knock(&self, port: u16) -> Result<(), NotArrived> {
+        let connected = connect(&self.host, port).await;
+        connected.map(drop).map_err(NotArrived::Unreachable)
     }
 
     async fn visit(&mut self, port: u16) -> Result<Seen, NotArrived> {
@@ -120,6 +134,7 @@ pub(crate) async fn nonce_from_afar(
     let prober = Prober {
         host: host.to_owned(),
         local_port,
+        verify: Verify::Auto,
         log: watch::Sender::new(Log::default()).subscribe(),
     };
     match prober.nonce(port).await {
@@ -198,6 +213,7 @@ mod tests {
         Prober {
             host: "127.0.0.1".into(),
             local_port,
+            verify: Verify::Auto,
             log,
         }
         .prove(port)
@@ -243,6 +259,7 @@ mod tests {
         let mut prober = Prober {
             host: "127.0.0.1".into(),
             local_port: 9,
+            verify: Verify::Auto,
             log,
         };
         assert!(matches!(

@@ -1,21 +1,37 @@
 //! `check`: does the port still lead to this machine? Asked by a process that does not hold the session.
 
+use std::io;
+use std::time::Duration;
+
 use protocol::{Exit, StageError};
+use tokio::time::timeout;
 
 use crate::arrival::{self, NotArrived};
 use crate::config::Outputs;
+
+/// Whoever asks gets an answer within a second.
+const ANSWER: Duration = Duration::from_millis(900);
 
 /// With a free local port a nonce has to come out there. With the master at home there, the port has to accept a
 /// connection: that it arrives in the session is for the stage to see, which proves it over and over.
 pub(crate) async fn check(outputs: &Outputs) -> Result<(), StageError> {
     let (host, port) = (&outputs.host, outputs.port);
-    let result = match arrival::nonce_from_afar(host, port, outputs.local_port).await {
-        Some(result) => result,
-        None => arrival::connect(host, port)
-            .await
-            .map(drop)
-            .map_err(NotArrived::Unreachable),
+    let look = async {
+        match arrival::nonce_from_afar(host, port, outputs.local_port).await {
+            Some(result) => result,
+            None => arrival::connect(host, port)
+                .await
+                .map(drop)
+                .map_err(NotArrived::Unreachable),
+        }
     };
+    let result = timeout(ANSWER, look).await.unwrap_or_else(|_| {
+        let silence = format!("no answer within {ANSWER:?}");
+        Err(NotArrived::Unreachable(io::Error::new(
+            io::ErrorKind::TimedOut,
+            silence,
+        )))
+    });
     let error = match result {
         Ok(()) => return Ok(()),
         Err(NotArrived::Unreachable(error)) => StageError::new(

@@ -67,6 +67,7 @@ impl Way {
         Prober {
             host: self.public_host.clone(),
             local_port: self.local_port,
+            verify: self.verify,
             log: session.log(),
         }
     }
@@ -118,10 +119,17 @@ impl Way {
 
     /// Whether the proof is as good as the user wants it.
     pub(crate) fn accept(&self, claimed: Claimed) -> Result<Claimed, StageError> {
-        if claimed.verified == Verified::Unverified && self.verify == Verify::Require {
-            return Err(diagnosis::unverified(self, claimed.port));
+        let good_enough = match self.verify {
+            Verify::Require => claimed.verified != Verified::Unverified,
+            Verify::Origin => claimed.verified == Verified::Origin,
+            Verify::Nonce => claimed.verified == Verified::Nonce,
+            Verify::Auto | Verify::Tcp | Verify::Off => true,
+        };
+        if good_enough {
+            Ok(claimed)
+        } else {
+            Err(diagnosis::unverified(self, claimed.port, self.verify))
         }
-        Ok(claimed)
     }
 }
 

@@ -62,6 +62,11 @@ pub struct Config {
     #[serde(default)]
     pub ssh_config_path: Option<PathBuf>,
 
+    /// What to do when the port cannot be had again within keep_port, or is not free at the start although this instance had
+    /// it before.
+    #[serde(default)]
+    pub port_policy: PortPolicy,
+
     /// Whether to prove, by a connection from outside, that pods can reach the port.
     #[serde(default)]
     pub verify: Verify,
@@ -163,7 +168,18 @@ pub enum HostKeyPolicy {
     Off,
 }
 
-/// Whether to prove that pods can reach the port.
+/// What to do when the port cannot be had again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortPolicy {
+    /// Take another one and report it: new outputs, a higher gen.
+    #[default]
+    Sticky,
+    /// Fail: the port is written down somewhere that nobody changes.
+    Pinned,
+}
+
+/// What has to be proven before the tunnel is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verify {
@@ -172,6 +188,12 @@ pub enum Verify {
     Auto,
     /// Fail also when it cannot be told.
     Require,
+    /// Only ssh's own report of our source port counts. It does not come through NAT.
+    Origin,
+    /// Only a random word that comes out on the local port counts, which has to be free until then.
+    Nonce,
+    /// A connection is enough, whoever takes it.
+    Tcp,
     /// Do not try: this machine may not reach the port although pods can.
     Off,
 }
@@ -201,6 +223,8 @@ pub enum Verified {
     Origin,
     /// A random word sent to the public side came out on the local port.
     Nonce,
+    /// The port takes connections; whose it is was not asked for.
+    Tcp,
     /// It is not known.
     Unverified,
 }

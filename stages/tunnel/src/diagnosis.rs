@@ -6,6 +6,7 @@ use protocol::StageError;
 
 use crate::arrival::NotArrived;
 use crate::claim::Way;
+use crate::config::Verify;
 use crate::ssh::{Refusal, Session};
 
 /// The ports that the server did not grant.
@@ -95,13 +96,33 @@ pub(crate) fn elsewhere(way: &Way, port: u16) -> StageError {
         .retryable(true)
 }
 
-pub(crate) fn unverified(way: &Way, port: u16) -> StageError {
-    let message = format!(
-        "cannot tell whether {}:{port} leads here: the source port is changed on the way, and local port {} is in use",
-        way.public_host, way.local_port
-    );
-    StageError::new("tunnel.unverified", message)
-        .hint("start the tunnel before the master, or set verify to auto")
+pub(crate) fn unverified(way: &Way, port: u16, verify: Verify) -> StageError {
+    let at = format!("{}:{port}", way.public_host);
+    let (message, hint) = match verify {
+        Verify::Origin => (
+            format!(
+                "cannot tell by the origin whether {at} leads here: the source port is changed on the way"
+            ),
+            "set verify to nonce, or to auto, which takes either",
+        ),
+        _ => (
+            format!(
+                "cannot tell whether {at} leads here: local port {} is in use",
+                way.local_port
+            ),
+            "start the tunnel before the master, or set verify to auto",
+        ),
+    };
+    StageError::new("tunnel.unverified", message).hint(hint)
+}
+
+/// The port that must not change is somebody else's.
+pub(crate) fn pinned(port: u16, why: &StageError) -> StageError {
+    let message = format!("port {port} could not be had again, and port_policy is pinned");
+    StageError::new("tunnel.pinned_port_lost", message)
+        .hint("end what holds it on the server (ss -tlnp), allow more time with keep_port, or set port_policy to sticky")
+        .retryable(true)
+        .cause(why.message.clone())
 }
 
 /// The way is closed while the connection stands.

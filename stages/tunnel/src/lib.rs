@@ -18,7 +18,7 @@ mod ssh;
 use protocol::ledger::Entry;
 use protocol::{Context, Problem, Stage, StageError, Undone};
 
-pub use config::{Config, HostKeyPolicy, Outputs, Scheme, Seconds, Verified, Verify};
+pub use config::{Config, HostKeyPolicy, Outputs, PortPolicy, Scheme, Seconds, Verified, Verify};
 pub use port_range::PortRange;
 
 /// The stage.
@@ -49,6 +49,7 @@ impl Stage for Tunnel {
         };
         let proof = match outputs.verified {
             Verified::Origin | Verified::Nonce => "arrival proven",
+            Verified::Tcp => "it takes connections",
             Verified::Unverified => "arrival not proven",
         };
         format!(

@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 use crate::Tunnel;
 use crate::backoff::Backoff;
 use crate::claim::{Claimed, Unclaimed, Way};
-use crate::config::{Config, Outputs, Verified, Verify};
+use crate::config::{Config, Outputs, PortPolicy, Verified, Verify};
 use crate::diagnosis;
 use crate::ghosts::Ghosts;
 use crate::network::Network;
@@ -107,7 +107,7 @@ async fn bind_address(config: &Config, public_host: &str) -> String {
     }
     let addresses = match config.verify {
         Verify::Off => None,
-        Verify::Auto | Verify::Require => tokio::net::lookup_host((public_host, 0)).await.ok(),
+        _ => tokio::net::lookup_host((public_host, 0)).await.ok(),
     };
     let mut addresses = addresses.into_iter().flatten().peekable();
     let only_ipv6 = addresses.peek().is_some() && addresses.all(|a| a.is_ipv6());
@@ -125,7 +125,10 @@ impl Life<'_> {
             .previous()
             .filter(|o| o.ssh_host == self.resolved.host)
             .map(|o| o.port);
-        let ports = shuffled(self.config, previous)?;
+        let ports = match (previous, self.config.port_policy) {
+            (Some(port), PortPolicy::Pinned) => vec![port],
+            _ => shuffled(self.config, previous)?,
+        };
         let claimed = self.attempt(socket, ports).await;
         let mut claimed = self
             .way
@@ -234,7 +237,19 @@ impl Life<'_> {
                 self.way.public_host, claimed.port, self.way.local_port
             ));
         }
+        if self.is_open_to_all() {
+            self.cx.warn(format!(
+                "port {} of {} is open to whoever can reach it; narrow it with bind_address, a firewall or PermitListen",
+                claimed.port, self.way.public_host
+            ));
+        }
         self.cx.ready(self.outputs(claimed)).await
+    }
+
+    /// As far as it was asked for: a server with GatewayPorts off listens on loopback all the same.
+    fn is_open_to_all(&self) -> bool {
+        let address = self.session.as_ref().map(|s| s.bind_address.as_str());
+        matches!(address, Some(ANY_IPV4 | "*" | "" | "::"))
     }
 
     fn outputs(&self, claimed: Claimed) -> Outputs {
@@ -307,7 +322,7 @@ impl Life<'_> {
     async fn recover(&mut self, socket: &Socket, before: Claimed) -> Result<Claimed, StageError> {
         let mut backoff = Backoff::up_to(self.config.reconnect_pause.duration());
         let mut told = String::new();
-        let mut port_lost_at: Option<Instant> = None;
+        let mut port_lost: Option<(Instant, StageError)> = None;
         loop {
             let network = async {
                 match told.as_str() {
@@ -328,8 +343,13 @@ impl Life<'_> {
                 None if self.ghosts.may_hold_the_port() => OUTWAIT_GHOST,
                 None => KEEP_PORT,
             };
-            let ports = match port_lost_at {
-                Some(at) if at.elapsed() >= patience => shuffled(self.config, Some(before.port))?,
+            let ports = match &port_lost {
+                Some((at, why)) if at.elapsed() >= patience => {
+                    if self.config.port_policy == PortPolicy::Pinned {
+                        return Err(diagnosis::pinned(before.port, why));
+                    }
+                    shuffled(self.config, Some(before.port))?
+                }
                 _ => vec![before.port],
             };
             let unclaimed = match self.attempt(socket, ports).await {
@@ -341,8 +361,10 @@ impl Life<'_> {
                 Ok(claimed) => match self.way.accept(claimed) {
                     Ok(claimed) => {
                         self.cx.warn(format!(
-                            "port {} could not be had again: it is {} now",
-                            before.port, claimed.port
+                            "port {} could not be had again, it is {} now: {}",
+                            before.port,
+                            claimed.port,
+                            port_lost.map_or_else(String::new, |(_, why)| why.message)
                         ));
                         return Ok(claimed);
                     }
@@ -351,7 +373,10 @@ impl Life<'_> {
                 Err(unclaimed) => unclaimed,
             };
             if unclaimed.ports_are_lost {
-                port_lost_at.get_or_insert_with(Instant::now);
+                port_lost = match port_lost {
+                    Some((at, _)) => Some((at, unclaimed.error.clone())),
+                    None => Some((Instant::now(), unclaimed.error.clone())),
+                };
             }
             if told != unclaimed.error.code {
                 told.clone_from(&unclaimed.error.code);
