@@ -9,10 +9,11 @@ STAGES := tunnel gateway config-emit remote
 export DEVCLUSTER
 export DEVCLUSTER_PYTHON := $(abspath $(BUILD)/venv/bin/python)
 
-.PHONY: help demo test check schema install deps
+.PHONY: help demo sandbox test check schema install deps
 
 help:
 	@echo "make demo     a pod reaches a master through a tunnel, all on this machine"
+	@echo "make sandbox  the same with devcluster's console, to look around in"
 	@echo "make test     all tests, on real sshd and stock devcluster"
 	@echo "make check    formatting, lints, licences and advisories"
 	@echo "make schema   write protocol/schema anew"
@@ -22,14 +23,18 @@ demo: deps
 	@echo "== building the stages and the driver"
 	$(CARGO) build --workspace --bins
 	@echo "== running the sandbox"
-	$(BIN)/devcluster-remote sandbox --check
+	DEVCLUSTER_SSHD="$$(scripts/get-sshd)" $(BIN)/devcluster-remote sandbox --check
 	@echo "demo: a pod reached the master through the tunnel"
+
+sandbox: deps
+	$(CARGO) build --workspace --bins
+	DEVCLUSTER_SSHD="$$(scripts/get-sshd)" $(BIN)/devcluster-remote sandbox
 
 test: deps
 	@scripts/get-kube-apiserver >/dev/null || \
 	  echo "== no kube-apiserver: $$(grep -c 'real_kube("' tests/gateway_sessions.rs) tests that need one are SKIPPED" >&2
 	$(CARGO) build --workspace --bins
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --no-fail-fast
 
 check:
 	$(CARGO) fmt --all --check

@@ -290,6 +290,18 @@ async fn files_that_cannot_be_compiled_are_refused_with_file_and_line() {
             "x.yaml:3:18: stages[1].config-emit: has to stand before `master`",
         ),
         (
+            "temp_dir: ~/x\nstages:\n  - config-emit: {}\n  - master: {}\n",
+            "x.yaml:1:11: temp_dir: devcluster takes `~` literally",
+        ),
+        (
+            "stages:\n  - config-emit: {}\n  - master: {name: my master}\n",
+            "x.yaml:3:20: stages[1].master.name: `my master` cannot name a file",
+        ),
+        (
+            "stages:\n  - config-emit: {}\n  - master: {cmdline: [a, b]}\n",
+            "stages[1].master.cmdline: has no argument `:config`",
+        ),
+        (
             "ssh_user: x\nbase_devcluster_path: /nowhere\n",
             "reverse_proxy_host: missing",
         ),

@@ -9,9 +9,6 @@ use support::{DEADLINE, leaks};
 /// devcluster's API gives TERM, then 3 s in all, then KILL.
 const QUIT: f64 = 3.0;
 
-/// The stages that a compiled file of the whole way has, in order.
-const STAGES: [&str; 5] = ["tunnel", "gateway", "config-emit", "master", "pod"];
-
 async fn started(site: &Site, text: &str) -> TestDevcluster {
     let file = site.compile(text).await;
     TestDevcluster::start(&site.home, &file).await
@@ -258,28 +255,48 @@ async fn after_sigkill_of_the_driver_everything_ends_and_the_next_run_works() {
 #[tokio::test]
 async fn a_master_that_lets_anyone_in_is_not_exposed() {
     let site = Site::new().await;
-    let open = |text: &str| text.replace("      bind_address: 127.0.0.1\n", "");
-    let text = open(&site.devcluster_yaml()).replace(
-        "security: {initial_user_password: only-a-test}",
-        "security: {}",
+    let public = site
+        .devcluster_yaml()
+        .replace("      bind_address: 127.0.0.1\n", "");
+    for password in ["", "$DET_PASSWORD", "$EMPTY"] {
+        let text = public.replace("only-a-test", &format!("\"{password}\""));
+        let file = site.write("source.yaml", &text);
+        let mut command = site.remote(&["up", "-c", file.to_str().expect("text")]);
+        command.env("EMPTY", "").env_remove("DET_PASSWORD");
+        let output = command.output().await.expect("no driver");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{password}: {stderr}");
+        assert!(
+            stderr.contains("remote.open_master") && stderr.contains("--i-know"),
+            "{password}: {stderr}"
+        );
+        assert!(!site.run_dir().exists());
+    }
+}
+
+#[tokio::test]
+async fn a_second_up_on_the_same_directory_is_refused_and_disturbs_nothing() {
+    let site = Site::new().await;
+    let file = site.write("source.yaml", &site.devcluster_yaml());
+    let (mut child, _said) = site.up(&file).await;
+    let compiled = site.run_dir().join("devcluster.yaml");
+    let before = std::fs::read(&compiled).expect("no compiled file");
+    let other = site.write(
+        "other.yaml",
+        &format!("# other\n{}", site.devcluster_yaml()),
     );
-    let file = site.write("source.yaml", &text);
     let output = site
-        .remote(&["up", "-c", file.to_str().expect("text")])
+        .remote(&["up", "-c", other.to_str().expect("text")])
         .output()
         .await
         .expect("no driver");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(
-        stderr.contains("remote.open_master") && stderr.contains("--i-know"),
-        "{stderr}"
-    );
-    assert_eq!(
-        STAGES
-            .iter()
-            .filter(|s| site.run_dir().join(format!("{s}.lock")).exists())
-            .count(),
-        0
-    );
+    assert_eq!(output.status.code(), Some(6), "{stderr}");
+    assert!(stderr.contains("temp_dir"), "{stderr}");
+    assert_eq!(std::fs::read(&compiled).expect("no compiled file"), before);
+    assert!(child.try_wait().expect("no status").is_none());
+    let pid = rustix::process::Pid::from_raw(child.id().expect("it runs") as i32).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("cannot signal");
+    assert!(child.wait().await.expect("no status").success());
+    site.nothing_is_left().await;
 }

@@ -62,7 +62,10 @@ async fn a_missing_devcluster_is_named_with_its_install_line() {
         .expect("no start");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(stderr.contains("pip install devcluster==1.3.2"), "{stderr}");
+    assert!(
+        stderr.contains("pipx install devcluster==1.3.2"),
+        "{stderr}"
+    );
 }
 
 #[tokio::test]

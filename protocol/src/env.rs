@@ -56,13 +56,19 @@ impl Env {
         self.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp"))
     }
 
-    /// Expands `$VAR`, `${VAR}` and a leading `~`, as the Python tool did: unknown variables stay, `$$` does too.
+    /// Expands `$VAR`, `${VAR}` and a leading `~`, as the Python tool did: unknown variables stay, and `$$` is `$`, as
+    /// in a devcluster.yaml.
     pub fn expand(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(at) = rest.find('$') {
             out.push_str(&rest[..at]);
             let after = &rest[at + 1..];
+            if let Some(escaped) = after.strip_prefix('$') {
+                out.push('$');
+                rest = escaped;
+                continue;
+            }
             let (name, length) = match after.strip_prefix('{') {
                 Some(braced) => match braced.find('}') {
                     Some(end) => (&braced[..end], end + 2),
@@ -124,7 +130,7 @@ mod tests {
             ("~user/x", "~user/x"),
             ("a$A-${B_2}$", "a1-two$"),
             ("$NOPE ${NOPE} ${A", "$NOPE ${NOPE} ${A"),
-            ("$$A", "$1"),
+            ("$$A $$$A", "$A $1"),
             ("é$Aé", "é1é"),
         ] {
             assert_eq!(env.expand(text), expected, "{text}");

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::host::Host;
 use crate::input::{Asked, FLAT_FLAGS, load};
+use crate::say::say;
 use crate::up::{Wishes, up};
 use crate::{gc, sandbox};
 
@@ -52,7 +53,7 @@ pub fn main() -> ExitCode {
     let code = match runtime.block_on(dispatch(&matches)) {
         Ok(code) => code,
         Err(error) => {
-            eprint!("{}", error.render(NAME));
+            say(error.render(NAME).trim_end());
             error.exit_code() as u8
         }
     };
@@ -94,7 +95,7 @@ fn programs() -> Result<PathBuf, StageError> {
 fn compile(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, StageError> {
     let job = load(&asked(m), env, programs)?;
     for warning in &job.compiled.plan.warnings {
-        eprintln!("warning: {warning}");
+        say(&format!("warning: {warning}"));
     }
     let text = job.compiled.text.as_bytes();
     let written = match m.get_one::<PathBuf>("out") {
@@ -110,7 +111,7 @@ async fn collect(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, Stage
         .get_one::<PathBuf>("run-dir")
         .map(|d| std::path::absolute(d).unwrap_or_else(|_| d.clone()));
     let swept = gc::sweep(env, run_dir.as_deref(), programs).await?;
-    eprintln!("{}", swept.report());
+    say(&format!("{}", swept.report()));
     Ok(if swept.left.is_empty() {
         Exit::Ok
     } else {

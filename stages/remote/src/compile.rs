@@ -7,14 +7,11 @@ use protocol::{Env, Problem, StageError};
 use serde_json::{Map, Value, json};
 
 use crate::numbers;
-use crate::plan::{Consumer, Kind, NewStage, Place, Plan, Source, Wanted};
+use crate::plan::{CONFIG_WORD, Consumer, Kind, NewStage, Place, Plan, Source, Wanted};
 use crate::problems::refused;
 
 /// devcluster's own default; it has to be written out once an argument of it changes.
 const MASTER_CMDLINE: [&str; 3] = ["master/build/determined-master", "--config-file", ":config"];
-
-/// The word in a `cmdline` that stands for the path of the config.
-const CONFIG_WORD: &str = ":config";
 
 /// devcluster dies, and orphans its stages, when a stage and the command that waits for it end in the same moment.
 const LINGER: &str = "--linger=3";
@@ -215,7 +212,17 @@ fn flags(config: &Map<String, Value>) -> Vec<String> {
             let text = value
                 .as_str()
                 .map_or_else(|| value.to_string(), str::to_owned);
-            format!("--{}={text}", field.replace('_', "-"))
+            format!("--{}={}", field.replace('_', "-"), unexpanded(&text))
         })
         .collect()
+}
+
+/// Variables are expanded by the stage, not by devcluster: it would write what they hold, perhaps a secret, into argv and
+/// into files. One is known to devcluster alone.
+fn unexpanded(text: &str) -> String {
+    let mut doubled = text.replace('$', "$$");
+    for name in ["DOCKER_LOCALHOST", "{DOCKER_LOCALHOST}"] {
+        doubled = doubled.replace(&format!("$${name}"), &format!("${name}"));
+    }
+    doubled
 }

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod compile;
 pub mod devcluster;
+mod exposure;
 pub mod gc;
 pub mod host;
 pub mod input;
@@ -10,4 +11,5 @@ mod numbers;
 pub mod plan;
 mod problems;
 pub mod sandbox;
+mod say;
 pub mod up;

@@ -20,6 +20,9 @@ const STOCK: [&str; 6] = [
     "custom_docker",
 ];
 
+/// The word in a `cmdline` that stands for the path of the config.
+pub(crate) const CONFIG_WORD: &str = ":config";
+
 /// A kind of stage that devcluster does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -165,6 +168,10 @@ impl Plan {
             cwd: value["cwd"].as_str().map(str::to_owned),
             ..Plan::default()
         };
+        if !wanted.is_empty() && plan.temp_dir.starts_with('~') {
+            let message = "devcluster takes `~` literally here; write $HOME";
+            problems.push(Problem::new("temp_dir", message));
+        }
         for stage in wanted {
             plan.add(stage, source, env, &mut problems);
         }
@@ -248,6 +255,12 @@ impl Plan {
             let place = format!("stages[{}].config-emit", emit.place.item());
             match consumer_of(emit, &masters) {
                 Ok((item, name)) => {
+                    problems.extend(check_consumer(
+                        item,
+                        &name,
+                        &emit.name,
+                        &items[item]["master"],
+                    ));
                     let upstreams = self
                         .stages
                         .iter()
@@ -325,6 +338,34 @@ fn read_item(item: &Value) -> Result<Option<(Kind, Body)>, String> {
         Value::Null => Ok(Some((kind, Map::new()))),
         _ => Err(format!("{key}: takes `key: value` lines")),
     }
+}
+
+/// What is rendered is named after the stage, and passed to it by its command line.
+fn check_consumer(item: usize, name: &str, emit: &str, body: &Value) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut wrong = |field: &str, message: String| {
+        problems.push(Problem::new(
+            format!("stages[{item}].master.{field}"),
+            message,
+        ));
+    };
+    if !is_instance_name(&format!("{emit}.{name}")) || name == "devcluster" {
+        let rule = "a stage whose config is rendered has a short name of letters, digits, `.`, `_` and `-`";
+        wrong("name", format!("`{name}` cannot name a file: {rule}"));
+    }
+    match &body["cmdline"] {
+        Value::Null => {}
+        Value::Array(words) if words.iter().any(|w| w == CONFIG_WORD) => {}
+        Value::Array(_) => wrong(
+            "cmdline",
+            format!("has no argument `{CONFIG_WORD}`, which stands for the rendered config"),
+        ),
+        _ => wrong("cmdline", "has to be a list of strings".to_owned()),
+    }
+    if !matches!(&body["pre"], Value::Null | Value::Array(_)) {
+        wrong("pre", "has to be a list of steps".to_owned());
+    }
+    problems
 }
 
 fn consumer_of(emit: &NewStage, masters: &[(usize, String)]) -> Result<(usize, String), String> {

@@ -2,19 +2,23 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 use protocol::rundir::RunDir;
 use protocol::{Env, Exit, StageError, files};
-use serde_json::Value;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::compile::run_dir;
 use crate::devcluster::{self, Devcluster, Event, Log, Options};
+use crate::exposure::refuse_open_master;
 use crate::gc;
 use crate::input::Job;
 use crate::plan::{Kind, Plan};
+use crate::say::say;
 
 /// How to go about it.
 #[derive(Debug, Default)]
@@ -38,15 +42,15 @@ pub struct Site {
 pub async fn up(job: &Job, wishes: Wishes, env: &Env, programs: &Path) -> Result<u8, StageError> {
     let plan = &job.compiled.plan;
     for warning in &plan.warnings {
-        eprintln!("warning: {warning}");
+        say(&format!("warning: {warning}"));
     }
     if !wishes.i_know {
-        refuse_open_master(&job.compiled.text, plan)?;
+        refuse_open_master(&job.compiled.text, plan, env)?;
     }
     let program = devcluster::find(env)?;
     check_programs(plan, programs)?;
     let site = prepare(job, env)?;
-    eprintln!("compiled to {}", site.file.display());
+    say(&format!("compiled to {}", site.file.display()));
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let oneshot = !interactive && !devcluster::chooses_console(&wishes.arguments);
     let options = Options {
@@ -60,7 +64,7 @@ pub async fn up(job: &Job, wishes: Wishes, env: &Env, programs: &Path) -> Result
     let mut devcluster = Devcluster::start(&program, &options)?;
     let code = attend(&mut devcluster, &mut signals).await?;
     let swept = gc::sweep(env, Some(site.run_dir.path()), programs).await?;
-    eprintln!("{}", swept.report());
+    say(&format!("{}", swept.report()));
     Ok(code)
 }
 
@@ -76,10 +80,10 @@ async fn attend(devcluster: &mut Devcluster, signals: &mut Signals) -> Result<u8
             }
         };
         match event {
-            Event::Up => eprintln!("devcluster is up"),
+            Event::Up => say("devcluster is up"),
             Event::Failing => {
                 failing = true;
-                eprintln!("devcluster is failing: a stage failed; its last lines are above");
+                say("devcluster is failing: a stage failed; its last lines are above");
             }
             Event::Ended(status) => {
                 let code = status
@@ -106,17 +110,53 @@ pub fn prepare(job: &Job, env: &Env) -> Result<Site, StageError> {
         .or_else(|| plan.cwd.as_deref().map(|c| PathBuf::from(env.expand(c))));
     let from_cwd = |path: String| cwd.clone().unwrap_or_default().join(path);
     let temp_dir = from_cwd(env.expand(&plan.temp_dir));
-    std::fs::create_dir_all(&temp_dir).map_err(|e| {
-        StageError::io(
-            format!("cannot make devcluster's temp_dir {}", temp_dir.display()),
-            &e,
-        )
+    make_temp_dir(&temp_dir)?;
+    refuse_second_devcluster(&temp_dir)?;
+    let run_dir = from_cwd(env.expand(&run_dir(&plan.temp_dir)));
+    let run_dir = RunDir::open(&run_dir).map_err(|e| match e.code.as_str() {
+        "protocol.unsafe_dir" => {
+            e.hint("set `temp_dir` in the devcluster.yaml to a directory of your own, such as $HOME/.devcluster")
+        }
+        _ => e,
     })?;
-    let run_dir = RunDir::open(&from_cwd(env.expand(&run_dir(&plan.temp_dir))))?;
     let file = run_dir.file("devcluster.yaml");
     files::replace(&file, job.compiled.text.as_bytes(), false)
         .map_err(|e| StageError::io(format!("cannot write {}", file.display()), &e))?;
     Ok(Site { run_dir, file })
+}
+
+/// devcluster writes the master's config there, with its passwords: nobody else is to read it.
+fn make_temp_dir(path: &Path) -> Result<(), StageError> {
+    let shown = path.display();
+    let failed = |e| StageError::io(format!("cannot make devcluster's temp_dir {shown}"), &e);
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed)?;
+    let mode = std::fs::metadata(path).map_err(failed)?.mode();
+    if mode & 0o055 != 0 {
+        say(&format!(
+            "warning: others can read {shown}, where devcluster writes the master's config with its passwords: chmod 700 {shown}"
+        ));
+    }
+    Ok(())
+}
+
+/// A devcluster that runs there holds this lock; writing beside it would change the file that it was started from.
+fn refuse_second_devcluster(temp_dir: &Path) -> Result<(), StageError> {
+    let Ok(lock) = std::fs::File::open(temp_dir.join("lock")) else {
+        return Ok(());
+    };
+    match flock(&lock, FlockOperation::NonBlockingLockShared) {
+        Err(Errno::WOULDBLOCK) => {
+            let message = format!("a devcluster already runs in {}", temp_dir.display());
+            Err(StageError::new("remote.in_use", message)
+                .hint("end that one, or set another `temp_dir` in this file")
+                .exit(Exit::Locked))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// devcluster dies on a missing binary and leaves the earlier stages behind: look before it does.
@@ -138,49 +178,6 @@ pub fn check_programs(plan: &Plan, programs: &Path) -> Result<(), StageError> {
         .hint("install the stages beside devcluster-remote: make install")
         .exit(Exit::Usage)),
     }
-}
-
-/// Built-in users of a master have blank passwords: not behind a port that the whole internet reaches.
-fn refuse_open_master(compiled: &str, plan: &Plan) -> Result<(), StageError> {
-    let public = |bind: Option<&Value>| match bind.and_then(Value::as_str) {
-        None | Some("" | "*" | "0.0.0.0" | "::") => true,
-        Some(_) => false,
-    };
-    let open_tunnel = plan
-        .stages
-        .iter()
-        .find(|s| s.kind == Kind::Tunnel && public(s.config.get("bind_address")));
-    let Some(tunnel) = open_tunnel else {
-        return Ok(());
-    };
-    let value = protocol::yaml::Document::parse(compiled)
-        .map(|d| d.value())
-        .unwrap_or_default();
-    let masters = value["stages"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|s| s.get("master"));
-    let password = |m: &Value| {
-        m["config_file"]["security"]["initial_user_password"]
-            .as_str()
-            .is_some_and(|p| !p.is_empty())
-    };
-    let Some(master) = masters.into_iter().find(|m| !password(m)) else {
-        return Ok(());
-    };
-    let name = master["name"].as_str().unwrap_or("master");
-    let message = format!(
-        "{} would listen on all addresses of the ssh server, and {name} lets anyone in: \
-         its users `admin` and `determined` have blank passwords",
-        tunnel.name
-    );
-    Err(StageError::new("remote.open_master", message)
-        .hint(
-            "set security.initial_user_password in the master's config_file, or bind_address in the tunnel; \
-             --i-know goes on regardless",
-        )
-        .exit(Exit::Usage))
 }
 
 /// Signals that ask devcluster to end.

@@ -63,7 +63,7 @@ pub async fn run(config_file: &Path) -> Result<(), MasterError> {
     let port = listener
         .local_addr()
         .map_or(port, |address: SocketAddr| address.port());
-    super::say(&format!(
+    crate::say::say(&format!(
         "INFO accepting incoming connections on port {port}"
     ));
     let info = info(&config);
@@ -73,7 +73,7 @@ pub async fn run(config_file: &Path) -> Result<(), MasterError> {
     });
     tokio::select! {
         () = answers => {}
-        () = told_to_end => super::say("INFO shutting down"),
+        () = told_to_end => crate::say::say("INFO shutting down"),
     }
     Ok(())
 }

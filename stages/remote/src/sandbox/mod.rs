@@ -27,10 +27,3 @@ fn told_to_end() -> impl Future<Output = ()> {
         }
     }
 }
-
-/// Writes a line for people in one write: devcluster logs what comes as it comes.
-fn say(line: &str) {
-    use std::io::Write;
-    // Nobody is left to tell when stderr is gone.
-    drop(std::io::stderr().write_all(format!("{line}\n").as_bytes()));
-}

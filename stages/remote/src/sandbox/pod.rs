@@ -152,7 +152,7 @@ pub async fn run(config_file: &Path, every: Duration) -> Result<(), PodError> {
     loop {
         // Read each time: a restarted master may be elsewhere, and its next pod would know.
         let master = Master::of(&master::read(config_file)?)?;
-        super::say(
+        crate::say::say(
             &match call(&master, every.max(Duration::from_secs(5))).await {
                 Ok(took) => format!(
                     "pod: reached the master at {} in {} ms",

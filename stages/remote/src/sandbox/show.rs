@@ -16,6 +16,7 @@ use crate::compile::rendered;
 use crate::devcluster::{self, Devcluster, Event, Log, Options};
 use crate::gc;
 use crate::input::{Asked, Job, load};
+use crate::say::say;
 use crate::up::{self, Site, Wishes};
 
 /// How long a pod may take to get through, with everything on one machine.
@@ -47,7 +48,7 @@ struct Cloud {
 /// Runs the sandbox. With `check`, proves the way and ends.
 pub async fn run(check: bool, env: &Env, programs: &Path) -> Result<u8, StageError> {
     devcluster::find(env)?;
-    let cloud = Cloud::start(programs).await?;
+    let cloud = Cloud::start(env, programs).await?;
     let asked = Asked {
         file: Some(cloud.file.clone()),
         ..Asked::default()
@@ -62,12 +63,12 @@ pub async fn run(check: bool, env: &Env, programs: &Path) -> Result<u8, StageErr
 }
 
 impl Cloud {
-    async fn start(programs: &Path) -> Result<Cloud, StageError> {
+    async fn start(env: &Env, programs: &Path) -> Result<Cloud, StageError> {
         let dir = tempfile::Builder::new()
             .prefix("dcs-sandbox-")
             .tempdir()
             .map_err(|e| StageError::io("cannot make a directory for the sandbox", &e))?;
-        let program = sshd::program(dir.path()).map_err(failed("sshd"))?;
+        let program = find_sshd(env)?;
         let sshd = Sshd::start(
             &program,
             &dir.path().join("sshd"),
@@ -75,10 +76,10 @@ impl Cloud {
         )
         .await
         .map_err(failed("sshd"))?;
-        eprintln!(
+        say(&format!(
             "sandbox: an ssh server of its own listens on 127.0.0.1:{}",
             sshd.port()
-        );
+        ));
         let options = kube_api::Options {
             programmed_after: Some(PROGRAMMED_AFTER),
             ..kube_api::Options::default()
@@ -97,10 +98,10 @@ impl Cloud {
         let (api, file) = written
             .await
             .map_err(|e: std::io::Error| StageError::io("cannot set up the sandbox", &e))?;
-        eprintln!(
+        say(&format!(
             "sandbox: a stand-in for the Kubernetes API answers at {}",
             api.url()
-        );
+        ));
         Ok(Cloud {
             dir,
             sshd,
@@ -119,6 +120,25 @@ impl Cloud {
             .close()
             .map_err(|e| StageError::io("cannot remove the sandbox's directory", &e))
     }
+}
+
+/// `$DEVCLUSTER_SSHD`, the machine's own, or Debian's, which is fetched once.
+fn find_sshd(env: &Env) -> Result<PathBuf, StageError> {
+    if let Some(given) = env.path("DEVCLUSTER_SSHD") {
+        return Ok(given);
+    }
+    let cache = env
+        .path("XDG_CACHE_HOME")
+        .unwrap_or_else(|| env.home().join(".cache"))
+        .join("devcluster-remote");
+    let has_own = env.find_program("sshd").is_some() || Path::new("/usr/sbin/sshd").exists();
+    if !has_own && !cache.join("sshd").exists() {
+        say(&format!(
+            "sandbox: this machine has no sshd; unpacking Debian's into {}",
+            cache.display()
+        ));
+    }
+    sshd::program(&cache).map_err(failed("sshd"))
 }
 
 fn free_port() -> std::io::Result<u16> {
@@ -200,10 +220,10 @@ async fn prove(job: &Job, env: &Env, programs: &Path) -> Result<u8, StageError> 
         .iter()
         .map(|s| s.name.as_str())
         .collect();
-    eprintln!(
+    say(&format!(
         "sandbox: compiled; stock devcluster runs {}, then the master, then a pod",
         names.join(", ")
-    );
+    ));
     let options = Options {
         file: site.file.clone(),
         root: None,
@@ -224,7 +244,7 @@ async fn prove(job: &Job, env: &Env, programs: &Path) -> Result<u8, StageError> 
     while !matches!(devcluster.event().await?, Event::Ended(_)) {}
     let swept = gc::sweep(env, Some(site.run_dir.path()), programs).await?;
     shown.map_err(|e| e.cause(format!("the end of devcluster's log:\n{}", tail(&site))))?;
-    eprintln!("sandbox: quit; {}", swept.report());
+    say(&format!("sandbox: quit; {}", swept.report()));
     Ok(if swept.left.is_empty() {
         Exit::Ok
     } else {
@@ -250,21 +270,21 @@ async fn wait_until_up(devcluster: &mut Devcluster) -> Result<(), StageError> {
 fn show(site: &Site) -> Result<(), StageError> {
     for instance in ["tunnel", "gateway"] {
         let outputs = outputs(&site.run_dir, instance)?;
-        eprintln!(
+        say(&format!(
             "sandbox: {instance} found out\n{}",
             indent(&protocol::yaml::to_yaml(&outputs))
-        );
+        ));
     }
     let config = read(&site.run_dir.file("master.yaml"))?;
     let told = protocol::yaml::to_yaml(&config["resource_manager"]);
-    eprintln!("sandbox: the master was told\n{}", indent(&told));
+    say(&format!("sandbox: the master was told\n{}", indent(&told)));
     let log = std::fs::read_to_string(site.file.with_extension("log")).unwrap_or_default();
     let pod = log
         .lines()
-        .find(|l| l.starts_with("pod: ") && l.contains("reached the master"));
+        .find(|l| l.starts_with("pod: ") && l.contains("reached the master") && l.ends_with(" ms"));
     match pod {
         Some(line) => {
-            eprintln!("sandbox: {line}");
+            say(&format!("sandbox: {line}"));
             Ok(())
         }
         None => Err(StageError::new(
@@ -329,7 +349,7 @@ pub async fn pod(config_file: &Path, every: Option<Duration>) -> Result<u8, Stag
         .map_err(|e| StageError::new("remote.sandbox_pod", e.to_string()))?;
     let master = visitor::Master::of(&config).map_err(failed)?;
     let took = visitor::call(&master, PATIENCE).await.map_err(failed)?;
-    super::say(&format!(
+    crate::say::say(&format!(
         "reached the master at {} in {} ms",
         master.address(),
         took.as_millis()
