@@ -1,10 +1,12 @@
 #!/bin/sh
 # A CI job without devcluster: tunnel and gateway hold while the tests run, the exit code is that of the tests, and
 # nothing is left. Each program tells the next one what it found out, as JSON lines.
-#
-#   pipeline.sh tunnel.yaml gateway.yaml base.yaml ./tests.sh
 set -eu
 
+if [ $# -lt 4 ]; then
+    echo "usage: $0 tunnel.yaml gateway.yaml base.yaml command…" >&2
+    exit 2
+fi
 tunnel=$1 gateway=$2 base=$3
 shift 3
 
