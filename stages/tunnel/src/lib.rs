@@ -33,7 +33,7 @@ impl Stage for Tunnel {
         leads into this very session. A lost connection is made again, on the same port.";
     const EXAMPLES: &'static str = "Examples:
   devcluster-tunnel --reverse-proxy-host proxy.example.com --ssh-user ubuntu --remote-port-range 8000-9000
-  devcluster-tunnel -c remote_connect.yaml --local-port 8080 --host-key-policy accept-new";
+  devcluster-tunnel -c tunnel.yaml --local-port 8080 --host-key-policy accept-new";
 
     type Config = Config;
     type Outputs = Outputs;
