@@ -300,3 +300,82 @@ async fn a_second_up_on_the_same_directory_is_refused_and_disturbs_nothing() {
     assert!(child.wait().await.expect("no status").success());
     site.nothing_is_left().await;
 }
+
+/// A program that stands for devcluster, to see what `up` makes of it.
+fn stand_in(site: &Site, body: &str) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let path = site.write("devcluster.sh", &format!("#!/bin/sh\n{body}\n"));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("cannot chmod");
+    path
+}
+
+#[tokio::test]
+async fn a_devcluster_that_ends_too_early_is_a_failure() {
+    let site = Site::new().await;
+    let file = site.write("source.yaml", &site.devcluster_yaml());
+    let failing = "printf '\\377\\ndevcluster is failing\\n' >&2";
+    for (body, code, expected) in [
+        ("exit 0", 1, "ended by itself"),
+        ("exit 3", 3, "ended by itself"),
+        ("kill -9 $$", 137, "ended by itself"),
+        (failing, 1, "is failing"),
+    ] {
+        let mut command = site.remote(&["up", "-c", file.to_str().expect("text")]);
+        command.env("DEVCLUSTER", stand_in(&site, body));
+        let output = command.output().await.expect("no driver");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{body}: {stderr}");
+        assert!(stderr.contains(expected), "{body}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn a_devcluster_that_hangs_is_killed_by_the_third_signal() {
+    let site = Site::new().await;
+    let file = site.write("source.yaml", &site.devcluster_yaml());
+    let hang = "trap '' TERM INT HUP; echo 'devcluster is up' >&2; while :; do sleep 0.1; done";
+    let mut command = site.remote(&["up", "-c", file.to_str().expect("text")]);
+    command.env("DEVCLUSTER", stand_in(&site, hang));
+    command.stderr(std::process::Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn().expect("no driver");
+    let mut said = support::lines::lines(child.stderr.take().expect("no stderr"));
+    said.wait_for("devcluster is up").await;
+    let pid = rustix::process::Pid::from_raw(child.id().expect("it runs") as i32).expect("a pid");
+    let term = || rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    term().expect("cannot signal");
+    // Two signals at once are one: the second counts when the first was taken.
+    let killed = async {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            if term().is_err() || child.try_wait().expect("no status").is_some() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, killed)
+        .await
+        .expect("it stays");
+    leaks::gone("processes", || leaks::processes(&site.home.mark())).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_devcluster_leaves_up_ends() {
+    let site = Site::new().await;
+    let file = site.write("source.yaml", &site.devcluster_yaml());
+    let (mut child, mut said) = site.up(&file).await;
+    let found = leaks::processes(&site.home.mark());
+    let devcluster = found.iter().find(|p| p.contains("bin/devcluster -c"));
+    let pid = devcluster.and_then(|p| p.split(' ').next()?.parse().ok());
+    let pid = pid
+        .and_then(rustix::process::Pid::from_raw)
+        .expect("devcluster runs");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("cannot kill");
+    let status = tokio::time::timeout(DEADLINE, child.wait())
+        .await
+        .expect("it stays")
+        .expect("no status");
+    assert_eq!(status.code(), Some(137));
+    let rest = said.rest().await;
+    assert!(rest.contains("sandbox-master"), "{rest}");
+    site.nothing_is_left().await;
+}

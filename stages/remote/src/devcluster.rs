@@ -6,11 +6,18 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
+use protocol::frame::{self, Frame};
 use protocol::{Env, Exit, StageError, child};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, Lines};
+use tokio::io::BufReader;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
+
+use crate::say::say;
+
+/// How long its stderr is read after its end.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How to start it.
 #[derive(Debug)]
@@ -51,7 +58,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Devcluster {
     child: Child,
-    stderr: Option<Lines<BufReader<Receiver>>>,
+    stderr: Option<BufReader<Receiver>>,
     asked_to_end: bool,
 }
 
@@ -107,7 +114,7 @@ impl Devcluster {
             command.stderr(words.writer.try_clone().map_err(failed)?);
         }
         let child = child::spawn_in_place(&mut command).map_err(failed)?;
-        let stderr = words.map(Words::lines).transpose().map_err(failed)?;
+        let stderr = words.map(Words::reader).transpose().map_err(failed)?;
         Ok(Devcluster {
             child,
             stderr,
@@ -117,26 +124,28 @@ impl Devcluster {
 
     /// The next thing it does.
     pub async fn event(&mut self) -> Result<Event, StageError> {
-        while let Some(line) = next_line(&mut self.stderr).await {
-            match line.as_str() {
-                "devcluster is up" => return Ok(Event::Up),
-                "devcluster is failing" if !self.asked_to_end => return Ok(Event::Failing),
-                "devcluster is failing" => {}
-                other => {
-                    drop(
-                        tokio::io::stderr()
-                            .write_all(format!("devcluster: {other}\n").as_bytes())
-                            .await,
-                    );
+        loop {
+            let line = tokio::select! {
+                biased;
+                line = next_line(&mut self.stderr) => line,
+                // Something else may hold its stderr for ever.
+                _ = self.child.wait() => {
+                    let rest = tokio::time::timeout(LAST_WORDS, next_line(&mut self.stderr));
+                    rest.await.ok().flatten()
                 }
+            };
+            match line.as_deref() {
+                Some("devcluster is up") => return Ok(Event::Up),
+                Some("devcluster is failing") if !self.asked_to_end => return Ok(Event::Failing),
+                Some("devcluster is failing") => {}
+                Some(other) => say(&format!("devcluster: {other}")),
+                None => break,
             }
         }
-        let status = self
-            .child
-            .wait()
-            .await
-            .map_err(|e| StageError::io("cannot wait for devcluster", &e))?;
-        Ok(Event::Ended(status))
+        let status = self.child.wait().await;
+        status
+            .map(Event::Ended)
+            .map_err(|e| StageError::io("cannot wait for devcluster", &e))
     }
 
     /// Asks it to end all stages and then itself. Only the first call asks: a second signal would kill it.
@@ -151,9 +160,12 @@ impl Devcluster {
         }
     }
 
-    /// Whether the end was our wish.
-    pub fn was_asked_to_end(&self) -> bool {
-        self.asked_to_end
+    /// Ends it at once; its stages notice by themselves.
+    pub fn kill(&mut self) {
+        self.asked_to_end = true;
+        if let Err(e) = self.child.start_kill() {
+            say(&format!("cannot kill devcluster: {e}"));
+        }
     }
 }
 
@@ -179,16 +191,19 @@ impl Words {
     }
 
     /// Closes our copies of what the child has, and reads.
-    fn lines(self) -> std::io::Result<Lines<BufReader<Receiver>>> {
-        Ok(BufReader::new(Receiver::from_owned_fd(self.reader)?).lines())
+    fn reader(self) -> std::io::Result<BufReader<Receiver>> {
+        Ok(BufReader::new(Receiver::from_owned_fd(self.reader)?))
     }
 }
 
-async fn next_line<R: AsyncRead + Unpin>(
-    lines: &mut Option<Lines<BufReader<R>>>,
-) -> Option<String> {
-    match lines {
-        Some(lines) => lines.next_line().await.ok().flatten(),
-        None => None,
+/// The next line, whatever bytes it holds; one that is too long is passed over.
+async fn next_line(stderr: &mut Option<BufReader<Receiver>>) -> Option<String> {
+    let reader = stderr.as_mut()?;
+    loop {
+        match frame::read(reader).await {
+            Ok(Frame::Line(line)) => return Some(String::from_utf8_lossy(&line).into_owned()),
+            Ok(Frame::TooLong(_)) => {}
+            Ok(Frame::End(_)) | Err(_) => return None,
+        }
     }
 }

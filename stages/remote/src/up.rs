@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::compile::run_dir;
-use crate::devcluster::{self, Devcluster, Event, Log, Options};
+use crate::devcluster::{self, Devcluster, Event, Log, Options, orphans};
 use crate::exposure::refuse_open_master;
 use crate::gc;
 use crate::input::Job;
@@ -32,6 +32,8 @@ pub struct Wishes {
 /// A compiled file on disk, ready to be run.
 #[derive(Debug)]
 pub struct Site {
+    /// devcluster's own directory.
+    pub temp_dir: PathBuf,
     /// Where the stages meet.
     pub run_dir: RunDir,
     /// The compiled file.
@@ -62,40 +64,59 @@ pub async fn up(job: &Job, wishes: Wishes, env: &Env, programs: &Path) -> Result
     };
     let mut signals = Signals::new(interactive)?;
     let mut devcluster = Devcluster::start(&program, &options)?;
-    let code = attend(&mut devcluster, &mut signals).await?;
-    let swept = gc::sweep(env, Some(site.run_dir.path()), programs).await?;
-    say(&format!("{}", swept.report()));
-    Ok(code)
+    let ended = attend(&mut devcluster, &mut signals, oneshot).await;
+    for orphan in orphans::end(&site.temp_dir).await {
+        say(&format!("devcluster left {orphan}; ended it"));
+    }
+    let swept = tokio::select! {
+        swept = gc::sweep(env, Some(site.run_dir.path()), programs) => swept?,
+        () = signals.next() => {
+            let message = "stopped while cleaning up; `devcluster-remote gc` goes on with it";
+            return Err(StageError::new("remote.interrupted", message));
+        }
+    };
+    say(&swept.report());
+    ended
 }
 
 /// Follows devcluster to its end and says how it ended.
-async fn attend(devcluster: &mut Devcluster, signals: &mut Signals) -> Result<u8, StageError> {
-    let mut failing = false;
+async fn attend(
+    devcluster: &mut Devcluster,
+    signals: &mut Signals,
+    oneshot: bool,
+) -> Result<u8, StageError> {
+    let (mut up, mut failing, mut asked) = (false, false, 0);
     loop {
         let event = tokio::select! {
             event = devcluster.event() => event?,
             () = signals.next() => {
-                devcluster.terminate();
+                asked += 1;
+                match asked {
+                    1 => devcluster.terminate(),
+                    2 => say("devcluster is ending its stages; once more kills it"),
+                    _ => devcluster.kill(),
+                }
                 continue;
             }
         };
         match event {
-            Event::Up => say("devcluster is up"),
+            Event::Up => {
+                up = true;
+                say("devcluster is up");
+            }
             Event::Failing => {
                 failing = true;
                 say("devcluster is failing: a stage failed; its last lines are above");
             }
             Event::Ended(status) => {
-                let code = status
-                    .code()
-                    .or_else(|| status.signal().map(|s| 128 + s))
-                    .unwrap_or(1);
-                let code = u8::try_from(code).unwrap_or(1);
-                return Ok(if failing && code == 0 {
-                    Exit::Failed as u8
-                } else {
-                    code
-                });
+                let expected = asked > 0 || failing || up || !oneshot;
+                if !expected || status.signal().is_some() {
+                    say(&format!("devcluster ended by itself ({status})"));
+                }
+                let code = status.code().or_else(|| status.signal().map(|s| 128 + s));
+                let code = code.and_then(|c| u8::try_from(c).ok()).unwrap_or(1);
+                let failed = code == 0 && (failing || !expected);
+                return Ok(if failed { Exit::Failed as u8 } else { code });
             }
         }
     }
@@ -122,7 +143,11 @@ pub fn prepare(job: &Job, env: &Env) -> Result<Site, StageError> {
     let file = run_dir.file("devcluster.yaml");
     files::replace(&file, job.compiled.text.as_bytes(), false)
         .map_err(|e| StageError::io(format!("cannot write {}", file.display()), &e))?;
-    Ok(Site { run_dir, file })
+    Ok(Site {
+        temp_dir,
+        run_dir,
+        file,
+    })
 }
 
 /// devcluster writes the master's config there, with its passwords: nobody else is to read it.
