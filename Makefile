@@ -9,12 +9,13 @@ STAGES := tunnel gateway config-emit remote
 export DEVCLUSTER
 export DEVCLUSTER_PYTHON := $(abspath $(BUILD)/venv/bin/python)
 
-.PHONY: help demo sandbox test check schema install deps
+.PHONY: help demo sandbox test bench check schema install deps
 
 help:
 	@echo "make demo     a pod reaches a master through a tunnel, all on this machine"
 	@echo "make sandbox  the same with devcluster's console, to look around in"
 	@echo "make test     all tests, on real sshd and stock devcluster"
+	@echo "make bench    figures of the gateway, on a real kube-apiserver"
 	@echo "make check    formatting, lints, licences and advisories"
 	@echo "make schema   write protocol/schema anew"
 	@echo "make install  put the programs into cargo's bin directory"
@@ -35,6 +36,10 @@ test: deps
 	  echo "== no kube-apiserver: $$(grep -c 'real_kube("' tests/gateway_sessions.rs) tests that need one are SKIPPED" >&2
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace --no-fail-fast
+
+bench: deps
+	@scripts/get-kube-apiserver >/dev/null
+	$(CARGO) test --package devcluster-tests --test gateway_bench -- --ignored --nocapture --test-threads 1
 
 check:
 	$(CARGO) fmt --all --check

@@ -8,7 +8,7 @@ use support::kube::{gateway_command, write_kubeconfig};
 use support::kube_real::{
     CLASSES, GATEWAYS, LEASES, LIMITED, RealKube, STAGE, TCP_ROUTES, in_namespace, path, real_kube,
 };
-use support::{Home, StageClient};
+use support::{Home, StageClient, leaks};
 
 const CONTOUR: &str = "projectcontour.io/gateway-controller";
 const SESSIONS: &str = "/apis/coordination.k8s.io/v1/leases?labelSelector=app.kubernetes.io/managed-by=devcluster-gateway";
@@ -192,6 +192,122 @@ async fn a_killed_session_takes_its_own_gateway_back_and_cleanup_gives_it_back()
     );
     assert_nothing_of_ours(&kube).await;
     assert!(cleanup(&home).await.contains("nothing was left"));
+}
+
+#[tokio::test]
+async fn killed_at_any_moment_it_leaves_nothing_that_cleanup_does_not_remove() {
+    let Some(mut kube) =
+        real_kube("killed_at_any_moment_it_leaves_nothing_that_cleanup_does_not_remove").await
+    else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.gateway("default", "tcp-gateway").await;
+    kube.program("default", "tcp-gateway", "127.0.0.1").await;
+    kube.start_controller();
+    let there = format!("{}/tcp-gateway", in_namespace(GATEWAYS, "default"));
+    let before = kube.get(&there).await["spec"].clone();
+    let (dedicated, existing) = (["--prefer", "dedicated"], ["--prefer", "existing"]);
+    for round in 0..16 {
+        let home = Home::new();
+        let stage = start(
+            &kube,
+            &home,
+            if round % 2 == 0 {
+                &dedicated
+            } else {
+                &existing
+            },
+        );
+        tokio::time::sleep(Duration::from_millis(10 * round)).await;
+        kill(stage).await;
+        cleanup(&home).await;
+        assert!(kube.items(SESSIONS).await.is_empty(), "round {round}");
+        assert_nothing_of_ours(&kube).await;
+        assert_eq!(
+            leaks::files(&home.path().join("state")),
+            Vec::<std::path::PathBuf>::new()
+        );
+    }
+    assert_eq!(kube.get(&there).await["spec"], before);
+}
+
+#[tokio::test]
+async fn capacity_is_refused_below_the_minimum_and_raised_on_request() {
+    let Some(kube) = real_kube("capacity_is_refused_below_the_minimum_and_raised_on_request").await
+    else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.gateway("default", "tcp-gateway").await;
+    kube.program("default", "tcp-gateway", "127.0.0.1").await;
+    let home = Home::new();
+    let mut stage = start(&kube, &home, &["--min-capacity", "64"]);
+    let error = stage.wait_for("error").await["error"].clone();
+    assert_eq!(error["code"], "gateway.capacity_low", "{error:#}");
+    assert!(
+        error.to_string().contains("has room for 63 ports"),
+        "{error:#}"
+    );
+    stage.wait().await;
+
+    let args = ["--min-capacity", "212", "--raise-max-items", "213"];
+    let mut stage = start(&kube, &home, &args);
+    let outputs = stage.wait_for("outputs").await["outputs"].clone();
+    assert_eq!(outputs["capacity"], 212);
+    stage.wait_for("ready").await;
+    // The API takes as many: in the spec, and in the status.
+    let path = format!("{}/tcp-gateway", in_namespace(GATEWAYS, "default"));
+    let port = |i: u16| json!({"name": format!("det-{i}"), "port": 40000 + i, "protocol": "TCP"});
+    let listeners: Vec<Value> = (0..213).map(port).collect();
+    kube.merge(&path, &json!({"spec": {"listeners": listeners}}))
+        .await;
+    let condition = json!({"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let status = |i: u16| json!({"name": format!("det-{i}"), "attachedRoutes": 0, "supportedKinds": [{"kind": "TCPRoute"}], "conditions": [condition]});
+    let listeners: Vec<Value> = (0..213).map(status).collect();
+    kube.merge(
+        &format!("{path}/status"),
+        &json!({"status": {"listeners": listeners}}),
+    )
+    .await;
+    assert!(stop(stage).await.contains("allows 213 listeners now"));
+}
+
+#[tokio::test]
+async fn crds_of_every_release_are_told_apart() {
+    let Some(kube) = real_kube("crds_of_every_release_are_told_apart").await else {
+        return;
+    };
+    for (version, channel, served) in [
+        ("v1.0.0", "experimental", true),
+        ("v1.5.1", "experimental", true),
+        ("v1.6.1", "standard", false),
+        ("v1.6.1", "experimental", true),
+    ] {
+        kube.install(version, channel).await;
+        kube.class("contour", CONTOUR).await;
+        kube.gateway("default", "tcp-gateway").await;
+        kube.program("default", "tcp-gateway", "127.0.0.1").await;
+        let home = Home::new();
+        let mut stage = start(&kube, &home, &[]);
+        if served {
+            assert_eq!(ready(&mut stage).await["gateway_name"], "tcp-gateway");
+            stop(stage).await;
+            continue;
+        }
+        let error = stage.wait_for("error").await["error"].clone();
+        assert_eq!(
+            error["code"], "gateway.tcproute_missing",
+            "{version} {channel}: {error:#}"
+        );
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("{version}, {channel} channel")),
+            "{error:#}"
+        );
+        stage.wait().await;
+    }
 }
 
 #[tokio::test]

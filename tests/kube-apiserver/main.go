@@ -16,8 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-
-	"k8s.io/klog/v2"
 )
 
 func main() {
@@ -25,14 +23,7 @@ func main() {
 	port := flag.Int("port", 0, "port of the API; 0: a free one")
 	tokens := flag.String("tokens", "", "a file of kube-apiserver's --token-auth-file, beside the admin's own certificate")
 	flag.Parse()
-	log, err := os.OpenFile(filepath.Join(*dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err == nil {
-		klog.LogToStderr(false)
-		klog.SetOutput(log)
-		os.Stderr = log
-		err = serve(*dir, *port, *tokens)
-	}
-	if err != nil {
+	if err := serve(*dir, *port, *tokens); err != nil {
 		fmt.Fprintln(os.Stdout, err)
 		os.Exit(1)
 	}

@@ -87,6 +87,7 @@ fn start() -> Option<Server> {
     let tokens = dir.path().join("tokens.csv");
     let lines = format!("{STAGE},{STAGE},1,\"system:masters\"\n{LIMITED},{LIMITED},2\n");
     std::fs::write(&tokens, lines).expect("cannot write the tokens");
+    let log = std::fs::File::create(dir.path().join("log")).expect("cannot make a log");
     let mut child = Command::new(program)
         .arg("--dir")
         .arg(dir.path())
@@ -94,6 +95,7 @@ fn start() -> Option<Server> {
         .arg(tokens)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(log)
         .spawn()
         .expect("cannot start kube-apiserver");
     let mut line = String::new();
@@ -233,7 +235,7 @@ impl RealKube {
         }
     }
 
-    /// Installs the CRDs of a release of the Gateway API, in the place of others.
+    /// Installs the CRDs of a release of the Gateway API. Those of another release go first, with all their objects.
     pub async fn install(&self, version: &str, channel: &str) {
         const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
         let directory = self.file(&format!("gateway-api/{version}/{channel}"));
@@ -244,6 +246,20 @@ impl RealKube {
             };
             let crd = Document::parse(&text).expect("not YAML").value();
             let path = format!("{CRDS}/{kind}.gateway.networking.k8s.io");
+            let installed = self.get(&path).await;
+            let annotations = |crd: &Value| crd["metadata"]["annotations"].clone();
+            let kept = ["bundle-version", "channel"].iter().all(|it| {
+                let key = format!("gateway.networking.k8s.io/{it}");
+                annotations(&installed)[&key] == annotations(&crd)[&key]
+            });
+            if !kept {
+                // In place, a version that objects were stored in cannot be dropped.
+                self.delete(&path).await;
+                self.until("the old CRD to go", async || {
+                    self.get(&path).await.is_null()
+                })
+                .await;
+            }
             let apply = format!("{path}?fieldManager=test&force=true");
             let applied = self
                 .send(Method::PATCH, &apply, "application/apply-patch+yaml", &crd)

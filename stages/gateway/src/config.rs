@@ -1,5 +1,6 @@
 //! What a user sets.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use protocol::Problem;
@@ -7,6 +8,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::ports::{LOWEST_PORT, PortRange};
+
+/// From one more than the CRD's own limit to the last at which the API takes the CRD's rules as not too costly.
+const RAISED: RangeInclusive<u32> = 65..=213;
 
 /// What a user sets.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -49,6 +53,10 @@ pub struct Config {
     /// Fail when the master could open fewer ports than this.
     #[serde(default)]
     pub min_capacity: u32,
+    /// Raise the number of listeners that the cluster's CRD allows on a Gateway, 64 by default, to this: 65 to 213. It changes
+    /// the CRD for everybody, and installing that again undoes it.
+    #[serde(default)]
+    pub raise_max_items: Option<u32>,
     /// Seconds after which others may take the Gateway when this session is not heard of: how long a laptop may sleep.
     #[serde(default = "default_lease_duration")]
     pub lease_duration: u32,
@@ -117,6 +125,14 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
             range.start, range.end
         );
         problems.push(Problem::new("port_range", message));
+    }
+    if let Some(limit) = config.raise_max_items.filter(|it| !RAISED.contains(it)) {
+        let message = format!(
+            "{limit} is not between {} and {}: below, the CRD allows as many anyway; above, the API refuses it as too costly",
+            RAISED.start(),
+            RAISED.end()
+        );
+        problems.push(Problem::new("raise_max_items", message));
     }
     for (field, seconds) in [
         ("timeout", config.timeout),

@@ -2,6 +2,7 @@
 //! watched, given back.
 
 mod choose;
+mod claim;
 mod client;
 mod config;
 mod fault;
@@ -17,6 +18,7 @@ mod own;
 mod ports;
 mod preflight;
 mod proxy;
+mod raise;
 mod rivals;
 mod session;
 mod stage;

@@ -87,6 +87,17 @@ pub(crate) struct ClassStatus {
     pub(crate) conditions: Vec<Condition>,
 }
 
+/// Without the parts of its metadata that nobody here reads.
+pub(crate) fn slim(mut gateway: GatewayObject) -> GatewayObject {
+    let metadata = &mut gateway.metadata;
+    metadata.managed_fields = None;
+    metadata.labels = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|key, _| key.starts_with(PORT_ANNOTATION));
+    }
+    gateway
+}
+
 /// How far the controller has come with a Gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {

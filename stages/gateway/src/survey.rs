@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 use kube::api::ListParams;
 use protocol::StageError;
 use serde_json::Value;
@@ -11,17 +12,20 @@ use crate::client::Cluster;
 use crate::config::Config;
 use crate::fault::{self, Attempt};
 use crate::lease;
-use crate::objects::{ClassObject, GROUP, GatewayObject};
+use crate::objects::{self, ClassObject, GROUP, GatewayObject};
 
 /// An API that is there answers each of these requests in a fraction of a second; a list of thousands takes a few.
 const ANSWER: Duration = Duration::from_secs(20);
+
+/// How many Gateways come with one answer.
+const PAGE: u32 = 500;
 
 /// What the CRD of Gateways has allowed since its first release; taken when the CRD may not be read.
 const MAX_LISTENERS: u32 = 64;
 
 pub(crate) const GATEWAYS: &str = "gateways.gateway.networking.k8s.io";
 const CLASSES: &str = "gatewayclasses.gateway.networking.k8s.io";
-const CRD: &str =
+pub(crate) const CRD: &str =
     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gateways.gateway.networking.k8s.io";
 
 /// What the user's config asks for.
@@ -107,7 +111,7 @@ async fn gateways(
             let named = listed.fields(&format!("metadata.name={name}"));
             ("list", api.list(&named).await.map(|list| list.items))
         }
-        (None, _) => ("list", api.list(&listed).await.map(|list| list.items)),
+        (None, _) => ("list", all(&api, listed).await),
     };
     match answer {
         Ok(gateways) => Ok(Some(gateways)),
@@ -118,6 +122,20 @@ async fn gateways(
         Err(error) => {
             let attempt = Attempt::new(verb, GATEWAYS, wanted.namespace.as_deref());
             Err(fault::of_request(&cluster.peer, &attempt, &error))
+        }
+    }
+}
+
+/// All of them, page by page, each without what is never looked at: thousands fit into little memory.
+async fn all(api: &Api<GatewayObject>, mut listed: ListParams) -> kube::Result<Vec<GatewayObject>> {
+    listed.limit = Some(PAGE);
+    let mut gateways = Vec::new();
+    loop {
+        let page = api.list(&listed).await?;
+        gateways.extend(page.items.into_iter().map(objects::slim));
+        listed.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        if listed.continue_token.is_none() {
+            return Ok(gateways);
         }
     }
 }

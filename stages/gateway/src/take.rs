@@ -1,22 +1,22 @@
 //! From a cluster to a Gateway that is ours: look, choose, take or make, wait.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::Lease;
-use protocol::{Context, StageError, run_id};
+use protocol::{Context, StageError};
 
-use crate::choose::{Choice, choose};
+use crate::choose::choose;
+use crate::claim::claim;
 use crate::client::Cluster;
-use crate::config::{Config, Prefer};
+use crate::config::Config;
 use crate::kubeconfig;
-use crate::lease::{self, Claim};
+use crate::lease::Claim;
 use crate::minify::{Minified, minify};
 use crate::objects::{self, GatewayObject};
-use crate::observed;
-use crate::own;
 use crate::preflight;
+use crate::raise::raise;
 use crate::rivals::Rivals;
-use crate::session::{Acquired, Record, Session, undo_on};
+use crate::session::{Record, Session, undo_on};
 use crate::stage::Gateway;
 use crate::survey::{Survey, Wanted, survey};
 use crate::wait::{self, Events};
@@ -33,16 +33,16 @@ pub(crate) struct Found {
 }
 
 /// The Gateway before it works.
-struct Chosen {
-    gateway: GatewayObject,
-    controller: Option<String>,
+pub(crate) struct Chosen {
+    pub(crate) gateway: GatewayObject,
+    pub(crate) controller: Option<String>,
 }
 
 /// A connected cluster, as the config names it.
 pub(crate) struct Place {
-    minified: Minified,
+    pub(crate) minified: Minified,
     pub(crate) cluster: Cluster,
-    files: Vec<std::path::PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
 }
 
 pub(crate) async fn connect(cx: &Context<Gateway>, config: &Config) -> Result<Place, StageError> {
@@ -127,7 +127,17 @@ pub(crate) async fn take(
     let place = connect(cx, config).await?;
     *session = resume(cx, &place).await?;
     let wanted = Wanted::of(config);
-    let survey = survey(&place.cluster, &wanted).await?;
+    let mut survey = survey(&place.cluster, &wanted).await?;
+    if let Some(limit) = config
+        .raise_max_items
+        .filter(|it| *it > survey.max_listeners)
+    {
+        raise(&place.cluster, limit).await?;
+        survey.max_listeners = limit;
+        cx.warn(format!(
+            "the CRD of Gateways allows {limit} listeners now, on every Gateway of this cluster; installing it again undoes that"
+        ));
+    }
     let chosen = claim(cx, config, &place, &survey, session).await?;
     let claim = match session.as_ref() {
         Some(session) => session.claim.clone(),
@@ -162,188 +172,6 @@ async fn resume(cx: &Context<Gateway>, place: &Place) -> Result<Option<Session>,
         }
     }
     Ok(resumed)
-}
-
-async fn claim(
-    cx: &Context<Gateway>,
-    config: &Config,
-    place: &Place,
-    survey: &Survey,
-    session: &mut Option<Session>,
-) -> Result<Chosen, StageError> {
-    let mine = session.as_ref().map(|session| session.claim.title());
-    let ours = mine.clone().or_else(|| ours(cx, &place.minified.context));
-    let mut rivals = rivals(cx, place, survey, mine.as_deref()).await?;
-    let wanted = Wanted::of(config);
-    loop {
-        let choice = match choose(survey, &wanted, ours.as_deref(), &rivals) {
-            Ok(choice) if suits(config, &choice, mine.as_deref()) => choice,
-            Ok(_) => return make(cx, config, place, survey, session, Vec::new()).await,
-            Err(none) if wanted.name.is_some() => return Err(none),
-            Err(none) => {
-                return match make(cx, config, place, survey, session, none.caused_by.clone()).await
-                {
-                    // Nobody asked for one of our own: that there is no other is the news.
-                    Err(error) if error.code == NO_CLASS => Err(with_causes(none, error.caused_by)),
-                    made => made,
-                };
-            }
-        };
-        let title = objects::title(&choice.gateway);
-        if mine.as_ref() != Some(&title) {
-            give_back(session).await?;
-            match acquire(cx, config, place, session, &choice.gateway).await? {
-                Acquired::Yes => {}
-                Acquired::No(who) => {
-                    cx.debug(format!("Gateway {title}: {who}"));
-                    let leases = lease::list(&place.cluster, wanted.namespace.as_deref()).await?;
-                    rivals.lose(title, who, &leases);
-                    continue;
-                }
-            }
-        }
-        choice.tell(cx);
-        return Ok(Chosen {
-            gateway: choice.gateway,
-            controller: choice.controller,
-        });
-    }
-}
-
-/// With `prefer: dedicated` only a Gateway that was named, or that is ours already, is taken.
-fn suits(config: &Config, choice: &Choice, mine: Option<&str>) -> bool {
-    config.prefer == Prefer::Existing
-        || config.gateway.is_some()
-        || mine == Some(objects::title(&choice.gateway).as_str())
-}
-
-/// What others hold. Expired Leases are nobody's: those of Gateways that were made are deleted, and the Gateways with them.
-async fn rivals(
-    cx: &Context<Gateway>,
-    place: &Place,
-    survey: &Survey,
-    mine: Option<&str>,
-) -> Result<Rivals, StageError> {
-    let mut others = survey.leases.clone();
-    others.retain(|lease| mine.is_none() || lease::title(lease).as_deref() != mine);
-    let expired: Vec<_> = observed::expired(&others, &cx.env)
-        .into_iter()
-        .cloned()
-        .collect();
-    for lease in expired.iter().filter(|lease| lease::made(lease)) {
-        cx.info(format!(
-            "{}: it has expired, and is deleted with its Gateway",
-            lease::describe(lease)
-        ));
-        lease::delete(&place.cluster, lease, false).await?;
-    }
-    let live = others.iter().filter(|lease| !expired.contains(lease));
-    let mut rivals = Rivals::of_leases(live);
-    rivals.ask(&place.cluster, &survey.gateways, mine).await;
-    Ok(rivals)
-}
-
-async fn acquire(
-    cx: &Context<Gateway>,
-    config: &Config,
-    place: &Place,
-    slot: &mut Option<Session>,
-    gateway: &GatewayObject,
-) -> Result<Acquired, StageError> {
-    let claim = Claim {
-        namespace: objects::namespace(gateway).to_owned(),
-        gateway: objects::name(gateway).to_owned(),
-        holder: holder(cx),
-        duration: config.lease_duration,
-        made: false,
-    };
-    let record = Record::new(place.files.clone(), &place.minified.context, &claim);
-    let session = slot.insert(Session::intend(cx, &place.cluster, &record)?);
-    let env = &cx.env;
-    let may_take = |lease: &Lease| {
-        config.take_over || !observed::expired(std::slice::from_ref(lease), env).is_empty()
-    };
-    let acquired = session.acquire(may_take).await;
-    if let (Ok(Acquired::No(_)), Some(session)) = (&acquired, slot.take_if(|it| it.lease.is_none()))
-    {
-        session.forget()?;
-    }
-    acquired
-}
-
-/// The code of an error that says that no Gateway can be made.
-const NO_CLASS: &str = "gateway.no_class";
-
-async fn make(
-    cx: &Context<Gateway>,
-    config: &Config,
-    place: &Place,
-    survey: &Survey,
-    slot: &mut Option<Session>,
-    passed_over: Vec<String>,
-) -> Result<Chosen, StageError> {
-    let wanted = Wanted::of(config);
-    let class = own::class(survey.classes.as_deref(), &wanted).map_err(no_class)?;
-    passed_over.iter().for_each(|line| cx.info(line));
-    give_back(slot).await?;
-    let id = run_id();
-    let claim = Claim {
-        namespace: config
-            .gateway_namespace
-            .clone()
-            .unwrap_or_else(|| place.minified.namespace()),
-        gateway: format!("devcluster-{id}"),
-        holder: holder(cx),
-        duration: config.lease_duration,
-        made: true,
-    };
-    let name = class.metadata.name.as_deref().unwrap_or_default();
-    cx.progress(
-        "make",
-        format!("making Gateway {} of GatewayClass {name}", claim.title()),
-    );
-    let record = Record::new(place.files.clone(), &place.minified.context, &claim);
-    let session = slot.insert(Session::intend(cx, &place.cluster, &record)?);
-    if let Acquired::No(who) = session.acquire(|_| false).await? {
-        return Err(StageError::internal(format!(
-            "a name of our own is taken: {who}"
-        )));
-    }
-    let gateway = own::make(&place.cluster, session, class, config.port_range).await?;
-    Ok(Chosen {
-        gateway,
-        controller: Some(class.spec.controller_name.clone()),
-    })
-}
-
-fn no_class(reasons: Vec<String>) -> StageError {
-    let message = "there is no GatewayClass of which a Gateway could be made";
-    with_causes(StageError::new(NO_CLASS, message), reasons).hint(
-        "have an admin install a controller that takes TCPRoutes, such as Contour's gateway provisioner, with a GatewayClass",
-    )
-}
-
-fn with_causes(mut error: StageError, causes: Vec<String>) -> StageError {
-    error.caused_by.extend(causes);
-    error
-}
-
-/// A session that another Gateway was chosen over.
-async fn give_back(slot: &mut Option<Session>) -> Result<(), StageError> {
-    match slot.take() {
-        Some(session) => session.release(false).await,
-        None => Ok(()),
-    }
-}
-
-/// Whose session it is, for people, and which one, for us.
-fn holder(cx: &Context<Gateway>) -> String {
-    let user = cx
-        .env
-        .get("USER")
-        .filter(|user| !user.is_empty())
-        .unwrap_or("somebody");
-    format!("{user}/{}/{}", cx.instance, run_id())
 }
 
 async fn ready(
@@ -384,7 +212,7 @@ async fn ready(
 }
 
 /// The Gateway of our run before, if it was on this cluster.
-fn ours(cx: &Context<Gateway>, context: &str) -> Option<String> {
+pub(crate) fn ours(cx: &Context<Gateway>, context: &str) -> Option<String> {
     let previous = cx
         .previous()
         .filter(|previous| previous.context == context)?;

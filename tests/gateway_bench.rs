@@ -1,0 +1,129 @@
+//! devcluster-gateway in figures, on a real kube-apiserver: `make bench` runs these and shows what they print.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+use support::kube::{gateway_command, write_kubeconfig};
+use support::kube_real::{GATEWAYS, LEASES, RealKube, STAGE, in_namespace, real_kube};
+use support::{Home, StageClient};
+
+const CONTOUR: &str = "projectcontour.io/gateway-controller";
+
+fn say(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+fn start(kube: &RealKube, home: &Home, args: &[&str]) -> StageClient {
+    let kubeconfig = write_kubeconfig(home, "kubeconfig", &kube.kubeconfig(STAGE));
+    let mut command = gateway_command(home, "run", args);
+    command.arg("--kubeconfig").arg(kubeconfig);
+    StageClient::start(command)
+}
+
+/// Runs one session up to ready and back: the time to ready, and the most memory that it had.
+async fn once(kube: &RealKube, args: &[&str]) -> (Duration, u64) {
+    let home = Home::new();
+    let mut stage = start(kube, &home, args);
+    stage.wait_for("ready").await;
+    let took = stage.last_message_after();
+    let memory = peak_kib(&stage);
+    stage.signal(Signal::TERM);
+    stage.wait().await;
+    (took, memory)
+}
+
+fn peak_kib(stage: &StageClient) -> u64 {
+    let path = format!("/proc/{}/status", stage.pid().as_raw_nonzero());
+    let status = std::fs::read_to_string(path).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
+        .unwrap_or(0)
+}
+
+async fn measure(kube: &RealKube, what: &str, args: &[&str]) {
+    let mut times = Vec::new();
+    let mut memory = 0;
+    for _ in 0..11 {
+        let (took, peak) = once(kube, args).await;
+        times.push(took);
+        memory = memory.max(peak);
+    }
+    times.sort();
+    say(&format!(
+        "gateway, {what}: ready after {:.0} ms (median of 11, {:.0} to {:.0}), at most {:.1} MiB resident",
+        times[5].as_secs_f64() * 1000.0,
+        times[0].as_secs_f64() * 1000.0,
+        times[10].as_secs_f64() * 1000.0,
+        memory as f64 / 1024.0
+    ));
+}
+
+#[tokio::test]
+#[ignore = "a benchmark: make bench"]
+async fn an_existing_gateway_alone_and_among_thousands() {
+    let Some(kube) = real_kube("an_existing_gateway_alone_and_among_thousands").await else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.gateway("default", "tcp-gateway").await;
+    kube.program("default", "tcp-gateway", "127.0.0.1").await;
+    measure(&kube, "one Gateway", &[]).await;
+    for i in 0..5000 {
+        kube.gateway("default", &format!("zz-{i:04}")).await;
+    }
+    for i in 0..500 {
+        let lease = json!({
+            "metadata": {"name": format!("devcluster-gateway-zz-{i:04}"), "labels": {"app.kubernetes.io/managed-by": "devcluster-gateway"}},
+            "spec": {"holderIdentity": format!("somebody/{i}"), "leaseDurationSeconds": 900},
+        });
+        kube.create(&in_namespace(LEASES, "default"), &lease).await;
+    }
+    measure(&kube, "5,001 Gateways and 500 Leases", &[]).await;
+    let named = ["--gateway", "tcp-gateway", "--gateway-namespace", "default"];
+    measure(&kube, "the same, named", &named).await;
+}
+
+#[tokio::test]
+#[ignore = "a benchmark: make bench"]
+async fn two_hundred_sessions_at_once_never_share() {
+    const SESSIONS: usize = 200;
+    let Some(mut kube) = real_kube("two_hundred_sessions_at_once_never_share").await else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    // Half of them find a Gateway that is there, half have to make theirs.
+    for i in 0..SESSIONS / 2 {
+        let name = format!("shared-{i:03}");
+        kube.gateway("default", &name).await;
+        kube.program("default", &name, "127.0.0.1").await;
+    }
+    kube.start_controller();
+    let homes: Vec<Home> = (0..SESSIONS).map(|_| Home::new()).collect();
+    let started = Instant::now();
+    let mut stages: Vec<StageClient> = homes.iter().map(|home| start(&kube, home, &[])).collect();
+    let mut taken = BTreeSet::new();
+    for stage in &mut stages {
+        let outputs = stage.wait_for("outputs").await["outputs"].clone();
+        let name = outputs["internal_task_gateway"]["gateway_name"].to_string();
+        assert!(taken.insert(name.clone()), "{name} was taken twice");
+    }
+    say(&format!(
+        "gateway, {SESSIONS} sessions at once: all ready after {:.1} s, on {} Gateways, with {} requests",
+        started.elapsed().as_secs_f64(),
+        taken.len(),
+        kube.requests(STAGE).len()
+    ));
+    for stage in &stages {
+        stage.signal(Signal::TERM);
+    }
+    for stage in &mut stages {
+        stage.wait().await;
+    }
+    kube.until("Gateways to be collected", async || {
+        kube.items(GATEWAYS).await.len() == SESSIONS / 2
+    })
+    .await;
+}
