@@ -111,7 +111,7 @@ async fn collect(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, Stage
         .get_one::<PathBuf>("run-dir")
         .map(|d| std::path::absolute(d).unwrap_or_else(|_| d.clone()));
     let swept = gc::sweep(env, run_dir.as_deref(), programs).await?;
-    say(&format!("{}", swept.report()));
+    say(&swept.report());
     Ok(if swept.left.is_empty() {
         Exit::Ok
     } else {
