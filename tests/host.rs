@@ -360,3 +360,61 @@ async fn describe_is_quick_and_leaves_nothing() {
     }
     assert!(leaks::files(home.path()).is_empty());
 }
+
+/// `devcluster-config-emit once` with a base of a megabyte, whose document is for stdout.
+fn large_document(home: &Home) -> (Command, String) {
+    let text = format!(
+        "{}\nresource_manager:\n  type: kubernetes\n",
+        format!("# {}\n", "x".repeat(98)).repeat(10_000)
+    );
+    let base = home.path().join("master.yaml");
+    std::fs::write(&base, &text).expect("cannot write");
+    let mut command = home.command(&bin("devcluster-config-emit"));
+    command
+        .args(["once", "--out=-", "--upstreams=[]", "--base"])
+        .arg(base)
+        .arg("--run-dir")
+        .arg(home.run_dir())
+        .stdin(Stdio::null());
+    (command, text)
+}
+
+#[tokio::test]
+async fn a_document_waits_for_a_reader_that_takes_its_time() {
+    use tokio::io::AsyncReadExt;
+    let home = Home::new();
+    let (mut command, text) = large_document(&home);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("no start");
+    let early = tokio::time::timeout(Duration::from_secs(3), child.wait()).await;
+    assert!(early.is_err(), "it did not wait: {early:?}");
+    let mut read = String::new();
+    let mut stdout = child.stdout.take().expect("no stdout");
+    tokio::time::timeout(DEADLINE, stdout.read_to_string(&mut read))
+        .await
+        .expect("no end")
+        .expect("text");
+    assert_eq!(read.len(), text.len());
+    assert!(child.wait().await.expect("no status").success());
+}
+
+#[tokio::test]
+async fn a_document_that_cannot_be_written_is_a_failure() {
+    let home = Home::new();
+    let (mut command, _) = large_document(&home);
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    command
+        .stdout(full.expect("no /dev/full"))
+        .stderr(Stdio::piped());
+    let child = command.spawn().expect("no start");
+    let output = tokio::time::timeout(DEADLINE, child.wait_with_output())
+        .await
+        .expect("no end")
+        .expect("no output");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("code: protocol.io"), "{stderr}");
+}

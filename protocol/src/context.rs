@@ -1,6 +1,7 @@
 //! What a stage has in hand while it works.
 
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -78,13 +79,16 @@ impl<S: Stage> Context<S> {
     }
 
     /// Reports that these outputs hold now. The outputs file is on disk before `ready` is written. May be called again: with
-    /// other outputs their generation rises, and after [`Context::degraded`] the stage is ready again.
+    /// other outputs their generation rises, and after [`Context::degraded`] the stage is ready again. Waits until a
+    /// document has left.
     pub async fn ready(&self, outputs: S::Outputs) -> Result<(), StageError> {
+        self.delivered().await?;
         self.hub.ready(object(&outputs)?, &S::summary(&outputs))
     }
 
     /// Reports what `once` found out.
-    pub(crate) fn found(&self, outputs: &S::Outputs) -> Result<Value, StageError> {
+    pub(crate) async fn found(&self, outputs: &S::Outputs) -> Result<Value, StageError> {
+        self.delivered().await?;
         let map = object(outputs)?;
         self.hub.found(map.clone())?;
         self.hub.say(&S::summary(outputs));
@@ -102,9 +106,28 @@ impl<S: Stage> Context<S> {
         serde_json::from_value(Value::Object(previous.outputs)).ok()
     }
 
-    /// Writes a document to stdout. Only for a config of which [`Stage::takes_stdout`] says so.
+    /// Writes a document to stdout. Only for a config of which [`Stage::takes_stdout`] says so. The outputs are reported
+    /// once all of it has been written; that it could not be is an error then.
     pub fn document(&self, bytes: Vec<u8>) {
+        self.hub.document.store(true, Ordering::Relaxed);
         self.hub.stdout.write(bytes);
+    }
+
+    /// Waits for the reader of a document for as long as there is one and nobody asks for the end.
+    async fn delivered(&self) -> Result<(), StageError> {
+        if !self.hub.document.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            written = self.hub.stdout.flush() => {
+                written.map_err(|e| StageError::io("cannot write the document to stdout", &e))
+            }
+            () = self.shutdown.requested() => Err(StageError::new(
+                "protocol.interrupted",
+                "stopped before the document on stdout was read to its end",
+            )),
+        }
     }
 }
 
@@ -126,6 +149,8 @@ pub(crate) struct Hub {
     pub(crate) events: Events,
     pub(crate) stdout: Sink,
     pub(crate) stderr: Sink,
+    /// A document was written to stdout.
+    document: AtomicBool,
     state: Mutex<State>,
     readiness: watch::Sender<bool>,
 }
@@ -182,6 +207,7 @@ impl Hub {
             events,
             stdout,
             stderr,
+            document: AtomicBool::new(false),
             state: Mutex::new(state),
             readiness,
         }
@@ -219,16 +245,23 @@ impl Hub {
                 line.extend_from_within(..);
             }
             if line.len() <= crate::frame::MAX_LINE {
-                self.stdout.write(line);
+                self.write(line, message.is_spare());
             }
         }
     }
 
     /// A line that another stage wrote, passed on as it is.
-    pub(crate) fn relay(&self, mut line: Vec<u8>) {
+    pub(crate) fn relay(&self, mut line: Vec<u8>, spare: bool) {
         if self.events == Events::All {
             line.push(b'\n');
-            self.stdout.write(line);
+            self.write(line, spare);
+        }
+    }
+
+    fn write(&self, line: Vec<u8>, spare: bool) {
+        match spare {
+            true => self.stdout.write_if_read(line),
+            false => self.stdout.write(line),
         }
     }
 
@@ -237,7 +270,7 @@ impl Hub {
         for line in text.trim_end().lines() {
             lines.push_str(&format!("{}: {line}\n", self.instance));
         }
-        self.stderr.write(lines.into_bytes());
+        self.stderr.write_if_read(lines.into_bytes());
     }
 
     fn progress(&self, step: &str, message: String, count: Option<(u64, u64)>) {
@@ -296,7 +329,7 @@ impl Hub {
                 .previous
                 .as_ref()
                 .is_some_and(|p| p.outputs == outputs);
-        state.generation += u64::from(!as_before);
+        state.generation = state.generation.saturating_add(u64::from(!as_before));
         self.write_outputs(&state, &outputs)?;
         state.outputs = Some(outputs.clone());
         let generation = state.generation;

@@ -1,15 +1,17 @@
 //! stdin, stdout and stderr of a stage. stdout is protocol; stderr is people.
 
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::AsyncRead;
+use tokio::sync::oneshot;
 
-/// Lines that may wait for a reader that does not read, before further ones are dropped.
-const BACKLOG: usize = 4096;
+/// Bytes that may wait for a reader that does not read, before what can be spared is dropped.
+const BACKLOG: usize = 1 << 20;
 
 /// The three streams, and the descriptors whose closing says that the host is gone.
 pub struct Io {
@@ -43,8 +45,8 @@ impl Io {
         Ok(Io {
             stdin: Box::new(tokio::io::stdin()),
             command_stdout: Some(stdout.try_clone()?),
-            stdout: Box::new(std::fs::File::from(stdout)),
-            stderr: Box::new(std::fs::File::from(stderr)),
+            stdout: Box::new(Patient(stdout.into())),
+            stderr: Box::new(Patient(stderr.into())),
             stdout_is_terminal,
             output_pipes,
         })
@@ -61,64 +63,145 @@ fn is_pipe(fd: impl AsFd) -> bool {
     })
 }
 
+/// A file that may be non-blocking, because somebody who shares it made it so: a write waits all the same.
+struct Patient(File);
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    let writable = &mut [PollFd::new(&self.0, PollFlags::OUT)];
+                    match poll(writable, None::<&Timespec>) {
+                        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                        Err(e) => return Err(e.into()),
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// A writer with a thread of its own, so that a reader that does not read cannot hold the stage.
 #[derive(Clone)]
 pub(crate) struct Sink {
     queue: mpsc::Sender<Item>,
     waiting: Arc<AtomicUsize>,
-    broken: Arc<AtomicBool>,
 }
 
 enum Item {
-    Line(Vec<u8>),
-    Flush(mpsc::Sender<()>),
+    Bytes(Vec<u8>),
+    Flush(oneshot::Sender<std::io::Result<()>>),
 }
 
 impl Sink {
     /// Starts the thread. It ends when the last clone of the sink is gone.
-    pub(crate) fn new(mut writer: Box<dyn Write + Send>) -> Sink {
+    pub(crate) fn new(writer: Box<dyn Write + Send>) -> Sink {
         let (queue, items) = mpsc::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let broken = Arc::new(AtomicBool::new(false));
-        let (left, failed) = (waiting.clone(), broken.clone());
-        std::thread::spawn(move || {
-            for item in items {
-                match item {
-                    Item::Line(line) => {
-                        left.fetch_sub(1, Ordering::Relaxed);
-                        if !failed.load(Ordering::Relaxed)
-                            && writer
-                                .write_all(&line)
-                                .and_then(|()| writer.flush())
-                                .is_err()
-                        {
-                            failed.store(true, Ordering::Relaxed);
-                        }
-                    }
-                    Item::Flush(done) => drop(done.send(())),
-                }
-            }
-        });
-        Sink {
-            queue,
-            waiting,
-            broken,
-        }
+        let left = waiting.clone();
+        std::thread::spawn(move || write_all(items, writer, &left));
+        Sink { queue, waiting }
     }
 
-    /// Queues bytes that leave in one write. Dropped when the reader is thousands of lines behind.
+    /// Queues bytes that leave in one write, however far behind the reader is.
     pub(crate) fn write(&self, bytes: Vec<u8>) {
-        if self.waiting.load(Ordering::Relaxed) < BACKLOG {
-            self.waiting.fetch_add(1, Ordering::Relaxed);
-            drop(self.queue.send(Item::Line(bytes)));
+        self.waiting.fetch_add(bytes.len(), Ordering::Relaxed);
+        drop(self.queue.send(Item::Bytes(bytes)));
+    }
+
+    /// The same for what can be spared: dropped when the reader is far behind.
+    pub(crate) fn write_if_read(&self, bytes: Vec<u8>) {
+        if self.waiting.load(Ordering::Relaxed) + bytes.len() <= BACKLOG {
+            self.write(bytes);
         }
     }
 
-    /// Waits until everything queued has been written, or gives up.
-    pub(crate) fn flush(&self, deadline: Duration) -> bool {
-        let (done, wait) = mpsc::channel();
-        self.queue.send(Item::Flush(done)).is_ok()
-            && wait.recv_timeout(deadline).is_ok()
-            && !self.broken.load(Ordering::Relaxed)
+    /// Waits until everything queued has been written. The error is the first that any write met.
+    pub(crate) async fn flush(&self) -> std::io::Result<()> {
+        let (done, wait) = oneshot::channel();
+        drop(self.queue.send(Item::Flush(done)));
+        wait.await
+            .unwrap_or_else(|_| Err(std::io::Error::other("the writer is gone")))
+    }
+}
+
+/// Nothing is written after a failed write: half a line may be out, and what follows would be taken for its end.
+fn write_all(items: mpsc::Receiver<Item>, mut writer: Box<dyn Write + Send>, left: &AtomicUsize) {
+    let mut failed: Option<std::io::Error> = None;
+    for item in items {
+        match item {
+            Item::Bytes(bytes) => {
+                if failed.is_none() {
+                    let written = writer.write_all(&bytes).and_then(|()| writer.flush());
+                    failed = written.err();
+                }
+                left.fetch_sub(bytes.len(), Ordering::Relaxed);
+            }
+            Item::Flush(done) => {
+                let error = failed
+                    .as_ref()
+                    .map(|e| std::io::Error::new(e.kind(), e.to_string()));
+                drop(done.send(error.map_or(Ok(()), Err)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_pipe_that_does_not_block_is_waited_for() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        let sink = Sink::new(Box::new(Patient(OwnedFd::from(writer).into())));
+        let sent = vec![b'x'; 1 << 20];
+        sink.write(sent.clone());
+        let reading = std::thread::spawn(move || {
+            let mut read = Vec::new();
+            reader.read_to_end(&mut read).map(|_| read)
+        });
+        sink.flush().await.unwrap();
+        drop(sink);
+        assert_eq!(reading.join().unwrap().unwrap(), sent);
+    }
+
+    #[tokio::test]
+    async fn a_reader_far_behind_loses_only_what_can_be_spared() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let sink = Sink::new(Box::new(Patient(OwnedFd::from(writer).into())));
+        for _ in 0..3 {
+            sink.write(vec![b'o'; BACKLOG]);
+            sink.write_if_read(b"log".to_vec());
+        }
+        let reading = std::thread::spawn(move || {
+            let mut read = Vec::new();
+            reader.read_to_end(&mut read).map(|_| read)
+        });
+        sink.flush().await.unwrap();
+        sink.write_if_read(b"log".to_vec());
+        drop(sink);
+        let read = reading.join().unwrap().unwrap();
+        let kept = read.iter().filter(|b| **b == b'o').count();
+        assert!(read.ends_with(b"log") && kept >= 3 * BACKLOG);
+        assert!(read.len() < 3 * BACKLOG + 9, "{}", read.len());
+    }
+
+    #[tokio::test]
+    async fn a_flush_says_what_a_write_met() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let sink = Sink::new(Box::new(Patient(full)));
+        sink.write(b"x".to_vec());
+        let error = sink.flush().await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
     }
 }

@@ -183,6 +183,11 @@ impl Message {
             Message::Result(m) => &m.stage,
         }
     }
+
+    /// It is for who happens to read along: nothing depends on it.
+    pub(crate) fn is_spare(&self) -> bool {
+        matches!(self, Message::Log(_) | Message::Progress(_))
+    }
 }
 
 /// Why a line is not a message.

@@ -211,7 +211,7 @@ impl Session {
     }
 
     /// Says how it ended and returns the exit code.
-    pub(crate) fn finish(&self, outcome: Result<u8, StageError>) -> u8 {
+    pub(crate) async fn finish(&self, outcome: Result<u8, StageError>) -> u8 {
         let exit = match outcome {
             Ok(code) => code,
             Err(error) => {
@@ -228,8 +228,10 @@ impl Session {
             Some(Reason::CommandEnded(_) | Reason::Failed) | None => LAST_WORDS,
             Some(_) => LAST_WORDS_WHEN_TOLD,
         };
-        self.hub.stdout.flush(patience);
-        self.hub.stderr.flush(patience);
+        // Best effort: a document was waited for before.
+        for sink in [&self.hub.stdout, &self.hub.stderr] {
+            drop(tokio::time::timeout(patience, sink.flush()).await);
+        }
         exit
     }
 }

@@ -39,7 +39,7 @@ pub(crate) async fn once<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
         let text = serde_json::to_string_pretty(&outputs).unwrap_or_default();
         session.hub.stdout.write(format!("{text}\n").into_bytes());
     }
-    session.finish(outcome.map(|_| Exit::Ok as u8))
+    session.finish(outcome.map(|_| Exit::Ok as u8)).await
 }
 
 async fn work<S: Stage>(
@@ -73,7 +73,7 @@ async fn work<S: Stage>(
     };
     let outputs = session.lingering(outputs).await;
     let outcome = match outputs {
-        Ok(outputs) => cx.found(&outputs),
+        Ok(outputs) => cx.found(&outputs).await,
         Err(error) => Err(error),
     };
     cx.ledger.close();

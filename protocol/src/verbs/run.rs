@@ -51,7 +51,7 @@ pub(crate) async fn run<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     };
     // From here on another signal finds the way out already taken.
     tasks.abort_all();
-    session.finish(outcome)
+    session.finish(outcome).await
 }
 
 /// Opens stdin in its mode and says hello; then config, lock, stage.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::context::Hub;
 use crate::error::{Exit, StageError};
 use crate::frame::{self, Frame};
-use crate::message::{self, Command, DecodeError, Level};
+use crate::message::{self, Command, DecodeError, Level, Message};
 use crate::shutdown::{Reason, Shutdown};
 use crate::upstream::Chain;
 
@@ -56,7 +56,7 @@ pub(crate) async fn follow_chain(
 fn take_upstream(line: Vec<u8>, hub: &Hub, chain: &Chain) -> Result<bool, StageError> {
     match message::decode_message(&line) {
         Ok(known) => {
-            hub.relay(line);
+            hub.relay(line, known.as_ref().is_some_and(Message::is_spare));
             if let Some(message) = known {
                 chain.take(message);
             }

@@ -27,7 +27,7 @@ pub(crate) async fn wait<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     // A gate between stages: whoever runs it looks at the exit code and at stderr.
     let session = Session::new::<S>(call, env, Events::None, io.stdout, io.stderr);
     let outcome = session.lingering(wait_for_instance(&session).await).await;
-    session.finish(outcome.map(|()| Exit::Ok as u8))
+    session.finish(outcome.map(|()| Exit::Ok as u8)).await
 }
 
 async fn wait_for_instance(session: &Session) -> Result<(), StageError> {
@@ -63,7 +63,7 @@ async fn wait_for_instance(session: &Session) -> Result<(), StageError> {
 pub(crate) async fn check<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     let session = session::<S>(call, env, io);
     let outcome = check_outputs::<S>(&session).await;
-    session.finish(outcome.map(|()| Exit::Ok as u8))
+    session.finish(outcome.map(|()| Exit::Ok as u8)).await
 }
 
 async fn check_outputs<S: Stage>(session: &Session) -> Result<(), StageError> {
@@ -112,7 +112,7 @@ async fn check_outputs<S: Stage>(session: &Session) -> Result<(), StageError> {
 pub(crate) async fn cleanup<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     let session = session::<S>(call, env, io);
     let outcome = clean::<S>(&session).await;
-    session.finish(outcome.map(|()| Exit::Ok as u8))
+    session.finish(outcome.map(|()| Exit::Ok as u8)).await
 }
 
 async fn clean<S: Stage>(session: &Session) -> Result<(), StageError> {
