@@ -1,19 +1,23 @@
 //! Small files that are ours alone: mode 0600, replaced whole, never through a link.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 use crate::error::{Exit, StageError};
 
 /// No file that a stage reads whole is larger.
-const MAX_FILE: u64 = 4 << 20;
+pub(crate) const MAX_FILE: u64 = 4 << 20;
 
-const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+/// Nothing is opened through a link, and no FIFO in the place of a file holds us up.
+const SAFELY: i32 = OFlags::NOFOLLOW
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .bits() as i32;
 
 /// Opens a file of ours for reading and writing, made with mode 0600 when it is not there.
 pub(crate) fn open(path: &Path) -> std::io::Result<File> {
@@ -23,27 +27,20 @@ pub(crate) fn open(path: &Path) -> std::io::Result<File> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .custom_flags(NO_FOLLOW)
+        .custom_flags(SAFELY)
         .open(path)
 }
 
-/// Opens a file of ours for appending, made with mode 0600 when it is not there.
-pub(crate) fn open_append(path: &Path) -> std::io::Result<File> {
+pub(crate) fn open_to_read(path: &Path) -> std::io::Result<File> {
     OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(NO_FOLLOW)
+        .read(true)
+        .custom_flags(SAFELY)
         .open(path)
 }
 
 /// Reads a file of ours whole; `None` when it is not there.
 pub fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
-    let file = match OpenOptions::new()
-        .read(true)
-        .custom_flags(NO_FOLLOW)
-        .open(path)
-    {
+    let file = match open_to_read(path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
@@ -64,7 +61,22 @@ const WRITER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Replaces a file: written beside it, synced, renamed. The neighbour's name is fixed, so that a killed run leaves at
 /// most one, which the next run replaces; its lock keeps two writers apart. `sync` makes it survive a power-off.
+/// A device, such as `/dev/null`, is written to; what else is not a regular file is refused.
 pub fn replace(path: &Path, bytes: &[u8], sync: bool) -> std::io::Result<()> {
+    // Looks through a link, such as `/dev/stdout`; a link to a regular file gives way to the new file.
+    match std::fs::metadata(path).map(|there| there.file_type()) {
+        Ok(kind) if kind.is_char_device() => {
+            return OpenOptions::new()
+                .write(true)
+                .custom_flags(SAFELY)
+                .open(path)?
+                .write_all(bytes);
+        }
+        Ok(kind) if !kind.is_file() => {
+            return Err(std::io::Error::other("it is not a regular file"));
+        }
+        _ => {}
+    }
     let neighbour = neighbour(path)?;
     let mut file = open_neighbour(&neighbour)?;
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
@@ -101,9 +113,14 @@ fn open_neighbour(path: &Path) -> std::io::Result<File> {
         let file = open(path)?;
         let locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
         // Whoever had it may have renamed it meanwhile: then what we hold is the finished file.
-        let current = std::fs::symlink_metadata(path)
-            .is_ok_and(|there| file.metadata().is_ok_and(|ours| ours.ino() == there.ino()));
+        let ours = file.metadata()?;
+        let current = std::fs::symlink_metadata(path).is_ok_and(|there| ours.ino() == there.ino());
         if locked && current {
+            let me = rustix::process::geteuid().as_raw();
+            if !ours.is_file() || ours.uid() != me || ours.nlink() != 1 {
+                let why = format!("{} is in the way and not ours alone", path.display());
+                return Err(std::io::Error::other(why));
+            }
             return Ok(file);
         }
         if Instant::now() >= deadline {
@@ -134,36 +151,62 @@ pub(crate) fn private_dir(path: &Path, what: &str) -> Result<(), StageError> {
         .mode(0o700)
         .create(path)
         .map_err(|e| StageError::io(format!("cannot make the {what} {shown}"), &e))?;
-    let refuse = |why: String| {
-        Err(
-            StageError::new("protocol.unsafe_dir", format!("the {what} {shown} {why}"))
-                .hint("name a directory of your own, or make this one yours alone: chmod 700")
-                .exit(Exit::Usage),
-        )
-    };
     let meta = std::fs::symlink_metadata(path)
         .map_err(|e| StageError::io(format!("cannot look at the {what} {shown}"), &e))?;
-    let me = rustix::process::geteuid().as_raw();
-    if !meta.is_dir() {
-        return refuse("is a link; links are not followed".into());
-    }
-    if meta.uid() != me {
-        return refuse(format!("belongs to user {}, not to us ({me})", meta.uid()));
-    }
-    if meta.mode() & 0o022 != 0 {
-        return refuse(format!(
-            "may be written to by others (mode {:o})",
-            meta.mode() & 0o777
-        ));
+    if let Some(why) = not_ours_alone(&meta) {
+        return Err(unsafe_dir(format!("the {what} {shown} {why}"))
+            .hint("name a directory of your own, or make this one yours alone: chmod 700"));
     }
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    if let Some(above) = absolute.parent().and_then(|p| std::fs::metadata(p).ok()) {
-        let shared = above.mode() & 0o022 != 0 && above.mode() & 0o1000 == 0;
-        if shared || (above.uid() != me && above.uid() != 0) {
-            return refuse("lies in a directory in which others may swap it".into());
+    let Some(parent) = absolute.parent() else {
+        return Ok(());
+    };
+    match std::fs::metadata(parent)
+        .ok()
+        .and_then(|m| lets_others_swap(&m))
+    {
+        None => Ok(()),
+        Some(why) => {
+            let parent = parent.display();
+            Err(unsafe_dir(format!(
+                "the {what} {shown} may be swapped by others: {parent} {why}"
+            ))
+            .hint(format!(
+                "name a directory elsewhere, or take that away from others: chmod go-w {parent}"
+            )))
         }
     }
-    Ok(())
+}
+
+fn unsafe_dir(message: String) -> StageError {
+    StageError::new("protocol.unsafe_dir", message).exit(Exit::Usage)
+}
+
+fn not_ours_alone(dir: &Metadata) -> Option<String> {
+    let me = rustix::process::geteuid().as_raw();
+    let mode = dir.mode() & 0o777;
+    if !dir.is_dir() {
+        return Some("is a link; links are not followed".into());
+    }
+    if dir.uid() != me {
+        return Some(format!("belongs to user {}, not to us ({me})", dir.uid()));
+    }
+    (mode & 0o022 != 0).then(|| format!("may be written to by others (mode {mode:o})"))
+}
+
+/// Our own group may write to the parent: where the umask is 002, home directories are made so and the group is ours
+/// alone.
+fn lets_others_swap(parent: &Metadata) -> Option<String> {
+    let (me, group) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    let mode = parent.mode() & 0o7777;
+    if parent.uid() != me && parent.uid() != 0 {
+        return Some(format!("belongs to user {}", parent.uid()));
+    }
+    let others = mode & 0o002 != 0 || (mode & 0o020 != 0 && parent.gid() != group);
+    (others && mode & 0o1000 == 0).then(|| format!("may be written to by others (mode {mode:o})"))
 }
 
 #[cfg(test)]
@@ -220,20 +263,79 @@ mod tests {
         assert!(read(&real.join("l")).is_err());
     }
 
+    fn directory(path: &Path, mode: u32) {
+        std::fs::create_dir(path).unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+
     #[test]
-    fn a_directory_that_others_may_write_to_is_refused() {
+    fn a_directory_that_others_may_write_to_is_refused_and_named() {
         let dir = tempfile::tempdir().unwrap();
         let open = dir.path().join("open");
-        std::fs::create_dir(&open).unwrap();
-        std::fs::set_permissions(&open, PermissionsExt::from_mode(0o777)).unwrap();
-        assert_eq!(
-            private_dir(&open, "run directory").unwrap_err().code,
-            "protocol.unsafe_dir"
-        );
-        let inside = open.join("inside");
-        assert_eq!(
-            private_dir(&inside, "run directory").unwrap_err().code,
-            "protocol.unsafe_dir"
-        );
+        directory(&open, 0o777);
+        for path in [open.clone(), open.join("inside")] {
+            let error = private_dir(&path, "run directory").unwrap_err();
+            assert_eq!(error.code, "protocol.unsafe_dir");
+            let named = format!("{} may be written to", open.display());
+            assert!(error.message.contains(&named), "{}", error.message);
+        }
+        directory(&dir.path().join("grouped"), 0o770);
+        assert!(private_dir(&dir.path().join("grouped"), "run directory").is_err());
+    }
+
+    #[test]
+    fn a_parent_that_our_own_group_may_write_to_is_a_home_with_umask_002() {
+        let dir = tempfile::tempdir().unwrap();
+        let parent = dir.path().join("state");
+        directory(&parent, 0o775);
+        private_dir(&parent.join("ours"), "ledger directory").unwrap();
+        let mut foreign = std::fs::metadata(&parent).unwrap().gid();
+        foreign += 1;
+        // Only root may give a directory to a group that it is not in.
+        if std::os::unix::fs::chown(&parent, None, Some(foreign)).is_ok() {
+            let error = private_dir(&parent.join("ours"), "ledger directory").unwrap_err();
+            assert!(error.hint.unwrap().contains(parent.to_str().unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_fifo_in_the_place_of_a_file_holds_nobody_up_and_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("b.json");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        assert!(read(&fifo).is_err());
+        assert!(replace(&fifo, b"x", false).is_err());
+        assert!(std::fs::metadata(&fifo).unwrap().file_type().is_fifo());
+    }
+
+    #[test]
+    fn a_device_is_written_to_and_a_link_to_a_file_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        replace(Path::new("/dev/null"), b"x", true).unwrap();
+        let null = std::fs::metadata("/dev/null").unwrap();
+        assert!(null.file_type().is_char_device());
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        std::fs::write(&real, "old").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        replace(&link, b"new", false).unwrap();
+        assert_eq!(std::fs::read(&real).unwrap(), b"old");
+        assert_eq!(read(&link).unwrap().unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_neighbour_that_is_another_file_by_a_second_name_is_not_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        std::fs::hard_link(&victim, dir.path().join(".f.tmp")).unwrap();
+        assert!(replace(&dir.path().join("f"), b"new", false).is_err());
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
     }
 }

@@ -1,7 +1,8 @@
 //! What an instance made in the world, written down before it is made, so that a later `run`, `cleanup` or `gc` can undo
 //! it after SIGKILL or a power-off. One file of JSON lines per instance; whoever uses it holds the instance's lock.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -44,19 +45,30 @@ enum Line {
     Settle(u64),
 }
 
+/// Past this size, or twice what was open when it was last written whole, a ledger is written whole again.
+const COMPACT: u64 = 256 << 10;
+
 /// The ledger of one instance. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     /// `None` for a verb that makes nothing.
-    path: Option<Arc<PathBuf>>,
+    home: Option<Arc<Home>>,
     run: Arc<str>,
     state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct Home {
+    path: PathBuf,
+    owner: Owner,
 }
 
 #[derive(Debug, Default)]
 struct State {
     open: Vec<Entry>,
     next: u64,
+    /// Size of the file when it was last written whole.
+    whole: u64,
 }
 
 /// An entry that the running stage will settle itself.
@@ -73,22 +85,53 @@ pub fn directory(env: &Env) -> PathBuf {
         .join("devcluster-stages")
 }
 
-/// Every ledger here that has something to undo: its owner and the open entries.
-pub fn all(env: &Env) -> Vec<(Owner, Vec<Entry>)> {
-    let files = std::fs::read_dir(directory(env))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let mut found: Vec<_> = files
-        .filter(|f| f.path().extension().is_some_and(|e| e == "jsonl"))
-        .filter_map(|f| {
-            let (owner, state) = load(&f.path()).ok()?;
-            Some((owner?, state.open))
-        })
-        .filter(|(_, open)| !open.is_empty())
-        .collect();
-    found.sort_by(|a, b| (&a.0.run_dir, &a.0.instance).cmp(&(&b.0.run_dir, &b.0.instance)));
-    found
+/// What the ledgers of this user say.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Each ledger that has something to undo: its owner and the open entries.
+    pub open: Vec<(Owner, Vec<Entry>)>,
+    /// What could not be read, and why not. There may be something to undo in it.
+    pub unreadable: Vec<(PathBuf, std::io::Error)>,
+}
+
+/// Looks through every ledger here.
+pub fn all(env: &Env) -> Survey {
+    let mut survey = Survey::default();
+    let directory = directory(env);
+    let files = match std::fs::read_dir(&directory) {
+        Ok(files) => files,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return survey,
+        Err(e) => {
+            survey.unreadable.push((directory, e));
+            return survey;
+        }
+    };
+    let paths = files.flatten().map(|f| f.path());
+    for path in paths.filter(|p| p.extension().is_some_and(|e| e == "jsonl")) {
+        match load(&path) {
+            Ok((Some(_), state)) if state.open.is_empty() => {}
+            Ok((Some(owner), state)) => survey.open.push((owner, state.open)),
+            Ok((None, _)) => {
+                let why = std::io::Error::other("it does not say whose it is");
+                survey.unreadable.push((path, why));
+            }
+            Err(e) => survey.unreadable.push((path, e)),
+        }
+    }
+    survey
+        .open
+        .sort_by(|a, b| (&a.0.run_dir, &a.0.instance).cmp(&(&b.0.run_dir, &b.0.instance)));
+    survey
+}
+
+/// Whether a ledger is of an instance in this run directory, which its name says.
+pub fn is_of(path: &Path, run_dir: &Path) -> bool {
+    path.to_string_lossy().ends_with(&suffix(run_dir))
+}
+
+fn suffix(run_dir: &Path) -> String {
+    let hash = fnv1a(run_dir.as_os_str().as_encoded_bytes());
+    format!("@{hash:016x}.jsonl")
 }
 
 fn load(path: &Path) -> std::io::Result<(Option<Owner>, State)> {
@@ -103,7 +146,7 @@ fn load(path: &Path) -> std::io::Result<(Option<Owner>, State)> {
         match line {
             Line::Owner(o) => owner = Some(o),
             Line::Intend(entry) => {
-                state.next = state.next.max(entry.id + 1);
+                state.next = state.next.max(entry.id.saturating_add(1));
                 state.open.push(entry);
             }
             Line::Settle(id) => state.open.retain(|e| e.id != id),
@@ -117,21 +160,15 @@ impl Ledger {
     pub fn open(env: &Env, owner: &Owner, run: &str) -> Result<Ledger, StageError> {
         let directory = directory(env);
         files::private_dir(&directory, "ledger directory")?;
-        let hash = fnv1a(owner.run_dir.as_os_str().as_encoded_bytes());
-        let path = directory.join(format!("{}@{hash:016x}.jsonl", owner.instance));
-        let failed =
-            |e: std::io::Error| StageError::io(format!("cannot use {}", path.display()), &e);
-        let (_, state) = load(&path).map_err(failed)?;
-        let mut text = Vec::new();
-        let lines = std::iter::once(Line::Owner(owner.clone()))
-            .chain(state.open.iter().cloned().map(Line::Intend));
-        for line in lines {
-            serde_json::to_writer(&mut text, &line).map_err(|e| failed(e.into()))?;
-            text.push(b'\n');
-        }
-        files::replace(&path, &text, true).map_err(failed)?;
+        let path = directory.join(format!("{}{}", owner.instance, suffix(&owner.run_dir)));
+        let home = Home {
+            path,
+            owner: owner.clone(),
+        };
+        let (_, mut state) = load(&home.path).map_err(|e| home.failed(&e))?;
+        state.whole = home.write_whole(&state.open).map_err(|e| home.failed(&e))?;
         Ok(Ledger {
-            path: Some(Arc::new(path)),
+            home: Some(Arc::new(home)),
             run: run.into(),
             state: Arc::new(Mutex::new(state)),
         })
@@ -140,7 +177,7 @@ impl Ledger {
     /// A ledger without a file, for a verb that only looks.
     pub(crate) fn detached() -> Ledger {
         Ledger {
-            path: None,
+            home: None,
             run: "".into(),
             state: Arc::default(),
         }
@@ -155,13 +192,11 @@ impl Ledger {
             what: what.to_owned(),
             data,
         };
-        self.append(&Line::Intend(entry.clone()))?;
-        state.next += 1;
-        let ticket = Ticket {
-            ledger: self.clone(),
-            id: entry.id,
-        };
-        state.open.push(entry);
+        let mut open = state.open.clone();
+        open.push(entry.clone());
+        let ticket = self.take_up(&entry);
+        self.record(&mut state, &Line::Intend(entry), open)?;
+        state.next = state.next.saturating_add(1);
         Ok(ticket)
     }
 
@@ -184,31 +219,79 @@ impl Ledger {
 
     pub(crate) fn settle(&self, id: u64) -> Result<(), StageError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.append(&Line::Settle(id))?;
-        state.open.retain(|e| e.id != id);
-        Ok(())
+        let mut open = state.open.clone();
+        open.retain(|e| e.id != id);
+        self.record(&mut state, &Line::Settle(id), open)
     }
 
-    fn append(&self, line: &Line) -> Result<(), StageError> {
-        let Some(path) = &self.path else {
-            return Ok(());
-        };
-        let failed =
-            |e: std::io::Error| StageError::io(format!("cannot write {}", path.display()), &e);
-        let mut bytes = serde_json::to_vec(line).map_err(|e| failed(e.into()))?;
-        bytes.push(b'\n');
-        let mut file = files::open_append(path).map_err(failed)?;
-        file.write_all(&bytes)
-            .and_then(|()| file.sync_data())
-            .map_err(failed)
+    /// Writes a line down, after which these entries are open.
+    fn record(&self, state: &mut State, line: &Line, open: Vec<Entry>) -> Result<(), StageError> {
+        if let Some(home) = &self.home {
+            let limit = (state.whole * 2).clamp(COMPACT, files::MAX_FILE);
+            let appended = home.append(line, limit).map_err(|e| home.failed(&e))?;
+            if !appended {
+                state.whole = home.write_whole(&open).map_err(|e| home.failed(&e))?;
+            }
+        }
+        state.open = open;
+        Ok(())
     }
 
     /// Removes the file when there is nothing left to undo.
     pub(crate) fn close(&self) {
-        if let Some(path) = self.path.as_ref().filter(|_| self.entries().is_empty()) {
-            drop(files::remove(path));
+        if let Some(home) = self.home.as_ref().filter(|_| self.entries().is_empty()) {
+            drop(files::remove(&home.path));
         }
     }
+}
+
+impl Home {
+    fn failed(&self, error: &std::io::Error) -> StageError {
+        StageError::io(format!("cannot use {}", self.path.display()), error)
+    }
+
+    /// Writes the file anew with these entries, and returns its size.
+    fn write_whole(&self, open: &[Entry]) -> std::io::Result<u64> {
+        let mut text = Vec::new();
+        let lines = std::iter::once(Line::Owner(self.owner.clone()))
+            .chain(open.iter().cloned().map(Line::Intend));
+        for line in lines {
+            serde_json::to_writer(&mut text, &line)?;
+            text.push(b'\n');
+        }
+        if text.len() as u64 > files::MAX_FILE {
+            return Err(std::io::Error::other("larger than 4 MiB"));
+        }
+        files::replace(&self.path, &text, true)?;
+        Ok(text.len() as u64)
+    }
+
+    /// Adds a line, durably. False when the file is new or would grow past `limit`: it has to be written whole.
+    fn append(&self, line: &Line, limit: u64) -> std::io::Result<bool> {
+        let mut file = files::open(&self.path)?;
+        let length = file.seek(SeekFrom::End(0))?;
+        let mut bytes = serde_json::to_vec(line)?;
+        bytes.push(b'\n');
+        if length == 0 || length + bytes.len() as u64 > limit {
+            return Ok(false);
+        }
+        if !ends_with_newline(&mut file)? {
+            bytes.insert(0, b'\n');
+        }
+        let written = file.write_all(&bytes).and_then(|()| file.sync_data());
+        if written.is_err() {
+            drop(file.set_len(length));
+        }
+        written.map(|()| true)
+    }
+}
+
+/// Looks at the last byte and leaves the file at its end.
+fn ends_with_newline(file: &mut File) -> std::io::Result<bool> {
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
 }
 
 impl Ticket {
@@ -257,7 +340,7 @@ mod tests {
             (open.len(), open[0].what.as_str(), open[0].run.as_str()),
             (1, "listener", "aa")
         );
-        assert_eq!(all(&env), [(owner.clone(), open.clone())]);
+        assert_eq!(all(&env).open, [(owner.clone(), open.clone())]);
         assert!(second.intend("next", Value::Null).unwrap().id > open[0].id);
         kept.settle().unwrap();
         assert_eq!(Ledger::open(&env, &owner, "cc").unwrap().entries().len(), 1);
@@ -268,8 +351,7 @@ mod tests {
         let (dir, env, owner) = setup();
         let ledger = Ledger::open(&env, &owner, "aa").unwrap();
         let ticket = ledger.intend("x", Value::Null).unwrap();
-        let mut file = files::open_append(ledger.path.as_ref().unwrap()).unwrap();
-        file.write_all(b"{\"intend\":{\"id\":9,").unwrap();
+        tear(&ledger);
         let again = Ledger::open(&env, &owner, "bb").unwrap();
         assert_eq!(again.entries().len(), 1);
         again.settle(ticket.id).unwrap();
@@ -280,5 +362,66 @@ mod tests {
                 .count(),
             0
         );
+    }
+
+    fn path(ledger: &Ledger) -> &Path {
+        &ledger.home.as_ref().unwrap().path
+    }
+
+    fn tear(ledger: &Ledger) {
+        let mut file = File::options().append(true).open(path(ledger)).unwrap();
+        file.write_all(b"{\"intend\":{\"id\":9,").unwrap();
+    }
+
+    #[test]
+    fn a_line_after_a_torn_one_is_read() {
+        let (_dir, env, owner) = setup();
+        let ledger = Ledger::open(&env, &owner, "aa").unwrap();
+        tear(&ledger);
+        ledger.intend("listener", Value::Null).unwrap();
+        assert_eq!(all(&env).open, [(owner, ledger.entries())]);
+    }
+
+    #[test]
+    fn a_ledger_that_is_used_for_long_stays_small() {
+        let (_dir, env, owner) = setup();
+        let ledger = Ledger::open(&env, &owner, "aa").unwrap();
+        let data = Value::from("x".repeat(50_000));
+        let kept = ledger.intend("kept", Value::from(1)).unwrap();
+        for _ in 0..20 {
+            let ticket = ledger.intend("passing", data.clone()).unwrap();
+            ticket.settle().unwrap();
+        }
+        assert!(std::fs::metadata(path(&ledger)).unwrap().len() <= COMPACT);
+        assert_eq!(all(&env).open[0].1, ledger.entries());
+        assert_eq!(ledger.entries()[0].id, kept.id);
+    }
+
+    #[test]
+    fn a_full_ledger_refuses_an_intent_and_still_settles() {
+        let (_dir, env, owner) = setup();
+        let ledger = Ledger::open(&env, &owner, "aa").unwrap();
+        let data = Value::from("x".repeat(1 << 20));
+        let mut tickets = Vec::new();
+        while let Ok(ticket) = ledger.intend("large", data.clone()) {
+            tickets.push(ticket);
+        }
+        assert_eq!(tickets.len(), 3);
+        tickets.remove(0).settle().unwrap();
+        assert_eq!(Ledger::open(&env, &owner, "bb").unwrap().entries().len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_reported() {
+        let (_dir, env, owner) = setup();
+        let ledger = Ledger::open(&env, &owner, "aa").unwrap();
+        ledger.intend("x", Value::Null).unwrap();
+        let large = path(&ledger).with_file_name("large.jsonl");
+        let file = File::create(&large).unwrap();
+        file.set_len(files::MAX_FILE + 1).unwrap();
+        let survey = all(&env);
+        assert_eq!(survey.open.len(), 1);
+        assert_eq!(survey.unreadable[0].0, large);
+        assert!(is_of(path(&ledger), &owner.run_dir) && !is_of(&large, &owner.run_dir));
     }
 }

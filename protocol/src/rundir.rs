@@ -192,15 +192,16 @@ impl RunDir {
 
     /// The run that holds the lock of an instance; `None` when nobody does.
     pub fn holder(&self, instance: &str) -> Option<String> {
-        let mut file = File::open(self.lock_path(instance)).ok()?;
+        let mut file = files::open_to_read(&self.lock_path(instance)).ok()?;
         match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => None,
-            Err(_) => {
+            Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut text = String::new();
                 file.read_to_string(&mut text).ok()?;
                 // Between taking the lock and writing the id there is a moment without one.
                 Some(serde_json::from_str(&text).map_or_else(|_| String::new(), |h: Holder| h.run))
             }
+            // A file system without locks holds none.
+            _ => None,
         }
     }
 

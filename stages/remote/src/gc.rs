@@ -21,7 +21,14 @@ pub async fn sweep(
     programs: &Path,
 ) -> Result<Swept, StageError> {
     let mut swept = Swept::default();
-    for (owner, _) in ledger::all(env) {
+    let survey = ledger::all(env);
+    for (path, why) in survey.unreadable {
+        if run_dir.is_none_or(|d| ledger::is_of(&path, d)) {
+            let ledger = path.display().to_string();
+            swept.left.push((ledger, format!("cannot read it: {why}")));
+        }
+    }
+    for (owner, _) in survey.open {
         if run_dir.is_some_and(|d| d != owner.run_dir) {
             continue;
         }
