@@ -1,6 +1,7 @@
 //! Stock devcluster as our child.
 
 pub mod orphans;
+pub(crate) mod text;
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -8,13 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use protocol::frame::{self, Frame};
 use protocol::{Env, Exit, StageError, child};
-use tokio::io::BufReader;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 
 use crate::say::say;
+use text::Lines;
 
 /// How long its stderr is read after its end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -58,7 +58,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Devcluster {
     child: Child,
-    stderr: Option<BufReader<Receiver>>,
+    stderr: Option<Lines<Receiver>>,
     asked_to_end: bool,
 }
 
@@ -114,7 +114,7 @@ impl Devcluster {
             command.stderr(words.writer.try_clone().map_err(failed)?);
         }
         let child = child::spawn_in_place(&mut command).map_err(failed)?;
-        let stderr = words.map(Words::reader).transpose().map_err(failed)?;
+        let stderr = words.map(Words::lines).transpose().map_err(failed)?;
         Ok(Devcluster {
             child,
             stderr,
@@ -191,19 +191,37 @@ impl Words {
     }
 
     /// Closes our copies of what the child has, and reads.
-    fn reader(self) -> std::io::Result<BufReader<Receiver>> {
-        Ok(BufReader::new(Receiver::from_owned_fd(self.reader)?))
+    fn lines(self) -> std::io::Result<Lines<Receiver>> {
+        Ok(Lines::new(Receiver::from_owned_fd(self.reader)?))
     }
 }
 
-/// The next line, whatever bytes it holds; one that is too long is passed over.
-async fn next_line(stderr: &mut Option<BufReader<Receiver>>) -> Option<String> {
-    let reader = stderr.as_mut()?;
-    loop {
-        match frame::read(reader).await {
-            Ok(Frame::Line(line)) => return Some(String::from_utf8_lossy(&line).into_owned()),
-            Ok(Frame::TooLong(_)) => {}
-            Ok(Frame::End(_)) | Err(_) => return None,
-        }
+async fn next_line(stderr: &mut Option<Lines<Receiver>>) -> Option<String> {
+    stderr.as_mut()?.next().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_heard_after_bytes_that_are_no_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("devcluster");
+        let body = r"printf '\377\n' >&2; echo devcluster is up >&2";
+        std::fs::write(&program, format!("#!/bin/sh\n{body}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let options = Options {
+            file: dir.path().join("devcluster.yaml"),
+            root: None,
+            arguments: Vec::new(),
+            oneshot: true,
+            log: Log::Keep,
+        };
+        let mut devcluster = Devcluster::start(&program, &options).unwrap();
+        assert!(matches!(devcluster.event().await.unwrap(), Event::Up));
+        assert!(matches!(devcluster.event().await.unwrap(), Event::Ended(_)));
     }
 }

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 /// A stage of ours ends by itself when devcluster is gone, and a signal would take its half second away.
 const ALONE: Duration = Duration::from_millis(600);
 
-/// What a process has to end once it got its signal.
-const TOLD: Duration = Duration::from_secs(3);
+/// What one has to end once it got its signal; after that it is killed.
+const TOLD: Duration = Duration::from_secs(5);
 
 /// How long `ps` or `docker` may take.
 const TOOL: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ fn sigkill() -> String {
     "SIGKILL".to_owned()
 }
 
-/// Ends what a devcluster that has ended left running, latest first. Returns a line for each.
+/// Ends what a devcluster that has ended left running, latest first. Returns what it ended.
 pub async fn end(temp_dir: &Path) -> Vec<String> {
     let Some((mut orphans, _lock)) = list(temp_dir) else {
         return Vec::new();
@@ -55,11 +55,11 @@ pub async fn end(temp_dir: &Path) -> Vec<String> {
     let orphans = outlasting(orphans, ALONE).await;
     let mut ended = Vec::new();
     for orphan in &orphans {
-        orphan.kill().await;
+        orphan.send(orphan.signal()).await;
         ended.push(orphan.to_string());
     }
     for stubborn in outlasting(orphans, TOLD).await {
-        ended.push(format!("{stubborn}, and it is still there"));
+        stubborn.send("SIGKILL").await;
     }
     ended
 }
@@ -114,20 +114,23 @@ impl Orphan {
         }
     }
 
-    async fn kill(&self) {
+    fn signal(&self) -> &str {
         match self {
-            Orphan::Process {
-                pid, kill_signal, ..
-            } => {
-                let signal = kill_signal.trim_start_matches("SIG");
-                let kill = "kill -s \"$1\" \"$2\"";
-                output("sh", &["-c", kill, "kill", signal, &pid.to_string()]).await;
+            Orphan::Process { kill_signal, .. } | Orphan::Container { kill_signal, .. } => {
+                kill_signal
             }
-            Orphan::Container {
-                container_id,
-                kill_signal,
-            } => {
-                output("docker", &["kill", "--signal", kill_signal, container_id]).await;
+        }
+    }
+
+    async fn send(&self, signal: &str) {
+        match self {
+            Orphan::Process { pid, .. } => {
+                let name = signal.trim_start_matches("SIG");
+                let kill = "kill -s \"$1\" \"$2\"";
+                output("sh", &["-c", kill, "kill", name, &pid.to_string()]).await;
+            }
+            Orphan::Container { container_id, .. } => {
+                output("docker", &["kill", "--signal", signal, container_id]).await;
             }
         }
     }
@@ -137,14 +140,9 @@ impl std::fmt::Display for Orphan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Orphan::Process {
-                pid,
-                match_args,
-                kill_signal,
-            } => write!(f, "sent {kill_signal} to process {pid}, `{match_args}`"),
-            Orphan::Container {
-                container_id,
-                kill_signal,
-            } => write!(f, "sent {kill_signal} to container {container_id}"),
+                pid, match_args, ..
+            } => write!(f, "process {pid} (`{match_args}`)"),
+            Orphan::Container { container_id, .. } => write!(f, "container {container_id}"),
         }
     }
 }
@@ -195,10 +193,7 @@ mod tests {
         ]));
         // A child of ours stays in the process list until it is waited for.
         let (ended, status) = tokio::join!(end(dir.path()), ours.wait());
-        assert_eq!(
-            ended,
-            [format!("sent SIGTERM to process {pid}, `sleep 901`")]
-        );
+        assert_eq!(ended, [format!("process {pid} (`sleep 901`)")]);
         assert_eq!(status.unwrap().signal(), Some(15));
         assert!(stranger.try_wait().unwrap().is_none());
     }

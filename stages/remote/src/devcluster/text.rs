@@ -1,0 +1,72 @@
+//! What a program writes for people, line by line. Whatever it is, the reading goes on to the end.
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+
+/// What is shown of a line. Six times as much, where all of it has to be escaped, is still a line of the protocol.
+const SHOWN: usize = 8 * 1024;
+
+/// Lines from a pipe, of which no more than [`SHOWN`] is held.
+#[derive(Debug)]
+pub(crate) struct Lines<R> {
+    reader: BufReader<R>,
+    line: Vec<u8>,
+    length: usize,
+}
+
+impl<R: AsyncRead + Unpin> Lines<R> {
+    pub(crate) fn new(reader: R) -> Self {
+        Lines {
+            reader: BufReader::new(reader),
+            line: Vec::new(),
+            length: 0,
+        }
+    }
+
+    /// The next line, or what was begun of one at the end. Nothing is lost when the call is dropped halfway.
+    pub(crate) async fn next(&mut self) -> Option<String> {
+        loop {
+            let buffer = match self.reader.fill_buf().await {
+                Ok(buffer) if !buffer.is_empty() => buffer,
+                _ => return (self.length > 0).then(|| self.take()),
+            };
+            let newline = buffer.iter().position(|b| *b == b'\n');
+            let taken = newline.unwrap_or(buffer.len());
+            let kept = taken.min(SHOWN - self.line.len());
+            self.line.extend_from_slice(&buffer[..kept]);
+            self.length += taken;
+            self.reader.consume(newline.map_or(taken, |at| at + 1));
+            if newline.is_some() {
+                return Some(self.take());
+            }
+        }
+    }
+
+    fn take(&mut self) -> String {
+        let mut text = String::from_utf8_lossy(&self.line).into_owned();
+        let cut = self.length - self.line.len();
+        if cut > 0 {
+            text.push_str(&format!("… ({cut} bytes more)"));
+        }
+        self.line.clear();
+        self.length = 0;
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn long_lines_are_cut_and_bytes_that_are_no_text_and_an_unfinished_end_are_shown() {
+        let mut input = vec![b'x'; SHOWN + 70_000];
+        input.extend_from_slice(b"\n\n\xff!\nlast words");
+        let mut lines = Lines::new(input.as_slice());
+        let cut = lines.next().await.unwrap();
+        assert!(cut.starts_with("xxx") && cut.ends_with("x… (70000 bytes more)"));
+        for expected in ["", "\u{fffd}!", "last words"] {
+            assert_eq!(lines.next().await.as_deref(), Some(expected));
+        }
+        assert_eq!(lines.next().await, None);
+    }
+}
