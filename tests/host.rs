@@ -254,10 +254,7 @@ async fn plugins_that_break_the_rules_are_named() {
         ("echo hello world; cat >/dev/null", "remote.plugin_protocol"),
         ("exit 3", "remote.plugin_ended"),
         ("echo oops >&2; exit 0", "oops"),
-        (
-            "head -c 70000 /dev/zero | tr '\\0' x; echo; cat >/dev/null",
-            "64 KiB",
-        ),
+        ("exec >&-; cat >/dev/null", "it closed its stdout"),
     ] {
         let (code, stderr) = exit_code(run_with(&home, &script(&home, body), &json!({}))).await;
         assert_eq!(code, 1, "{body}: {stderr}");
@@ -266,6 +263,203 @@ async fn plugins_that_break_the_rules_are_named() {
     let (code, stderr) = exit_code(run_with(&home, Path::new("/nowhere"), &json!({}))).await;
     assert_eq!(code, 2, "{stderr}");
     assert!(stderr.contains("remote.plugin_missing"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_plugin_may_speak_to_its_very_end_and_then_nothing_is_left_to_clean_up() {
+    let home = Home::new();
+    let mut stage = StageClient::start(run(&home));
+    stage.wait_for("ready").await;
+    stage.signal(Signal::TERM);
+    let (status, _) = stage.wait().await;
+    assert!(status.success(), "{status}\n{}", stage.stderr());
+    let left = leaks::files(&home.path().join("state"));
+    assert!(left.is_empty(), "{left:?}\n{}", stage.stderr());
+    let (code, stderr) = exit_code(host(&home, "cleanup")).await;
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("nothing was left"), "{stderr}");
+
+    // A pipe that nobody reads would end this one by SIGPIPE, before its last line.
+    let body = format!("{READY}; cat >/dev/null; echo bye >&2; printf 'the end' >&2; exit 0");
+    let mut stage = StageClient::start(run_with(&home, &script(&home, &body), &json!({})));
+    stage.wait_for("ready").await;
+    stage.signal(Signal::TERM);
+    stage
+        .wait_until("its last words", |m| m["message"] == "the end")
+        .await;
+    let (status, _) = stage.wait().await;
+    assert!(status.success(), "{status}");
+    assert!(leaks::files(&home.path().join("state")).is_empty());
+}
+
+const READY: &str = r#"echo '{"dcs":1,"type":"ready","stage":"x","run":"r","gen":1}'"#;
+
+#[tokio::test]
+async fn last_words_without_a_newline_and_after_a_long_line_are_heard() {
+    let home = Home::new();
+    let body = "head -c 70000 /dev/zero | tr '\\0' x >&2; echo >&2; echo after >&2; printf 'last words' >&2; exit 1";
+    let (code, stderr) = exit_code(run_with(&home, &script(&home, body), &json!({}))).await;
+    assert_eq!(code, 1, "{stderr}");
+    for expected in ["bytes more)", "after", "last words", "remote.plugin_ended"] {
+        assert!(stderr.contains(expected), "{expected}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_on_stdout_that_is_too_long_is_skipped() {
+    let home = Home::new();
+    let body = format!("head -c 70000 /dev/zero | tr '\\0' x; echo; {READY}; cat >/dev/null");
+    let mut stage = StageClient::start(run_with(&home, &script(&home, &body), &json!({})));
+    let warning = stage
+        .wait_until("a warning", |m| m["level"] == "warn")
+        .await;
+    assert!(
+        warning["message"].to_string().contains("64 KiB"),
+        "{warning}"
+    );
+    stage.wait_for("ready").await;
+}
+
+#[tokio::test]
+async fn a_config_that_does_not_fit_a_line_is_refused() {
+    let home = Home::new();
+    let config = home.path().join("host.json");
+    let text = json!({"uses": plugin(), "with": {"directory": "x".repeat(70_000)}}).to_string();
+    std::fs::write(&config, text).expect("cannot write");
+    let mut command = host(&home, "run");
+    command.arg("-c").arg(config);
+    let (code, stderr) = exit_code(command).await;
+    assert_eq!(code, 2, "{stderr}");
+    assert!(
+        stderr.contains("with") && stderr.contains("is the limit"),
+        "{stderr}"
+    );
+}
+
+#[tokio::test]
+async fn a_dead_plugin_fails_although_a_process_of_its_own_holds_its_pipes() {
+    let home = Home::new();
+    for hold in ["sleep 61 & exit 3", "setsid sleep 3 & exit 3"] {
+        let body = format!("{READY}; {hold}");
+        let began = std::time::Instant::now();
+        let (code, stderr) = exit_code(run_with(&home, &script(&home, &body), &json!({}))).await;
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stderr.contains("exit status: 3"), "{stderr}");
+        assert!(began.elapsed() < Duration::from_secs(3), "{hold}");
+    }
+    leaks::gone("processes", || leaks::processes(&home.mark())).await;
+}
+
+#[tokio::test]
+async fn what_a_plugin_started_ends_with_it() {
+    let home = Home::new();
+    // Both are told; one of them does not listen.
+    let body = format!(
+        "sleep 62 >/dev/null 2>&1 & (trap '' TERM; while :; do sleep 0.1; done) >/dev/null 2>&1 & {READY}; cat >/dev/null"
+    );
+    let mut stage = StageClient::start(run_with(&home, &script(&home, &body), &json!({})));
+    stage.wait_for("ready").await;
+    stage.signal(Signal::TERM);
+    let (_, took) = stage.wait().await;
+    assert!(took < STOP, "{took:?}");
+    leaks::gone("processes", || leaks::processes(&home.mark())).await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_says_a_fatal_error_and_stays_is_ended_with_it() {
+    let home = Home::new();
+    let body = r#"echo '{"dcs":1,"type":"error","stage":"x","error":{"code":"x.broken","message":"it broke","fatal":true}}'; cat >/dev/null"#;
+    let (code, stderr) = exit_code(run_with(&home, &script(&home, body), &json!({}))).await;
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("code: x.broken"), "{stderr}");
+    leaks::gone("processes", || leaks::processes(&home.mark())).await;
+}
+
+/// Kills a host whose plugin is `body`, so that its ledger stays open, and returns the plugin.
+async fn left_by(home: &Home, body: &str) -> PathBuf {
+    let path = script(home, body);
+    let mut command = run_with(home, Path::new("./plugin.sh"), &json!({}));
+    command.current_dir(home.path());
+    let mut stage = StageClient::start(command);
+    stage.wait_for("ready").await;
+    stage.signal(Signal::KILL);
+    stage.wait().await;
+    leaks::gone("processes", || leaks::processes(&home.mark())).await;
+    path
+}
+
+fn leaving(describe: &str, cleanup: &str) -> String {
+    format!(
+        "case $1 in describe) {describe};; cleanup) {cleanup};; *) {READY}; cat >/dev/null;; esac"
+    )
+}
+
+#[tokio::test]
+async fn cleanup_finds_the_plugin_from_anywhere_and_keeps_what_it_could_not_undo() {
+    let cleans = r#"echo '{"verbs":["cleanup"]}'"#;
+    for (describe, cleanup, expected_code, expected) in [
+        (cleans, "exit 0", 0, "cleaned up"),
+        (cleans, "sleep 63 & exit 0", 0, "cleaned up"),
+        (cleans, "exit 5", 1, "exit status: 5"),
+        (cleans, "seq 1 1000000", 1, "1 MiB"),
+        ("echo no JSON", "exit 0", 1, "not a description"),
+        ("exit 4", "exit 0", 1, "exit status: 4"),
+    ] {
+        let home = Home::new();
+        left_by(&home, &leaving(describe, cleanup)).await;
+        let mut command = host(&home, "cleanup");
+        command.current_dir("/");
+        let (code, stderr) = exit_code(command).await;
+        assert_eq!(code, expected_code, "{describe}; {cleanup}: {stderr}");
+        assert!(stderr.contains(expected), "{expected}: {stderr}");
+        let kept = !leaks::files(&home.path().join("state")).is_empty();
+        assert_eq!(kept, code != 0, "{describe}; {cleanup}: {stderr}");
+        leaks::gone("processes", || leaks::processes(&home.mark())).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_plugin_left_that_is_gone_does_not_stay_for_ever() {
+    let home = Home::new();
+    let path = left_by(&home, &leaving("exit 4", "exit 0")).await;
+    std::fs::remove_file(path).expect("cannot remove");
+    let (code, stderr) = exit_code(host(&home, "cleanup")).await;
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("is gone"), "{stderr}");
+    assert!(leaks::files(&home.path().join("state")).is_empty());
+}
+
+#[tokio::test]
+async fn a_plugin_that_cannot_be_started_leaves_nothing() {
+    let home = Home::new();
+    let path = script(&home, "");
+    std::fs::write(&path, "#!/nowhere/interpreter\n").expect("cannot write");
+    let (code, stderr) = exit_code(run_with(&home, &path, &json!({}))).await;
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("cannot start"), "{stderr}");
+    assert!(leaks::files(&home.path().join("state")).is_empty());
+}
+
+#[tokio::test]
+async fn gc_leaves_alone_what_still_runs() {
+    let home = Home::new();
+    let mut stage = StageClient::start(run(&home));
+    stage.wait_for("ready").await;
+    for run_dir in [None, Some(home.run_dir())] {
+        let mut command = home.command(&bin("devcluster-remote"));
+        command.arg("gc");
+        if let Some(run_dir) = run_dir {
+            command.arg("--run-dir").arg(run_dir);
+        }
+        let (code, stderr) = exit_code(command).await;
+        assert_eq!(code, 0, "{stderr}");
+        assert!(
+            stderr.contains("files is still running, left alone"),
+            "{stderr}"
+        );
+    }
+    let (code, stderr) = exit_code(host(&home, "check")).await;
+    assert_eq!(code, 0, "{stderr}");
 }
 
 #[tokio::test]

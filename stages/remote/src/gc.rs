@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use protocol::{Env, StageError, ledger};
+use protocol::rundir::RunDir;
+use protocol::{Env, Exit, StageError, ledger};
 
 /// What became of the leftovers.
 #[derive(Debug, Default)]
@@ -12,6 +13,8 @@ pub struct Swept {
     pub cleaned: Vec<(String, String)>,
     /// Instances that could not be, with the reason.
     pub left: Vec<(String, String)>,
+    /// Instances that run: what they made is in use.
+    pub running: Vec<String>,
 }
 
 /// Cleans up after every instance that left something; with a run directory, only those that met there.
@@ -30,6 +33,11 @@ pub async fn sweep(
     }
     for (owner, _) in survey.open {
         if run_dir.is_some_and(|d| d != owner.run_dir) {
+            continue;
+        }
+        // After a devcluster its stages are just ending, and cleanup waits for their locks.
+        if run_dir.is_none() && is_running(&owner) {
+            swept.running.push(owner.instance);
             continue;
         }
         let mut command = if owner.kind == "plugin" {
@@ -52,6 +60,9 @@ pub async fn sweep(
             .output()
             .await;
         match output {
+            Ok(output) if output.status.code() == Some(Exit::Locked as i32) => {
+                swept.running.push(owner.instance);
+            }
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
                 let list = if output.status.success() {
@@ -70,6 +81,12 @@ pub async fn sweep(
     Ok(swept)
 }
 
+fn is_running(owner: &ledger::Owner) -> bool {
+    // Looking is not to make a directory that is gone.
+    owner.run_dir.is_dir()
+        && RunDir::open(&owner.run_dir).is_ok_and(|d| d.holder(&owner.instance).is_some())
+}
+
 impl Swept {
     /// For people: a line for each, or that there was nothing.
     pub fn report(&self) -> String {
@@ -82,6 +99,9 @@ impl Swept {
                 "left by {instance}, to be tried again with `devcluster-remote gc`\n{}\n",
                 indent(said)
             ));
+        }
+        for instance in &self.running {
+            text.push_str(&format!("{instance} is still running, left alone\n"));
         }
         match text.is_empty() {
             true => "nothing was left behind".to_owned(),

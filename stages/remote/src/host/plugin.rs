@@ -1,0 +1,219 @@
+//! A plugin that runs, from `start` to its end.
+
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use protocol::frame::{self, Frame};
+use protocol::message::{self, Command};
+use protocol::{Context, StageError, child};
+use tokio::io::{AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::process::Group;
+use super::wire::Wire;
+use super::{Host, directory};
+use crate::devcluster::text::Lines;
+
+/// What a plugin has between `shutdown` and SIGTERM; the runtime's own grace ends it soon after.
+pub(super) const POLITE: Duration = Duration::from_millis(250);
+
+/// How long last words are waited for when something else holds the pipe.
+pub(super) const BRIEF: Duration = Duration::from_millis(100);
+
+pub(super) struct Plugin<'a> {
+    cx: &'a Context<Host>,
+    program: String,
+    child: Child,
+    group: Group,
+    status: Option<ExitStatus>,
+    /// Goes to its stdin; closed with it.
+    stdin: Option<mpsc::UnboundedSender<Vec<u8>>>,
+    /// Comes from its stdout; `None` after the end of that.
+    stdout: Option<mpsc::Receiver<Frame>>,
+    /// Ends with its stderr.
+    people: JoinSet<()>,
+    _pipes: JoinSet<()>,
+    wire: Wire<'a>,
+}
+
+impl<'a> Plugin<'a> {
+    pub(super) fn start(cx: &'a Context<Host>, program: &Path) -> Result<Plugin<'a>, StageError> {
+        let shown = program.display().to_string();
+        let failed = |e: std::io::Error| {
+            StageError::io(format!("cannot start {shown}"), &e)
+                .hint("a script needs a first line such as #!/usr/bin/env python3, and chmod +x")
+        };
+        let dir = protocol::rundir::RunDir::open(&directory(cx))?;
+        let mut command = tokio::process::Command::new(program);
+        command
+            .args(["run", "--stdin", "control", "--name", &cx.instance])
+            .arg("--run-dir")
+            .arg(dir.path());
+        let mut child = child::spawn_spoken_to(&mut command).map_err(failed)?;
+        let group = Group::led_by(&child);
+        let (Some(stdin), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(StageError::internal("a plugin without pipes"));
+        };
+        let (mut pipes, mut people) = (JoinSet::new(), JoinSet::new());
+        let (to_plugin, lines) = mpsc::unbounded_channel();
+        pipes.spawn(write_lines(stdin, lines));
+        let (sender, from_plugin) = mpsc::channel(16);
+        pipes.spawn(read_frames(stdout, sender));
+        people.spawn(show(cx.clone(), stderr));
+        Ok(Plugin {
+            cx,
+            child,
+            group,
+            status: None,
+            stdin: Some(to_plugin),
+            stdout: Some(from_plugin),
+            people,
+            _pipes: pipes,
+            wire: Wire::new(cx, shown.clone()),
+            program: shown,
+        })
+    }
+
+    pub(super) fn tell(&self, command: &Command) {
+        if let (Some(stdin), Ok(line)) = (&self.stdin, message::encode(command)) {
+            // A plugin that does not listen any more is noticed by its end.
+            drop(stdin.send(line));
+        }
+    }
+
+    /// Passes on what it says until we are told to stop (`Ok`) or it fails.
+    pub(super) async fn converse(&mut self) -> Result<(), StageError> {
+        let cx = self.cx;
+        let mut patience = None;
+        loop {
+            let over = async {
+                match patience {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = cx.shutdown.cancelled() => return Ok(()),
+                frame = next(&mut self.stdout) => self.wire.take(frame).await?,
+                status = self.child.wait() => {
+                    self.status = status.ok();
+                    break;
+                }
+                () = over => break,
+            }
+            // One that failed, or cannot say anything any more, is to end.
+            if self.wire.failed.is_some() || self.stdout.is_none() {
+                patience.get_or_insert_with(|| Instant::now() + POLITE);
+            }
+        }
+        self.wire.ending = true;
+        if self.status.is_some() {
+            self.hear_out().await;
+        }
+        let how = self.status.map(|s| s.to_string());
+        let how = how.unwrap_or_else(|| "it closed its stdout".to_owned());
+        Err(self
+            .wire
+            .failed
+            .take()
+            .unwrap_or_else(|| ended(&self.program, &how)))
+    }
+
+    /// `shutdown` and the end of stdin, SIGTERM, SIGKILL. Both its pipes are read all the while: it may have last words,
+    /// and dies of a pipe that nobody reads. Returns whether it ended in good order.
+    pub(super) async fn end(mut self) -> bool {
+        self.wire.ending = true;
+        self.tell(&Command::Shutdown);
+        self.stdin = None;
+        self.wait(POLITE).await;
+        if self.status.is_none() {
+            self.group.terminate();
+            self.wait(POLITE).await;
+        }
+        self.hear_out().await;
+        self.status.is_some_and(|s| s.success())
+    }
+
+    /// Waits for its end and listens meanwhile.
+    async fn wait(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while self.status.is_none() {
+            tokio::select! {
+                frame = next(&mut self.stdout) => self.hear(frame).await,
+                status = self.child.wait() => self.status = status.ok(),
+                () = sleep_until(deadline) => return,
+            }
+        }
+    }
+
+    /// Its last words, and the end of what it started: that may hold the pipes.
+    async fn hear_out(&mut self) {
+        let rest = async {
+            while self.stdout.is_some() {
+                let frame = next(&mut self.stdout).await;
+                // Nothing that is said now can break anything.
+                drop(self.wire.take(frame).await);
+            }
+            self.people.join_next().await;
+        };
+        let (_, ()) = tokio::join!(timeout(BRIEF, rest), self.group.end(BRIEF));
+    }
+
+    async fn hear(&mut self, frame: Frame) {
+        if let Err(error) = self.wire.take(frame).await {
+            self.cx.debug(error.message);
+        }
+    }
+}
+
+/// The next frame. After the end there is none, ever.
+async fn next(stdout: &mut Option<mpsc::Receiver<Frame>>) -> Frame {
+    let Some(frames) = stdout else {
+        return std::future::pending().await;
+    };
+    match frames.recv().await {
+        Some(frame @ (Frame::Line(_) | Frame::TooLong(_))) => frame,
+        end => {
+            *stdout = None;
+            end.unwrap_or(Frame::End(0))
+        }
+    }
+}
+
+fn ended(program: &str, how: &str) -> StageError {
+    StageError::new("remote.plugin_ended", format!("{program} ended by itself ({how})"))
+        .hint("a plugin stays until it is told `shutdown` or its stdin ends; what it wrote to stderr is above")
+}
+
+async fn write_lines(mut stdin: ChildStdin, mut lines: mpsc::UnboundedReceiver<Vec<u8>>) {
+    while let Some(line) = lines.recv().await {
+        if stdin.write_all(&line).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read_frames(stdout: impl AsyncRead + Unpin, frames: mpsc::Sender<Frame>) {
+    let mut stdout = BufReader::new(stdout);
+    while let Ok(frame) = frame::read(&mut stdout).await {
+        let end = matches!(frame, Frame::End(_));
+        if frames.send(frame).await.is_err() || end {
+            return;
+        }
+    }
+}
+
+/// What a plugin writes to stderr is for people.
+pub(super) async fn show(cx: Context<Host>, stderr: impl AsyncRead + Unpin) {
+    let mut lines = Lines::new(stderr);
+    while let Some(line) = lines.next().await {
+        cx.info(line);
+    }
+}

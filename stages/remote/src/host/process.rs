@@ -1,0 +1,50 @@
+//! A plugin's processes: the program leads a group, which ends with it.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use tokio::process::Child;
+use tokio::time::Instant;
+
+/// The kernel does not tell when the children of another process end.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The group that a plugin leads. What is left of it is killed when this is dropped.
+pub(super) struct Group(Option<Pid>);
+
+impl Group {
+    pub(super) fn led_by(child: &Child) -> Group {
+        Group(child.id().and_then(|id| Pid::from_raw(id as i32)))
+    }
+
+    fn signal(&self, signal: Signal) {
+        // It fails when they have ended, which is as well.
+        if let Some(group) = self.0 {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
+    pub(super) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Ends those that the leader left behind.
+    pub(super) async fn end(&mut self, patience: Duration) {
+        self.terminate();
+        let deadline = Instant::now() + patience;
+        while self.0.is_some_and(|g| test_kill_process_group(g).is_ok()) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        // The number may be another's from now on.
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}

@@ -1,0 +1,106 @@
+//! What a plugin says on stdout, passed on as the words of a full stage.
+
+use protocol::frame::Frame;
+use protocol::message::{self, Level, Message};
+use protocol::{Context, Exit, StageError};
+use serde_json::{Map, Value};
+
+use super::{Host, Outputs};
+
+/// What the plugin writes to stdout.
+pub(super) struct Wire<'a> {
+    cx: &'a Context<Host>,
+    program: String,
+    outputs: Option<Map<String, Value>>,
+    /// `ready` comes twice; the second copy says nothing new.
+    ready: bool,
+    /// Its fatal error.
+    pub(super) failed: Option<StageError>,
+    /// What it says of its state does not count any more, its words do.
+    pub(super) ending: bool,
+}
+
+impl<'a> Wire<'a> {
+    pub(super) fn new(cx: &'a Context<Host>, program: String) -> Wire<'a> {
+        Wire {
+            cx,
+            program,
+            outputs: None,
+            ready: false,
+            failed: None,
+            ending: false,
+        }
+    }
+
+    /// Takes a line in. The end of stdout says nothing by itself.
+    pub(super) async fn take(&mut self, frame: Frame) -> Result<(), StageError> {
+        match frame {
+            Frame::Line(line) => self.read(&line).await,
+            Frame::TooLong(length) => {
+                let message = format!(
+                    "{} wrote a line of {length} bytes to stdout, which is skipped: 64 KiB is the limit",
+                    self.program
+                );
+                self.cx.warn(message);
+                Ok(())
+            }
+            Frame::End(_) => Ok(()),
+        }
+    }
+
+    async fn read(&mut self, line: &[u8]) -> Result<(), StageError> {
+        let message = match message::decode_message(line) {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(()),
+            Err(error @ message::DecodeError::Version(_)) => {
+                return Err(self.broken(&error.to_string()).exit(Exit::Version));
+            }
+            Err(error) => return Err(self.broken(&error.to_string())),
+        };
+        match message {
+            Message::Hello(hello) => self
+                .cx
+                .debug(format!("{} {} speaks", self.program, hello.version)),
+            Message::Progress(p) => match (p.done, p.total) {
+                (Some(done), Some(total)) => {
+                    self.cx.progress_count(&p.step, p.message, done, total)
+                }
+                _ => self.cx.progress(&p.step, p.message),
+            },
+            Message::Log(log) => match log.level {
+                Level::Debug => self.cx.debug(log.message),
+                Level::Info => self.cx.info(log.message),
+                Level::Warn => self.cx.warn(log.message),
+            },
+            Message::Outputs(_) | Message::Ready(_) | Message::Degraded(_) if self.ending => {}
+            Message::Outputs(outputs) => {
+                self.ready &= self.outputs.as_ref() == Some(&outputs.outputs);
+                self.outputs = Some(outputs.outputs);
+            }
+            Message::Ready(_) if self.ready => {}
+            Message::Ready(_) => {
+                self.ready = true;
+                self.cx
+                    .ready(Outputs(self.outputs.clone().unwrap_or_default()))
+                    .await?;
+            }
+            Message::Degraded(failure) => {
+                self.ready = false;
+                self.cx.degraded(failure.error);
+            }
+            Message::Error(failure) if failure.error.fatal => self.failed = Some(failure.error),
+            Message::Error(failure) => self.cx.warn(failure.error.message),
+            Message::Stopping(_) | Message::Result(_) => {}
+        }
+        Ok(())
+    }
+
+    fn broken(&self, what: &str) -> StageError {
+        let message = format!(
+            "{} wrote to stdout what is not the protocol: {what}",
+            self.program
+        );
+        StageError::new("remote.plugin_protocol", message)
+            .hint("stdout is for JSON lines alone, text for people goes to stderr; see PROTOCOL.md")
+    }
+}
