@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
+use clap::builder::{
+    NonEmptyStringValueParser, PathBufValueParser, PossibleValuesParser, TypedValueParser,
+};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::Value;
 
@@ -98,6 +100,7 @@ pub(crate) fn parse<S: Stage>(mut args: Vec<OsString>) -> Result<Call, clap::Err
     if !known && !["help", "-h", "--help", "-V", "--version"].contains(&first) {
         args.insert(1.min(args.len()), "run".into());
     }
+    let bare = args.last().is_some_and(|a| a == "--");
     let matches = command::<S>().try_get_matches_from(args)?;
     let Some((name, sub)) = matches.subcommand() else {
         return Err(command::<S>().error(clap::error::ErrorKind::MissingSubcommand, "no verb"));
@@ -106,7 +109,16 @@ pub(crate) fn parse<S: Stage>(mut args: Vec<OsString>) -> Result<Call, clap::Err
         .iter()
         .find(|(n, ..)| *n == name)
         .map_or(Verb::Run, |(_, v, _)| *v);
-    Ok(call::<S>(verb, sub))
+    let call = call::<S>(verb, sub);
+    let nameless = call
+        .command
+        .first()
+        .is_some_and(|program| program.is_empty());
+    if nameless || (bare && call.command.is_empty()) {
+        let what = "`--` is followed by no command: name a program, or leave `--` away";
+        return Err(command::<S>().error(clap::error::ErrorKind::TooFewValues, what));
+    }
+    Ok(call)
 }
 
 fn call<S: Stage>(verb: Verb, m: &ArgMatches) -> Call {
@@ -201,10 +213,18 @@ fn instance_args<S: Stage>() -> [Arg; 2] {
             "Name of this instance; several of a kind need one each [default: {}]",
             S::KIND
         )),
-        Arg::new("run-dir").long("run-dir").value_name("DIR").value_parser(clap::value_parser!(PathBuf)).help(
+        Arg::new("run-dir").long("run-dir").value_name("DIR").value_parser(PathBufValueParser::new().try_map(utf8)).help(
             "Where the stages of one devcluster meet [default: $XDG_RUNTIME_DIR/devcluster-stages, else one in the temporary directory]",
         ),
     ]
+}
+
+/// The path goes into JSON: the ledger, the outputs.
+fn utf8(path: PathBuf) -> Result<PathBuf, &'static str> {
+    match path.to_str() {
+        Some(_) => Ok(path),
+        None => Err("the path has to be UTF-8"),
+    }
 }
 
 fn timeout_arg() -> Arg {

@@ -391,6 +391,15 @@ impl Hub {
         }));
     }
 
+    /// Reports what the host asked for in vain; everything stays as it was.
+    pub(crate) fn refused(&self, error: StageError) {
+        self.stderr.write(error.render(&self.program).into_bytes());
+        self.send(&Message::Error(Failure {
+            stage: self.instance.clone(),
+            error,
+        }));
+    }
+
     pub(crate) fn enter(&self, phase: Phase) {
         self.state().enter(phase, None, None);
     }

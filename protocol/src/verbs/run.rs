@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::io::BufReader;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cli::{Call, Stdin as StdinMode};
@@ -25,7 +25,10 @@ use crate::verbs::command;
 use crate::verbs::stdin::{self, Stdin};
 use crate::verbs::upkeep::undo_all;
 
-type Configs = mpsc::Receiver<Result<Command, StageError>>;
+/// The newest config of the host, or why it speaks no more.
+pub(crate) type News = Option<Result<Command, StageError>>;
+
+type Configs = watch::Receiver<News>;
 
 pub(crate) async fn run<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     let config = match call.stdin {
@@ -62,7 +65,7 @@ async fn go<S: Stage>(
     config: Option<Result<S::Config, StageError>>,
     stdout: Option<OwnedFd>,
 ) -> Result<u8, StageError> {
-    let (sender, mut configs) = mpsc::channel(4);
+    let (sender, mut configs) = watch::channel(None);
     let mut upstream = None;
     match session.call.stdin {
         StdinMode::None => hello::<S>(session),
@@ -143,11 +146,34 @@ async fn started<S: Stage>(
     configs: &mut Configs,
 ) -> Result<Option<S::Config>, StageError> {
     tokio::select! {
-        command = configs.recv() => match command {
+        command = received(configs) => match command {
             Some(command) => config_of::<S>(session, command?).map(Some),
             None => Ok(None),
         },
         () = session.shutdown.requested() => Ok(None),
+    }
+}
+
+/// What the host sent last; `None` when it sends no more.
+async fn received(configs: &mut Configs) -> News {
+    configs.changed().await.ok()?;
+    configs.borrow_and_update().clone()
+}
+
+/// The next config to go on with. One that is wrong is refused while the stage works on with what it has.
+async fn reloaded<S: Stage>(
+    session: &Session,
+    configs: &mut Configs,
+) -> Option<Result<S::Config, StageError>> {
+    loop {
+        let command = match received(configs).await? {
+            Ok(command) => command,
+            Err(error) => return Some(Err(error)),
+        };
+        match config_of::<S>(session, command) {
+            Ok(config) => return Some(Ok(config)),
+            Err(error) => session.hub.refused(error.fatal(false)),
+        }
     }
 }
 
@@ -200,7 +226,7 @@ async fn hold<S: Stage>(
                 };
             }
             ended = &mut end => None.or(ended.err().map(Err)),
-            Some(command) = configs.recv() => Some(command),
+            Some(next) = reloaded::<S>(session, configs) => Some(next),
         };
         cx.shutdown.stop();
         let stopped = tokio::select! {
@@ -212,7 +238,7 @@ async fn hold<S: Stage>(
         }
         match next {
             None => return stopped.unwrap_or(Ok(())),
-            Some(command) => config = config_of::<S>(session, command?)?,
+            Some(next) => config = next?,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, BufReader};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 use crate::context::Hub;
 use crate::error::{Exit, StageError};
@@ -11,6 +11,7 @@ use crate::frame::{self, Frame};
 use crate::message::{self, Command, DecodeError, Level, Message};
 use crate::shutdown::{Reason, Shutdown};
 use crate::upstream::Chain;
+use crate::verbs::run::News;
 
 pub(crate) type Stdin = BufReader<Box<dyn AsyncRead + Unpin + Send>>;
 
@@ -87,22 +88,24 @@ async fn next_line(stdin: &mut Stdin, hub: &Hub) -> Option<Vec<u8>> {
     }
 }
 
-/// Reads the commands of a host and passes on those that carry a config.
+/// Reads the commands of a host and passes on those that carry a config; a newer one takes the place of one that was not
+/// looked at yet. Another version ends the stage.
 pub(crate) async fn follow_host(
     mut stdin: Stdin,
     hub: Arc<Hub>,
     shutdown: Shutdown,
-    configs: mpsc::Sender<Result<Command, StageError>>,
+    configs: watch::Sender<News>,
 ) {
     while let Some(line) = next_line(&mut stdin, &hub).await {
         match message::decode_command(&line) {
             Ok(Some(Command::Shutdown)) => shutdown.request(Reason::Shutdown),
             Ok(Some(Command::Cancel)) if hub.is_ready() => {}
             Ok(Some(Command::Cancel)) => shutdown.request(Reason::Cancelled),
-            Ok(Some(command)) => drop(configs.send(Ok(command)).await),
+            Ok(Some(command)) => drop(configs.send_replace(Some(Ok(command)))),
             Ok(None) => {}
             Err(error @ DecodeError::Version(_)) => {
-                drop(configs.send(Err(version_error(&error))).await)
+                configs.send_replace(Some(Err(version_error(&error))));
+                return;
             }
             Err(error) => hub.log(Level::Warn, format!("ignored a line on stdin: {error}")),
         }
