@@ -612,3 +612,80 @@ async fn a_document_that_cannot_be_written_is_a_failure() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("code: protocol.io"), "{stderr}");
 }
+
+#[tokio::test]
+async fn a_command_line_that_cannot_work_is_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let home = Home::new();
+    for rest in [vec!["--"], vec!["--", ""]] {
+        let mut command = run(&home);
+        command.args(&rest);
+        let (code, stderr) = exit_code(command).await;
+        assert_eq!(code, 2, "{rest:?}: {stderr}");
+        assert!(stderr.contains("no command"), "{stderr}");
+    }
+    let mut command = home.command(&bin("devcluster-tunnel"));
+    let path = std::ffi::OsString::from_vec(b"/tmp/\xff".to_vec());
+    command.args(["cleanup", "--run-dir"]).arg(path);
+    let (code, stderr) = exit_code(command).await;
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("UTF-8"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_reload_that_is_wrong_is_refused_and_the_stage_works_on() {
+    let home = Home::new();
+    let mut command = host(&home, "run");
+    command
+        .args(["--stdin", "control"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = command.spawn().expect("no start");
+    let mut stdin = child.stdin.take().expect("no stdin");
+    let mut lines = support::lines::lines(child.stdout.take().expect("no stdout"));
+    let good = json!({"uses": plugin(), "with": {"directory": home.path()}});
+    let start = json!({"dcs": 1, "type": "start", "config": good});
+    stdin
+        .write_all(format!("{start}\n").as_bytes())
+        .await
+        .expect("no write");
+    lines.wait_for(r#""type":"ready""#).await;
+    let reload = json!({"dcs": 1, "type": "reload", "config": {"used": "x"}});
+    stdin
+        .write_all(format!("{reload}\n").as_bytes())
+        .await
+        .expect("no write");
+    let refused = lines.wait_for(r#""type":"error""#).await;
+    assert!(refused.contains(r#""fatal":false"#), "{refused}");
+    let (code, stderr) = exit_code(host(&home, "check")).await;
+    assert_eq!(code, 0, "{stderr}");
+    let reload = json!({"dcs": 1, "type": "reload", "config": good});
+    let mut last = format!("{reload}\n").repeat(20);
+    last.push_str("{\"dcs\":1,\"type\":\"shutdown\"}\n");
+    stdin.write_all(last.as_bytes()).await.expect("no write");
+    let rest = lines.rest().await;
+    assert!(rest.contains(r#""reason":"shutdown""#), "{rest}");
+    assert!(child.wait().await.expect("no status").success());
+}
+
+#[tokio::test]
+async fn a_command_ends_with_us_and_takes_what_it_started_along() {
+    let home = Home::new();
+    for (signal, command) in [
+        (Signal::TERM, "sleep 600 & echo up; wait"),
+        (Signal::KILL, "echo up; exec sleep 600"),
+    ] {
+        let mut run = run(&home);
+        run.args(["--", "sh", "-c", command])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = run.spawn().expect("no start");
+        let mut lines = support::lines::lines(child.stdout.take().expect("no stdout"));
+        lines.wait_for("up").await;
+        let pid = rustix::process::Pid::from_raw(child.id().expect("a pid") as i32);
+        rustix::process::kill_process(pid.expect("a pid"), signal).expect("no signal");
+        child.wait().await.expect("no status");
+        leaks::gone("processes", || leaks::processes(&home.mark())).await;
+    }
+}

@@ -179,8 +179,8 @@ impl Session {
         upstream: Option<Upstreams>,
     ) -> Context<S> {
         let instance = self.call.instance.clone();
-        let upstream =
-            upstream.unwrap_or_else(|| Upstreams::of_run_dir(run_dir.clone(), instance.clone()));
+        let upstream = upstream
+            .unwrap_or_else(|| Upstreams::of_run_dir(run_dir.clone(), instance.clone(), S::KIND));
         Context {
             instance,
             env: self.env.clone(),

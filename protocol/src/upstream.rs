@@ -44,7 +44,11 @@ pub struct Upstreams(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
-    RunDir { run_dir: RunDir, own: String },
+    RunDir {
+        run_dir: RunDir,
+        own: String,
+        kind: &'static str,
+    },
     Chain(Arc<Chain>),
 }
 
@@ -158,8 +162,8 @@ fn upstream_failed(name: &str, error: Option<&StageError>) -> StageError {
 }
 
 impl Upstreams {
-    pub(crate) fn of_run_dir(run_dir: RunDir, own: String) -> Upstreams {
-        Upstreams(Source::RunDir { run_dir, own })
+    pub(crate) fn of_run_dir(run_dir: RunDir, own: String, kind: &'static str) -> Upstreams {
+        Upstreams(Source::RunDir { run_dir, own, kind })
     }
 
     pub(crate) fn of_chain(chain: Arc<Chain>) -> Upstreams {
@@ -167,7 +171,7 @@ impl Upstreams {
     }
 
     /// Waits until all of these are ready. No names: everything that speaks in the chain, or every other instance that is
-    /// alive in the run directory now. Ends with an error as soon as one of them cannot become ready.
+    /// alive in the run directory now, but for those of our own kind: they would wait for us. Ends with an error as soon as one of them cannot become ready.
     pub async fn wait(&self, names: &[String]) -> Result<Reports, StageError> {
         match &self.0 {
             Source::Chain(chain) => loop {
@@ -178,9 +182,9 @@ impl Upstreams {
                     Standing::Pending => changed.await,
                 }
             },
-            Source::RunDir { run_dir, own } => {
+            Source::RunDir { run_dir, own, kind } => {
                 let names = if names.is_empty() {
-                    alive(run_dir, own)
+                    alive(run_dir, own, kind)
                 } else {
                     names.to_vec()
                 };
@@ -207,9 +211,9 @@ impl Upstreams {
                     .filter_map(|(n, u)| Some((n.clone(), u.clone()?)))
                     .collect()
             }
-            Source::RunDir { run_dir, own } => {
+            Source::RunDir { run_dir, own, kind } => {
                 let names = if names.is_empty() {
-                    alive(run_dir, own)
+                    alive(run_dir, own, kind)
                 } else {
                     names.to_vec()
                 };
@@ -242,9 +246,15 @@ impl Upstreams {
     }
 }
 
-fn alive(run_dir: &RunDir, own: &str) -> Vec<String> {
-    let others = run_dir.instances().into_iter().filter(|n| n != own);
-    others.filter(|n| run_dir.holder(n).is_some()).collect()
+fn alive(run_dir: &RunDir, own: &str, kind: &str) -> Vec<String> {
+    let other = |name: &String| {
+        name != own
+            && run_dir.holder(name).is_some()
+            && run_dir
+                .status(name)
+                .is_none_or(|status| status.kind != kind)
+    };
+    run_dir.instances().into_iter().filter(other).collect()
 }
 
 impl From<OutputsFile> for Upstream {
@@ -382,6 +392,27 @@ mod tests {
             (error.code.as_str(), error.exit_code()),
             ("protocol.upstream_failed", Exit::Upstream)
         );
+    }
+
+    #[tokio::test]
+    async fn two_of_a_kind_do_not_wait_for_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::open(&dir.path().join("r")).unwrap();
+        let _lock = run_dir.lock("b", "bb").await.unwrap();
+        run_dir.write_status(&Status {
+            dcs: 1,
+            stage: "b".into(),
+            kind: "config-emit".into(),
+            run: "bb".into(),
+            pid: 1,
+            phase: Phase::Preparing,
+            since_ms: 0,
+            message: None,
+            error: None,
+        });
+        let upstreams = Upstreams::of_run_dir(run_dir, "a".into(), "config-emit");
+        let wait = tokio::time::timeout(Duration::from_secs(5), upstreams.wait(&[]));
+        assert!(wait.await.unwrap().unwrap().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,13 +1,16 @@
 //! `-- command…`: what is run while everything is held up.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 
+use crate::child::spawn_in_place;
 use crate::cli::{Events, Stdin};
 use crate::error::StageError;
 use crate::message::{Message, Stopping};
@@ -87,26 +90,46 @@ fn start(session: &Session, stdout: Option<OwnedFd>) -> Result<Child, StageError
     let stdout = stdout
         .filter(|_| session.hub.events == Events::None)
         .map_or_else(Stdio::inherit, Stdio::from);
-    Command::new(&command[0])
+    let mut program = Command::new(&command[0]);
+    program
         .args(&command[1..])
-        .env("DEVCLUSTER_RUN_DIR", session.call.run_dir.clone().unwrap_or_else(|| session.env.default_run_dir()))
+        .env(
+            "DEVCLUSTER_RUN_DIR",
+            session
+                .call
+                .run_dir
+                .clone()
+                .unwrap_or_else(|| session.env.default_run_dir()),
+        )
         .stdin(stdin)
         .stdout(stdout)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| {
-            StageError::io(format!("cannot run {shown}"), &e)
-                .hint("what comes after `--` is a program and its arguments; for shell syntax use `-- sh -c '…'`")
-        })
+        .kill_on_drop(true);
+    if has_own_group() {
+        program.process_group(0);
+    }
+    spawn_in_place(&mut program).map_err(|e| {
+        StageError::io(format!("cannot run {shown}"), &e)
+            .hint("what comes after `--` is a program and its arguments; for shell syntax use `-- sh -c '…'`")
+    })
+}
+
+/// What a command starts ends with it. At a terminal it stays in our group, or it could not read what is typed.
+fn has_own_group() -> bool {
+    !std::io::stdin().is_terminal()
+}
+
+fn kill(pid: Option<Pid>, signal: Signal) {
+    let Some(pid) = pid else { return };
+    // It may be gone by itself.
+    let _ = match has_own_group() {
+        true => kill_process_group(pid, signal),
+        false => kill_process(pid, signal),
+    };
 }
 
 async fn end(session: &Session, mut child: Child) {
-    let pid = child
-        .id()
-        .and_then(|id| rustix::process::Pid::from_raw(id as i32));
-    if let Some(pid) = pid {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
+    let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
+    kill(pid, Signal::TERM);
     let waited = async {
         tokio::select! {
             _ = child.wait() => true,
@@ -120,7 +143,8 @@ async fn end(session: &Session, mut child: Child) {
         session
             .hub
             .say("the command did not end on SIGTERM; killing it");
-        drop(child.kill().await);
+        kill(pid, Signal::KILL);
+        drop(child.wait().await);
     }
 }
 
