@@ -2,6 +2,7 @@
 //!
 //! One serves all tests of a program, one test at a time: each finds it without Gateways, classes and Leases.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -285,11 +286,18 @@ impl RealKube {
 
     async fn wipe(&self) {
         for list in [GATEWAYS, CLASSES, TCP_ROUTES, LEASES, "/api/v1/pods"] {
-            self.until("an empty cluster", async || {
+            self.until("empty cluster", async || {
                 let mut left = self.items(list).await;
                 left.retain(|it| it["metadata"]["namespace"] != "kube-system");
-                for object in &left {
-                    self.delete(&path(list, object)).await;
+                let collections: BTreeSet<String> = left
+                    .iter()
+                    .map(|it| match it["metadata"]["namespace"].as_str() {
+                        Some(namespace) => in_namespace(list, namespace),
+                        None => list.to_owned(),
+                    })
+                    .collect();
+                for collection in &collections {
+                    self.delete(collection).await;
                 }
                 left.is_empty()
             })

@@ -18,7 +18,7 @@ use crate::objects::{self, ClassObject, GROUP, GatewayObject};
 const ANSWER: Duration = Duration::from_secs(20);
 
 /// How many Gateways come with one answer.
-const PAGE: u32 = 500;
+const PAGE: u32 = 250;
 
 /// What the CRD of Gateways has allowed since its first release; taken when the CRD may not be read.
 const MAX_LISTENERS: u32 = 64;
