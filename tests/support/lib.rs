@@ -9,6 +9,7 @@ pub mod kube;
 pub mod kube_real;
 pub mod leaks;
 pub mod lines;
+pub mod netns;
 mod ports;
 pub mod relay;
 pub mod site;
@@ -18,7 +19,7 @@ pub mod tunnel;
 
 pub use bin::{bin, build_dir};
 pub use ports::free_ports;
-pub use sshd::{Options, TestSshd, start_sshd};
+pub use sshd::{Options, TestSshd, start_sshd, start_sshd_by};
 pub use stage::{Home, StageClient};
 
 use std::time::Duration;

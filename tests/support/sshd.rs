@@ -1,7 +1,7 @@
 //! sshd for a test: on a port of its own, with keys of its own, gone with the value.
 
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 pub use remote::sandbox::sshd::Options;
@@ -17,10 +17,19 @@ pub struct TestSshd {
 
 /// Starts one. Fails with the install line when there is no sshd to be had.
 pub async fn start_sshd(options: Options) -> TestSshd {
+    start_sshd_by(options, |program, _| program.to_owned()).await
+}
+
+/// The same by another program, made of sshd's path and a directory to put it in.
+pub async fn start_sshd_by(
+    options: Options,
+    wrap: impl FnOnce(&Path, &Path) -> PathBuf,
+) -> TestSshd {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     let program = PROGRAM.get_or_init(|| program(&crate::build_dir()).expect("no sshd"));
     let dir = tempfile::tempdir().expect("no temporary directory");
-    let sshd = Sshd::start(program, &dir.path().join("sshd"), &options).await;
+    let program = wrap(program, dir.path());
+    let sshd = Sshd::start(&program, &dir.path().join("sshd"), &options).await;
     TestSshd {
         sshd: sshd.expect("sshd does not start"),
         dir,

@@ -34,6 +34,8 @@ pub(crate) const ANY_IPV4: &str = "0.0.0.0";
 const REQUEST: Duration = Duration::from_secs(10);
 /// A shell answers within milliseconds, with a slow start-up file within seconds; one that is not a shell may never.
 const GREETING: Duration = Duration::from_secs(60);
+/// So often a login begins anew because the network changed. Some machines' networks change all the time.
+const RESTARTS: u32 = 3;
 /// ssh logs a refusal just before it passes it on; the two come by different ways.
 const REASON: Duration = Duration::from_millis(500);
 /// What giving back the port may take of the half second in which a stage ends.
@@ -88,23 +90,37 @@ impl Session {
     ) -> Result<Session, StageError> {
         let target = resolved.target(config);
         let args = options::master(config, resolved, socket);
-        let (process, mut log, tasks) = loop {
-            let (process, mut log, tasks) = start(&args)?;
-            // A connect that got no answer is repeated by the kernel after ever longer pauses.
-            let reached = tokio::select! {
-                _ = log.wait_for(|log| log.reached || log.up || log.ended) => true,
-                () = network.returned(), if resolved.directly_reached().is_some() => false,
-            };
-            if reached {
-                break (process, log, tasks);
-            }
-        };
-
         // ssh has a limit of its own for each step; a login that hangs has none.
         let limit = resolved.connect_timeout(config) * 2;
-        let up = timeout(limit, log.wait_for(|log| log.up || log.ended))
-            .await
-            .is_ok();
+        let mut restarts = 0;
+        let (process, log, tasks, up) = loop {
+            let (process, mut log, tasks) = start(&args)?;
+            let mut unreached = log.clone();
+            // A connect that got no answer is repeated by the kernel after ever longer pauses.
+            let better_anew = async {
+                // The guard that it returns would keep the log from being written.
+                let reached = async { drop(unreached.wait_for(|log| log.reached).await) };
+                let returned = tokio::select! {
+                    () = reached => false,
+                    () = network.returned(), if resolved.directly_reached().is_some() => true,
+                };
+                if !returned {
+                    std::future::pending().await
+                }
+            };
+            let up = tokio::select! {
+                up = timeout(limit, log.wait_for(|log| log.up || log.ended)) => Some(up.is_ok()),
+                () = better_anew => None,
+                // Whoever answered before the change, such as a captive portal, may not have been the server.
+                () = network.changed(), if restarts < RESTARTS => {
+                    restarts += 1;
+                    None
+                }
+            };
+            if let Some(up) = up {
+                break (process, log, tasks, up);
+            }
+        };
         let (logged_in, lines) = {
             let log = log.borrow();
             (log.up, log.lines())

@@ -1,0 +1,104 @@
+//! A server of its own network, by a cable that can be pulled. Needs root and iproute2.
+
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A network namespace and the pair of veths that leads there.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+    veth: String,
+    near: Ipv4Addr,
+    far: Ipv4Addr,
+}
+
+fn ip(args: &str) {
+    let output = Command::new("ip").args(args.split(' ')).output();
+    let output = output.expect("no ip; mend: apt-get install iproute2");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success(),
+        "ip {args}: {said}(network namespaces need root: run this test with sudo)"
+    );
+}
+
+impl Netns {
+    /// `number` keeps the tests of one process apart, the process id those of several.
+    pub fn new(number: u8) -> Netns {
+        let id = std::process::id();
+        let third = (id % 120) as u8 * 2 + number % 2;
+        let netns = Netns {
+            name: format!("dcs-{id}-{number}"),
+            veth: format!("dcs{}-{number}", id % 100_000),
+            near: Ipv4Addr::new(10, 213, third, 1),
+            far: Ipv4Addr::new(10, 213, third, 2),
+        };
+        let Netns {
+            name,
+            veth,
+            near,
+            far,
+        } = &netns;
+        ip(&format!("netns add {name}"));
+        ip(&format!(
+            "link add {veth} type veth peer name eth0 netns {name}"
+        ));
+        ip(&format!("addr add {near}/24 dev {veth}"));
+        ip(&format!("-n {name} addr add {far}/24 dev eth0"));
+        ip(&format!("-n {name} link set lo up"));
+        ip(&format!("-n {name} link set eth0 up"));
+        ip(&format!("link set {veth} up"));
+        netns
+    }
+
+    /// The server's address.
+    pub fn far(&self) -> Ipv4Addr {
+        self.far
+    }
+
+    /// A program that runs this one over there.
+    pub fn wrapper(&self, program: &Path, dir: &Path) -> PathBuf {
+        let path = dir.join("in-netns");
+        let (name, program) = (&self.name, program.display());
+        let script = format!("#!/bin/sh\nexec ip netns exec {name} {program} \"$@\"\n");
+        std::fs::write(&path, script).expect("cannot write the wrapper");
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).expect("cannot chmod the wrapper");
+        path
+    }
+
+    /// Pulls the cable at our end, where the kernel tells of it, and puts it back.
+    pub fn pull(&self) {
+        ip(&format!("link set {} down", self.veth));
+    }
+
+    pub fn plug(&self) {
+        ip(&format!("link set {} up", self.veth));
+    }
+
+    /// Lets nothing come back from the server. Nobody here is told.
+    pub fn silence(&self) {
+        ip(&format!(
+            "-n {} route add blackhole {}/32",
+            self.name, self.near
+        ));
+    }
+
+    pub fn unsilence(&self) {
+        ip(&format!(
+            "-n {} route del blackhole {}/32",
+            self.name, self.near
+        ));
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        for args in [["link", "del", &self.veth], ["netns", "del", &self.name]] {
+            // Nothing can be done about what does not go.
+            drop(Command::new("ip").args(args).output());
+        }
+    }
+}
