@@ -114,7 +114,7 @@ fn default_reconnect_pause() -> Seconds {
 }
 
 /// A positive number of seconds, fractions allowed.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, PartialOrd)]
 pub struct Seconds(pub(crate) f64);
 
 impl JsonSchema for Seconds {
@@ -156,7 +156,7 @@ pub enum Scheme {
 }
 
 /// What to do about a host key that is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostKeyPolicy {
     /// Refuse.
@@ -169,7 +169,7 @@ pub enum HostKeyPolicy {
 }
 
 /// What to do when the port cannot be had again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PortPolicy {
     /// Take another one and report it: new outputs, a higher gen.
@@ -180,7 +180,7 @@ pub enum PortPolicy {
 }
 
 /// What has to be proven before the tunnel is ready.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verify {
     /// Fail when the way is closed; report `unverified` when it cannot be told.

@@ -155,11 +155,11 @@ pub async fn run(config_file: &Path, every: Duration) -> Result<(), PodError> {
         crate::say::say(
             &match call(&master, every.max(Duration::from_secs(5))).await {
                 Ok(took) => format!(
-                    "pod: reached the master at {} in {} ms",
+                    "reached the master at {} in {} ms",
                     master.address(),
                     took.as_millis()
                 ),
-                Err(error) => format!("pod: {error}"),
+                Err(error) => error.to_string(),
             },
         );
         tokio::select! {
