@@ -45,7 +45,7 @@ pub(crate) const VERBS: [(&str, Verb, &str); 6] = [
     (
         "check",
         Verb::Check,
-        "Check that what this instance reported still holds",
+        "Check that what this instance reported still holds, or with --preflight that it can run at all",
     ),
     (
         "cleanup",
@@ -86,6 +86,8 @@ pub(crate) struct Call {
     pub(crate) timeout: Option<Duration>,
     /// How long to stay after an upstream failed.
     pub(crate) linger: Duration,
+    /// Look at what `run` will need, not at what it reported.
+    pub(crate) preflight: bool,
     pub(crate) sources: Sources,
     pub(crate) command: Vec<OsString>,
 }
@@ -145,6 +147,7 @@ fn call<S: Stage>(verb: Verb, m: &ArgMatches) -> Call {
         },
         timeout: number("timeout").map(Duration::from_secs_f64),
         linger: number("linger").map_or(Duration::ZERO, Duration::from_secs_f64),
+        preflight: m.try_get_one::<bool>("preflight").ok().flatten() == Some(&true),
         sources: Sources {
             file: path("config"),
             start: None,
@@ -186,6 +189,9 @@ pub fn command<S: Stage>() -> Command {
         }
         if !matches!(verb, Verb::Describe | Verb::Wait) {
             sub = sub.arg(events_arg());
+        }
+        if verb == Verb::Check {
+            sub = sub.arg(preflight_arg());
         }
         if matches!(verb, Verb::Run | Verb::Once | Verb::Check) {
             sub = sub.arg(config_arg()).args(field_args::<S>());
@@ -233,6 +239,13 @@ fn timeout_arg() -> Arg {
         .value_name("SECONDS")
         .value_parser(seconds)
         .help("Give up after this long, with exit code 7 [default: wait for as long as the instance is alive]")
+}
+
+fn preflight_arg() -> Arg {
+    Arg::new("preflight").long("preflight").action(ArgAction::SetTrue).help(
+        "Before a run: look at everything that it will need, and say of each whether it is there, and the mend. Takes \
+         nothing and leaves nothing",
+    )
 }
 
 fn linger_arg() -> Arg {

@@ -13,7 +13,9 @@ use crate::env::Env;
 use crate::error::StageError;
 use crate::io::Sink;
 use crate::ledger::Ledger;
-use crate::message::{self, Failure, Level, Log, Message, Outputs, Progress, Ready};
+use crate::message::{
+    self, Check, CheckStatus, Failure, Level, Log, Message, Outputs, Progress, Ready,
+};
 use crate::rundir::{OutputsFile, Phase, RunDir, Status};
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
@@ -100,6 +102,11 @@ impl<S: Stage> Context<S> {
         self.hub.degraded(error.fatal(false));
     }
 
+    /// Reports one thing that [`Stage::preflight`] looked at.
+    pub fn report(&self, check: Check) {
+        self.hub.report(check);
+    }
+
     /// The outputs of the run before, when it had come that far and they still parse.
     pub fn previous(&self) -> Option<S::Outputs> {
         let previous = self.hub.state().previous.clone()?;
@@ -151,6 +158,8 @@ pub(crate) struct Hub {
     pub(crate) stderr: Sink,
     /// A document was written to stdout.
     document: AtomicBool,
+    /// How many checks of a preflight there were, and how many of them failed.
+    checks: Mutex<(usize, usize)>,
     state: Mutex<State>,
     readiness: watch::Sender<bool>,
 }
@@ -208,6 +217,7 @@ impl Hub {
             stdout,
             stderr,
             document: AtomicBool::new(false),
+            checks: Mutex::default(),
             state: Mutex::new(state),
             readiness,
         }
@@ -376,6 +386,21 @@ impl Hub {
             stage: self.instance.clone(),
             error,
         }));
+    }
+
+    fn report(&self, mut check: Check) {
+        self.say(&check.render());
+        check.stage.clone_from(&self.instance);
+        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.0 += 1;
+        checks.1 += usize::from(check.status == CheckStatus::Failed);
+        drop(checks);
+        self.send(&Message::Check(check));
+    }
+
+    /// How many checks were reported, and how many of them failed.
+    pub(crate) fn reported(&self) -> (usize, usize) {
+        *self.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reports the error that ends the stage; only the first one counts.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::StageError;
+pub use crate::preflight::{Check, CheckStatus};
 
 /// The protocol version. Within one version fields and types are only ever added.
 pub const VERSION: u64 = 1;
@@ -21,6 +22,8 @@ pub enum Message {
     Log(Log),
     /// What the stage found out; always before the `ready` of the same `gen`.
     Outputs(Outputs),
+    /// One thing that was looked at before anything is begun; only from `check --preflight`.
+    Check(Check),
     /// The outputs hold now. Written twice in one write: treat a repeated `gen` as the same message.
     Ready(Ready),
     /// What was reported does not hold for the moment; the stage works on it.
@@ -177,6 +180,7 @@ impl Message {
             Message::Progress(m) => &m.stage,
             Message::Log(m) => &m.stage,
             Message::Outputs(m) => &m.stage,
+            Message::Check(m) => &m.stage,
             Message::Ready(m) => &m.stage,
             Message::Degraded(m) | Message::Error(m) => &m.stage,
             Message::Stopping(m) => &m.stage,
@@ -234,7 +238,8 @@ pub fn decode<T: serde::de::DeserializeOwned>(
 }
 
 const MESSAGES: &[&str] = &[
-    "hello", "progress", "log", "outputs", "ready", "degraded", "error", "stopping", "result",
+    "hello", "progress", "log", "outputs", "check", "ready", "degraded", "error", "stopping",
+    "result",
 ];
 const COMMANDS: &[&str] = &["start", "reload", "cancel", "shutdown"];
 

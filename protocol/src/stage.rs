@@ -83,6 +83,11 @@ pub trait Stage: Sized + 'static {
         outputs: Self::Outputs,
     ) -> Result<(), StageError>;
 
+    /// Everything that can be known to be missing before `run` is tried, with [`Context::report`]: each thing by itself, side
+    /// by side where they do not depend on each other, and what could not be looked at as skipped. Leaves nothing behind,
+    /// also outside, and takes nothing that others use. No lock is held, and an instance may run meanwhile.
+    async fn preflight(_cx: &Context<Self>, _config: Self::Config) {}
+
     /// Whether the next `run` may go on with what a dead run left: then it is not undone before that run, which finds it in
     /// [`Context::ledger`]. `cleanup` undoes it all the same.
     fn goes_on(_entry: &Entry) -> bool {

@@ -90,7 +90,7 @@ impl<'a> Wire<'a> {
             }
             Message::Error(failure) if failure.error.fatal => self.failed = Some(failure.error),
             Message::Error(failure) => self.cx.warn(failure.error.message),
-            Message::Stopping(_) | Message::Result(_) => {}
+            Message::Check(_) | Message::Stopping(_) | Message::Result(_) => {}
         }
         Ok(())
     }

@@ -1,0 +1,88 @@
+//! `check --preflight`: everything that a run will need, looked at before anything is begun.
+
+use tokio::task::JoinSet;
+
+use crate::cli::{Call, Events};
+use crate::config;
+use crate::context::Context;
+use crate::env::Env;
+use crate::error::{Exit, StageError};
+use crate::io::Io;
+use crate::ledger::Ledger;
+use crate::preflight::Check;
+use crate::rundir::RunDir;
+use crate::runtime::Session;
+use crate::stage::Stage;
+use crate::verbs::run::hello;
+
+pub(crate) async fn preflight<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
+    let events = match io.stdout_is_terminal {
+        true => Events::None,
+        false => Events::All,
+    };
+    let session = Session::new::<S>(call, env, events, io.stdout, io.stderr);
+    let mut tasks = JoinSet::new();
+    let outcome = match session.shutdown.listen(&mut tasks, io.output_pipes) {
+        Ok(_watch) => look::<S>(&session).await,
+        Err(e) => Err(StageError::io("cannot listen to signals", &e)),
+    };
+    tasks.abort_all();
+    session.finish(outcome.map(|exit| exit as u8)).await
+}
+
+async fn look<S: Stage>(session: &Session) -> Result<Exit, StageError> {
+    hello::<S>(session);
+    let config = config::load(S::KIND, &session.call.sources, &session.env, S::validate)?;
+    let directory = tempfile::Builder::new()
+        .prefix("dcs-preflight-")
+        .tempdir_in(session.env.temp_dir())
+        .map_err(|e| StageError::io("cannot make a temporary directory", &e))?;
+    let (run_dir, unsafe_dir) = run_dir(session, directory.path())?;
+    let cx: Context<S> = session.context(run_dir, Ledger::detached(), None);
+    if let Some(error) = unsafe_dir {
+        cx.report(Check::failed(
+            "run_dir",
+            "the run directory is ours",
+            &error,
+        ));
+    }
+    tokio::select! {
+        () = S::preflight(&cx, config) => {}
+        () = session.shutdown.requested() => {
+            let message = "stopped before everything was looked at";
+            return Err(StageError::new("protocol.interrupted", message));
+        }
+    }
+    Ok(match session.hub.reported() {
+        (0, _) => {
+            session.hub.say("there is nothing to look at before a run");
+            Exit::Ok
+        }
+        (all, 0) => {
+            session.hub.say(&format!("{all} checks, none failed"));
+            Exit::Ok
+        }
+        (all, failed) => {
+            session.hub.say(&format!("{failed} of {all} checks failed"));
+            Exit::CheckFailed
+        }
+    })
+}
+
+/// The instance's own run directory where there is one: looking makes none. One that cannot be used gives way to the
+/// spare one, so that the rest is looked at all the same.
+fn run_dir(
+    session: &Session,
+    spare: &std::path::Path,
+) -> Result<(RunDir, Option<StageError>), StageError> {
+    let asked = session.call.run_dir.clone();
+    let path = asked.unwrap_or_else(|| session.env.default_run_dir());
+    let spare = || RunDir::open(spare);
+    if !path.exists() {
+        return Ok((spare()?, None));
+    }
+    match RunDir::open(&path) {
+        Ok(run_dir) => Ok((run_dir, None)),
+        Err(error) => Ok((spare()?, Some(error))),
+    }
+}
