@@ -5,17 +5,24 @@ BUILD := .build
 DEVCLUSTER := $(abspath $(BUILD)/venv/bin/devcluster)
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STAGES := tunnel gateway config-emit remote
+# Their parts, one cargo test each: `make bench BENCH=tunnel` runs one alone.
+BENCH ?= tunnel gateway
+SOAK ?= kills
+TESTS := test --package devcluster-tests
 
 export DEVCLUSTER
 export DEVCLUSTER_PYTHON := $(abspath $(BUILD)/venv/bin/python)
 
-.PHONY: help demo sandbox test bench check schema install deps
+.PHONY: help demo sandbox test bench soak check schema install deps
+# A benchmark beside another measures the other.
+.NOTPARALLEL:
 
 help:
 	@echo "make demo     a pod reaches a master through a tunnel, all on this machine"
 	@echo "make sandbox  the same with devcluster's console, to look around in"
 	@echo "make test     all tests, on real sshd and stock devcluster"
-	@echo "make bench    figures of the gateway, on a real kube-apiserver"
+	@echo "make bench    figures, beside those of other tools in the same run (BENCH=\"$(BENCH)\")"
+	@echo "make soak     long rounds of what make test does in short ones (SOAK=\"$(SOAK)\")"
 	@echo "make check    formatting, lints, licences and advisories"
 	@echo "make schema   write protocol/schema anew"
 	@echo "make install  put the programs into cargo's bin directory"
@@ -37,9 +44,19 @@ test: deps
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace --no-fail-fast
 
-bench: deps
+bench: deps $(addprefix bench-,$(BENCH))
+
+bench-tunnel:
+	$(CARGO) $(TESTS) --release --test tunnel_speed -- --ignored --nocapture --test-threads 1
+
+bench-gateway:
 	@scripts/get-kube-apiserver >/dev/null
-	$(CARGO) test --package devcluster-tests --test gateway_bench -- --ignored --nocapture --test-threads 1
+	$(CARGO) $(TESTS) --test gateway_bench -- --ignored --nocapture --test-threads 1
+
+soak: deps $(addprefix soak-,$(SOAK))
+
+soak-kills:
+	DEVCLUSTER_ROUNDS=100 $(CARGO) $(TESTS) --test kills -- --nocapture
 
 check:
 	$(CARGO) fmt --all --check
