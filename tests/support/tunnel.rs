@@ -36,6 +36,11 @@ impl Setup {
 
     /// The tunnel's command line, with the server's key known and three ports to choose from; `flags` win.
     pub fn command(&self, flags: &[(&str, &str)]) -> Command {
+        self.with_config("run", flags)
+    }
+
+    /// The same for another verb that takes a config.
+    pub fn with_config(&self, verb: &str, flags: &[(&str, &str)]) -> Command {
         let (key, known_hosts) = (self.sshd.key(), self.sshd.known_hosts());
         let mut all = BTreeMap::from([
             ("reverse-proxy-host", "127.0.0.1".to_owned()),
@@ -55,7 +60,7 @@ impl Setup {
                 .iter()
                 .map(|(flag, value)| (*flag, (*value).to_owned())),
         );
-        let mut command = self.verb("run");
+        let mut command = self.verb(verb);
         command.args(
             all.into_iter()
                 .map(|(flag, value)| format!("--{flag}={value}")),

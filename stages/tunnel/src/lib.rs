@@ -13,6 +13,7 @@ mod ghosts;
 mod life;
 mod network;
 mod port_range;
+mod preflight;
 mod ssh;
 
 use protocol::ledger::Entry;
@@ -68,6 +69,10 @@ impl Stage for Tunnel {
         outputs: Outputs,
     ) -> Result<(), StageError> {
         check::check(&outputs).await
+    }
+
+    async fn preflight(cx: &Context<Self>, config: Config) {
+        preflight::preflight(cx, config).await;
     }
 
     async fn undo(_cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError> {

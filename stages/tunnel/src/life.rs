@@ -73,7 +73,7 @@ pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), Sta
     result
 }
 
-fn check_key(config: &Config) -> Result<(), StageError> {
+pub(crate) fn check_key(config: &Config) -> Result<(), StageError> {
     let Some(path) = &config.ssh_key_path else {
         return Ok(());
     };
@@ -101,7 +101,7 @@ fn check_key(config: &Config) -> Result<(), StageError> {
 
 /// All addresses of the server, unless the config says otherwise. Asked for as IPv4's: a server that is asked for any
 /// address takes `[::]` alone for a success while somebody else has the port on IPv4.
-async fn bind_address(config: &Config, public_host: &str) -> String {
+pub(crate) async fn bind_address(config: &Config, public_host: &str) -> String {
     if let Some(address) = &config.bind_address {
         return address.clone();
     }
@@ -386,7 +386,7 @@ impl Life<'_> {
     }
 }
 
-fn shuffled(config: &Config, first_choice: Option<u16>) -> Result<Vec<u16>, StageError> {
+pub(crate) fn shuffled(config: &Config, first_choice: Option<u16>) -> Result<Vec<u16>, StageError> {
     let shuffled = config.remote_port_range.shuffled(first_choice);
     shuffled.map_err(|e| StageError::internal(format!("no random numbers: {e}")))
 }

@@ -195,17 +195,7 @@ fn host_key(lines: &Lines, target: &Target) -> Option<StageError> {
 fn key_file(lines: &Lines, target: &Target) -> Option<StageError> {
     let key = target.key();
     if lines.has("UNPROTECTED PRIVATE KEY FILE") || lines.has("bad permissions") {
-        let path = target
-            .key
-            .as_ref()
-            .map_or_else(|| "<key>".to_owned(), |p| p.display().to_string());
-        return Some(
-            StageError::new(
-                "tunnel.key_permissions",
-                format!("others may read {key}, so ssh ignores it"),
-            )
-            .hint(format!("chmod 600 {path}")),
-        );
+        return Some(key_permissions(target));
     }
     if !lines.has("Permission denied") {
         return None;
@@ -243,6 +233,18 @@ fn key_file(lines: &Lines, target: &Target) -> Option<StageError> {
             "ssh_key_path has to be a private key in a format that ssh knows, not the .pub file",
         )
     })
+}
+
+pub(crate) fn key_permissions(target: &Target) -> StageError {
+    let path = target
+        .key
+        .as_ref()
+        .map_or_else(|| "<key>".to_owned(), |p| p.display().to_string());
+    StageError::new(
+        "tunnel.key_permissions",
+        format!("others may read {}, so ssh ignores it", target.key()),
+    )
+    .hint(format!("chmod 600 {path}"))
 }
 
 fn login(lines: &Lines, target: &Target) -> Option<StageError> {

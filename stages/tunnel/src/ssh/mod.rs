@@ -19,14 +19,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub(crate) use options::Resolved;
+pub(crate) use failure::{Target, connecting, key_permissions};
+pub(crate) use options::{Resolved, version};
 pub(crate) use remote::{Ghost, Greeting, RemoteSession};
 pub(crate) use report::{Arrival, Log, Refusal};
 pub(crate) use socket::Socket;
 
 use crate::config::Config;
 use crate::network::Network;
-use failure::Target;
 
 pub(crate) const ANY_IPV4: &str = "0.0.0.0";
 

@@ -142,6 +142,12 @@ pub(crate) async fn output(
     Ok((leashed.child.wait().await?, text(stdout), text(stderr)))
 }
 
+/// What ssh calls itself: it says so on stderr.
+pub(crate) async fn version() -> Result<String, StageError> {
+    let (_, _, stderr) = output(&["-V".into()]).await.map_err(|e| not_started(&e))?;
+    Ok(stderr.lines().next().unwrap_or_default().to_owned())
+}
+
 /// ssh could not even be started.
 pub(crate) fn not_started(error: &std::io::Error) -> StageError {
     if error.kind() == std::io::ErrorKind::NotFound {

@@ -1,0 +1,212 @@
+//! `check --preflight` of the tunnel: each thing that is missing is named, with its mend, and nothing is left.
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support::tunnel::{AT_PUBLIC, Setup, no_gateway_ports, take};
+use support::{Options, leaks};
+
+/// What the checks say, by id: status and code.
+struct Found {
+    checks: Vec<Value>,
+    exit: Option<i32>,
+    stderr: String,
+}
+
+impl Found {
+    fn check(&self, id: &str) -> &Value {
+        let check = self.checks.iter().find(|c| c["id"] == id);
+        check.unwrap_or_else(|| panic!("no check {id}\n{}", self.stderr))
+    }
+
+    fn status(&self, id: &str) -> &str {
+        text(self.check(id), "status")
+    }
+
+    fn statuses(&self) -> Vec<(&str, &str)> {
+        let checks = self.checks.iter();
+        checks.map(|c| (text(c, "id"), text(c, "status"))).collect()
+    }
+
+    /// The code of a check that failed; it has to name the mend.
+    fn code(&self, id: &str) -> &str {
+        assert_eq!(self.status(id), "failed", "{}", self.stderr);
+        let check = self.check(id);
+        assert!(!text(check, "hint").is_empty(), "no mend: {check}");
+        text(check, "code")
+    }
+}
+
+fn text<'a>(check: &'a Value, field: &str) -> &'a str {
+    check[field].as_str().unwrap_or_default()
+}
+
+async fn preflight(setup: &Setup, flags: &[(&str, &str)]) -> Found {
+    let mut command = setup.with_config("check", flags);
+    let output = command.arg("--preflight").output().await;
+    let output = output.expect("no tunnel");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let messages: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line that is no JSON"))
+        .collect();
+    assert_eq!(messages[0]["type"], "hello");
+    assert_eq!(messages[messages.len() - 1]["type"], "result");
+    leaks::gone("processes of a preflight", || {
+        leaks::processes(&setup.home.mark())
+    })
+    .await;
+    Found {
+        checks: messages
+            .into_iter()
+            .filter(|m| m["type"] == "check")
+            .collect(),
+        exit: output.status.code(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+const ALL: [&str; 8] = [
+    "ssh",
+    "ssh_config",
+    "key",
+    "host",
+    "server",
+    "login",
+    "forwarding",
+    "port",
+];
+
+#[tokio::test]
+async fn a_way_that_is_open_passes_every_check_and_is_given_back() {
+    let setup = Setup::new(Options::default()).await;
+    let found = preflight(&setup, &[]).await;
+    assert_eq!(
+        found.statuses(),
+        ALL.map(|id| (id, "ok")),
+        "{}",
+        found.stderr
+    );
+    assert_eq!(found.exit, Some(0));
+    leaks::gone("what a preflight left", || setup.left()).await;
+    assert!(found.stderr.contains("✓ "), "{}", found.stderr);
+    assert!(!setup.home.run_dir().exists(), "looking makes no directory");
+}
+
+#[tokio::test]
+async fn a_tunnel_that_runs_is_not_disturbed() {
+    let setup = Setup::new(Options::default()).await;
+    let mut tunnel = setup.start(&[]);
+    tunnel.wait_for("ready").await;
+    let mut command = setup.with_config("check", &[]);
+    let output = command.arg("--preflight").output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let check = setup.verb("check").output().await.unwrap();
+    let said = String::from_utf8_lossy(&check.stderr);
+    assert!(check.status.success(), "{said}");
+    tunnel.signal(Signal::TERM);
+    tunnel.wait().await;
+    assert!(!tunnel.has_said("degraded"), "{}", tunnel.stderr());
+}
+
+#[tokio::test]
+async fn each_thing_that_is_missing_has_the_code_that_a_run_would_end_with() {
+    let setup = Setup::new(Options::default()).await;
+    let nobody = setup.local_port.to_string();
+    let missing = setup.home.path().join("no-such-key").display().to_string();
+    let open = setup.home.path().join("open");
+    std::fs::copy(setup.sshd.key(), &open).unwrap();
+    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let nothing_known = setup.home.path().join("known").display().to_string();
+    for (flags, id, code) in [
+        (
+            ("ssh-key-path", missing.as_str()),
+            "key",
+            "tunnel.key_missing",
+        ),
+        (
+            ("ssh-key-path", open.to_str().unwrap()),
+            "key",
+            "tunnel.key_permissions",
+        ),
+        (
+            ("reverse-proxy-host", "no-such-host.invalid"),
+            "host",
+            "tunnel.host_unknown",
+        ),
+        (
+            ("ssh-port", nobody.as_str()),
+            "server",
+            "tunnel.server_refused",
+        ),
+        (
+            ("known-hosts-path", nothing_known.as_str()),
+            "login",
+            "tunnel.host_key_unknown",
+        ),
+    ] {
+        let found = preflight(&setup, &[flags]).await;
+        assert_eq!(found.code(id), code, "{}", found.stderr);
+        assert_eq!(found.exit, Some(5));
+        assert_eq!(found.checks.len(), ALL.len(), "{}", found.stderr);
+        assert_eq!(found.status("port"), "skipped", "{}", found.stderr);
+        assert_eq!(found.status("ssh"), "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_key_does_not_hide_a_server_that_does_not_answer() {
+    let setup = Setup::new(Options::default()).await;
+    let missing = setup.home.path().join("no-such-key").display().to_string();
+    let nobody = setup.local_port.to_string();
+    let flags = [
+        ("ssh-key-path", missing.as_str()),
+        ("ssh-port", nobody.as_str()),
+    ];
+    let found = preflight(&setup, &flags).await;
+    assert_eq!(found.code("key"), "tunnel.key_missing");
+    assert_eq!(found.code("server"), "tunnel.server_refused");
+}
+
+#[tokio::test]
+async fn a_machine_without_ssh_is_told_so_and_what_that_keeps_from_being_looked_at() {
+    let setup = Setup::new(Options::default()).await;
+    let mut command = setup.verb("check");
+    command
+        .arg("--preflight")
+        .args(["--reverse-proxy-host=127.0.0.1", "--events=none"])
+        .env("PATH", setup.home.path());
+    let output = command.output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("✗ an ssh client is installed"), "{said}");
+    assert!(said.contains("mend: install the OpenSSH client"), "{said}");
+    assert!(
+        said.contains("– the server lets us in: needs ssh"),
+        "{said}"
+    );
+    assert!(output.stdout.is_empty());
+}
+
+#[tokio::test]
+async fn what_the_server_does_not_permit_is_told_apart() {
+    let setup = Setup::new(Options {
+        allow_tcp_forwarding: "no".into(),
+        ..Options::default()
+    })
+    .await;
+    let found = preflight(&setup, &[]).await;
+    assert_eq!(found.code("forwarding"), "tunnel.forwarding_forbidden");
+    assert_eq!(found.status("port"), "skipped");
+
+    let setup = Setup::new(no_gateway_ports()).await;
+    let found = preflight(&setup, &[AT_PUBLIC]).await;
+    assert_eq!(found.status("forwarding"), "ok");
+    assert_eq!(found.code("port"), "tunnel.gateway_ports_off");
+
+    let setup = Setup::new(Options::default()).await;
+    let taken = take(setup.ports.clone()).await;
+    let found = preflight(&setup, &[]).await;
+    assert_eq!(found.code("port"), "tunnel.port_range_exhausted");
+    drop(taken);
+}
