@@ -44,7 +44,7 @@ async fn preflight(setup: &Setup, flags: &[(&str, &str)]) -> Found {
     let mut command = setup.with_config("check", flags);
     let output = command.arg("--preflight").output().await;
     let output = output.expect("no tunnel");
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = String::from_utf8(output.stdout).expect("stdout is text");
     let messages: Vec<Value> = text
         .lines()
         .map(|line| serde_json::from_str(line).expect("a line that is no JSON"))

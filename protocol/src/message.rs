@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::StageError;
-pub use crate::preflight::{Check, CheckStatus};
+pub use crate::preflight::{Check, CheckStatus, Offer};
 
 /// The protocol version. Within one version fields and types are only ever added.
 pub const VERSION: u64 = 1;

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::StageError;
 
@@ -17,8 +18,19 @@ pub enum CheckStatus {
     Skipped,
 }
 
+/// A way out that is for a person to choose: the run works when a field of the config has this value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Offer {
+    /// What to ask; yes takes the offer.
+    pub question: String,
+    /// The field of the stage's config.
+    pub field: String,
+    /// The value that it gets, for this one run.
+    pub value: Value,
+}
+
 /// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
     /// Instance name.
     pub stage: String,
@@ -40,6 +52,9 @@ pub struct Check {
     /// The causes, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caused_by: Vec<String>,
+    /// With `failed`: what a person may be asked, before the run, to mend it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<Offer>,
 }
 
 impl Check {
@@ -53,6 +68,7 @@ impl Check {
             hint: None,
             code: None,
             caused_by: Vec::new(),
+            offer: None,
         }
     }
 
@@ -87,6 +103,22 @@ impl Check {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Check {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what a person may be asked: yes gives this field of the config this value for one run.
+    #[must_use]
+    pub fn offer(
+        mut self,
+        question: impl Into<String>,
+        field: &str,
+        value: impl Into<Value>,
+    ) -> Check {
+        self.offer = Some(Offer {
+            question: question.into(),
+            field: field.to_owned(),
+            value: value.into(),
+        });
         self
     }
 

@@ -39,5 +39,5 @@ fn every_line_of_the_examples_is_read_as_what_it_shows() {
             }
         }
     }
-    assert_eq!((messages, commands, descriptions), (13, 4, 1));
+    assert_eq!((messages, commands, descriptions), (14, 4, 1));
 }
