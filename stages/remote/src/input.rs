@@ -7,7 +7,7 @@ use protocol::yaml::Document;
 use protocol::{Env, Exit, Problem, Stage, StageError};
 use serde_json::{Map, Value};
 
-use crate::compile::{Compiled, compile};
+use crate::compile::{Compiled, compile, run_dir};
 use crate::plan::{Kind, Place, Source, Wanted};
 use crate::problems::refused;
 
@@ -53,6 +53,29 @@ pub struct Job {
     pub compiled: Compiled,
     /// Directory for devcluster's `-C`.
     pub root: Option<PathBuf>,
+}
+
+impl Job {
+    /// Where devcluster and its stages will run; `None` is where we are.
+    pub fn cwd(&self, env: &Env) -> Option<PathBuf> {
+        let own = self.compiled.plan.cwd.as_deref();
+        let own = || own.map(|c| PathBuf::from(env.expand(c)));
+        self.root.clone().or_else(own)
+    }
+
+    /// devcluster's own directory.
+    pub fn temp_dir(&self, env: &Env) -> PathBuf {
+        self.beside(&self.compiled.plan.temp_dir, env)
+    }
+
+    /// Where the stages will meet.
+    pub fn run_dir(&self, env: &Env) -> PathBuf {
+        self.beside(&run_dir(&self.compiled.plan.temp_dir), env)
+    }
+
+    fn beside(&self, path: &str, env: &Env) -> PathBuf {
+        self.cwd(env).unwrap_or_default().join(env.expand(path))
+    }
 }
 
 /// Reads and compiles what was asked for.

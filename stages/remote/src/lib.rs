@@ -3,12 +3,14 @@
 pub mod cli;
 pub mod compile;
 pub mod devcluster;
+pub mod doctor;
 mod exposure;
 pub mod gc;
 pub mod host;
 pub mod input;
 mod numbers;
 pub mod plan;
+mod preflight;
 mod problems;
 pub mod sandbox;
 mod say;

@@ -12,7 +12,6 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::compile::run_dir;
 use crate::devcluster::{self, Devcluster, Event, Log, Options, orphans};
 use crate::exposure::refuse_open_master;
 use crate::gc;
@@ -124,22 +123,10 @@ async fn attend(
 
 /// Makes the directories and writes the compiled file.
 pub fn prepare(job: &Job, env: &Env) -> Result<Site, StageError> {
-    let plan = &job.compiled.plan;
-    let cwd = job
-        .root
-        .clone()
-        .or_else(|| plan.cwd.as_deref().map(|c| PathBuf::from(env.expand(c))));
-    let from_cwd = |path: String| cwd.clone().unwrap_or_default().join(path);
-    let temp_dir = from_cwd(env.expand(&plan.temp_dir));
+    let temp_dir = job.temp_dir(env);
     make_temp_dir(&temp_dir)?;
     refuse_second_devcluster(&temp_dir)?;
-    let run_dir = from_cwd(env.expand(&run_dir(&plan.temp_dir)));
-    let run_dir = RunDir::open(&run_dir).map_err(|e| match e.code.as_str() {
-        "protocol.unsafe_dir" => {
-            e.hint("set `temp_dir` in the devcluster.yaml to a directory of your own, such as $HOME/.devcluster")
-        }
-        _ => e,
-    })?;
+    let run_dir = RunDir::open(&job.run_dir(env)).map_err(own_temp_dir)?;
     let file = run_dir.file("devcluster.yaml");
     files::replace(&file, job.compiled.text.as_bytes(), false)
         .map_err(|e| StageError::io(format!("cannot write {}", file.display()), &e))?;
@@ -148,6 +135,16 @@ pub fn prepare(job: &Job, env: &Env) -> Result<Site, StageError> {
         run_dir,
         file,
     })
+}
+
+/// Names the mend for a run directory that is not ours: it lies in devcluster's.
+pub(crate) fn own_temp_dir(error: StageError) -> StageError {
+    match error.code.as_str() {
+        "protocol.unsafe_dir" => error.hint(
+            "set `temp_dir` in the devcluster.yaml to a directory of your own, such as $HOME/.devcluster",
+        ),
+        _ => error,
+    }
 }
 
 /// devcluster writes the master's config there, with its passwords: nobody else is to read it.
@@ -169,7 +166,7 @@ fn make_temp_dir(path: &Path) -> Result<(), StageError> {
 }
 
 /// A devcluster that runs there holds this lock; writing beside it would change the file that it was started from.
-fn refuse_second_devcluster(temp_dir: &Path) -> Result<(), StageError> {
+pub(crate) fn refuse_second_devcluster(temp_dir: &Path) -> Result<(), StageError> {
     let Ok(lock) = std::fs::File::open(temp_dir.join("lock")) else {
         return Ok(());
     };

@@ -60,17 +60,30 @@ impl Drop for Spare {
 impl Preflight<'_> {
     async fn all(&self) {
         let resolved = self.client().await;
-        let has_key = self.key(resolved.as_ref());
-        let Some(resolved) = resolved else {
-            return self.skip(&[NAME, REACH, LOGIN, FORWARDING, PORT], "needs ssh");
+        let target = match &resolved {
+            Some(resolved) => resolved.target(&self.config),
+            None => self.as_written(),
         };
-        if !self.server(&resolved).await {
-            return self.skip(&[LOGIN, FORWARDING, PORT], "needs the server");
+        let has_key = self.key(&target);
+        let has_server = self.server(resolved.as_ref(), &target).await;
+        let missing = match (&resolved, has_server, has_key) {
+            (None, ..) => "needs ssh",
+            (_, false, _) => "needs the server",
+            (.., false) => "needs the key",
+            (Some(resolved), ..) => return self.session(resolved).await,
+        };
+        self.skip(&[LOGIN, FORWARDING, PORT], missing);
+    }
+
+    /// The server as far as it is known without ssh, which may know it by another name.
+    fn as_written(&self) -> Target {
+        let config = self.config.clone();
+        Target {
+            user: config.ssh_user.unwrap_or_default(),
+            host: config.reverse_proxy_host,
+            port: config.ssh_port.unwrap_or(22),
+            key: config.ssh_key_path,
         }
-        if !has_key {
-            return self.skip(&[LOGIN, FORWARDING, PORT], "needs the key");
-        }
-        self.session(&resolved).await;
     }
 
     fn skip(&self, rest: &[What], why: &str) {
@@ -109,7 +122,7 @@ impl Preflight<'_> {
         self.tell(CONFIG, resolved, |r| r.target(&self.config).to_string())
     }
 
-    fn key(&self, resolved: Option<&Resolved>) -> bool {
+    fn key(&self, target: &Target) -> bool {
         let Some(path) = &self.config.ssh_key_path else {
             self.skip(
                 &[KEY],
@@ -117,29 +130,34 @@ impl Preflight<'_> {
             );
             return true;
         };
-        let read = check_key(&self.config).and_then(|()| match resolved {
-            Some(resolved) => only_ours(path, &resolved.target(&self.config)),
-            None => Ok(()),
-        });
+        let read = check_key(&self.config).and_then(|()| only_ours(path, target));
         self.tell(KEY, read, |()| path.display().to_string())
             .is_some()
     }
 
     /// Whether there is a server to log in to; where a proxy is on the way, only a login tells.
-    async fn server(&self, resolved: &Resolved) -> bool {
-        if resolved.directly_reached().is_none() {
-            self.skip(&[NAME, REACH], "ssh_config has a proxy on the way");
+    async fn server(&self, resolved: Option<&Resolved>, target: &Target) -> bool {
+        let instead = match resolved {
+            Some(resolved) if resolved.directly_reached().is_none() => {
+                Some("ssh_config has a proxy on the way")
+            }
+            None if !target.host.contains('.') => {
+                Some("needs ssh, which may know it by another name")
+            }
+            _ => None,
+        };
+        if let Some(instead) = instead {
+            self.skip(&[NAME, REACH], instead);
             return true;
         }
-        let target = resolved.target(&self.config);
         if self
-            .tell(NAME, look_up(&target).await, |a| a.join(", "))
+            .tell(NAME, look_up(target).await, |a| a.join(", "))
             .is_none()
         {
             self.skip(&[REACH], "needs an address");
             return false;
         }
-        self.tell(REACH, greeted(&target).await, Clone::clone)
+        self.tell(REACH, greeted(target).await, Clone::clone)
             .is_some()
     }
 

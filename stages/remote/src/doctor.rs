@@ -1,0 +1,158 @@
+//! `doctor`: everything that a run will need, on this machine, on the ssh server and on the cluster, looked at side by side.
+
+mod machine;
+mod paint;
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use protocol::{Check, CheckStatus, Env, Exit, StageError};
+use serde_json::{Value, json};
+
+use crate::input::{Asked, Job, load};
+use crate::preflight::{self, Looked};
+use paint::Paint;
+
+/// The head of our own checks, and the name that they bear in JSON.
+const OURS: &str = "this machine";
+
+/// How the result is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Lines for people, as they become known.
+    Text,
+    /// One document.
+    Json,
+}
+
+/// Looks at everything, shows it, and returns the exit code.
+pub async fn doctor(
+    asked: &Asked,
+    format: Format,
+    env: &Env,
+    programs: &Path,
+) -> Result<u8, StageError> {
+    let mut report = Report::new(format);
+    let named = asked.file.is_some() || !asked.flags.is_empty();
+    let job = named.then(|| load(asked, env, programs));
+    let mut ours = machine::of_laptop(env).await;
+    match &job {
+        None => ours.push(Check::skipped("file", FILE, "no file was named").hint(
+            "devcluster-remote doctor -c devcluster.yaml looks at what its stages need, too",
+        )),
+        Some(Ok(job)) => ours.extend(of_file(job, asked, env, programs).await),
+        Some(Err(error)) => ours.push(Check::failed("file", FILE, error)),
+    }
+    report.add(Looked {
+        stage: OURS.to_owned(),
+        kind: "remote",
+        checks: ours,
+    });
+    match &job {
+        Some(Ok(job)) if preflight::missing_programs(job, programs).is_empty() => {
+            preflight::look(job, env, |looked| report.add(looked)).await;
+        }
+        Some(Ok(_)) => report.say("the stages were not asked: their programs are missing"),
+        Some(Err(_)) => report.say("the stages were not asked: the file has to be mended first"),
+        None => {}
+    }
+    report.finish()
+}
+
+const FILE: &str = "the file is right";
+
+async fn of_file(job: &Job, asked: &Asked, env: &Env, programs: &Path) -> Vec<Check> {
+    let name = asked.file.as_deref().unwrap_or(Path::new("command line"));
+    let stages = job.compiled.plan.stages.iter().map(|s| s.name.as_str());
+    let stages: Vec<_> = stages.collect();
+    let file = match stages.is_empty() {
+        true => Check::ok(
+            "file",
+            FILE,
+            format!("{}, with no stage of ours", name.display()),
+        ),
+        false => Check::ok(
+            "file",
+            FILE,
+            format!("{}: {}", name.display(), stages.join(", ")),
+        ),
+    };
+    let warnings = job.compiled.plan.warnings.join("\n");
+    let file = match warnings.is_empty() {
+        true => file,
+        false => file.hint(warnings),
+    };
+    let mut checks = vec![file];
+    checks.extend(machine::of_job(job, env, programs).await);
+    checks
+}
+
+/// What was found, shown as it comes.
+struct Report {
+    format: Format,
+    paint: Paint,
+    checks: Vec<Value>,
+    failed: usize,
+}
+
+impl Report {
+    fn new(format: Format) -> Report {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        Report {
+            format,
+            paint: Paint::new(std::io::stdout().is_terminal() && !plain),
+            checks: Vec::new(),
+            failed: 0,
+        }
+    }
+
+    fn add(&mut self, looked: Looked) {
+        let Looked {
+            stage,
+            kind,
+            checks,
+        } = looked;
+        let mut text = format!("{}\n", self.paint.head(&stage, kind));
+        if checks.is_empty() {
+            text.push_str("  – nothing to look at before a run\n");
+        }
+        for mut check in checks {
+            check.stage.clone_from(&stage);
+            self.failed += usize::from(check.status == CheckStatus::Failed);
+            text.push_str(&self.paint.check(&check));
+            let mut value = serde_json::to_value(check).unwrap_or_default();
+            value["kind"] = kind.into();
+            self.checks.push(value);
+        }
+        if self.format == Format::Text {
+            show(&text);
+        }
+    }
+
+    fn say(&self, line: &str) {
+        if self.format == Format::Text {
+            show(&format!("{line}\n"));
+        }
+    }
+
+    fn finish(self) -> Result<u8, StageError> {
+        let all = self.checks.len();
+        let ok = self.failed == 0;
+        match self.format {
+            Format::Text if ok => show(&format!("{all} checks, none failed\n")),
+            Format::Text => show(&format!("{} of {all} checks failed\n", self.failed)),
+            Format::Json => {
+                let document = json!({"dcs": 1, "ok": ok, "checks": self.checks});
+                let text = serde_json::to_string_pretty(&document).unwrap_or_default();
+                writeln!(std::io::stdout(), "{text}")
+                    .map_err(|e| StageError::io("cannot write the result", &e))?;
+            }
+        }
+        Ok(if ok { Exit::Ok } else { Exit::CheckFailed } as u8)
+    }
+}
+
+/// Whoever reads no more wants no more.
+fn show(text: &str) {
+    drop(std::io::stdout().write_all(text.as_bytes()));
+}

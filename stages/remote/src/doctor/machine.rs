@@ -1,0 +1,223 @@
+//! What has to be on the laptop itself.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use protocol::rundir::RunDir;
+use protocol::yaml::Document;
+use protocol::{Check, Env, StageError};
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::exposure::refuse_open_master;
+use crate::input::Job;
+use crate::{devcluster, preflight, up};
+
+/// A program that only tells about itself.
+const BRIEF: Duration = Duration::from_secs(5);
+
+/// The release that everything is tried with.
+const DEVCLUSTER: &str = "1.3.2";
+
+const INSTALLED: &str = "devcluster is installed";
+
+/// What is needed whatever the file says.
+pub(super) async fn of_laptop(env: &Env) -> Vec<Check> {
+    let check = match devcluster::find(env) {
+        Err(error) => Check::failed("devcluster", INSTALLED, &error),
+        Ok(program) => {
+            let path = program.display();
+            match devcluster_version(&program).await {
+                Some(version) if version == DEVCLUSTER => {
+                    Check::ok("devcluster", INSTALLED, format!("{version}, {path}"))
+                }
+                Some(version) => Check::ok("devcluster", INSTALLED, format!("{version}, {path}"))
+                    .hint(format!(
+                        "tried with {DEVCLUSTER} only: pipx install devcluster=={DEVCLUSTER}"
+                    )),
+                None => Check::ok(
+                    "devcluster",
+                    INSTALLED,
+                    format!("{path}, of an unknown release"),
+                ),
+            }
+        }
+    };
+    vec![check]
+}
+
+/// It has no `--version`: its interpreter, which its first line names, knows.
+async fn devcluster_version(program: &Path) -> Option<String> {
+    let script = std::fs::read(program).ok()?;
+    let first = script.split(|b| *b == b'\n').next()?;
+    let interpreter = std::str::from_utf8(first).ok()?.strip_prefix("#!")?.trim();
+    let mut words = interpreter.split_whitespace();
+    let code = "import importlib.metadata as m; print(m.version('devcluster'))";
+    let text = output(
+        words.next()?,
+        &words.chain(["-c", code]).collect::<Vec<_>>(),
+    )
+    .await?;
+    Some(text.trim().to_owned()).filter(|version| !version.is_empty())
+}
+
+/// What a program that tells about itself writes to stdout.
+async fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let output = timeout(BRIEF, command.output()).await.ok()?.ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    output.status.success().then_some(text)
+}
+
+/// What this file needs here.
+pub(super) async fn of_job(job: &Job, env: &Env, programs: &Path) -> Vec<Check> {
+    let compiled = Document::parse(&job.compiled.text).map(|d| d.value());
+    let compiled = compiled.unwrap_or_default();
+    let stock = preflight::stock(&compiled, job);
+    let mut checks = Vec::new();
+    if !job.compiled.plan.stages.is_empty() {
+        checks.push(stage_programs(job, programs));
+        checks.push(directory(job, env));
+        checks.extend(password(job, env));
+    }
+    if stock.iter().any(|(kind, _)| DOCKER_KINDS.contains(kind)) {
+        checks.push(docker(env).await);
+    }
+    checks.extend(
+        stock
+            .iter()
+            .filter_map(|(kind, body)| command(kind, body, job, env)),
+    );
+    checks
+}
+
+fn stage_programs(job: &Job, programs: &Path) -> Check {
+    let title = "the stages' programs are installed";
+    match up::check_programs(&job.compiled.plan, programs) {
+        Ok(()) => Check::ok("programs", title, programs.display().to_string()),
+        Err(error) => {
+            let missing = preflight::missing_programs(job, programs);
+            let others = missing
+                .iter()
+                .skip(1)
+                .map(|p| format!("nor {}", p.display()));
+            Check::failed("programs", title, &others.fold(error, StageError::cause))
+        }
+    }
+}
+
+fn directory(job: &Job, env: &Env) -> Check {
+    let (id, title) = ("temp_dir", "devcluster's temp_dir is ours alone");
+    let (temp_dir, run_dir) = (job.temp_dir(env), job.run_dir(env));
+    let shown = temp_dir.display().to_string();
+    if let Err(error) = up::refuse_second_devcluster(&temp_dir) {
+        return Check::ok(id, title, shown).hint(error.message);
+    }
+    if run_dir.exists() {
+        return match RunDir::open(&run_dir).map_err(up::own_temp_dir) {
+            Ok(_) => Check::ok(id, title, shown),
+            Err(error) => Check::failed(id, title, &error),
+        };
+    }
+    let there = temp_dir
+        .ancestors()
+        .find(|d| d.exists())
+        .unwrap_or(Path::new("/"));
+    match rustix::fs::access(there, rustix::fs::Access::WRITE_OK) {
+        Ok(()) => Check::ok(id, title, format!("{shown}, to be made")),
+        Err(e) => {
+            let error = StageError::io(format!("cannot make {shown} in {}", there.display()), &e.into())
+                .hint("set `temp_dir` in the devcluster.yaml to a directory of your own, such as $HOME/.devcluster");
+            Check::failed(id, title, &error)
+        }
+    }
+}
+
+fn password(job: &Job, env: &Env) -> Option<Check> {
+    let plan = &job.compiled.plan;
+    let (id, title) = ("password", "the master does not let everybody in");
+    if !plan
+        .stages
+        .iter()
+        .any(|s| s.kind == crate::plan::Kind::Tunnel)
+    {
+        return None;
+    }
+    Some(match refuse_open_master(&job.compiled.text, plan, env) {
+        Ok(()) => Check::ok(id, title, ""),
+        Err(error) => Check::failed(id, title, &error),
+    })
+}
+
+/// Kinds of stage that devcluster runs in docker.
+const DOCKER_KINDS: [&str; 3] = ["db", "elastic", "custom_docker"];
+
+async fn docker(env: &Env) -> Check {
+    let (id, title) = ("docker", "docker runs");
+    let missing = |message: &str| StageError::new("remote.docker_missing", message);
+    if env.find_program("docker").is_none() {
+        let error = missing("no program `docker`: devcluster runs its db, elastic and custom_docker stages in it")
+            .hint("install Docker, https://docs.docker.com/get-docker, or play the database by a `custom` stage");
+        return Check::failed(id, title, &error);
+    }
+    match output("docker", &["version", "--format", "{{.Server.Version}}"]).await {
+        Some(version) => Check::ok(id, title, version.trim()),
+        None => {
+            let error = missing("docker is installed, and its daemon does not answer")
+                .hint("start it (systemctl start docker, or Docker Desktop); are you in the group `docker`?");
+            Check::failed(id, title, &error)
+        }
+    }
+}
+
+/// devcluster dies, and orphans its stages, when a stage's program is missing.
+fn command(kind: &str, body: &Value, job: &Job, env: &Env) -> Option<Check> {
+    let (words, default) = match kind {
+        "master" => (&body["cmdline"], "master/build/determined-master"),
+        "agent" => (&body["cmdline"], "agent/build/determined-agent"),
+        "custom" => (&body["cmd"], ""),
+        _ => return None,
+    };
+    let name = body["name"].as_str().unwrap_or(kind);
+    let word = words[0].as_str().unwrap_or(default);
+    let program = env.expand(word);
+    let (id, title) = (
+        format!("program.{name}"),
+        format!("the program of {name} is there"),
+    );
+    let cwd = body["cwd"].as_str().map(|c| PathBuf::from(env.expand(c)));
+    let cwd = job
+        .cwd(env)
+        .unwrap_or_default()
+        .join(cwd.unwrap_or_default());
+    let path = match program.contains('/') {
+        true => {
+            Some(cwd.join(&program)).filter(|p| env.find_program(&p.to_string_lossy()).is_some())
+        }
+        false => env.find_program(&program),
+    };
+    // One of a consumer's steps is ours.
+    let consumers = &job.compiled.plan.consumers;
+    let ours = usize::from(consumers.iter().any(|c| c.name == name));
+    let builds = body["pre"]
+        .as_array()
+        .is_some_and(|steps| steps.len() > ours);
+    Some(match path {
+        Some(path) => Check::ok(&id, &title, path.display().to_string()),
+        None if builds => Check::ok(&id, &title, format!("no {program} yet"))
+            .hint("its `pre` steps have to build it"),
+        None => {
+            let at = std::path::absolute(cwd.join(".")).unwrap_or(cwd);
+            let error = StageError::new("remote.stage_program_missing", format!("no program {program}, as seen from {}", at.display()))
+                .hint("build it; a relative path starts at `cwd` (determined_root in a remote_connect.yaml), else where devcluster-remote is called");
+            Check::failed(&id, &title, &error)
+        }
+    })
+}

@@ -1,0 +1,198 @@
+//! The preflights of a file's stages, side by side: each by its own binary, with the very flags that devcluster will use.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use protocol::frame::{self, Frame};
+use protocol::message::{Message, decode_message};
+use protocol::yaml::Document;
+use protocol::{Check, Env, StageError, child};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, BufReader};
+use tokio::process::{ChildStderr, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::input::Job;
+use crate::plan::NewStage;
+
+/// How long a stage may look around. What it found until then counts.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is read of its stderr, for the case that it says nothing on stdout.
+const WORDS: u64 = 64 * 1024;
+
+/// The checks of one stage.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    /// Instance name.
+    pub(crate) stage: String,
+    /// What it is.
+    pub(crate) kind: &'static str,
+    /// In the order in which they became known.
+    pub(crate) checks: Vec<Check>,
+}
+
+/// Looks for all stages at once, and hands over what each found, in the order of the file.
+pub(crate) async fn look(job: &Job, env: &Env, mut found: impl FnMut(Looked)) {
+    let compiled = Document::parse(&job.compiled.text).map(|d| d.value());
+    let compiled = compiled.unwrap_or_default();
+    let cwd = job.cwd(env);
+    let stages = job.compiled.plan.stages.iter();
+    let mut looking: FuturesOrdered<_> = stages
+        .map(|stage| {
+            let arguments = arguments(&compiled, stage, env);
+            let cwd = cwd.clone();
+            async move {
+                let mut checks = of_stage(&arguments, cwd).await;
+                checks
+                    .iter_mut()
+                    .for_each(|c| c.stage.clone_from(&stage.name));
+                Looked {
+                    stage: stage.name.clone(),
+                    kind: stage.kind.name(),
+                    checks,
+                }
+            }
+        })
+        .collect();
+    while let Some(looked) = looking.next().await {
+        found(looked);
+    }
+}
+
+/// The compiled command of a stage, expanded as devcluster does, with the other verb.
+fn arguments(compiled: &Value, stage: &NewStage, env: &Env) -> Vec<String> {
+    let items = compiled["stages"].as_array().into_iter().flatten();
+    let custom = items
+        .map(|item| &item["custom"])
+        .find(|custom| custom["name"] == stage.name.as_str());
+    let words = custom
+        .and_then(|c| c["cmd"].as_array())
+        .into_iter()
+        .flatten();
+    let mut words: Vec<String> = words
+        .filter_map(Value::as_str)
+        .map(|word| env.expand(word))
+        .filter(|word| word != "run" && word != "--events=none")
+        .collect();
+    // After the program, or after `devcluster-remote host`.
+    let at = words.iter().position(|w| w.starts_with("--"));
+    let verb = ["check", "--preflight", "--events=all"].map(str::to_owned);
+    let at = at.unwrap_or(words.len());
+    words.splice(at..at, verb);
+    words
+}
+
+async fn of_stage(arguments: &[String], cwd: Option<PathBuf>) -> Vec<Check> {
+    let mut checks = Vec::new();
+    match timeout(PATIENCE, run(arguments, cwd, &mut checks)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => checks.push(Check::failed(
+            "preflight",
+            "the stage can look around",
+            &error,
+        )),
+        Err(_) => {
+            let message = format!("it was not through after {} s", PATIENCE.as_secs());
+            let error = StageError::new("remote.preflight_slow", message).hint(
+                "what it waits for is likely what comes next in its list; try the stage by itself",
+            );
+            checks.push(Check::failed(
+                "preflight",
+                "the stage can look around",
+                &error,
+            ));
+        }
+    }
+    checks
+}
+
+async fn run(
+    arguments: &[String],
+    cwd: Option<PathBuf>,
+    checks: &mut Vec<Check>,
+) -> Result<(), StageError> {
+    let (program, rest) = arguments
+        .split_first()
+        .ok_or_else(|| StageError::internal("a stage without a command"))?;
+    let failed = |e: &std::io::Error| StageError::io(format!("cannot run {program}"), e);
+    let mut command = Command::new(program);
+    command
+        .args(rest)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    if let Some(cwd) = cwd.filter(|d| d.is_dir()) {
+        command.current_dir(cwd);
+    }
+    let mut child = child::spawn_in_place(&mut command).map_err(|e| failed(&e))?;
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(StageError::internal("a child without pipes"));
+    };
+    let (said, words) = tokio::join!(read(stdout, checks), words(stderr));
+    let status = child.wait().await.map_err(|e| failed(&e))?;
+    match said {
+        Some(error) => Err(error),
+        None if status.success() || !checks.is_empty() => Ok(()),
+        None => {
+            let message = format!("{program} ended with {status} and no word on stdout");
+            Err(StageError::new("remote.preflight_failed", message)
+                .hint("install the stages of this version beside devcluster-remote: make install")
+                .cause(words))
+        }
+    }
+}
+
+/// Collects the checks, and returns the error that kept the stage from looking.
+async fn read(stdout: ChildStdout, checks: &mut Vec<Check>) -> Option<StageError> {
+    let mut reader = BufReader::new(stdout);
+    let mut failure = None;
+    loop {
+        let line = match frame::read(&mut reader).await {
+            Ok(Frame::Line(line)) => line,
+            Ok(Frame::TooLong(_)) => continue,
+            Ok(Frame::End(_)) | Err(_) => return failure,
+        };
+        match decode_message(&line) {
+            Ok(Some(Message::Check(check))) => checks.push(check),
+            Ok(Some(Message::Error(error))) => failure = Some(error.error),
+            _ => {}
+        }
+    }
+}
+
+async fn words(stderr: ChildStderr) -> String {
+    let mut bytes = Vec::new();
+    drop(stderr.take(WORDS).read_to_end(&mut bytes).await);
+    String::from_utf8_lossy(&bytes).trim_end().to_owned()
+}
+
+/// The stages of the file that devcluster knows by itself: kind and body.
+pub(crate) fn stock<'a>(compiled: &'a Value, job: &Job) -> Vec<(&'a str, &'a Value)> {
+    let ours = |name: &Value| {
+        let stages = job.compiled.plan.stages.iter();
+        stages.into_iter().any(|s| *name == *s.name)
+    };
+    let items = compiled["stages"].as_array().into_iter().flatten();
+    items
+        .filter_map(|item| item.as_object()?.iter().next())
+        .filter(|(kind, body)| *kind != "custom" || !ours(&body["name"]))
+        .map(|(kind, body)| (kind.as_str(), body))
+        .collect()
+}
+
+/// The programs that stand beside the driver's own and are not there.
+pub(crate) fn missing_programs(job: &Job, programs: &Path) -> Vec<PathBuf> {
+    let kinds = job.compiled.plan.stages.iter().map(|s| s.kind.name());
+    let mut missing: Vec<_> = kinds
+        .filter(|kind| *kind != "plugin")
+        .map(|kind| programs.join(format!("devcluster-{kind}")))
+        .filter(|path| !path.is_file())
+        .collect();
+    missing.dedup();
+    missing
+}

@@ -1,0 +1,138 @@
+//! `doctor`: everything that is missing is named in one go, each with its mend, and looking changes nothing.
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use support::leaks;
+use support::site::Site;
+use tokio::process::Command;
+
+/// Runs it on a file, and returns its checks by stage and id, with the exit code.
+async fn examine(mut command: Command) -> (Vec<Value>, Option<i32>) {
+    let output = command.output().await.expect("no driver");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let document: Value = serde_json::from_str(&text)
+        .unwrap_or_else(|e| panic!("{e}: {text}{}", String::from_utf8_lossy(&output.stderr)));
+    let checks = document["checks"].as_array().expect("no checks").clone();
+    let failed = checks.iter().any(|c| c["status"] == "failed");
+    assert_eq!(document["ok"], !failed, "{document:#}");
+    (checks, output.status.code())
+}
+
+fn doctor(site: &Site, text: &str) -> Command {
+    let file = site.write("doctor.yaml", text);
+    let file = file.to_str().expect("the path is text");
+    site.remote(&["doctor", "-c", file, "--format", "json"])
+}
+
+fn failed(checks: &[Value]) -> Vec<&str> {
+    let failed = checks.iter().filter(|c| c["status"] == "failed");
+    failed.filter_map(|c| c["id"].as_str()).collect()
+}
+
+const PLAIN: &str = "\
+stages:
+  - tunnel: {reverse_proxy_host: no-such-host.invalid, ssh_key_path: ~/.ssh/id_nobody}
+  - gateway: {k8s_context: my-gke}
+  - db: {}
+  - config-emit: {}
+  - master:
+      config_file:
+        resource_manager: {type: kubernetes, max_slots_per_pod: 1}
+";
+
+#[tokio::test]
+async fn a_bare_laptop_is_told_everything_at_once_and_stays_bare() {
+    let site = Site::new().await;
+    let mut command = doctor(
+        &site,
+        &format!("temp_dir: {}/dc\n{PLAIN}", site.home.path().display()),
+    );
+    command.env("PATH", "/nowhere").env_remove("DEVCLUSTER");
+    command.env("KUBECONFIG", "/nowhere/kubeconfig");
+    let before = leaks::files(site.home.path());
+    let (checks, code) = examine(command).await;
+    assert_eq!(code, Some(5));
+    let failed = failed(&checks);
+    for id in [
+        "devcluster",
+        "docker",
+        "password",
+        "program.master",
+        "ssh",
+        "key",
+        "host",
+    ] {
+        assert!(failed.contains(&id), "{id} is missing: {failed:?}");
+    }
+    for check in checks.iter().filter(|c| c["status"] == "failed") {
+        let mend = check["hint"].as_str().unwrap_or_default();
+        assert!(!mend.is_empty(), "no mend: {check}");
+    }
+    assert_eq!(
+        leaks::files(site.home.path()),
+        before,
+        "looking changed something"
+    );
+}
+
+#[tokio::test]
+async fn where_nothing_is_missing_nothing_fails_also_while_it_runs() {
+    let site = Site::new().await;
+    let text = site.devcluster_yaml();
+    let (checks, code) = examine(doctor(&site, &text)).await;
+    assert_eq!(failed(&checks), Vec::<&str>::new(), "{checks:#?}");
+    assert_eq!(code, Some(0));
+    let of_tunnel = checks.iter().filter(|c| c["stage"] == "tunnel");
+    assert_eq!(of_tunnel.count(), 8);
+    site.nothing_is_left().await;
+    assert!(!site.run_dir().exists(), "looking made the run directory");
+
+    let file = site.write("devcluster.yaml", &text);
+    let (mut up, _said) = site.up(&file).await;
+    let (checks, _) = examine(doctor(&site, &text)).await;
+    assert_eq!(failed(&checks), Vec::<&str>::new(), "{checks:#?}");
+    let own = checks.iter().find(|c| c["id"] == "temp_dir");
+    let note = own.and_then(|c| c["hint"].as_str()).unwrap_or_default();
+    assert!(note.contains("already runs"), "{own:?}");
+    let pid = up.id().and_then(|id| Pid::from_raw(id as i32));
+    kill_process(pid.expect("it ended"), Signal::TERM).expect("it is gone");
+    up.wait().await.expect("no end");
+    site.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn a_file_with_mistakes_does_not_hide_what_is_missing_here() {
+    let site = Site::new().await;
+    let mut command = doctor(
+        &site,
+        "stages:\n  - tunnel: {reverse_proxy_hots: a}\n  - mastr: {}\n",
+    );
+    command.env_remove("DEVCLUSTER").env("PATH", "/nowhere");
+    let (checks, code) = examine(command).await;
+    assert_eq!(code, Some(5));
+    assert_eq!(failed(&checks), ["devcluster", "file"]);
+    let text = checks.iter().map(Value::to_string).collect::<String>();
+    for mistake in ["reverse_proxy_host`?", "did you mean `master`?"] {
+        assert!(text.contains(mistake), "{mistake}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn people_get_a_line_for_each_check_with_its_mark() {
+    let site = Site::new().await;
+    let file = site.write("devcluster.yaml", &site.devcluster_yaml());
+    let file = file.to_str().expect("the path is text");
+    let output = site.remote(&["doctor", "-c", file]).output().await;
+    let output = output.expect("no driver");
+    let text = String::from_utf8_lossy(&output.stdout);
+    for line in [
+        "this machine\n",
+        "  ✓ devcluster is installed: 1.3.2, ",
+        "\ntunnel\n",
+        "  ✓ the server lets us in: logged in as ",
+        "checks, none failed\n",
+    ] {
+        assert!(text.contains(line), "{line:?}\n{text}");
+    }
+    assert!(!text.contains('\x1b'), "no colour in a pipe: {text}");
+}
