@@ -9,40 +9,9 @@ use yaml::{Document, Seg};
 
 use crate::env::Env;
 use crate::error::{Exit, StageError};
-
-/// Something wrong with a config.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Dotted path of the field; empty for the whole.
-    pub path: String,
-    /// What is wrong with it.
-    pub message: String,
-    /// Where it stands: `file:line:column`, or the flag.
-    pub place: Option<String>,
-}
-
-impl Problem {
-    /// A problem with a field.
-    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Problem {
-        Problem {
-            path: path.into(),
-            message: message.into(),
-            place: None,
-        }
-    }
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let Some(place) = &self.place {
-            write!(f, "{place}: ")?;
-        }
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
-        }
-        f.write_str(&self.message)
-    }
-}
+pub use crate::problem::segments;
+use crate::problem::{Problem, Source};
+use crate::wording::plain;
 
 /// Where the values of a config come from, weakest first.
 #[derive(Debug, Default)]
@@ -117,31 +86,18 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn place(&self, path: &str) -> Option<String> {
-        let top = path.split(['.', '[']).next().unwrap_or_default();
-        if self.flags.iter().any(|f| f == top) {
-            return Some(format!("--{}", top.replace('_', "-")));
+    fn placed(&self, mut problem: Problem) -> Problem {
+        let top = problem.path.split(['.', '[']).next().unwrap_or_default();
+        if problem.place.is_none() && self.flags.iter().any(|f| f == top) {
+            problem.place = Some(format!("--{}", top.replace('_', "-")));
         }
-        let (file, document) = self.file.as_ref()?;
-        let segs: Vec<Seg> = segments(path);
-        let at = (0..=segs.len())
-            .rev()
-            .find_map(|n| document.locate(&segs[..n]))?;
-        Some(format!("{}:{}:{}", file.display(), at.line, at.column))
+        match &self.file {
+            Some((file, document)) => {
+                problem.in_document(&Source::new(file, document.text()), document)
+            }
+            None => problem,
+        }
     }
-}
-
-/// The path of a problem, `a.b[2].c`, as a path in a document.
-pub fn segments(path: &str) -> Vec<Seg> {
-    path.split(['.', '['])
-        .filter(|s| !s.is_empty())
-        .map(
-            |s| match s.strip_suffix(']').and_then(|i| i.parse::<usize>().ok()) {
-                Some(index) => Seg::Index(index),
-                None => Seg::Key(s.to_owned()),
-            },
-        )
-        .collect()
 }
 
 /// Reads a YAML or JSON file that has to be a mapping.
@@ -150,14 +106,17 @@ pub fn read_mapping(path: &Path) -> Result<(Map<String, Value>, Document), Stage
     let wrong = |message: String| StageError::new("protocol.config", message).exit(Exit::Usage);
     let text = std::fs::read_to_string(path)
         .map_err(|e| wrong(format!("cannot read the config file {shown}")).source(&e))?;
-    let document = Document::parse(&text)
-        .map_err(|e| wrong(format!("{shown}:{}:{}: {}", e.line, e.column, e.message)))?;
+    let source = Source::new(path, &text);
+    let unreadable =
+        |problem| wrong(format!("cannot use the config file {shown}")).problems(vec![problem]);
+    let document = Document::parse(&text).map_err(|e| unreadable(source.problem(&e)))?;
     match document.value() {
         Value::Object(map) => Ok((map, document)),
         Value::Null => Ok((Map::new(), document)),
-        _ => Err(wrong(format!(
-            "{shown}:1:1: a config file holds `key: value` lines, this one does not"
-        ))),
+        _ => {
+            let why = "a config file holds `key: value` lines, this one does not";
+            Err(unreadable(Problem::new("", why).at(&source, 0..1)))
+        }
     }
 }
 
@@ -249,7 +208,7 @@ fn unknown_fields(values: &Map<String, Value>, schema: &Value) -> Vec<Problem> {
         .map(|key| {
             let meant = nearest(key, known.keys().map(String::as_str));
             let tail = meant.map(|m| format!("; did you mean `{m}`?"));
-            Problem::new(key, format!("unknown field{}", tail.unwrap_or_default()))
+            Problem::key(key, format!("unknown field{}", tail.unwrap_or_default()))
         })
         .collect()
 }
@@ -271,7 +230,7 @@ fn missing_fields(values: &Map<String, Value>, schema: &Value) -> Vec<Problem> {
                 .unwrap_or_default()
                 .trim_end_matches('.');
             let flag = key.replace('_', "-");
-            Problem::new(
+            Problem::key(
                 key,
                 format!("missing ({about}); set it in the file or with --{flag}"),
             )
@@ -293,40 +252,67 @@ fn deserialize<C: DeserializeOwned>(
             Ok(config) => return Some(config),
             Err(error) => {
                 let path = error.path().to_string();
+                let message = plain(&error.inner().to_string());
                 let top = path.split(['.', '[']).next().unwrap_or_default().to_owned();
-                if values.remove(&top).is_none() {
+                if !values.contains_key(&top) {
                     if problems.is_empty() {
-                        problems.push(Problem::new("", error.inner().to_string()));
+                        problems.push(Problem::new("", message));
                     }
                     return None;
                 }
-                problems.push(Problem::new(path, error.inner().to_string()));
-                if required.contains(&top) {
-                    return None;
+                // What is wrong deep within is taken out alone: its neighbours may be wrong too.
+                let nested = segments(&path);
+                let unknown = error.inner().to_string().starts_with("unknown field");
+                if !(unknown && nested.len() > 1 && take_out(&mut values, &nested)) {
+                    values.shift_remove(&top);
+                    if required.contains(&top) {
+                        problems.push(Problem::new(path, message));
+                        return None;
+                    }
                 }
+                problems.push(match unknown {
+                    true => Problem::key(path, message),
+                    false => Problem::new(path, message),
+                });
             }
         }
     }
 }
 
-fn config_error(kind: &str, mut problems: Vec<Problem>, gathered: &Gathered) -> StageError {
-    for problem in &mut problems {
-        if problem.place.is_none() {
-            problem.place = gathered.place(&problem.path);
-        }
-    }
-    let count = match problems.len() {
-        1 => "1 problem".to_owned(),
-        n => format!("{n} problems"),
+fn take_out(values: &mut Map<String, Value>, path: &[Seg]) -> bool {
+    let (Some((Seg::Key(last), parents)), Some(Seg::Key(top))) = (path.split_last(), path.first())
+    else {
+        return false;
     };
-    let mut error = StageError::new(
+    let mut at = values.get_mut(top);
+    for seg in parents.iter().skip(1) {
+        at = at.and_then(|v| match seg {
+            Seg::Key(key) => v.get_mut(key.as_str()),
+            Seg::Index(i) => v.get_mut(*i),
+        });
+    }
+    let at = at.and_then(Value::as_object_mut);
+    at.is_some_and(|map| map.shift_remove(last).is_some())
+}
+
+fn config_error(kind: &str, problems: Vec<Problem>, gathered: &Gathered) -> StageError {
+    let problems: Vec<Problem> = problems.into_iter().map(|p| gathered.placed(p)).collect();
+    let count = count(&problems);
+    StageError::new(
         "protocol.config",
         format!("the config of {kind} has {count}"),
     )
+    .problems(problems)
     .hint(format!("`devcluster-{kind} run --help` lists every field"))
-    .exit(Exit::Usage);
-    error.caused_by = problems.iter().map(Problem::to_string).collect();
-    error
+    .exit(Exit::Usage)
+}
+
+/// `1 problem`, `2 problems`
+pub fn count(problems: &[Problem]) -> String {
+    match problems.len() {
+        1 => "1 problem".to_owned(),
+        n => format!("{n} problems"),
+    }
 }
 
 /// The candidate that was probably meant.
@@ -411,11 +397,11 @@ mod tests {
         let text = error.caused_by.join("\n");
         assert_eq!(error.exit_code(), Exit::Usage);
         for expected in [
-            "c.yaml:1:7: hots: unknown field; did you mean `host`?",
+            "c.yaml:1:1: hots: unknown field; did you mean `host`?",
             "host: missing (The server); set it in the file or with --host",
-            "c.yaml:2:7: port: invalid type",
-            "c.yaml:3:7: mode: unknown variant `loose`",
-            "--tags: tags: invalid type",
+            "c.yaml:2:7: port: expected a whole number",
+            "c.yaml:3:7: mode: unknown value `loose`",
+            "--tags: tags: expected a list; this is `3`",
         ] {
             assert!(text.contains(expected), "{expected}\n---\n{text}");
         }
@@ -424,6 +410,6 @@ mod tests {
     #[test]
     fn a_file_that_is_not_yaml_is_refused_with_its_line() {
         let error = load_text("host: a\nport: [\n", &[]).unwrap_err();
-        assert!(error.message.contains("c.yaml:"), "{}", error.message);
+        assert!(error.caused_by[0].contains("c.yaml:2:"), "{error:?}");
     }
 }

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::problem::{Problem, colours};
+
 /// Exit codes shared by every stage and the driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
@@ -54,6 +56,9 @@ pub struct StageError {
     pub caused_by: Vec<String>,
     #[serde(skip)]
     exit: Exit,
+    /// The mistakes that it is about; each is in `caused_by` too.
+    #[serde(skip)]
+    problems: Box<[Problem]>,
 }
 
 impl StageError {
@@ -67,6 +72,7 @@ impl StageError {
             fatal: true,
             caused_by: Vec::new(),
             exit: Exit::Failed,
+            problems: Box::default(),
         }
     }
 
@@ -122,6 +128,17 @@ impl StageError {
         self
     }
 
+    /// Adds mistakes in what the user wrote. People see each with its line.
+    #[must_use]
+    pub fn problems(mut self, problems: Vec<Problem>) -> Self {
+        self.caused_by
+            .extend(problems.iter().map(Problem::to_string));
+        let mut all = std::mem::take(&mut self.problems).into_vec();
+        all.extend(problems);
+        self.problems = all.into();
+        self
+    }
+
     /// Sets the exit code, where it is not 1 (or 75 for a retryable error).
     #[must_use]
     pub fn exit(mut self, exit: Exit) -> Self {
@@ -139,8 +156,16 @@ impl StageError {
 
     /// The error as a person reads it: message, causes, mend, code.
     pub fn render(&self, program: &str) -> String {
+        self.render_with(program, colours())
+    }
+
+    fn render_with(&self, program: &str, colours: bool) -> String {
         let mut text = format!("{program}: error: {}\n", self.message);
-        for cause in &self.caused_by {
+        for problem in &self.problems {
+            text.push_str(&format!("{}\n\n", problem.render(colours)));
+        }
+        let shown: Vec<String> = self.problems.iter().map(Problem::to_string).collect();
+        for cause in self.caused_by.iter().filter(|c| !shown.contains(c)) {
             text.push_str(&format!(
                 "  caused by: {}\n",
                 cause.trim_end().replace('\n', "\n    ")

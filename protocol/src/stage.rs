@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::config::Problem;
 use crate::context::Context;
 use crate::error::{Exit, StageError};
 use crate::ledger::Entry;
+use crate::problem::Problem;
 
 /// What became of a ledger entry.
 #[derive(Clone, Debug, PartialEq, Eq)]

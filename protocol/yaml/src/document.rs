@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -67,7 +67,7 @@ impl Document {
         Some(self.location(self.tree.nodes[key.unwrap_or(id)].start()))
     }
 
-    fn location(&self, offset: usize) -> Location {
+    pub(crate) fn location(&self, offset: usize) -> Location {
         self.lines.locate(&self.text, offset)
     }
 
@@ -133,6 +133,14 @@ impl Document {
 
     /// With `marked`, a date is told apart from the string that looks like it.
     pub(crate) fn value_of(&self, id: Id, marked: bool) -> Value {
+        self.value_with(id, marked, &HashMap::new())
+    }
+
+    /// The same with other values in the places of some nodes.
+    pub(crate) fn value_with(&self, id: Id, marked: bool, others: &HashMap<Id, Value>) -> Value {
+        if let Some(other) = others.get(&self.tree.target(id)) {
+            return other.clone();
+        }
         match self.tree.kind(id) {
             Kind::Scalar { text, data, .. } => match data {
                 Data::Null => Value::Null,
@@ -141,13 +149,16 @@ impl Document {
                 Data::Timestamp if marked => serde_json::json!({ TIME: text }),
                 Data::Str | Data::Timestamp | Data::Merge => Value::String(text.clone()),
             },
-            Kind::Seq { items, .. } => items.iter().map(|i| self.value_of(*i, marked)).collect(),
+            Kind::Seq { items, .. } => {
+                let items = items.iter().map(|i| self.value_with(*i, marked, others));
+                items.collect()
+            }
             Kind::Map { .. } => {
                 let pairs = self.tree.pairs(id).into_iter();
                 let entries = pairs.filter_map(|(key, value)| {
                     Some((
                         self.tree.key(key)?.into_owned(),
-                        self.value_of(value, marked),
+                        self.value_with(value, marked, others),
                     ))
                 });
                 Value::Object(entries.collect())

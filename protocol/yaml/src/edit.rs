@@ -9,6 +9,7 @@ use crate::document::Document;
 use crate::error::Error;
 use crate::path::{Seg, show};
 use crate::render;
+use crate::scalars::Scalar;
 use crate::tree::{Id, Kind};
 
 mod items;
@@ -43,6 +44,21 @@ pub(crate) struct Changes {
     pub(crate) added: HashMap<Id, Map<String, Value>>,
     /// Before which of the original items; in the order of the calls.
     pub(crate) inserted: HashMap<Id, Vec<(usize, New)>>,
+    /// What scalars stand for wherever they are used: their aliases stay.
+    pub(crate) substituted: HashMap<Id, Value>,
+}
+
+impl Changes {
+    /// What a node reads as when its own place changes, and nothing else.
+    pub(crate) fn value_of(&self, doc: &Document, id: Id, marked: bool) -> Value {
+        doc.value_with(id, marked, &self.substituted)
+    }
+
+    /// Whether the node is to read otherwise than its aliases.
+    pub(crate) fn is_replaced(&self, id: Id) -> bool {
+        let new = self.replaced.get(&id);
+        new.is_some_and(|new| self.substituted.get(&id) != Some(&new.value))
+    }
 }
 
 /// A value and, if the caller gave one, the text for it.
@@ -93,7 +109,7 @@ impl<'a> Editor<'a> {
             }
             id = match (&self.doc.tree.nodes[id].kind, seg) {
                 (Kind::Alias(_), _) => {
-                    let mut copy = self.doc.value_of(id, false);
+                    let mut copy = self.changes.value_of(self.doc, id, false);
                     let done = put(&mut copy, rest, value);
                     self.changes.replaced.insert(id, New::value(copy));
                     return self.checked(done, id, path);
@@ -120,6 +136,31 @@ impl<'a> Editor<'a> {
             }
         }
         self.assign(id, value);
+        Ok(())
+    }
+
+    /// Puts values into the places of scalars below `scope`. One that is used nowhere else keeps its anchor, and its
+    /// aliases stay; any other is written out where it is used. Comes before all other changes.
+    ///
+    /// # Errors
+    /// As for [`Editor::set`].
+    pub fn substitute(
+        &mut self,
+        scope: &[Seg],
+        values: Vec<(Scalar<'_>, Value)>,
+    ) -> Result<(), Error> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let outside = self.doc.reachable_outside(scope);
+        for (scalar, value) in values {
+            if outside[scalar.id] {
+                self.set(&scalar.path, value)?;
+            } else {
+                self.changes.substituted.insert(scalar.id, value.clone());
+                self.changes.replaced.insert(scalar.id, New::value(value));
+            }
+        }
         Ok(())
     }
 
@@ -167,6 +208,14 @@ impl<'a> Editor<'a> {
     /// The result would not be what was asked for, read as `PyYAML` reads it: nothing is changed
     /// rather than something else.
     pub fn finish(self) -> Result<String, Error> {
+        self.finish_document().map(|d| d.text)
+    }
+
+    /// The same, read already.
+    ///
+    /// # Errors
+    /// As for [`Editor::finish`].
+    pub fn finish_document(self) -> Result<Document, Error> {
         render::apply(self.doc, self.changes)
     }
 
@@ -223,7 +272,8 @@ impl<'a> Editor<'a> {
         let (Seg::Key(key), rest) = (&path[depth], &path[depth + 1..]) else {
             return self.fail(map, format!("`{}` needs a key here", show(path)));
         };
-        let merged = self.doc.get(&path[..=depth]);
+        let merged = self.doc.find(&path[..=depth]);
+        let merged = merged.map(|(_, id)| self.changes.value_of(self.doc, id, false));
         let added = self.changes.added.entry(map).or_default();
         let slot = added.entry(key.as_str());
         let slot = slot.or_insert_with(|| merged.unwrap_or_default());

@@ -13,7 +13,7 @@ use crate::splice::{self, Splice, column, line_start, next_line};
 use crate::tree::{Id, Kind, after_colon};
 use crate::wanted::{wanted, write_out_aliases};
 
-pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<String, Error> {
+pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<Document, Error> {
     write_out_aliases(doc, &mut changes);
     let wanted = wanted(doc, &changes, doc.tree.root);
     let mut renderer = Renderer {
@@ -25,7 +25,7 @@ pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<String, Erro
     renderer.value(doc.tree.root, Owner::Root, false)?;
     let first = renderer.splices.iter().map(|s| s.range.start).min();
     let Some(first) = first else {
-        return Ok(doc.text.clone());
+        return Ok(doc.clone());
     };
     let refuse = |why: String| doc.lines.error(&doc.text, first, why);
     let text = splice::apply(&doc.text, renderer.splices, renderer.newline)
@@ -36,7 +36,7 @@ pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<String, Erro
         let why = "this place cannot be edited safely: the result would read differently";
         return Err(refuse(why.into()));
     }
-    Ok(text)
+    Ok(read)
 }
 
 struct Renderer<'a> {
@@ -230,6 +230,9 @@ impl Renderer<'_> {
             return Ok(());
         }
         let (mut inline, below) = layout::pieces(self.doc, id, owner, new, self.newline);
+        if let Some(anchor) = self.kept_anchor(id) {
+            inline = format!("{anchor} {inline}").trim_end().to_owned();
+        }
         let layout::Place { mut head, body } =
             layout::place(self.doc, id, owner, !below.is_empty());
         let carried = self.carried(&head, &body, owner);
@@ -257,6 +260,17 @@ impl Renderer<'_> {
             self.push_lines(body, below);
         }
         Ok(())
+    }
+
+    /// The anchor of a scalar whose aliases stay.
+    fn kept_anchor(&self, id: Id) -> Option<String> {
+        let node = &self.doc.tree.nodes[id];
+        if !self.changes.substituted.contains_key(&id) || self.changes.is_replaced(id) {
+            return None;
+        }
+        let props = self.text().get(node.props?..node.span.start)?;
+        let mut words = props.split_ascii_whitespace();
+        words.find(|w| w.starts_with('&')).map(str::to_owned)
     }
 
     /// The comments within what goes, as lines of their own.

@@ -119,6 +119,29 @@ impl Tree {
         merged.append(&mut own);
         merged
     }
+
+    /// The same with each key once: what counts in the end.
+    pub(crate) fn effective(&self, map: Id) -> Vec<(Id, Id)> {
+        let pairs = self.pairs(map);
+        if !self.has_merge(map) {
+            return pairs;
+        }
+        let mut seen = std::collections::HashSet::new();
+        let mut last: Vec<_> = pairs
+            .into_iter()
+            .rev()
+            .filter(|(key, _)| seen.insert(self.key(*key).unwrap_or_default()))
+            .collect();
+        last.reverse();
+        last
+    }
+
+    fn has_merge(&self, map: Id) -> bool {
+        let Kind::Map { entries, .. } = self.kind(map) else {
+            return false;
+        };
+        entries.iter().any(|(key, _)| self.is_merge(*key))
+    }
 }
 
 /// The place behind the colon that follows a key.

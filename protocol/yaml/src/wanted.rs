@@ -18,7 +18,7 @@ pub(crate) fn write_out_aliases(doc: &Document, changes: &mut Changes) {
             && touched.contains(&target)
             && !gone.contains(&id)
         {
-            let value = doc.value_of(target, false);
+            let value = changes.value_of(doc, target, false);
             changes.replaced.insert(id, New { value, text: None });
         }
     }
@@ -33,7 +33,7 @@ fn mark(
     touched: &mut HashSet<Id>,
     gone: &mut HashSet<Id>,
 ) -> bool {
-    let dropped = dropped || changes.replaced.contains_key(&id) || changes.removed.contains(&id);
+    let dropped = dropped || changes.is_replaced(id) || changes.removed.contains(&id);
     let mut changed =
         dropped || changes.added.contains_key(&id) || changes.inserted.contains_key(&id);
     for child in doc.tree.children(id) {
@@ -62,7 +62,7 @@ pub(crate) fn wanted(doc: &Document, changes: &Changes, id: Id) -> Value {
                     continue;
                 };
                 if !own.contains(&value) {
-                    map.insert(key.into_owned(), doc.value_of(value, true));
+                    map.insert(key.into_owned(), changes.value_of(doc, value, true));
                 } else if !changes.removed.contains(&value) {
                     map.insert(key.into_owned(), wanted(doc, changes, value));
                 }
@@ -82,7 +82,7 @@ pub(crate) fn wanted(doc: &Document, changes: &Changes, id: Id) -> Value {
             out.extend(inserted(changes, id, items.len()).map(|n| n.value.clone()));
             Value::Array(out)
         }
-        _ => doc.value_of(id, true),
+        _ => changes.value_of(doc, id, true),
     }
 }
 

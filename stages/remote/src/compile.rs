@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use protocol::yaml::{self, Document, Editor, Seg};
-use protocol::{Env, Problem, StageError};
+use protocol::{Env, StageError, problem};
 use serde_json::{Map, Value, json};
 
 use crate::numbers;
@@ -64,14 +64,8 @@ pub fn compile(
 }
 
 fn cannot_edit(source: &Source, error: &yaml::Error) -> StageError {
-    let mut problem = Problem::new("", error.message.clone());
-    problem.place = Some(format!(
-        "{}:{}:{}",
-        source.path.display(),
-        error.line,
-        error.column
-    ));
-    refused(source, vec![problem])
+    let file = problem::Source::new(source.path, source.document.text());
+    refused(source, vec![file.problem(error)])
 }
 
 /// The directory in which the stages of a devcluster meet, as devcluster will expand it.

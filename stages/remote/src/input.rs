@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::config::{self, nearest};
 use protocol::yaml::Document;
-use protocol::{Env, Exit, Problem, Stage, StageError};
+use protocol::{Env, Exit, Problem, Stage, StageError, problem};
 use serde_json::{Map, Value};
 
 use crate::compile::{Compiled, compile, run_dir};
@@ -123,11 +123,10 @@ fn read(file: &Path) -> Result<Document, StageError> {
             .exit(Exit::Usage)
     })?;
     Document::parse(&text).map_err(|e| {
-        StageError::new(
-            "remote.yaml",
-            format!("{shown}:{}:{}: {}", e.line, e.column, e.message),
-        )
-        .exit(Exit::Usage)
+        let problem = problem::Source::new(file, &text).problem(&e);
+        StageError::new("remote.yaml", format!("cannot read {shown} as YAML"))
+            .problems(vec![problem])
+            .exit(Exit::Usage)
     })
 }
 
@@ -225,7 +224,7 @@ fn sort_keys(keys: Map<String, Value>, env: &Env) -> Result<Bodies, Vec<Problem>
             let meant = nearest(&key, known)
                 .map(|m| format!("; did you mean `{m}`?"))
                 .unwrap_or_default();
-            problems.push(Problem::new(key, format!("unknown key{meant}")));
+            problems.push(Problem::key(key, format!("unknown key{meant}")));
         }
     }
     problems.extend(

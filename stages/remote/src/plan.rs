@@ -204,7 +204,7 @@ impl Plan {
             }
         };
         if self.stages.iter().any(|s| s.name == name) {
-            let message = format!("a second stage named `{name}`: give each its own `name`");
+            let message = format!("a second stage named `{name}`; give each its own `name`");
             problems.push(Problem::new(at("name"), message));
         }
         let gates = match body
@@ -276,7 +276,7 @@ impl Plan {
                         upstreams,
                     });
                 }
-                Err(message) => problems.push(Problem::new(place, message)),
+                Err(message) => problems.push(Problem::key(place, message)),
             }
         }
         let finds_out = self

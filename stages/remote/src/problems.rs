@@ -1,35 +1,21 @@
 //! Mistakes in a user's file, each with its place.
 
-use protocol::{Exit, Problem, StageError, config};
+use protocol::config::count;
+use protocol::{Exit, Problem, StageError, problem};
 
 use crate::plan::Source;
 
 /// The error for a file that asks for what cannot be.
-pub(crate) fn refused(source: &Source, mut problems: Vec<Problem>) -> StageError {
-    for problem in &mut problems {
-        let path = config::segments(&problem.path);
-        let at = (0..=path.len())
-            .rev()
-            .find_map(|n| source.document.locate(&path[..n]));
-        if let (None, Some(at)) = (&problem.place, at) {
-            problem.place = Some(format!(
-                "{}:{}:{}",
-                source.path.display(),
-                at.line,
-                at.column
-            ));
-        }
-    }
-    let count = match problems.len() {
-        1 => "1 problem".to_owned(),
-        n => format!("{n} problems"),
-    };
-    let mut error = StageError::new(
-        "remote.config",
-        format!("{} has {count}", source.path.display()),
-    )
-    .hint("nothing was written or started; mend the file and try again")
-    .exit(Exit::Usage);
-    error.caused_by = problems.iter().map(Problem::to_string).collect();
-    error
+pub(crate) fn refused(source: &Source, problems: Vec<Problem>) -> StageError {
+    let file = problem::Source::new(source.path, source.document.text());
+    let placed = problems
+        .into_iter()
+        .map(|p| p.in_document(&file, source.document));
+    let mut placed: Vec<Problem> = placed.collect();
+    placed.sort_by_key(Problem::offset);
+    let message = format!("{} has {}", source.path.display(), count(&placed));
+    StageError::new("remote.config", message)
+        .problems(placed)
+        .hint("nothing was written or started; mend the file and try again")
+        .exit(Exit::Usage)
 }

@@ -15,7 +15,10 @@ use crate::wanted::inserted;
 impl Renderer<'_> {
     pub(super) fn replace_in_flow(&mut self, id: Id, owner: Owner, value: &Value) {
         let node = &self.doc.tree.nodes[id];
-        let text = emit::flow(value);
+        let mut text = emit::flow(value);
+        if let Some(anchor) = self.kept_anchor(id) {
+            text = format!("{anchor} {text}");
+        }
         match owner {
             Owner::Entry { at, .. } if node.is_absent() => {
                 let colon = if self.text()[..at].ends_with(':') {

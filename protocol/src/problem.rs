@@ -1,0 +1,183 @@
+//! A mistake in what a user wrote, and how it is shown: as a compiler would.
+
+use std::io::IsTerminal;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use yaml::{Document, Seg};
+
+/// Something wrong with a config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Dotted path of the field; empty for the whole.
+    pub path: String,
+    /// What is wrong with it; after a `; `, what was probably meant.
+    pub message: String,
+    /// Where it stands: `file:line:column`, or the flag.
+    pub place: Option<String>,
+    on_key: bool,
+    mark: Option<Mark>,
+}
+
+/// The place in a file, to show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mark {
+    file: String,
+    text: Arc<str>,
+    span: Range<usize>,
+}
+
+impl Problem {
+    /// A problem with a field.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Problem {
+        Problem {
+            path: path.into(),
+            message: message.into(),
+            place: None,
+            on_key: false,
+            mark: None,
+        }
+    }
+
+    /// A problem with the key itself.
+    pub fn key(path: impl Into<String>, message: impl Into<String>) -> Problem {
+        Problem {
+            on_key: true,
+            ..Problem::new(path, message)
+        }
+    }
+
+    /// It stands at these bytes of a file.
+    #[must_use]
+    pub fn at(mut self, source: &Source, span: Range<usize>) -> Problem {
+        let start = span.start.min(source.text.len());
+        let before = source.text.get(..start).unwrap_or_default();
+        let line_start = before.rfind(['\n', '\r']).map_or(0, |i| i + 1);
+        let column = before[line_start..].trim_start_matches('\u{feff}');
+        let lines =
+            before.matches('\n').count() + before.replace("\r\n", "\n").matches('\r').count();
+        let place = (lines + 1, column.chars().count() + 1);
+        self.place = Some(format!("{}:{}:{}", source.file, place.0, place.1));
+        // The first line of it says enough.
+        let shown = source.text.get(start..span.end).unwrap_or_default();
+        let end = start + shown.find(['\n', '\r']).unwrap_or(shown.len());
+        self.mark = Some(Mark {
+            file: source.file.clone(),
+            text: source.text.clone(),
+            span: start..end,
+        });
+        self
+    }
+
+    /// It stands where a document has its path, or else the innermost thing around that.
+    #[must_use]
+    pub fn in_document(self, source: &Source, document: &Document) -> Problem {
+        if self.place.is_some() {
+            return self;
+        }
+        let path = segments(&self.path);
+        let span = document.nearest_span(&path, self.on_key);
+        self.at(source, span)
+    }
+
+    /// For people: the line, a caret, what was expected.
+    pub fn render(&self, colours: bool) -> String {
+        let (message, meant) = match self.message.split_once("; ") {
+            Some((message, meant)) => (message, Some(meant)),
+            None => (self.message.as_str(), None),
+        };
+        let title = match (&self.mark, &self.place) {
+            (None, Some(place)) => format!("{place}: {}", self.said(message)),
+            _ => self.said(message),
+        };
+        let mut group = Group::with_title(Level::ERROR.primary_title(title));
+        if let Some(mark) = &self.mark {
+            let annotation = AnnotationKind::Primary.span(mark.span.clone());
+            let snippet = Snippet::source(&*mark.text)
+                .path(mark.file.as_str())
+                .annotation(annotation.label(meant));
+            group = group.element(snippet);
+        } else if let Some(meant) = meant {
+            group = group.element(Level::HELP.message(meant));
+        }
+        let renderer = match colours {
+            true => Renderer::styled(),
+            false => Renderer::plain(),
+        };
+        renderer.render(&[group])
+    }
+
+    /// Where in its file it stands, to put problems into their order.
+    #[must_use]
+    pub fn offset(&self) -> Option<usize> {
+        self.mark.as_ref().map(|m| m.span.start)
+    }
+
+    fn said(&self, message: &str) -> String {
+        match self.path.is_empty() {
+            true => message.to_owned(),
+            false => format!("{}: {message}", self.path),
+        }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        f.write_str(&self.said(&self.message))
+    }
+}
+
+/// A file that problems are in.
+#[derive(Clone, Debug)]
+pub struct Source {
+    file: String,
+    text: Arc<str>,
+}
+
+impl Source {
+    /// A file by the name that messages show, and its text.
+    pub fn new(file: &Path, text: &str) -> Source {
+        Source {
+            file: file.display().to_string(),
+            text: text.into(),
+        }
+    }
+
+    /// What the reader of a YAML file has against it.
+    pub fn problem(&self, error: &yaml::Error) -> Problem {
+        let mut lines = self.text.split_inclusive('\n');
+        let before: usize = lines.by_ref().take(error.line - 1).map(str::len).sum();
+        let line = self.text.get(before..).unwrap_or_default();
+        let mut chars = line.trim_start_matches('\u{feff}').char_indices();
+        let skipped = line.len() - line.trim_start_matches('\u{feff}').len();
+        let at = chars
+            .nth(error.column - 1)
+            .map_or(line.trim_end().len(), |(i, _)| i + skipped);
+        Problem::new("", error.message.clone()).at(self, before + at..before + at + 1)
+    }
+}
+
+/// The path of a problem, `a.b[2].c`, as a path in a document.
+pub fn segments(path: &str) -> Vec<Seg> {
+    path.split(['.', '['])
+        .filter(|s| !s.is_empty())
+        .map(
+            |s| match s.strip_suffix(']').and_then(|i| i.parse::<usize>().ok()) {
+                Some(index) => Seg::Index(index),
+                None => Seg::Key(s.to_owned()),
+            },
+        )
+        .collect()
+}
+
+/// Whether text for people may have colours: on a terminal, unless its user says no.
+pub fn colours() -> bool {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
+        || std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+    !plain && std::io::stderr().is_terminal()
+}
