@@ -5,39 +5,13 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
-use support::tunnel::{
-    AT_PUBLIC, PUBLIC, Setup, any_listener, failure, no_gateway_ports, port_of, take,
-};
+use support::tunnel::{Setup, any_listener, ask, failure, port_of, shout, take};
 use support::{Options, StageClient, leaks};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// What a stage may take from SIGTERM to its end.
 const STOP: Duration = Duration::from_millis(500);
-
-/// Answers every visitor of the local port in capitals.
-async fn shout(listener: TcpListener) {
-    let mut visitors = JoinSet::new();
-    while let Ok((mut visitor, _)) = listener.accept().await {
-        visitors.spawn(async move {
-            let mut text = String::new();
-            // A visitor that breaks off gets no answer.
-            if visitor.read_to_string(&mut text).await.is_ok() {
-                drop(visitor.write_all(text.to_uppercase().as_bytes()).await);
-            }
-        });
-    }
-}
-
-async fn ask(port: u16, text: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-    stream.write_all(text.as_bytes()).await?;
-    stream.shutdown().await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
-}
 
 #[tokio::test]
 async fn a_taken_port_is_passed_over_and_a_visitor_reaches_the_local_port() {
@@ -68,123 +42,6 @@ async fn a_taken_port_is_passed_over_and_a_visitor_reaches_the_local_port() {
         ask(port, "hello through the tunnel").await.unwrap(),
         "HELLO THROUGH THE TUNNEL"
     );
-}
-
-#[tokio::test]
-async fn a_port_that_the_server_grants_on_ipv6_alone_is_not_taken_for_ours() {
-    let setup = Setup::new(Options {
-        gateway_ports: "yes".into(),
-        ..Options::default()
-    })
-    .await;
-    let _taken = take(setup.ports.clone().take(2)).await;
-    let mut tunnel = setup.start(&[]);
-    assert_eq!(
-        port_of(&tunnel.wait_for("outputs").await),
-        *setup.ports.end()
-    );
-
-    let setup = Setup::new(Options {
-        gateway_ports: "yes".into(),
-        ..Options::default()
-    })
-    .await;
-    let _taken = take(setup.ports.clone()).await;
-    failure(&setup, setup.command(&[]), "tunnel.arrives_elsewhere", 75).await;
-}
-
-/// A relay in front of the server, as a load balancer or NAT: every source port is changed.
-async fn relay(public: TcpListener, to: u16) {
-    let mut visitors = JoinSet::new();
-    while let Ok((mut visitor, _)) = public.accept().await {
-        visitors.spawn(async move {
-            if let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await {
-                drop(tokio::io::copy_bidirectional(&mut visitor, &mut server).await);
-            }
-        });
-    }
-}
-
-#[tokio::test]
-async fn behind_nat_a_nonce_is_the_proof_or_it_stays_unverified() {
-    let setup = Setup::new(no_gateway_ports()).await;
-    let port = *setup.ports.start();
-    let one = port.to_string();
-    let flags = [AT_PUBLIC, ("remote-port-range", one.as_str())];
-    let mut relays = JoinSet::new();
-    relays.spawn(relay(
-        TcpListener::bind((PUBLIC, port)).await.unwrap(),
-        port,
-    ));
-
-    let mut tunnel = setup.start(&flags);
-    assert_eq!(
-        tunnel.wait_for("outputs").await["outputs"]["verified"],
-        "nonce"
-    );
-    tunnel.wait_for("ready").await;
-    let master = TcpListener::bind((Ipv4Addr::LOCALHOST, setup.local_port)).await;
-    setup.sshd.drop_sessions().unwrap();
-    let again = tunnel.wait_for("ready").await;
-    assert_eq!(
-        again["gen"], 1,
-        "with the master in the way of another nonce"
-    );
-    drop(master);
-    tunnel.signal(Signal::TERM);
-    tunnel.wait().await;
-
-    let _master = TcpListener::bind((Ipv4Addr::LOCALHOST, setup.local_port))
-        .await
-        .unwrap();
-    let mut tunnel = setup.start(&flags);
-    assert_eq!(
-        tunnel.wait_for("outputs").await["outputs"]["verified"],
-        "unverified"
-    );
-    assert!(tunnel.has_said("log"), "{}", tunnel.stderr());
-    tunnel.signal(Signal::TERM);
-    tunnel.wait().await;
-
-    for proof in ["require", "nonce", "origin"] {
-        let wanted = setup.command(&[flags[0], flags[1], ("verify", proof)]);
-        failure(&setup, wanted, "tunnel.unverified", 1).await;
-    }
-    let mut tunnel = setup.start(&[flags[0], flags[1], ("verify", "tcp")]);
-    assert_eq!(
-        tunnel.wait_for("outputs").await["outputs"]["verified"],
-        "tcp"
-    );
-}
-
-#[tokio::test]
-async fn a_way_that_closes_while_ready_is_told_and_so_is_its_return() {
-    let setup = Setup::new(no_gateway_ports()).await;
-    let port = *setup.ports.start();
-    let one = port.to_string();
-    let mut relays = JoinSet::new();
-    relays.spawn(relay(
-        TcpListener::bind((PUBLIC, port)).await.unwrap(),
-        port,
-    ));
-    let flags = [
-        AT_PUBLIC,
-        ("remote-port-range", one.as_str()),
-        ("probe-interval", "0.1"),
-    ];
-    let mut tunnel = setup.start(&flags);
-    tunnel.wait_for("ready").await;
-    relays.shutdown().await;
-    let degraded = tunnel.wait_for("degraded").await;
-    assert_eq!(
-        degraded["error"]["code"], "tunnel.port_unreachable",
-        "{degraded}"
-    );
-    relays.spawn(relay(
-        TcpListener::bind((PUBLIC, port)).await.unwrap(),
-        port,
-    ));
-    assert_eq!(tunnel.wait_for("ready").await["gen"], 1);
 }
 
 #[tokio::test]
@@ -318,27 +175,6 @@ async fn a_pinned_port_is_never_replaced() {
     let mut tunnel = setup.start(&flags);
     assert_eq!(port_of(&tunnel.wait_for("outputs").await), before);
     tunnel.wait_for("ready").await;
-}
-
-#[tokio::test]
-async fn a_port_on_all_addresses_is_said_to_be_open_to_all() {
-    let setup = Setup::new(Options::default()).await;
-    let open = "is open to whoever can reach it";
-    let mut tunnel = setup.start(&[]);
-    tunnel
-        .wait_until("the warning", |m| {
-            m["type"] == "log"
-                && m["message"]
-                    .as_str()
-                    .is_some_and(|text| text.contains(open))
-        })
-        .await;
-    tunnel.wait_for("ready").await;
-    tunnel.signal(Signal::TERM);
-    tunnel.wait().await;
-    let mut tunnel = setup.start(&[("bind-address", "127.0.0.1")]);
-    tunnel.wait_for("ready").await;
-    assert!(!tunnel.has_said("log"), "{}", tunnel.stderr());
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ impl Netns {
     /// `number` keeps the tests of one process apart, the process id those of several.
     pub fn new(number: u8) -> Netns {
         let id = std::process::id();
-        let third = (id % 120) as u8 * 2 + number % 2;
+        let third = (id % 60) as u8 * 4 + number % 4;
         let netns = Netns {
             name: format!("dcs-{id}-{number}"),
             veth: format!("dcs{}-{number}", id % 100_000),
@@ -56,6 +56,17 @@ impl Netns {
     /// The server's address.
     pub fn far(&self) -> Ipv4Addr {
         self.far
+    }
+
+    /// This machine's address there.
+    pub fn near(&self) -> Ipv4Addr {
+        self.near
+    }
+
+    /// An address of the same network that nobody has.
+    pub fn nobody(&self) -> Ipv4Addr {
+        let [a, b, c, _] = self.far.octets();
+        Ipv4Addr::new(a, b, c, 77)
     }
 
     /// A program that runs this one over there.

@@ -138,6 +138,18 @@ impl StageClient {
         }
     }
 
+    /// The next log message that contains this text.
+    pub async fn wait_for_log(&mut self, text: &str) -> Value {
+        let what = format!("a log of {text:?}");
+        let told = |message: &Value| {
+            message["message"]
+                .as_str()
+                .is_some_and(|m| m.contains(text))
+        };
+        self.wait_until(&what, |message| message["type"] == "log" && told(message))
+            .await
+    }
+
     /// How long after the start the last message came.
     pub fn last_message_after(&self) -> Duration {
         self.messages

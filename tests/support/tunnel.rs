@@ -5,8 +5,10 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+use tokio::task::JoinSet;
 
 use crate::{Home, Options, StageClient, TestSshd, bin, free_ports, leaks, start_sshd};
 
@@ -141,6 +143,29 @@ pub async fn take(ports: impl IntoIterator<Item = u16>) -> Vec<TcpListener> {
 pub async fn any_listener() -> TcpListener {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     listener.expect("no port at all is free")
+}
+
+/// Answers every visitor of the local port in capitals.
+pub async fn shout(listener: TcpListener) {
+    let mut visitors = JoinSet::new();
+    while let Ok((mut visitor, _)) = listener.accept().await {
+        visitors.spawn(async move {
+            let mut text = String::new();
+            // A visitor that breaks off gets no answer.
+            if visitor.read_to_string(&mut text).await.is_ok() {
+                drop(visitor.write_all(text.to_uppercase().as_bytes()).await);
+            }
+        });
+    }
+}
+
+pub async fn ask(port: u16, text: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    stream.write_all(text.as_bytes()).await?;
+    stream.shutdown().await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// Leads to this machine as 127.0.0.1 does, and a port bound to 127.0.0.1 is closed there: a public side.

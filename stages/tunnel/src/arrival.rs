@@ -11,11 +11,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::config::{Verified, Verify};
+use crate::choices::Verify;
+use crate::claim::Proof;
+use crate::outputs::Verified;
 use crate::ssh::{Arrival, Log};
 
 /// A firewall that drops packets answers nothing at all.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 /// ssh reports an arrival within milliseconds of a connect, on a slow line within one round trip.
 const REPORT: Duration = Duration::from_secs(2);
 /// Once another visitor was reported, ours is not far.
@@ -30,6 +32,8 @@ pub(crate) struct Prober {
     pub(crate) local_port: u16,
     pub(crate) verify: Verify,
     pub(crate) log: watch::Receiver<Log>,
+    /// How long to wait for a connection.
+    pub(crate) patience: Duration,
 }
 
 /// The way from outside into this session is not there.
@@ -51,14 +55,17 @@ enum Seen {
 
 impl Prober {
     /// Before the first `ready`: by the origin, else by a nonce, else it stays unknown; or by what the user asks for.
-    pub(crate) async fn prove(&mut self, port: u16) -> Result<Verified, NotArrived> {
+    pub(crate) async fn prove(&mut self, port: u16) -> Result<Proof, NotArrived> {
         match self.verify {
-            Verify::Tcp => return self.knock(port).await.map(|()| Verified::Tcp),
+            Verify::Tcp => {
+                let knocked = self.knock(port).await;
+                return knocked.map(|()| Proof::Seen(Verified::Tcp));
+            }
             Verify::Nonce => return self.nonce(port).await,
             _ => {}
         }
         match self.visit(port).await? {
-            Seen::Ours => Ok(Verified::Origin),
+            Seen::Ours => Ok(Proof::Seen(Verified::Origin)),
             Seen::Another => self.nonce(port).await,
         }
     }
@@ -72,15 +79,17 @@ impl Prober {
     }
 
     async fn knock(&self, port: u16) -> Result<(), NotArrived> {
-        let connected = connect(&self.host, port).await;
-        connected.map(drop).map_err(NotArrived::Unreachable)
+        self.connect(port).await.map(drop)
+    }
+
+    async fn connect(&self, port: u16) -> Result<TcpStream, NotArrived> {
+        let connected = connect(&self.host, port, self.patience).await;
+        connected.map_err(NotArrived::Unreachable)
     }
 
     async fn visit(&mut self, port: u16) -> Result<Seen, NotArrived> {
         let before = self.log.borrow().arrivals_so_far();
-        let stream = connect(&self.host, port)
-            .await
-            .map_err(NotArrived::Unreachable)?;
+        let stream = self.connect(port).await?;
         let origin_port = stream.local_addr().map_err(NotArrived::Unreachable)?.port();
         let ours = Arrival {
             listen_port: port,
@@ -100,15 +109,13 @@ impl Prober {
         })
     }
 
-    async fn nonce(&self, port: u16) -> Result<Verified, NotArrived> {
+    async fn nonce(&self, port: u16) -> Result<Proof, NotArrived> {
         let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, self.local_port)).await else {
-            return Ok(Verified::Unverified);
+            return Ok(Proof::Changed);
         };
         let mut word = [0; 16];
         getrandom::fill(&mut word).map_err(|e| NotArrived::Unreachable(io::Error::other(e)))?;
-        let mut stream = connect(&self.host, port)
-            .await
-            .map_err(NotArrived::Unreachable)?;
+        let mut stream = self.connect(port).await?;
         stream
             .write_all(&word)
             .await
@@ -117,7 +124,7 @@ impl Prober {
             .await
             .is_ok();
         if arrived {
-            Ok(Verified::Nonce)
+            Ok(Proof::Seen(Verified::Nonce))
         } else {
             Err(NotArrived::Elsewhere)
         }
@@ -136,19 +143,20 @@ pub(crate) async fn nonce_from_afar(
         local_port,
         verify: Verify::Auto,
         log: watch::Sender::new(Log::default()).subscribe(),
+        patience: CONNECT,
     };
     match prober.nonce(port).await {
-        Ok(Verified::Unverified) => None,
+        Ok(Proof::Changed) => None,
         result => Some(result.map(drop)),
     }
 }
 
-pub(crate) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    match timeout(CONNECT, TcpStream::connect((host, port))).await {
+pub(crate) async fn connect(host: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {
+    match timeout(patience, TcpStream::connect((host, port))).await {
         Ok(result) => result,
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            format!("no answer within {CONNECT:?}"),
+            format!("no answer within {patience:?}"),
         )),
     }
 }
@@ -202,10 +210,7 @@ mod tests {
         (listener, port)
     }
 
-    async fn prove(
-        local_port: u16,
-        report: fn(u16) -> Option<u16>,
-    ) -> Result<Verified, NotArrived> {
+    async fn prove(local_port: u16, report: fn(u16) -> Option<u16>) -> Result<Proof, NotArrived> {
         let (listener, port) = any_port().await;
         let (sender, log) = watch::channel(Log::default());
         let mut public_side = JoinSet::new();
@@ -215,6 +220,7 @@ mod tests {
             local_port,
             verify: Verify::Auto,
             log,
+            patience: CONNECT,
         }
         .prove(port)
         .await
@@ -223,7 +229,10 @@ mod tests {
     #[tokio::test]
     async fn a_report_of_our_source_port_is_the_proof() {
         let (_master, local_port) = any_port().await;
-        assert_eq!(prove(local_port, Some).await.unwrap(), Verified::Origin);
+        assert_eq!(
+            prove(local_port, Some).await.unwrap(),
+            Proof::Seen(Verified::Origin)
+        );
     }
 
     #[tokio::test]
@@ -231,7 +240,7 @@ mod tests {
         let (_, local_port) = any_port().await;
         assert_eq!(
             prove(local_port, |_| Some(1)).await.unwrap(),
-            Verified::Nonce
+            Proof::Seen(Verified::Nonce)
         );
     }
 
@@ -240,7 +249,7 @@ mod tests {
         let (_master, local_port) = any_port().await;
         assert_eq!(
             prove(local_port, |_| Some(1)).await.unwrap(),
-            Verified::Unverified
+            Proof::Changed
         );
     }
 
@@ -261,6 +270,7 @@ mod tests {
             local_port: 9,
             verify: Verify::Auto,
             log,
+            patience: CONNECT,
         };
         assert!(matches!(
             prober.prove(closed).await,

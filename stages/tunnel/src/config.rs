@@ -1,12 +1,14 @@
-//! What the user says, and what the tunnel reports.
+//! What the user says.
 
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use protocol::Problem;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer};
 
+use crate::choices::{HostKeyPolicy, PortPolicy, Scheme, Seconds, Verify};
 use crate::port_range::PortRange;
 
 /// Config of a tunnel.
@@ -14,6 +16,7 @@ use crate::port_range::PortRange;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The ssh server that pods can reach: a name, an address or a Host of your ssh_config.
+    #[serde(deserialize_with = "host")]
     pub reverse_proxy_host: String,
 
     /// Private key to log in with. Unset: what ssh_config and the agent offer.
@@ -38,12 +41,18 @@ pub struct Config {
     #[schemars(range(min = 1))]
     pub local_port: u16,
 
-    /// Address of the ssh server to listen on. Unset: all of them.
+    /// More ports of this machine to make reachable by the same connection, such as a web UI or a debugger:
+    /// [{"name": "ui", "local_port": 3000, "remote_port_range": "8100-8110"}].
     #[serde(default)]
+    pub forwards: Vec<Forward>,
+
+    /// Address of the ssh server to listen on. Unset: all of them.
+    #[serde(default, deserialize_with = "some_host")]
     pub bind_address: Option<String>,
 
-    /// Name or address by which pods reach the ssh server. Unset: the host that ssh connects to.
-    #[serde(default)]
+    /// Name or address by which pods reach the ssh server. Unset: the host that ssh connects to. Where this machine cannot
+    /// get there, as with an address inside a cloud's network, the tunnel is reported as unverified.
+    #[serde(default, deserialize_with = "some_host")]
     pub public_host: Option<String>,
 
     /// What pods speak to the master.
@@ -101,6 +110,49 @@ pub struct Config {
     pub keep_port: Option<Seconds>,
 }
 
+/// One more port of this machine.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Forward {
+    /// Port on this machine. Nothing needs to listen there yet.
+    #[schemars(range(min = 1))]
+    pub local_port: u16,
+
+    /// Ports of the ssh server to choose from. Unset: those of the tunnel itself.
+    #[serde(default)]
+    pub remote_port_range: Option<PortRange>,
+
+    /// What it is called in the outputs. Unset: its local port.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+impl Forward {
+    pub(crate) fn name(&self) -> String {
+        self.name
+            .clone()
+            .unwrap_or_else(|| self.local_port.to_string())
+    }
+}
+
+/// People write an IPv6 address as it stands in a URL, too.
+fn bare(host: String) -> String {
+    let inside = host.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    match inside {
+        Some(inside) if inside.parse::<Ipv6Addr>().is_ok() => inside.to_owned(),
+        _ => host,
+    }
+}
+
+fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    String::deserialize(deserializer).map(bare)
+}
+
+fn some_host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let host = Option::<String>::deserialize(deserializer)?;
+    Ok(host.map(bare))
+}
+
 fn default_local_port() -> u16 {
     8080
 }
@@ -111,122 +163,6 @@ fn default_probe_interval() -> Seconds {
 
 fn default_reconnect_pause() -> Seconds {
     Seconds(10.0)
-}
-
-/// A positive number of seconds, fractions allowed.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, PartialOrd)]
-pub struct Seconds(pub(crate) f64);
-
-impl JsonSchema for Seconds {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Seconds".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "number", "exclusiveMinimum": 0})
-    }
-}
-
-impl Seconds {
-    /// A day is as good as for ever, and more would overflow somewhere.
-    const MAX: f64 = 86_400.0;
-
-    pub(crate) fn duration(self) -> Duration {
-        Duration::from_secs_f64(self.0.clamp(0.0, Self::MAX))
-    }
-
-    fn is_valid(self) -> bool {
-        self.0 > 0.0 && self.0 <= Self::MAX
-    }
-}
-
-/// What pods speak to the master.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Scheme {
-    /// Plain HTTP.
-    #[default]
-    Http,
-    /// The master serves TLS itself.
-    Https,
-}
-
-/// What to do about a host key that is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum HostKeyPolicy {
-    /// Refuse.
-    #[default]
-    Strict,
-    /// Take it and remember it; a changed one is refused.
-    AcceptNew,
-    /// Take anything. Whoever is on the way can then read and change what passes.
-    Off,
-}
-
-/// What to do when the port cannot be had again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum PortPolicy {
-    /// Take another one and report it: new outputs, a higher gen.
-    #[default]
-    Sticky,
-    /// Fail: the port is written down somewhere that nobody changes.
-    Pinned,
-}
-
-/// What has to be proven before the tunnel is ready.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verify {
-    /// Fail when the way is closed; report `unverified` when it cannot be told.
-    #[default]
-    Auto,
-    /// Fail also when it cannot be told.
-    Require,
-    /// Only ssh's own report of our source port counts. It does not come through NAT.
-    Origin,
-    /// Only a random word that comes out on the local port counts, which has to be free until then.
-    Nonce,
-    /// A connection is enough, whoever takes it.
-    Tcp,
-    /// Do not try: this machine may not reach the port although pods can.
-    Off,
-}
-
-/// What the tunnel found out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Outputs {
-    /// Where pods reach the master.
-    pub host: String,
-    /// The port there.
-    pub port: u16,
-    /// What they speak to it.
-    pub scheme: Scheme,
-    /// The ssh server's name as ssh resolves it.
-    pub ssh_host: String,
-    /// Where connections end on this machine.
-    pub local_port: u16,
-    /// How it is known that a connection from outside arrives in this very session.
-    pub verified: Verified,
-}
-
-/// How it is known that a connection from outside arrives in this very session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verified {
-    /// ssh reported a connection from the source port that we used.
-    Origin,
-    /// A random word sent to the public side came out on the local port.
-    Nonce,
-    /// The port takes connections; whose it is was not asked for.
-    Tcp,
-    /// It is not known.
-    Unverified,
 }
 
 impl Config {
@@ -266,6 +202,32 @@ impl Config {
         ] {
             if port == Some(0) {
                 problems.push(Problem::new(field, "0 is no port"));
+            }
+        }
+        problems.extend(self.problems_of_forwards());
+        problems
+    }
+
+    fn problems_of_forwards(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut local_ports = BTreeSet::from([self.local_port]);
+        let mut names = BTreeSet::new();
+        for (i, forward) in self.forwards.iter().enumerate() {
+            let mut problem = |field: &str, message: String| {
+                problems.push(Problem::new(format!("forwards[{i}].{field}"), message));
+            };
+            let (port, name) = (forward.local_port, forward.name());
+            if port == 0 {
+                problem("local_port", "0 is no port".into());
+            } else if !local_ports.insert(port) {
+                problem("local_port", format!("{port} is forwarded already"));
+            }
+            let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+            if name.is_empty() || !name.chars().all(plain) {
+                let what = format!("{name:?} is no name: use letters, digits, `-` and `_`");
+                problem("name", what);
+            } else if !names.insert(name.clone()) {
+                problem("name", format!("{name:?} is the name of another one"));
             }
         }
         problems

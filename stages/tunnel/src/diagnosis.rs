@@ -5,9 +5,9 @@ use std::io;
 use protocol::StageError;
 
 use crate::arrival::NotArrived;
+use crate::choices::Verify;
 use crate::claim::Way;
-use crate::config::Verify;
-use crate::ssh::{Refusal, Session};
+use crate::ssh::{Listening, Refusal, Session};
 
 /// The ports that the server did not grant.
 #[derive(Debug, Default)]
@@ -86,7 +86,32 @@ pub(crate) fn held_by_a_ghost(session: &Session, port: u16) -> StageError {
         .retryable(true)
 }
 
-pub(crate) fn elsewhere(way: &Way, port: u16) -> StageError {
+/// The server listens, and visitors end up with somebody else: it knows on which addresses it listens.
+pub(crate) async fn elsewhere(way: &Way, session: &Session, port: u16) -> StageError {
+    let server = session.target();
+    let listening = session.listening(port).await;
+    if session.wants_all_addresses() && listening.on_loopback_beside_others() {
+        let message = format!(
+            "{server} listens for us on its loopback address only, and somebody else has {}:{port}",
+            way.public_host
+        );
+        return gateway_ports_off(message).retryable(true);
+    }
+    if session.wants_all_addresses() && !way.is_other_host && listening.on_both_families() {
+        let message = format!(
+            "{server} listens for us on IPv6 only: somebody else has port {port} there on IPv4, where visitors arrive"
+        );
+        return StageError::new("tunnel.ipv6_only", message)
+            .hint(
+                "set `GatewayPorts clientspecified` in the server's sshd_config: with that it refuses such a port, and \
+                 another one is taken; or end what listens there (ss -tlnp)",
+            )
+            .retryable(true);
+    }
+    arrives_elsewhere(way, port)
+}
+
+fn arrives_elsewhere(way: &Way, port: u16) -> StageError {
     let message = format!(
         "{}:{port} accepts connections, but they do not arrive in this ssh session",
         way.public_host
@@ -94,6 +119,11 @@ pub(crate) fn elsewhere(way: &Way, port: u16) -> StageError {
     StageError::new("tunnel.arrives_elsewhere", message)
         .hint("check that public_host is the ssh server itself; `ss -tlnp` there shows who else listens on this port")
         .retryable(true)
+}
+
+fn gateway_ports_off(message: String) -> StageError {
+    StageError::new("tunnel.gateway_ports_off", message)
+        .hint("set `GatewayPorts clientspecified` in the server's sshd_config and reload sshd; leave bind_address unset")
 }
 
 pub(crate) fn unverified(way: &Way, port: u16, verify: Verify) -> StageError {
@@ -116,9 +146,9 @@ pub(crate) fn unverified(way: &Way, port: u16, verify: Verify) -> StageError {
     StageError::new("tunnel.unverified", message).hint(hint)
 }
 
-/// The port that must not change is somebody else's.
-pub(crate) fn pinned(port: u16, why: &StageError) -> StageError {
-    let message = format!("port {port} could not be had again, and port_policy is pinned");
+/// A port that must not change is somebody else's.
+pub(crate) fn pinned(why: &StageError) -> StageError {
+    let message = "a port could not be had again, and port_policy is pinned";
     StageError::new("tunnel.pinned_port_lost", message)
         .hint("end what holds it on the server (ss -tlnp), allow more time with keep_port, or set port_policy to sticky")
         .retryable(true)
@@ -128,7 +158,7 @@ pub(crate) fn pinned(port: u16, why: &StageError) -> StageError {
 /// The way is closed while the connection stands.
 pub(crate) fn closed(way: &Way, port: u16, error: &NotArrived) -> StageError {
     match error {
-        NotArrived::Elsewhere => elsewhere(way, port),
+        NotArrived::Elsewhere => arrives_elsewhere(way, port),
         NotArrived::Unreachable(source) => {
             let message = format!("cannot connect to {}:{port} any more", way.public_host);
             StageError::new("tunnel.port_unreachable", message)
@@ -139,26 +169,21 @@ pub(crate) fn closed(way: &Way, port: u16, error: &NotArrived) -> StageError {
     }
 }
 
-/// The server listens, and we cannot get there: it knows on which address.
-pub(crate) async fn unreachable(
+/// The server listens, and we cannot get there.
+pub(crate) fn unreachable(
     way: &Way,
     session: &Session,
     port: u16,
+    listening: &Listening,
     error: &io::Error,
 ) -> StageError {
     let at = format!("{}:{port}", way.public_host);
-    let sockets = session
-        .output_of("cat /proc/net/tcp /proc/net/tcp6")
-        .await
-        .unwrap_or_default();
-    if listens_on_loopback_only(&sockets, port) == Some(true) {
+    if listening.on_loopback_only() {
         let message = format!(
             "{} listens for us on its loopback address only, so nobody else can connect to {at}",
             session.target()
         );
-        return StageError::new("tunnel.gateway_ports_off", message)
-            .hint("set `GatewayPorts clientspecified` in the server's sshd_config and reload sshd; leave bind_address unset")
-            .source(error);
+        return gateway_ports_off(message).source(error);
     }
     let message = format!("cannot connect to {at}, which is to lead here");
     StageError::new("tunnel.port_unreachable", message)
@@ -169,59 +194,4 @@ pub(crate) async fn unreachable(
         ))
         .retryable(true)
         .source(error)
-}
-
-/// Reads Linux's tables of sockets. `None` when they do not show the port.
-fn listens_on_loopback_only(tables: &str, port: u16) -> Option<bool> {
-    const LISTEN: &str = "0A";
-    let wanted = format!("{port:04X}");
-    let listeners: Vec<&str> = tables
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split_whitespace().skip(1);
-            let (address, port) = fields.next()?.split_once(':')?;
-            (port == wanted && fields.nth(1)? == LISTEN).then_some(address)
-        })
-        .collect();
-    (!listeners.is_empty()).then(|| listeners.into_iter().all(is_loopback))
-}
-
-/// Four bytes at a time, in the server's own byte order.
-fn is_loopback(address: &str) -> bool {
-    match address.split_at_checked(24) {
-        None => address.starts_with("7F") || address.ends_with("7F"),
-        Some((start, end)) => {
-            start.bytes().all(|b| b == b'0') && ["01000000", "00000001"].contains(&end)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TABLES: &str = "\
-  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:2454 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1
-   1: 00000000:2455 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1
-   2: 0100007F:2456 0100007F:2454 01 00000000:00000000 00:00000000 00000000     0        0 1
-  sl  local_address                         remote_address                        st tx_queue
-   0: 00000000000000000000000001000000:2454 00000000000000000000000000000000:0000 0A 00000000:00000000
-   1: 00000000000000000000000000000000:2457 00000000000000000000000000000000:0000 0A 00000000:00000000
-   2: 00000000000000000000000001000000:2458 00000000000000000000000000000000:0000 0A 00000000:00000000
-   3: B80D01200000000000000000010000A0:2458 00000000000000000000000000000000:0000 0A 00000000:00000000";
-
-    #[test]
-    fn the_server_tells_whether_it_listens_on_loopback_only() {
-        assert_eq!(listens_on_loopback_only(TABLES, 0x2454), Some(true));
-        assert_eq!(listens_on_loopback_only(TABLES, 0x2455), Some(false));
-        assert_eq!(
-            listens_on_loopback_only(TABLES, 0x2456),
-            None,
-            "connected is not listening"
-        );
-        assert_eq!(listens_on_loopback_only(TABLES, 0x2457), Some(false));
-        assert_eq!(listens_on_loopback_only(TABLES, 0x2458), Some(false));
-        assert_eq!(listens_on_loopback_only("", 0x2454), None);
-    }
 }

@@ -6,12 +6,14 @@
 mod arrival;
 mod backoff;
 mod check;
+mod choices;
 mod claim;
 mod config;
 mod diagnosis;
 mod ghosts;
 mod life;
 mod network;
+mod outputs;
 mod port_range;
 mod preflight;
 mod ssh;
@@ -19,7 +21,9 @@ mod ssh;
 use protocol::ledger::Entry;
 use protocol::{Context, Problem, Stage, StageError, Undone};
 
-pub use config::{Config, HostKeyPolicy, Outputs, PortPolicy, Scheme, Seconds, Verified, Verify};
+pub use choices::{HostKeyPolicy, PortPolicy, Scheme, Seconds, Verify};
+pub use config::{Config, Forward};
+pub use outputs::{Forwarded, Outputs, Verified};
 pub use port_range::PortRange;
 
 /// The stage.
@@ -53,10 +57,17 @@ impl Stage for Tunnel {
             Verified::Tcp => "it takes connections",
             Verified::Unverified => "arrival not proven",
         };
-        format!(
-            "{scheme}://{}:{} leads to local port {} ({proof})",
-            outputs.host, outputs.port, outputs.local_port
-        )
+        let host = match outputs.host.contains(':') {
+            true => format!("[{}]", outputs.host),
+            false => outputs.host.clone(),
+        };
+        let main = format!(
+            "{scheme}://{host}:{} leads to local port {} ({proof})",
+            outputs.port, outputs.local_port
+        );
+        outputs.forwards.values().fold(main, |text, more| {
+            format!("{text}, port {} to {}", more.port, more.local_port)
+        })
     }
 
     async fn run(cx: &Context<Self>, config: Config) -> Result<(), StageError> {
@@ -77,5 +88,23 @@ impl Stage for Tunnel {
 
     async fn undo(_cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError> {
         ssh::undo(entry).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_names_every_port_and_an_ipv6_address_as_in_a_url() {
+        let outputs = serde_json::json!({
+            "host": "::1", "port": 8000, "scheme": "https", "ssh_host": "h", "local_port": 8080, "verified": "origin",
+            "forwards": {"ui": {"port": 8001, "local_port": 3000, "verified": "origin"}},
+        });
+        let outputs: Outputs = serde_json::from_value(outputs).unwrap();
+        assert_eq!(
+            Tunnel::summary(&outputs),
+            "https://[::1]:8000 leads to local port 8080 (arrival proven), port 8001 to 3000"
+        );
     }
 }

@@ -1,43 +1,43 @@
-//! From the first connection to the last: connect, claim a port, hold it, and get it back when the connection drops.
+//! From the first connection to the last: connect, claim ports, hold them, and get them back when the connection drops.
+
+mod hold;
+mod recover;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use futures::future::try_join_all;
 use protocol::{Context, StageError};
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::timeout;
 
 use crate::Tunnel;
-use crate::backoff::Backoff;
-use crate::claim::{Claimed, Unclaimed, Way};
-use crate::config::{Config, Outputs, PortPolicy, Verified, Verify};
+use crate::choices::{PortPolicy, Verify};
+use crate::claim::{Claimed, Proof, Unclaimed, Way};
+use crate::config::Config;
 use crate::diagnosis;
 use crate::ghosts::Ghosts;
 use crate::network::Network;
+use crate::outputs::{Forwarded, Outputs};
 use crate::ssh::{ANY_IPV4, Greeting, Resolved, Session, Socket};
-
-/// Two proofs in a row have to fail: one may have met a moment without network.
-const FAILED_PROOFS: u32 = 2;
 
 /// How long `ready` waits for the ledger to name the server's process. A shell tells it within milliseconds.
 const NOTE: Duration = Duration::from_millis(300);
 /// How long to wait for the end of a ghost before the port is asked for all the same.
 const RECLAIM: Duration = Duration::from_secs(5);
-/// How long to insist on a port that somebody else has,
-const KEEP_PORT: Duration = Duration::from_secs(60);
-/// and on one that our own earlier session may still have.
-const OUTWAIT_GHOST: Duration = Duration::from_secs(60 * 60);
 
 pub(crate) struct Life<'a> {
     cx: &'a Context<Tunnel>,
     config: &'a Config,
     resolved: Resolved,
-    way: Way,
+    /// The tunnel's own first, then one for each of `forwards`.
+    ways: Vec<Way>,
     network: Network,
-    /// The session that is up, and the port that is ours in it. Whoever drops the future finds them here to close.
+    /// The session that is up, and the ports that are ours in it. Whoever drops the future finds them here to close.
     session: Option<Session>,
-    port: Option<u16>,
+    held: Vec<Claimed>,
     ghosts: Ghosts,
     told_unnoted: bool,
+    told_wider: bool,
 }
 
 pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), StageError> {
@@ -48,24 +48,27 @@ pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), Sta
     };
     let socket = Socket::reserve(cx, &resolved.target(config).to_string())?;
     let way = Way::new(config, &resolved);
+    let beside = config.forwards.iter().map(|forward| way.beside(forward));
+    let ways = std::iter::once(way.clone()).chain(beside).collect();
     let network = Network::watch(resolved.directly_reached());
     let mut life = Life {
         cx,
         config,
         resolved,
-        way,
+        ways,
         network,
         session: None,
-        port: None,
+        held: Vec::new(),
         ghosts: Ghosts::default(),
         told_unnoted: false,
+        told_wider: false,
     };
     let result = tokio::select! {
         result = life.live(&socket) => result,
         () = cx.shutdown.cancelled() => Ok(()),
     };
     if let Some(session) = life.session.take()
-        && session.close(life.port).await
+        && session.close(&life.held).await
     {
         life.ghosts.session_ended()?;
     }
@@ -120,37 +123,90 @@ impl Life<'_> {
             "connect",
             format!("connecting to {}", self.resolved.target(self.config)),
         );
-        let previous = self
-            .cx
-            .previous()
-            .filter(|o| o.ssh_host == self.resolved.host)
-            .map(|o| o.port);
-        let ports = match (previous, self.config.port_policy) {
-            (Some(port), PortPolicy::Pinned) => vec![port],
-            _ => shuffled(self.config, previous)?,
-        };
-        let claimed = self.attempt(socket, ports).await;
-        let mut claimed = self
-            .way
-            .accept(claimed.map_err(|unclaimed| unclaimed.error)?)?;
-        self.ready(claimed).await?;
+        let choices = self.choices(&self.previous_ports())?;
+        let claims = self.attempt(socket, choices).await;
+        let mut claims = self.accept(claims.map_err(|unclaimed| unclaimed.error)?)?;
+        self.ready(&claims).await?;
         loop {
-            let lost = self.hold(claimed).await;
+            let lost = self.hold(&claims).await;
             self.ghosts.session_lost();
             let lost_at = Instant::now();
             self.cx.degraded(lost);
-            claimed = self.recover(socket, claimed).await?;
-            self.ready(claimed).await?;
+            claims = self.recover(socket, claims).await?;
+            self.ready(&claims).await?;
             self.told_back(lost_at);
         }
     }
 
-    /// A new ssh, and one of these ports in it.
-    async fn attempt(&mut self, socket: &Socket, ports: Vec<u16>) -> Result<Claimed, Unclaimed> {
+    /// The ports that this instance had on this server in the run before, one for each way.
+    fn previous_ports(&self) -> Vec<Option<u16>> {
+        let previous = self.cx.previous();
+        let previous = previous.filter(|o| o.ssh_host == self.resolved.host);
+        let main = previous.as_ref().map(|o| o.port);
+        let beside = self.config.forwards.iter().map(|forward| {
+            let before = previous.as_ref()?.forwards.get(&forward.name())?;
+            Some(before.port)
+        });
+        std::iter::once(main).chain(beside).collect()
+    }
+
+    /// Which ports each way may have, best first: those of before, and all others unless they are pinned.
+    fn choices(&self, before: &[Option<u16>]) -> Result<Vec<Vec<u16>>, StageError> {
+        let choice = |(way, before): (&Way, &Option<u16>)| match (before, self.config.port_policy) {
+            (Some(port), PortPolicy::Pinned) => Ok(vec![*port]),
+            _ => way.shuffled(*before),
+        };
+        self.ways.iter().zip(before).map(choice).collect()
+    }
+
+    /// A new ssh, and in it a port for each way.
+    async fn attempt(
+        &mut self,
+        socket: &Socket,
+        choices: Vec<Vec<u16>>,
+    ) -> Result<Vec<Claimed>, Unclaimed> {
+        self.renew(socket).await?;
+        let Some(session) = &self.session else {
+            return Err(StageError::internal("no session to claim a port in").into());
+        };
+        self.cx.progress(
+            "port",
+            format!("logged in to {}; asking it for a port", session.target()),
+        );
+        let mut choices = self.ways.iter().zip(choices);
+        let Some((way, ports)) = choices.next() else {
+            return Err(StageError::internal("no way at all").into());
+        };
         let only = (ports.len() == 1).then(|| ports[0]);
-        let old_port = self.port.take();
+        let main = match way.claim(session, ports).await {
+            Err(unclaimed) if unclaimed.ports_are_lost && self.ghosts.may_hold_the_port() => {
+                let error = match only {
+                    Some(port) => diagnosis::held_by_a_ghost(session, port),
+                    None => unclaimed.error,
+                };
+                return Err(Unclaimed { error, ..unclaimed });
+            }
+            claimed => claimed?,
+        };
+        self.held = vec![main];
+        let beside = choices.map(|(way, mut ports)| {
+            ports.retain(|port| *port != main.port);
+            way.claim(session, ports)
+        });
+        self.held.extend(try_join_all(beside).await?);
+        if !self.ghosts.is_noted()
+            && let Ok(greeting) = timeout(NOTE, session.greeting()).await
+        {
+            self.note(&greeting)?;
+        }
+        Ok(self.held.clone())
+    }
+
+    /// Ends the session that may still be there, and logs in anew.
+    async fn renew(&mut self, socket: &Socket) -> Result<(), StageError> {
+        let held = std::mem::take(&mut self.held);
         if let Some(old) = self.session.take() {
-            match old.close(old_port).await {
+            match old.close(&held).await {
                 true => self.ghosts.session_ended()?,
                 false if self.ghosts.is_noted() => self.ghosts.session_lost(),
                 false => {}
@@ -168,37 +224,15 @@ impl Life<'_> {
                 self.note(&greeting)?;
             }
         }
-        let Some(session) = &self.session else {
-            return Err(StageError::internal("no session to claim a port in").into());
-        };
-        self.cx.progress(
-            "port",
-            format!("logged in to {}; asking it for a port", session.target()),
-        );
-        let claimed = match self.way.claim(session, ports).await {
-            Err(unclaimed) if unclaimed.ports_are_lost && self.ghosts.may_hold_the_port() => {
-                let error = match only {
-                    Some(port) => diagnosis::held_by_a_ghost(session, port),
-                    None => unclaimed.error,
-                };
-                return Err(Unclaimed { error, ..unclaimed });
-            }
-            claimed => claimed?,
-        };
-        self.port = Some(claimed.port);
-        if !self.ghosts.is_noted()
-            && let Ok(greeting) = timeout(NOTE, session.greeting()).await
-        {
-            self.note(&greeting)?;
-        }
-        Ok(claimed)
+        Ok(())
     }
 
     async fn connect(&self, socket: &Path) -> Result<Session, StageError> {
         let ghosts = self.ghosts.to_end();
+        let public_host = self.ways.first().map_or("", |way| &way.public_host);
         let (mut session, address) = tokio::try_join!(
             Session::connect(self.config, &self.resolved, socket, &ghosts, &self.network),
-            async { Ok(bind_address(self.config, &self.way.public_host).await) },
+            async { Ok(bind_address(self.config, public_host).await) },
         )?;
         session.bind_address = address;
         Ok(session)
@@ -230,163 +264,85 @@ impl Life<'_> {
         self.cx.info(format!("ready again after {seconds:.1} s"));
     }
 
-    async fn ready(&self, claimed: Claimed) -> Result<(), StageError> {
-        if claimed.verified == Verified::Unverified && self.way.is_verified() {
-            self.cx.warn(format!(
-                "unverified: connections to {}:{} arrive here, but their source port is changed on the way and local port {} is in use, so they may have been somebody else's",
-                self.way.public_host, claimed.port, self.way.local_port
-            ));
-        }
-        if self.is_open_to_all() {
-            self.cx.warn(format!(
-                "port {} of {} is open to whoever can reach it; narrow it with bind_address, a firewall or PermitListen",
-                claimed.port, self.way.public_host
-            ));
-        }
-        self.cx.ready(self.outputs(claimed)).await
+    /// Whether every proof is as good as the user wants it.
+    fn accept(&self, claims: Vec<Claimed>) -> Result<Vec<Claimed>, StageError> {
+        let mut accepted = self.ways.iter().zip(claims);
+        accepted.try_fold(Vec::new(), |mut all, (way, claimed)| {
+            all.push(way.accept(claimed)?);
+            Ok(all)
+        })
     }
 
-    /// As far as it was asked for: a server with GatewayPorts off listens on loopback all the same.
-    fn is_open_to_all(&self) -> bool {
-        let address = self.session.as_ref().map(|s| s.bind_address.as_str());
-        matches!(address, Some(ANY_IPV4 | "*" | "" | "::"))
+    async fn ready(&mut self, claims: &[Claimed]) -> Result<(), StageError> {
+        for (way, claimed) in self.ways.iter().zip(claims) {
+            let at = format!("{}:{}", way.public_host, claimed.port);
+            match claimed.proof {
+                Proof::Changed => self.cx.warn(format!(
+                    "unverified: connections to {at} arrive here, but their source port is changed on the way and local port {} is in use, so they may have been somebody else's",
+                    way.local_port
+                )),
+                Proof::OutOfReach => self.cx.warn(format!(
+                    "unverified: this machine does not get to {at}, so only a pod can tell whether it leads here"
+                )),
+                Proof::Seen(_) | Proof::NotAskedFor => {}
+            }
+        }
+        let ports: Vec<String> = claims.iter().map(|c| c.port.to_string()).collect();
+        let (ports, are, them) = match &ports[..] {
+            [port] => (format!("port {port}"), "is", "it"),
+            ports => (format!("ports {}", ports.join(", ")), "are", "them"),
+        };
+        if self.is_open_to_all(claims).await {
+            let host = self.ways.first().map_or("", |way| &way.public_host);
+            self.cx.warn(format!(
+                "{ports} of {host} {are} open to whoever can reach {them}; narrow it with bind_address, a firewall or PermitListen",
+            ));
+        }
+        self.cx.ready(self.outputs(claims)?).await
     }
 
-    fn outputs(&self, claimed: Claimed) -> Outputs {
-        Outputs {
-            host: self.way.public_host.clone(),
-            port: claimed.port,
+    /// As far as it was asked for, and, where the user asked for less, as far as the server tells: with `GatewayPorts yes`
+    /// it takes all addresses whatever is asked for.
+    async fn is_open_to_all(&mut self, claims: &[Claimed]) -> bool {
+        let (Some(session), Some(main)) = (&self.session, claims.first()) else {
+            return false;
+        };
+        if session.wants_all_addresses() {
+            return true;
+        }
+        let wider = session.listening(main.port).await.on_all_addresses();
+        if wider && !self.told_wider {
+            self.told_wider = true;
+            self.cx.warn(format!(
+                "{} listens on all its addresses, not on {} alone: it needs `GatewayPorts clientspecified` in sshd_config for that",
+                session.target(),
+                session.bind_address
+            ));
+        }
+        wider
+    }
+
+    fn outputs(&self, claims: &[Claimed]) -> Result<Outputs, StageError> {
+        let (Some(way), Some((main, beside))) = (self.ways.first(), claims.split_first()) else {
+            return Err(StageError::internal("no port to report"));
+        };
+        let forwards = self.config.forwards.iter().zip(beside);
+        let forwards = forwards.map(|(forward, claimed)| {
+            let forwarded = Forwarded {
+                port: claimed.port,
+                local_port: claimed.local_port,
+                verified: claimed.proof.verified(),
+            };
+            (forward.name(), forwarded)
+        });
+        Ok(Outputs {
+            host: way.public_host.clone(),
+            port: main.port,
             scheme: self.config.scheme,
             ssh_host: self.resolved.host.clone(),
-            local_port: self.way.local_port,
-            verified: claimed.verified,
-        }
+            local_port: main.local_port,
+            verified: main.proof.verified(),
+            forwards: forwards.collect(),
+        })
     }
-
-    /// Holds until the connection is lost. A way that closes while the connection stands is reported, and so is its return.
-    async fn hold(&mut self, claimed: Claimed) -> StageError {
-        let outputs = self.outputs(claimed);
-        let (cx, way) = (self.cx, self.way.clone());
-        let Some(session) = &self.session else {
-            return StageError::internal("no session to hold");
-        };
-        let mut prober = way.prober(session);
-        let mut probes = tokio::time::interval(self.config.probe_interval.duration());
-        probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        probes.reset();
-        let (mut failed, mut closed_at) = (0, Instant::now());
-        let mut greeted = self.ghosts.is_noted();
-        loop {
-            let Some(session) = &mut self.session else {
-                return StageError::internal("no session to hold");
-            };
-            let greeting = session.greeting();
-            let next_proof = async {
-                probes.tick().await;
-                prober.prove_again(claimed.port).await
-            };
-            let proof = tokio::select! {
-                lost = session.ended() => return lost,
-                proof = next_proof, if way.is_verified() => proof,
-                greeting = greeting, if !greeted => {
-                    greeted = true;
-                    match self.note(&greeting) {
-                        Ok(()) => continue,
-                        Err(error) => return error,
-                    }
-                }
-            };
-            match proof {
-                Ok(()) if failed >= FAILED_PROOFS => {
-                    failed = 0;
-                    if let Err(error) = cx.ready(outputs.clone()).await {
-                        return error;
-                    }
-                    self.told_back(closed_at);
-                }
-                Ok(()) => failed = 0,
-                Err(error) => {
-                    if failed == 0 {
-                        closed_at = Instant::now();
-                    }
-                    failed += 1;
-                    if failed == FAILED_PROOFS {
-                        cx.degraded(diagnosis::closed(&way, claimed.port, &error));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Tries for ever: on the same port, until somebody else has had it for too long.
-    async fn recover(&mut self, socket: &Socket, before: Claimed) -> Result<Claimed, StageError> {
-        let mut backoff = Backoff::up_to(self.config.reconnect_pause.duration());
-        let mut told = String::new();
-        let mut port_lost: Option<(Instant, StageError)> = None;
-        loop {
-            let network = async {
-                match told.as_str() {
-                    "tunnel.server_unreachable"
-                    | "tunnel.server_refused"
-                    | "tunnel.server_timeout" => {
-                        self.network.returned().await;
-                    }
-                    // The server answers, and says no.
-                    _ => self.network.changed().await,
-                }
-            };
-            if timeout(backoff.next(), network).await.is_ok() {
-                backoff.begin_anew();
-            }
-            let patience = match self.config.keep_port {
-                Some(seconds) => seconds.duration(),
-                None if self.ghosts.may_hold_the_port() => OUTWAIT_GHOST,
-                None => KEEP_PORT,
-            };
-            let ports = match &port_lost {
-                Some((at, why)) if at.elapsed() >= patience => {
-                    if self.config.port_policy == PortPolicy::Pinned {
-                        return Err(diagnosis::pinned(before.port, why));
-                    }
-                    shuffled(self.config, Some(before.port))?
-                }
-                _ => vec![before.port],
-            };
-            let unclaimed = match self.attempt(socket, ports).await {
-                // The proof of then stands, even where the master is now in the way of another. Other outputs would restart it.
-                Ok(claimed) if claimed.port == before.port => {
-                    self.ghosts.laid();
-                    return Ok(before);
-                }
-                Ok(claimed) => match self.way.accept(claimed) {
-                    Ok(claimed) => {
-                        self.cx.warn(format!(
-                            "port {} could not be had again, it is {} now: {}",
-                            before.port,
-                            claimed.port,
-                            port_lost.map_or_else(String::new, |(_, why)| why.message)
-                        ));
-                        return Ok(claimed);
-                    }
-                    Err(error) => error.into(),
-                },
-                Err(unclaimed) => unclaimed,
-            };
-            if unclaimed.ports_are_lost {
-                port_lost = match port_lost {
-                    Some((at, _)) => Some((at, unclaimed.error.clone())),
-                    None => Some((Instant::now(), unclaimed.error.clone())),
-                };
-            }
-            if told != unclaimed.error.code {
-                told.clone_from(&unclaimed.error.code);
-                self.cx.degraded(unclaimed.error);
-            }
-        }
-    }
-}
-
-pub(crate) fn shuffled(config: &Config, first_choice: Option<u16>) -> Result<Vec<u16>, StageError> {
-    let shuffled = config.remote_port_range.shuffled(first_choice);
-    shuffled.map_err(|e| StageError::internal(format!("no random numbers: {e}")))
 }

@@ -14,10 +14,11 @@ use tokio::time::timeout;
 
 use crate::Tunnel;
 use crate::arrival;
-use crate::claim::{Claimed, Way};
-use crate::config::{Config, Verified};
-use crate::life::{bind_address, check_key, shuffled};
+use crate::claim::{Claimed, Proof, Way};
+use crate::config::Config;
+use crate::life::{bind_address, check_key};
 use crate::network::Network;
+use crate::outputs::Verified;
 use crate::ssh::{self, Resolved, Session, Socket, Target, key_permissions};
 
 /// A name server that does not answer is tried for much longer by the system.
@@ -191,11 +192,11 @@ impl Preflight<'_> {
     async fn port(&self, config: &Config, resolved: &Resolved, mut session: Session) {
         let way = Way::new(config, resolved);
         session.bind_address = bind_address(config, &way.public_host).await;
-        let claimed = match shuffled(config, None) {
+        let claimed = match way.shuffled(None) {
             Ok(ports) => way.claim(&session, ports).await.map_err(|u| u.error),
             Err(error) => Err(error),
         };
-        let port = claimed.as_ref().ok().map(|claimed| claimed.port);
+        let held: Vec<Claimed> = claimed.as_ref().ok().copied().into_iter().collect();
         let claimed = claimed.and_then(|claimed| way.accept(claimed));
         let (id, title) = FORWARDING;
         match &claimed {
@@ -208,7 +209,7 @@ impl Preflight<'_> {
                 self.tell(PORT, claimed, |claimed| proof(&way, *claimed));
             }
         }
-        session.close(port).await;
+        session.close(&held).await;
     }
 }
 
@@ -217,10 +218,15 @@ const FORBIDDEN: [&str; 2] = ["tunnel.forwarding_forbidden", "tunnel.ports_not_p
 
 fn proof(way: &Way, claimed: Claimed) -> String {
     let at = format!("{}:{}", way.public_host, claimed.port);
-    match claimed.verified {
-        Verified::Origin | Verified::Nonce => format!("{at} does, tried and given back"),
-        Verified::Tcp => format!("{at} takes connections, tried and given back"),
-        Verified::Unverified => format!("{at} is granted; whether it leads here was not proven"),
+    match claimed.proof {
+        Proof::Seen(Verified::Tcp) => format!("{at} takes connections, tried and given back"),
+        Proof::Seen(_) => format!("{at} does, tried and given back"),
+        Proof::OutOfReach => {
+            format!("{at} is granted; this machine does not get there, only a pod can tell")
+        }
+        Proof::Changed | Proof::NotAskedFor => {
+            format!("{at} is granted; whether it leads here was not proven")
+        }
     }
 }
 
@@ -249,7 +255,7 @@ async fn look_up(target: &Target) -> Result<Vec<String>, StageError> {
 /// Who answers there, and how fast.
 async fn greeted(target: &Target) -> Result<String, StageError> {
     let asked = Instant::now();
-    let connected = arrival::connect(&target.host, target.port).await;
+    let connected = arrival::connect(&target.host, target.port, arrival::CONNECT).await;
     let stream = connected.map_err(|e| ssh::connecting(&[e.to_string()], target))?;
     let took = asked.elapsed();
     let mut banner = Vec::new();

@@ -1,6 +1,7 @@
 //! One ssh process that stays in the foreground, and what is asked of it through its control socket.
 
 mod failure;
+mod listening;
 mod options;
 mod remote;
 mod report;
@@ -11,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use openssh::{ForwardType, Socket as Endpoint, Stdio};
 use protocol::child::{self, Leashed};
 use protocol::ledger::{Entry, Ledger, Ticket};
@@ -20,11 +22,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub(crate) use failure::{Target, connecting, key_permissions};
+pub(crate) use listening::Listening;
 pub(crate) use options::{Resolved, version};
 pub(crate) use remote::{Ghost, Greeting, RemoteSession};
 pub(crate) use report::{Arrival, Log, Refusal};
 pub(crate) use socket::Socket;
 
+use crate::claim::Claimed;
 use crate::config::Config;
 use crate::network::Network;
 
@@ -52,7 +56,6 @@ pub(crate) struct Session {
     target: Target,
     /// Where the server is asked to listen.
     pub(crate) bind_address: String,
-    local_port: u16,
     login: Vec<OsString>,
     greeting: watch::Receiver<Option<Greeting>>,
     tasks: JoinSet<()>,
@@ -139,7 +142,6 @@ impl Session {
             log,
             target,
             bind_address: ANY_IPV4.to_owned(),
-            local_port: config.local_port,
             login: options::login(config),
             greeting,
             tasks,
@@ -195,9 +197,20 @@ impl Session {
         self.target.to_string()
     }
 
+    /// As far as it was asked for: a server with GatewayPorts off listens on loopback all the same.
+    pub(crate) fn wants_all_addresses(&self) -> bool {
+        [ANY_IPV4, "*", "", "::"].contains(&self.bind_address.as_str())
+    }
+
+    /// Who listens on a port of the server, as far as it tells.
+    pub(crate) async fn listening(&self, port: u16) -> Listening {
+        let tables = self.output_of(listening::COMMAND).await;
+        Listening::parse(&tables.unwrap_or_default(), port)
+    }
+
     /// Asks the server to listen on a port and to pass its visitors on to the local one.
-    pub(crate) async fn listen(&self, port: u16) -> Result<(), NotListening> {
-        let (from, to) = self.ends(port);
+    pub(crate) async fn listen(&self, port: u16, local_port: u16) -> Result<(), NotListening> {
+        let (from, to) = self.ends(port, local_port);
         match timeout(
             REQUEST,
             self.mux.request_port_forward(ForwardType::Remote, from, to),
@@ -213,7 +226,7 @@ impl Session {
             Ok(Err(error)) => Err(NotListening::Broken(self.broken(port).source(&error))),
             Err(_) => {
                 // It may yet be granted, and nobody would use it.
-                self.give_back(port).await;
+                self.give_back(port, local_port).await;
                 Err(NotListening::Broken(
                     self.broken(port).cause("no answer in time"),
                 ))
@@ -247,16 +260,16 @@ impl Session {
     }
 
     /// Asks the server to listen on a port no longer. False when it did not answer.
-    pub(crate) async fn give_back(&self, port: u16) -> bool {
-        let (from, to) = self.ends(port);
+    pub(crate) async fn give_back(&self, port: u16, local_port: u16) -> bool {
+        let (from, to) = self.ends(port, local_port);
         let close = self.mux.close_port_forward(ForwardType::Remote, from, to);
         matches!(timeout(GIVE_BACK, close).await, Ok(Ok(())))
     }
 
-    fn ends(&self, port: u16) -> (Endpoint<'_>, Endpoint<'_>) {
+    fn ends(&self, port: u16, local_port: u16) -> (Endpoint<'_>, Endpoint<'_>) {
         (
             Endpoint::new(&self.bind_address, port),
-            Endpoint::new("127.0.0.1", self.local_port),
+            Endpoint::new("127.0.0.1", local_port),
         )
     }
 
@@ -283,12 +296,10 @@ impl Session {
         }
     }
 
-    /// Gives the port back and ends ssh. False when the server may not have heard of it.
-    pub(crate) async fn close(mut self, port: Option<u16>) -> bool {
-        let heard = match port {
-            Some(port) => self.give_back(port).await,
-            None => false,
-        };
+    /// Gives these ports back and ends ssh. False when the server may not have heard of it.
+    pub(crate) async fn close(mut self, held: &[Claimed]) -> bool {
+        let all = held.iter().map(|c| self.give_back(c.port, c.local_port));
+        let heard = !held.is_empty() && join_all(all).await.into_iter().all(|heard| heard);
         self.process.terminate();
         drop(timeout(TERMINATE, self.process.child.wait()).await);
         heard

@@ -7,7 +7,8 @@ use std::time::Duration;
 use protocol::{StageError, child};
 use tokio::io::AsyncReadExt;
 
-use crate::config::{Config, HostKeyPolicy, Seconds};
+use crate::choices::{HostKeyPolicy, Seconds};
+use crate::config::Config;
 use crate::ssh::failure::{self, Target};
 
 /// Reading ssh_config takes 10 ms; a `Match exec` in it may take longer.

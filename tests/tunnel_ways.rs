@@ -1,0 +1,256 @@
+//! What is known of the way from outside to the local port, and what is said of it: never more than was seen.
+
+use std::net::Ipv4Addr;
+
+use rustix::process::Signal;
+use support::netns::Netns;
+use support::tunnel::{AT_PUBLIC, PUBLIC, Setup, failure, no_gateway_ports, port_of, take};
+use support::{Options, StageClient};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+#[tokio::test]
+async fn a_port_that_the_server_grants_on_ipv6_alone_is_not_taken_for_ours() {
+    let setup = Setup::new(Options {
+        gateway_ports: "yes".into(),
+        ..Options::default()
+    })
+    .await;
+    let _taken = take(setup.ports.clone().take(2)).await;
+    let mut tunnel = setup.start(&[]);
+    assert_eq!(
+        port_of(&tunnel.wait_for("outputs").await),
+        *setup.ports.end()
+    );
+
+    let setup = Setup::new(Options {
+        gateway_ports: "yes".into(),
+        ..Options::default()
+    })
+    .await;
+    let _taken = take(setup.ports.clone()).await;
+    let error = failure(&setup, setup.command(&[]), "tunnel.ipv6_only", 75).await;
+    assert!(error["hint"].as_str().unwrap().contains("clientspecified"));
+}
+
+/// A relay in front of the server, as a load balancer or NAT: every source port is changed.
+async fn relay(public: TcpListener, to: u16) {
+    let mut visitors = JoinSet::new();
+    while let Ok((mut visitor, _)) = public.accept().await {
+        visitors.spawn(async move {
+            if let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await {
+                drop(tokio::io::copy_bidirectional(&mut visitor, &mut server).await);
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn behind_nat_a_nonce_is_the_proof_or_it_stays_unverified() {
+    let setup = Setup::new(no_gateway_ports()).await;
+    let port = *setup.ports.start();
+    let one = port.to_string();
+    let flags = [AT_PUBLIC, ("remote-port-range", one.as_str())];
+    let mut relays = JoinSet::new();
+    relays.spawn(relay(
+        TcpListener::bind((PUBLIC, port)).await.unwrap(),
+        port,
+    ));
+
+    let mut tunnel = setup.start(&flags);
+    assert_eq!(
+        tunnel.wait_for("outputs").await["outputs"]["verified"],
+        "nonce"
+    );
+    tunnel.wait_for("ready").await;
+    let master = TcpListener::bind((Ipv4Addr::LOCALHOST, setup.local_port)).await;
+    setup.sshd.drop_sessions().unwrap();
+    let again = tunnel.wait_for("ready").await;
+    assert_eq!(
+        again["gen"], 1,
+        "with the master in the way of another nonce"
+    );
+    drop(master);
+    tunnel.signal(Signal::TERM);
+    tunnel.wait().await;
+
+    let _master = TcpListener::bind((Ipv4Addr::LOCALHOST, setup.local_port))
+        .await
+        .unwrap();
+    let mut tunnel = setup.start(&flags);
+    assert_eq!(
+        tunnel.wait_for("outputs").await["outputs"]["verified"],
+        "unverified"
+    );
+    assert!(tunnel.has_said("log"), "{}", tunnel.stderr());
+    tunnel.signal(Signal::TERM);
+    tunnel.wait().await;
+
+    for proof in ["require", "nonce", "origin"] {
+        let wanted = setup.command(&[flags[0], flags[1], ("verify", proof)]);
+        failure(&setup, wanted, "tunnel.unverified", 1).await;
+    }
+    let mut tunnel = setup.start(&[flags[0], flags[1], ("verify", "tcp")]);
+    assert_eq!(
+        tunnel.wait_for("outputs").await["outputs"]["verified"],
+        "tcp"
+    );
+}
+
+#[tokio::test]
+async fn a_way_that_closes_while_ready_is_told_and_so_is_its_return() {
+    let setup = Setup::new(no_gateway_ports()).await;
+    let port = *setup.ports.start();
+    let one = port.to_string();
+    let mut relays = JoinSet::new();
+    relays.spawn(relay(
+        TcpListener::bind((PUBLIC, port)).await.unwrap(),
+        port,
+    ));
+    let flags = [
+        AT_PUBLIC,
+        ("remote-port-range", one.as_str()),
+        ("probe-interval", "0.1"),
+    ];
+    let mut tunnel = setup.start(&flags);
+    tunnel.wait_for("ready").await;
+    relays.shutdown().await;
+    let degraded = tunnel.wait_for("degraded").await;
+    assert_eq!(
+        degraded["error"]["code"], "tunnel.port_unreachable",
+        "{degraded}"
+    );
+    relays.spawn(relay(
+        TcpListener::bind((PUBLIC, port)).await.unwrap(),
+        port,
+    ));
+    assert_eq!(tunnel.wait_for("ready").await["gen"], 1);
+}
+
+#[tokio::test]
+async fn a_port_on_all_addresses_is_said_to_be_open_to_all() {
+    let setup = Setup::new(Options::default()).await;
+    let mut tunnel = setup.start(&[]);
+    tunnel.wait_for_log("is open to whoever can reach it").await;
+    tunnel.wait_for("ready").await;
+    tunnel.signal(Signal::TERM);
+    tunnel.wait().await;
+    let mut tunnel = setup.start(&[("bind-address", "127.0.0.1")]);
+    tunnel.wait_for("ready").await;
+    assert!(!tunnel.has_said("log"), "{}", tunnel.stderr());
+}
+
+/// On a server that listens on IPv6 as well.
+async fn on_ipv6() -> Setup {
+    Setup::new(Options {
+        extra: vec!["AddressFamily any".into()],
+        ..Options::default()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn pods_may_reach_the_server_by_ipv6() {
+    let setup = on_ipv6().await;
+    for flags in [
+        &[("public-host", "::1")][..],
+        &[("public-host", "[::1]")],
+        &[("public-host", "::1"), ("bind-address", "::1")],
+        &[("public-host", "[::1]"), ("bind-address", "[::1]")],
+    ] {
+        let mut tunnel = setup.start(flags);
+        let outputs = tunnel.wait_for("outputs").await;
+        tunnel.wait_for("ready").await;
+        let proven = (&outputs["outputs"]["host"], &outputs["outputs"]["verified"]);
+        assert_eq!(proven, (&"::1".into(), &"origin".into()), "{flags:?}");
+        let by_ipv4 = TcpStream::connect((Ipv4Addr::LOCALHOST, port_of(&outputs))).await;
+        assert_eq!(
+            by_ipv4.is_err(),
+            flags.len() == 2,
+            "an address that is asked for is the only one: {flags:?}"
+        );
+        tunnel.signal(Signal::TERM);
+        tunnel.wait().await;
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_somebody_has_on_ipv6_alone_is_ours_on_ipv4_where_the_server_tells_them_apart()
+{
+    let setup = on_ipv6().await;
+    let mut taken = Vec::new();
+    for port in setup.ports.clone() {
+        taken.push(TcpListener::bind(("::1", port)).await.unwrap());
+    }
+    let mut tunnel = setup.start(&[]);
+    let outputs = tunnel.wait_for("outputs").await;
+    assert_eq!(outputs["outputs"]["verified"], "origin");
+    tunnel.wait_for("ready").await;
+}
+
+#[tokio::test]
+async fn gateway_ports_off_is_told_also_when_somebody_else_has_the_public_side() {
+    let (netns, setup) = (Netns::new(3), Setup::new(no_gateway_ports()).await);
+    let public = netns.near();
+    let mut strangers = Vec::new();
+    for port in setup.ports.clone() {
+        strangers.push(TcpListener::bind((public, port)).await.unwrap());
+    }
+    let command = setup.command(&[("public-host", &public.to_string())]);
+    let error = failure(&setup, command, "tunnel.gateway_ports_off", 75).await;
+    let message = error["message"].as_str().unwrap();
+    let told = format!("somebody else has {public}:");
+    assert!(message.contains(&told), "{error}");
+}
+
+#[tokio::test]
+async fn a_stranger_on_the_public_side_is_told_where_the_server_says_nothing() {
+    let setup = Setup::new(Options {
+        extra: vec!["ForceCommand /bin/false".into()],
+        ..no_gateway_ports()
+    })
+    .await;
+    let mut strangers = Vec::new();
+    for port in setup.ports.clone() {
+        strangers.push(TcpListener::bind((PUBLIC, port)).await.unwrap());
+    }
+    let command = setup.command(&[AT_PUBLIC]);
+    failure(&setup, command, "tunnel.arrives_elsewhere", 75).await;
+}
+
+#[tokio::test]
+async fn a_server_that_listens_wider_than_it_was_asked_to_is_told() {
+    let setup = Setup::new(Options {
+        gateway_ports: "yes".into(),
+        ..Options::default()
+    })
+    .await;
+    let mut tunnel = setup.start(&[("bind-address", "127.0.0.1")]);
+    let wider = "listens on all its addresses, not on 127.0.0.1 alone";
+    tunnel.wait_for_log(wider).await;
+    tunnel.wait_for_log("is open to whoever can reach it").await;
+    tunnel.wait_for("ready").await;
+}
+
+#[tokio::test]
+async fn an_address_that_this_machine_does_not_reach_is_reported_as_unverified() {
+    let netns = Netns::new(2);
+    let setup = Setup::new(Options::default()).await;
+    // Nobody has this address of the test's own network.
+    let nobody = netns.nobody().to_string();
+    let flags = [("public-host", nobody.as_str())];
+    let mut tunnel = setup.start(&[flags[0], ("probe-interval", "0.1")]);
+    tunnel.wait_for_log("this machine does not get to").await;
+    let outputs = tunnel.wait_for("outputs").await;
+    let told = (&outputs["outputs"]["host"], &outputs["outputs"]["verified"]);
+    assert_eq!(told, (&nobody.as_str().into(), &"unverified".into()));
+    tunnel.wait_for("ready").await;
+    let mut check = StageClient::start(setup.verb("check"));
+    assert!(check.wait().await.0.success(), "{}", check.stderr());
+    tunnel.signal(Signal::TERM);
+    tunnel.wait().await;
+    assert!(!tunnel.has_said("degraded"), "{}", tunnel.stderr());
+
+    let wanted = setup.command(&[flags[0], ("verify", "require")]);
+    failure(&setup, wanted, "tunnel.port_unreachable", 75).await;
+}
