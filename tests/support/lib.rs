@@ -15,6 +15,7 @@ pub mod relay;
 pub mod site;
 mod sshd;
 mod stage;
+pub mod terminal;
 pub mod tunnel;
 
 pub use bin::{bin, build_dir};

@@ -25,6 +25,16 @@ const EXAMPLES: &str = "Examples:
   devcluster-remote up -c remote_connect.yaml    the flat file of the Python tool
   devcluster-remote compile -c devcluster.yaml   see what stock devcluster will get";
 
+const UP: &str = "\
+At a terminal the stages first look at what they need, as `doctor` shows it, and ask what is for you to decide; then \
+devcluster has the terminal: a digit says how far it is up, `q` quits. Without a terminal devcluster runs with --oneshot, \
+and the exit code is 1 when a stage fails. SIGTERM ends it in good order; what could not be given back is undone or named.
+
+Examples:
+  devcluster-remote up -c devcluster.yaml --dry-run
+  devcluster-remote up -c devcluster.yaml -- --target-stage db
+  devcluster-remote up --reverse-proxy-host proxy.example.com --remote-port-range 8000,9000";
+
 const DOCTOR: &str = "\
 Every stage of the file looks at what it needs, all of them side by side, in seconds; nothing is changed and nothing is \
 left. Each line is ✓ there, ✗ missing, with the mend, or – not looked at, with the reason. The exit code is 5 when \
@@ -81,9 +91,11 @@ async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
             let job = load(&asked(m), &env, &programs)?;
             let wishes = Wishes {
                 i_know: m.get_flag("i-know"),
+                dry_run: m.get_flag("dry-run"),
+                no_preflight: m.get_flag("no-preflight"),
                 arguments: values(m, "devcluster"),
             };
-            up(&job, wishes, &env, &programs).await
+            up(job, wishes, &env, &programs).await
         }
         Some(("doctor", m)) => {
             let json = m.get_one::<String>("format").is_some_and(|f| f == "json");
@@ -172,6 +184,9 @@ fn command() -> Command {
             Command::new("up")
                 .about("Compile, run stock devcluster, and clean up after it")
                 .args(input_args())
+                .after_help(UP)
+                .arg(flag("dry-run", "Say what would happen; write and start nothing"))
+                .arg(flag("no-preflight", "At a terminal: do not look at what the stages need, and ask nothing"))
                 .arg(flag("i-know", "Expose a master without a password all the same"))
                 .arg(
                     Arg::new("devcluster")

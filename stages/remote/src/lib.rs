@@ -1,5 +1,6 @@
 //! `devcluster-remote`: one file in, a running cluster out.
 
+mod ask;
 pub mod cli;
 pub mod compile;
 pub mod devcluster;
@@ -9,9 +10,11 @@ pub mod gc;
 pub mod host;
 pub mod input;
 mod numbers;
+mod outline;
 pub mod plan;
 mod preflight;
 mod problems;
 pub mod sandbox;
 mod say;
+mod summary;
 pub mod up;

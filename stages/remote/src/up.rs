@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use protocol::rundir::RunDir;
 use protocol::{Env, Exit, StageError, files};
@@ -14,16 +15,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::devcluster::{self, Devcluster, Event, Log, Options, orphans};
 use crate::exposure::refuse_open_master;
-use crate::gc;
 use crate::input::Job;
+use crate::outline::outline;
 use crate::plan::{Kind, Plan};
 use crate::say::say;
+use crate::{ask, gc, summary};
 
 /// How to go about it.
 #[derive(Debug, Default)]
 pub struct Wishes {
     /// Expose a master without a password all the same.
     pub i_know: bool,
+    /// Only say what would happen.
+    pub dry_run: bool,
+    /// Ask nothing beforehand.
+    pub no_preflight: bool,
     /// Arguments for devcluster.
     pub arguments: Vec<OsString>,
 }
@@ -40,7 +46,12 @@ pub struct Site {
 }
 
 /// Compiles onto disk, runs devcluster until it ends, and cleans up. Returns the exit code.
-pub async fn up(job: &Job, wishes: Wishes, env: &Env, programs: &Path) -> Result<u8, StageError> {
+pub async fn up(
+    mut job: Job,
+    wishes: Wishes,
+    env: &Env,
+    programs: &Path,
+) -> Result<u8, StageError> {
     let plan = &job.compiled.plan;
     for warning in &plan.warnings {
         say(&format!("warning: {warning}"));
@@ -50,10 +61,25 @@ pub async fn up(job: &Job, wishes: Wishes, env: &Env, programs: &Path) -> Result
     }
     let program = devcluster::find(env)?;
     check_programs(plan, programs)?;
-    let site = prepare(job, env)?;
-    say(&format!("compiled to {}", site.file.display()));
+    say(&format!(
+        "devcluster will start\n{}",
+        outline(&job, env).trim_end()
+    ));
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let oneshot = !interactive && !devcluster::chooses_console(&wishes.arguments);
+    if wishes.dry_run {
+        tell_dry_run(&job, &program, oneshot, &wishes.arguments, env);
+        return Ok(Exit::Ok as u8);
+    }
+    if !plan.stages.is_empty() && !wishes.no_preflight && ask::is_possible() {
+        refuse_second_devcluster(&job.temp_dir(env))?;
+        if !ask::before(&mut job, env).await? {
+            say("nothing was started");
+            return Ok(Exit::Failed as u8);
+        }
+    }
+    let site = prepare(&job, env)?;
+    say(&format!("compiled to {}", site.file.display()));
     let options = Options {
         file: site.file.clone(),
         root: job.root.clone(),
@@ -62,6 +88,8 @@ pub async fn up(job: &Job, wishes: Wishes, env: &Env, programs: &Path) -> Result
         log: Log::Show,
     };
     let mut signals = Signals::new(interactive)?;
+    let started = SystemTime::now().duration_since(UNIX_EPOCH);
+    let started_ms = started.map_or(0, |d| d.as_millis() as u64);
     let mut devcluster = Devcluster::start(&program, &options)?;
     let ended = attend(&mut devcluster, &mut signals, oneshot).await;
     for orphan in orphans::end(&site.temp_dir).await {
@@ -74,9 +102,34 @@ pub async fn up(job: &Job, wishes: Wishes, env: &Env, programs: &Path) -> Result
             return Err(StageError::new("remote.interrupted", message));
         }
     };
+    for line in summary::of(&job.compiled.plan, &site.run_dir, started_ms) {
+        say(&line);
+    }
     say(&swept.report());
     ended
 }
+
+/// The command that would be run, and the file that would be written.
+fn tell_dry_run(job: &Job, program: &Path, oneshot: bool, arguments: &[OsString], env: &Env) {
+    let file = job.run_dir(env).join(COMPILED);
+    let mut words = vec![
+        program.display().to_string(),
+        "-c".to_owned(),
+        file.display().to_string(),
+    ];
+    if let Some(root) = &job.root {
+        words.extend(["-C".to_owned(), root.display().to_string()]);
+    }
+    words.extend(oneshot.then(|| "--oneshot".to_owned()));
+    words.extend(arguments.iter().map(|a| a.to_string_lossy().into_owned()));
+    say(&format!("by {}", words.join(" ")));
+    say(
+        "nothing was written or started; `devcluster-remote compile` shows the file, `doctor` what is missing",
+    );
+}
+
+/// The compiled file's name in the run directory.
+const COMPILED: &str = "devcluster.yaml";
 
 /// Follows devcluster to its end and says how it ended.
 async fn attend(
@@ -127,7 +180,7 @@ pub fn prepare(job: &Job, env: &Env) -> Result<Site, StageError> {
     make_temp_dir(&temp_dir)?;
     refuse_second_devcluster(&temp_dir)?;
     let run_dir = RunDir::open(&job.run_dir(env)).map_err(own_temp_dir)?;
-    let file = run_dir.file("devcluster.yaml");
+    let file = run_dir.file(COMPILED);
     files::replace(&file, job.compiled.text.as_bytes(), false)
         .map_err(|e| StageError::io(format!("cannot write {}", file.display()), &e))?;
     Ok(Site {

@@ -56,7 +56,13 @@ pub async fn run(check: bool, env: &Env, programs: &Path) -> Result<u8, StageErr
     let job = load(&asked, env, programs)?;
     let outcome = match check {
         true => prove(&job, env, programs).await,
-        false => up::up(&job, Wishes::default(), env, programs).await,
+        false => {
+            let wishes = Wishes {
+                no_preflight: true,
+                ..Wishes::default()
+            };
+            up::up(job, wishes, env, programs).await
+        }
     };
     cloud.stop().await?;
     outcome

@@ -1,0 +1,149 @@
+//! What a person is asked before devcluster takes the terminal.
+
+use std::io::{IsTerminal, Write};
+
+use protocol::yaml::{Document, Editor, Seg};
+use protocol::{Check, CheckStatus, Env, Offer, StageError};
+use serde_json::Value;
+
+use crate::input::Job;
+use crate::preflight::{self, Looked};
+use crate::say::say;
+
+/// Somebody is there to answer.
+pub(crate) fn is_possible() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Has every stage look at what it needs, shows what is missing, and asks what is for a person to decide. What was chosen
+/// is in the job then. False when nothing is to be started.
+pub(crate) async fn before(job: &mut Job, env: &Env) -> Result<bool, StageError> {
+    say("looking at what the stages will need (--no-preflight starts without)");
+    let mut missing: Vec<(String, Check)> = Vec::new();
+    preflight::look(job, env, |looked: Looked| {
+        let failed = looked
+            .checks
+            .into_iter()
+            .filter(|c| c.status == CheckStatus::Failed);
+        missing.extend(failed.map(|check| (looked.stage.clone(), check)));
+    })
+    .await;
+    let mut open = 0;
+    for (stage, check) in missing {
+        say(&format!("{stage}: {}", check.render()));
+        match &check.offer {
+            Some(offer) if asked(&offer.question)? => take(job, &stage, offer)?,
+            _ => open += 1,
+        }
+    }
+    match open {
+        0 => Ok(true),
+        _ => asked("Start all the same?"),
+    }
+}
+
+/// Asks until the answer is one; the end of the terminal is a no.
+fn asked(question: &str) -> Result<bool, StageError> {
+    let failed = |e: std::io::Error| StageError::io("cannot ask at the terminal", &e);
+    loop {
+        let mut stderr = std::io::stderr();
+        write!(stderr, "{question} [y/N] ")
+            .and_then(|()| stderr.flush())
+            .map_err(failed)?;
+        let mut answer = String::new();
+        if std::io::stdin().read_line(&mut answer).map_err(failed)? == 0 {
+            say("");
+            return Ok(false);
+        }
+        match answer.trim().to_lowercase().as_str() {
+            "y" | "yes" => return Ok(true),
+            "" | "n" | "no" => return Ok(false),
+            _ => say("please answer y or n"),
+        }
+    }
+}
+
+/// Gives a field of a stage's config another value: in what devcluster gets, not in the user's file.
+fn take(job: &mut Job, stage: &str, offer: &Offer) -> Result<(), StageError> {
+    let unusable = || StageError::internal(format!("{stage} offers what its command cannot take"));
+    let document = Document::parse(&job.compiled.text).map_err(|_| unusable())?;
+    let value = document.value();
+    let items = value["stages"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let item = items
+        .iter()
+        .position(|item| item["custom"]["name"] == stage)
+        .ok_or_else(unusable)?;
+    let words = items[item]["custom"]["cmd"]
+        .as_array()
+        .ok_or_else(unusable)?;
+    let flag = format!("--{}=", offer.field.replace('_', "-"));
+    let text = match &offer.value {
+        Value::String(text) => text.replace('$', "$$"),
+        other => other.to_string(),
+    };
+    let word = Value::String(format!("{flag}{text}"));
+    let mut cmd = vec![
+        Seg::from("stages"),
+        Seg::from(item),
+        Seg::from("custom"),
+        Seg::from("cmd"),
+    ];
+    let given = words
+        .iter()
+        .position(|w| w.as_str().is_some_and(|w| w.starts_with(&flag)));
+    let mut editor = Editor::new(&document);
+    let edited = match given {
+        Some(at) => {
+            cmd.push(Seg::from(at));
+            editor.set(&cmd, word)
+        }
+        None => editor.append_item(&cmd, word),
+    };
+    job.compiled.text = edited
+        .and_then(|()| editor.finish())
+        .map_err(|_| unusable())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::Offer;
+
+    use super::*;
+
+    #[test]
+    fn a_yes_reaches_the_command_of_the_stage_and_nothing_else() {
+        let text = "# mine\nstages:\n- gateway: {k8s_context: a, take_over: false}\n- db: {}\n";
+        let document = Document::parse(text).unwrap();
+        let source = crate::plan::Source {
+            path: std::path::Path::new("f.yaml"),
+            document: &document,
+        };
+        let env = Env::from_pairs([("HOME", "/h")]);
+        let programs = std::path::Path::new("/p");
+        let compiled = crate::compile::compile(&source, Vec::new(), &env, programs).unwrap();
+        let before = compiled.text.clone();
+        let mut job = Job {
+            compiled,
+            root: None,
+        };
+        for (field, value) in [("take_over", true.into()), ("gateway_class", "a$b".into())] {
+            let offer = Offer {
+                question: String::new(),
+                field: field.to_owned(),
+                value,
+            };
+            take(&mut job, "gateway", &offer).unwrap();
+        }
+        let after = job.compiled.text;
+        assert!(after.contains("--take-over=true"), "{after}");
+        assert!(after.contains("--gateway-class=a$$b"), "{after}");
+        assert!(!after.contains("--take-over=false"), "{after}");
+        let head = |text: &str| text.lines().next().map(str::to_owned);
+        assert_eq!(head(&before), head(&after));
+        assert!(after.ends_with("- db: {}\n"), "{after}");
+    }
+}

@@ -1,0 +1,115 @@
+//! `up` as a person meets it: what will happen, what is asked beforehand, what was done in the end.
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::leaks;
+use support::site::Site;
+use support::terminal::Terminal;
+use tokio::process::Command;
+
+fn up(site: &Site, text: &str, arguments: &[&str]) -> Command {
+    let file = site.write("devcluster.yaml", text);
+    let file = file.to_str().expect("the path is text").to_owned();
+    let mut all = vec!["up", "-c", &file];
+    all.extend(arguments);
+    site.remote(&all)
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_happen_and_writes_nothing() {
+    let site = Site::new().await;
+    let mut command = up(
+        &site,
+        &site.devcluster_yaml(),
+        &["--dry-run", "--", "--target-stage", "pod"],
+    );
+    let before = leaks::files(site.home.path());
+    let output = command.output().await.expect("no driver");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let compiled = site.run_dir().join("devcluster.yaml");
+    for line in [
+        format!(
+            "  1 tunnel       has 127.0.0.1 pass one of its ports {}-{} on to port {} here, for pods",
+            site.range.0, site.range.1, site.master_port
+        ),
+        "  2 gateway      holds a Gateway in the current context, or makes one, for the master"
+            .to_owned(),
+        "  3 config-emit  writes what tunnel and gateway found out into the config of master"
+            .to_owned(),
+        "  5 pod          runs sleep".to_owned(),
+        format!("-c {} --oneshot --target-stage pod", compiled.display()),
+        "nothing was written or started".to_owned(),
+    ] {
+        assert!(said.contains(&line), "{line}\n---\n{said}");
+    }
+    assert_eq!(leaks::files(site.home.path()), before);
+    assert!(!site.run_dir().exists());
+}
+
+#[tokio::test]
+async fn at_a_terminal_it_asks_before_devcluster_has_it_and_a_no_starts_nothing() {
+    let site = Site::new().await;
+    let known_hosts = site.sshd.known_hosts().display().to_string();
+    let text = site.devcluster_yaml().replace(&known_hosts, "/dev/null");
+    let mut terminal = Terminal::start(up(&site, &text, &[]));
+    terminal.wait_for("devcluster will start").await;
+    terminal.wait_for("✗ the server lets us in").await;
+    terminal.wait_for("mend: ").await;
+    terminal.wait_for("Start all the same? [y/N]").await;
+    terminal.answer("perhaps");
+    terminal.wait_for("please answer y or n").await;
+    terminal.answer("n");
+    terminal.wait_for("nothing was started").await;
+    let status = terminal.child.wait().await.expect("no end");
+    assert_eq!(status.code(), Some(1));
+    assert!(!site.run_dir().exists());
+    site.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn at_a_terminal_it_shows_the_console_and_in_the_end_how_each_stage_ended() {
+    let site = Site::new().await;
+    let mut terminal = Terminal::start(up(&site, &site.devcluster_yaml(), &[]));
+    terminal
+        .wait_for("looking at what the stages will need")
+        .await;
+    terminal.wait_for("compiled to ").await;
+    terminal.wait_for("reached the master at").await;
+    terminal.press("q");
+    for line in [
+        "tunnel stopped in good order",
+        "gateway stopped in good order",
+        "config-emit stopped in good order",
+        "nothing was left behind",
+    ] {
+        terminal.wait_for(line).await;
+    }
+    let status = terminal.child.wait().await.expect("no end");
+    assert!(status.success(), "{status}");
+    site.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn without_a_tunnel_it_works_as_well() {
+    let site = Site::new().await;
+    let text = format!(
+        "temp_dir: {}\nstages:\n  - gateway: {{kubeconfig: {}}}\n  - config-emit: {{}}\n{}",
+        site.home.path().join("devcluster").display(),
+        site.home.path().join("kubeconfig").display(),
+        site.master_stage().replace(
+            "        security: {initial_user_password: only-a-test}\n",
+            ""
+        ),
+    );
+    let file = site.write("devcluster.yaml", &text);
+    let (mut child, mut said) = site.up(&file).await;
+    let rendered = std::fs::read_to_string(site.run_dir().join("master.yaml")).expect("no config");
+    assert!(rendered.contains("internal_task_gateway"), "{rendered}");
+    assert!(!rendered.contains("determined_master_host"), "{rendered}");
+    let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
+    kill_process(pid.expect("it ended"), Signal::TERM).expect("it is gone");
+    said.wait_for("gateway stopped in good order").await;
+    said.wait_for("nothing was left behind").await;
+    assert!(child.wait().await.expect("no end").success());
+    site.nothing_is_left().await;
+}
