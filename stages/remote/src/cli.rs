@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::input::{Asked, FLAT_FLAGS, load};
 use crate::say::say;
 use crate::up::{Wishes, up};
-use crate::{gc, sandbox};
+use crate::{gc, sandbox, status};
 
 const NAME: &str = "devcluster-remote";
 
@@ -44,6 +44,22 @@ Examples:
   devcluster-remote doctor                        this machine alone
   devcluster-remote doctor -c devcluster.yaml     also what its stages need
   devcluster-remote doctor -c devcluster.yaml --format json | jq '.checks[] | select(.status == \"failed\")'";
+
+const STATUS: &str = "\
+A stage is starting, preparing, ready, degraded (what it reported does not hold for the moment, and it works on it), \
+stopping, stopped, failed, or killed (it died without a word; `devcluster-remote gc` undoes what it left). The exit code is \
+5 when one is degraded, failed or killed.
+
+Examples:
+  devcluster-remote status --watch
+  devcluster-remote status -c devcluster.yaml --check
+  devcluster-remote status --format json | jq '.run_dirs[].instances[] | {stage, phase}'";
+
+const GC: &str = "\
+Whatever a stage makes outside of itself it first writes into a ledger in $XDG_STATE_HOME/devcluster-stages. Here the ledgers \
+of dead runs are read, and each stage undoes its own: the end of an ssh session on the server, a Lease and a Gateway on the \
+cluster, files here. What a stage that runs has made is left alone. The exit code is 1 when something could not be undone; \
+it can be tried again.";
 
 /// The whole of `main`.
 pub fn main() -> ExitCode {
@@ -98,9 +114,24 @@ async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
             up(job, wishes, &env, &programs).await
         }
         Some(("doctor", m)) => {
-            let json = m.get_one::<String>("format").is_some_and(|f| f == "json");
-            let format = if json { Format::Json } else { Format::Text };
+            let format = if is_json(m) {
+                Format::Json
+            } else {
+                Format::Text
+            };
             doctor(&asked(m), format, &env, &programs).await
+        }
+        Some(("status", m)) => {
+            let wishes = status::Wishes {
+                run_dir: run_dir(m, &env, &programs)?,
+                watch: m.get_flag("watch"),
+                check: m.get_flag("check"),
+                format: match is_json(m) {
+                    true => status::Format::Json,
+                    false => status::Format::Text,
+                },
+            };
+            status::status(&wishes, &env, &programs).await
         }
         Some(("gc", m)) => collect(m, &env, &programs).await,
         Some(("sandbox", m)) => sandbox::show::run(m.get_flag("check"), &env, &programs).await,
@@ -135,9 +166,11 @@ fn compile(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, StageError>
 }
 
 async fn collect(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, StageError> {
-    let run_dir = m
-        .get_one::<PathBuf>("run-dir")
-        .map(|d| std::path::absolute(d).unwrap_or_else(|_| d.clone()));
+    let run_dir = run_dir(m, env, programs)?;
+    if m.get_flag("dry-run") {
+        say(&gc::foresee(env, run_dir.as_deref()));
+        return Ok(Exit::Ok as u8);
+    }
     let swept = gc::sweep(env, run_dir.as_deref(), programs).await?;
     say(&swept.report());
     Ok(if swept.left.is_empty() {
@@ -145,6 +178,28 @@ async fn collect(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, Stage
     } else {
         Exit::Failed
     } as u8)
+}
+
+fn is_json(m: &ArgMatches) -> bool {
+    m.get_one::<String>("format").is_some_and(|f| f == "json")
+}
+
+/// The run directory that was named, or that of a file.
+fn run_dir(m: &ArgMatches, env: &Env, programs: &Path) -> Result<Option<PathBuf>, StageError> {
+    let file = m.get_one::<PathBuf>("config").cloned();
+    let named = m.get_one::<PathBuf>("run-dir").cloned();
+    let run_dir = match (named, file) {
+        (Some(named), _) => Some(named),
+        (None, None) => None,
+        (None, file) => {
+            let asked = Asked {
+                file,
+                ..Asked::default()
+            };
+            Some(load(&asked, env, programs)?.run_dir(env))
+        }
+    };
+    Ok(run_dir.map(|d| std::path::absolute(&d).unwrap_or(d)))
 }
 
 fn asked(m: &ArgMatches) -> Asked {
@@ -207,7 +262,16 @@ fn command() -> Command {
                 .arg(format_arg()),
             Command::new("gc")
                 .about("Undo what dead runs left, here, on ssh servers and on clusters")
-                .arg(path_arg("run-dir").help("Only what met in this run directory [default: everything of yours]")),
+                .after_help(GC)
+                .args(place_args())
+                .arg(flag("dry-run", "Say what would be undone; touch nothing")),
+            Command::new("status")
+                .about("Show where each stage stands: phase, outputs, health, last error")
+                .after_help(STATUS)
+                .args(place_args())
+                .arg(flag("watch", "Go on, and show every change, until Ctrl-C").short('w'))
+                .arg(flag("check", "Have every stage that is ready asked whether what it reported still holds"))
+                .arg(format_arg()),
             Command::new("sandbox")
                 .about("Try it all with no cluster and no server: a local sshd, stand-ins for the rest")
                 .arg(flag("check", "Prove that a pod reaches the master, then quit")),
@@ -243,13 +307,24 @@ fn path_arg(name: &'static str) -> Arg {
         .value_parser(value_parser!(PathBuf))
 }
 
-fn input_args() -> Vec<Arg> {
-    let file = Arg::new("config")
+/// Which devcluster is meant.
+fn place_args() -> [Arg; 2] {
+    let file = file_arg().help("Only the stages of this file [default: everything of yours]");
+    let run_dir = path_arg("run-dir").help("Only what met in this run directory");
+    [file.conflicts_with("run-dir"), run_dir]
+}
+
+fn file_arg() -> Arg {
+    Arg::new("config")
         .short('c')
         .visible_alias("config-file")
         .long("config")
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
+}
+
+fn input_args() -> Vec<Arg> {
+    let file = file_arg()
         .help("A devcluster.yaml that lists the new stages, or a flat remote_connect.yaml");
     let flat = FLAT_FLAGS.iter().map(|(key, help)| {
         Arg::new(*key)

@@ -5,6 +5,8 @@ use std::process::Stdio;
 
 use protocol::rundir::RunDir;
 use protocol::{Env, Exit, StageError, ledger};
+use serde_json::Value;
+use tokio::process::Command;
 
 /// What became of the leftovers.
 #[derive(Debug, Default)]
@@ -40,13 +42,7 @@ pub async fn sweep(
             swept.running.push(owner.instance);
             continue;
         }
-        let mut command = if owner.kind == "plugin" {
-            let mut command = tokio::process::Command::new(programs.join("devcluster-remote"));
-            command.arg("host");
-            command
-        } else {
-            tokio::process::Command::new(programs.join(format!("devcluster-{}", owner.kind)))
-        };
+        let mut command = program_of(&owner.kind, programs);
         let output = command
             .args([
                 "cleanup",
@@ -79,6 +75,59 @@ pub async fn sweep(
         }
     }
     Ok(swept)
+}
+
+/// The program of a kind of stage, beside our own.
+pub(crate) fn program_of(kind: &str, programs: &Path) -> Command {
+    if kind == "plugin" {
+        let mut command = Command::new(programs.join("devcluster-remote"));
+        command.arg("host");
+        return command;
+    }
+    Command::new(programs.join(format!("devcluster-{kind}")))
+}
+
+/// What a sweep would do, for people. Reads the ledgers and nothing else: no stage is run, no lock is taken.
+pub fn foresee(env: &Env, run_dir: Option<&Path>) -> String {
+    let survey = ledger::all(env);
+    let mut text = String::new();
+    for (path, why) in survey.unreadable {
+        if run_dir.is_none_or(|d| ledger::is_of(&path, d)) {
+            text.push_str(&format!("cannot read {}: {why}\n", path.display()));
+        }
+    }
+    for (owner, entries) in survey.open {
+        if run_dir.is_some_and(|d| d != owner.run_dir) {
+            continue;
+        }
+        let (name, dir) = (&owner.instance, owner.run_dir.display());
+        text.push_str(&match is_running(&owner) {
+            true => format!("{name} of {dir} runs: would leave alone\n"),
+            false => format!("{name} of {dir} is dead: would undo\n"),
+        });
+        for entry in entries {
+            text.push_str(&format!("  {}\n", describe(&entry)));
+        }
+    }
+    match text.is_empty() {
+        true => "nothing was left behind".to_owned(),
+        false => text.trim_end().to_owned(),
+    }
+}
+
+/// What a ledger says of one resource, as far as it is plain text or numbers.
+fn describe(entry: &ledger::Entry) -> String {
+    let fields = entry.data.as_object().into_iter().flatten();
+    let plain = fields.filter_map(|(key, value)| match value {
+        Value::String(text) => Some(format!("{key} {text}")),
+        Value::Number(number) => Some(format!("{key} {number}")),
+        _ => None,
+    });
+    let plain: Vec<_> = plain.collect();
+    match plain.is_empty() {
+        true => entry.what.clone(),
+        false => format!("{}: {}", entry.what, plain.join(", ")),
+    }
 }
 
 fn is_running(owner: &ledger::Owner) -> bool {

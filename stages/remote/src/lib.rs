@@ -16,5 +16,6 @@ mod preflight;
 mod problems;
 pub mod sandbox;
 mod say;
+pub mod status;
 mod summary;
 pub mod up;
