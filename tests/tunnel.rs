@@ -256,15 +256,9 @@ async fn cleanup_removes_what_is_left_when_ssh_was_killed_too() {
     let setup = Setup::new(Options::default()).await;
     let mut tunnel = setup.start(&[]);
     tunnel.wait_for("ready").await;
-    let ssh = leaks::processes(&setup.home.mark());
-    let ssh = ssh
-        .iter()
-        .find(|process| process.contains(" -M "))
-        .expect("no ssh");
-    let ssh = ssh.split(' ').next().unwrap().parse().unwrap();
+    let ssh = setup.ssh();
     tunnel.signal(Signal::STOP);
-    rustix::process::kill_process(rustix::process::Pid::from_raw(ssh).unwrap(), Signal::KILL)
-        .unwrap();
+    rustix::process::kill_process(ssh, Signal::KILL).unwrap();
     tunnel.signal(Signal::KILL);
     tunnel.wait().await;
     assert!(

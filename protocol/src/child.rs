@@ -88,12 +88,11 @@ fn spawn_by<A: AsRef<OsStr>>(
             .stdin(Stdio::piped());
         command
     };
-    // A group of its own: Ctrl-C at a terminal is ours to act upon.
+    without_terminal(&mut command);
     command
         .args(args)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
         .kill_on_drop(true);
     let mut child = command.spawn()?;
     let leash = child.stdin.take();
@@ -101,6 +100,20 @@ fn spawn_by<A: AsRef<OsStr>>(
         child,
         _leash: leash,
     })
+}
+
+/// In a session of its own: Ctrl-C at a terminal is ours to act upon, and nothing below asks there for a passphrase, which
+/// would stop it for ever.
+#[allow(
+    unsafe_code,
+    reason = "a session can only be left between fork and exec"
+)]
+fn without_terminal(command: &mut Command) {
+    let leave = || Ok(rustix::process::setsid().map(drop)?);
+    // SAFETY: a plain system call that neither allocates nor takes locks.
+    unsafe {
+        command.pre_exec(leave);
+    }
 }
 
 #[cfg(target_os = "linux")]

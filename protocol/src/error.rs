@@ -1,5 +1,7 @@
 //! What a stage says when something fails, and the exit codes that go with it.
 
+use std::io::ErrorKind;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -81,9 +83,20 @@ impl StageError {
         StageError::new("protocol.internal", message).exit(Exit::Internal)
     }
 
-    /// A failed file operation, named by what was attempted.
+    /// A failed file operation, named by what was attempted. `protocol.disk_full` when there is no room, else `protocol.io`.
     pub fn io(attempt: impl Into<String>, error: &std::io::Error) -> Self {
-        StageError::new("protocol.io", attempt).source(error)
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StageError::disk_full(attempt),
+            _ => StageError::new("protocol.io", attempt),
+        }
+        .source(error)
+    }
+
+    /// There is no room for a file of ours.
+    pub fn disk_full(attempt: impl Into<String>) -> Self {
+        StageError::new("protocol.disk_full", attempt).hint(
+            "free some space there (df -h, df -i), or use another place: --run-dir, XDG_RUNTIME_DIR, XDG_STATE_HOME, TMPDIR",
+        )
     }
 
     /// Adds the mend.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
+use rustix::process::Pid;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -79,6 +80,14 @@ impl Setup {
 
     pub fn start(&self, flags: &[(&str, &str)]) -> StageClient {
         StageClient::start(self.command(flags))
+    }
+
+    /// The ssh that holds the tunnel.
+    pub fn ssh(&self) -> Pid {
+        let all = leaks::processes(&self.home.mark());
+        let ssh = all.iter().find(|process| process.contains(" -M "));
+        let pid = ssh.and_then(|process| process.split(' ').next()?.parse().ok());
+        pid.and_then(Pid::from_raw).expect("no ssh")
     }
 
     /// Everything that a tunnel may leave on the machine, besides the run directory's own files.

@@ -2,6 +2,7 @@
 
 mod hold;
 mod recover;
+mod report;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,17 +12,19 @@ use protocol::{Context, StageError};
 use tokio::time::timeout;
 
 use crate::Tunnel;
+use crate::backoff::Backoff;
 use crate::choices::{PortPolicy, Verify};
-use crate::claim::{Claimed, Proof, Unclaimed, Way};
+use crate::claim::{Claimed, Unclaimed, Way};
 use crate::config::Config;
 use crate::diagnosis;
 use crate::ghosts::Ghosts;
 use crate::network::Network;
-use crate::outputs::{Forwarded, Outputs};
 use crate::ssh::{ANY_IPV4, Greeting, Resolved, Session, Socket};
 
 /// How long `ready` waits for the ledger to name the server's process. A shell tells it within milliseconds.
 const NOTE: Duration = Duration::from_millis(300);
+/// A server that is asked by many at once takes the next login within seconds.
+const BUSY: Duration = Duration::from_secs(10);
 /// How long to wait for the end of a ghost before the port is asked for all the same.
 const RECLAIM: Duration = Duration::from_secs(5);
 
@@ -123,9 +126,8 @@ impl Life<'_> {
             "connect",
             format!("connecting to {}", self.resolved.target(self.config)),
         );
-        let choices = self.choices(&self.previous_ports())?;
-        let claims = self.attempt(socket, choices).await;
-        let mut claims = self.accept(claims.map_err(|unclaimed| unclaimed.error)?)?;
+        let claims = self.first_attempt(socket).await?;
+        let mut claims = self.accept(claims)?;
         self.ready(&claims).await?;
         loop {
             let lost = self.hold(&claims).await;
@@ -135,6 +137,24 @@ impl Life<'_> {
             claims = self.recover(socket, claims).await?;
             self.ready(&claims).await?;
             self.told_back(lost_at);
+        }
+    }
+
+    /// A server that is busy for a moment is given one.
+    async fn first_attempt(&mut self, socket: &Socket) -> Result<Vec<Claimed>, StageError> {
+        let choices = self.choices(&self.previous_ports())?;
+        let mut backoff = Backoff::up_to(self.config.reconnect_pause.duration());
+        let from = Instant::now();
+        loop {
+            let error = match self.attempt(socket, choices.clone()).await {
+                Ok(claims) => return Ok(claims),
+                Err(unclaimed) => unclaimed.error,
+            };
+            if error.code != "tunnel.server_busy" || from.elapsed() > BUSY {
+                return Err(error);
+            }
+            self.cx.progress("busy", error.message);
+            tokio::time::sleep(backoff.next()).await;
         }
     }
 
@@ -257,92 +277,5 @@ impl Life<'_> {
             ));
         }
         Ok(())
-    }
-
-    fn told_back(&self, lost_at: Instant) {
-        let seconds = lost_at.elapsed().as_secs_f64();
-        self.cx.info(format!("ready again after {seconds:.1} s"));
-    }
-
-    /// Whether every proof is as good as the user wants it.
-    fn accept(&self, claims: Vec<Claimed>) -> Result<Vec<Claimed>, StageError> {
-        let mut accepted = self.ways.iter().zip(claims);
-        accepted.try_fold(Vec::new(), |mut all, (way, claimed)| {
-            all.push(way.accept(claimed)?);
-            Ok(all)
-        })
-    }
-
-    async fn ready(&mut self, claims: &[Claimed]) -> Result<(), StageError> {
-        for (way, claimed) in self.ways.iter().zip(claims) {
-            let at = format!("{}:{}", way.public_host, claimed.port);
-            match claimed.proof {
-                Proof::Changed => self.cx.warn(format!(
-                    "unverified: connections to {at} arrive here, but their source port is changed on the way and local port {} is in use, so they may have been somebody else's",
-                    way.local_port
-                )),
-                Proof::OutOfReach => self.cx.warn(format!(
-                    "unverified: this machine does not get to {at}, so only a pod can tell whether it leads here"
-                )),
-                Proof::Seen(_) | Proof::NotAskedFor => {}
-            }
-        }
-        let ports: Vec<String> = claims.iter().map(|c| c.port.to_string()).collect();
-        let (ports, are, them) = match &ports[..] {
-            [port] => (format!("port {port}"), "is", "it"),
-            ports => (format!("ports {}", ports.join(", ")), "are", "them"),
-        };
-        if self.is_open_to_all(claims).await {
-            let host = self.ways.first().map_or("", |way| &way.public_host);
-            self.cx.warn(format!(
-                "{ports} of {host} {are} open to whoever can reach {them}; narrow it with bind_address, a firewall or PermitListen",
-            ));
-        }
-        self.cx.ready(self.outputs(claims)?).await
-    }
-
-    /// As far as it was asked for, and, where the user asked for less, as far as the server tells: with `GatewayPorts yes`
-    /// it takes all addresses whatever is asked for.
-    async fn is_open_to_all(&mut self, claims: &[Claimed]) -> bool {
-        let (Some(session), Some(main)) = (&self.session, claims.first()) else {
-            return false;
-        };
-        if session.wants_all_addresses() {
-            return true;
-        }
-        let wider = session.listening(main.port).await.on_all_addresses();
-        if wider && !self.told_wider {
-            self.told_wider = true;
-            self.cx.warn(format!(
-                "{} listens on all its addresses, not on {} alone: it needs `GatewayPorts clientspecified` in sshd_config for that",
-                session.target(),
-                session.bind_address
-            ));
-        }
-        wider
-    }
-
-    fn outputs(&self, claims: &[Claimed]) -> Result<Outputs, StageError> {
-        let (Some(way), Some((main, beside))) = (self.ways.first(), claims.split_first()) else {
-            return Err(StageError::internal("no port to report"));
-        };
-        let forwards = self.config.forwards.iter().zip(beside);
-        let forwards = forwards.map(|(forward, claimed)| {
-            let forwarded = Forwarded {
-                port: claimed.port,
-                local_port: claimed.local_port,
-                verified: claimed.proof.verified(),
-            };
-            (forward.name(), forwarded)
-        });
-        Ok(Outputs {
-            host: way.public_host.clone(),
-            port: main.port,
-            scheme: self.config.scheme,
-            ssh_host: self.resolved.host.clone(),
-            local_port: main.local_port,
-            verified: main.proof.verified(),
-            forwards: forwards.collect(),
-        })
     }
 }
