@@ -13,7 +13,8 @@ pub(super) fn proxy(lines: &Lines, target: &Target) -> Option<StageError> {
     Some(
         StageError::new("tunnel.proxy_failed", message)
             .hint(format!(
-                "the lines above are its own; see whether ProxyJump or ProxyCommand of ssh_config works by hand: {}",
+                "the lines above are its own. A jump host can ask nobody for a passphrase here: its key has to be in the agent. \
+                 See whether ProxyJump or ProxyCommand of ssh_config works by hand: {}",
                 target.by_hand()
             ))
             .retryable(true),
