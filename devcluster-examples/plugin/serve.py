@@ -12,6 +12,7 @@ import sys
 import threading
 
 KIND = "serve"
+LIMIT = 65536  # bytes of a line
 SCHEMA = {
     "type": "object",
     "additionalProperties": False,
@@ -19,25 +20,12 @@ SCHEMA = {
     "properties": {"directory": {"type": "string", "description": "What to serve"}},
 }
 RUN = os.urandom(8).hex()
+NAME = sys.argv[sys.argv.index("--name") + 1] if "--name" in sys.argv else KIND
 
 
 def say(type, **fields):
-    line = json.dumps({"dcs": 1, "type": type, "stage": name(), **fields}) + "\n"
+    line = json.dumps({"dcs": 1, "type": type, "stage": NAME, **fields}) + "\n"
     os.write(1, line.encode())  # one write a message
-
-
-def name():
-    return sys.argv[sys.argv.index("--name") + 1] if "--name" in sys.argv else KIND
-
-
-def commands():
-    """What the host says; the end of stdin means shutdown."""
-    for line in sys.stdin:
-        message = json.loads(line)
-        if message["dcs"] != 1:
-            fail("serve.version", f"the host speaks version {message['dcs']}, I speak 1", 3)
-        yield message
-    yield {"type": "shutdown"}
 
 
 def fail(code, message, exit):
@@ -46,10 +34,34 @@ def fail(code, message, exit):
     sys.exit(exit)
 
 
+def lines():
+    """Whole lines of stdin; one that is too long is skipped, half a one at the end is dropped."""
+    stdin = open(0, "rb", closefd=False)
+    while line := stdin.readline(LIMIT):
+        whole = line.endswith(b"\n")
+        while line and not line.endswith(b"\n"):
+            line = stdin.readline(LIMIT)
+        if whole:
+            yield line
+
+
+def commands():
+    """What the host says; what is no command is skipped, the end of stdin means shutdown."""
+    for line in lines():
+        try:
+            message = json.loads(line)
+            version, _ = message["dcs"], message.get("config", {}).keys()
+        except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+            continue
+        if version != 1:
+            fail("serve.version", f"the host speaks version {version}, I speak 1", 3)
+        yield message.get("type"), message.get("config", {})
+    yield "shutdown", {}
+
+
 def serve(config):
-    unknown = set(config) - set(SCHEMA["properties"])
-    if unknown or "directory" not in config:
-        fail("serve.config", f"takes `directory` and nothing else, got {sorted(config)}", 2)
+    if set(config) != {"directory"} or not isinstance(config["directory"], str):
+        fail("serve.config", f"takes `directory`, a text, and nothing else; got {sorted(config)}", 2)
     if not os.path.isdir(config["directory"]):
         fail("serve.no_directory", f"{config['directory']} is not a directory", 1)
 
@@ -58,31 +70,28 @@ def serve(config):
             super().__init__(*args, directory=config["directory"])
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
 
 def run():
     say("hello", kind=KIND, version="1", run=RUN, pid=os.getpid())
-    server, generation = None, 0
-    for command in commands():
-        if command["type"] in ("start", "reload"):
-            if server:
-                server.shutdown()
-            server = serve(command.get("config", {}))
-            generation += 1
+    server = None
+    for type, config in commands():
+        if type == "start" and not server:
+            server = serve(config)
             outputs = {"host": "127.0.0.1", "port": server.server_address[1]}
-            say("outputs", kind=KIND, run=RUN, gen=generation, outputs=outputs)
-            say("ready", run=RUN, gen=generation)
-        elif command["type"] in ("shutdown", "cancel"):
+            say("outputs", kind=KIND, run=RUN, gen=1, outputs=outputs)
+            say("ready", run=RUN, gen=1)
+        elif type == "shutdown":
             say("stopping", reason="shutdown")
             say("result", ok=True, exit=0)
             return
 
 
 if sys.argv[1:2] == ["describe"]:
+    outputs = {"type": "object", "properties": {"host": {"type": "string"}, "port": {"type": "integer"}}}
     print(json.dumps({"dcs": 1, "kind": KIND, "version": "1", "about": __doc__, "verbs": ["describe", "run"],
-                      "config": SCHEMA, "outputs": {"type": "object"}}))
+                      "config": SCHEMA, "outputs": outputs}))
 else:
     run()

@@ -1,43 +1,120 @@
-//! The examples in PROTOCOL.md are what this crate reads.
+//! The examples in PROTOCOL.md are what this crate reads, and what the schemas beside it describe.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use protocol::Description;
 use protocol::message::{decode_command, decode_message};
+use serde_json::Value;
+
+fn directory() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
 
 fn examples() -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("PROTOCOL.md");
-    let text = std::fs::read_to_string(path).expect("no PROTOCOL.md");
+    let text = std::fs::read_to_string(directory().join("PROTOCOL.md")).expect("no PROTOCOL.md");
     let blocks = text.split("```json\n").skip(1);
     blocks
         .map(|b| b.split("```").next().unwrap_or_default().to_owned())
         .collect()
 }
 
+/// Which schema an example has to fit.
+fn schema_of(example: &Value) -> &'static str {
+    let has = |field: &str| example.get(field).is_some();
+    match () {
+        () if has("verbs") => "describe.json",
+        () if has("phase") => "status.json",
+        () if has("secrets") => "outputs.json",
+        () if has("type") && has("stage") => "message.json",
+        () if has("type") => "command.json",
+        () => "",
+    }
+}
+
+fn fits(example: &Value, name: &str) {
+    let schema = std::fs::read_to_string(directory().join("schema").join(name)).expect("no schema");
+    let schema = serde_json::from_str(&schema).expect("JSON");
+    let validator = jsonschema::validator_for(&schema).expect("a schema");
+    if let Err(e) = validator.validate(example) {
+        panic!("{example} does not fit {name}: {e}");
+    }
+}
+
 #[test]
-fn every_line_of_the_examples_is_read_as_what_it_shows() {
-    let (mut messages, mut commands, mut descriptions) = (0, 0, 0);
+fn every_example_is_read_as_what_it_shows_and_fits_its_schema() {
+    let mut seen = BTreeMap::new();
     for block in examples() {
-        if let Ok(description) = serde_json::from_str::<Description>(&block) {
-            assert_eq!(description.dcs, 1);
-            descriptions += 1;
-            continue;
-        }
-        for line in block.lines() {
-            let known = match decode_message(line.as_bytes()) {
-                Ok(Some(message)) => {
+        // An object over several lines, or one a line.
+        let values: Vec<Value> = match serde_json::from_str(&block) {
+            Ok(value) => vec![value],
+            Err(_) => block
+                .lines()
+                .map(|l| serde_json::from_str(l).expect(l))
+                .collect(),
+        };
+        for value in values {
+            let name = schema_of(&value);
+            let line = value.to_string();
+            match name {
+                "message.json" => {
+                    let message = decode_message(line.as_bytes()).expect(&line).expect(&line);
                     assert_eq!(message.stage(), "vpn");
-                    messages += 1;
-                    true
                 }
-                _ => false,
-            };
-            if !known {
-                let command = decode_command(line.as_bytes());
-                assert!(matches!(command, Ok(Some(_))), "not read: {line}");
-                commands += 1;
+                "command.json" => assert!(decode_command(line.as_bytes()).expect(&line).is_some()),
+                "" => {}
+                _ => assert_eq!(value["dcs"], 1),
             }
+            if !name.is_empty() {
+                fits(&value, name);
+            }
+            *seen.entry(name).or_insert(0) += 1;
         }
     }
-    assert_eq!((messages, commands, descriptions), (14, 4, 1));
+    // The lock and three lines of a ledger have none.
+    let expected = [
+        ("", 4),
+        ("command.json", 4),
+        ("describe.json", 1),
+        ("message.json", 14),
+        ("outputs.json", 1),
+        ("status.json", 1),
+    ];
+    assert_eq!(seen, BTreeMap::from(expected));
+}
+
+#[test]
+fn the_examples_of_a_lock_and_a_ledger_are_read_by_those_who_read_them() {
+    let blocks = examples();
+    let block = |start: &str| blocks.iter().find(|b| b.starts_with(start)).expect(start);
+    let home = tempfile::tempdir().expect("no directory");
+    let state = home.path().join("devcluster-stages");
+    std::fs::create_dir(&state).expect("cannot make it");
+    let open: String = block(r#"{"owner""#)
+        .lines()
+        .take(2)
+        .map(|l| format!("{l}\n"))
+        .collect();
+    std::fs::write(state.join("vpn@0.jsonl"), &open).expect("cannot write");
+    let env = protocol::Env::from_pairs([("XDG_STATE_HOME", home.path())]);
+    let survey = protocol::ledger::all(&env);
+    let (owner, entries) = survey.open.first().expect("an open ledger");
+    assert_eq!(
+        (owner.instance.as_str(), entries[0].what.as_str()),
+        ("vpn", "route")
+    );
+    std::fs::write(state.join("vpn@0.jsonl"), block(r#"{"owner""#)).expect("cannot write");
+    assert!(protocol::ledger::all(&env).open.is_empty());
+
+    let run_dir =
+        protocol::rundir::RunDir::open(&home.path().join("run")).expect("a run directory");
+    let lock = std::fs::File::create(run_dir.file("vpn.lock")).expect("no file");
+    std::fs::write(run_dir.file("vpn.lock"), block(r#"{"run""#)).expect("cannot write");
+    lock.lock().expect("no lock");
+    assert_eq!(run_dir.holder("vpn").as_deref(), Some("5f0c9e2ab14d7733"));
+    std::fs::write(
+        run_dir.outputs_path("vpn"),
+        block(r#"{"dcs":1,"stage":"vpn","kind":"vpn","run":"5f0c9e2ab14d7733","gen""#),
+    )
+    .expect("cannot write");
+    assert!(run_dir.live_outputs("vpn").is_some());
 }

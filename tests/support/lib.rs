@@ -10,6 +10,7 @@ pub mod kube_real;
 pub mod leaks;
 pub mod lines;
 pub mod netns;
+pub mod plugin;
 mod ports;
 pub mod relay;
 pub mod site;

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use rustix::process::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
@@ -37,6 +37,20 @@ impl Setup {
         }
     }
 
+    /// The tunnel's config, with the server's key known and three ports to choose from.
+    pub fn config(&self) -> Value {
+        json!({
+            "reverse_proxy_host": "127.0.0.1",
+            "ssh_config_path": "none",
+            "ssh_port": self.sshd.port(),
+            "ssh_user": self.sshd.user(),
+            "ssh_key_path": self.sshd.key(),
+            "known_hosts_path": self.sshd.known_hosts(),
+            "remote_port_range": format!("{}-{}", self.ports.start(), self.ports.end()),
+            "local_port": self.local_port,
+        })
+    }
+
     /// The tunnel's command line, with the server's key known and three ports to choose from; `flags` win.
     pub fn command(&self, flags: &[(&str, &str)]) -> Command {
         self.with_config("run", flags)
@@ -44,24 +58,18 @@ impl Setup {
 
     /// The same for another verb that takes a config.
     pub fn with_config(&self, verb: &str, flags: &[(&str, &str)]) -> Command {
-        let (key, known_hosts) = (self.sshd.key(), self.sshd.known_hosts());
-        let mut all = BTreeMap::from([
-            ("reverse-proxy-host", "127.0.0.1".to_owned()),
-            ("ssh-config-path", "none".to_owned()),
-            ("ssh-port", self.sshd.port().to_string()),
-            ("ssh-user", self.sshd.user().to_owned()),
-            ("ssh-key-path", key.display().to_string()),
-            ("known-hosts-path", known_hosts.display().to_string()),
-            (
-                "remote-port-range",
-                format!("{}-{}", self.ports.start(), self.ports.end()),
-            ),
-            ("local-port", self.local_port.to_string()),
-        ]);
+        let config = self.config();
+        let fields = config.as_object().into_iter().flatten();
+        let mut all: BTreeMap<String, String> = fields
+            .map(|(field, value)| {
+                let text = value.as_str().map_or(value.to_string(), str::to_owned);
+                (field.replace('_', "-"), text)
+            })
+            .collect();
         all.extend(
             flags
                 .iter()
-                .map(|(flag, value)| (*flag, (*value).to_owned())),
+                .map(|(f, v)| ((*f).to_owned(), (*v).to_owned())),
         );
         let mut command = self.verb(verb);
         command.args(

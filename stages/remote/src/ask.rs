@@ -129,6 +129,8 @@ mod tests {
         let mut job = Job {
             compiled,
             root: None,
+            file: "f.yaml".into(),
+            document,
         };
         for (field, value) in [("take_over", true.into()), ("gateway_class", "a$b".into())] {
             let offer = Offer {

@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::input::{Asked, FLAT_FLAGS, load};
 use crate::say::say;
 use crate::up::{Wishes, up};
-use crate::{gc, sandbox, status};
+use crate::{conformance, gc, plugins, sandbox, status};
 
 const NAME: &str = "devcluster-remote";
 
@@ -102,7 +102,7 @@ async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
     let env = Env::of_process();
     let programs = programs()?;
     match matches.subcommand() {
-        Some(("compile", m)) => compile(m, &env, &programs),
+        Some(("compile", m)) => compile(m, &env, &programs).await,
         Some(("up", m)) => {
             let job = load(&asked(m), &env, &programs)?;
             let wishes = Wishes {
@@ -133,6 +133,7 @@ async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
             };
             status::status(&wishes, &env, &programs).await
         }
+        Some(("conformance", m)) => conformance::run(m, &env).await,
         Some(("gc", m)) => collect(m, &env, &programs).await,
         Some(("sandbox", m)) => sandbox::show::run(m.get_flag("check"), &env, &programs).await,
         Some(("sandbox-master", m)) => sandbox::show::master(&path(m, "config-file")).await,
@@ -151,8 +152,11 @@ fn programs() -> Result<PathBuf, StageError> {
     Ok(own.parent().map(Path::to_owned).unwrap_or_default())
 }
 
-fn compile(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, StageError> {
+async fn compile(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, StageError> {
     let job = load(&asked(m), env, programs)?;
+    if m.get_flag("with-plugins") {
+        plugins::check(&job, env).await?;
+    }
     for warning in &job.compiled.plan.warnings {
         say(&format!("warning: {warning}"));
     }
@@ -254,6 +258,7 @@ fn command() -> Command {
             Command::new("compile")
                 .about("Print the devcluster.yaml that stock devcluster will get; runs nothing, asks nobody")
                 .args(input_args())
+                .arg(flag("with-plugins", "Run `describe` of each plugin and check its `with` against what that says"))
                 .arg(path_arg("out").short('o').help("Write it to this file instead, with mode 0600")),
             Command::new("doctor")
                 .about("Look at everything that a run will need: here, on the ssh server, on the cluster")
@@ -275,6 +280,7 @@ fn command() -> Command {
             Command::new("sandbox")
                 .about("Try it all with no cluster and no server: a local sshd, stand-ins for the rest")
                 .arg(flag("check", "Prove that a pod reaches the master, then quit")),
+            conformance::command(),
             Command::new("host").about("Run a plugin, a program that knows only the wire of PROTOCOL.md, as a stage"),
             Command::new("sandbox-master").hide(true).arg(path_arg("config-file").required(true)),
             Command::new("sandbox-pod")

@@ -1,7 +1,10 @@
 //! `host`: runs a plugin, a program that knows only the wire, as a full stage. The runtime gives it the run directory, the
 //! lock, the ready line and the shutdown; the plugin is told `start` and `shutdown` on its stdin and answers on its stdout.
 
+mod call;
+mod describe;
 mod plugin;
+mod preflight;
 mod process;
 mod upkeep;
 mod wire;
@@ -11,11 +14,12 @@ use std::path::PathBuf;
 use protocol::frame::MAX_LINE;
 use protocol::ledger::Entry;
 use protocol::message::{self, Command, Start};
-use protocol::{Context, Exit, Problem, Stage, StageError, Undone};
+use protocol::{Context, Env, Exit, Problem, Stage, StageError, Undone};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+pub(crate) use describe::describe;
 use plugin::Plugin;
 
 /// The plugin host.
@@ -63,7 +67,7 @@ impl Stage for Host {
     }
 
     async fn run(cx: &Context<Self>, config: Config) -> Result<(), StageError> {
-        let program = find(cx, &config.uses)?;
+        let program = find(&cx.env, &config.uses)?;
         let ticket = cx.ledger.intend("plugin", json!({"uses": program}))?;
         let mut plugin = match Plugin::start(cx, &program) {
             Ok(plugin) => plugin,
@@ -91,14 +95,18 @@ impl Stage for Host {
         Ok(())
     }
 
+    async fn preflight(cx: &Context<Self>, config: Config) {
+        preflight::preflight(cx, &config).await;
+    }
+
     async fn undo(cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError> {
         upkeep::undo(cx, entry).await
     }
 }
 
 /// An absolute path: whoever reads the ledger may be in another directory.
-fn find(cx: &Context<Host>, uses: &str) -> Result<PathBuf, StageError> {
-    let found = cx.env.find_program(uses).ok_or_else(|| {
+pub(crate) fn find(env: &Env, uses: &str) -> Result<PathBuf, StageError> {
+    let found = env.find_program(uses).ok_or_else(|| {
         StageError::new("remote.plugin_missing", format!("no executable {uses}"))
             .hint("`uses` is a program on $PATH, or a path relative to the file; is it executable (chmod +x)?")
             .exit(Exit::Usage)

@@ -53,6 +53,10 @@ pub struct Job {
     pub compiled: Compiled,
     /// Directory for devcluster's `-C`.
     pub root: Option<PathBuf>,
+    /// The file that lists the stages.
+    pub file: PathBuf,
+    /// Its content.
+    pub document: Document,
 }
 
 impl Job {
@@ -105,9 +109,12 @@ pub fn load(asked: &Asked, env: &Env, programs: &Path) -> Result<Job, StageError
         path: file,
         document: &document,
     };
+    let compiled = compile(&source, Vec::new(), env, programs)?;
     Ok(Job {
-        compiled: compile(&source, Vec::new(), env, programs)?,
+        compiled,
         root: None,
+        file: file.clone(),
+        document,
     })
 }
 
@@ -168,7 +175,12 @@ fn load_flat(
     let compiled = compile(&source, extra, env, programs)?;
     // A `cwd` of the file itself says more than ours.
     let root = root.filter(|_| compiled.plan.cwd.is_none());
-    Ok(Job { compiled, root })
+    Ok(Job {
+        compiled,
+        root,
+        file: base,
+        document: base_document,
+    })
 }
 
 fn text(value: &Value) -> String {

@@ -3,6 +3,7 @@
 mod ask;
 pub mod cli;
 pub mod compile;
+mod conformance;
 pub mod devcluster;
 pub mod doctor;
 mod exposure;
@@ -12,6 +13,7 @@ pub mod input;
 mod numbers;
 mod outline;
 pub mod plan;
+mod plugins;
 mod preflight;
 mod problems;
 pub mod sandbox;

@@ -18,6 +18,7 @@ use crate::exposure::refuse_open_master;
 use crate::input::Job;
 use crate::outline::outline;
 use crate::plan::{Kind, Plan};
+use crate::plugins;
 use crate::say::say;
 use crate::{ask, gc, summary};
 
@@ -61,6 +62,7 @@ pub async fn up(
     }
     let program = devcluster::find(env)?;
     check_programs(plan, programs)?;
+    plugins::check(&job, env).await?;
     say(&format!(
         "devcluster will start\n{}",
         outline(&job, env).trim_end()

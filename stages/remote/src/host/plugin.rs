@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::call::each_line;
 use super::process::Group;
 use super::wire::Wire;
 use super::{Host, directory};
-use crate::devcluster::text::Lines;
 
 /// What a plugin has between `shutdown` and SIGTERM; the runtime's own grace ends it soon after.
 pub(super) const POLITE: Duration = Duration::from_millis(250);
@@ -65,7 +65,8 @@ impl<'a> Plugin<'a> {
         pipes.spawn(write_lines(stdin, lines));
         let (sender, from_plugin) = mpsc::channel(16);
         pipes.spawn(read_frames(stdout, sender));
-        people.spawn(show(cx.clone(), stderr));
+        let log = cx.clone();
+        people.spawn(each_line(stderr, move |line| log.info(line)));
         Ok(Plugin {
             cx,
             child,
@@ -207,13 +208,5 @@ async fn read_frames(stdout: impl AsyncRead + Unpin, frames: mpsc::Sender<Frame>
         if frames.send(frame).await.is_err() || end {
             return;
         }
-    }
-}
-
-/// What a plugin writes to stderr is for people.
-pub(super) async fn show(cx: Context<Host>, stderr: impl AsyncRead + Unpin) {
-    let mut lines = Lines::new(stderr);
-    while let Some(line) = lines.next().await {
-        cx.info(line);
     }
 }

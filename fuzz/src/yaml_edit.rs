@@ -1,0 +1,122 @@
+//! Edits of a user's YAML file.
+
+use serde_json::Value;
+use yaml::{Document, Editor, Seg};
+
+/// Values that are hard to write in YAML.
+const HARD: [&str; 12] = [
+    "yes",
+    "",
+    "08",
+    "1e3",
+    "8000:22",
+    "a: b",
+    "# c",
+    "- x",
+    "two\nlines\n",
+    "tab\there",
+    "*a",
+    "\u{85}",
+];
+
+/// A file that is read can be looked at everywhere, and an edit either is refused or reads as what was wanted, with all other
+/// values as they were. The first two bytes choose what is edited, and how.
+pub fn yaml_edit(data: &[u8]) {
+    let [place, kind, text @ ..] = data else {
+        return;
+    };
+    let Ok(text) = std::str::from_utf8(text) else {
+        return;
+    };
+    let Ok(document) = Document::parse(text) else {
+        return;
+    };
+    assert_eq!(document.text(), text);
+    let tree = document.value();
+    let paths = paths(&tree);
+    for path in paths.iter().take(64) {
+        assert!(document.get(path).is_some());
+        assert!(document.locate(path).is_some());
+        let span = document.nearest_span(path, true);
+        assert!(span.start <= span.end && span.end <= text.len());
+    }
+    let Some(path) = paths.get(usize::from(*place) % paths.len().max(1)) else {
+        return;
+    };
+    let mut editor = Editor::new(&document);
+    let mut wanted = tree.clone();
+    let new = Value::from(HARD[usize::from(*kind / 4) % HARD.len()]);
+    let noted = match kind % 4 {
+        0 => {
+            put(&mut wanted, path, Some(new.clone()));
+            editor.set(path, new)
+        }
+        1 => {
+            put(&mut wanted, path, None);
+            editor.remove(path)
+        }
+        2 => {
+            let path = [path.clone(), vec![Seg::from("new: key")]].concat();
+            put(&mut wanted, &path, Some(new.clone()));
+            editor.set(&path, new)
+        }
+        _ => {
+            if let Some(Value::Array(items)) = at(&mut wanted, path) {
+                items.push(new.clone());
+            }
+            editor.append_item(path, new)
+        }
+    };
+    if noted.is_ok()
+        && let Ok(edited) = editor.finish()
+    {
+        let read = Document::parse(&edited).map(|d| d.value());
+        assert_eq!(read.ok(), Some(wanted), "{text:?} became {edited:?}");
+    }
+}
+
+fn paths(tree: &Value) -> Vec<Vec<Seg>> {
+    let mut found = Vec::new();
+    let mut todo = vec![(Vec::new(), tree)];
+    while let Some((path, value)) = todo.pop() {
+        let below = |seg: Seg| [path.clone(), vec![seg]].concat();
+        match value {
+            Value::Object(map) => {
+                todo.extend(map.iter().map(|(k, v)| (below(k.as_str().into()), v)))
+            }
+            Value::Array(items) => {
+                todo.extend(items.iter().enumerate().map(|(i, v)| (below(i.into()), v)))
+            }
+            _ => {}
+        }
+        if !path.is_empty() {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn at<'a>(tree: &'a mut Value, path: &[Seg]) -> Option<&'a mut Value> {
+    path.iter().try_fold(tree, |value, seg| match seg {
+        Seg::Key(key) => value.get_mut(key),
+        Seg::Index(index) => value.get_mut(index),
+    })
+}
+
+/// Sets or removes what is at this path.
+fn put(tree: &mut Value, path: &[Seg], new: Option<Value>) {
+    let Some((last, parents)) = path.split_last() else {
+        return;
+    };
+    match (at(tree, parents), last, new) {
+        (Some(Value::Object(map)), Seg::Key(key), Some(new)) => drop(map.insert(key.clone(), new)),
+        (Some(Value::Object(map)), Seg::Key(key), None) => drop(map.shift_remove(key)),
+        (Some(Value::Array(items)), Seg::Index(index), Some(new)) => items[*index] = new,
+        (Some(Value::Array(items)), Seg::Index(index), None) => drop(items.remove(*index)),
+        // A key below a null makes a mapping of it.
+        (Some(null @ Value::Null), Seg::Key(key), Some(new)) => {
+            *null = serde_json::json!({ key.as_str(): new });
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,171 @@
+//! What a stage does to the machine: processes, listening ports, files. /proc on Linux, `ps` and `netstat` elsewhere.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A process that bears a mark.
+#[derive(Clone, Debug)]
+pub(super) struct Process {
+    pub(super) pid: i32,
+    pub(super) command: String,
+}
+
+impl std::fmt::Display for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.pid, self.command.trim_end())
+    }
+}
+
+/// The processes that have this text in their environment.
+pub(super) fn processes(mark: &str) -> Vec<Process> {
+    match cfg!(target_os = "linux") {
+        true => of_proc(mark),
+        false => of_ps(mark),
+    }
+}
+
+fn of_proc(mark: &str) -> Vec<Process> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
+            continue;
+        };
+        // One that ends meanwhile reads as empty.
+        let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
+        if contains(&read("environ"), mark.as_bytes()) {
+            let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+            found.push(Process { pid, command });
+        }
+    }
+    found
+}
+
+fn of_ps(mark: &str) -> Vec<Process> {
+    let ps = |flags: &str, format: &str| {
+        let output = std::process::Command::new("ps")
+            .args([flags, "-o", format])
+            .output();
+        output.map_or_else(
+            |_| String::new(),
+            |o| String::from_utf8_lossy(&o.stdout).into_owned(),
+        )
+    };
+    let marked = ps("-axwwE", "pid=,command=");
+    let pids: BTreeSet<i32> = marked
+        .lines()
+        .filter(|l| l.contains(mark))
+        .filter_map(|l| l.split_whitespace().next()?.parse().ok())
+        .collect();
+    let plain = ps("-axww", "pid=,command=");
+    let lines = plain.lines().filter_map(|l| l.trim_start().split_once(' '));
+    lines
+        .filter_map(|(pid, command)| {
+            Some(Process {
+                pid: pid.parse().ok()?,
+                command: command.to_owned(),
+            })
+        })
+        .filter(|p| pids.contains(&p.pid))
+        .collect()
+}
+
+/// Whether the needle is somewhere in it.
+pub(super) fn contains(hay: &[u8], needle: &[u8]) -> bool {
+    !needle.is_empty() && hay.windows(needle.len()).any(|w| w == needle)
+}
+
+/// The TCP ports on which somebody listens here.
+pub(super) fn listening() -> BTreeSet<u16> {
+    match cfg!(target_os = "linux") {
+        true => sockets().into_iter().map(|(port, _)| port).collect(),
+        false => {
+            let output = std::process::Command::new("netstat")
+                .args(["-an", "-p", "tcp"])
+                .output();
+            let text = output.map_or_else(
+                |_| String::new(),
+                |o| String::from_utf8_lossy(&o.stdout).into_owned(),
+            );
+            let local = text.lines().filter(|l| l.ends_with("LISTEN"));
+            let address = local.filter_map(|l| l.split_whitespace().nth(3));
+            address
+                .filter_map(|a| a.rsplit('.').next()?.parse().ok())
+                .collect()
+        }
+    }
+}
+
+/// Port and inode of each listening socket.
+fn sockets() -> Vec<(u16, String)> {
+    let mut found = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = std::fs::read_to_string(table).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // 0A is LISTEN.
+            if fields.len() > 9
+                && fields[3] == "0A"
+                && let Some((_, port)) = fields[1].rsplit_once(':')
+                && let Ok(port) = u16::from_str_radix(port, 16)
+            {
+                found.push((port, fields[9].to_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// The ports on which one of these processes listens.
+pub(super) fn ports_of(processes: &[Process]) -> BTreeSet<u16> {
+    let held: BTreeSet<String> = processes.iter().flat_map(|p| descriptors(p.pid)).collect();
+    let ours = |inode: &str| held.contains(&format!("socket:[{inode}]"));
+    sockets()
+        .into_iter()
+        .filter(|(_, inode)| ours(inode))
+        .map(|(port, _)| port)
+        .collect()
+}
+
+/// What the descriptors of a process lead to, such as `pipe:[4711]`.
+pub(super) fn descriptors(pid: i32) -> Vec<String> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries
+        .filter_map(|e| Some(std::fs::read_link(e.path()).ok()?.display().to_string()))
+        .collect()
+}
+
+/// The most memory that a process ever had, in KiB.
+pub(super) fn peak_memory(pid: i32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// How long a process was at work.
+pub(super) fn cpu_time(pid: i32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(
+        ticks * 1000 / rustix::param::clock_ticks_per_second(),
+    ))
+}
+
+/// Every file, socket and link below a directory; directories alone do not count.
+pub(super) fn files(dir: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => dirs.push(entry.path()),
+                _ => drop(found.insert(entry.path())),
+            }
+        }
+    }
+    found
+}

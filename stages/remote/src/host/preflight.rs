@@ -1,0 +1,103 @@
+//! What a plugin will need: the program, a description, a config that fits it, and what it finds out by itself.
+
+use std::path::Path;
+
+use protocol::message::{Message, decode_message};
+use protocol::{Check, Context, Problem, StageError};
+use serde_json::Value;
+
+use super::call::{call, failed};
+use super::describe::{Described, describe};
+use super::{Config, Host, directory, find};
+
+const CONFIG: (&str, &str) = ("config", "the config is what the plugin takes");
+const DESCRIBE: (&str, &str) = ("describe", "the plugin describes itself");
+const PROGRAM: (&str, &str) = ("program", "the plugin is there and can be run");
+
+pub(super) async fn preflight(cx: &Context<Host>, config: &Config) {
+    let program = match find(&cx.env, &config.uses) {
+        Ok(program) => program,
+        Err(error) => {
+            cx.report(Check::failed(PROGRAM.0, PROGRAM.1, &error));
+            cx.report(Check::skipped(DESCRIBE.0, DESCRIBE.1, "needs the program"));
+            return cx.report(Check::skipped(CONFIG.0, CONFIG.1, "needs the program"));
+        }
+    };
+    cx.report(Check::ok(
+        PROGRAM.0,
+        PROGRAM.1,
+        program.display().to_string(),
+    ));
+    let described = match describe(&program).await {
+        Ok(described) => described,
+        Err(error) => {
+            cx.report(Check::failed(DESCRIBE.0, DESCRIBE.1, &error));
+            return cx.report(Check::skipped(CONFIG.0, CONFIG.1, "needs the description"));
+        }
+    };
+    cx.report(Check::ok(
+        DESCRIBE.0,
+        DESCRIBE.1,
+        described.verbs.join(", "),
+    ));
+    let with = Value::Object(config.with.clone());
+    match fits(&described, &with) {
+        Ok(()) => cx.report(Check::ok(CONFIG.0, CONFIG.1, "fits its schema")),
+        Err(error) => return cx.report(Check::failed(CONFIG.0, CONFIG.1, &error)),
+    }
+    if described.has("check")
+        && let Err(error) = own(cx, &program, &with).await
+    {
+        cx.report(Check::failed(
+            "preflight",
+            "the plugin can look around",
+            &error,
+        ));
+    }
+}
+
+fn fits(described: &Described, with: &Value) -> Result<(), StageError> {
+    let problems = described.problems(with)?;
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let message = match problems.len() {
+        1 => "`with` has 1 problem".to_owned(),
+        n => format!("`with` has {n} problems"),
+    };
+    let mut error = StageError::new("remote.plugin_config", message);
+    error.caused_by = problems.iter().map(Problem::to_string).collect();
+    Err(error)
+}
+
+/// Passes on what the plugin's own preflight finds.
+async fn own(cx: &Context<Host>, program: &Path, with: &Value) -> Result<(), StageError> {
+    let failed = |why: &str| failed(program, "check --preflight", why);
+    let file = tempfile::NamedTempFile::new().map_err(|e| failed(&e.to_string()))?;
+    std::fs::write(file.path(), with.to_string()).map_err(|e| failed(&e.to_string()))?;
+    let (dir, file) = (directory(cx), file.path().to_string_lossy());
+    let dir = dir.to_string_lossy();
+    let args = [
+        "check",
+        "--preflight",
+        "--name",
+        &cx.instance,
+        "--run-dir",
+        &dir,
+        "--config",
+        &file,
+    ];
+    let people = cx.clone();
+    let called = call(program, &args, move |line| people.info(line)).await?;
+    let mut found = 0;
+    for line in called.stdout.split(|b| *b == b'\n') {
+        if let Ok(Some(Message::Check(check))) = decode_message(line) {
+            cx.report(check);
+            found += 1;
+        }
+    }
+    match called.success || found > 0 {
+        true => Ok(()),
+        false => Err(failed(&called.how)),
+    }
+}
