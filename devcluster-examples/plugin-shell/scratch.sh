@@ -40,9 +40,8 @@ stop() {
 take_away() {
     [ -f "$note" ] || return 0
     while read -r path; do
-        case $path in */devcluster-scratch.*) rm -rf "$path" ;; esac
-    done <"$note"
-    rm -f "$note"
+        case $path in */devcluster-scratch.*) rm -rf "$path" || return ;; esac
+    done <"$note" && rm -f "$note"
 }
 
 field() { # the text of a field, in JSON without nesting; nothing where there is none
