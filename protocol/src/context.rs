@@ -80,6 +80,11 @@ impl<S: Stage> Context<S> {
         self.hub.log(Level::Warn, message.into());
     }
 
+    /// Text for people alone.
+    pub fn say(&self, text: &str) {
+        self.hub.say(text);
+    }
+
     /// Reports that these outputs hold now. The outputs file is on disk before `ready` is written. May be called again: with
     /// other outputs their generation rises, and after [`Context::degraded`] the stage is ready again. Waits until a
     /// document has left.

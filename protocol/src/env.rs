@@ -59,6 +59,11 @@ impl Env {
     /// Expands `$VAR`, `${VAR}` and a leading `~`, as the Python tool did: unknown variables stay, and `$$` is `$`, as
     /// in a devcluster.yaml.
     pub fn expand(&self, text: &str) -> String {
+        self.expand_home(self.expand_variables(text))
+    }
+
+    /// The same without `~`: what devcluster does to the values of its file.
+    pub fn expand_variables(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(at) = rest.find('$') {
@@ -88,7 +93,7 @@ impl Env {
             rest = &after[length..];
         }
         out.push_str(rest);
-        self.expand_home(out)
+        out
     }
 
     fn expand_home(&self, text: String) -> String {

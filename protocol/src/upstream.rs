@@ -162,7 +162,8 @@ fn upstream_failed(name: &str, error: Option<&StageError>) -> StageError {
 }
 
 impl Upstreams {
-    pub(crate) fn of_run_dir(run_dir: RunDir, own: String, kind: &'static str) -> Upstreams {
+    /// Instances that meet in a run directory, for one of that name and kind: it is not its own upstream.
+    pub fn of_run_dir(run_dir: RunDir, own: String, kind: &'static str) -> Upstreams {
         Upstreams(Source::RunDir { run_dir, own, kind })
     }
 

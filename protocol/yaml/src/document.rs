@@ -67,7 +67,7 @@ impl Document {
         Some(self.location(self.tree.nodes[key.unwrap_or(id)].start()))
     }
 
-    pub(crate) fn location(&self, offset: usize) -> Location {
+    fn location(&self, offset: usize) -> Location {
         self.lines.locate(&self.text, offset)
     }
 

@@ -11,6 +11,7 @@ mod document;
 mod edit;
 mod emit;
 mod error;
+mod excerpt;
 mod layout;
 mod lines;
 mod path;

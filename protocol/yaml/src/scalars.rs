@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use crate::document::Document;
-use crate::lines::Location;
 use crate::path::Seg;
 use crate::scalar::Data;
 use crate::tree::{Id, Kind};
@@ -79,14 +78,20 @@ impl Document {
         }
     }
 
-    /// Where the `nth` occurrence of a part of a scalar's text is written, and how long that is in characters; the whole
-    /// scalar where it is written in other characters than it reads as.
+    /// Where a part of a scalar's text is written; the whole scalar where it is written otherwise than it reads.
     #[must_use]
-    pub fn locate_in(&self, scalar: &Scalar<'_>, part: &str, nth: usize) -> Location {
+    pub fn span_in(&self, scalar: &Scalar<'_>, part: Range<usize>) -> Range<usize> {
         let span = self.tree.nodes[scalar.id].span.clone();
-        let written = self.text.get(span.clone()).unwrap_or_default();
-        let at = written.match_indices(part).nth(nth).map_or(0, |(i, _)| i);
-        self.location(span.start + at)
+        let (Some(written), Some(text)) =
+            (self.text.get(span.clone()), scalar.text.get(part.clone()))
+        else {
+            return span;
+        };
+        let nth = scalar.text[..part.start].matches(text).count();
+        match written.match_indices(text).nth(nth) {
+            Some((at, _)) if !text.is_empty() => span.start + at..span.start + at + text.len(),
+            _ => span,
+        }
     }
 
     /// Whether anything outside of the value at `path` uses the scalar too.

@@ -1,6 +1,7 @@
 //! What the user says, and what the stage reports.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use protocol::Problem;
 use protocol::rundir::is_instance_name;
@@ -8,12 +9,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::form::Format;
+
 /// Config of config-emit.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The file to start from: a devcluster.yaml, or a master's config such as <temp_dir>/master.conf. Never written to.
-    pub base: PathBuf,
+    /// The file to start from: a devcluster.yaml, or a stage's config such as <temp_dir>/master.conf. Never written to.
+    #[serde(default)]
+    pub base: Option<PathBuf>,
 
     /// Where to write the result; "-" is stdout.
     pub out: PathBuf,
@@ -26,9 +30,54 @@ pub struct Config {
     #[serde(default = "default_stage")]
     pub stage: String,
 
+    /// What is written.
+    #[serde(default)]
+    pub format: Format,
+
+    /// Set the fields that a Determined master has for what tunnel and gateway find out. Without, references alone.
+    #[serde(default = "yes")]
+    pub known_fields: bool,
+
+    /// The resource manager, by its name or cluster_name, that each gateway is for: {"gateway-2": "east"}. Those that are
+    /// not named here find theirs by their own name, or by order.
+    #[serde(default)]
+    pub resource_managers: Map<String, Value>,
+
     /// Show on stderr what differs from the base.
     #[serde(default)]
     pub diff: bool,
+
+    /// The control socket of the devcluster whose stages use the result: <temp_dir>/sock.
+    #[serde(default)]
+    pub control_socket: Option<PathBuf>,
+
+    /// What to do, with a control socket, when a running stage uses what is old by now.
+    #[serde(default)]
+    pub on_change: OnChange,
+
+    /// Restart a stage at most once in so many seconds.
+    #[serde(default = "default_restart_interval")]
+    #[schemars(range(min = 1))]
+    pub restart_interval: f64,
+}
+
+/// What to do about a stage that uses old values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnChange {
+    /// Have devcluster restart it, unless its target is below that stage.
+    #[default]
+    Restart,
+    /// Say so.
+    Warn,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_restart_interval() -> f64 {
+    10.0
 }
 
 fn default_stage() -> String {
@@ -39,6 +88,11 @@ impl Config {
     /// The file to write; none when the result goes to stdout.
     pub(crate) fn file(&self) -> Option<&Path> {
         (self.out != Path::new("-")).then_some(&self.out)
+    }
+
+    /// The least time between two restarts of a stage.
+    pub(crate) fn restart_interval(&self) -> Duration {
+        Duration::try_from_secs_f64(self.restart_interval).unwrap_or_default()
     }
 
     /// An empty list is not the same as none: it names nobody.
@@ -64,15 +118,37 @@ pub struct Outputs {
 
 pub(crate) fn validate(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for field in [("base", &config.base), ("out", &config.out)] {
-        if field.1.as_os_str().is_empty() {
+    for field in [("base", config.base.as_ref()), ("out", Some(&config.out))] {
+        if field.1.is_some_and(|path| path.as_os_str().is_empty()) {
             problems.push(Problem::new(field.0, "is empty"));
         }
     }
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    if real(&config.base) == real(&config.out) {
-        let why = "is the base itself, which is never written to";
-        problems.push(Problem::new("out", why));
+    match &config.base {
+        Some(base) if real(base) == real(&config.out) => {
+            let why = "is the base itself, which is never written to";
+            problems.push(Problem::new("out", why));
+        }
+        None if config.format.needs_base() => {
+            let why = "missing; this format is made from a devcluster.yaml or a stage's config";
+            problems.push(Problem::key("base", why));
+        }
+        _ => {}
+    }
+    if config.restart_interval.is_nan() || config.restart_interval < 1.0 {
+        problems.push(Problem::new(
+            "restart_interval",
+            "expected 1 or more seconds",
+        ));
+    }
+    for (gateway, manager) in &config.resource_managers {
+        if !manager.is_string() {
+            let path = format!("resource_managers.{gateway}");
+            problems.push(Problem::new(
+                path,
+                "expected the name of a resource manager",
+            ));
+        }
     }
     for (i, name) in config.names().iter().enumerate() {
         if !is_instance_name(name) {

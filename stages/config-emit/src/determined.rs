@@ -59,6 +59,17 @@ impl Manager<'_> {
         named("cluster_name").or_else(|| named("name")).or(default)
     }
 
+    /// Whether a user would call it that.
+    pub fn goes_by(&self, name: &str) -> bool {
+        let is = |key: &str| self.config[key] == *name;
+        is("cluster_name") || is("name") || self.name() == Some(name)
+    }
+
+    /// Its mapping.
+    pub fn config(&self) -> &Value {
+        self.config
+    }
+
     fn at(&self, below: &[&str]) -> Vec<Seg> {
         let below = below.iter().map(|key| Seg::from(*key));
         self.path.iter().cloned().chain(below).collect()

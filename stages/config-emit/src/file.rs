@@ -1,27 +1,33 @@
-//! Reading the base, writing the result, and their errors with file and line.
+//! Reading the base, writing the result, and showing what differs.
 
 use std::path::Path;
 
-use protocol::yaml::{Document, Location};
+use anstyle::{AnsiColor, Style};
+use protocol::problem::Source;
+use protocol::yaml::Document;
 use protocol::{Exit, StageError, files};
 use similar::TextDiff;
 
-use crate::render::RenderError;
+use crate::render::Base;
 
-pub(crate) fn read(path: &Path) -> Result<Document, StageError> {
+pub(crate) fn read(path: &Path) -> Result<Base, StageError> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path).map_err(|e| {
+    let bytes = std::fs::read(path).map_err(|e| {
         StageError::new("config_emit.base_unreadable", format!("cannot read the base {shown}"))
             .source(&e)
             .hint("name a devcluster.yaml, or the <temp_dir>/<stage>.conf that devcluster writes when it starts, with --base")
             .exit(Exit::Usage)
     })?;
-    Document::parse(&text).map_err(|e| {
-        let place = place(path, Some(Location { line: e.line, column: e.column }));
-        StageError::new("config_emit.base_not_yaml", format!("{place}: {}", e.message))
+    let not_yaml = || {
+        StageError::new("config_emit.base_not_yaml", format!("cannot read {shown} as YAML"))
             .hint("mend that line: devcluster and Determined would not read the file either, or not as it is meant")
             .exit(Exit::Usage)
-    })
+    };
+    let text = String::from_utf8(bytes).map_err(|e| not_yaml().source(&e))?;
+    let source = Source::new(path, &text);
+    let document = Document::parse(&text);
+    let document = document.map_err(|e| not_yaml().problems(vec![source.problem(&e)]))?;
+    Ok(Base { document, source })
 }
 
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), StageError> {
@@ -41,65 +47,38 @@ pub(crate) fn is_written(path: &Path, text: &str) -> bool {
 }
 
 /// What differs between two texts, for people.
-pub(crate) fn diff(from: (&Path, &str), to: (&Path, &str)) -> String {
-    TextDiff::from_lines(from.1, to.1)
+pub(crate) fn diff(from: (&Path, &str), to: (&Path, &str), colours: bool) -> String {
+    let diff = TextDiff::from_lines(from.1, to.1)
         .unified_diff()
         .header(&from.0.display().to_string(), &to.0.display().to_string())
-        .to_string()
-}
-
-fn place(path: &Path, at: Option<Location>) -> String {
-    match at {
-        Some(at) => format!("{}:{}:{}", path.display(), at.line, at.column),
-        None => path.display().to_string(),
+        .to_string();
+    if !colours {
+        return diff;
     }
+    let painted = diff.lines().map(|line| {
+        let style = match line.as_bytes() {
+            [b'+', b'+', b'+', ..] | [b'-', b'-', b'-', ..] => Style::new().bold(),
+            [b'+', ..] => AnsiColor::Green.on_default(),
+            [b'-', ..] => AnsiColor::Red.on_default(),
+            [b'@', ..] => AnsiColor::Cyan.on_default(),
+            _ => return format!("{line}\n"),
+        };
+        format!("{style}{line}{style:#}\n")
+    });
+    painted.collect()
 }
 
-/// The error as the stage reports it.
-pub(crate) fn explain(base: &Path, error: RenderError) -> StageError {
-    let (code, at, hint) = match &error {
-        RenderError::NotAConfig { at } => (
-            "config_emit.base_not_config",
-            *at,
-            "name a devcluster.yaml or a master's config with --base",
-        ),
-        RenderError::NoMasterStage { at, .. } => (
-            "config_emit.no_master_stage",
-            *at,
-            "list a `- master:` stage, or name yours with --stage",
-        ),
-        RenderError::NoKubernetes { at } => (
-            "config_emit.no_kubernetes",
-            *at,
-            "set `resource_manager: {type: kubernetes, …}` in the master's config_file",
-        ),
-        RenderError::CannotEdit(e) => (
-            "config_emit.cannot_edit",
-            Some(Location {
-                line: e.line,
-                column: e.column,
-            }),
-            "write that part of the file in a plainer way",
-        ),
-        RenderError::Refused(violations) => return refused(base, violations),
-    };
-    StageError::new(code, format!("{}: {error}", place(base, at)))
-        .hint(hint)
-        .exit(Exit::Usage)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn refused(
-    base: &Path,
-    violations: &[(Option<Location>, crate::determined::Violation)],
-) -> StageError {
-    let lines = violations
-        .iter()
-        .map(|(at, violation)| format!("{}: {violation}", place(base, *at)));
-    let lines: Vec<String> = lines.collect();
-    StageError::new(
-        "config_emit.refused",
-        format!("Determined would refuse this config:\n{}", lines.join("\n")),
-    )
-    .hint("mend these lines, or the config of the stage that reports the values")
-    .exit(Exit::Usage)
+    #[test]
+    fn a_diff_has_colours_where_they_are_wanted() {
+        let (from, to) = ((Path::new("a"), "x\n1\n"), (Path::new("b"), "x\n2\n"));
+        let plain = diff(from, to, false);
+        assert_eq!(plain, "--- a\n+++ b\n@@ -1,2 +1,2 @@\n x\n-1\n+2\n");
+        let painted = diff(from, to, true);
+        assert!(painted.contains("\u{1b}[31m-1\u{1b}[0m"), "{painted:?}");
+        assert!(painted.contains("\u{1b}[32m+2\u{1b}[0m"), "{painted:?}");
+    }
 }

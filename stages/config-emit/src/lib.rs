@@ -1,16 +1,53 @@
 //! A later stage's config, written from a base and from what the stages before it found out.
 //!
-//! [`render`] does it as a pure function of texts and values; [`determined`] knows what a Determined master refuses.
+//! [`render`] does it as a pure function of texts and values; [`determined`] knows what a Determined master refuses,
+//! [`mod@reference`] what `${{ … }}` means.
 
+use std::process::ExitCode;
+
+mod assign;
 mod config;
+pub mod control;
 pub mod determined;
+mod exec;
 mod file;
+mod fill;
+mod follow;
+mod form;
+mod known;
+pub mod reference;
+mod refusal;
 mod render;
+mod restart;
+pub mod shell;
 mod stage;
 mod target;
+pub mod used;
 mod values;
 
-pub use config::{Config, Outputs};
-pub use render::{RenderError, Rendered, render};
+pub use assign::{Candidate, Unassigned, assign};
+pub use config::{Config, OnChange, Outputs};
+pub use exec::script_index;
+pub use form::Format;
+pub use refusal::Refusal;
+pub use render::{Base, Rendered, Request, render};
 pub use stage::ConfigEmit;
 pub use values::{GatewayValues, MasterAddress, Values};
+
+/// The whole of `main`: a stage, and two verbs of its own.
+pub fn main() -> ExitCode {
+    let mut args: Vec<_> = std::env::args_os().collect();
+    let verb = args.get(1).and_then(|a| a.to_str()).unwrap_or_default();
+    let own: Option<fn(_) -> ExitCode> = match verb {
+        "exec" => Some(exec::main),
+        "restart" => Some(restart::main),
+        _ => None,
+    };
+    match own {
+        Some(main) => {
+            args.remove(1);
+            main(args)
+        }
+        None => protocol::run_stage::<ConfigEmit>(),
+    }
+}

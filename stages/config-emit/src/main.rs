@@ -1,3 +1,3 @@
 fn main() -> std::process::ExitCode {
-    protocol::run_stage::<config_emit::ConfigEmit>()
+    config_emit::main()
 }

@@ -1,115 +1,151 @@
-//! The new text, from the base and the values. No file is touched here.
+//! The new text, from the base and what the upstreams reported. No file is touched here.
 
-use protocol::yaml::{self, Document, Editor, Location, Seg, show};
+use protocol::problem::Source;
+use protocol::yaml::{Document, Editor, Seg, show};
+use protocol::{Problem, Reports};
 use serde_json::{Map, Value};
 
-use crate::determined::{Violation, violations};
-use crate::target::{self, Target, nearest};
+use crate::determined::violations;
+use crate::fill::fill;
+use crate::known;
+use crate::refusal::Refusal;
+use crate::target::{self, Target};
 use crate::values::Values;
 
+/// The file to start from.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// What it says.
+    pub document: Document,
+    /// The same for messages.
+    pub source: Source,
+}
+
+/// What to render.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The stage whose config it is.
+    pub stage: &'a str,
+    /// What upstreams reported.
+    pub reports: &'a Reports,
+    /// What of it Determined's own fields get.
+    pub values: &'a Values,
+    /// The resource manager that a gateway is for, by instance.
+    pub resource_managers: &'a Map<String, Value>,
+    /// Whether the config is a Determined master's, whose fields are known.
+    pub known_fields: bool,
+}
+
 /// A rendered config.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Rendered {
     /// The base with the values in it; every other byte is the base's.
-    pub text: String,
-    /// What was set, by its path in the master's config.
+    pub document: Document,
+    /// What was set, by its path in the stage's config.
     pub values: Map<String, Value>,
+    /// Where the stage's config is in the document.
+    pub(crate) target: Target,
+    /// What works, but not as one would wish.
+    pub warnings: Vec<String>,
 }
 
-/// Why there is no config; `at` is the place in the base.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum RenderError {
-    #[error("neither a devcluster.yaml nor a master's config: it has to be a mapping")]
-    NotAConfig { at: Option<Location> },
-    #[error("no master stage named `{stage}`")]
-    NoMasterStage { stage: String, at: Option<Location> },
-    #[error(
-        "the master's config has no resource_manager of type kubernetes to tell about the cluster"
-    )]
-    NoKubernetes { at: Option<Location> },
-    #[error("{}", list(.0))]
-    Refused(Vec<(Option<Location>, Violation)>),
-    #[error("{}", .0.message)]
-    CannotEdit(yaml::Error),
+impl Rendered {
+    /// The whole text.
+    pub fn text(&self) -> &str {
+        self.document.text()
+    }
 }
 
-fn list(violations: &[(Option<Location>, Violation)]) -> String {
-    let lines = violations.iter().map(|(at, violation)| match at {
-        Some(at) => format!("line {}, column {}: {violation}", at.line, at.column),
-        None => violation.to_string(),
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// Sets the values in the config of the master `stage`, in a devcluster.yaml or in a config that is that master's own.
+/// Puts values into the config of a stage: what references lead to, and Determined's own fields.
 ///
 /// # Errors
-/// There is no such master, it has no Kubernetes resource manager to tell, or Determined would refuse the result.
-pub fn render(base: &Document, stage: &str, values: &Values) -> Result<Rendered, RenderError> {
-    let target = target::find(base, stage)?;
-    let mut set = Vec::new();
-    if !values.is_empty() {
-        let manager = target::primary(base, &target)?;
-        set.extend(for_manager(&manager, values));
+/// There is no such stage, a reference leads nowhere, nobody can tell which resource manager is meant, or Determined would
+/// refuse the result. All mistakes of a kind at once.
+pub fn render(base: &Base, request: &Request<'_>) -> Result<Rendered, Refusal> {
+    let document = &base.document;
+    let target = target::find(base, request)?;
+    let filled = fill(
+        document,
+        &base.source,
+        &target.config,
+        target.expands,
+        request.reports,
+    );
+    let known = known::fields(base, &target, request);
+    let (filled, known) = match (filled, known) {
+        (Ok(filled), Ok(known)) => (filled, known),
+        (filled, known) => return Err(both(filled.err(), known.err())),
+    };
+    let mut set = Map::new();
+    for (scalar, value) in &filled {
+        set.insert(show(&scalar.path[target.config.len()..]), value.clone());
     }
-    let mut editor = Editor::new(base);
-    for (path, value) in &set {
+    let cannot = |e: protocol::yaml::Error| {
+        let hint = "write that part of the file in a plainer way";
+        Refusal::new("config_emit.cannot_edit", hint, [base.source.problem(&e)])
+    };
+    let mut editor = Editor::new(document);
+    editor.substitute(&target.config, filled).map_err(cannot)?;
+    for (path, value) in known.set {
+        set.insert(show(&path[target.config.len()..]), value.clone());
         let value = match value {
             Value::String(text) if target.expands => Value::String(text.replace('$', "$$")),
-            value => value.clone(),
+            value => value,
         };
-        editor.set(path, value).map_err(RenderError::CannotEdit)?;
+        editor.set(&path, value).map_err(cannot)?;
     }
-    let text = editor.finish().map_err(RenderError::CannotEdit)?;
-    check(base, &target, &text)?;
-    let below = |path: &[Seg]| show(&path[target.config.len()..]);
+    let document = editor.finish_document().map_err(cannot)?;
+    if target.is_determined {
+        check(base, &target, &document)?;
+    }
     Ok(Rendered {
-        text,
-        values: set
-            .into_iter()
-            .map(|(path, value)| (below(&path), value))
-            .collect(),
+        document,
+        values: set,
+        target,
+        warnings: known.warnings,
     })
 }
 
-/// What a resource manager is told. Keys of its own that are not among these stay.
-fn for_manager(manager: &[Seg], values: &Values) -> Vec<(Vec<Seg>, Value)> {
-    let at = |keys: &[&str]| {
-        let keys = keys.iter().map(|key| Seg::from(*key));
-        manager.iter().cloned().chain(keys).collect::<Vec<_>>()
-    };
-    let mut set = Vec::new();
-    if let Some(master) = &values.master {
-        set.push((at(&["determined_master_host"]), master.host.clone().into()));
-        set.push((at(&["determined_master_port"]), master.port.into()));
-    }
-    if let Some(gateway) = &values.gateway {
-        for (key, value) in &gateway.internal_task_gateway {
-            set.push((at(&["internal_task_gateway", key]), value.clone()));
-        }
-        if let Some(path) = &gateway.kubeconfig_path {
-            set.push((at(&["kubeconfig_path"]), path.clone().into()));
+/// Everything that is wrong, under the code of what comes first.
+fn both(references: Option<Vec<Problem>>, known: Option<Refusal>) -> Refusal {
+    let problems = references.unwrap_or_default();
+    match (problems.is_empty(), known) {
+        (true, Some(known)) => known,
+        (_, known) => {
+            let hint = "a reference is `${{ instance.path }}`; `devcluster-<kind> describe` prints what an instance of that kind reports";
+            let known = known.map(|k| k.problems).unwrap_or_default();
+            Refusal::new(
+                "config_emit.bad_reference",
+                hint,
+                problems.into_iter().chain(known),
+            )
         }
     }
-    set
 }
 
 /// What Determined would refuse is refused here first.
-fn check(base: &Document, target: &Target, text: &str) -> Result<(), RenderError> {
-    let rendered = Document::parse(text).map_err(RenderError::CannotEdit)?;
+fn check(base: &Base, target: &Target, rendered: &Document) -> Result<(), Refusal> {
     let config = rendered.get(&target.config).unwrap_or_default();
+    let at = |below: &[Seg]| target.path(below);
     let found = violations(&config).into_iter().filter(|violation| {
         // devcluster will put something else there.
-        let value = rendered.get(&target.path(&violation.path));
+        let value = rendered.get(&at(&violation.path));
         let unknown = value.is_some_and(|v| v.as_str().is_some_and(|s| s.contains('$')));
         !(target.expands && unknown)
     });
-    let found: Vec<_> = found
-        .map(|v| (nearest(base, &target.path(&v.path)), v))
+    let problems: Vec<Problem> = found
+        .map(|v| {
+            let key = v.message.starts_with("unknown");
+            let span = base.document.nearest_span(&at(&v.path), key);
+            Problem::new(show(&v.path), v.message).at(&base.source, span)
+        })
         .collect();
-    match found.is_empty() {
+    match problems.is_empty() {
         true => Ok(()),
-        false => Err(RenderError::Refused(found)),
+        false => Err(Refusal::new(
+            "config_emit.refused",
+            "mend these lines, or the config of the stage that reports the values",
+            problems,
+        )),
     }
 }

@@ -1,12 +1,18 @@
 //! The stage itself: wait for the upstreams, render, write, follow.
 
+use std::path::Path;
+
 use protocol::ledger::Entry;
+use protocol::problem::colours;
 use protocol::{Context, Exit, Problem, Reports, Stage, StageError, Undone};
+use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use crate::config::{self, Config, Outputs};
-use crate::file;
-use crate::render::{Rendered, render};
+use crate::follow::Follower;
+use crate::render::{Base, Request, render};
 use crate::values::Values;
+use crate::{file, form};
 
 /// Writes the config of a later stage.
 pub struct ConfigEmit;
@@ -19,6 +25,8 @@ impl Stage for ConfigEmit {
         Runs once, or stays and writes the file afresh when an upstream reports something new.";
     const EXAMPLES: &'static str = "Examples:
   devcluster-config-emit once --base devcluster.yaml --out - --diff
+  devcluster-config-emit once --format shell --out -
+  devcluster-config-emit exec -- curl 'http://${{ tunnel.host }}:${{ tunnel.port }}/'
   devcluster-tunnel … | devcluster-gateway --stdin chain … |
       devcluster-config-emit --stdin chain --base base.yaml --out out.yaml -- ./tests.sh";
 
@@ -45,27 +53,54 @@ impl Stage for ConfigEmit {
             reports = wait(cx, &config) => reports?,
             () = cx.shutdown.cancelled() => return Ok(()),
         };
-        let mut written = emit(cx, &config, &seen)?;
-        cx.ready(outputs(&config, &written)?).await?;
+        let emitted = emitted(cx, &config, &seen)?;
+        let mut follower = Follower::new(cx, &config);
+        // With a devcluster whose stages may run already, a file that is there is what they have read.
+        let begins = config.control_socket.is_none() || !config.file().is_some_and(Path::exists);
+        let mut again = match begins {
+            true => deliver(cx, &config, &emitted).map(|()| None)?,
+            false => follower.act(&seen, &emitted).await?,
+        };
+        cx.ready(outputs(&config, &emitted)?).await?;
         loop {
-            seen = tokio::select! {
-                reports = cx.upstream.changed(config.names(), &seen), if !config.wants_nobody() => reports,
+            let at = again.unwrap_or_else(Instant::now);
+            tokio::select! {
+                reports = cx.upstream.changed(config.names(), &seen), if !config.wants_nobody() => {
+                    seen = reports;
+                    follower.forget();
+                }
+                () = tokio::time::sleep_until(at), if again.is_some() => {}
+                () = cx.shutdown.cancelled() => return Ok(()),
+            }
+            let acted = async {
+                let emitted = self::emitted(cx, &config, &seen)?;
+                Ok((
+                    follower.act(&seen, &emitted).await?,
+                    outputs(&config, &emitted)?,
+                ))
+            };
+            let acted = tokio::select! {
+                acted = acted => acted,
                 () = cx.shutdown.cancelled() => return Ok(()),
             };
-            match follow(cx, &config, &seen, &written) {
-                Ok(rendered) => {
-                    written = rendered;
-                    cx.ready(outputs(&config, &written)?).await?;
+            match acted {
+                Ok((next, outputs)) => {
+                    again = next;
+                    cx.ready(outputs).await?;
                 }
-                Err(error) => cx.degraded(error),
+                Err(error) => {
+                    again = None;
+                    cx.degraded(error);
+                }
             }
         }
     }
 
     async fn once(cx: &Context<Self>, config: Config) -> Result<Outputs, StageError> {
         let reports = wait(cx, &config).await?;
-        let rendered = emit(cx, &config, &reports)?;
-        outputs(&config, &rendered)
+        let emitted = emitted(cx, &config, &reports)?;
+        deliver(cx, &config, &emitted)?;
+        outputs(&config, &emitted)
     }
 
     async fn check(
@@ -89,7 +124,7 @@ impl Stage for ConfigEmit {
                 true => Reports::new(),
                 false => cx.upstream.reports(config.names()),
             };
-            if !file::is_written(&path, &rendered(&config, &reports)?.text) {
+            if !file::is_written(&path, &emitted(cx, &config, &reports)?.text) {
                 let why = format!("{} is not what would be written now", path.display());
                 return stale(why);
             }
@@ -124,71 +159,86 @@ async fn wait(cx: &Context<ConfigEmit>, config: &Config) -> Result<Reports, Stag
     Ok(reports)
 }
 
-fn rendered(config: &Config, reports: &Reports) -> Result<Rendered, StageError> {
-    let values = Values::from_reports(reports)?;
-    let base = file::read(&config.base)?;
-    render(&base, &config.stage, &values).map_err(|e| file::explain(&config.base, e))
+/// A result, in the form that was asked for.
+pub(crate) struct Emitted {
+    pub(crate) text: String,
+    values: Map<String, Value>,
+    warnings: Vec<String>,
+    /// The base and the whole of it with the values, to show what differs.
+    whole: Option<(Base, String)>,
 }
 
-fn emit(
+fn emitted(
     cx: &Context<ConfigEmit>,
     config: &Config,
     reports: &Reports,
-) -> Result<Rendered, StageError> {
-    let rendered = rendered(config, reports)?;
+) -> Result<Emitted, StageError> {
+    let Some(path) = config.base.as_ref().filter(|_| config.format.needs_base()) else {
+        let outputs = reports
+            .iter()
+            .map(|(n, u)| (n.clone(), u.outputs.clone().into()));
+        return Ok(Emitted {
+            text: form::of_reports(reports, config.format)?,
+            values: outputs.collect(),
+            warnings: Vec::new(),
+            whole: None,
+        });
+    };
+    let values = Values::from_reports(reports, config.names())?;
+    let base = file::read(path)?;
+    let request = Request {
+        stage: &config.stage,
+        reports,
+        values: &values,
+        known_fields: config.known_fields,
+        resource_managers: &config.resource_managers,
+    };
+    let rendered = render(&base, &request).map_err(|refusal| refusal.error(path))?;
+    let mut warnings = rendered.warnings.clone();
     if rendered.values.is_empty() {
-        cx.warn(
-            "no tunnel and no gateway reported anything: the config stays as it is in the base",
+        warnings.push(
+            "nothing that was reported is used: the config stays as it is in the base".into(),
         );
     }
-    show(cx, config, &rendered)?;
-    match config.file() {
-        Some(path) => file::write(path, &rendered.text)?,
-        None => cx.document(rendered.text.clone().into_bytes()),
-    }
-    Ok(rendered)
+    Ok(Emitted {
+        text: form::of_config(&rendered, config.format, &cx.env),
+        values: rendered.values.clone(),
+        warnings,
+        whole: config.diff.then(|| (base, rendered.text().to_owned())),
+    })
 }
 
-fn show(cx: &Context<ConfigEmit>, config: &Config, rendered: &Rendered) -> Result<(), StageError> {
-    if config.diff {
-        let base = file::read(&config.base)?;
-        let diff = file::diff((&config.base, base.text()), (&config.out, &rendered.text));
-        match diff.is_empty() {
-            true => cx.info("no difference to the base"),
-            false => cx.info(diff),
-        }
+/// Writes it for the first time.
+fn deliver(cx: &Context<ConfigEmit>, config: &Config, emitted: &Emitted) -> Result<(), StageError> {
+    for warning in &emitted.warnings {
+        cx.warn(warning.as_str());
+    }
+    show(cx, config, emitted)?;
+    match config.file() {
+        Some(path) => file::write(path, &emitted.text)?,
+        None => cx.document(emitted.text.clone().into_bytes()),
     }
     Ok(())
 }
 
-/// An upstream reported something new. A document on stdout cannot be taken back.
-fn follow(
+/// Shows what differs from the base, where that was asked for.
+pub(crate) fn show(
     cx: &Context<ConfigEmit>,
     config: &Config,
-    reports: &Reports,
-    written: &Rendered,
-) -> Result<Rendered, StageError> {
-    let rendered = rendered(config, reports)?;
-    if rendered.text == written.text {
-        return Ok(rendered);
+    emitted: &Emitted,
+) -> Result<(), StageError> {
+    let (Some((base, text)), Some(path)) = (&emitted.whole, &config.base) else {
+        return Ok(());
+    };
+    let diff = file::diff((path, base.document.text()), (&config.out, text), colours());
+    match diff.is_empty() {
+        true => cx.say("no difference to the base"),
+        false => cx.say(&diff),
     }
-    show(cx, config, &rendered)?;
-    if let Some(path) = config.file() {
-        file::write(path, &rendered.text)?;
-    }
-    announce(cx, config);
-    Ok(rendered)
+    Ok(())
 }
 
-/// Tells whoever uses the config that it is another one now.
-fn announce(cx: &Context<ConfigEmit>, config: &Config) {
-    let stage = &config.stage;
-    cx.warn(format!(
-        "the config of {stage} has changed: restart {stage} to use it"
-    ));
-}
-
-fn outputs(config: &Config, rendered: &Rendered) -> Result<Outputs, StageError> {
+fn outputs(config: &Config, emitted: &Emitted) -> Result<Outputs, StageError> {
     let absolute = |path| {
         std::path::absolute(path)
             .map_err(|e| StageError::io(format!("cannot resolve {}", config.out.display()), &e))
@@ -196,6 +246,6 @@ fn outputs(config: &Config, rendered: &Rendered) -> Result<Outputs, StageError> 
     Ok(Outputs {
         path: config.file().map(absolute).transpose()?,
         stage: config.stage.clone(),
-        values: rendered.values.clone(),
+        values: emitted.values.clone(),
     })
 }

@@ -1,18 +1,21 @@
-//! Where in the base the master's config is, and in it the resource manager to tell.
+//! Where in the base the config of a stage is.
 
-use protocol::yaml::{Document, Seg};
+use protocol::Problem;
+use protocol::yaml::Seg;
 use serde_json::Value;
 
-use crate::determined;
-use crate::render::RenderError;
+use crate::refusal::Refusal;
+use crate::render::{Base, Request};
 
 /// What kind of file the base is.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Target {
-    /// Path of the master's config; empty when the file is that config.
+    /// Path of the stage's config; empty when the file is that config.
     pub(crate) config: Vec<Seg>,
     /// devcluster expands `$` in the values of its own file.
     pub(crate) expands: bool,
+    /// It is a Determined master's, whose fields are known.
+    pub(crate) is_determined: bool,
 }
 
 impl Target {
@@ -21,63 +24,72 @@ impl Target {
     }
 }
 
-/// A file with `stages` is a devcluster.yaml, any other mapping a master's config.
-pub(crate) fn find(base: &Document, stage: &str) -> Result<Target, RenderError> {
-    let value = base.value();
+/// A file with `stages` is a devcluster.yaml, any other mapping the config itself: an agent's or a master's.
+pub(crate) fn find(base: &Base, request: &Request<'_>) -> Result<Target, Refusal> {
+    let value = base.document.value();
     let Value::Object(top) = &value else {
-        return Err(RenderError::NotAConfig {
-            at: base.locate(&[]),
-        });
+        let message = "neither a devcluster.yaml nor a stage's config: it has to be a mapping";
+        return Err(Refusal::new(
+            "config_emit.base_not_config",
+            "name a devcluster.yaml or a master's config with --base",
+            [Problem::new("", message).at(&base.source, 0..1)],
+        ));
     };
     let Some(stages) = top.get("stages") else {
         return Ok(Target {
             config: Vec::new(),
             expands: false,
+            is_determined: request.known_fields,
         });
     };
-    let is_wanted = |item: &Value| {
-        let master = item.get("master");
-        master.is_some_and(|m| m.get("name").and_then(Value::as_str).unwrap_or("master") == stage)
+    let items = stages.as_array().into_iter().flatten().enumerate();
+    let mut configs = items.flat_map(|(i, item)| {
+        let kinds = ["master", "agent"].into_iter();
+        kinds.filter_map(move |kind| Some((i, kind, item.get(kind)?)))
+    });
+    let is_wanted = |kind: &str, body: &Value| {
+        body.get("name").and_then(Value::as_str).unwrap_or(kind) == request.stage
     };
-    let found = stages.as_array().and_then(|s| s.iter().position(is_wanted));
-    let Some(index) = found else {
-        return Err(RenderError::NoMasterStage {
-            stage: stage.to_owned(),
-            at: base.locate_key(&["stages".into()]),
-        });
+    let Some((index, kind, _)) = configs.find(|(_, kind, body)| is_wanted(kind, body)) else {
+        let problem = Problem::key(
+            "stages",
+            format!("no master or agent stage named `{}`", request.stage),
+        );
+        return Err(Refusal::new(
+            "config_emit.no_master_stage",
+            "list a `- master:` stage, or name yours with --stage",
+            [problem.in_document(&base.source, &base.document)],
+        ));
     };
-    let config = [
-        "stages".into(),
-        index.into(),
-        "master".into(),
-        "config_file".into(),
-    ];
     Ok(Target {
-        config: config.to_vec(),
+        config: vec![
+            "stages".into(),
+            index.into(),
+            kind.into(),
+            "config_file".into(),
+        ],
         expands: true,
+        is_determined: kind == "master" && request.known_fields,
     })
 }
 
-/// The path of the primary resource manager, if it is a Kubernetes one.
-pub(crate) fn primary(base: &Document, target: &Target) -> Result<Vec<Seg>, RenderError> {
-    let config = base.get(&target.config).unwrap_or(Value::Null);
-    let mut managers = determined::managers(&config).into_iter();
-    let primary = managers.find(|m| m.is_primary() && m.is_kubernetes());
-    primary.map(|m| target.path(&m.path)).ok_or_else(|| {
-        let places: [&[Seg]; 2] = [
-            &["resource_manager".into(), "type".into()],
-            &["resource_manager".into()],
-        ];
-        let at = places.iter().find_map(|p| base.locate(&target.path(p)));
-        RenderError::NoKubernetes {
-            at: at.or_else(|| nearest(base, &target.config)),
-        }
-    })
-}
-
-/// Where the value is, or else the innermost thing around it that is written.
-pub(crate) fn nearest(base: &Document, path: &[Seg]) -> Option<protocol::yaml::Location> {
-    (0..=path.len())
-        .rev()
-        .find_map(|n| base.locate_key(&path[..n]))
+/// There is nobody to tell about the cluster.
+pub(crate) fn no_kubernetes(base: &Base, target: &Target) -> Refusal {
+    let places: [&[Seg]; 2] = [
+        &["resource_manager".into(), "type".into()],
+        &["resource_manager".into()],
+    ];
+    let written = places.iter().map(|p| target.path(p));
+    let path = written
+        .into_iter()
+        .find(|p| base.document.get(p).is_some())
+        .unwrap_or_else(|| target.config.clone());
+    let span = base.document.nearest_span(&path, false);
+    let message =
+        "the master's config has no resource_manager of type kubernetes to tell about the cluster";
+    Refusal::new(
+        "config_emit.no_kubernetes",
+        "set `resource_manager: {type: kubernetes, …}` in the master's config_file",
+        [Problem::new("", message).at(&base.source, span)],
+    )
 }

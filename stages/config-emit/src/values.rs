@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 pub struct Values {
     /// Where pods reach the master.
     pub master: Option<MasterAddress>,
-    /// How the master reaches tasks.
-    pub gateway: Option<GatewayValues>,
+    /// How the master reaches tasks, by instance.
+    pub gateways: Vec<(String, GatewayValues)>,
 }
 
 /// Where pods reach the master. Determined takes both or ignores both.
@@ -28,25 +28,30 @@ pub struct GatewayValues {
     pub internal_task_gateway: Map<String, Value>,
     /// Kubeconfig of the cluster, where there is one to set.
     pub kubeconfig_path: Option<String>,
+    /// How many ports the master can open there.
+    pub capacity: Option<u64>,
 }
 
 impl Values {
-    /// Picks them from reports. Outputs that are neither a tunnel's nor a gateway's are not looked at.
+    /// Picks them from reports, gateways in the order of these names. Outputs that are neither a tunnel's nor a gateway's are not looked at.
     ///
     /// # Errors
-    /// `config_emit.ambiguous_upstream` with two of a kind, `config_emit.bad_outputs` when one is not what its kind promises.
-    pub fn from_reports(reports: &Reports) -> Result<Values, StageError> {
+    /// `config_emit.ambiguous_upstream` with two tunnels, `config_emit.bad_outputs` when one is not what its kind promises.
+    pub fn from_reports(reports: &Reports, order: &[String]) -> Result<Values, StageError> {
         let tunnel = only(reports, "tunnel", is_tunnel)?;
-        let gateway = only(reports, "gateway", is_gateway)?;
+        let mut gateways: Vec<_> = reports.iter().filter(|(_, u)| is_gateway(u)).collect();
+        gateways.sort_by_key(|(name, _)| order.iter().position(|n| n == *name));
+        let block =
+            |(name, upstream): (&String, &Upstream)| Ok((name.clone(), block(name, upstream)?));
         Ok(Values {
             master: tunnel.map(|(name, u)| address(name, u)).transpose()?,
-            gateway: gateway.map(|(name, u)| block(name, u)).transpose()?,
+            gateways: gateways.into_iter().map(block).collect::<Result<_, _>>()?,
         })
     }
 
     /// Nothing to set.
     pub fn is_empty(&self) -> bool {
-        self.master.is_none() && self.gateway.is_none()
+        self.master.is_none() && self.gateways.is_empty()
     }
 }
 
@@ -109,6 +114,7 @@ fn block(name: &str, upstream: &Upstream) -> Result<GatewayValues, StageError> {
     Ok(GatewayValues {
         internal_task_gateway: block.clone(),
         kubeconfig_path: kubeconfig,
+        capacity: upstream.outputs.get("capacity").and_then(Value::as_u64),
     })
 }
 

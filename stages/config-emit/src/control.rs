@@ -1,0 +1,246 @@
+//! devcluster's control socket. Any careless client kills devcluster: one that does not read blocks it, one that goes away
+//! too early is a broken pipe that it does not expect. So a process of its own talks to it, which outlives us, does one short
+//! thing, and never lets go of the connection before devcluster has closed it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+/// How long devcluster may take to answer. Afterwards nothing is asked of it any more.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A line of the state or of a log; the first line of all, which holds every log so far, is not kept.
+const LONGEST: usize = 1 << 20;
+
+/// Above what devcluster writes before the JSON of its state, line by line into its log.
+const STATE: &str = "state_machine: ";
+
+/// What became of the wish to restart a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// devcluster restarts it.
+    Restarted,
+    /// It does not run: it begins afresh whenever it is started.
+    Down,
+    /// It is on its way up, and may have read what is old by now.
+    Starting,
+    /// Its user asked for less than this stage; a restart would bring it up all the same.
+    AboveTarget,
+    /// devcluster has no stage of that name, or several.
+    Unknown,
+}
+
+/// Why nothing could be asked.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum ControlError {
+    #[error("devcluster has no control socket at {path}: {source}")]
+    Absent {
+        path: String,
+        source: std::io::Error,
+    },
+    #[error("devcluster does not answer on its control socket")]
+    Silent,
+    #[error("devcluster closed its control socket: {0}")]
+    Closed(std::io::Error),
+    #[error("devcluster says what its state is in a way that is not known: {0}")]
+    Strange(String),
+}
+
+/// devcluster's state, as its `dump_state` tells it.
+#[derive(Debug, Deserialize)]
+struct State {
+    target: usize,
+    standing_up: Option<usize>,
+    stages: Vec<Stage>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Stage {
+    name: String,
+    running: bool,
+    stage_up: bool,
+    status: String,
+}
+
+impl State {
+    fn decide(&self, name: &str) -> (Outcome, usize) {
+        let named = self
+            .stages
+            .iter()
+            .enumerate()
+            .skip(1)
+            .filter(|(_, s)| s.name == name);
+        let mut named = named.collect::<Vec<_>>().into_iter();
+        let (Some((index, stage)), None) = (named.next(), named.next()) else {
+            return (Outcome::Unknown, 0);
+        };
+        let outcome = if self.standing_up == Some(index) {
+            Outcome::Starting
+        } else if stage.status == "CRASHED" || !stage.running || !stage.stage_up {
+            Outcome::Down
+        } else if index > self.target {
+            Outcome::AboveTarget
+        } else {
+            Outcome::Restarted
+        };
+        (outcome, index)
+    }
+}
+
+/// Asks devcluster to restart those of these stages that are up and at or below its target. `tell` gets what became of each as
+/// soon as that is known; this returns when devcluster has closed the connection.
+///
+/// # Errors
+/// Nothing was asked.
+pub async fn restart(
+    socket: &Path,
+    stages: &[String],
+    tell: impl FnOnce(&BTreeMap<String, Outcome>),
+) -> Result<(), ControlError> {
+    let connected = UnixStream::connect(socket).await;
+    let stream = connected.map_err(|source| ControlError::Absent {
+        path: socket.display().to_string(),
+        source,
+    })?;
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::with_capacity(64 << 10, read);
+    let asked = async {
+        let state = state(&mut read, &mut write).await?;
+        let decided = stages.iter().map(|name| (name.clone(), state.decide(name)));
+        let decided: BTreeMap<String, (Outcome, usize)> = decided.collect();
+        let mut lines = String::new();
+        for (_, index) in decided.values().filter(|(o, _)| *o == Outcome::Restarted) {
+            lines.push_str(&format!("{}\n", json!({"restart_stage": index})));
+        }
+        write
+            .write_all(lines.as_bytes())
+            .await
+            .map_err(ControlError::Closed)?;
+        tell(
+            &decided
+                .into_iter()
+                .map(|(name, (outcome, _))| (name, outcome))
+                .collect(),
+        );
+        Ok(())
+    };
+    let asked = tokio::time::timeout(PATIENCE, asked).await;
+    // devcluster closes once it has read the end of ours; until then it may write.
+    drop(write.shutdown().await);
+    let mut rest = [0; 64 << 10];
+    while read.read(&mut rest).await.is_ok_and(|n| n > 0) {}
+    asked.unwrap_or(Err(ControlError::Silent))
+}
+
+async fn state(
+    read: &mut (impl AsyncBufRead + Unpin),
+    write: &mut (impl AsyncWriteExt + Unpin),
+) -> Result<State, ControlError> {
+    // A pickle of everything so far, perhaps of many megabytes: not for us.
+    line(read, 0).await?;
+    let dump = format!("{}\n", json!({"dump_state": null}));
+    write
+        .write_all(dump.as_bytes())
+        .await
+        .map_err(ControlError::Closed)?;
+    let mut dumped: Option<String> = None;
+    loop {
+        let line = line(read, LONGEST).await?;
+        let Ok(message) = serde_json::from_slice::<Value>(&line) else {
+            continue;
+        };
+        let log = &message["log_cb"];
+        let text = log["msg"].as_str().and_then(|m| STANDARD.decode(m).ok());
+        let (Some(text), true) = (text, log["stream"] == "console") else {
+            continue;
+        };
+        let text = String::from_utf8_lossy(&text).into_owned();
+        match &mut dumped {
+            None => dumped = text.strip_prefix(STATE).map(str::to_owned),
+            Some(so_far) => so_far.push_str(&text),
+        }
+        if let (Some(dumped), "}") = (&dumped, text.trim_end()) {
+            return serde_json::from_str(dumped).map_err(|e| ControlError::Strange(e.to_string()));
+        }
+    }
+}
+
+/// A line, of which at most so many bytes are kept.
+async fn line(
+    read: &mut (impl AsyncBufRead + Unpin),
+    keep: usize,
+) -> Result<Vec<u8>, ControlError> {
+    let mut line = Vec::new();
+    loop {
+        let bytes = read.fill_buf().await.map_err(ControlError::Closed)?;
+        if bytes.is_empty() {
+            return Err(ControlError::Closed(
+                std::io::ErrorKind::UnexpectedEof.into(),
+            ));
+        }
+        let end = bytes.iter().position(|b| *b == b'\n');
+        let part = &bytes[..end.unwrap_or(bytes.len())];
+        line.extend_from_slice(&part[..part.len().min(keep.saturating_sub(line.len()))]);
+        let taken = part.len() + usize::from(end.is_some());
+        read.consume(taken);
+        if end.is_some() {
+            return Ok(line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(target: usize, standing_up: Option<usize>) -> State {
+        let stage = |name: &str, up: bool, status: &str| Stage {
+            name: name.into(),
+            running: up,
+            stage_up: up,
+            status: status.into(),
+        };
+        State {
+            target,
+            standing_up,
+            stages: vec![
+                stage("dead", true, "UP"),
+                stage("up", true, "UP"),
+                stage("down", false, "DOWN"),
+                stage("crashed", true, "CRASHED"),
+                stage("above", true, "UP"),
+                stage("twin", true, "UP"),
+                stage("twin", true, "UP"),
+            ],
+        }
+    }
+
+    #[test]
+    fn only_what_is_up_and_wanted_is_restarted() {
+        let state = state(3, None);
+        for (name, outcome) in [
+            ("up", Outcome::Restarted),
+            ("down", Outcome::Down),
+            ("crashed", Outcome::Down),
+            ("above", Outcome::AboveTarget),
+            ("twin", Outcome::Unknown),
+            ("dead", Outcome::Unknown),
+            ("none", Outcome::Unknown),
+        ] {
+            assert_eq!(state.decide(name).0, outcome, "{name}");
+        }
+        assert_eq!(
+            super::tests::state(3, Some(1)).decide("up").0,
+            Outcome::Starting
+        );
+    }
+}

@@ -1,0 +1,282 @@
+//! `devcluster-config-emit exec`: a command with values in the places of its references.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use protocol::rundir::RunDir;
+use protocol::{Env, Exit, Reports, StageError, Upstreams};
+use serde_json::Value;
+
+use crate::fill::look_up;
+use crate::reference::{Malformed, Part, Reference, is_templated, parse};
+use crate::shell;
+use crate::used::Used;
+
+const NAME: &str = "devcluster-config-emit exec";
+
+fn command() -> Command {
+    let text = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
+    Command::new(NAME)
+        .about(
+            "Becomes a command, with the values of upstream instances in the places of `${{ instance.path }}` in its \
+             arguments, and in the environment variables that are named. Waits for these instances first. In a script, the \
+             argument after `sh -c`, references are passed as variables, so that no value is taken for a command.",
+        )
+        .after_help(
+            "Example:\n  devcluster-config-emit exec -- curl 'http://${{ tunnel.host }}:${{ tunnel.port }}/'",
+        )
+        .arg(
+            text("run-dir", "Where the stages of one devcluster meet [default: as for `run`]")
+                .value_name("DIR")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
+            text("upstreams", "Instances that may be meant [default: all in the run directory]")
+                .value_name("NAME,…")
+                .value_delimiter(','),
+        )
+        .arg(
+            text("env", "An environment variable with references in its value; may be repeated")
+                .value_name("VARIABLE")
+                .action(clap::ArgAction::Append),
+        )
+        .arg(
+            text("for", "Note what is used, under this name, so that config-emit restarts the stage when that changes")
+                .value_name("STAGE"),
+        )
+        .arg(
+            text("linger", "When an upstream fails, end this much later [default: 0]")
+                .value_name("SECONDS")
+                .value_parser(value_parser!(f64)),
+        )
+        .arg(
+            Arg::new("command")
+                .last(true)
+                .required(true)
+                .num_args(1..)
+                .value_name("COMMAND")
+                .value_parser(value_parser!(String)),
+        )
+}
+
+/// The whole of the verb. Returns only when the command did not start.
+pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
+    let matches = match command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => {
+            drop(error.print());
+            let code = if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Ok
+            };
+            return ExitCode::from(code as u8);
+        }
+    };
+    let error = match prepare(&matches) {
+        Ok(mut command) => {
+            let error = command.exec();
+            let program = command.get_program().to_string_lossy().into_owned();
+            StageError::new("config_emit.no_command", format!("cannot run {program}"))
+                .source(&error)
+                .exit(Exit::Usage)
+        }
+        Err(error) => error,
+    };
+    drop(std::io::stderr().write_all(error.render(NAME).as_bytes()));
+    if let (Exit::Upstream, Some(seconds)) = (error.exit_code(), matches.get_one::<f64>("linger")) {
+        std::thread::sleep(Duration::try_from_secs_f64(*seconds).unwrap_or_default());
+    }
+    ExitCode::from(error.exit_code() as u8)
+}
+
+fn prepare(matches: &ArgMatches) -> Result<std::process::Command, StageError> {
+    let env = Env::of_process();
+    let list = |id: &str| -> Vec<String> {
+        matches
+            .get_many::<String>(id)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
+    };
+    let words = list("command");
+    let variables: BTreeMap<String, String> = list("env")
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), env.get(&name)?.to_owned())))
+        .collect();
+    let run_dir = matches.get_one::<PathBuf>("run-dir").cloned();
+    let run_dir = RunDir::open(&run_dir.unwrap_or_else(|| env.default_run_dir()))?;
+    let mut texts: Vec<&str> = words.iter().map(String::as_str).collect();
+    texts.extend(variables.values().map(String::as_str));
+    let names = match list("upstreams") {
+        names if names.is_empty() => run_dir.instances(),
+        names => names,
+    };
+    let wanted = instances(&texts, &names)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| StageError::io("cannot start the runtime", &e))?;
+    let upstreams = Upstreams::of_run_dir(run_dir.clone(), String::new(), "");
+    let reports = match wanted.is_empty() {
+        true => Reports::new(),
+        false => runtime.block_on(upstreams.wait(&wanted))?,
+    };
+    let mut filled = Filled {
+        reports: &reports,
+        used: BTreeMap::new(),
+    };
+    let command = filled.command(&words, &variables)?;
+    if let Some(name) = matches.get_one::<String>("for") {
+        let used = Used::now(name, filled.used, &command);
+        used.replace(&run_dir)?;
+    }
+    Ok(command)
+}
+
+/// The shell's `-c`, in `sh -ec 'script'` too: the index of the script.
+pub fn script_index(words: &[String]) -> Option<usize> {
+    let program = words.first()?.rsplit('/').next()?;
+    if !["sh", "bash", "dash", "zsh", "ksh", "ash"].contains(&program) {
+        return None;
+    }
+    let mut at = 1;
+    while let Some(word) = words.get(at) {
+        let long = word.starts_with("--");
+        let options = word.strip_prefix('-').or_else(|| word.strip_prefix('+'))?;
+        if !long && options.contains('c') {
+            // `-o` in the same word takes the one after.
+            return Some(at + 1 + usize::from(options.contains('o')));
+        }
+        at += 1 + usize::from(!long && options.ends_with('o'));
+    }
+    None
+}
+
+fn instances(texts: &[&str], names: &[String]) -> Result<Vec<String>, StageError> {
+    let mut wanted = Vec::new();
+    for text in texts.iter().filter(|t| is_templated(t)) {
+        for part in parse(text).map_err(|m| malformed(text, &m))? {
+            if let Part::Reference(reference) = part {
+                let known = names.iter().map(String::as_str);
+                let (name, _) = reference
+                    .resolve(known)
+                    .map_err(|why| bad(reference.written, &why))?;
+                wanted.push(name.to_owned());
+            }
+        }
+    }
+    wanted.sort();
+    wanted.dedup();
+    Ok(wanted)
+}
+
+struct Filled<'a> {
+    reports: &'a Reports,
+    used: BTreeMap<String, Value>,
+}
+
+impl Filled<'_> {
+    fn command(
+        &mut self,
+        words: &[String],
+        variables: &BTreeMap<String, String>,
+    ) -> Result<std::process::Command, StageError> {
+        let script = script_index(words);
+        let mut filled = Vec::new();
+        let mut environment = Vec::new();
+        for (i, word) in words.iter().enumerate() {
+            if Some(i) != script || !is_templated(word) {
+                filled.push(self.text(word)?);
+                continue;
+            }
+            let script = shell::script(word).map_err(|m| malformed(word, &m))?;
+            for (name, written) in &script.variables {
+                environment.push((name.clone(), self.text(written)?));
+            }
+            filled.push(script.text);
+        }
+        for (name, text) in variables {
+            environment.push((name.clone(), self.text(text)?));
+        }
+        let (program, arguments) = filled
+            .split_first()
+            .ok_or_else(|| StageError::internal("no command"))?;
+        let mut command = std::process::Command::new(program);
+        command.args(arguments).envs(environment);
+        Ok(command)
+    }
+
+    fn text(&mut self, text: &str) -> Result<String, StageError> {
+        if !is_templated(text) {
+            return Ok(text.to_owned());
+        }
+        let mut out = String::new();
+        for part in parse(text).map_err(|m| malformed(text, &m))? {
+            match part {
+                Part::Text(plain) => out.push_str(plain),
+                Part::Dollars(count) => out.extend(std::iter::repeat_n('$', count / 2)),
+                Part::Reference(reference) => out.push_str(&self.value(&reference)?),
+            }
+        }
+        Ok(out)
+    }
+
+    /// Everything is text here: a list or a mapping is JSON.
+    fn value(&mut self, reference: &Reference<'_>) -> Result<String, StageError> {
+        let value = look_up(reference, self.reports).map_err(|why| bad(reference.written, &why))?;
+        self.used
+            .insert(reference.written.to_owned(), value.clone());
+        match value {
+            Value::String(text) if text.contains('\0') => Err(bad(
+                reference.written,
+                "its value has a NUL in it: no program can get that",
+            )),
+            Value::String(text) => Ok(text),
+            Value::Null => Err(bad(reference.written, "is empty (null)")),
+            other => Ok(other.to_string()),
+        }
+    }
+}
+
+fn malformed(text: &str, malformed: &Malformed) -> StageError {
+    bad(
+        text.get(malformed.range.clone()).unwrap_or(text),
+        &malformed.message,
+    )
+}
+
+fn bad(written: &str, why: &str) -> StageError {
+    StageError::new("config_emit.bad_reference", format!("{written}: {why}"))
+        .hint("a reference is `${{ instance.path }}`; `$${{` is for what is none")
+        .exit(Exit::Usage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_of_a_shell_is_found() {
+        for (words, expected) in [
+            ("sh -c S", Some(2)),
+            ("/bin/bash -ec S x", Some(2)),
+            ("bash -eo pipefail -c S", Some(4)),
+            ("bash -o pipefail -c S", Some(4)),
+            ("bash -euco pipefail S", Some(3)),
+            ("bash --norc -c S", Some(3)),
+            ("bash file -c", None),
+            ("curl -c S", None),
+        ] {
+            let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+            assert_eq!(script_index(&words), expected, "{words:?}");
+        }
+    }
+}

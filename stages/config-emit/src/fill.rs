@@ -1,0 +1,118 @@
+//! The values of references, put into the places where a file has them.
+
+use protocol::problem::Source;
+use protocol::yaml::{Document, Scalar, Seg, show};
+use protocol::{Problem, Reports};
+use serde_json::Value;
+
+use crate::reference::{Part, Reference, is_templated, parse, value_at};
+
+/// A value for each scalar below `scope` that refers to some. With `expands`, devcluster will read the result and expand `$`.
+pub(crate) fn fill<'a>(
+    document: &'a Document,
+    source: &Source,
+    scope: &[Seg],
+    expands: bool,
+    reports: &Reports,
+) -> Result<Vec<(Scalar<'a>, Value)>, Vec<Problem>> {
+    let (mut filled, mut problems) = (Vec::new(), Vec::new());
+    for scalar in document.scalars(scope, is_templated) {
+        let path = show(&scalar.path);
+        let at = |range: std::ops::Range<usize>, message: String| {
+            let span = document.span_in(&scalar, range);
+            Problem::new(path.clone(), message).at(source, span)
+        };
+        if scalar.is_key {
+            let message = "a reference in a key; only values can have some";
+            problems.push(Problem::key(path, message).in_document(source, document));
+            continue;
+        }
+        match parse(scalar.text) {
+            Err(malformed) => problems.push(at(malformed.range, malformed.message)),
+            Ok(parts) => match combine(&parts, expands, reports) {
+                Ok(None) => {}
+                Ok(Some(value)) => filled.push((scalar, value)),
+                Err(wrong) => {
+                    let wrong = wrong.into_iter();
+                    problems.extend(wrong.map(|(written, why)| {
+                        let start = scalar.text.find(written).unwrap_or_default();
+                        at(start..start + written.len(), why)
+                    }));
+                }
+            },
+        }
+    }
+    match problems.is_empty() {
+        true => Ok(filled),
+        false => Err(problems),
+    }
+}
+
+type Wrong<'a> = Vec<(&'a str, String)>;
+
+/// A reference alone keeps its type, one among text becomes text. `None`: nothing is to be changed.
+fn combine<'a>(
+    parts: &[Part<'a>],
+    expands: bool,
+    reports: &Reports,
+) -> Result<Option<Value>, Wrong<'a>> {
+    let look = |reference: &Reference<'a>| {
+        let value = look_up(reference, reports).map_err(|why| (reference.written, why))?;
+        Ok(if expands { escaped(value) } else { value })
+    };
+    if let [Part::Reference(only)] = parts {
+        return look(only).map(Some).map_err(|wrong| vec![wrong]);
+    }
+    let (mut text, mut wrong, mut changed) = (String::new(), Vec::new(), false);
+    for part in parts {
+        match part {
+            Part::Text(plain) => text.push_str(plain),
+            Part::Dollars(count) if expands => text.extend(std::iter::repeat_n('$', *count)),
+            Part::Dollars(count) => {
+                changed = true;
+                text.extend(std::iter::repeat_n('$', count / 2));
+            }
+            Part::Reference(reference) => {
+                changed = true;
+                let value = look(reference);
+                match value.and_then(|v| single(&v).map_err(|why| (reference.written, why))) {
+                    Ok(value) => text.push_str(&value),
+                    Err(error) => wrong.push(error),
+                }
+            }
+        }
+    }
+    match wrong.is_empty() {
+        true => Ok(changed.then_some(Value::String(text))),
+        false => Err(wrong),
+    }
+}
+
+/// The value that a reference leads to now.
+pub(crate) fn look_up(reference: &Reference<'_>, reports: &Reports) -> Result<Value, String> {
+    let (name, path) = reference.resolve(reports.keys().map(String::as_str))?;
+    let target = value_at(name, &reports[name].outputs, path)?;
+    Ok(target.value())
+}
+
+/// The text of a single value.
+pub(crate) fn single(value: &Value) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
+        Value::Null => Err("is empty (null): it cannot be a part of a text".into()),
+        Value::Array(_) | Value::Object(_) => {
+            Err("is a list or a mapping: it cannot be a part of a text".into())
+        }
+    }
+}
+
+/// devcluster makes one `$` of two.
+fn escaped(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(text.replace('$', "$$")),
+        Value::Array(items) => items.into_iter().map(escaped).collect(),
+        Value::Object(map) => map.into_iter().map(|(k, v)| (k, escaped(v))).collect(),
+        other => other,
+    }
+}

@@ -1,0 +1,181 @@
+//! What a resident config-emit does when its upstreams report something new: who uses what is old is restarted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use protocol::{Context, Reports, StageError};
+use tokio::time::Instant;
+
+use crate::config::{Config, OnChange};
+use crate::control::Outcome;
+use crate::restart;
+use crate::stage::{ConfigEmit, Emitted, show};
+use crate::{file, used};
+
+/// When to look again at a stage that is on its way up: the first time, and at the longest. devcluster writes its state into
+/// its log each time.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
+
+/// What a devcluster's stages use, as far as it is ours.
+pub(crate) struct Follower<'a> {
+    cx: &'a Context<ConfigEmit>,
+    config: &'a Config,
+    restarted: HashMap<String, Instant>,
+    /// Stages that nothing more is done about until something else is reported.
+    settled: Vec<String>,
+    pause: Duration,
+}
+
+impl<'a> Follower<'a> {
+    pub(crate) fn new(cx: &'a Context<ConfigEmit>, config: &'a Config) -> Follower<'a> {
+        Follower {
+            cx,
+            config,
+            restarted: HashMap::new(),
+            settled: Vec::new(),
+            pause: AGAIN,
+        }
+    }
+
+    /// Something new was reported: everything is looked at afresh.
+    pub(crate) fn forget(&mut self) {
+        self.settled.clear();
+        self.pause = AGAIN;
+    }
+
+    /// Acts upon what is old, and returns when to look again, if that is to be.
+    pub(crate) async fn act(
+        &mut self,
+        reports: &Reports,
+        emitted: &Emitted,
+    ) -> Result<Option<Instant>, StageError> {
+        let Some(socket) = &self.config.control_socket else {
+            self.write(emitted)?;
+            return Ok(None);
+        };
+        let began = std::fs::metadata(socket).and_then(|m| m.modified()).ok();
+        let mut stale = self.stale_commands(reports, began);
+        if let Some(path) = self.config.file()
+            && !file::is_written(path, &emitted.text)
+        {
+            // Who started since this devcluster did has read it; who has not will have it rendered anew.
+            if is_older(path, began) {
+                file::write(path, &emitted.text)?;
+            } else {
+                stale.push(self.config.stage.clone());
+            }
+        }
+        stale.sort();
+        stale.dedup();
+        stale.retain(|name| !self.settled.contains(name));
+        if stale.is_empty() {
+            return Ok(None);
+        }
+        if let Err(error) = show(self.cx, self.config, emitted) {
+            self.cx.debug(error.to_string());
+        }
+        match self.config.on_change {
+            OnChange::Warn => {
+                self.by_hand(&stale, "");
+                Ok(None)
+            }
+            OnChange::Restart => Ok(self.restart(socket, stale).await),
+        }
+    }
+
+    /// Without a devcluster: the file is ours to keep fresh. A document on stdout cannot be taken back.
+    fn write(&self, emitted: &Emitted) -> Result<(), StageError> {
+        let Some(path) = self.config.file() else {
+            return Ok(());
+        };
+        if file::is_written(path, &emitted.text) {
+            return Ok(());
+        }
+        show(self.cx, self.config, emitted)?;
+        file::write(path, &emitted.text)?;
+        let stage = &self.config.stage;
+        self.cx.warn(format!(
+            "the config of {stage} has changed: restart {stage} to use it"
+        ));
+        Ok(())
+    }
+
+    fn stale_commands(&self, reports: &Reports, began: Option<SystemTime>) -> Vec<String> {
+        let notes = used::notes(&self.cx.run_dir, began).into_iter();
+        let stale = notes.filter(|note| note.is_stale(reports));
+        stale.map(|note| note.stage).collect()
+    }
+
+    async fn restart(&mut self, socket: &Path, stale: Vec<String>) -> Option<Instant> {
+        let now = Instant::now();
+        let interval = self.config.restart_interval();
+        let due = |name: &String| self.restarted.get(name).map(|at| *at + interval);
+        let (wait, ready): (Vec<_>, Vec<_>) = stale
+            .into_iter()
+            .partition(|name| due(name).is_some_and(|due| due > now));
+        let mut again = wait.iter().filter_map(due).min();
+        if ready.is_empty() {
+            return again;
+        }
+        match restart::ask(socket, &ready).await {
+            Ok(outcomes) => {
+                if self.settle(&outcomes) {
+                    let later = Instant::now() + self.pause;
+                    self.pause = (self.pause * 2).min(AGAIN_AT_MOST);
+                    again = Some(again.map_or(later, |again| again.min(later)));
+                }
+            }
+            Err(error) => {
+                self.by_hand(&ready, &format!("; {}", error.message));
+            }
+        }
+        again
+    }
+
+    /// Whether some stage has to be looked at again.
+    fn settle(&mut self, outcomes: &BTreeMap<String, Outcome>) -> bool {
+        let mut starting = false;
+        for (name, outcome) in outcomes {
+            match outcome {
+                Outcome::Restarted => {
+                    self.restarted.insert(name.clone(), Instant::now());
+                    self.cx.info(format!(
+                        "{name} uses what is old by now: devcluster restarts it"
+                    ));
+                }
+                Outcome::AboveTarget => {
+                    let why = "; devcluster's target is below it";
+                    self.by_hand(std::slice::from_ref(name), why);
+                }
+                Outcome::Starting => {
+                    starting = true;
+                    continue;
+                }
+                Outcome::Down | Outcome::Unknown => {}
+            }
+            self.settled.push(name.clone());
+        }
+        starting
+    }
+
+    fn by_hand(&mut self, stages: &[String], why: &str) {
+        for stage in stages {
+            self.cx.warn(format!(
+                "the config of {stage} has changed: restart {stage} to use it{why}"
+            ));
+            self.settled.push(stage.clone());
+        }
+    }
+}
+
+/// A file from before this devcluster: none of its stages has read it.
+fn is_older(path: &Path, began: Option<SystemTime>) -> bool {
+    let written = std::fs::metadata(path).and_then(|m| m.modified()).ok();
+    match (written, began) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(written), Some(began)) => written < began,
+    }
+}

@@ -1,0 +1,191 @@
+//! The forms in which a result is written.
+
+use std::collections::BTreeMap;
+
+use protocol::yaml::{Document, Editor, to_yaml};
+use protocol::{Env, Exit, Reports, StageError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::render::Rendered;
+
+/// What is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// The base with the values in it.
+    #[default]
+    File,
+    /// The stage's own config, also where the base is a devcluster.yaml.
+    Config,
+    /// Of that config the top-level blocks in which something was set.
+    Block,
+    /// What the upstreams reported, as JSON. Needs no base, and neither do the next two.
+    Json,
+    /// The same as shell variables, for `eval` and for CircleCI's $BASH_ENV.
+    Shell,
+    /// The same as NAME=value lines, for $GITHUB_ENV and $GITHUB_OUTPUT.
+    KeyValue,
+}
+
+impl Format {
+    /// Whether it is made from a file.
+    pub fn needs_base(self) -> bool {
+        matches!(self, Format::File | Format::Config | Format::Block)
+    }
+}
+
+/// The text of a rendered config in one of the forms that need a base.
+pub(crate) fn of_config(rendered: &Rendered, format: Format, env: &Env) -> String {
+    if format == Format::File {
+        return rendered.text().to_owned();
+    }
+    let path = &rendered.target.config;
+    let mut text = rendered.document.excerpt(path, None);
+    if rendered.target.expands {
+        text = expanded(&text, env);
+    }
+    if format == Format::Config {
+        return text;
+    }
+    let tops = rendered.values.keys();
+    let tops: Vec<&str> = tops
+        .filter_map(|path| path.split(['.', '[']).next())
+        .collect();
+    match Document::parse(&text) {
+        Ok(config) => config.excerpt(&[], Some(&tops)),
+        Err(_) => text,
+    }
+}
+
+/// devcluster expands variables in its own file; who reads the config alone does not.
+fn expanded(text: &str, env: &Env) -> String {
+    let Ok(document) = Document::parse(text) else {
+        return text.to_owned();
+    };
+    let scalars = document.scalars(&[], |text| text.contains('$'));
+    let values = scalars.into_iter().filter(|s| !s.is_key).map(|scalar| {
+        let value = env.expand_variables(scalar.text).into();
+        (scalar, value)
+    });
+    let mut editor = Editor::new(&document);
+    let edited = editor
+        .substitute(&[], values.collect())
+        .and_then(|()| editor.finish());
+    edited.unwrap_or_else(|_| to_yaml(&document.value()))
+}
+
+/// What the upstreams reported, in one of the other forms.
+pub(crate) fn of_reports(reports: &Reports, format: Format) -> Result<String, StageError> {
+    let all = reports
+        .iter()
+        .map(|(name, u)| (name.clone(), u.outputs.clone().into()));
+    let all: Map<String, Value> = all.collect();
+    if format == Format::Json {
+        let text = serde_json::to_string_pretty(&all);
+        return text
+            .map(|t| t + "\n")
+            .map_err(|e| StageError::internal(format!("outputs are not JSON: {e}")));
+    }
+    let mut lines = BTreeMap::new();
+    for (path, value) in flat(&all) {
+        let name = variable(&path);
+        let line = match format {
+            Format::Shell => format!("export {name}={}\n", quoted(&value)),
+            _ => key_value(&name, &value),
+        };
+        if let Some((other, _)) = lines.insert(name.clone(), (path.clone(), line)) {
+            let message = format!("`{path}` and `{other}` would both be ${name}");
+            return Err(StageError::new("config_emit.ambiguous_name", message)
+                .hint("give one of the instances another `name`, or use --format json")
+                .exit(Exit::Usage));
+        }
+    }
+    Ok(lines.into_values().map(|(_, line)| line).collect())
+}
+
+/// Each single value by its path; a list is one, as JSON.
+pub(crate) fn flat(values: &Map<String, Value>) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    for (key, value) in values {
+        match value {
+            Value::Object(below) => {
+                let below = flat(below).into_iter();
+                out.extend(below.map(|(path, value)| (format!("{key}.{path}"), value)));
+            }
+            Value::String(text) => out.push((key.clone(), text.clone())),
+            Value::Null => out.push((key.clone(), String::new())),
+            other => out.push((key.clone(), other.to_string())),
+        }
+    }
+    out
+}
+
+/// `tunnel.ssh_host` is `TUNNEL_SSH_HOST`.
+fn variable(path: &str) -> String {
+    let upper = path.chars().map(|c| match c.is_ascii_alphanumeric() {
+        true => c.to_ascii_uppercase(),
+        false => '_',
+    });
+    let name: String = upper.collect();
+    match name.starts_with(|c: char| c.is_ascii_digit()) {
+        true => format!("_{name}"),
+        false => name,
+    }
+}
+
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+/// GitHub takes a value of several lines between two delimiters.
+fn key_value(name: &str, value: &str) -> String {
+    if !value.contains(['\n', '\r']) {
+        return format!("{name}={value}\n");
+    }
+    let mut end = "END".to_owned();
+    while value.lines().any(|line| line == end) {
+        end.push('_');
+    }
+    format!("{name}<<{end}\n{value}\n{end}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn reports(outputs: &[(&str, Value)]) -> Reports {
+        let upstream = |outputs: &Value| protocol::Upstream {
+            kind: "plugin".into(),
+            run: "1".into(),
+            generation: 1,
+            outputs: outputs.as_object().cloned().unwrap_or_default(),
+        };
+        outputs
+            .iter()
+            .map(|(name, outputs)| ((*name).to_owned(), upstream(outputs)))
+            .collect()
+    }
+
+    #[test]
+    fn a_value_with_quotes_and_line_ends_stays_one_value() {
+        let reports = reports(&[("my-vpn", json!({"motd": "it's\nEND", "n": 1, "none": null}))]);
+        let shell = of_reports(&reports, Format::Shell).unwrap();
+        let expected =
+            "export MY_VPN_MOTD='it'\\''s\nEND'\nexport MY_VPN_N='1'\nexport MY_VPN_NONE=''\n";
+        assert_eq!(shell, expected);
+        let github = of_reports(&reports, Format::KeyValue).unwrap();
+        let expected = "MY_VPN_MOTD<<END_\nit's\nEND\nEND_\nMY_VPN_N=1\nMY_VPN_NONE=\n";
+        assert_eq!(github, expected);
+    }
+
+    #[test]
+    fn two_values_of_one_name_are_refused() {
+        let reports = reports(&[("a", json!({"b-c": 1, "b_c": 2}))]);
+        let error = of_reports(&reports, Format::Shell).unwrap_err();
+        assert!(error.message.contains("$A_B_C"), "{error}");
+    }
+}

@@ -1,0 +1,124 @@
+//! The fields that a Determined master is known to have: no reference is needed for them.
+
+use protocol::Problem;
+use protocol::yaml::{Seg, show};
+use serde_json::Value;
+
+use crate::assign::{Candidate, assign};
+use crate::determined::{Manager, managers};
+use crate::refusal::Refusal;
+use crate::render::{Base, Request};
+use crate::target::{Target, no_kubernetes};
+use crate::values::{GatewayValues, MasterAddress};
+
+/// What is set, by its path in the base.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) set: Vec<(Vec<Seg>, Value)>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What the resource managers of a master are told. Keys of theirs that are not among these stay.
+pub(crate) fn fields(
+    base: &Base,
+    target: &Target,
+    request: &Request<'_>,
+) -> Result<Known, Refusal> {
+    let values = request.values;
+    if values.is_empty() || !target.is_determined {
+        return Ok(Known::default());
+    }
+    let config = base.document.get(&target.config).unwrap_or_default();
+    let managers: Vec<_> = managers(&config)
+        .into_iter()
+        .filter(Manager::is_kubernetes)
+        .collect();
+    if managers.is_empty() {
+        return Err(no_kubernetes(base, target));
+    }
+    let mut known = Known::default();
+    if let Some(master) = &values.master {
+        for manager in &managers {
+            known
+                .set
+                .extend(address(&target.path(&manager.path), master));
+        }
+    }
+    for (chosen, (name, gateway)) in chosen(base, target, &managers, request)?.zip(&values.gateways)
+    {
+        let manager = &managers[chosen];
+        known
+            .set
+            .extend(block(&target.path(&manager.path), gateway));
+        known.warnings.extend(narrow(manager, name, gateway));
+    }
+    Ok(known)
+}
+
+fn chosen(
+    base: &Base,
+    target: &Target,
+    managers: &[Manager<'_>],
+    request: &Request<'_>,
+) -> Result<impl Iterator<Item = usize>, Refusal> {
+    let wanted = request.resource_managers;
+    let candidates = request.values.gateways.iter().map(|(name, _)| Candidate {
+        instance: name,
+        wanted: wanted.get(name).and_then(Value::as_str),
+    });
+    let candidates: Vec<Candidate<'_>> = candidates.collect();
+    let assigned = assign(managers, &candidates).map_err(|unassigned| {
+        let span = base.document.nearest_span(&target.path(&["additional_resource_managers".into()]), true);
+        let problems = unassigned.into_iter().map(|u| {
+            Problem::new("", format!("{}: {}", u.instance, u.message)).at(&base.source, span.clone())
+        });
+        Refusal::new(
+            "config_emit.ambiguous_manager",
+            "say in each gateway stage which resource manager it is for, or with --resource-managers",
+            problems,
+        )
+    })?;
+    Ok(assigned.into_iter())
+}
+
+fn at(manager: &[Seg], keys: &[&str]) -> Vec<Seg> {
+    let keys = keys.iter().map(|key| Seg::from(*key));
+    manager.iter().cloned().chain(keys).collect()
+}
+
+fn address(manager: &[Seg], master: &MasterAddress) -> [(Vec<Seg>, Value); 2] {
+    [
+        (
+            at(manager, &["determined_master_host"]),
+            master.host.clone().into(),
+        ),
+        (at(manager, &["determined_master_port"]), master.port.into()),
+    ]
+}
+
+fn block(manager: &[Seg], gateway: &GatewayValues) -> Vec<(Vec<Seg>, Value)> {
+    let keys = gateway.internal_task_gateway.iter();
+    let block = keys.map(|(k, v)| (at(manager, &["internal_task_gateway", k]), v.clone()));
+    let kubeconfig = gateway.kubeconfig_path.as_ref();
+    let kubeconfig =
+        kubeconfig.map(|path| (at(manager, &["kubeconfig_path"]), path.clone().into()));
+    block.chain(kubeconfig).collect()
+}
+
+/// The base may ask for more ports than there are.
+fn narrow(manager: &Manager<'_>, name: &str, gateway: &GatewayValues) -> Option<String> {
+    let range = &manager.config()["internal_task_gateway"];
+    let port = |key: &str| range[key].as_u64();
+    let (first, last) = (
+        port("gateway_port_range_start")?,
+        port("gateway_port_range_end")?,
+    );
+    let (asked, capacity) = (last.saturating_sub(first) + 1, gateway.capacity?);
+    (asked > capacity).then(|| {
+        format!(
+            "{}: its internal_task_gateway asks for {asked} ports, the Gateway of {name} can open {capacity}: \
+             a task beyond that will fail to start",
+            show(&manager.path)
+        )
+    })
+}

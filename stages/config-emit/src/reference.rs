@@ -1,0 +1,365 @@
+//! `${{ instance.path.to.value }}`: where references stand in a text, and what they lead to.
+
+use std::ops::Range;
+
+use protocol::config::nearest;
+use protocol::yaml::{Seg, show};
+use serde_json::{Map, Value};
+
+/// A piece of a text.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Part<'a> {
+    /// As it is.
+    Text(&'a str),
+    /// So many `$` that stand for half as many, before what would be a reference without them.
+    Dollars(usize),
+    /// A value of an instance.
+    Reference(Reference<'a>),
+}
+
+/// A value of an instance, as somebody wrote it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reference<'a> {
+    /// With its braces.
+    pub written: &'a str,
+    /// The way, of which the first steps are the name of an instance: it may have dots.
+    pub path: Vec<Seg>,
+}
+
+/// Why a text with `${{` in it has no meaning.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Malformed {
+    /// What it is about.
+    pub range: Range<usize>,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+/// Whether a text may hold a reference, or what looks like one.
+pub fn is_templated(text: &str) -> bool {
+    text.contains("${{")
+}
+
+/// Takes a text apart. `$` before `{{` follow devcluster's rule: each pair stands for one, so that `$${{` is no reference.
+///
+/// # Errors
+/// A reference that does not end, or names nothing.
+pub fn parse(text: &str) -> Result<Vec<Part<'_>>, Malformed> {
+    let (mut parts, mut at) = (Vec::new(), 0);
+    while let Some(found) = text[at..].find("${{").map(|i| at + i) {
+        let dollars = text[..=found].len() - text[..=found].trim_end_matches('$').len();
+        let dollars = dollars.min(found + 1 - at);
+        let start = found + 1 - dollars;
+        push_text(&mut parts, &text[at..start]);
+        if dollars > 1 {
+            parts.push(Part::Dollars(dollars / 2 * 2));
+        }
+        at = found + 1;
+        if dollars % 2 == 1 {
+            let end = text[at..].find("}}").map(|i| at + i + 2);
+            let Some(end) = end else {
+                return Err(Malformed {
+                    range: found..text.len(),
+                    message: "a reference without its `}}`; `$${{` is for what is none".into(),
+                });
+            };
+            let written = &text[found..end];
+            let path = path(&written[3..written.len() - 2]).map_err(|message| Malformed {
+                range: found..end,
+                message,
+            })?;
+            parts.push(Part::Reference(Reference { written, path }));
+            at = end;
+        }
+    }
+    push_text(&mut parts, &text[at..]);
+    Ok(parts)
+}
+
+fn push_text<'a>(parts: &mut Vec<Part<'a>>, text: &'a str) {
+    if !text.is_empty() {
+        parts.push(Part::Text(text));
+    }
+}
+
+/// `a.b[2].c`
+fn path(text: &str) -> Result<Vec<Seg>, String> {
+    let example = "write it as `${{ tunnel.port }}`";
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(format!("a reference to nothing; {example}"));
+    }
+    let mut path = Vec::new();
+    for step in text.split('.') {
+        let (name, indices) = step.split_at(step.find('[').unwrap_or(step.len()));
+        let is_name = |c: char| c.is_alphanumeric() || "_-/".contains(c);
+        if name.is_empty() || !name.chars().all(is_name) {
+            return Err(format!("`{text}` is not the path of a value; {example}"));
+        }
+        path.push(Seg::from(name));
+        for index in indices.split('[').skip(1) {
+            let index = index.strip_suffix(']').and_then(|i| i.parse().ok());
+            let index: usize =
+                index.ok_or_else(|| format!("`{step}` has no index; write `{name}[0]`"))?;
+            path.push(Seg::from(index));
+        }
+    }
+    Ok(path)
+}
+
+impl Reference<'_> {
+    /// The instance that is meant, and the way from its outputs on.
+    ///
+    /// # Errors
+    /// None of these is.
+    pub fn resolve<'n>(
+        &self,
+        names: impl Iterator<Item = &'n str> + Clone,
+    ) -> Result<(&'n str, &[Seg]), String> {
+        let keys = self.path.iter().map_while(|seg| match seg {
+            Seg::Key(key) => Some(key.as_str()),
+            Seg::Index(_) => None,
+        });
+        let keys: Vec<&str> = keys.collect();
+        for count in (1..=keys.len()).rev() {
+            let name = keys[..count].join(".");
+            if let Some(found) = names.clone().find(|n| *n == name) {
+                return Ok((found, &self.path[count..]));
+            }
+        }
+        let first = keys.first().copied().unwrap_or_default();
+        let known: Vec<&str> = names.clone().collect();
+        Err(match (nearest(first, names), known.is_empty()) {
+            (Some(meant), _) => format!("no instance `{first}`; did you mean `{meant}`?"),
+            (None, true) => {
+                format!("no instance `{first}`; no stage before this one finds anything out")
+            }
+            (None, false) => format!("no instance `{first}`; there is {}", known.join(", ")),
+        })
+    }
+}
+
+/// The value at the end of the way.
+///
+/// # Errors
+/// There is none; what there is.
+pub fn value_at<'v>(
+    instance: &str,
+    outputs: &'v Map<String, Value>,
+    path: &[Seg],
+) -> Result<Target<'v>, String> {
+    let Some((first, rest)) = path.split_first() else {
+        return Ok(Target::All(outputs));
+    };
+    let Seg::Key(first) = first else {
+        return Err(format!("the outputs of {instance} are no list"));
+    };
+    let mut at = outputs
+        .get(first)
+        .ok_or_else(|| unknown(instance, first, outputs.keys().map(String::as_str)))?;
+    let mut so_far = format!("{instance}.{first}");
+    for seg in rest {
+        let next = match (seg, at) {
+            (Seg::Key(key), Value::Object(map)) => map
+                .get(key)
+                .ok_or_else(|| unknown(&so_far, key, map.keys().map(String::as_str)))?,
+            (Seg::Index(i), Value::Array(items)) => items
+                .get(*i)
+                .ok_or_else(|| format!("`{so_far}` has {} items", items.len()))?,
+            _ => return Err(format!("there is nothing below `{so_far}`")),
+        };
+        so_far = join(&so_far, seg);
+        at = next;
+    }
+    Ok(Target::One(at))
+}
+
+/// What a reference leads to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Target<'v> {
+    /// All outputs of an instance.
+    All(&'v Map<String, Value>),
+    /// One value.
+    One(&'v Value),
+}
+
+impl Target<'_> {
+    /// The value itself.
+    pub fn value(self) -> Value {
+        match self {
+            Target::All(outputs) => Value::Object(outputs.clone()),
+            Target::One(value) => value.clone(),
+        }
+    }
+}
+
+/// What kind of value a schema promises at the end of a way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A mapping or a list: it cannot be a part of a text.
+    Collection,
+    /// A single value, or nobody knows.
+    Plain,
+}
+
+/// Follows a way through the schema of an instance's outputs. What a schema leaves open is not wrong.
+///
+/// # Errors
+/// The schema has no such value.
+pub fn shape_at(instance: &str, schema: &Value, path: &[Seg]) -> Result<Shape, String> {
+    let mut so_far = instance.to_owned();
+    let mut at = schema;
+    for seg in path {
+        at = present(at);
+        let properties = at["properties"].as_object().filter(|p| !p.is_empty());
+        at = match (seg, properties) {
+            (Seg::Key(key), Some(properties)) => match properties.get(key) {
+                Some(property) => property,
+                None if at["additionalProperties"].is_object() => &at["additionalProperties"],
+                None => return Err(unknown(&so_far, key, properties.keys().map(String::as_str))),
+            },
+            (Seg::Index(_), None) if at["items"].is_object() => &at["items"],
+            _ if is_single(at) => return Err(format!("there is nothing below `{so_far}`")),
+            _ => return Ok(Shape::Plain),
+        };
+        so_far = join(&so_far, seg);
+    }
+    let at = present(at);
+    let collection = ["object", "array"].iter().any(|t| at["type"] == *t);
+    Ok(match collection {
+        true => Shape::Collection,
+        false => Shape::Plain,
+    })
+}
+
+/// The schema of a value that is there.
+fn present(schema: &Value) -> &Value {
+    let any = schema["anyOf"].as_array().into_iter().flatten();
+    let mut some = any.filter(|s| s["type"] != "null");
+    match (some.next(), some.next()) {
+        (Some(only), None) => present(only),
+        _ => schema,
+    }
+}
+
+fn is_single(schema: &Value) -> bool {
+    let single = |t: &Value| {
+        ["string", "integer", "number", "boolean", "null"]
+            .iter()
+            .any(|s| t == s)
+    };
+    match &schema["type"] {
+        Value::Array(types) => types.iter().all(single),
+        one => single(one),
+    }
+}
+
+fn unknown<'k>(parent: &str, key: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
+    let meant = nearest(key, known.clone());
+    let meant = meant.map_or_else(
+        || format!("there is {}", known.collect::<Vec<_>>().join(", ")),
+        |m| format!("did you mean `{parent}.{m}`?"),
+    );
+    format!("{parent} has no `{key}`; {meant}")
+}
+
+fn join(so_far: &str, seg: &Seg) -> String {
+    let below = show(std::slice::from_ref(seg));
+    match seg {
+        Seg::Key(_) => format!("{so_far}.{below}"),
+        Seg::Index(_) => format!("{so_far}{below}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn said(text: &str) -> String {
+        let parts = parse(text).unwrap();
+        let parts = parts.iter().map(|p| match p {
+            Part::Text(t) => format!("<{t}>"),
+            Part::Dollars(n) => format!("<{n} $>"),
+            Part::Reference(r) => format!("<{}>", show(&r.path)),
+        });
+        parts.collect()
+    }
+
+    #[test]
+    fn a_text_is_taken_apart_at_its_references() {
+        for (text, expected) in [
+            ("plain $HOME {{ x }}", "<plain $HOME {{ x }}>"),
+            ("${{tunnel.port}}", "<tunnel.port>"),
+            ("a${{ t.p }}:${{ t.q[0].r }}b", "<a><t.p><:><t.q[0].r><b>"),
+            ("$${{ t.p }}", "<2 $><{{ t.p }}>"),
+            ("$$${{ t.p }}", "<2 $><t.p>"),
+            ("é${{ t.p }}é", "<é><t.p><é>"),
+            ("${{ t.p }}${{ t.p }}", "<t.p><t.p>"),
+        ] {
+            assert_eq!(said(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_names_nothing_is_refused() {
+        for text in [
+            "${{",
+            "a ${{ t.p }",
+            "${{ }}",
+            "${{ a b }}",
+            "${{ a..b }}",
+            "${{ a[x] }}",
+            "${{ .a }}",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_may_have_dots_and_the_longest_one_counts() {
+        let parts = parse("${{ a.b.port }}").unwrap();
+        let Part::Reference(reference) = &parts[0] else {
+            panic!("{parts:?}")
+        };
+        let names = ["a", "a.b"];
+        let (name, rest) = reference.resolve(names.into_iter()).unwrap();
+        assert_eq!((name, show(rest).as_str()), ("a.b", "port"));
+        let error = reference.resolve(["ab"].into_iter()).unwrap_err();
+        assert!(error.starts_with("no instance `a`"), "{error}");
+    }
+
+    #[test]
+    fn a_schema_tells_what_is_not_there_and_what_was_meant() {
+        let schema = json!({"type": "object", "properties": {
+            "port": {"type": "integer"},
+            "block": {"anyOf": [{"type": "object", "properties": {"ip": {"type": "string"}}}, {"type": "null"}]},
+            "list": {"type": "array", "items": {"type": "string"}},
+            "open": {"type": "object"},
+        }});
+        let shape = |path: &str| shape_at("t", &schema, &protocol::config::segments(path));
+        assert_eq!(shape("port"), Ok(Shape::Plain));
+        assert_eq!(shape("block"), Ok(Shape::Collection));
+        assert_eq!(shape("block.ip"), Ok(Shape::Plain));
+        assert_eq!(shape("list[3]"), Ok(Shape::Plain));
+        assert_eq!(shape("open.what.ever"), Ok(Shape::Plain));
+        assert_eq!(shape(""), Ok(Shape::Collection));
+        assert_eq!(
+            shape("prot").unwrap_err(),
+            "t has no `prot`; did you mean `t.port`?"
+        );
+        assert_eq!(
+            shape("port.x").unwrap_err(),
+            "there is nothing below `t.port`"
+        );
+        assert!(shape("block.nope").unwrap_err().contains("there is ip"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[$a{}.\\[\\] é]{0,24}") {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Why there is no config.
+
+use std::path::Path;
+
+use protocol::config::count;
+use protocol::{Exit, Problem, StageError};
+
+/// Mistakes in a base, or values that do not fit into it; each with its place.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    code: &'static str,
+    hint: &'static str,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+impl Refusal {
+    pub(crate) fn new(
+        code: &'static str,
+        hint: &'static str,
+        problems: impl IntoIterator<Item = Problem>,
+    ) -> Refusal {
+        let problems = problems.into_iter().collect();
+        Refusal {
+            code,
+            hint,
+            problems,
+        }
+    }
+
+    /// The error as the stage reports it.
+    pub(crate) fn error(self, base: &Path) -> StageError {
+        let message = match self.code {
+            "config_emit.refused" => "Determined would refuse the config from",
+            _ => "cannot render the config from",
+        };
+        let count = count(&self.problems);
+        StageError::new(self.code, format!("{message} {}: {count}", base.display()))
+            .problems(self.problems)
+            .hint(self.hint)
+            .exit(Exit::Usage)
+    }
+}

@@ -1,0 +1,131 @@
+//! `devcluster-config-emit restart`: the process that talks to devcluster's control socket, and how it is called.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use clap::{Arg, Command, value_parser};
+use protocol::{Exit, StageError};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::control::{ControlError, Outcome, restart};
+
+/// How long we wait for what the other process says. It is not ended then: it may hold a connection.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+const NAME: &str = "devcluster-config-emit restart";
+
+fn command() -> Command {
+    Command::new(NAME)
+        .about(
+            "Restarts stages of a running devcluster by its control socket, those alone that are up and not above its \
+             target, in the one way that does not endanger devcluster. Prints what became of each as JSON: restarted, \
+             down, starting, above_target or unknown.",
+        )
+        .arg(
+            Arg::new("socket")
+                .long("control-socket")
+                .value_name("PATH")
+                .required(true)
+                .value_parser(value_parser!(PathBuf))
+                .help("The socket: <temp_dir>/sock"),
+        )
+        .arg(Arg::new("stages").value_name("STAGE").required(true).num_args(1..))
+}
+
+/// The whole of the verb.
+pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
+    let matches = match command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => {
+            drop(error.print());
+            let code = if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Ok
+            };
+            return ExitCode::from(code as u8);
+        }
+    };
+    let socket = matches
+        .get_one::<PathBuf>("socket")
+        .cloned()
+        .unwrap_or_default();
+    let stages = matches.get_many::<String>("stages").into_iter().flatten();
+    let stages: Vec<String> = stages.cloned().collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let Ok(runtime) = runtime else {
+        return ExitCode::from(Exit::Internal as u8);
+    };
+    match runtime.block_on(unhurried(&socket, &stages)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let error = StageError::new("config_emit.control", error.to_string())
+                .hint("devcluster listens there unless it runs with --oneshot; restart the stages by hand");
+            drop(std::io::stderr().write_all(error.render(NAME).as_bytes()));
+            ExitCode::from(Exit::Failed as u8)
+        }
+    }
+}
+
+/// Who holds a connection to devcluster does not end before it: signals wait.
+async fn unhurried(socket: &Path, stages: &[String]) -> Result<(), ControlError> {
+    let kinds = [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+    ];
+    let _held: Vec<_> = kinds.into_iter().filter_map(|k| signal(k).ok()).collect();
+    restart(socket, stages, |outcomes| {
+        let line = serde_json::to_string(outcomes).unwrap_or_default() + "\n";
+        drop(std::io::stdout().write_all(line.as_bytes()));
+    })
+    .await
+}
+
+/// Has a process of its own ask for restarts, and returns what became of each. It is in a group of its own and on no leash:
+/// should we die now, it ends the conversation in good order.
+pub(crate) async fn ask(
+    socket: &Path,
+    stages: &[String],
+) -> Result<BTreeMap<String, Outcome>, StageError> {
+    let failed = |why: &str| StageError::new("config_emit.control", why.to_owned());
+    let program =
+        std::env::current_exe().map_err(|e| StageError::io("cannot find our own path", &e))?;
+    let mut child = tokio::process::Command::new(program)
+        .arg("restart")
+        .arg("--control-socket")
+        .arg(socket)
+        .args(stages)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|e| StageError::io("cannot start the process that talks to devcluster", &e))?;
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(failed("the process that talks to devcluster has no output"));
+    };
+    let mut line = String::new();
+    let mut said = BufReader::new(stdout);
+    let read = tokio::time::timeout(PATIENCE, said.read_line(&mut line)).await;
+    if read.is_err() {
+        return Err(failed("devcluster does not answer on its control socket"));
+    }
+    if let Ok(outcomes) = serde_json::from_str(&line) {
+        return Ok(outcomes);
+    }
+    let mut why = String::new();
+    drop(tokio::time::timeout(PATIENCE, BufReader::new(stderr).read_line(&mut why)).await);
+    let why = why
+        .trim()
+        .trim_start_matches(NAME)
+        .trim_start_matches(": error: ");
+    Err(failed(why))
+}

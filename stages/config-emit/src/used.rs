@@ -1,0 +1,137 @@
+//! What a running command was started with: noted by `exec`, read by who restarts its stage when that changes.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use protocol::rundir::{RunDir, is_instance_name};
+use protocol::{Exit, Reports, StageError, files};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::fill::look_up;
+use crate::reference::{Part, parse};
+
+/// What one gets to end that outlived its devcluster.
+const TOLD: Duration = Duration::from_secs(5);
+
+/// The kernel takes a moment.
+const KILLED: Duration = Duration::from_secs(1);
+
+/// `<run-dir>/used/<name>.json`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Used {
+    /// Of the stage, and what of it: `app.cmd`, `app.pre1`.
+    pub name: String,
+    /// The stage to restart.
+    pub stage: String,
+    /// The values of its references, as they are written.
+    pub values: BTreeMap<String, Value>,
+    /// The process that the command became.
+    pub pid: u32,
+    /// How its command line begins.
+    pub command: String,
+}
+
+impl Used {
+    pub(crate) fn now(name: &str, values: BTreeMap<String, Value>, command: &Command) -> Used {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let words: Vec<_> = words.map(|w| w.to_string_lossy()).collect();
+        Used {
+            name: name.to_owned(),
+            stage: name
+                .rsplit_once('.')
+                .map_or(name, |(stage, _)| stage)
+                .to_owned(),
+            values,
+            pid: std::process::id(),
+            command: words.join(" "),
+        }
+    }
+
+    /// Takes the place of the note before. Its command cannot run any more, unless its devcluster died: the next one does not
+    /// know it by its command line, so we end it.
+    pub(crate) fn replace(&self, run_dir: &RunDir) -> Result<(), StageError> {
+        if !is_instance_name(&self.name) {
+            let message = format!("`{}` cannot name a file", self.name);
+            return Err(StageError::new("config_emit.bad_name", message).exit(Exit::Usage));
+        }
+        let path = directory(run_dir).join(format!("{}.json", self.name));
+        let failed = |e| StageError::io(format!("cannot write {}", path.display()), &e);
+        let mut builder = std::fs::DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(directory(run_dir))
+            .map_err(failed)?;
+        if let Some(before) = read(&path) {
+            before.end();
+        }
+        let bytes = serde_json::to_vec(self).map_err(|e| StageError::internal(e.to_string()))?;
+        files::replace(&path, &bytes, false).map_err(failed)
+    }
+
+    /// Whether its process is still there.
+    pub fn is_alive(&self) -> bool {
+        let pid = self.pid.to_string();
+        let mut ps = Command::new("ps");
+        ps.args(["-ww", "-p", &pid, "-o", "command="])
+            .stdin(Stdio::null());
+        let shown = ps.stderr(Stdio::null()).output();
+        let shown = shown.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+        let first = self.command.lines().next().unwrap_or_default();
+        self.pid != std::process::id()
+            && !first.is_empty()
+            && shown.is_ok_and(|s| s.trim().starts_with(first))
+    }
+
+    fn end(&self) {
+        let Some(pid) = Pid::from_raw(self.pid.cast_signed()) else {
+            return;
+        };
+        for (signal, patience) in [(Signal::TERM, TOLD), (Signal::KILL, KILLED)] {
+            if !self.is_alive() || kill_process(pid, signal).is_err() {
+                return;
+            }
+            let deadline = Instant::now() + patience;
+            while self.is_alive() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+
+    /// Whether the command would be another one now. What cannot be told has not changed.
+    pub(crate) fn is_stale(&self, reports: &Reports) -> bool {
+        self.values.iter().any(|(written, value)| {
+            let now = match parse(written).as_deref() {
+                Ok([Part::Reference(reference)]) => look_up(reference, reports).ok(),
+                _ => None,
+            };
+            now.is_some_and(|now| now != *value)
+        })
+    }
+}
+
+fn directory(run_dir: &RunDir) -> PathBuf {
+    run_dir.file("used")
+}
+
+fn read(path: &Path) -> Option<Used> {
+    serde_json::from_slice(&files::read(path).ok()??).ok()
+}
+
+/// Every note that was made since `since`.
+pub fn notes(run_dir: &RunDir, since: Option<SystemTime>) -> Vec<Used> {
+    let entries = std::fs::read_dir(directory(run_dir))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let recent = entries.filter(|e| {
+        let modified = e.metadata().and_then(|m| m.modified()).ok();
+        since.is_none() || modified >= since
+    });
+    recent.filter_map(|e| read(&e.path())).collect()
+}
