@@ -279,7 +279,10 @@ stages:
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(output.stdout.is_empty());
     for (place, expected) in [
-        ("bad.yaml:2:5", "stages[0]: unknown kind of stage `tunel`"),
+        (
+            "bad.yaml:2:5",
+            "stages[0].tunel: unknown kind of stage `tunel`",
+        ),
         (
             "bad.yaml:4:7",
             "stages[1].tunnel.reverse_proxy_hots: unknown field",
@@ -298,7 +301,7 @@ stages:
         ),
         ("bad.yaml:7:21", "stages[3].gateway.name: a name has"),
         (
-            "bad.yaml:8:24",
+            "bad.yaml:8:19",
             "stages[4].config-emit.out: is set by the driver",
         ),
         (

@@ -18,7 +18,7 @@ pub struct Problem {
     /// Where it stands: `file:line:column`, or the flag.
     pub place: Option<String>,
     on_key: bool,
-    mark: Option<Mark>,
+    mark: Option<Box<Mark>>,
 }
 
 /// The place in a file, to show it.
@@ -49,6 +49,16 @@ impl Problem {
         }
     }
 
+    /// The same field of something larger.
+    #[must_use]
+    pub fn below(mut self, parent: &str) -> Problem {
+        self.path = match self.path.is_empty() {
+            true => parent.to_owned(),
+            false => format!("{parent}.{}", self.path),
+        };
+        self
+    }
+
     /// It stands at these bytes of a file.
     #[must_use]
     pub fn at(mut self, source: &Source, span: Range<usize>) -> Problem {
@@ -63,11 +73,11 @@ impl Problem {
         // The first line of it says enough.
         let shown = source.text.get(start..span.end).unwrap_or_default();
         let end = start + shown.find(['\n', '\r']).unwrap_or(shown.len());
-        self.mark = Some(Mark {
+        self.mark = Some(Box::new(Mark {
             file: source.file.clone(),
             text: source.text.clone(),
             span: start..end,
-        });
+        }));
         self
     }
 

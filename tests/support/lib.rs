@@ -5,6 +5,7 @@
 
 mod bin;
 pub mod devcluster;
+pub mod emit;
 pub mod kube;
 pub mod kube_real;
 pub mod leaks;

@@ -42,7 +42,7 @@ pub enum Outcome {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum ControlError {
-    #[error("devcluster has no control socket at {path}: {source}")]
+    #[error("devcluster has no control socket at {path} ({source}), as with --oneshot")]
     Absent {
         path: String,
         source: std::io::Error,
@@ -117,8 +117,12 @@ pub async fn restart(
         let state = state(&mut read, &mut write).await?;
         let decided = stages.iter().map(|name| (name.clone(), state.decide(name)));
         let decided: BTreeMap<String, (Outcome, usize)> = decided.collect();
+        let restarts = decided.values().filter(|(o, _)| *o == Outcome::Restarted);
+        let mut indices: Vec<usize> = restarts.map(|(_, index)| *index).collect();
+        // In the order of their start: a later one may need an earlier one.
+        indices.sort_unstable();
         let mut lines = String::new();
-        for (_, index) in decided.values().filter(|(o, _)| *o == Outcome::Restarted) {
+        for index in indices {
             lines.push_str(&format!("{}\n", json!({"restart_stage": index})));
         }
         write

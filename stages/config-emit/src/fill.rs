@@ -24,7 +24,7 @@ pub(crate) fn fill<'a>(
         };
         if scalar.is_key {
             let message = "a reference in a key; only values can have some";
-            problems.push(Problem::key(path, message).in_document(source, document));
+            problems.push(at(0..scalar.text.len(), message.to_owned()));
             continue;
         }
         match parse(scalar.text) {

@@ -7,11 +7,17 @@ use protocol::{Env, StageError, problem};
 use serde_json::{Map, Value, json};
 
 use crate::numbers;
-use crate::plan::{CONFIG_WORD, Consumer, Kind, NewStage, Place, Plan, Source, Wanted};
+use crate::plan::{CONFIG_WORD, Consumer, Exec, Kind, NewStage, Place, Plan, Source, Wanted};
 use crate::problems::refused;
 
 /// devcluster's own default; it has to be written out once an argument of it changes.
 const MASTER_CMDLINE: [&str; 3] = ["master/build/determined-master", "--config-file", ":config"];
+const AGENT_CMDLINE: [&str; 4] = [
+    "agent/build/determined-agent",
+    "run",
+    "--config-file",
+    ":config",
+];
 
 /// devcluster dies, and orphans its stages, when a stage and the command that waits for it end in the same moment.
 const LINGER: &str = "--linger=3";
@@ -53,8 +59,15 @@ pub fn compile(
                 Place::Before(i) => editor.insert_item(&stages, i, custom)?,
             }
         }
+        let document = source.document;
+        for literal in &plan.literals {
+            editor.set(&literal.path, literal.text.clone().into())?;
+        }
+        for exec in &plan.execs {
+            writer.wrap(exec, document, &mut editor)?;
+        }
         for consumer in &plan.consumers {
-            writer.consume(consumer, source.document, &mut editor)?;
+            writer.consume(consumer, document, &mut editor)?;
         }
         numbers::shift(source.document, &plan, &mut editor)?;
         editor.finish()
@@ -110,6 +123,8 @@ impl Writer<'_> {
         cmd.extend(flags(&stage.config));
         if let Some(consumer) = self.plan.consumers.iter().find(|c| c.emit == stage.name) {
             cmd.extend(self.emit_flags(consumer));
+            let temp_dir = self.plan.temp_dir.trim_end_matches('/');
+            cmd.push(format!("--control-socket={temp_dir}/sock"));
         }
         let mut custom = json!({"name": stage.name, "cmd": cmd, "kill_signal": "SIGTERM"});
         if stage.gates {
@@ -132,12 +147,59 @@ impl Writer<'_> {
     fn emit_flags(&self, consumer: &Consumer) -> Vec<String> {
         let temp_dir = self.plan.temp_dir.trim_end_matches('/');
         let name = &consumer.name;
-        vec![
+        let mut flags = vec![
             format!("--stage={name}"),
             format!("--base={temp_dir}/{name}.conf"),
             format!("--out={}", rendered(temp_dir, name)),
             format!("--upstreams={}", json!(consumer.upstreams)),
-        ]
+        ];
+        if consumer.kind != "master" {
+            flags.push("--known-fields=false".into());
+        }
+        let gateways = self.plan.stages.iter();
+        let managers =
+            gateways.filter_map(|s| Some((s.name.clone(), s.resource_manager.clone()?.into())));
+        let managers: Map<String, Value> = managers
+            .filter(|(name, _)| consumer.upstreams.contains(name))
+            .collect();
+        if !managers.is_empty() {
+            let managers = unexpanded(&Value::Object(managers).to_string());
+            flags.push(format!("--resource-managers={managers}"));
+        }
+        flags
+    }
+
+    /// A command gets its values from `exec`, which becomes that command.
+    fn wrap(
+        &self,
+        exec: &Exec,
+        document: &Document,
+        editor: &mut Editor,
+    ) -> Result<(), yaml::Error> {
+        let mut words = vec![
+            self.program("devcluster-config-emit"),
+            "exec".into(),
+            format!("--run-dir={}", run_dir(&self.plan.temp_dir)),
+            format!("--upstreams={}", exec.upstreams.join(",")),
+        ];
+        words.extend(exec.variables.iter().map(|v| format!("--env={v}")));
+        words.extend(exec.noted.iter().map(|name| format!("--for={name}")));
+        words.extend([LINGER.into(), "--".into()]);
+        let (true, [list @ .., Seg::Index(step), _]) = (exec.is_script, exec.path.as_slice())
+        else {
+            for word in words {
+                editor.insert_item(&exec.path, 0, Value::String(word))?;
+            }
+            return Ok(());
+        };
+        let literal = self.plan.literals.iter().find(|l| l.path == exec.path);
+        let script = literal.map(|l| l.text.clone().into());
+        let script = script
+            .or_else(|| document.get(&exec.path))
+            .unwrap_or_default();
+        let mut custom: Vec<Value> = words.into_iter().map(Value::String).collect();
+        custom.extend(["sh".into(), "-c".into(), script]);
+        editor.replace_item(list, *step, json!({"custom": custom}))
     }
 
     /// The consumer reads the rendered file, and renders it afresh before each of its starts.
@@ -151,7 +213,7 @@ impl Writer<'_> {
             vec![
                 Seg::from("stages"),
                 Seg::from(consumer.item),
-                Seg::from("master"),
+                Seg::from(consumer.kind),
                 Seg::from(field),
             ]
         };
@@ -166,14 +228,15 @@ impl Writer<'_> {
                 }
             }
             None => {
-                let words = MASTER_CMDLINE.map(|w| {
-                    if w == CONFIG_WORD {
-                        rendered.clone()
-                    } else {
-                        w.to_owned()
-                    }
+                let words: &[&str] = match consumer.kind {
+                    "agent" => &AGENT_CMDLINE,
+                    _ => &MASTER_CMDLINE,
+                };
+                let words = words.iter().map(|w| match *w == CONFIG_WORD {
+                    true => rendered.clone(),
+                    false => (*w).to_owned(),
                 });
-                editor.set(&master("cmdline"), json!(words))?;
+                editor.set(&master("cmdline"), words.collect())?;
             }
         }
         let Some(emit) = self.plan.stages.iter().find(|s| s.name == consumer.emit) else {

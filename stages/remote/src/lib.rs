@@ -19,5 +19,6 @@ mod problems;
 pub mod sandbox;
 mod say;
 pub mod status;
+mod stock;
 mod summary;
 pub mod up;

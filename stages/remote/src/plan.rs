@@ -1,24 +1,21 @@
 //! What a devcluster.yaml asks for beyond what devcluster knows: the new stages, and who uses what they find out.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use protocol::config::{self, nearest};
-use protocol::rundir::is_instance_name;
 use protocol::yaml::Document;
-use protocol::{Env, Problem, Stage, StageError};
+use protocol::{Env, Problem, StageError};
 use serde_json::{Map, Value};
 
 use crate::problems::refused;
+use crate::stock;
+pub(crate) use references::Exec;
+use references::Literal;
+pub use references::PluginReference;
+use stages::read_item;
 
-/// devcluster's own kinds of stage.
-const STOCK: [&str; 6] = [
-    "elastic",
-    "db",
-    "master",
-    "agent",
-    "custom",
-    "custom_docker",
-];
+mod consumers;
+mod references;
+mod stages;
 
 /// The word in a `cmdline` that stands for the path of the config.
 pub(crate) const CONFIG_WORD: &str = ":config";
@@ -89,13 +86,17 @@ pub struct NewStage {
     pub config: Map<String, Value>,
     /// Whether later stages are held back until it is ready.
     pub gates: bool,
+    /// The resource manager that a gateway is for, where its user says so.
+    pub resource_manager: Option<String>,
 }
 
-/// A `master` stage whose config is rendered.
+/// A stage whose config is rendered.
 #[derive(Clone, Debug)]
 pub struct Consumer {
     /// Stage name.
     pub name: String,
+    /// `master` or `agent`.
+    pub kind: &'static str,
     /// Its item in the list.
     pub item: usize,
     /// The config-emit stage that renders for it.
@@ -115,6 +116,12 @@ pub struct Plan {
     pub temp_dir: String,
     /// The file's `cwd`, as written.
     pub cwd: Option<String>,
+    /// Commands with references in them.
+    pub(crate) execs: Vec<Exec>,
+    /// Texts in these and in rendered configs that only look like references.
+    pub(crate) literals: Vec<Literal>,
+    /// References to what plugins find out: what that can be, only they know.
+    pub plugin_references: Vec<PluginReference>,
     /// What works, but not as one would wish.
     pub warnings: Vec<String>,
 }
@@ -145,7 +152,9 @@ impl Plan {
         let Some(items) = value.get("stages").and_then(Value::as_array) else {
             let problem =
                 Problem::new("stages", "missing: a devcluster.yaml lists its stages here");
-            return Err(refused(source, vec![problem]));
+            problems.push(problem);
+            problems.extend(stock::check(&value).problems);
+            return Err(refused(source, problems));
         };
         let mut wanted = extra;
         for (i, item) in items.iter().enumerate() {
@@ -156,7 +165,7 @@ impl Plan {
                     body,
                 }),
                 Ok(None) => {}
-                Err(message) => problems.push(Problem::new(format!("stages[{i}]"), message)),
+                Err(problem) => problems.push(problem.below(&format!("stages[{i}]"))),
             }
         }
         wanted.sort_by_key(|w| w.place.order());
@@ -176,273 +185,17 @@ impl Plan {
             plan.add(stage, source, env, &mut problems);
         }
         plan.find_consumers(items, &mut problems);
+        if !plan.stages.is_empty() {
+            plan.find_references(source, &mut problems);
+            plan.warn_of_commands();
+        }
         plan.point_tunnels_at_the_master(items);
+        let stock = stock::check(&value);
+        problems.extend(stock.problems);
+        plan.warnings.extend(stock.warnings);
         match problems.is_empty() {
             true => Ok(plan),
             false => Err(refused(source, problems)),
         }
     }
-
-    fn add(&mut self, wanted: Wanted, source: &Source, env: &Env, problems: &mut Vec<Problem>) {
-        let Wanted {
-            kind,
-            place,
-            mut body,
-        } = wanted;
-        // A stage that the flat form asked for was checked where it was read.
-        let at = |field: &str| match place {
-            Place::Item(i) => format!("stages[{i}].{}.{field}", kind.name()),
-            Place::Before(_) => field.to_owned(),
-        };
-        let name = match body.shift_remove("name") {
-            None => kind.name().to_owned(),
-            Some(Value::String(name)) if is_instance_name(&name) => name,
-            Some(_) => {
-                let rule = "a name has at most 63 letters, digits, `.`, `_` or `-`, the first a letter or digit";
-                problems.push(Problem::new(at("name"), rule));
-                kind.name().to_owned()
-            }
-        };
-        if self.stages.iter().any(|s| s.name == name) {
-            let message = format!("a second stage named `{name}`; give each its own `name`");
-            problems.push(Problem::new(at("name"), message));
-        }
-        let gates = match body
-            .shift_remove("gate")
-            .as_ref()
-            .map(|g| g.as_str().unwrap_or_default())
-        {
-            None => matches!(kind, Kind::Tunnel | Kind::Plugin),
-            Some("stage") => true,
-            Some("consumer") => false,
-            Some(_) => {
-                problems.push(Problem::new(at("gate"), "either `stage` or `consumer`"));
-                true
-            }
-        };
-        if kind == Kind::Plugin {
-            resolve_plugin(&mut body, source.path);
-        }
-        for mut problem in check(kind, &body, env) {
-            problem.path = at(&problem.path);
-            problems.push(problem);
-        }
-        self.stages.push(NewStage {
-            name,
-            kind,
-            place,
-            config: body,
-            gates,
-        });
-    }
-
-    fn find_consumers(&mut self, items: &[Value], problems: &mut Vec<Problem>) {
-        let masters: Vec<(usize, String)> = items
-            .iter()
-            .enumerate()
-            .filter_map(|(i, item)| {
-                let body = item.get("master")?;
-                Some((i, body["name"].as_str().unwrap_or("master").to_owned()))
-            })
-            .collect();
-        let emits: Vec<NewStage> = self
-            .stages
-            .iter()
-            .filter(|s| s.kind == Kind::ConfigEmit)
-            .cloned()
-            .collect();
-        for emit in &emits {
-            let place = format!("stages[{}].config-emit", emit.place.item());
-            match consumer_of(emit, &masters) {
-                Ok((item, name)) => {
-                    problems.extend(check_consumer(
-                        item,
-                        &name,
-                        &emit.name,
-                        &items[item]["master"],
-                    ));
-                    let upstreams = self
-                        .stages
-                        .iter()
-                        .filter(|s| s.place.order() < (item, true));
-                    let upstreams = upstreams
-                        .filter(|s| s.kind != Kind::ConfigEmit)
-                        .map(|s| s.name.clone())
-                        .collect();
-                    self.consumers.push(Consumer {
-                        name,
-                        item,
-                        emit: emit.name.clone(),
-                        upstreams,
-                    });
-                }
-                Err(message) => problems.push(Problem::key(place, message)),
-            }
-        }
-        let finds_out = self
-            .stages
-            .iter()
-            .any(|s| matches!(s.kind, Kind::Tunnel | Kind::Gateway));
-        if finds_out && emits.is_empty() && !masters.is_empty() {
-            self.warnings.push(
-                "no config-emit stage: the master is not told what the tunnel and the gateway find out; \
-                 list `- config-emit: {}` before it"
-                    .to_owned(),
-            );
-        }
-    }
-}
-
-impl Plan {
-    /// A tunnel that was not told which port to expose exposes the master's.
-    fn point_tunnels_at_the_master(&mut self, items: &[Value]) {
-        let ports = items
-            .iter()
-            .filter_map(|i| i.get("master")?.get("config_file")?.get("port")?.as_u64());
-        let Some(port) = ports.into_iter().next() else {
-            return;
-        };
-        for tunnel in self.stages.iter_mut().filter(|s| s.kind == Kind::Tunnel) {
-            tunnel
-                .config
-                .entry("local_port")
-                .or_insert_with(|| port.into());
-        }
-    }
-}
-
-type Body = Map<String, Value>;
-
-/// A new stage's kind and body; `None` for one of devcluster's own.
-fn read_item(item: &Value) -> Result<Option<(Kind, Body)>, String> {
-    let Some((key, body)) = item
-        .as_object()
-        .filter(|o| o.len() == 1)
-        .and_then(|o| o.iter().next())
-    else {
-        return Err("a stage is a mapping with one key, its kind".to_owned());
-    };
-    if STOCK.contains(&key.as_str()) {
-        return Ok(None);
-    }
-    let Some(kind) = Kind::of(key) else {
-        let known = STOCK.into_iter().chain(Kind::ALL.map(Kind::name));
-        let meant = nearest(key, known.clone()).map_or_else(
-            || format!("known: {}", known.collect::<Vec<_>>().join(", ")),
-            |meant| format!("did you mean `{meant}`?"),
-        );
-        return Err(format!("unknown kind of stage `{key}`; {meant}"));
-    };
-    match body {
-        Value::Object(body) => Ok(Some((kind, body.clone()))),
-        Value::Null => Ok(Some((kind, Map::new()))),
-        _ => Err(format!("{key}: takes `key: value` lines")),
-    }
-}
-
-/// What is rendered is named after the stage, and passed to it by its command line.
-fn check_consumer(item: usize, name: &str, emit: &str, body: &Value) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut wrong = |field: &str, message: String| {
-        problems.push(Problem::new(
-            format!("stages[{item}].master.{field}"),
-            message,
-        ));
-    };
-    if !is_instance_name(&format!("{emit}.{name}")) || name == "devcluster" {
-        let rule = "a stage whose config is rendered has a short name of letters, digits, `.`, `_` and `-`";
-        wrong("name", format!("`{name}` cannot name a file: {rule}"));
-    }
-    match &body["cmdline"] {
-        Value::Null => {}
-        Value::Array(words) if words.iter().any(|w| w == CONFIG_WORD) => {}
-        Value::Array(_) => wrong(
-            "cmdline",
-            format!("has no argument `{CONFIG_WORD}`, which stands for the rendered config"),
-        ),
-        _ => wrong("cmdline", "has to be a list of strings".to_owned()),
-    }
-    if !matches!(&body["pre"], Value::Null | Value::Array(_)) {
-        wrong("pre", "has to be a list of steps".to_owned());
-    }
-    problems
-}
-
-fn consumer_of(emit: &NewStage, masters: &[(usize, String)]) -> Result<(usize, String), String> {
-    let names = || {
-        masters
-            .iter()
-            .map(|(_, n)| n.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let chosen = match emit.config.get("stage").and_then(Value::as_str) {
-        Some(name) => masters
-            .iter()
-            .find(|(_, n)| n == name)
-            .ok_or(match masters.is_empty() {
-                true => "no master stage to render a config for".to_owned(),
-                false => format!(
-                    "stage: no master stage is named `{name}`; there is {}",
-                    names()
-                ),
-            })?,
-        None => match masters {
-            [only] => only,
-            [] => return Err("no master stage to render a config for".to_owned()),
-            _ => {
-                return Err(format!(
-                    "several master stages: say which with `stage:` ({})",
-                    names()
-                ));
-            }
-        },
-    };
-    if emit.place.order() > (chosen.0, true) {
-        return Err(format!(
-            "has to stand before `{}`, whose config it renders",
-            chosen.1
-        ));
-    }
-    Ok(chosen.clone())
-}
-
-/// `./x` is relative to the file, a bare name is looked up on `$PATH`.
-fn resolve_plugin(body: &mut Map<String, Value>, file: &Path) {
-    if let Some(Value::String(uses)) = body.get_mut("uses")
-        && uses.contains('/')
-        && !uses.starts_with(['/', '~', '$'])
-    {
-        let beside = file.parent().unwrap_or(Path::new(""));
-        let path = std::path::absolute(beside)
-            .unwrap_or_else(|_| PathBuf::from(beside))
-            .join(&*uses);
-        *uses = path.components().collect::<PathBuf>().display().to_string();
-    }
-}
-
-fn check(kind: Kind, body: &Map<String, Value>, env: &Env) -> Vec<Problem> {
-    match kind {
-        Kind::Tunnel => check_as::<tunnel::Tunnel>(body, env),
-        Kind::Gateway => check_as::<gateway::Gateway>(body, env),
-        Kind::Plugin => check_as::<crate::host::Host>(body, env),
-        Kind::ConfigEmit => {
-            let ours = ["base", "out", "upstreams"];
-            let taken = ours.into_iter().filter(|f| body.contains_key(*f));
-            let mut problems: Vec<_> = taken
-                .map(|f| Problem::new(f, "is set by the driver; leave it out"))
-                .collect();
-            let mut complete = body.clone();
-            complete.entry("base").or_insert_with(|| "base".into());
-            complete.entry("out").or_insert_with(|| "out".into());
-            problems.extend(check_as::<config_emit::ConfigEmit>(&complete, env));
-            problems
-        }
-    }
-}
-
-fn check_as<S: Stage>(body: &Map<String, Value>, env: &Env) -> Vec<Problem> {
-    config::check::<S::Config>(body, env, S::validate)
-        .err()
-        .unwrap_or_default()
 }

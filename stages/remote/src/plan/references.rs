@@ -1,0 +1,424 @@
+//! `${{ instance.path }}` in a file: where it may stand, and whether there is such a value.
+
+use std::ops::Range;
+
+use config_emit::reference::{Part, Reference, Shape, is_templated, parse, shape_at};
+use config_emit::{script_index, shell};
+use protocol::config::schema_of;
+use protocol::rundir::is_instance_name;
+use protocol::yaml::{Document, Scalar, Seg, show};
+use protocol::{Problem, Stage, problem};
+use serde_json::Value;
+
+use super::{Kind, NewStage, Plan, Source};
+
+/// A command of devcluster's that gets its values from `config-emit exec`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Exec {
+    /// Where the list of its words is, or the one text of a `sh` step.
+    pub(crate) path: Vec<Seg>,
+    /// It is a `sh` step.
+    pub(crate) is_script: bool,
+    /// Environment variables with references in them.
+    pub(crate) variables: Vec<String>,
+    /// The instances that may be meant.
+    pub(crate) upstreams: Vec<String>,
+    /// The stage, and what of it, if a change of the values means a restart.
+    pub(crate) noted: Option<String>,
+}
+
+/// A reference to what a plugin finds out.
+#[derive(Clone, Debug)]
+pub struct PluginReference {
+    /// Instance name of the plugin.
+    pub instance: String,
+    /// The way from its outputs on.
+    pub path: Vec<Seg>,
+    /// It, placed in the file: what is wrong with it is still to be said.
+    pub problem: Problem,
+}
+
+/// Where a scalar stands, as far as references go.
+enum Site {
+    /// In the config of this item's stage.
+    Config,
+    /// In a command.
+    Command { exec: Exec, script: bool },
+    /// devcluster reads it, or one of the new stages.
+    Nowhere(&'static str),
+}
+
+const PLACES: &str =
+    "a reference can stand in config_file, cmd, cmdline, env, pre and post of a stage";
+
+impl Plan {
+    /// Finds every reference, and what is wrong with it.
+    pub(super) fn find_references(&mut self, source: &Source, problems: &mut Vec<Problem>) {
+        let document = source.document;
+        let scalars = document.scalars(&[], is_templated);
+        if scalars.is_empty() {
+            return;
+        }
+        let text = problem::Source::new(source.path, document.text());
+        let mut found = Vec::new();
+        for scalar in &scalars {
+            let one = One {
+                plan: self,
+                document,
+                text: &text,
+                scalar,
+            };
+            found.push(one.look());
+        }
+        for looked in found {
+            for problem in looked.problems {
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+            }
+            self.plugin_references.extend(looked.plugins);
+            if let Some(exec) = looked.exec {
+                self.take(exec);
+            }
+            self.literals.extend(looked.literal);
+        }
+        // Where nobody but devcluster reads it, it is right as it is.
+        let (execs, consumers) = (&self.execs, &self.consumers);
+        self.literals.retain(|literal| match &literal.command {
+            Some(path) => execs.iter().any(|e| e.path == *path),
+            None => {
+                let config = literal.path.get(3) == Some(&"config_file".into());
+                config && consumers.iter().any(|c| c.item == literal.item)
+            }
+        });
+    }
+
+    /// A command with several references, or with some in its environment too, is one.
+    fn take(&mut self, exec: Exec) {
+        match self.execs.iter_mut().find(|e| e.path == exec.path) {
+            Some(known) => {
+                let new = exec.variables.into_iter();
+                let new: Vec<_> = new.filter(|v| !known.variables.contains(v)).collect();
+                known.variables.extend(new);
+            }
+            None => self.execs.push(exec),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Looked {
+    problems: Vec<Problem>,
+    plugins: Vec<PluginReference>,
+    exec: Option<Exec>,
+    literal: Option<Literal>,
+}
+
+/// A text with what only looks like a reference, `$${{`: devcluster takes one `$` away, and so does who reads it next.
+#[derive(Clone, Debug)]
+pub(crate) struct Literal {
+    pub(crate) path: Vec<Seg>,
+    item: usize,
+    /// The command that it is part of.
+    command: Option<Vec<Seg>>,
+    pub(crate) text: String,
+}
+
+/// The text of which devcluster makes what is written now.
+fn doubled(parts: &[Part<'_>]) -> String {
+    let mut text = String::new();
+    for (i, part) in parts.iter().enumerate() {
+        match part {
+            Part::Text(plain) => text.push_str(plain),
+            Part::Reference(reference) => text.push_str(reference.written),
+            Part::Dollars(count) => {
+                let own = !matches!(parts.get(i + 1), Some(Part::Reference(_)));
+                text.extend(std::iter::repeat_n('$', 2 * count - usize::from(own)));
+            }
+        }
+    }
+    text
+}
+
+/// One scalar that may hold references.
+struct One<'a> {
+    plan: &'a Plan,
+    document: &'a Document,
+    text: &'a problem::Source,
+    scalar: &'a Scalar<'a>,
+}
+
+impl One<'_> {
+    fn problem(&self, range: Range<usize>, message: impl Into<String>) -> Problem {
+        let span = self.document.span_in(self.scalar, range);
+        Problem::new(show(&self.scalar.path), message).at(self.text, span)
+    }
+
+    fn look(&self) -> Looked {
+        let mut looked = Looked::default();
+        let whole = 0..self.scalar.text.len();
+        let parts = match parse(self.scalar.text) {
+            Ok(parts) => parts,
+            Err(malformed) => {
+                looked
+                    .problems
+                    .push(self.problem(malformed.range, malformed.message));
+                return looked;
+            }
+        };
+        let references = parts.iter().filter_map(|part| match part {
+            Part::Reference(reference) => Some(reference),
+            _ => None,
+        });
+        let references: Vec<&Reference<'_>> = references.collect();
+        let (item, site) = self.site();
+        if !self.scalar.is_key && parts.iter().any(|p| matches!(p, Part::Dollars(_))) {
+            let command = match &site {
+                Site::Command { exec, .. } => Some(exec.path.clone()),
+                _ => None,
+            };
+            looked.literal = Some(Literal {
+                path: self.scalar.path.clone(),
+                item,
+                command,
+                text: doubled(&parts),
+            });
+        }
+        if references.is_empty() {
+            return looked;
+        }
+        if self.scalar.is_key {
+            let message = "a reference in a key; only values can have some";
+            looked.problems.push(self.problem(whole, message));
+            return looked;
+        }
+        match site {
+            Site::Nowhere(why) => {
+                looked
+                    .problems
+                    .push(self.problem(self.range(references[0]), why));
+                return looked;
+            }
+            Site::Config => {
+                if !self.plan.consumers.iter().any(|c| c.item == item) {
+                    let message =
+                        "nobody renders this config; list a `config-emit` stage before it";
+                    looked
+                        .problems
+                        .push(self.problem(self.range(references[0]), message));
+                }
+                let alone = parts.len() == 1;
+                self.check(
+                    item,
+                    &references,
+                    |kind| kind != Kind::ConfigEmit,
+                    !alone,
+                    &mut looked,
+                );
+            }
+            Site::Command { mut exec, script } => {
+                self.check(item, &references, |_| true, false, &mut looked);
+                if let Err(malformed) = script.then(|| shell::script(self.scalar.text)).transpose()
+                {
+                    looked
+                        .problems
+                        .push(self.problem(malformed.range, malformed.message));
+                }
+                exec.upstreams = self
+                    .before(item, |_| true)
+                    .map(|s| s.name.clone())
+                    .collect();
+                if let Some(name) = exec.noted.as_ref().filter(|n| !is_instance_name(n)) {
+                    let message = format!(
+                        "`{name}` cannot name a file; a stage that uses references has a short name of letters, digits, `.`, `_` and `-`"
+                    );
+                    looked.problems.push(self.problem(whole, message));
+                }
+                looked.exec = Some(exec);
+            }
+        }
+        looked
+    }
+
+    fn range(&self, reference: &Reference<'_>) -> Range<usize> {
+        let start = reference.written.as_ptr() as usize - self.scalar.text.as_ptr() as usize;
+        start..start + reference.written.len()
+    }
+
+    fn before(
+        &self,
+        item: usize,
+        fits: impl Fn(Kind) -> bool,
+    ) -> impl Iterator<Item = &NewStage> + Clone {
+        let before = self
+            .plan
+            .stages
+            .iter()
+            .filter(move |s| s.place.order() < (item, true));
+        let before: Vec<&NewStage> = before.filter(|s| fits(s.kind)).collect();
+        before.into_iter()
+    }
+
+    fn check(
+        &self,
+        item: usize,
+        references: &[&Reference<'_>],
+        fits: impl Fn(Kind) -> bool,
+        in_text: bool,
+        looked: &mut Looked,
+    ) {
+        let before = self.before(item, fits);
+        for reference in references {
+            let range = self.range(reference);
+            let found = reference.resolve(before.clone().map(|s| s.name.as_str()));
+            let (name, path) = match found {
+                Ok(found) => found,
+                Err(why) => {
+                    looked
+                        .problems
+                        .push(self.problem(range, self.unresolved(reference, why)));
+                    continue;
+                }
+            };
+            let Some(schema) = before
+                .clone()
+                .find(|s| s.name == name)
+                .and_then(|s| outputs_schema(s.kind))
+            else {
+                looked.plugins.push(PluginReference {
+                    instance: name.to_owned(),
+                    path: path.to_vec(),
+                    problem: self.problem(range, ""),
+                });
+                continue;
+            };
+            match shape_at(name, &schema, path) {
+                Err(why) => looked.problems.push(self.problem(range, why)),
+                Ok(Shape::Collection) if in_text => {
+                    let message = "a list or a mapping cannot be a part of a text";
+                    looked.problems.push(self.problem(range, message));
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// A stage that comes later is a better answer than a similar name.
+    fn unresolved(&self, reference: &Reference<'_>, why: String) -> String {
+        let all = self.plan.stages.iter().map(|s| s.name.as_str());
+        match reference.resolve(all) {
+            Ok((name, _)) => {
+                let kind = self
+                    .plan
+                    .stages
+                    .iter()
+                    .find(|s| s.name == name)
+                    .map(|s| s.kind);
+                match kind {
+                    Some(Kind::ConfigEmit) => {
+                        format!("{name} renders configs itself; refer to what it got from")
+                    }
+                    _ => format!(
+                        "{name} comes later; only what stands before a stage has found something out for it"
+                    ),
+                }
+            }
+            Err(_) => why,
+        }
+    }
+
+    /// The item of the list, and what is there.
+    fn site(&self) -> (usize, Site) {
+        let keys: Vec<&str> = self
+            .scalar
+            .path
+            .iter()
+            .map(|s| match s {
+                Seg::Key(key) => key.as_str(),
+                Seg::Index(_) => "#",
+            })
+            .collect();
+        let index = |at: usize| match self.scalar.path.get(at) {
+            Some(Seg::Index(i)) => *i,
+            _ => 0,
+        };
+        let item = index(1);
+        let ["stages", "#", kind, below @ ..] = keys.as_slice() else {
+            return (item, Site::Nowhere(PLACES));
+        };
+        let head = |len: usize| self.scalar.path[..len].to_vec();
+        let command = |path: Vec<Seg>, script: bool, is_script: bool, step: &str| Site::Command {
+            exec: Exec {
+                path,
+                is_script,
+                variables: Vec::new(),
+                upstreams: Vec::new(),
+                noted: (step != "post").then(|| format!("{}.{step}", self.stage_name(item, kind))),
+            },
+            script,
+        };
+        let site = match (*kind, below) {
+            ("tunnel" | "gateway" | "config-emit" | "plugin", _) => Site::Nowhere(
+                "the config of this stage takes no references; they can stand in those of devcluster's own stages",
+            ),
+            ("master" | "agent", ["config_file", ..]) => Site::Config,
+            ("master" | "agent", ["cmdline", "#"]) | ("custom", ["cmd", "#"]) => {
+                command(head(4), self.is_script(4, index(4)), false, "cmd")
+            }
+            ("custom", ["env", name]) => {
+                let mut path = head(3);
+                path.push("cmd".into());
+                let mut site = command(path, false, false, "cmd");
+                if let Site::Command { exec, .. } = &mut site {
+                    exec.variables.push((*name).to_owned());
+                }
+                site
+            }
+            (_, [step @ ("pre" | "post"), "#", "custom", "#"]) => {
+                let name = format!("{step}{}", index(4));
+                let name = if *step == "post" { step } else { name.as_str() };
+                command(head(6), self.is_script(6, index(6)), false, name)
+            }
+            (_, [step @ ("pre" | "post"), "#", "sh"]) => {
+                let name = format!("{step}{}", index(4));
+                let name = if *step == "post" { step } else { name.as_str() };
+                command(head(6), true, true, name)
+            }
+            _ => Site::Nowhere(
+                "devcluster reads this itself, before anything is found out; a reference can stand in config_file, cmd, cmdline, env, pre and post",
+            ),
+        };
+        (item, site)
+    }
+
+    fn stage_name(&self, item: usize, kind: &str) -> String {
+        let path = ["stages".into(), item.into(), kind.into(), "name".into()];
+        match self.document.get(&path) {
+            Some(Value::String(name)) => name,
+            _ => kind.to_owned(),
+        }
+    }
+
+    /// Whether this word of a command is the script of a shell.
+    fn is_script(&self, list: usize, word: usize) -> bool {
+        let words = self
+            .document
+            .get(&self.scalar.path[..list])
+            .unwrap_or_default();
+        let words = words.as_array().into_iter().flatten();
+        let words: Vec<String> = words
+            .map(|w| w.as_str().unwrap_or_default().to_owned())
+            .collect();
+        script_index(&words) == Some(word)
+    }
+}
+
+/// What a kind of stage finds out; a plugin alone knows what it does.
+fn outputs_schema(kind: Kind) -> Option<Value> {
+    match kind {
+        Kind::Tunnel => Some(schema_of::<<tunnel::Tunnel as Stage>::Outputs>()),
+        Kind::Gateway => Some(schema_of::<<gateway::Gateway as Stage>::Outputs>()),
+        Kind::ConfigEmit => Some(schema_of::<<config_emit::ConfigEmit as Stage>::Outputs>()),
+        Kind::Plugin => None,
+    }
+}

@@ -1,0 +1,425 @@
+//! A config that follows its upstreams in a running devcluster: who uses what is old is restarted, and devcluster lives on.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::devcluster::TestDevcluster;
+use support::emit::{Upstream, read, write};
+use support::site::Site;
+use support::tunnel::take;
+use support::{DEADLINE, Home, StageClient, bin, free_ports, leaks};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+
+/// What the issue allows from the new outputs to the restarted master, on a machine of one's own.
+const WITHIN: Duration = Duration::from_secs(3);
+
+#[tokio::test]
+async fn a_new_port_of_the_tunnel_ends_with_the_master_on_the_new_config() {
+    let mut site = Site::new().await;
+    let text = site.devcluster_yaml().replace(
+        "ssh_config_path: none",
+        "ssh_config_path: none\n      keep_port: 0.1",
+    );
+    let file = site.compile(&text).await;
+    let mut devcluster = TestDevcluster::start(&site.home, &file).await;
+    devcluster.set_target("pod").await;
+    devcluster.wait_until("pod", "UP").await;
+    let outputs = site.run_dir().join("outputs/tunnel.json");
+    let port = || {
+        let text = read(&outputs);
+        let file: Value = serde_json::from_str(&text).expect("JSON");
+        file["outputs"]["port"]
+            .as_u64()
+            .and_then(|p| u16::try_from(p).ok())
+            .expect("a port")
+    };
+    let before = port();
+    site.sshd.stop().await.expect("stopped");
+    leaks::gone("the listener", || {
+        [before]
+            .into_iter()
+            .filter(|p| leaks::is_listening(*p))
+            .collect()
+    })
+    .await;
+    let taken = take([before]).await;
+    site.sshd.resume().await.expect("resumed");
+    let changed = async {
+        while !outputs.exists() || port() == before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, changed)
+        .await
+        .expect("the port stays");
+    let began = Instant::now();
+    devcluster
+        .wait_for("the master's end", |e| e["stages"]["master"] == "DOWN")
+        .await;
+    devcluster.wait_until("master", "UP").await;
+    eprintln!(
+        "the master was up on the new config after {:?}",
+        began.elapsed()
+    );
+    let config = read(&site.run_dir().join("master.yaml"));
+    assert!(
+        config.contains(&format!("determined_master_port: {}", port())),
+        "{config}"
+    );
+    let (_, code) = devcluster.close().await;
+    assert_eq!(code, 0);
+    drop(taken);
+    site.nothing_is_left().await;
+}
+
+/// A devcluster whose stages use what the test reports: a master with a rendered config, and a command with a reference.
+struct Cluster {
+    home: Home,
+    devcluster: TestDevcluster,
+    tunnel: Upstream,
+    generation: u64,
+}
+
+impl Cluster {
+    async fn start(flags: &str) -> Cluster {
+        let home = Home::new();
+        let temp = home.path().join("devcluster");
+        std::fs::create_dir(&temp).expect("a directory");
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&temp, PermissionsExt::from_mode(0o700)).expect("ours alone");
+        let run_dir = temp.join("stages");
+        let tunnel = Upstream::ready_in(&run_dir, "tunnel", "tunnel", outputs(1)).await;
+        let (emit, remote) = (bin("devcluster-config-emit"), bin("devcluster-remote"));
+        let [emit, remote] = [emit.display(), remote.display()];
+        let (temp, run) = (temp.display(), run_dir.display());
+        let port = *free_ports(1).start();
+        let shared = format!(
+            "--run-dir={run}, --stage=master, --base={temp}/master.conf, --out={run}/master.yaml, '--upstreams=[\"tunnel\"]'"
+        );
+        let text = format!(
+            "temp_dir: {temp}
+stages:
+  - custom:
+      name: config-emit
+      kill_signal: SIGTERM
+      cmd: [{emit}, run, --events=none, {shared}, --control-socket={temp}/sock, --restart-interval=1{flags}]
+      post: [{{custom: [{emit}, wait, --run-dir={run}]}}]
+  - master:
+      pre: [{{custom: [{emit}, once, --name=config-emit.master, --events=none, {shared}]}}]
+      cmdline: [{remote}, sandbox-master, --config-file, {run}/master.yaml]
+      config_file: {{port: {port}, resource_manager: {{type: kubernetes, max_slots_per_pod: 1}}}}
+  - custom:
+      name: app
+      cmd: [{emit}, exec, --run-dir={run}, --for=app.cmd, --, sh, -c, \"echo port ${{{{ tunnel.port }}}}; exec sleep 1000\"]
+      post: [{{logcheck: {{regex: ^port}}}}]
+"
+        );
+        let file = write(&home, "devcluster.yaml", &text);
+        let devcluster = TestDevcluster::start(&home, &file).await;
+        Cluster {
+            home,
+            devcluster,
+            tunnel,
+            generation: 1,
+        }
+    }
+
+    async fn up(&mut self) {
+        self.devcluster.set_target("app").await;
+        self.devcluster.wait_until("app", "UP").await;
+    }
+
+    async fn kill_config_emit(&mut self) {
+        self.devcluster.kill("config-emit", "SIGKILL").await;
+        let gone = |e: &Value| {
+            ["DOWN", "CRASHED"]
+                .iter()
+                .any(|s| e["stages"]["config-emit"] == *s)
+        };
+        self.devcluster
+            .wait_for("the end of config-emit", gone)
+            .await;
+    }
+
+    fn report(&mut self, port: u16) {
+        self.generation += 1;
+        self.tunnel.report(self.generation, outputs(port));
+    }
+
+    fn rendered(&self) -> String {
+        read(&self.home.path().join("devcluster/stages/master.yaml"))
+    }
+
+    async fn restarted(&mut self, port: u16) {
+        self.devcluster
+            .wait_for_log("app", &format!("port {port}\n"))
+            .await;
+        self.devcluster.wait_until("app", "UP").await;
+        let text = format!("determined_master_port: {port}\n");
+        let rendered = async {
+            while !self.rendered().contains(&text) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, rendered)
+            .await
+            .expect("the master has the old config");
+    }
+
+    fn restarts(&self) -> usize {
+        self.devcluster
+            .log()
+            .matches("console| resetting stage")
+            .count()
+    }
+
+    async fn end(self) {
+        let log = self.devcluster.log().to_owned();
+        let (_, code) = self.devcluster.close().await;
+        assert_eq!(code, 0, "{log}");
+        leaks::gone("processes", || leaks::processes(&self.home.mark())).await;
+    }
+}
+
+fn outputs(port: u16) -> Value {
+    json!({"host": "proxy", "port": port, "scheme": "http"})
+}
+
+#[tokio::test]
+async fn new_values_restart_who_uses_them_and_the_same_values_nobody() {
+    let mut cluster = Cluster::start("").await;
+    cluster.up().await;
+    let before = cluster.restarts();
+    cluster.report(2);
+    let began = Instant::now();
+    cluster.restarted(2).await;
+    eprintln!("both were restarted after {:?}", began.elapsed());
+    assert_eq!(
+        cluster.restarts() - before,
+        2,
+        "{}",
+        cluster.devcluster.log()
+    );
+
+    // Nothing new, and a config-emit that begins afresh.
+    cluster.report(2);
+    cluster.kill_config_emit().await;
+    cluster.devcluster.restart("config-emit").await;
+    cluster.devcluster.wait_until("config-emit", "UP").await;
+    // The next change is acted upon after everything before it.
+    cluster.report(3);
+    cluster.restarted(3).await;
+    assert_eq!(
+        cluster.restarts() - before,
+        5,
+        "{}",
+        cluster.devcluster.log()
+    );
+    cluster.end().await;
+}
+
+#[tokio::test]
+async fn what_changed_while_no_config_emit_ran_is_noticed_by_the_next() {
+    let mut cluster = Cluster::start("").await;
+    cluster.up().await;
+    cluster.kill_config_emit().await;
+    cluster.report(2);
+    cluster.devcluster.restart("config-emit").await;
+    cluster.restarted(2).await;
+    cluster.end().await;
+}
+
+#[tokio::test]
+async fn nothing_is_brought_up_that_nobody_asked_for() {
+    let mut cluster = Cluster::start("").await;
+    cluster.up().await;
+    cluster.devcluster.set_target("master").await;
+    cluster.devcluster.wait_until("app", "DOWN").await;
+    let before = cluster.restarts();
+    cluster.report(2);
+    cluster
+        .devcluster
+        .wait_for("the master's end", |e| e["stages"]["master"] == "DOWN")
+        .await;
+    let up = cluster
+        .devcluster
+        .wait_for("the master", |e| e["stages"]["master"] == "UP")
+        .await;
+    assert_eq!(up["stages"]["app"], "DOWN");
+    assert_eq!(
+        cluster.restarts() - before,
+        1,
+        "{}",
+        cluster.devcluster.log()
+    );
+    // Started later, it has the new value.
+    cluster.devcluster.set_target("app").await;
+    cluster.restarted(2).await;
+    cluster.end().await;
+}
+
+#[tokio::test]
+async fn on_request_a_change_is_told_and_nothing_restarted() {
+    let mut cluster = Cluster::start(", --on-change=warn").await;
+    cluster.up().await;
+    cluster.report(2);
+    for stage in ["app", "master"] {
+        let says = format!("restart {stage} to use it");
+        cluster.devcluster.wait_for_log("config-emit", &says).await;
+    }
+    assert!(
+        cluster.rendered().contains("determined_master_port: 1\n"),
+        "the master reads this"
+    );
+    cluster.devcluster.restart("master").await;
+    cluster
+        .devcluster
+        .wait_for("its end", |e| e["stages"]["master"] == "DOWN")
+        .await;
+    cluster.devcluster.wait_until("master", "UP").await;
+    assert!(cluster.rendered().contains("determined_master_port: 2\n"));
+    cluster.end().await;
+}
+
+/// Changes the values so many times, and kills config-emit at as many moments of the way; devcluster has to live on.
+async fn survives(rounds: u16, kills: u32) {
+    let mut cluster = Cluster::start("").await;
+    cluster.up().await;
+    let mut slowest = Duration::ZERO;
+    for port in 2..2 + rounds {
+        cluster.report(port);
+        let began = Instant::now();
+        cluster.restarted(port).await;
+        slowest = slowest.max(began.elapsed());
+    }
+    eprintln!("{rounds} changes, the slowest was used after {slowest:?} (to be within {WITHIN:?})");
+    let step = Duration::from_millis(600) / kills.max(1);
+    for kill in 0..kills {
+        let port = u16::try_from(1000 + kill).expect("few");
+        cluster.report(port);
+        // The delay is the point of it: it walks over what config-emit does about a change.
+        tokio::time::sleep(step * kill).await;
+        cluster.kill_config_emit().await;
+        cluster.devcluster.restart("config-emit").await;
+        cluster.restarted(port).await;
+    }
+    cluster.end().await;
+}
+
+#[tokio::test]
+async fn devcluster_lives_on_after_restarts_and_kills_of_config_emit() {
+    survives(3, 6).await;
+}
+
+#[tokio::test]
+#[ignore = "100 restarts and 200 kills take minutes"]
+async fn soak_devcluster_lives_on_after_a_hundred_restarts_and_two_hundred_kills() {
+    survives(100, 200).await;
+}
+
+/// A resident config-emit beside a control socket of the test's own making.
+async fn beside(home: &Home, socket: &PathBuf) -> (Upstream, StageClient) {
+    let tunnel = Upstream::ready(home, "tunnel", "tunnel", outputs(1)).await;
+    let base = write(
+        home,
+        "master.conf",
+        "resource_manager: {type: kubernetes}\n",
+    );
+    let mut command = home.command(&bin("devcluster-config-emit"));
+    command.args(["run", "--events", "all", "--restart-interval", "1"]);
+    command
+        .arg("--run-dir")
+        .arg(home.run_dir())
+        .arg("--base")
+        .arg(base);
+    command.arg("--out").arg(home.path().join("out.yaml"));
+    command
+        .arg("--control-socket")
+        .arg(socket)
+        .stdin(Stdio::null());
+    let mut stage = StageClient::start(command);
+    stage.wait_for("ready").await;
+    (tunnel, stage)
+}
+
+async fn ends_soon(mut stage: StageClient) {
+    stage.signal(Signal::TERM);
+    let (status, took) = stage.wait().await;
+    assert!(status.success(), "{status}: {}", stage.stderr());
+    assert!(took < DEADLINE / 10, "{took:?}");
+}
+
+#[tokio::test]
+async fn without_a_control_socket_it_says_what_to_do() {
+    for stale in [false, true] {
+        let home = Home::new();
+        let socket = home.path().join("sock");
+        if stale {
+            drop(UnixListener::bind(&socket).expect("bound"));
+        }
+        let (tunnel, mut stage) = beside(&home, &socket).await;
+        tunnel.report(2, outputs(2));
+        let warning = stage
+            .wait_until("a warning", |m| m["level"] == "warn")
+            .await;
+        let said = warning["message"].as_str().expect("text");
+        assert!(said.contains("restart master to use it"), "{said}");
+        assert!(
+            said.contains("no control socket") && said.contains("--oneshot"),
+            "{said}"
+        );
+        ends_soon(stage).await;
+    }
+}
+
+#[tokio::test]
+async fn a_devcluster_that_is_silent_or_dies_midway_holds_nothing_up() {
+    for answer in [
+        None,
+        Some("{\"init\": \"x\"}\n"),
+        Some("{\"init\": \"x\"}\n{\"log_cb\": {\"stream\": \"console\", \"msg\": \"!\"}}\n"),
+    ] {
+        let home = Home::new();
+        let socket = home.path().join("sock");
+        let listener = UnixListener::bind(&socket).expect("bound");
+        let (tunnel, mut stage) = beside(&home, &socket).await;
+        tunnel.report(2, outputs(2));
+        let (mut connection, _) = tokio::time::timeout(DEADLINE, listener.accept())
+            .await
+            .expect("nobody comes")
+            .expect("accepted");
+        if let Some(answer) = answer {
+            connection
+                .write_all(answer.as_bytes())
+                .await
+                .expect("written");
+            drop(connection);
+            let warning = stage
+                .wait_until("a warning", |m| m["level"] == "warn")
+                .await;
+            let said = warning["message"].as_str().expect("text");
+            assert!(
+                said.contains("restart master") && said.contains("closed its control socket"),
+                "{said}"
+            );
+            ends_soon(stage).await;
+            continue;
+        }
+        // Nobody answers, and it is told to end: who holds the connection outlives it, and lets go when the other end does.
+        ends_soon(stage).await;
+        let mut one = [0];
+        let early =
+            tokio::time::timeout(Duration::from_millis(300), connection.read(&mut one)).await;
+        assert!(
+            early.is_err(),
+            "a connection that devcluster may write to was let go: {early:?}"
+        );
+        assert_eq!(leaks::processes(&home.mark()).len(), 1);
+        drop(connection);
+        leaks::gone("processes", || leaks::processes(&home.mark())).await;
+    }
+}
