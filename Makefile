@@ -7,7 +7,8 @@ BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STAGES := tunnel gateway config-emit remote
 # Their parts, one cargo test each: `make bench BENCH=tunnel` runs one alone.
 BENCH ?= tunnel gateway
-SOAK ?= kills
+SOAK ?= kills fuzz
+FUZZ_SECONDS ?= 900
 TESTS := test --package devcluster-tests
 
 export DEVCLUSTER
@@ -54,6 +55,10 @@ bench-gateway:
 	$(CARGO) $(TESTS) --test gateway_bench -- --ignored --nocapture --test-threads 1
 
 soak: deps $(addprefix soak-,$(SOAK))
+
+# An hour in all; FUZZ_SECONDS is for each of the four targets.
+soak-fuzz:
+	scripts/fuzz $(FUZZ_SECONDS)
 
 soak-kills:
 	DEVCLUSTER_ROUNDS=100 $(CARGO) $(TESTS) --test kills -- --nocapture

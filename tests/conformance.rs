@@ -143,48 +143,46 @@ async fn list() -> Vec<Value> {
 
 #[tokio::test]
 async fn each_check_fails_on_a_stage_that_is_broken_in_that_way() {
-    let ids: Vec<String> = list()
-        .await
-        .iter()
-        .map(|c| c["id"].as_str().expect("an id").to_owned())
-        .collect();
-    assert!(ids.len() > 50, "{ids:?}");
+    let checks = list().await;
+    assert!(checks.len() > 50, "{checks:?}");
     let mut runs = JoinSet::new();
-    for id in ids {
-        if runs.len() >= SIDE_BY_SIDE {
-            runs.join_next().await.expect("one").expect("it passed");
+    for check in checks {
+        let id = check["id"].as_str().expect("an id").to_owned();
+        let levels = match check["level"] == "plugin" {
+            true => &["stage", "plugin"][..],
+            false => &["stage"],
+        };
+        for level in levels {
+            if runs.len() >= SIDE_BY_SIDE {
+                runs.join_next().await.expect("one").expect("it passed");
+            }
+            runs.spawn(fails(id.clone(), level));
         }
-        runs.spawn(async move {
-            let home = Home::new();
-            let reference = root().join("tests/conformance/stage.py");
-            let mut command = kit(
-                &home,
-                &["--only", &id, "--ready-within", "10", "--json", "-"],
-            );
-            command
-                .args(["--level", "stage", "--"])
-                .arg(reference)
-                .env("BREAK", &id);
-            let output = output(command).await;
-            let said = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{id}: {said}");
-            let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-            let entry = &report["checks"][0];
-            assert_eq!(
-                (&entry["id"], &entry["outcome"]),
-                (&json!(id), &json!("failed")),
-                "{said}"
-            );
-            assert!(
-                entry["detail"].as_str().is_some_and(|d| d.len() > 10),
-                "{said}"
-            );
-            leaks::gone("processes", || leaks::processes(&home.mark())).await;
-        });
     }
     while let Some(run) = runs.join_next().await {
         run.expect("it passed");
     }
+}
+
+/// Runs this check on the stage that is broken in that way.
+async fn fails(id: String, level: &str) {
+    let home = Home::new();
+    let reference = root().join("tests/conformance/stage.py");
+    let mut command = kit(&home, &["--only", &id, "--ready-within", "10"]);
+    command
+        .args(["--json", "-", "--level", level, "--"])
+        .arg(reference)
+        .env("BREAK", &id);
+    let output = output(command).await;
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{id} as a {level}: {said}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let entry = &report["checks"][0];
+    let found = (&entry["id"], &entry["outcome"]);
+    assert_eq!(found, (&json!(id), &json!("failed")), "{said}");
+    let detail = entry["detail"].as_str().unwrap_or_default();
+    assert!(detail.len() > 10, "{said}");
+    leaks::gone("processes", || leaks::processes(&home.mark())).await;
 }
 
 #[tokio::test]

@@ -61,8 +61,11 @@ pub fn yaml_edit(data: &[u8]) {
             editor.set(&path, new)
         }
         _ => {
-            if let Some(Value::Array(items)) = at(&mut wanted, path) {
-                items.push(new.clone());
+            match at(&mut wanted, path) {
+                Some(Value::Array(items)) => items.push(new.clone()),
+                // A list with nothing in it yet is often written like this.
+                Some(null @ Value::Null) => *null = Value::from(vec![new.clone()]),
+                _ => {}
             }
             editor.append_item(path, new)
         }

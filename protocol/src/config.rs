@@ -9,6 +9,7 @@ use yaml::{Document, Seg};
 
 use crate::env::Env;
 use crate::error::{Exit, StageError};
+use crate::files;
 pub use crate::problem::segments;
 use crate::problem::{Problem, Source};
 use crate::wording::plain;
@@ -104,7 +105,7 @@ impl Gathered {
 pub fn read_mapping(path: &Path) -> Result<(Map<String, Value>, Document), StageError> {
     let shown = path.display();
     let wrong = |message: String| StageError::new("protocol.config", message).exit(Exit::Usage);
-    let text = std::fs::read_to_string(path)
+    let text = files::read_text(path)
         .map_err(|e| wrong(format!("cannot read the config file {shown}")).source(&e))?;
     let source = Source::new(path, &text);
     let unreadable =

@@ -40,6 +40,11 @@ pub(crate) fn open_to_read(path: &Path) -> std::io::Result<File> {
 
 /// Reads a file of ours whole; `None` when it is not there.
 pub fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    read_at_most(path, MAX_FILE)
+}
+
+/// The same for a file that has to be smaller: what it holds takes many times its size once it is parsed.
+pub(crate) fn read_at_most(path: &Path, limit: u64) -> std::io::Result<Option<Vec<u8>>> {
     let file = match open_to_read(path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -49,11 +54,31 @@ pub fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
         return Err(std::io::Error::other("not a regular file"));
     }
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(std::io::Error::other("larger than 4 MiB"));
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(std::io::Error::other(format!("larger than {limit} bytes")));
     }
     Ok(Some(bytes))
+}
+
+/// A file that a person wrote is far shorter. YAML takes some sixty times its size when it is read.
+const MAX_TEXT: u64 = 1 << 20;
+
+/// Reads a file that a person wrote, of at most 1 MiB; through links, and from a pipe too.
+pub fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_TEXT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_TEXT {
+        return Err(std::io::Error::other("larger than 1 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// The same as text.
+pub fn read_text(path: &Path) -> std::io::Result<String> {
+    let invalid = |e| std::io::Error::new(std::io::ErrorKind::InvalidData, e);
+    String::from_utf8(read_bytes(path)?).map_err(invalid)
 }
 
 /// How long another writer of the same file is waited for.

@@ -24,6 +24,12 @@ use crate::files;
 /// How long `run` waits for a predecessor that is just stopping.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Outputs fit a line of the wire; written to be read by people, twice, they are still smaller than this.
+const LARGEST: u64 = 1 << 20;
+
+/// What a lock file holds is far shorter.
+const LONGEST_HOLDER: u64 = 4096;
+
 const LOCK_RETRY: Duration = Duration::from_millis(25);
 
 /// A directory that only we can use.
@@ -192,13 +198,14 @@ impl RunDir {
 
     /// The run that holds the lock of an instance; `None` when nobody does.
     pub fn holder(&self, instance: &str) -> Option<String> {
-        let mut file = files::open_to_read(&self.lock_path(instance)).ok()?;
+        let file = files::open_to_read(&self.lock_path(instance)).ok()?;
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut text = String::new();
-                file.read_to_string(&mut text).ok()?;
+                let mut bytes = Vec::new();
+                file.take(LONGEST_HOLDER).read_to_end(&mut bytes).ok()?;
                 // Between taking the lock and writing the id there is a moment without one.
-                Some(serde_json::from_str(&text).map_or_else(|_| String::new(), |h: Holder| h.run))
+                let holder = serde_json::from_slice(&bytes);
+                Some(holder.map_or_else(|_| String::new(), |h: Holder| h.run))
             }
             // A file system without locks holds none.
             _ => None,
@@ -283,7 +290,7 @@ impl RunDir {
 }
 
 fn parse<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&files::read(path).ok()??).ok()
+    serde_json::from_slice(&files::read_at_most(path, LARGEST).ok()??).ok()
 }
 
 /// An instance name is also a file name and part of the `ready` line, which has to stay short.

@@ -39,14 +39,15 @@ pub fn run_stage<S: Stage>() -> ExitCode {
 pub fn run_stage_from<S: Stage>(args: Vec<OsString>) -> ExitCode {
     let io = match Io::of_process() {
         Ok(io) => io,
-        Err(_) => return ExitCode::from(Exit::Internal as u8),
+        Err(e) => return cannot_start::<S>("take over its streams", &e),
     };
     // One thread: a child's parent-death signal follows the thread that started it.
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
-    else {
-        return ExitCode::from(Exit::Internal as u8);
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(e) => return cannot_start::<S>("make its event loop", &e),
     };
     let piped = io.output_pipes.len() == 2;
     let run = || runtime.block_on(run::<S>(args, Env::of_process(), io));
@@ -57,6 +58,16 @@ pub fn run_stage_from<S: Stage>(args: Vec<OsString>) -> ExitCode {
         std::thread::sleep(APART);
     }
     ExitCode::from(code)
+}
+
+/// A machine on which nothing works: too few descriptors, no memory. There is no more than stderr to say so.
+fn cannot_start<S: Stage>(what: &str, error: &std::io::Error) -> ExitCode {
+    use std::io::Write;
+    let error = StageError::internal(format!("the process cannot {what}"))
+        .source(error)
+        .hint("see the limits that it runs under: ulimit -a");
+    drop(std::io::stderr().write_all(error.render(&S::program()).as_bytes()));
+    ExitCode::from(Exit::Internal as u8)
 }
 
 /// The same with the world as arguments. Returns the exit code.

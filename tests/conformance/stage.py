@@ -102,7 +102,7 @@ class RunDir:
     def read(self, *parts):
         """What another wrote: perhaps no file, perhaps too long, perhaps no JSON."""
         try:
-            if BREAK == "run_dir.garbage":
+            if BREAK == "run_dir.garbage" and os.path.exists(self.file(*parts)):
                 return json.load(open(self.file(*parts)))
             fd = os.open(self.file(*parts), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
             with open(fd, "rb") as file:
@@ -112,7 +112,7 @@ class RunDir:
                 value = json.loads(file.read())
                 return value if isinstance(value, dict) else None
         except (OSError, ValueError, RecursionError):
-            if BREAK == "run_dir.garbage":
+            if BREAK == "run_dir.garbage" and os.path.exists(self.file(*parts)):
                 raise
             return None
 
@@ -143,8 +143,11 @@ class RunDir:
                 if time.monotonic() >= deadline:
                     raise Failure(6, "reference.locked", f"{name} runs already")
                 time.sleep(0.02)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps({"run": run}).encode(), 0)
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps({"run": run}).encode(), 0)
+        except OSError as e:
+            raise Failure(1, "reference.io", f"cannot write {name}.lock: {e}")
         return fd
 
     def holder(self, name):
@@ -220,7 +223,8 @@ class Stage:
             self.listener = socket.create_server(("127.0.0.1", 0))
             stdout = 1 if BREAK == "streams.descendants" else subprocess.DEVNULL
             program = ["sleep", "600"] if BREAK == "kill.processes" else ["cat"]
-            self.helper = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.DEVNULL)
+            alone = BREAK == "kill.processes"
+            self.helper = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.DEVNULL, start_new_session=alone)
         outputs = {"value": config.get("value", "x"), "port": self.listener.getsockname()[1]}
         if BREAK == "outputs.schema":
             outputs["port"] = str(outputs["port"])
@@ -325,7 +329,7 @@ class Run:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, self.heard)
         if BREAK == "shutdown.sigterm":
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if BREAK == "shutdown.sigint":
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.child = self.upstream = None
@@ -387,7 +391,10 @@ class Run:
             if mode == "chain":
                 end = self.from_before(line, config)
             elif line is None:
-                end = None if BREAK in ("shutdown.stdin_end", "streams.host_gone") else ("stdin_closed", 0)
+                deaf = BREAK in ("shutdown.stdin_end", "streams.host_gone")
+                if mode == "control":
+                    deaf |= (BREAK == "stdin.null" and is_null(0)) or (BREAK == "stdin.closed" and not STDIN_OPEN)
+                end = None if deaf else ("stdin_closed", 0)
                 if end is None:
                     time.sleep(0.05)
             else:
@@ -525,11 +532,16 @@ def describe(call):
 
 
 def is_open(fd):
+    """Whether a standard stream is one: where it is closed, Python's own file of this program may have its number."""
     try:
-        os.fstat(fd)
-        return True
+        mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+        return fd == 0 or mode != os.O_RDONLY
     except OSError:
         return False
+
+
+def is_null(fd):
+    return stat.S_ISCHR(os.fstat(fd).st_mode) and not os.isatty(fd)
 
 
 STDIN_OPEN = is_open(0)
@@ -540,11 +552,13 @@ def main():
     for fd in (0, 1, 2):
         if not is_open(fd):
             if fd == 1 and BREAK == "streams.stdout_closed":
-                os.open(os.path.join(os.environ["HOME"], "log"), os.O_WRONLY | os.O_CREAT)
+                instead = os.open(os.path.join(os.environ["HOME"], "log"), os.O_WRONLY | os.O_CREAT)
             elif fd == 2 and BREAK == "streams.stderr_closed":
-                os.dup2(1, 2)
+                instead = 1
             else:
-                os.open(os.devnull, os.O_RDWR)
+                instead = os.open(os.devnull, os.O_RDWR)
+            if instead != fd:
+                os.dup2(instead, fd)
     call = Call(sys.argv[1:])
     verbs = {"run": lambda c: Run(c).go(), "once": once, "wait": wait, "check": check, "cleanup": cleanup, "describe": describe}
     try:

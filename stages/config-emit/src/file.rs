@@ -12,7 +12,7 @@ use crate::render::Base;
 
 pub(crate) fn read(path: &Path) -> Result<Base, StageError> {
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|e| {
+    let bytes = files::read_bytes(path).map_err(|e| {
         StageError::new("config_emit.base_unreadable", format!("cannot read the base {shown}"))
             .source(&e)
             .hint("name a devcluster.yaml, or the <temp_dir>/<stage>.conf that devcluster writes when it starts, with --base")

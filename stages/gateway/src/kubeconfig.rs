@@ -77,7 +77,7 @@ pub(crate) fn files(file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
 
 fn read_one(file: &Path) -> Result<Option<Map<String, Value>>, StageError> {
     let shown = file.display();
-    let text = match std::fs::read_to_string(file) {
+    let text = match protocol::files::read_text(file) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => {

@@ -84,7 +84,14 @@ pub(crate) fn program_of(kind: &str, programs: &Path) -> Command {
         command.arg("host");
         return command;
     }
-    Command::new(programs.join(format!("devcluster-{kind}")))
+    let name = format!("devcluster-{kind}");
+    let beside = programs.join(&name);
+    // A stage that is not ours has its own place.
+    Command::new(if beside.is_file() {
+        beside
+    } else {
+        name.into()
+    })
 }
 
 /// What a sweep would do, for people. Reads the ledgers and nothing else: no stage is run, no lock is taken.

@@ -124,7 +124,7 @@ fn usage(message: impl Into<String>) -> StageError {
 
 fn read(file: &Path) -> Result<Document, StageError> {
     let shown = file.display();
-    let text = std::fs::read_to_string(file).map_err(|e| {
+    let text = protocol::files::read_text(file).map_err(|e| {
         StageError::new("remote.no_file", format!("cannot read {shown}"))
             .source(&e)
             .exit(Exit::Usage)

@@ -102,10 +102,13 @@ async fn refused(subject: &Subject) -> Verdict {
 
 async fn garbage(subject: &Subject) -> Verdict {
     let usual = peak(subject, |_| Ok(())).await?;
-    let fills: [(&str, Spoil); 4] = [
+    let fills: [(&str, Spoil); 5] = [
         ("no JSON", |file| std::fs::write(file, b"\xff{not json")),
         ("nested JSON", |file| {
             std::fs::write(file, "[".repeat(100_000))
+        }),
+        ("4 MiB of numbers", |file| {
+            std::fs::write(file, format!("[{}0]", "0,".repeat(2 << 20)))
         }),
         ("64 MiB", |file| {
             std::fs::File::create(file)?.set_len(64 << 20)
@@ -123,6 +126,7 @@ async fn garbage(subject: &Subject) -> Verdict {
     ];
     for (what, fill) in fills {
         for name in [
+            "{}.lock",
             "outputs/{}.json",
             "outputs/.{}.prev",
             "status/{}.json",

@@ -115,6 +115,7 @@ async fn stderr_closed(subject: &Subject) -> Verdict {
         .tell(&serde_json::json!({"dcs": 1, "type": "shutdown"}))
         .await?;
     let (status, _) = running.ended(SOON).await?;
+    running.heard_out().await?;
     only_messages(&running.stdout)?;
     demand(status.success(), || format!("it ended with {status}"))?;
     scene.no_process_is_left().await
