@@ -96,6 +96,36 @@ async fn a_config_that_a_plugin_does_not_take_is_refused_before_anything_is_run(
 }
 
 #[tokio::test]
+async fn what_later_stages_refer_to_has_to_be_among_its_outputs() {
+    let home = Home::new();
+    for (reference, wrong) in [
+        ("files.port", None),
+        (
+            "files.prot",
+            Some("files has no `prot`; did you mean `files.port`?"),
+        ),
+        ("files.port.x", Some("there is nothing below `files.port`")),
+    ] {
+        let body = format!(
+            "{{name: files, uses: ./serve.py, with: {{directory: /tmp}}}}\n  - custom: {{name: c, cmd: [echo, \"${{{{ {reference} }}}}\"]}}"
+        );
+        let file = file(&home, &body);
+        let args = ["compile", "--with-plugins", "-c", shown(&file)];
+        let output = output(remote(&home, &args)).await;
+        let said = text(&output.stderr);
+        assert_eq!(output.status.success(), wrong.is_none(), "{said}");
+        let wrong = wrong
+            .unwrap_or_default()
+            .split("; ")
+            .next()
+            .unwrap_or_default();
+        assert!(said.contains(wrong), "{said}");
+        let plain = self::output(remote(&home, &["compile", "-c", shown(&file)])).await;
+        assert!(plain.status.success(), "{}", text(&plain.stderr));
+    }
+}
+
+#[tokio::test]
 async fn plain_compile_runs_no_plugin_and_with_plugins_does() {
     let home = Home::new();
     let file = file(&home, "{name: spy, uses: ./spy.sh}");

@@ -216,6 +216,7 @@ pub fn shape_at(instance: &str, schema: &Value, path: &[Seg]) -> Result<Shape, S
             (Seg::Key(key), Some(properties)) => match properties.get(key) {
                 Some(property) => property,
                 None if at["additionalProperties"].is_object() => &at["additionalProperties"],
+                None if at["additionalProperties"] == true => return Ok(Shape::Plain),
                 None => return Err(unknown(&so_far, key, properties.keys().map(String::as_str))),
             },
             (Seg::Index(_), None) if at["items"].is_object() => &at["items"],

@@ -19,7 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-pub(crate) use describe::describe;
+pub(crate) use describe::{Described, describe};
 use plugin::Plugin;
 
 /// The plugin host.

@@ -1,21 +1,21 @@
-//! The plugins of a file, asked what they take before anything is run.
+//! The plugins of a file, asked what they take and what they find out, before anything is run.
 
-use std::path::Path;
-
+use config_emit::reference::shape_at;
 use futures::future::join_all;
 use protocol::{Env, Problem, StageError};
 use serde_json::{Map, Value};
 
-use crate::host::{describe, find};
+use crate::host::{Described, describe, find};
 use crate::input::Job;
-use crate::plan::{Kind, NewStage, Place, Source};
+use crate::plan::{Kind, NewStage, Place, Plan, Source};
 use crate::problems::refused;
 
-/// Checks the config of each plugin against the schema that it describes, all side by side. Every mistake at once.
+/// Checks the config of each plugin, and what later stages refer to, against the schemas that it describes, all side by
+/// side. Every mistake at once.
 pub(crate) async fn check(job: &Job, env: &Env) -> Result<(), StageError> {
-    let stages = job.compiled.plan.stages.iter();
-    let plugins = stages.filter(|stage| stage.kind == Kind::Plugin);
-    let found = join_all(plugins.map(|stage| problems(stage, env))).await;
+    let plan = &job.compiled.plan;
+    let plugins = plan.stages.iter().filter(|s| s.kind == Kind::Plugin);
+    let found = join_all(plugins.map(|stage| problems(stage, plan, env))).await;
     let problems: Vec<Problem> = found.into_iter().flatten().collect();
     if problems.is_empty() {
         return Ok(());
@@ -27,33 +27,43 @@ pub(crate) async fn check(job: &Job, env: &Env) -> Result<(), StageError> {
     Err(refused(&source, problems))
 }
 
-async fn problems(stage: &NewStage, env: &Env) -> Vec<Problem> {
+async fn problems(stage: &NewStage, plan: &Plan, env: &Env) -> Vec<Problem> {
     let (Place::Item(item) | Place::Before(item)) = stage.place;
     let at = |field: &str| format!("stages[{item}].plugin.{field}");
     let uses = env.expand(stage.config["uses"].as_str().unwrap_or_default());
     let with = expanded(stage.config.get("with"), env);
-    match of_plugin(&uses, &with, env).await {
-        Ok(mut problems) => {
-            for problem in &mut problems {
-                problem.path = at(&problem.path);
-            }
-            problems
+    let found = async {
+        let described = describe(&find(env, &uses)?).await?;
+        let mut problems = described.problems(&with)?;
+        for problem in &mut problems {
+            problem.path = at(&problem.path);
         }
-        Err(error) => {
-            // What it said itself says more than a hint for everybody.
-            let tail = match error.caused_by.as_slice() {
-                [] => error.hint.unwrap_or_default(),
-                causes => causes.join(": ").replace('\n', " "),
-            };
-            let what = format!("{}; {tail}", error.message);
-            vec![Problem::new(at("uses"), what)]
-        }
-    }
+        problems.extend(wrong_references(stage, plan, &described));
+        Ok::<_, StageError>(problems)
+    };
+    found.await.unwrap_or_else(|error| {
+        // What it said itself says more than a hint for everybody.
+        let tail = match error.caused_by.as_slice() {
+            [] => error.hint.unwrap_or_default(),
+            causes => causes.join(": ").replace('\n', " "),
+        };
+        let what = format!("{}; {tail}", error.message);
+        vec![Problem::new(at("uses"), what)]
+    })
 }
 
-async fn of_plugin(uses: &str, with: &Value, env: &Env) -> Result<Vec<Problem>, StageError> {
-    let program = find(env, uses)?;
-    describe(Path::new(&program)).await?.problems(with)
+/// What others take from its outputs and it does not report.
+fn wrong_references(stage: &NewStage, plan: &Plan, described: &Described) -> Vec<Problem> {
+    let references = plan.plugin_references.iter();
+    let of_it = references.filter(|r| r.instance == stage.name);
+    of_it
+        .filter_map(|reference| {
+            let shape = shape_at(&stage.name, &described.outputs, &reference.path);
+            let mut problem = reference.problem.clone();
+            problem.message = shape.err()?;
+            Some(problem)
+        })
+        .collect()
 }
 
 /// As its host will expand it.

@@ -22,6 +22,9 @@ pub(crate) struct Described {
     /// JSON Schema of its config; one that is missing fits everything.
     #[serde(default = "anything")]
     config: Value,
+    /// JSON Schema of what it finds out.
+    #[serde(default = "anything")]
+    pub(crate) outputs: Value,
 }
 
 fn anything() -> Value {
@@ -121,6 +124,7 @@ mod tests {
     fn a_config_that_does_not_fit_is_told_by_field_and_never_by_value() {
         let described = Described {
             verbs: Vec::new(),
+            outputs: anything(),
             config: json!({"type": "object", "additionalProperties": false, "required": ["server"], "properties": {
                 "server": {"type": "string", "description": "Where to connect to"},
                 "ports": {"type": "array", "items": {"type": "integer"}},

@@ -1,5 +1,6 @@
 //! The verbs and the command line of a full stage.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -7,7 +8,7 @@ use futures::FutureExt;
 use crate::conformance::running::{Input, Running, Streams};
 use crate::conformance::scene::{SOON, Scene};
 use crate::conformance::subject::{INSTANCE, Subject};
-use crate::conformance::verdict::{Verdict, demand, shown};
+use crate::conformance::verdict::{Verdict, demand, failed, shown};
 use crate::conformance::{Check, Level};
 
 use super::stdout::only_messages;
@@ -42,6 +43,13 @@ pub(super) const CHECKS: &[Check] = &[
         title: "check: 0 while what was reported holds, 5 when it does not",
         section: SECTION,
         run: |s| check(s).boxed_local(),
+    },
+    Check {
+        id: "verbs.preflight",
+        level: Level::Stage,
+        title: "check --preflight says what is there, changes nothing, and takes no lock",
+        section: "preflight",
+        run: |s| preflight(s).boxed_local(),
     },
     Check {
         id: "verbs.once",
@@ -163,6 +171,40 @@ async fn check(subject: &Subject) -> Verdict {
     demand(after.code == Some(5), || {
         format!("it was killed, which is exit code 5: {}", after.shown())
     })
+}
+
+async fn preflight(subject: &Subject) -> Verdict {
+    let scene = Scene::new(subject)?;
+    let mut running = scene.ready().await?;
+    let file = scene.config_file("config.json", &subject.start_config())?;
+    let before = scene.files();
+    let mut command = scene.verb("check", &["--preflight", "--events", "all", "--config"]);
+    command.arg(file);
+    let streams = Streams {
+        stdin: Input::Null,
+        closed: None,
+    };
+    let mut looking = Running::spawn(&scene, command, streams)?;
+    let (status, _) = looking.ended(subject.patience).await?;
+    looking.heard_out().await?;
+    let messages = only_messages(&looking.stdout)?;
+    let checks: Vec<_> = messages.iter().filter(|m| m["type"] == "check").collect();
+    let ids: BTreeSet<&str> = checks.iter().filter_map(|c| c["id"].as_str()).collect();
+    demand(ids.len() == checks.len(), || {
+        "two checks have the same `id`".to_owned()
+    })?;
+    let any_failed = checks.iter().any(|c| c["status"] == "failed");
+    let expected = if any_failed { 5 } else { 0 };
+    demand(status.code() == Some(expected), || {
+        format!(
+            "beside a run, it ended with {status} and not {expected}{}",
+            looking.state()
+        )
+    })?;
+    if let Some(new) = scene.files().difference(&before).next() {
+        return failed(format!("it left ~/{}", new.display()));
+    }
+    running.stop().await.map(drop)
 }
 
 async fn once(subject: &Subject) -> Verdict {
