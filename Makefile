@@ -6,8 +6,8 @@ DEVCLUSTER := $(abspath $(BUILD)/venv/bin/devcluster)
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STAGES := tunnel gateway config-emit remote
 # Their parts, one cargo test each: `make bench BENCH=tunnel` runs one alone.
-BENCH ?= tunnel gateway
-SOAK ?= kills fuzz
+BENCH ?= tunnel gateway config-emit
+SOAK ?= kills live fuzz
 FUZZ_SECONDS ?= 900
 TESTS := test --package devcluster-tests
 
@@ -54,6 +54,9 @@ bench-gateway:
 	@scripts/get-kube-apiserver >/dev/null
 	$(CARGO) $(TESTS) --test gateway_bench -- --ignored --nocapture --test-threads 1
 
+bench-config-emit:
+	$(CARGO) $(TESTS) --release --test config_emit_bench -- --ignored --nocapture
+
 soak: deps $(addprefix soak-,$(SOAK))
 
 # An hour in all; FUZZ_SECONDS is for each of the four targets.
@@ -62,6 +65,9 @@ soak-fuzz:
 
 soak-kills:
 	DEVCLUSTER_ROUNDS=100 $(CARGO) $(TESTS) --test kills -- --nocapture
+
+soak-live:
+	$(CARGO) $(TESTS) --test live soak -- --ignored --nocapture
 
 check:
 	$(CARGO) fmt --all --check

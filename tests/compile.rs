@@ -383,3 +383,64 @@ async fn files_that_cannot_be_compiled_are_refused_with_file_and_line() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("cannot read /nowhere"), "{stderr}");
 }
+
+/// Every file below here.
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).expect("a directory").flatten();
+    let nested = entries.map(|e| e.path()).map(|path| match path.is_dir() {
+        true => files_below(&path),
+        false => vec![path],
+    });
+    nested.flatten().collect()
+}
+
+#[tokio::test]
+async fn every_example_compiles_and_loads_in_stock_devcluster() {
+    let home = Home::new();
+    write(&home, ".devcluster.yaml", BASE);
+    let mut seen = 0;
+    for file in files_below(&example("")) {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let is_yaml = file.extension().is_some_and(|e| e == "yaml");
+        let listed = text.lines().any(|line| line.starts_with("stages:"));
+        let flat = file.file_name().is_some_and(|n| n == "remote_connect.yaml");
+        if !is_yaml || !(listed || flat) {
+            continue;
+        }
+        let mut args = vec!["-c", file.to_str().expect("text")];
+        let base = home.path().join(".devcluster.yaml");
+        if flat {
+            args.extend(["--base-devcluster-path", base.to_str().expect("text")]);
+        }
+        let compiled = compiled(&home, &args).await;
+        let loaded = loaded(&home, &compiled).await;
+        let own = if listed {
+            text.clone()
+        } else {
+            BASE.to_owned()
+        };
+        let before = protocol::yaml::Document::parse(&own).expect("YAML").value();
+        let after = protocol::yaml::Document::parse(&compiled)
+            .expect("YAML")
+            .value();
+        assert_eq!(
+            before.get("temp_dir"),
+            after.get("temp_dir"),
+            "{}",
+            file.display()
+        );
+        // devcluster's own stages that use nothing are as they were.
+        for stage in before["stages"].as_array().expect("stages") {
+            let plain = ["db", "elastic", "custom", "custom_docker"]
+                .iter()
+                .any(|k| stage.get(k).is_some());
+            if plain && !stage.to_string().contains("${{") {
+                let stages = after["stages"].as_array().expect("stages");
+                assert!(stages.contains(stage), "{}: {stage}", file.display());
+            }
+        }
+        assert!(!names(&loaded).is_empty());
+        seen += 1;
+    }
+    assert!(seen >= 2, "only {seen} examples");
+}

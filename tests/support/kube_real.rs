@@ -50,8 +50,22 @@ pub struct RealKube {
 
 /// `None`, and a line on stderr, when there is no such API to be had and nobody insists.
 pub async fn real_kube(test: &str) -> Option<RealKube> {
-    static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-    let Some(server) = SERVER.get_or_init(start) else {
+    nth_real_kube(test, 0).await
+}
+
+/// Three clusters, each with an API server of its own.
+pub async fn three_real_kubes(test: &str) -> Option<[RealKube; 3]> {
+    Some([
+        nth_real_kube(test, 0).await?,
+        nth_real_kube(test, 1).await?,
+        nth_real_kube(test, 2).await?,
+    ])
+}
+
+async fn nth_real_kube(test: &str, n: usize) -> Option<RealKube> {
+    static SERVERS: [OnceLock<Option<Server>>; 3] =
+        [OnceLock::new(), OnceLock::new(), OnceLock::new()];
+    let Some(server) = SERVERS[n].get_or_init(start) else {
         assert!(
             std::env::var_os("DEVCLUSTER_REQUIRE_KUBE").is_none(),
             "no kube-apiserver; mend: scripts/get-kube-apiserver, which needs Go 1.24"

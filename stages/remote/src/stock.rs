@@ -293,9 +293,13 @@ impl Checked {
             }
             ("logcheck", Value::Object(body)) => {
                 self.unknown(&below, body, &["regex", "stream"]);
-                if !body.contains_key("regex") {
-                    self.problems
-                        .push(Problem::key(join(&below, "regex"), "missing"));
+                match body.get("regex") {
+                    Some(Value::String(_)) => {}
+                    Some(_) => self.wrong(&join(&below, "regex"), "expected text; quote it"),
+                    None => {
+                        self.problems
+                            .push(Problem::key(join(&below, "regex"), "missing"));
+                    }
                 }
             }
             ("conncheck" | "logcheck", _) => self.wrong(&below, "expected `key: value` lines"),

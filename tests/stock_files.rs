@@ -1,0 +1,189 @@
+//! Files without new stages: what stock devcluster takes comes out byte for byte, what it refuses is refused with a line.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use support::devcluster::python_program;
+use support::emit::write;
+use support::{Home, bin};
+
+/// Whether stock devcluster reads each of these files; the path of each on stdin.
+const READS: &str = r#"
+import os, sys, yaml, devcluster as dc
+for path in sys.stdin.read().split("\n"):
+    if not path: continue
+    try:
+        config = dc.Config(dc.expand_env(yaml.safe_load(open(path).read()), {"HOME": "/h"}))
+        os.makedirs(config.temp_dir, exist_ok=True)
+        # All that comes before the first stage, but for the terminal.
+        dc.Server(config, [], quiet=True)
+        for key in config.startup_input: ord(key)
+        print("true")
+    except Exception as e:
+        print("false")
+"#;
+
+async fn stock_reads(home: &Home, files: &[PathBuf]) -> Vec<bool> {
+    let list: String = files.iter().map(|f| format!("{}\n", f.display())).collect();
+    let list = std::fs::File::open(write(home, "list", &list)).expect("open");
+    let mut python = home.command(&python_program("DEVCLUSTER_PYTHON", "python"));
+    let output = python
+        .args(["-c", READS])
+        .current_dir(home.path())
+        .stdin(Stdio::from(list))
+        .output()
+        .await
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(
+        said.lines().count(),
+        files.len(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    said.lines().map(|l| l == "true").collect()
+}
+
+async fn compile(home: &Home, file: &Path) -> (Option<i32>, String, String) {
+    let mut compile = home.command(&bin("devcluster-remote"));
+    let output = compile
+        .arg("compile")
+        .arg("-c")
+        .arg(file)
+        .output()
+        .await
+        .expect("it runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+/// A stage of each kind with every field.
+fn stages() -> Value {
+    json!([
+        {"elastic": {"name": "e", "api_port": "9200", "environment": {"a": "b"}, "cmdline": ["x"], "data_dir": null, "post": [{"conncheck": {"port": 1}}]}},
+        {"db": {"name": "d", "port": 5432, "password": 7, "image_name": "p", "cmdline": ["p"], "post": [{"logcheck": {"regex": "x"}}]}},
+        {"master": {"name": "m", "pre": [{"sh": "make"}], "post": [], "cmdline": ["a", ":config"], "config_file": {"a": 1}, "kill_signal": "TERM"}},
+        {"agent": {"name": "a", "pre": [], "cmdline": ["a"], "config_file": {}, "kill_signal": "SIGTERM"}},
+        {"custom": {"name": "c", "cmd": ["c"], "env": {"A": "b"}, "cwd": "/tmp", "pre": [{"custom": ["a"]}], "post": [{"conncheck": {"host": "h", "port": 1}}], "kill_signal": "SIGINT"}},
+        {"custom_docker": {"name": "cd", "container_name": "c", "run_args": ["x"], "pre": [], "post": [], "kill_signal": "KILL"}},
+    ])
+}
+
+/// The same file with every one of its parts gone, or something else, or with one more key.
+fn variations() -> Vec<(String, Value)> {
+    let whole = json!({"stages": stages(), "commands": {"a": "x", "b": ["x", "y"]}, "startup_input": "1", "temp_dir": "temp", "cwd": "/tmp"});
+    let mut pointers = vec![String::new()];
+    collect(&whole, "", &mut pointers);
+    let mut all = vec![("whole".to_owned(), whole.clone())];
+    for pointer in pointers {
+        for other in [
+            Value::Null,
+            json!(7),
+            json!("text"),
+            json!([]),
+            json!({}),
+            json!([1]),
+            json!({"x": 1}),
+        ] {
+            let mut file = whole.clone();
+            if let Some(place) = file.pointer_mut(&pointer) {
+                let what = format!("{pointer} = {other}");
+                *place = other;
+                all.push((what, file));
+            }
+        }
+        let mut file = whole.clone();
+        if let Some((parent, key)) = pointer.rsplit_once('/')
+            && let Some(Value::Object(parent)) = file.pointer_mut(parent)
+        {
+            parent.shift_remove(key);
+            all.push((format!("no {pointer}"), file));
+        }
+        let mut file = whole.clone();
+        if let Some(Value::Object(place)) = file.pointer_mut(&pointer) {
+            place.insert("nmae".into(), json!("x"));
+            all.push((format!("{pointer}/nmae"), file));
+        }
+    }
+    all
+}
+
+fn collect(value: &Value, at: &str, out: &mut Vec<String>) {
+    let children: Vec<(String, &Value)> = match value {
+        Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), v)).collect(),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .map(|(i, v)| (i.to_string(), v))
+            .collect(),
+        _ => Vec::new(),
+    };
+    for (key, child) in children {
+        let pointer = format!("{at}/{key}");
+        out.push(pointer.clone());
+        collect(child, &pointer, out);
+    }
+}
+
+#[tokio::test]
+async fn what_devcluster_takes_comes_out_as_it_is_and_what_it_refuses_has_a_line() {
+    let home = Home::new();
+    let variations = variations();
+    let files: Vec<PathBuf> = variations
+        .iter()
+        .enumerate()
+        .map(|(i, (_, v))| write(&home, &format!("v{i}.yaml"), &protocol::yaml::to_yaml(v)))
+        .collect();
+    let reads = stock_reads(&home, &files).await;
+    let (mut taken, mut refused, mut stricter, mut laxer) = (0, 0, Vec::new(), Vec::new());
+    for ((file, (what, value)), stock) in files.iter().zip(&variations).zip(reads) {
+        // Without stages it is no devcluster.yaml but the flat form, which is something else.
+        if value.get("stages").is_none() {
+            continue;
+        }
+        let (code, stdout, stderr) = compile(&home, file).await;
+        match (stock, code) {
+            (true, Some(0)) => {
+                assert_eq!(stdout, std::fs::read_to_string(file).expect("text"));
+                taken += 1;
+            }
+            (false, Some(2)) => {
+                assert!(
+                    stderr.contains("error: ") && !stderr.contains("panicked"),
+                    "{stderr}"
+                );
+                refused += 1;
+            }
+            (true, _) => stricter.push(what.clone()),
+            (false, _) => laxer.push(what.clone()),
+        }
+    }
+    assert!(laxer.is_empty(), "devcluster would not read {laxer:#?}");
+    // It types what a list or a mapping holds as well; nobody means that.
+    stricter.retain(|what| !what.starts_with("/startup_input"));
+    assert!(stricter.is_empty(), "{stricter:#?}");
+    assert!(
+        taken > 60 && refused > 300,
+        "{taken} taken, {refused} refused"
+    );
+}
+
+#[tokio::test]
+async fn a_file_as_people_have_it_is_the_same_byte_for_byte() {
+    let home = Home::new();
+    for text in [
+        "stages: [{db: {}}]",
+        "# c\r\nstages:\r\n  - db: {port: 1}  # x\r\n",
+        "\u{feff}stages:\n- db: &d {}\n- custom: {name: x, cmd: [a, '${{ github.sha }}', $HOME, $$x]}\n\n\n",
+        "stages: []\n",
+    ] {
+        let file = write(&home, "x.yaml", text);
+        let (code, stdout, stderr) = compile(&home, &file).await;
+        assert_eq!((code, stdout.as_str()), (Some(0), text), "{stderr}");
+    }
+}
