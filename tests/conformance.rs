@@ -186,6 +186,29 @@ async fn fails(id: String, level: &str) {
 }
 
 #[tokio::test]
+async fn a_secret_of_the_config_is_looked_for_where_the_schema_or_the_caller_says_so() {
+    let home = Home::new();
+    let config = home.path().join("config.json");
+    let secrets = json!({"token": "hunter2-of-the-test", "value": "shown-in-outputs"});
+    std::fs::write(&config, secrets.to_string()).expect("cannot write");
+    let reference = root().join("tests/conformance/stage.py");
+    for (breaks, flags, passes) in [
+        ("", &[][..], true),
+        ("a secret of the config", &[], false),
+        ("", &["--secret", "value"], false),
+    ] {
+        let mut command = kit(&home, &["--only", "secrets", "--config"]);
+        command.arg(&config).args(flags).arg("--").arg(&reference);
+        command.env("BREAK", breaks);
+        let output = output(command).await;
+        let said = text(&output.stdout);
+        assert_eq!(output.status.success(), passes, "{flags:?}: {said}");
+        assert_eq!(said.contains("a secret of its config"), !passes, "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn every_link_of_a_check_leads_to_a_heading_of_the_specification() {
     let specification =
         std::fs::read_to_string(root().join("PROTOCOL.md")).expect("no PROTOCOL.md");

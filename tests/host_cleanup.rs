@@ -93,3 +93,32 @@ async fn gc_leaves_alone_what_still_runs() {
     let (code, stderr) = exit_code(host(&home, "check")).await;
     assert_eq!(code, 0, "{stderr}");
 }
+
+#[tokio::test]
+async fn gc_has_a_killed_plugin_take_away_what_it_made() {
+    let home = Home::new();
+    let scratch = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../devcluster-examples/plugin-shell/scratch.sh");
+    let config = json!({"directory": home.path()});
+    let mut stage = StageClient::start(run_with(&home, &scratch, &config));
+    let outputs = stage.wait_for("outputs").await;
+    let made = PathBuf::from(outputs["outputs"]["path"].as_str().expect("a path"));
+    stage.wait_for("ready").await;
+    assert!(made.is_dir());
+    // Both at once, as a power-off does.
+    for process in leaks::processes(&home.mark()) {
+        let pid = process.split(' ').next().and_then(|p| p.parse().ok());
+        let pid = rustix::process::Pid::from_raw(pid.expect("a pid")).expect("a pid");
+        drop(rustix::process::kill_process(pid, Signal::KILL));
+    }
+    stage.wait().await;
+    assert!(made.is_dir(), "it was killed");
+    for (args, gone) in [(&["gc", "--dry-run"][..], false), (&["gc"], true)] {
+        let mut command = home.command(&bin("devcluster-remote"));
+        command.args(args);
+        let (code, stderr) = exit_code(command).await;
+        assert_eq!(code, 0, "{stderr}");
+        assert!(stderr.contains("files"), "{stderr}");
+        assert_eq!(!made.exists(), gone, "{args:?}: {stderr}");
+    }
+}

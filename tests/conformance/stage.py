@@ -230,6 +230,8 @@ class Stage:
         outputs = {"value": config.get("value", "x"), "port": self.listener.getsockname()[1]}
         if BREAK == "outputs.schema":
             outputs["port"] = str(outputs["port"])
+        if BREAK == "a secret of the config":
+            people(f"the token is {config['token']}")
         if BREAK == "secrets.nowhere":
             people(f"environment: {dict(os.environ)}")
         self.report(outputs)

@@ -19,8 +19,8 @@ const EXAMPLES: &str = "Examples:
   devcluster-remote conformance --only ready.twice -- ./my-stage --server a.example.com
   devcluster-remote conformance --level stage --json report.json -- node my-stage.js
 
-Words after `--` up to the first that begins with `-` call the program; the verb is put after them, and what follows are
-flags of the config of a full stage. Every check runs the program in a home of its own, one after the other, so a config
+Words after `--` up to the first that begins with `-` call the program; the verb is put after them, and what follows are \
+flags of the config of a full stage. Every check runs the program in a home of its own, one after the other, so a config \
 with a fixed port or server is fine.
 
 Exit codes: 0 everything passed, 1 something failed, 2 usage, 5 the program has no `describe` that can be read.";
