@@ -398,6 +398,53 @@ stages:
 }
 
 #[tokio::test]
+async fn commands_behind_aliases_are_written_out_where_they_are_used() {
+    let home = Home::new();
+    let text = "\
+stages:
+  - tunnel: {reverse_proxy_host: proxy}
+  - custom: {<<: &base {kill_signal: SIGTERM}, name: a, cmd: &cmd [x, '${{ tunnel.port }}', ':config']}
+  - custom: {<<: *base, name: b, cmd: *cmd, pre: &pre [{sh: &sh 'y ${{ tunnel.host }}'}, {sh: *sh}]}
+  - config-emit: {}
+  - master: {cmdline: *cmd, pre: *pre, config_file: {resource_manager: {type: kubernetes}}}
+";
+    let source = write(&home, "devcluster.yaml", text);
+    let mut compile = home.command(&bin("devcluster-remote"));
+    compile.arg("compile").arg("-c").arg(&source);
+    let compiled = printed(compile).await;
+    let file = write(&home, "compiled.yaml", &compiled);
+    let mut python = home.command(&python_program("DEVCLUSTER_PYTHON", "python"));
+    python.args(["-c", LOAD]).arg(&file);
+    let loaded: Value = serde_json::from_str(&printed(python).await).expect("JSON");
+    let tail = |words: &Value| {
+        let words: Vec<String> = serde_json::from_value(words.clone()).expect("words");
+        let at = words.iter().position(|w| w == "--").expect("it is wrapped");
+        assert_eq!(words[1], "exec");
+        words[at + 1..].to_vec()
+    };
+    for name in ["a", "b"] {
+        assert_eq!(
+            tail(&loaded[name]["cmd"]),
+            ["x", "${{ tunnel.port }}", ":config"]
+        );
+    }
+    let rendered = "/tmp/devcluster/stages/master.yaml";
+    assert_eq!(
+        tail(&loaded["master"]["cmd"]),
+        ["x", "${{ tunnel.port }}", rendered]
+    );
+    for step in [&loaded["b"]["pre"][0], &loaded["b"]["pre"][1]] {
+        assert_eq!(tail(step), ["sh", "-c", "y ${{ tunnel.host }}"]);
+    }
+    let steps = loaded["master"]["pre"].as_array().expect("steps");
+    assert_eq!(
+        tail(&steps[0]["custom"]),
+        ["sh", "-c", "y ${{ tunnel.host }}"]
+    );
+    assert_eq!(steps.len(), 3, "{steps:?}");
+}
+
+#[tokio::test]
 async fn compile_refuses_each_reference_that_cannot_be_with_its_place() {
     let home = Home::new();
     let text = "\

@@ -120,6 +120,13 @@ impl Document {
         pairs.any(|(k, v)| !own.contains(&v) && self.tree.key(k).is_some_and(|k| k == name))
     }
 
+    /// Whether the value at `path` is written there, and not an alias or reached through one.
+    #[must_use]
+    pub fn is_written_at(&self, path: &[Seg]) -> bool {
+        let own = self.own_path(path).map(|id| &self.tree.nodes[id].kind);
+        own.is_some_and(|kind| !matches!(kind, Kind::Alias(_)))
+    }
+
     /// The node at `path` if it is written there, not reached through aliases or merges.
     pub(crate) fn own_path(&self, path: &[Seg]) -> Option<Id> {
         path.iter().try_fold(self.tree.root, |id, seg| {

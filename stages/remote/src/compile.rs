@@ -185,21 +185,37 @@ impl Writer<'_> {
         words.extend(exec.variables.iter().map(|v| format!("--env={v}")));
         words.extend(exec.noted.iter().map(|name| format!("--for={name}")));
         words.extend([LINGER.into(), "--".into()]);
-        let (true, [list @ .., Seg::Index(step), _]) = (exec.is_script, exec.path.as_slice())
-        else {
-            for word in words {
-                editor.insert_item(&exec.path, 0, Value::String(word))?;
-            }
-            return Ok(());
+        let literal = |path: &[Seg]| {
+            let literal = self.plan.literals.iter().find(|l| l.path == path);
+            let literal = literal.map(|l| l.text.clone().into());
+            literal.or_else(|| document.get(path)).unwrap_or_default()
         };
-        let literal = self.plan.literals.iter().find(|l| l.path == exec.path);
-        let script = literal.map(|l| l.text.clone().into());
-        let script = script
-            .or_else(|| document.get(&exec.path))
-            .unwrap_or_default();
-        let mut custom: Vec<Value> = words.into_iter().map(Value::String).collect();
-        custom.extend(["sh".into(), "-c".into(), script]);
-        editor.replace_item(list, *step, json!({"custom": custom}))
+        let mut list: Vec<Value> = words.into_iter().map(Value::String).collect();
+        if let (true, [steps @ .., Seg::Index(step), _]) = (exec.is_script, exec.path.as_slice()) {
+            list.extend(["sh".into(), "-c".into(), literal(&exec.path)]);
+            let custom = json!({"custom": list});
+            return match document.is_written_at(steps) {
+                true => editor.replace_item(steps, *step, custom),
+                false => editor.set(&exec.path[..exec.path.len() - 1], custom),
+            };
+        }
+        if document.is_written_at(&exec.path) {
+            let mut words = list.into_iter();
+            return words.try_for_each(|word| editor.insert_item(&exec.path, 0, word));
+        }
+        // An alias: written out here, with what `consume` would put into the list.
+        let count = document.get(&exec.path);
+        let count = count.and_then(|v| Some(v.as_array()?.len()));
+        let mut consumers = self.plan.consumers.iter();
+        let consumer = consumers.find(|c| exec.path.get(1) == Some(&c.item.into()));
+        for i in 0..count.unwrap_or_default() {
+            let word = literal(&[exec.path.as_slice(), &[i.into()]].concat());
+            list.push(match consumer.filter(|_| word == CONFIG_WORD) {
+                Some(consumer) => rendered(&self.plan.temp_dir, &consumer.name).into(),
+                None => word,
+            });
+        }
+        editor.set(&exec.path, list.into())
     }
 
     /// The consumer reads the rendered file, and renders it afresh before each of its starts.
@@ -219,7 +235,9 @@ impl Writer<'_> {
         };
         let rendered = rendered(&self.plan.temp_dir, &consumer.name);
         let written = document.get(&master("cmdline"));
+        let wrapped = self.plan.execs.iter().any(|e| e.path == master("cmdline"));
         match written.as_ref().and_then(Value::as_array) {
+            Some(_) if wrapped && !document.is_written_at(&master("cmdline")) => {}
             Some(words) => {
                 for (i, _) in words.iter().enumerate().filter(|(_, w)| *w == CONFIG_WORD) {
                     let mut path = master("cmdline");

@@ -37,6 +37,17 @@ impl Editor<'_> {
                 }
                 Ok(())
             }
+            // Its list is written out here, and is one that nobody else uses.
+            Kind::Alias(_) => {
+                let list = self.written_out(id);
+                match &mut list.value {
+                    Value::Array(items) if index <= items.len() => {
+                        items.insert(index, new.value);
+                        Ok(())
+                    }
+                    _ => self.fail(id, format!("`{}` has no place {index}", show(path))),
+                }
+            }
             _ => self.fail(id, format!("`{}` has no place {index}", show(path))),
         }
     }
@@ -52,9 +63,20 @@ impl Editor<'_> {
             .map(|id| &self.doc.tree.nodes[id].kind)
         {
             Some(Kind::Seq { items, .. }) => items.len(),
+            Some(Kind::Alias(_)) => {
+                let id = self.doc.own_path(path).unwrap_or(self.doc.tree.root);
+                self.written_out(id).value.as_array().map_or(0, Vec::len)
+            }
             _ => 0,
         };
         self.insert_item(path, count, item)
+    }
+
+    /// What is to stand in the place of an alias.
+    fn written_out(&mut self, alias: crate::tree::Id) -> &mut New {
+        let copy = self.changes.value_of(self.doc, alias, false);
+        let list = self.changes.replaced.entry(alias);
+        list.or_insert_with(|| New::value(copy))
     }
 
     /// Puts another item into the place of one. Comments around it stay, those within it move to its head.
