@@ -223,6 +223,29 @@ async fn new_values_restart_who_uses_them_and_the_same_values_nobody() {
 }
 
 #[tokio::test]
+async fn a_value_that_comes_back_in_time_restarts_nobody() {
+    let mut cluster = Cluster::start("").await;
+    cluster.up().await;
+    cluster.report(2);
+    cluster.restarted(2).await;
+    let before = cluster.restarts();
+    // Within the interval, so a restart would have to wait; and by then nothing is old.
+    for port in [3, 2, 4, 2] {
+        cluster.report(port);
+    }
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    cluster.report(5);
+    cluster.restarted(5).await;
+    assert_eq!(
+        cluster.restarts() - before,
+        2,
+        "{}",
+        cluster.devcluster.log()
+    );
+    cluster.end().await;
+}
+
+#[tokio::test]
 async fn what_changed_while_no_config_emit_ran_is_noticed_by_the_next() {
     let mut cluster = Cluster::start("").await;
     cluster.up().await;

@@ -1,9 +1,9 @@
 //! What a Determined master makes of its config, as far as clusters and gateways go: the rules of its own check.
 
-use std::collections::HashMap;
-
 use protocol::yaml::{Seg, show};
 use serde_json::{Map, Value};
+
+mod layout;
 
 const GATEWAY_KEYS: [&str; 5] = [
     "gateway_name",
@@ -88,7 +88,8 @@ pub fn managers(config: &Value) -> Vec<Manager<'_>> {
         });
     }
     let additional = config["additional_resource_managers"].as_array();
-    for (i, item) in additional.into_iter().flatten().enumerate() {
+    let items = additional.into_iter().flatten().enumerate();
+    for (i, item) in items.filter(|(_, item)| item.is_object()) {
         let at = |key: &str| vec!["additional_resource_managers".into(), i.into(), key.into()];
         all.push(Manager {
             path: at("resource_manager"),
@@ -108,8 +109,9 @@ pub fn violations(config: &Value) -> Vec<Violation> {
         check_gateway(manager, &mut found);
         check_master_address(manager, &mut found);
     }
+    layout::check_shape(config, &mut found);
     if managers.iter().any(|m| !m.is_primary()) {
-        check_several(&managers, &mut found);
+        layout::check_several(&managers, &mut found);
     }
     found
 }
@@ -208,138 +210,5 @@ fn port(block: &Map<String, Value>, key: &str, default: u64) -> Result<u64, Stri
     }
 }
 
-fn check_several(managers: &[Manager<'_>], found: &mut Vec<Violation>) {
-    let mut names = HashMap::new();
-    let mut pools = HashMap::new();
-    for manager in managers {
-        if !manager.is_primary() && !manager.is_kubernetes() {
-            let why = "an additional resource manager must be of type kubernetes";
-            report(found, manager.at(&["type"]), why);
-        }
-        match manager.name() {
-            None => report(found, manager.at(&["cluster_name"]), "must not be empty"),
-            Some(name) => {
-                if let Some(first) = names.insert(name, show(&manager.path)) {
-                    let why = format!("`{name}` is the name of {first} too");
-                    report(found, manager.at(&["cluster_name"]), why);
-                }
-            }
-        }
-        if manager.is_kubernetes() && manager.config["max_slots_per_pod"].is_null() {
-            let why = "required with more than one resource manager";
-            report(found, manager.at(&["max_slots_per_pod"]), why);
-        }
-        check_pools(manager, &mut pools, found);
-    }
-}
-
-fn check_pools<'a>(
-    manager: &Manager<'a>,
-    seen: &mut HashMap<&'a str, String>,
-    found: &mut Vec<Violation>,
-) {
-    let pools = manager.pools.and_then(Value::as_array);
-    let pools = pools.map(Vec::as_slice).unwrap_or_default();
-    if pools.is_empty() && !manager.is_primary() {
-        report(
-            found,
-            manager.pools_path.clone(),
-            "must list at least one pool",
-        );
-    }
-    for (i, pool) in pools.iter().enumerate() {
-        let Some(name) = pool["pool_name"].as_str() else {
-            continue;
-        };
-        let mut path = manager.pools_path.clone();
-        path.extend([i.into(), "pool_name".into()]);
-        if let Some(first) = seen.insert(name, show(&path)) {
-            report(found, path, format!("`{name}` is the name of {first} too"));
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn gateway() -> Value {
-        json!({
-            "gateway_name": "tcp",
-            "gateway_namespace": "default",
-            "gateway_ip": "10.0.0.1",
-            "gateway_port_range_start": 40000,
-            "gateway_port_range_end": 41000,
-        })
-    }
-
-    fn with_gateway(key: &str, value: Value) -> Vec<String> {
-        let mut block = gateway();
-        block[key] = value;
-        let config =
-            json!({"resource_manager": {"type": "kubernetes", "internal_task_gateway": block}});
-        violations(&config)
-            .iter()
-            .map(Violation::to_string)
-            .collect()
-    }
-
-    #[test]
-    fn a_gateway_that_determined_takes_has_no_violation() {
-        assert_eq!(with_gateway("gateway_ip", json!("example.com")), [""; 0]);
-        assert_eq!(with_gateway("gateway_port_range_end", json!(null)), [""; 0]);
-    }
-
-    #[test]
-    fn each_rule_of_the_gateway_names_its_key() {
-        for (key, value) in [
-            ("gateway_name", json!("")),
-            ("gateway_name", json!("-tcp")),
-            ("gateway_name", json!("t".repeat(64))),
-            ("gateway_namespace", json!(null)),
-            ("gateway_namespace", json!(7)),
-            ("gateway_ip", json!("")),
-            ("gateway_port_range_start", json!(1024)),
-            ("gateway_port_range_start", json!(41000)),
-            ("gateway_port_range_end", json!(70000)),
-            ("gateway_port_range_end", json!("41000")),
-            ("gateway_prot", json!(1)),
-        ] {
-            let found = with_gateway(key, value);
-            assert_eq!(found.len(), 1, "{found:?}");
-            let prefix = format!("resource_manager.internal_task_gateway.{key}: ");
-            assert!(found[0].starts_with(&prefix), "{found:?}");
-        }
-    }
-
-    #[test]
-    fn several_managers_need_names_pools_and_slots_of_their_own() {
-        let pools = |name: &str| json!([{"pool_name": name}]);
-        let manager = |name: &str| json!({"type": "kubernetes", "cluster_name": name, "max_slots_per_pod": 1});
-        let mut config = json!({
-            "resource_manager": {"type": "kubernetes", "max_slots_per_pod": 1},
-            "resource_pools": pools("a"),
-            "additional_resource_managers": [
-                {"resource_manager": manager("west"), "resource_pools": pools("b")},
-            ],
-        });
-        assert_eq!(violations(&config), []);
-        config["additional_resource_managers"]
-            .as_array_mut()
-            .unwrap()
-            .push(json!({"resource_manager": {"type": "agent", "name": "west"}, "resource_pools": pools("a")}));
-        config["additional_resource_managers"][0]["resource_pools"] = json!([]);
-        config["resource_manager"]["max_slots_per_pod"] = Value::Null;
-        let found: Vec<String> = violations(&config).iter().map(|v| show(&v.path)).collect();
-        let expected = [
-            "resource_manager.max_slots_per_pod",
-            "additional_resource_managers[0].resource_pools",
-            "additional_resource_managers[1].resource_manager.type",
-            "additional_resource_managers[1].resource_manager.cluster_name",
-            "additional_resource_managers[1].resource_pools[0].pool_name",
-        ];
-        assert_eq!(found, expected);
-    }
-}
+mod tests;
