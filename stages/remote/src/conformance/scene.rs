@@ -24,6 +24,9 @@ const CANARY: &str = "DEVCLUSTER_CONFORMANCE_SECRET";
 /// How long something that has to go may take, on a machine that is busy.
 pub(super) const SOON: Duration = Duration::from_secs(5);
 
+/// What any verb that ends by itself may take.
+const SLOW: Duration = Duration::from_secs(30);
+
 /// The kernel tells nobody when a process that is not our child ends.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -111,11 +114,11 @@ impl<'a> Scene<'a> {
         self.output(self.verb(verb, args)).await
     }
 
-    /// Runs a command to its end.
+    /// Runs a command to its end. `wait` alone may take ten seconds, however quickly a stage becomes ready.
     pub(super) async fn output(&self, command: Command) -> Result<Output, Finding> {
-        Running::spawn(self, command, Streams::default())?
-            .output(self.subject.patience)
-            .await
+        let within = self.subject.patience.max(SLOW);
+        let running = Running::spawn(self, command, Streams::default())?;
+        running.output(within).await
     }
 
     /// `run` as a host calls it. Nothing was sent yet.
