@@ -325,3 +325,55 @@ async fn describe_and_help_name_every_field() {
         assert!(help.contains(flag), "no {flag} in\n{help}");
     }
 }
+
+#[tokio::test]
+async fn a_gateway_that_cannot_open_what_the_base_asks_for_is_warned_of() {
+    let home = Home::new();
+    let _upstreams = tunnel_and_gateway(&home).await;
+    let wide = DEVCLUSTER.replace(
+        "gateway_port_range_end: 50000",
+        "gateway_port_range_start: 45000, gateway_port_range_end: 50000",
+    );
+    let (base, out) = (
+        write(&home, "base.yaml", &wide),
+        home.path().join("out.yaml"),
+    );
+    let (code, stderr) = finish(command(&home, "once", &base, &out)).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let says = "asks for 5001 ports, the Gateway of gateway can open 64";
+    assert!(
+        stderr.contains("warning: ") && stderr.contains(says),
+        "{stderr}"
+    );
+}
+
+#[tokio::test]
+async fn a_gateway_without_a_resource_manager_of_its_own_lists_the_choices() {
+    let home = Home::new();
+    let _upstreams = tunnel_and_gateway(&home).await;
+    let base = "resource_manager: {type: kubernetes, max_slots_per_pod: 1}\nadditional_resource_managers:\n  - resource_manager: \
+        {type: kubernetes, name: east, max_slots_per_pod: 1}\n    resource_pools: [{pool_name: e}]\n";
+    let says = ["base.yaml:2:1", "gateway: it is not said", "default, east"];
+    assert_refused(&home, base, "config_emit.ambiguous_manager", 2, &says).await;
+    let (base, out) = (
+        write(&home, "base.yaml", base),
+        home.path().join("out.yaml"),
+    );
+    let mut once = command(&home, "once", &base, &out);
+    once.args(["--resource-managers", r#"{"gateway": "east"}"#]);
+    let (code, stderr) = finish(once).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let value = protocol::yaml::Document::parse(&read(&out))
+        .expect("YAML")
+        .value();
+    let east = &value["additional_resource_managers"][0]["resource_manager"];
+    assert_eq!(east["internal_task_gateway"]["gateway_ip"], "10.1.2.3");
+    for manager in [&value["resource_manager"], east] {
+        assert_eq!(manager["determined_master_port"], 8003);
+    }
+    assert!(
+        value["resource_manager"]
+            .get("internal_task_gateway")
+            .is_none()
+    );
+}

@@ -22,7 +22,8 @@ impl Stage for ConfigEmit {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const ABOUT: &'static str = "Writes the config of a later stage: takes a devcluster.yaml, or the config that devcluster wrote for a \
         master, and sets in it what the tunnel and the gateway found out. Everything else in the file stays as it is written. \
-        Runs once, or stays and writes the file afresh when an upstream reports something new.";
+        Runs once, or stays and follows what the upstreams report. Two verbs of its own: `exec` becomes a command with values in \
+        the places of its references, `restart` asks a running devcluster to restart stages; each has a --help.";
     const EXAMPLES: &'static str = "Examples:
   devcluster-config-emit once --base devcluster.yaml --out - --diff
   devcluster-config-emit once --format shell --out -

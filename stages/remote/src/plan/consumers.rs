@@ -31,7 +31,10 @@ impl Plan {
                 }
                 Err(message) => {
                     let place = format!("stages[{}].config-emit", emit.place.item());
-                    problems.push(Problem::key(place, message));
+                    problems.push(match emit.config.contains_key("stage") {
+                        true => Problem::new(format!("{place}.stage"), message),
+                        false => Problem::key(place, message),
+                    });
                 }
             }
         }
@@ -180,7 +183,7 @@ fn consumer_of<'c, 'v>(
             .ok_or(match configs.is_empty() {
                 true => "no master stage to render a config for".to_owned(),
                 false => format!(
-                    "stage: no master or agent stage is named `{name}`; there is {}",
+                    "no master or agent stage is named `{name}`; there is {}",
                     names(&mut configs.iter().map(|c| c.name.as_str()))
                 ),
             })?,
