@@ -400,6 +400,25 @@ async fn without_a_control_socket_it_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn what_a_devcluster_before_this_one_left_is_written_anew_without_a_word() {
+    let home = Home::new();
+    let old = write(&home, "out.yaml", "# of a run before\n");
+    let before = std::time::SystemTime::now() - Duration::from_secs(60);
+    let file = std::fs::File::options().append(true).open(old);
+    file.and_then(|f| f.set_modified(before))
+        .expect("it is old");
+    let _first = UnixListener::bind(home.path().join("sock")).expect("bound");
+    let (_tunnel, stage) = beside(&home, &home.path().join("sock")).await;
+    assert!(read(&home.path().join("out.yaml")).contains("determined_master_port: 1\n"));
+    assert!(
+        !stage.stderr().contains("has changed"),
+        "{}",
+        stage.stderr()
+    );
+    ends_soon(stage).await;
+}
+
+#[tokio::test]
 async fn a_devcluster_that_is_silent_or_dies_midway_holds_nothing_up() {
     for answer in [
         None,

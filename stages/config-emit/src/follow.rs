@@ -55,7 +55,9 @@ impl<'a> Follower<'a> {
             self.write(emitted)?;
             return Ok(None);
         };
-        let began = std::fs::metadata(socket).and_then(|m| m.modified()).ok();
+        // devcluster writes the base when it starts, with --oneshot too.
+        let base = self.config.base.as_ref();
+        let began = base.and_then(|base| std::fs::metadata(base).ok()?.modified().ok());
         let mut stale = self.stale_commands(reports, began);
         if let Some(path) = self.config.file()
             && !file::is_written(path, &emitted.text)
