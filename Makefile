@@ -7,7 +7,7 @@ BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STAGES := tunnel gateway config-emit remote
 # Their parts, one cargo test each: `make bench BENCH=tunnel` runs one alone.
 BENCH ?= tunnel gateway config-emit
-SOAK ?= kills live fuzz
+SOAK ?= tunnel kills live fuzz
 FUZZ_SECONDS ?= 900
 TESTS := test --package devcluster-tests
 
@@ -48,7 +48,8 @@ test: deps
 bench: deps $(addprefix bench-,$(BENCH))
 
 bench-tunnel:
-	$(CARGO) $(TESTS) --release --test tunnel_speed -- --ignored --nocapture --test-threads 1
+	@scripts/get-autossh >/dev/null || echo "== no autossh: its column stays empty" >&2
+	$(CARGO) $(TESTS) --release --test tunnel_bench -- --ignored --nocapture --test-threads 1
 
 bench-gateway:
 	@scripts/get-kube-apiserver >/dev/null
@@ -62,6 +63,10 @@ soak: deps $(addprefix soak-,$(SOAK))
 # An hour in all; FUZZ_SECONDS is for each of the four targets.
 soak-fuzz:
 	scripts/fuzz $(FUZZ_SECONDS)
+
+soak-tunnel:
+	DEVCLUSTER_ROUNDS=300 DEVCLUSTER_VISITS=100000 DEVCLUSTER_FLAPPING=240 \
+	  $(CARGO) $(TESTS) --test tunnel_soak -- --nocapture --test-threads 1
 
 soak-kills:
 	DEVCLUSTER_ROUNDS=100 $(CARGO) $(TESTS) --test kills -- --nocapture

@@ -5,19 +5,12 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::lines::lines;
+use support::random::{asked_for, moment_within};
 use support::site::Site;
 use support::{DEADLINE, leaks};
 
 /// A start takes about a second; some moments are before its end, some after it.
-const LATEST: u64 = 1500;
-
-/// Rounds in `make test`; `make soak` asks for more.
-fn rounds() -> u64 {
-    std::env::var("DEVCLUSTER_ROUNDS")
-        .ok()
-        .and_then(|r| r.parse().ok())
-        .unwrap_or(6)
-}
+const LATEST: Duration = Duration::from_millis(1500);
 
 fn processes_of(site: &Site) -> Vec<(Pid, String)> {
     let split = |line: String| {
@@ -50,19 +43,12 @@ async fn whatever_is_killed_whenever_nothing_is_left_and_the_next_run_works() {
             .kill_on_drop(true);
         command
     };
-    let seed = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(1, |d| d.as_millis() as u64);
-    for round in 0..rounds() {
+    for round in 0..asked_for("DEVCLUSTER_ROUNDS", 6) {
         let mut driver = up().spawn().expect("no driver");
         let said = lines(driver.stderr.take().expect("no stderr"));
-        let moment = (seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(round * 7919)
-            >> 11)
-            % LATEST;
+        let moment = moment_within(LATEST);
         // The moment is the point here: there is no event to wait for.
-        drop(tokio::time::timeout(Duration::from_millis(moment), driver.wait()).await);
+        drop(tokio::time::timeout(moment, driver.wait()).await);
         let victims = processes_of(&site);
         let ours: Vec<_> = victims
             .iter()
@@ -70,7 +56,7 @@ async fn whatever_is_killed_whenever_nothing_is_left_and_the_next_run_works() {
             .collect();
         if let Some((pid, command)) = ours.get(round as usize % ours.len().max(1)) {
             let _ = kill_process(*pid, Signal::KILL);
-            eprintln!("round {round}: killed after {moment} ms: {command}");
+            eprintln!("round {round}: killed after {moment:.0?}: {command}");
         }
         nothing_is_half_written(&site);
         if let Some(id) = driver.id().and_then(|id| Pid::from_raw(id as i32)) {

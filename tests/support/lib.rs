@@ -13,11 +13,13 @@ pub mod lines;
 pub mod netns;
 pub mod plugin;
 mod ports;
+pub mod random;
 pub mod relay;
 pub mod site;
 mod sshd;
 mod stage;
 pub mod terminal;
+pub mod traffic;
 pub mod tunnel;
 
 pub use bin::{bin, build_dir};

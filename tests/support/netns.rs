@@ -69,6 +69,13 @@ impl Netns {
         Ipv4Addr::new(a, b, c, 77)
     }
 
+    /// A command that is run over there.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+
     /// A program that runs this one over there.
     pub fn wrapper(&self, program: &Path, dir: &Path) -> PathBuf {
         let path = dir.join("in-netns");
@@ -101,6 +108,18 @@ impl Netns {
         ip(&format!(
             "-n {} route del blackhole {}/32",
             self.name, self.near
+        ));
+    }
+
+    /// This machine comes back with another address: nothing that the server sends to the old one arrives any more.
+    pub fn move_elsewhere(&self) {
+        let mut elsewhere = self.near.octets();
+        elsewhere[3] = 78;
+        let (near, veth) = (self.near, &self.veth);
+        ip(&format!("addr del {near}/24 dev {veth}"));
+        ip(&format!(
+            "addr add {}/24 dev {veth}",
+            Ipv4Addr::from(elsewhere)
         ));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use rustix::process::Pid;
 use serde_json::{Value, json};
@@ -11,7 +12,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-use crate::{Home, Options, StageClient, TestSshd, bin, free_ports, leaks, start_sshd};
+use crate::netns::Netns;
+use crate::traffic::{Echo, first_byte_through};
+use crate::{
+    DEADLINE, Home, Options, StageClient, TestSshd, bin, free_ports, leaks, start_sshd,
+    start_sshd_by,
+};
 
 /// A server, a user's home, and the ports that they may use.
 #[derive(Debug)]
@@ -114,6 +120,60 @@ impl Setup {
                 .map(|f| f.display().to_string()),
         );
         left
+    }
+}
+
+/// A tunnel that is ready, and the cable that it goes through. Needs root.
+pub struct FarTunnel {
+    pub netns: Netns,
+    pub home: Home,
+    pub stage: StageClient,
+    pub port: u16,
+    _sshd: TestSshd,
+    _master: Echo,
+}
+
+impl FarTunnel {
+    /// `number` as for [`Netns::new`].
+    pub async fn start(number: u8, flags: &[&str]) -> FarTunnel {
+        let netns = Netns::new(number);
+        let options = Options {
+            // Beside the loopback address, on ssh's own port: nobody else is in this network.
+            extra: vec![format!("ListenAddress {}", netns.far())],
+            ..Options::default()
+        };
+        let sshd = start_sshd_by(options, |program, dir| netns.wrapper(program, dir)).await;
+        let (home, master) = (Home::new(), Echo::start().await);
+        let mut command = home.command(&bin("devcluster-tunnel"));
+        command.arg("run").arg("--run-dir").arg(home.run_dir());
+        command.args(["--ssh-config-path=none", "--host-key-policy=off"]);
+        command.args(["--reverse-proxy-host", &netns.far().to_string()]);
+        command.arg("--ssh-key-path").arg(sshd.key());
+        command.args(["--ssh-user", sshd.user(), "--remote-port-range=8000-9000"]);
+        command.args(["--local-port", &master.port().to_string()]);
+        let mut stage = StageClient::start({
+            command.args(flags);
+            command
+        });
+        let port = port_of(&stage.wait_for("outputs").await);
+        stage.wait_for("ready").await;
+        let far = FarTunnel {
+            netns,
+            home,
+            stage,
+            port,
+            _sshd: sshd,
+            _master: master,
+        };
+        far.first_byte_through().await;
+        far
+    }
+
+    /// How long it takes from now on until a byte is through.
+    pub async fn first_byte_through(&self) -> Duration {
+        first_byte_through(self.netns.far(), self.port, DEADLINE)
+            .await
+            .expect("no byte through")
     }
 }
 
