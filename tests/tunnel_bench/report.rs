@@ -150,7 +150,7 @@ static SECTIONS: Mutex<Vec<Value>> = Mutex::new(Vec::new());
 
 /// Shows a table, and writes it to the file with those before it. Then fails when a goal was missed.
 pub(crate) fn report(title: &str, rows: &[Row]) {
-    let mut columns: Vec<&str> = Vec::new();
+    let mut columns = vec!["ours"];
     for (name, _) in rows.iter().flat_map(|row| &row.values) {
         if !columns.contains(name) {
             columns.push(name);
