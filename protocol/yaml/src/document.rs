@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::build;
 use crate::error::Error;
-use crate::lines::{Lines, Location};
+use crate::lines::Lines;
 use crate::path::Seg;
 use crate::scalar::Data;
 use crate::tree::{Id, Kind, Tree};
@@ -51,24 +51,6 @@ impl Document {
     #[must_use]
     pub fn get(&self, path: &[Seg]) -> Option<Value> {
         self.find(path).map(|(_, id)| self.value_of(id, false))
-    }
-
-    /// Where the value at `path` starts; for an alias, where the alias is written.
-    #[must_use]
-    pub fn locate(&self, path: &[Seg]) -> Option<Location> {
-        let (_, id) = self.find(path)?;
-        Some(self.location(self.tree.nodes[id].start()))
-    }
-
-    /// Where the key that holds the value is written; for an item of a list, the item.
-    #[must_use]
-    pub fn locate_key(&self, path: &[Seg]) -> Option<Location> {
-        let (key, id) = self.find(path)?;
-        Some(self.location(self.tree.nodes[key.unwrap_or(id)].start()))
-    }
-
-    fn location(&self, offset: usize) -> Location {
-        self.lines.locate(&self.text, offset)
     }
 
     /// The node at `path` and the key that leads to it.

@@ -27,6 +27,5 @@ pub use document::Document;
 pub use edit::{Editor, Item};
 pub use emit::{quote, to_yaml};
 pub use error::Error;
-pub use lines::Location;
 pub use path::{Seg, show};
 pub use scalars::Scalar;

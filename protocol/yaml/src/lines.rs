@@ -2,9 +2,9 @@ use crate::Error;
 
 /// A place in the text. Both count from 1; the column counts characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Location {
-    pub line: usize,
-    pub column: usize,
+pub(crate) struct Location {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
 }
 
 /// Byte offsets of line starts, so that an offset becomes a place without rescanning the text.

@@ -91,24 +91,29 @@ fn an_alias_bomb_is_refused_soon() {
 }
 
 #[test]
-fn every_value_has_its_line_and_column() {
+fn every_value_and_every_key_has_its_place() {
     let text = "# c\nx: &x {p: 1}\nstages:\n- db:\n    port: 5432 # c\n  y: |\n    t\n-\n  é: *x\nm:\n  <<: *x\nn:\n";
     let doc = Document::parse(text).expect("YAML");
-    let at = |path: &[Seg]| doc.locate(path).map(|l| (l.line, l.column));
-    let key = |path: &[Seg]| doc.locate_key(path).map(|l| (l.line, l.column));
+    let place = |path: &[Seg], key: bool| {
+        let before = &text[..doc.nearest_span(path, key).start];
+        let line = before.rfind('\n').map_or(0, |i| i + 1);
+        (
+            before.matches('\n').count() + 1,
+            before[line..].chars().count() + 1,
+        )
+    };
+    let at = |path: &[Seg]| place(path, false);
     let db = ["stages".into(), 0.into(), "db".into(), "port".into()];
-    assert_eq!((at(&db), key(&db)), (Some((5, 11)), Some((5, 5))));
-    assert_eq!(at(&["stages".into()]), Some((4, 1)));
-    assert_eq!(at(&["stages".into(), 0.into(), "y".into()]), Some((6, 6)));
-    assert_eq!(at(&["stages".into(), 1.into(), "é".into()]), Some((9, 6)));
+    assert_eq!((at(&db), place(&db, true)), ((5, 11), (5, 5)));
+    assert_eq!(at(&["stages".into()]), (4, 1));
+    assert_eq!(at(&["stages".into(), 0.into(), "y".into()]), (6, 6));
+    assert_eq!(at(&["stages".into(), 1.into(), "é".into()]), (9, 6));
     let through = ["stages".into(), 1.into(), "é".into(), "p".into()];
-    assert_eq!(at(&through), Some((2, 11)));
-    assert_eq!(at(&["m".into(), "p".into()]), Some((2, 11)));
-    assert_eq!(
-        (at(&["n".into()]), key(&["n".into()])),
-        (Some((12, 3)), Some((12, 1)))
-    );
-    assert_eq!(at(&["zz".into()]), None);
+    assert_eq!(at(&through), (2, 11));
+    assert_eq!(at(&["m".into(), "p".into()]), (2, 11));
+    // What is not written has the place of its key; what is not there, of the key around it.
+    assert_eq!(at(&["n".into()]), (12, 1));
+    assert_eq!(at(&["m".into(), "zz".into(), "y".into()]), (10, 1));
     assert_eq!(doc.get(&["m".into()]), Some(json!({"p": 1})));
 }
 
