@@ -24,10 +24,15 @@ pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<Document, Er
     };
     renderer.value(doc.tree.root, Owner::Root, false)?;
     let first = renderer.splices.iter().map(|s| s.range.start).min();
-    let Some(first) = first else {
-        return Ok(doc.clone());
-    };
-    let refuse = |why: String| doc.lines.error(&doc.text, first, why);
+    let at = first.unwrap_or(doc.tree.nodes[doc.tree.root].span.start);
+    let refuse = |why: String| doc.lines.error(&doc.text, at, why);
+    if first.is_none() {
+        // Nothing to do, or nothing known to be done.
+        return match doc.value_of(doc.tree.root, true) == wanted {
+            true => Ok(doc.clone()),
+            false => Err(refuse("this place cannot be edited safely".into())),
+        };
+    }
     let text = splice::apply(&doc.text, renderer.splices, renderer.newline)
         .map_err(|at| doc.lines.error(&doc.text, at, "two changes meet here"))?;
     let read = Document::parse(&text)
