@@ -15,6 +15,9 @@ use tokio::task::JoinSet;
 
 use crate::DEADLINE;
 
+/// How long the end of what a stage wrote may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// A user's home for a test: what stages keep goes here, and every process started from it bears its mark.
 #[derive(Debug)]
 pub struct Home(TempDir);
@@ -70,7 +73,7 @@ pub struct StageClient {
     lines: mpsc::UnboundedReceiver<String>,
     messages: Vec<(Value, Duration)>,
     stderr: Arc<Mutex<String>>,
-    _readers: JoinSet<()>,
+    readers: JoinSet<()>,
 }
 
 impl StageClient {
@@ -99,7 +102,7 @@ impl StageClient {
             lines,
             messages: Vec::new(),
             stderr,
-            _readers: readers,
+            readers,
         }
     }
 
@@ -177,7 +180,13 @@ impl StageClient {
     pub async fn wait(&mut self) -> (ExitStatus, Duration) {
         let from = Instant::now();
         match tokio::time::timeout(DEADLINE, self.child.wait()).await {
-            Ok(status) => (status.expect("cannot wait for the stage"), from.elapsed()),
+            Ok(status) => {
+                let took = from.elapsed();
+                // Its last words are in the pipe still; what it started may hold that open for longer.
+                let read = async { while self.readers.join_next().await.is_some() {} };
+                drop(tokio::time::timeout(LAST_WORDS, read).await);
+                (status.expect("cannot wait for the stage"), took)
+            }
             Err(_) => panic!("the stage did not end within {DEADLINE:?}\n{}", self.said()),
         }
     }
