@@ -41,7 +41,7 @@ sandbox: deps
 
 test: deps
 	@scripts/get-kube-apiserver >/dev/null || \
-	  echo "== no kube-apiserver: $$(grep -c 'real_kube("' tests/gateway_sessions.rs) tests that need one are SKIPPED" >&2
+	  echo "== no kube-apiserver: $$(cat tests/gateway_*.rs | grep -c 'real_kube("\|cluster("') tests that need one are SKIPPED" >&2
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace --no-fail-fast
 

@@ -16,6 +16,8 @@ pub enum Undone {
     Removed(String),
     /// There was nothing left to remove.
     Nothing,
+    /// Nothing more can be done now: the entry stays, and a later `cleanup` or `gc` looks again.
+    Later,
 }
 
 /// A stage. See `config-emit` for a small one.

@@ -42,10 +42,10 @@ struct Server {
 /// The API, for one test.
 pub struct RealKube {
     server: &'static Server,
-    client: Client,
+    pub(crate) client: Client,
     audit_from: u64,
     _turn: MutexGuard<'static, ()>,
-    controllers: JoinSet<()>,
+    pub(crate) controllers: JoinSet<()>,
 }
 
 /// `None`, and a line on stderr, when there is no such API to be had and nobody insists.
@@ -153,6 +153,11 @@ impl RealKube {
             "users": [{"name": user, "user": {"token": user}}],
             "contexts": [{"name": "real", "context": {"cluster": "real", "user": user}}],
         })
+    }
+
+    /// Where the server keeps its files; the admin's kubeconfig is `kubeconfig`.
+    pub fn directory(&self) -> &Path {
+        self.server.dir.path()
     }
 
     /// A file of the Gateway API's or Contour's module.
@@ -432,7 +437,7 @@ fn total(rules: &[Value]) -> usize {
         .sum()
 }
 
-async fn program(client: &Client, path: &str, address: &str) {
+pub(crate) async fn program(client: &Client, path: &str, address: &str) {
     let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": kind, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
     let body = json!({"status": {
         "addresses": [{"type": "IPAddress", "value": address}],

@@ -4,9 +4,11 @@
 //! need one say so, each with a line on stderr, and fail where `DEVCLUSTER_REQUIRE_KUBE` is set, as in `.ci/run`.
 
 mod bin;
+pub mod contour;
 pub mod devcluster;
 pub mod emit;
 pub mod kube;
+pub mod kube_infra;
 pub mod kube_real;
 pub mod leaks;
 pub mod lines;

@@ -140,9 +140,12 @@ pub(crate) async fn undo_all<S: Stage>(cx: &Context<S>) -> Result<usize, StageEr
 /// the ledger; the first such error is returned after all the others were tried.
 async fn undo<S: Stage>(cx: &Context<S>, entries: Vec<Entry>) -> Result<usize, StageError> {
     let mut first_error = None;
+    let mut settled = 0;
     for entry in entries.iter().rev() {
         match S::undo(cx, entry).await {
+            Ok(Undone::Later) => {}
             Ok(undone) => {
+                settled += 1;
                 if let Undone::Removed(what) = undone {
                     cx.info(format!("removed what an earlier run left: {what}"));
                 }
@@ -157,5 +160,5 @@ async fn undo<S: Stage>(cx: &Context<S>, entries: Vec<Entry>) -> Result<usize, S
             }
         }
     }
-    first_error.map_or(Ok(entries.len()), Err)
+    first_error.map_or(Ok(settled), Err)
 }

@@ -3,6 +3,7 @@
 use protocol::{Context, StageError, run_id};
 
 use crate::objects::{self, ClassObject, GatewayObject, State, refusal, title};
+use crate::provision;
 use crate::rivals::{Rivals, Use};
 use crate::stage::Gateway;
 use crate::survey::{Survey, Wanted};
@@ -34,6 +35,8 @@ enum Verdict {
 pub(crate) struct Choice {
     pub(crate) gateway: GatewayObject,
     pub(crate) controller: Option<String>,
+    /// Whether its controller was installed by us.
+    pub(crate) provisioned: bool,
     /// A line for each candidate.
     pub(crate) lines: Vec<String>,
     /// What is odd about the one that was taken.
@@ -76,13 +79,44 @@ pub(crate) fn choose(
     let lines = lines(&gateways, &verdicts, Some(taken));
     let gateway = gateways.swap_remove(taken).clone();
     let warnings = warnings(&gateway, is_ours(&gateway), rivals);
-    let controller = class_of(&gateway, classes).map(|class| class.spec.controller_name.clone());
+    let class = class_of(&gateway, classes);
+    let controller = class.map(|class| class.spec.controller_name.clone());
+    let provisioned = class.is_some_and(provision::is_ours);
     Ok(Choice {
         gateway,
         controller,
+        provisioned,
         lines,
         warnings,
     })
+}
+
+/// Gateways that could be taken but for what a dead master left on them, with what that is.
+pub(crate) fn leftovers(
+    survey: &Survey,
+    wanted: &Wanted,
+    rivals: &Rivals,
+) -> Vec<(String, String)> {
+    let over = Wanted {
+        take_over: true,
+        ..wanted.clone()
+    };
+    let classes = survey.classes.as_deref();
+    let left = survey
+        .gateways
+        .iter()
+        .filter_map(|gateway| match rivals.with(gateway) {
+            Use::Leftovers(what) => Some((gateway, what)),
+            _ => None,
+        });
+    left.filter(|(gateway, _)| {
+        !matches!(
+            judge(gateway, classes, &over, false, rivals),
+            Verdict::Unusable(_)
+        )
+    })
+    .map(|(gateway, what)| (title(gateway), what))
+    .collect()
 }
 
 fn first(rivals: &Rivals, mut candidates: impl Iterator<Item = usize>) -> Option<usize> {

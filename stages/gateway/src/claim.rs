@@ -3,17 +3,20 @@
 use k8s_openapi::api::coordination::v1::Lease;
 use protocol::{Context, StageError, run_id};
 
-use crate::choose::{Choice, choose};
+use crate::ask;
+use crate::choose::{self, Choice, choose};
+use crate::collect;
 use crate::config::{Config, Prefer};
 use crate::lease::{self, Claim};
 use crate::objects::{self, GatewayObject};
 use crate::observed;
 use crate::own;
+use crate::provision;
 use crate::rivals::Rivals;
 use crate::session::{Acquired, Record, Session};
 use crate::stage::Gateway;
 use crate::survey::{Survey, Wanted};
-use crate::take::{Chosen, Place, ours};
+use crate::take::{Chosen, Held, Place, ours};
 
 /// Takes or makes a Gateway; the session is in the slot before the first request that has to be undone.
 pub(crate) async fn claim(
@@ -21,20 +24,23 @@ pub(crate) async fn claim(
     config: &Config,
     place: &Place,
     survey: &Survey,
-    session: &mut Option<Session>,
+    held: &mut Held,
 ) -> Result<Chosen, StageError> {
-    let mine = session.as_ref().map(|session| session.claim.title());
+    let mine = held.session.as_ref().map(|session| session.claim.title());
     let ours = mine.clone().or_else(|| ours(cx, &place.minified.context));
     let mut rivals = rivals(cx, place, survey, mine.as_deref()).await?;
     let wanted = Wanted::of(config);
     loop {
         let choice = match choose(survey, &wanted, ours.as_deref(), &rivals) {
             Ok(choice) if suits(config, &choice, mine.as_deref()) => choice,
-            Ok(_) => return make(cx, config, place, survey, session, Vec::new()).await,
+            Ok(_) => return make(cx, config, place, survey, held, Vec::new()).await,
             Err(none) if wanted.name.is_some() => return Err(none),
             Err(none) => {
-                return match make(cx, config, place, survey, session, none.caused_by.clone()).await
-                {
+                if let Some(title) = pardoned(cx, survey, &wanted, &rivals).await? {
+                    rivals.pardon(title);
+                    continue;
+                }
+                return match make(cx, config, place, survey, held, none.caused_by.clone()).await {
                     // Nobody asked for one of our own: that there is no other is the news.
                     Err(error) if error.code == NO_CLASS => Err(with_causes(none, error.caused_by)),
                     made => made,
@@ -43,8 +49,8 @@ pub(crate) async fn claim(
         };
         let title = objects::title(&choice.gateway);
         if mine.as_ref() != Some(&title) {
-            give_back(session).await?;
-            match acquire(cx, config, place, session, &choice.gateway).await? {
+            give_back(&mut held.session).await?;
+            match acquire(cx, config, place, &mut held.session, &choice.gateway).await? {
                 Acquired::Yes => {}
                 Acquired::No(who) => {
                     cx.debug(format!("Gateway {title}: {who}"));
@@ -58,18 +64,37 @@ pub(crate) async fn claim(
         return Ok(Chosen {
             gateway: choice.gateway,
             controller: choice.controller,
+            provisioned: choice.provisioned,
         });
     }
 }
 
+/// A Gateway that a dead master left its ports on, if a person at the terminal says that it is to be taken.
+async fn pardoned(
+    cx: &Context<Gateway>,
+    survey: &Survey,
+    wanted: &Wanted,
+    rivals: &Rivals,
+) -> Result<Option<String>, StageError> {
+    if ask::nobody() {
+        return Ok(None);
+    }
+    for (title, left) in choose::leftovers(survey, wanted, rivals) {
+        if ask::yes(cx, &format!("Gateway {title}: {left}. Take it?")).await? {
+            return Ok(Some(title));
+        }
+    }
+    Ok(None)
+}
+
 /// With `prefer: dedicated` only a Gateway that was named, or that is ours already, is taken.
-fn suits(config: &Config, choice: &Choice, mine: Option<&str>) -> bool {
+pub(crate) fn suits(config: &Config, choice: &Choice, mine: Option<&str>) -> bool {
     config.prefer == Prefer::Existing
         || config.gateway.is_some()
         || mine == Some(objects::title(&choice.gateway).as_str())
 }
 
-/// What others hold. Expired Leases are nobody's: those of Gateways that were made are deleted, and the Gateways with them.
+/// What others hold. Expired Leases are nobody's: they are deleted, and the Gateways that were made for them too.
 async fn rivals(
     cx: &Context<Gateway>,
     place: &Place,
@@ -78,19 +103,14 @@ async fn rivals(
 ) -> Result<Rivals, StageError> {
     let mut others = survey.leases.clone();
     others.retain(|lease| mine.is_none() || lease::title(lease).as_deref() != mine);
-    let expired: Vec<_> = observed::expired(&others, &cx.env)
-        .into_iter()
-        .cloned()
-        .collect();
-    for lease in expired.iter().filter(|lease| lease::made(lease)) {
-        cx.info(format!(
-            "{}: it has expired, and is deleted with its Gateway",
-            lease::describe(lease)
-        ));
-        lease::delete(&place.cluster, lease, false).await?;
+    let (removed, live) = collect::expired(&place.cluster, others, &cx.env).await?;
+    removed
+        .iter()
+        .for_each(|what| cx.info(format!("removed {what}")));
+    if live.iter().any(|lease| lease::title(lease).is_some()) {
+        collect::note(cx, place)?;
     }
-    let live = others.iter().filter(|lease| !expired.contains(lease));
-    let mut rivals = Rivals::of_leases(live);
+    let mut rivals = Rivals::of_leases(&live);
     rivals.ask(&place.cluster, &survey.gateways, mine).await;
     Ok(rivals)
 }
@@ -126,18 +146,28 @@ async fn acquire(
 /// The code of an error that says that no Gateway can be made.
 const NO_CLASS: &str = "gateway.no_class";
 
+/// The code of an error that says that the cluster changed under us, and has to be looked at again.
+pub(crate) const CLASS_GONE: &str = "gateway.class_gone";
+
 async fn make(
     cx: &Context<Gateway>,
     config: &Config,
     place: &Place,
     survey: &Survey,
-    slot: &mut Option<Session>,
+    held: &mut Held,
     passed_over: Vec<String>,
 ) -> Result<Chosen, StageError> {
     let wanted = Wanted::of(config);
     let class = own::class(survey.classes.as_deref(), &wanted).map_err(no_class)?;
     passed_over.iter().for_each(|line| cx.info(line));
-    give_back(slot).await?;
+    give_back(&mut held.session).await?;
+    let name = class.metadata.name.as_deref().unwrap_or_default();
+    let provisioned = provision::is_ours(class);
+    if provisioned && !provision::join(cx, place, &mut held.infrastructure, name).await? {
+        let message =
+            format!("GatewayClass {name} has just been removed by the last one that used it");
+        return Err(StageError::new(CLASS_GONE, message).retryable(true));
+    }
     let id = run_id();
     let claim = Claim {
         namespace: config
@@ -149,26 +179,32 @@ async fn make(
         duration: config.lease_duration,
         made: true,
     };
-    let name = class.metadata.name.as_deref().unwrap_or_default();
     cx.progress(
         "make",
         format!("making Gateway {} of GatewayClass {name}", claim.title()),
     );
     let record = Record::new(place.files.clone(), &place.minified.context, &claim);
-    let session = slot.insert(Session::intend(cx, &place.cluster, &record)?);
+    let session = held
+        .session
+        .insert(Session::intend(cx, &place.cluster, &record)?);
     if let Acquired::No(who) = session.acquire(|_| false).await? {
         return Err(StageError::internal(format!(
             "a name of our own is taken: {who}"
         )));
     }
     let gateway = own::make(&place.cluster, session, class, config.port_range).await?;
+    if let Some(infrastructure) = &mut held.infrastructure {
+        // From here on the Gateway keeps others from removing its class.
+        infrastructure.unlock().await?;
+    }
     Ok(Chosen {
         gateway,
         controller: Some(class.spec.controller_name.clone()),
+        provisioned,
     })
 }
 
-fn no_class(reasons: Vec<String>) -> StageError {
+pub(crate) fn no_class(reasons: Vec<String>) -> StageError {
     let message = "there is no GatewayClass of which a Gateway could be made";
     with_causes(StageError::new(NO_CLASS, message), reasons).hint(
         "have an admin install a controller that takes TCPRoutes, such as Contour's gateway provisioner, with a GatewayClass",
@@ -189,7 +225,7 @@ async fn give_back(slot: &mut Option<Session>) -> Result<(), StageError> {
 }
 
 /// Whose session it is, for people, and which one, for us.
-fn holder(cx: &Context<Gateway>) -> String {
+pub(crate) fn holder(cx: &Context<Gateway>) -> String {
     let user = cx
         .env
         .get("USER")

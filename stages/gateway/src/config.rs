@@ -7,6 +7,8 @@ use protocol::Problem;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::manifests::{Manifests, is_digest};
+use crate::own::CONTOUR;
 use crate::ports::{LOWEST_PORT, PortRange};
 
 /// From one more than the CRD's own limit to the last at which the API takes the CRD's rules as not too costly.
@@ -44,6 +46,22 @@ pub struct Config {
     /// When it ends, leave a Gateway that was made.
     #[serde(default)]
     pub leave: bool,
+    /// When there is no controller of which a Gateway could be had: `never` install one, `ask` at a terminal, or `auto`: install
+    /// one and remove it in the end, when nobody uses it any more.
+    #[serde(default)]
+    pub provision: Provision,
+    /// What is installed then: URLs and files of manifests. Default: Contour's gateway provisioner, a pinned release.
+    #[serde(default)]
+    pub provision_manifests: Manifests,
+    /// The SHA-256 of those manifests, as `cat FILE… | sha256sum` prints it. Others are refused.
+    #[serde(default)]
+    pub provision_digest: Option<String>,
+    /// The name by which the installed controller knows its GatewayClasses.
+    #[serde(default = "default_controller")]
+    pub provision_controller: String,
+    /// Only print what would be taken, made and installed.
+    #[serde(default)]
+    pub dry_run: bool,
     /// The namespace in which the master runs tasks: its `default_namespace`.
     #[serde(default = "default_task_namespace")]
     pub task_namespace: String,
@@ -77,6 +95,23 @@ pub enum Prefer {
     Existing,
     /// One of our own.
     Dedicated,
+}
+
+/// Whether to install a controller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Provision {
+    /// Say what is missing, and end.
+    Never,
+    /// Ask, where there is a terminal; else as `never`.
+    #[default]
+    Ask,
+    /// Install it.
+    Auto,
+}
+
+fn default_controller() -> String {
+    CONTOUR.to_owned()
 }
 
 fn default_task_namespace() -> String {
@@ -134,6 +169,25 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
         );
         problems.push(Problem::new("raise_max_items", message));
     }
+    if let Some(digest) = config.provision_digest.as_ref().filter(|it| !is_digest(it)) {
+        let message = format!("{digest:?} is no SHA-256: 64 hexadecimal digits");
+        problems.push(Problem::new("provision_digest", message));
+    }
+    if config.provision_digest.is_none() {
+        for url in config.provision_manifests.unprotected() {
+            let message = format!(
+                "whoever is on the way can change {url:?}: set `provision_digest`, or use https"
+            );
+            problems.push(Problem::new("provision_manifests", message));
+        }
+    }
+    if !is_controller(&config.provision_controller) {
+        let message = format!(
+            "{:?} is no name of a controller, such as {CONTOUR}",
+            config.provision_controller
+        );
+        problems.push(Problem::new("provision_controller", message));
+    }
     for (field, seconds) in [
         ("timeout", config.timeout),
         ("connect_timeout", config.connect_timeout),
@@ -144,6 +198,13 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// `domain/path`
+fn is_controller(name: &str) -> bool {
+    name.split_once('/').is_some_and(|(domain, path)| {
+        domain.contains('.') && !path.is_empty() && !name.contains(' ')
+    })
 }
 
 /// Determined's own rule for both names.

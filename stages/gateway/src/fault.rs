@@ -1,5 +1,6 @@
 //! Foreign errors, of the API and of the way to it, turned into ours.
 
+use std::borrow::Cow;
 use std::error::Error;
 
 use kube::client::AuthError;
@@ -16,19 +17,23 @@ pub(crate) struct Peer {
 }
 
 /// What was asked of the API.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attempt {
     pub(crate) verb: &'static str,
-    pub(crate) resource: &'static str,
+    pub(crate) resource: Cow<'static, str>,
     /// Empty for what has no namespace, and for all namespaces at once.
     pub(crate) namespace: String,
 }
 
 impl Attempt {
-    pub(crate) fn new(verb: &'static str, resource: &'static str, namespace: Option<&str>) -> Self {
+    pub(crate) fn new(
+        verb: &'static str,
+        resource: impl Into<Cow<'static, str>>,
+        namespace: Option<&str>,
+    ) -> Self {
         Self {
             verb,
-            resource,
+            resource: resource.into(),
             namespace: namespace.unwrap_or_default().to_owned(),
         }
     }

@@ -96,9 +96,11 @@ pub(crate) async fn create(cluster: &Cluster, claim: &Claim) -> Result<Outcome, 
         Ok(lease) => Ok(Outcome::Ours(Box::new(lease))),
         // Also when the answer to our own first try was lost and the client tried again.
         Err(kube::Error::Api(status)) if status.code == 409 => get(cluster, claim).await,
-        Err(kube::Error::Api(status)) if status.code == 404 => {
-            Err(namespace_missing(cluster, &claim.namespace))
-        }
+        Err(kube::Error::Api(status)) if status.code == 404 => Err(namespace_missing(
+            cluster,
+            &claim.namespace,
+            "gateway_namespace",
+        )),
         Err(error) => Err(failed(cluster, claim, "create", &error)),
     }
 }
@@ -153,12 +155,12 @@ pub(crate) async fn replace(
     }
 }
 
-/// Deletes exactly this one. With `orphan` the Gateway that it owns stays.
+/// Deletes exactly this one. With `orphan` the Gateway that it owns stays. False: it has changed since it was read.
 pub(crate) async fn delete(
     cluster: &Cluster,
     lease: &Lease,
     orphan: bool,
-) -> Result<(), StageError> {
+) -> Result<bool, StageError> {
     let metadata = &lease.metadata;
     let namespace = metadata.namespace.as_deref();
     let policy = if orphan {
@@ -176,8 +178,9 @@ pub(crate) async fn delete(
     };
     let name = metadata.name.as_deref().unwrap_or_default();
     match api(cluster, namespace).delete(name, &params).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         Err(error) => Err(fault::of_request(
             &cluster.peer,
             &Attempt::new("delete", LEASES, namespace),
@@ -210,6 +213,22 @@ pub(crate) fn title(lease: &Lease) -> Option<String> {
     Some(format!("{namespace}/{gateway}"))
 }
 
+/// What its session had.
+pub(crate) fn claim(lease: &Lease) -> Option<Claim> {
+    Some(Claim {
+        namespace: lease.metadata.namespace.clone()?,
+        gateway: lease
+            .metadata
+            .name
+            .as_ref()?
+            .strip_prefix(PREFIX)?
+            .to_owned(),
+        holder: holder(lease).to_owned(),
+        duration: 0,
+        made: made(lease),
+    })
+}
+
 pub(crate) fn holder(lease: &Lease) -> &str {
     let spec = lease.spec.as_ref();
     spec.and_then(|spec| spec.holder_identity.as_deref())
@@ -239,7 +258,8 @@ fn failed(cluster: &Cluster, claim: &Claim, verb: &'static str, error: &kube::Er
     fault::of_request(&cluster.peer, &attempt, error)
 }
 
-pub(crate) fn namespace_missing(cluster: &Cluster, namespace: &str) -> StageError {
+/// `field` is that of the config which names it.
+pub(crate) fn namespace_missing(cluster: &Cluster, namespace: &str, field: &str) -> StageError {
     StageError::new(
         "gateway.namespace_missing",
         format!(
@@ -248,6 +268,6 @@ pub(crate) fn namespace_missing(cluster: &Cluster, namespace: &str) -> StageErro
         ),
     )
     .hint(format!(
-        "`kubectl create namespace {namespace}`, or set `gateway_namespace` to one that exists"
+        "`kubectl create namespace {namespace}`, or set `{field}` to one that exists"
     ))
 }

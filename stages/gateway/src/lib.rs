@@ -1,24 +1,32 @@
 //! The Gateway through which a Determined master reaches tasks in a Kubernetes cluster: taken or made, waited for,
 //! watched, given back.
 
+mod ask;
+mod children;
 mod choose;
 mod claim;
 mod client;
+mod collect;
 mod config;
+mod dry_run;
 mod fault;
 mod file;
 mod hold;
 mod kubeconfig;
 mod lease;
+mod manifests;
 mod minify;
 mod objects;
 mod observed;
 mod outputs;
 mod own;
+mod permissions;
 mod ports;
 mod preflight;
+mod provision;
 mod proxy;
 mod raise;
+mod reach;
 mod rivals;
 mod session;
 mod stage;
@@ -26,7 +34,8 @@ mod survey;
 mod take;
 mod wait;
 
-pub use config::{Config, Prefer};
+pub use config::{Config, Prefer, Provision};
+pub use manifests::Manifests;
 pub use outputs::{InternalTaskGateway, Outputs};
 pub use ports::PortRange;
 pub use stage::Gateway;

@@ -1,7 +1,5 @@
 //! A Gateway of our own: made from a GatewayClass that can open ports, and deleted with all that came of it.
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
@@ -10,29 +8,27 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use protocol::StageError;
 use serde_json::{Value, json};
 
+use crate::children;
 use crate::client::Cluster;
 use crate::fault::{self, Attempt};
 use crate::lease::{Claim, MANAGED_BY, MANAGER};
 use crate::objects::{ClassObject, GROUP, GatewayObject, gateway_resource, refusal};
 use crate::ports::PortRange;
+use crate::provision;
 use crate::session::Session;
 use crate::survey::{GATEWAYS, Wanted};
 
+/// The controller that is installed by default.
+pub(crate) const CONTOUR: &str = "projectcontour.io/gateway-controller";
+
 /// Controllers that open whatever TCP port a Gateway asks for, best known first.
-const DYNAMIC: [&str; 2] = [
-    "projectcontour.io/gateway-controller",
-    "gateway.envoyproxy.io/gatewayclass-controller",
-];
+const DYNAMIC: [&str; 2] = [CONTOUR, "gateway.envoyproxy.io/gatewayclass-controller"];
 
 /// A Gateway has to have a listener before Determined adds its own: one port that nobody uses.
 const PLACEHOLDER: u16 = 7999;
 
-/// How long a controller may take to remove what it made for a Gateway.
-const CHILDREN: Duration = Duration::from_secs(20);
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
-
 /// What every controller puts on what it makes for a Gateway.
-const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+pub(crate) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 const SERVICES: &str = "services";
 const TCP_ROUTES: &str = "tcproutes.gateway.networking.k8s.io";
@@ -83,8 +79,11 @@ fn unsuitable(class: &ClassObject, wanted: &Wanted) -> Option<String> {
             why.unwrap_or_else(|| format!("its controller {controller} has not accepted it")),
         );
     }
-    // Who names a class knows what its controller can do.
-    if wanted.class.is_none() && !DYNAMIC.contains(&controller.as_str()) {
+    // Who names a class, or the controller that we installed, knows what it can do.
+    if wanted.class.is_none()
+        && !provision::is_ours(class)
+        && !DYNAMIC.contains(&controller.as_str())
+    {
         return Some(format!(
             "{controller} is not known to open ports by itself; `gateway_class` takes it all the same"
         ));
@@ -179,44 +178,9 @@ pub(crate) async fn delete(cluster: &Cluster, claim: &Claim) -> Result<bool, Sta
 
 /// Removes what Determined left on the deleted Gateway, and sees that its controller has removed the rest.
 pub(crate) async fn sweep(cluster: &Cluster, claim: &Claim) -> Result<Vec<String>, StageError> {
-    let removed = sweep_routes(cluster, claim).await?;
-    let deadline = tokio::time::Instant::now() + CHILDREN;
-    loop {
-        let left = children(cluster, claim).await?;
-        if left.is_empty() {
-            return Ok(removed);
-        }
-        if tokio::time::Instant::now() > deadline {
-            let message = format!(
-                "Gateway {} is deleted, but its controller has not removed {}",
-                claim.title(),
-                left.join(", ")
-            );
-            return Err(StageError::new("gateway.children_left", message)
-                .hint("is the controller running? `devcluster-remote gc` looks again")
-                .retryable(true));
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-}
-
-async fn children(cluster: &Cluster, claim: &Claim) -> Result<Vec<String>, StageError> {
-    let services: Api<Service> = Api::namespaced(cluster.client.clone(), &claim.namespace);
-    let of_gateway = ListParams::default().labels(&format!("{GATEWAY_NAME}={}", claim.gateway));
-    match services.list_metadata(&of_gateway).await {
-        Ok(list) => {
-            let names = list.items.into_iter().filter_map(|item| item.metadata.name);
-            Ok(names
-                .map(|name| format!("Service {}/{name}", claim.namespace))
-                .collect())
-        }
-        // Not ours to know then.
-        Err(kube::Error::Api(status)) if status.code == 403 => Ok(Vec::new()),
-        Err(error) => {
-            let attempt = Attempt::new("list", SERVICES, Some(&claim.namespace));
-            Err(fault::of_request(&cluster.peer, &attempt, &error))
-        }
-    }
+    let mut removed = sweep_routes(cluster, claim).await?;
+    removed.extend(children::sweep(cluster, claim).await?);
+    Ok(removed)
 }
 
 /// Determined makes a TCPRoute and a Service of the same name for each port; only a task's normal end removes them.

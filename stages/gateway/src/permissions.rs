@@ -33,7 +33,16 @@ pub(crate) async fn review(
     claim: &Claim,
     task_namespace: &str,
 ) -> Result<(), StageError> {
-    let needed = needed(claim, task_namespace);
+    let mut needed = master(&claim.namespace, task_namespace);
+    needed.extend(session(&claim.namespace));
+    if claim.made {
+        needed.extend(own_gateway(&claim.namespace));
+    }
+    refuse_denied(cluster, &needed).await
+}
+
+/// The first of these that the user may not do is the error, the others its causes.
+pub(crate) async fn refuse_denied(cluster: &Cluster, needed: &[Attempt]) -> Result<(), StageError> {
     let denied = join_all(needed.iter().map(|attempt| denies(cluster, attempt))).await;
     let mut denied = needed
         .iter()
@@ -50,28 +59,34 @@ pub(crate) async fn review(
     Err(error)
 }
 
-fn needed(claim: &Claim, task_namespace: &str) -> Vec<Attempt> {
-    let mut needed = Vec::new();
-    let mut add = |resource, verbs: &[&'static str], namespace: &str| {
-        needed.extend(
-            verbs
-                .iter()
-                .map(|verb| Attempt::new(verb, resource, Some(namespace))),
-        );
-    };
-    for (resource, verbs) in MASTER {
-        let namespace = if resource == GATEWAYS {
-            &claim.namespace
+fn attempts(resource: &'static str, verbs: &[&'static str], namespace: &str) -> Vec<Attempt> {
+    let all = verbs
+        .iter()
+        .map(|verb| Attempt::new(verb, resource, Some(namespace)));
+    all.collect()
+}
+
+/// What the master does.
+pub(crate) fn master(namespace: &str, task_namespace: &str) -> Vec<Attempt> {
+    let needed = MASTER.iter().flat_map(|(resource, verbs)| {
+        let namespace = if *resource == GATEWAYS {
+            namespace
         } else {
             task_namespace
         };
-        add(resource, verbs, namespace);
-    }
-    add(LEASES, &SESSION, &claim.namespace);
-    if claim.made {
-        add(GATEWAYS, &OWN_GATEWAY, &claim.namespace);
-    }
-    needed
+        attempts(resource, verbs, namespace)
+    });
+    needed.collect()
+}
+
+/// What a session does with its Lease.
+pub(crate) fn session(namespace: &str) -> Vec<Attempt> {
+    attempts(LEASES, &SESSION, namespace)
+}
+
+/// What it does with a Gateway of its own.
+pub(crate) fn own_gateway(namespace: &str) -> Vec<Attempt> {
+    attempts(GATEWAYS, &OWN_GATEWAY, namespace)
 }
 
 /// Not knowing is no reason to refuse: whoever tries will see.
@@ -79,7 +94,7 @@ async fn denies(cluster: &Cluster, attempt: &Attempt) -> bool {
     let (resource, group) = attempt
         .resource
         .split_once('.')
-        .unwrap_or((attempt.resource, ""));
+        .unwrap_or((&attempt.resource, ""));
     let review = SelfSubjectAccessReview {
         spec: SelfSubjectAccessReviewSpec {
             resource_attributes: Some(ResourceAttributes {

@@ -26,6 +26,8 @@ pub(crate) struct Rivals {
     alive: Option<BTreeSet<String>>,
     /// Gateways that somebody else took while we were about to.
     lost: BTreeMap<String, String>,
+    /// Gateways that a person takes in spite of what a dead master left on them.
+    pardoned: BTreeSet<String>,
 }
 
 /// What others have with one Gateway.
@@ -49,6 +51,7 @@ impl Rivals {
             held: held.collect(),
             alive: Some(BTreeSet::new()),
             lost: BTreeMap::new(),
+            pardoned: BTreeSet::new(),
         }
     }
 
@@ -93,6 +96,10 @@ impl Rivals {
         self.held.extend(Self::of_leases(leases).held);
     }
 
+    pub(crate) fn pardon(&mut self, title: String) {
+        self.pardoned.insert(title);
+    }
+
     /// Sessions that started together all want the same Gateway first. Who has lost one picks any of the others.
     pub(crate) fn crowded(&self) -> bool {
         !self.lost.is_empty()
@@ -107,7 +114,7 @@ impl Rivals {
             return Use::Live(who.clone());
         }
         let ports: Vec<(&str, &str)> = objects::determined_ports(gateway).collect();
-        if ports.is_empty() {
+        if ports.is_empty() || self.pardoned.contains(&title) {
             return Use::None;
         }
         let Some(alive) = &self.alive else {

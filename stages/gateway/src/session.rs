@@ -9,10 +9,9 @@ use protocol::{Context, Env, StageError, Undone};
 use serde::{Deserialize, Serialize};
 
 use crate::client::Cluster;
-use crate::kubeconfig;
 use crate::lease::{self, Claim, Outcome};
-use crate::minify::minify;
 use crate::own;
+use crate::reach::{self, Way};
 use crate::stage::Gateway;
 
 /// The word for it in the ledger.
@@ -20,12 +19,6 @@ pub(crate) const KIND: &str = "session";
 
 /// A Lease is renewed this many times before it would expire, so that a few lost requests cost nothing.
 const RENEWALS: u32 = 10;
-
-/// There is no way to the cluster any more.
-const GONE: [&str; 2] = ["gateway.kubeconfig_missing", "gateway.context_unknown"];
-
-/// How long an undoing may wait for a connection.
-const CONNECT: Duration = Duration::from_secs(5);
 
 /// What a later run needs to find the session and to give it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,7 +186,7 @@ impl Session {
         let keep = leave && self.claim.made;
         let delete_lease = async {
             match self.lease {
-                Some(lease) => lease::delete(&self.cluster, &lease, keep).await,
+                Some(lease) => lease::delete(&self.cluster, &lease, keep).await.map(drop),
                 None => delete_if_ours(&self.cluster, &self.claim).await,
             }
         };
@@ -213,7 +206,7 @@ impl Session {
 
 async fn delete_if_ours(cluster: &Cluster, claim: &Claim) -> Result<(), StageError> {
     match lease::get(cluster, claim).await? {
-        Outcome::Ours(lease) => lease::delete(cluster, &lease, false).await,
+        Outcome::Ours(lease) => lease::delete(cluster, &lease, false).await.map(drop),
         _ => Ok(()),
     }
 }
@@ -223,14 +216,13 @@ pub(crate) async fn undo(entry: &Entry, env: &Env) -> Result<Undone, StageError>
     let Some(record) = Record::of(entry) else {
         return Ok(Undone::Nothing);
     };
-    let kubeconfig = kubeconfig::load_files(&record.kubeconfig);
-    let minified = match kubeconfig.and_then(|it| minify(&it, Some(&record.context))) {
-        Ok(minified) => minified,
-        // The user has done away with the cluster. If it is there still, its Lease expires, and others collect it.
-        Err(error) if GONE.contains(&error.code.as_str()) => return Ok(Undone::Nothing),
-        Err(error) => return Err(error),
+    let way = Way {
+        kubeconfig: record.kubeconfig.clone(),
+        context: record.context.clone(),
     };
-    let cluster = Cluster::connect(&minified, CONNECT, env).await?;
+    let Some(cluster) = reach::cluster(&way, env).await? else {
+        return Ok(Undone::Nothing);
+    };
     undo_on(&cluster, &record.claim()).await
 }
 

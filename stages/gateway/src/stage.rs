@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use protocol::ledger::Entry;
-use protocol::{Context, Problem, Stage, StageError, Undone};
+use protocol::{Context, Exit, Problem, Stage, StageError, Undone};
 
 use crate::client::Cluster;
+use crate::collect;
 use crate::config::{self, Config};
+use crate::dry_run::dry_run;
 use crate::fault::{self, Attempt};
 use crate::file::{self, KubeconfigFile};
 use crate::hold::hold;
@@ -15,9 +17,11 @@ use crate::minify::minify;
 use crate::objects::{self, GatewayObject, State};
 use crate::outputs::{InternalTaskGateway, Outputs};
 use crate::ports::PortRange;
+use crate::preflight;
+use crate::provision;
 use crate::session::{self, Session};
 use crate::survey::GATEWAYS;
-use crate::take::{self, Found, Taken};
+use crate::take::{self, Found, Held, Taken};
 use crate::wait;
 
 /// Finds the Gateway and watches over it.
@@ -54,26 +58,35 @@ impl Stage for Gateway {
     }
 
     async fn run(cx: &Context<Self>, config: Config) -> Result<(), StageError> {
-        let mut session = None;
+        if config.dry_run {
+            return tokio::select! {
+                done = dry_run(cx, &config) => done,
+                () = cx.shutdown.cancelled() => Ok(()),
+            };
+        }
+        let mut held = Held::default();
         let taken = tokio::select! {
-            taken = take::take(cx, &config, &mut session) => taken.map(Some),
+            taken = take::take(cx, &config, &mut held) => taken.map(Some),
             () = cx.shutdown.cancelled() => Ok(None),
         };
-        let held = match (taken, &mut session) {
+        let served = match (taken, &mut held.session) {
             (Ok(Some(taken)), Some(session)) => serve(cx, &config, taken, session).await,
             (Ok(_), _) => Ok(()),
             (Err(error), _) => Err(error),
         };
-        let given_back = match session {
-            Some(session) => session.release(config.leave).await,
-            None => Ok(()),
-        };
-        held.and(given_back)
+        let given_back = held.release(cx, config.leave).await;
+        served.and(given_back)
     }
 
     /// Takes nothing: another stage holds the Gateway up, or somebody for whom it is enough to know. The kubeconfig stays; the
     /// ledger has it, and the next run or `cleanup` removes it.
     async fn once(cx: &Context<Self>, config: Config) -> Result<Outputs, StageError> {
+        if config.dry_run {
+            let message = "`once` makes nothing anyway: `dry_run` is for `run`";
+            return Err(StageError::new("protocol.config", message)
+                .hint("`devcluster-gateway run --dry-run`")
+                .exit(Exit::Usage));
+        }
         let found = take::find(cx, &config).await?;
         let capacity = found.capacity(cx, &config)?;
         let file = KubeconfigFile::write(cx, &found.minified)?;
@@ -81,7 +94,7 @@ impl Stage for Gateway {
     }
 
     fn goes_on(entry: &Entry) -> bool {
-        entry.what == session::KIND
+        [session::KIND, provision::KIND, collect::KIND].contains(&entry.what.as_str())
     }
 
     async fn check(
@@ -119,9 +132,15 @@ impl Stage for Gateway {
         }
     }
 
+    async fn preflight(cx: &Context<Self>, config: Config) {
+        preflight::preflight(cx, &config).await;
+    }
+
     async fn undo(cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError> {
         match entry.what.as_str() {
             session::KIND => session::undo(entry, &cx.env).await,
+            provision::KIND => provision::undo(cx, entry).await,
+            collect::KIND => collect::undo(cx, entry).await,
             file::KIND => file::undo(&entry.data),
             _ => Ok(Undone::Nothing),
         }
@@ -153,6 +172,7 @@ async fn serve(
     let file = KubeconfigFile::write(cx, &found.minified)?;
     let outputs = found.outputs(&file, config.port_range, capacity);
     let events = found.events.take();
+    let cluster = found.cluster.clone();
     let held = async {
         cx.ready(outputs.clone()).await?;
         let events = events.unwrap_or_else(|| wait::watch(&found.cluster, &found.gateway));
@@ -165,8 +185,11 @@ async fn serve(
         )
         .await
     };
+    let period = Duration::from_secs(config.lease_duration.into());
+    let title = session.claim.title();
     let held = tokio::select! {
         held = held => held,
+        never = collect::from_time_to_time(cx, &cluster, period, &title) => never,
         lost = session.keep(cx) => Err(lost),
         () = cx.shutdown.cancelled() => Ok(()),
     };
@@ -208,13 +231,13 @@ impl Found {
             context: self.minified.context.clone(),
             controller: self.controller.clone(),
             capacity,
-            provisioned: false,
+            provisioned: self.provisioned,
         }
     }
 }
 
 /// How many listeners can be added: places on the Gateway and free ports in the range are both needed.
-fn capacity(gateway: &GatewayObject, max_listeners: u32, range: PortRange) -> u32 {
+pub(crate) fn capacity(gateway: &GatewayObject, max_listeners: u32, range: PortRange) -> u32 {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let listeners = &gateway.spec.listeners;
     let inside = listeners

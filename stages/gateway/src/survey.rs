@@ -24,7 +24,7 @@ const PAGE: u32 = 250;
 const MAX_LISTENERS: u32 = 64;
 
 pub(crate) const GATEWAYS: &str = "gateways.gateway.networking.k8s.io";
-const CLASSES: &str = "gatewayclasses.gateway.networking.k8s.io";
+pub(crate) const CLASSES: &str = "gatewayclasses.gateway.networking.k8s.io";
 pub(crate) const CRD: &str =
     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gateways.gateway.networking.k8s.io";
 
@@ -69,7 +69,18 @@ pub(crate) struct Survey {
     pub(crate) leases: Vec<Lease>,
 }
 
-pub(crate) async fn survey(cluster: &Cluster, wanted: &Wanted) -> Result<Survey, StageError> {
+/// What each request of the round was answered.
+pub(crate) struct Answers {
+    /// `None`: there is no Gateway API.
+    pub(crate) gateways: Result<Option<Vec<GatewayObject>>, StageError>,
+    pub(crate) tcp_routes: Result<bool, StageError>,
+    classes: Result<Option<Vec<ClassObject>>, StageError>,
+    /// `None`: the user may not read it, or it is not there.
+    pub(crate) crd: Option<Value>,
+    leases: Result<Vec<Lease>, StageError>,
+}
+
+pub(crate) async fn ask(cluster: &Cluster, wanted: &Wanted) -> Result<Answers, StageError> {
     let requests = async {
         tokio::join!(
             gateways(cluster, wanted),
@@ -82,18 +93,34 @@ pub(crate) async fn survey(cluster: &Cluster, wanted: &Wanted) -> Result<Survey,
     let (gateways, tcp_routes, classes, crd, leases) = tokio::time::timeout(ANSWER, requests)
         .await
         .map_err(|_| fault::no_answer(&cluster.peer))?;
-    let Some(gateways) = gateways? else {
-        return Err(no_gateway_api(cluster));
-    };
-    if !tcp_routes? {
-        return Err(no_tcp_routes(cluster, crd.as_ref()));
-    }
-    Ok(Survey {
+    Ok(Answers {
         gateways,
-        classes: classes?,
-        max_listeners: crd.as_ref().map_or(MAX_LISTENERS, max_listeners),
-        leases: leases?,
+        tcp_routes,
+        classes,
+        crd,
+        leases,
     })
+}
+
+pub(crate) async fn survey(cluster: &Cluster, wanted: &Wanted) -> Result<Survey, StageError> {
+    ask(cluster, wanted).await?.survey(cluster)
+}
+
+impl Answers {
+    pub(crate) fn survey(self, cluster: &Cluster) -> Result<Survey, StageError> {
+        let Some(gateways) = self.gateways? else {
+            return Err(no_gateway_api(cluster));
+        };
+        if !self.tcp_routes? {
+            return Err(no_tcp_routes(cluster, self.crd.as_ref()));
+        }
+        Ok(Survey {
+            gateways,
+            classes: self.classes?,
+            max_listeners: self.crd.as_ref().map_or(MAX_LISTENERS, max_listeners),
+            leases: self.leases?,
+        })
+    }
 }
 
 /// `None`: there is no such API.
@@ -199,28 +226,33 @@ fn max_listeners(crd: &Value) -> u32 {
     limits[0].min(limits[1])
 }
 
-fn no_gateway_api(cluster: &Cluster) -> StageError {
+pub(crate) fn no_gateway_api(cluster: &Cluster) -> StageError {
     StageError::new("gateway.api_missing", format!("the cluster of context {:?} has no Gateway API", cluster.peer.context)).hint(
         "have an admin install the Gateway API's experimental channel and a controller that takes TCPRoutes, such as \
          Contour's gateway provisioner",
     )
 }
 
-fn no_tcp_routes(cluster: &Cluster, crd: Option<&Value>) -> StageError {
-    let annotation =
-        |name: &str| crd?["metadata"]["annotations"][format!("{GROUP}/{name}")].as_str();
+pub(crate) fn no_tcp_routes(cluster: &Cluster, crd: Option<&Value>) -> StageError {
     let context = &cluster.peer.context;
-    let installed = match (annotation("bundle-version"), annotation("channel")) {
-        (Some(version), Some(channel)) => {
+    let installed = match crd.and_then(bundle) {
+        Some((version, channel)) => {
             format!(" It has the Gateway API's {version}, {channel} channel.")
         }
-        _ => String::new(),
+        None => String::new(),
     };
     StageError::new(
         "gateway.tcproute_missing",
         format!("the cluster of context {context:?} does not serve TCPRoute v1alpha2, which Determined uses.{installed}"),
     )
     .hint("have an admin install the experimental channel of the Gateway API: the standard one does not serve that version")
+}
+
+/// The release and the channel of the Gateway API that a CRD is of.
+pub(crate) fn bundle(crd: &Value) -> Option<(&str, &str)> {
+    let annotation =
+        |name: &str| crd["metadata"]["annotations"][format!("{GROUP}/{name}")].as_str();
+    Some((annotation("bundle-version")?, annotation("channel")?))
 }
 
 #[cfg(test)]

@@ -6,15 +6,17 @@ use std::time::Duration;
 use protocol::{Context, StageError};
 
 use crate::choose::choose;
-use crate::claim::claim;
+use crate::claim::{CLASS_GONE, claim};
 use crate::client::Cluster;
 use crate::config::Config;
 use crate::kubeconfig;
 use crate::lease::Claim;
 use crate::minify::{Minified, minify};
 use crate::objects::{self, GatewayObject};
-use crate::preflight;
+use crate::permissions;
+use crate::provision::{self, Infrastructure};
 use crate::raise::raise;
+use crate::reach::Way;
 use crate::rivals::Rivals;
 use crate::session::{Record, Session, undo_on};
 use crate::stage::Gateway;
@@ -28,6 +30,7 @@ pub(crate) struct Found {
     pub(crate) gateway: GatewayObject,
     pub(crate) address: String,
     pub(crate) controller: Option<String>,
+    pub(crate) provisioned: bool,
     pub(crate) max_listeners: u32,
     pub(crate) events: Option<Events>,
 }
@@ -36,6 +39,8 @@ pub(crate) struct Found {
 pub(crate) struct Chosen {
     pub(crate) gateway: GatewayObject,
     pub(crate) controller: Option<String>,
+    /// Whether its controller was installed by us.
+    pub(crate) provisioned: bool,
 }
 
 /// A connected cluster, as the config names it.
@@ -43,6 +48,15 @@ pub(crate) struct Place {
     pub(crate) minified: Minified,
     pub(crate) cluster: Cluster,
     pub(crate) files: Vec<PathBuf>,
+}
+
+impl Place {
+    pub(crate) fn way(&self) -> Way {
+        Way {
+            kubeconfig: self.files.clone(),
+            context: self.minified.context.clone(),
+        }
+    }
 }
 
 pub(crate) async fn connect(cx: &Context<Gateway>, config: &Config) -> Result<Place, StageError> {
@@ -87,6 +101,7 @@ pub(crate) async fn find(cx: &Context<Gateway>, config: &Config) -> Result<Found
     let chosen = Chosen {
         gateway: choice.gateway,
         controller: choice.controller,
+        provisioned: choice.provisioned,
     };
     ready(cx, config, place, &survey, chosen, &claim).await
 }
@@ -118,16 +133,80 @@ impl Taken {
     }
 }
 
-/// Takes or makes a Gateway. `session` is set before the first request that has to be undone.
+/// What is ours on the cluster by now, to be given back in the end.
+#[derive(Default)]
+pub(crate) struct Held {
+    pub(crate) session: Option<Session>,
+    pub(crate) infrastructure: Option<Infrastructure>,
+}
+
+impl Held {
+    /// Everything that takes one round of requests; the rest is in the ledger.
+    pub(crate) async fn release(
+        self,
+        cx: &Context<Gateway>,
+        leave: bool,
+    ) -> Result<(), StageError> {
+        let session = async {
+            match self.session {
+                Some(session) => session.release(leave).await,
+                None => Ok(()),
+            }
+        };
+        let infrastructure = async {
+            match self.infrastructure {
+                Some(infrastructure) => infrastructure.release(cx, leave).await,
+                None => Ok(()),
+            }
+        };
+        let (session, infrastructure) = tokio::join!(session, infrastructure);
+        session.and(infrastructure)
+    }
+}
+
+/// How often the cluster may change under us before that is an error.
+const ATTEMPTS: u32 = 4;
+
+/// Takes or makes a Gateway, and installs a controller if it comes to that. What has to be undone is in `held` before the
+/// first request for it.
 pub(crate) async fn take(
     cx: &Context<Gateway>,
     config: &Config,
-    session: &mut Option<Session>,
+    held: &mut Held,
 ) -> Result<Taken, StageError> {
     let place = connect(cx, config).await?;
-    *session = resume(cx, &place).await?;
-    let wanted = Wanted::of(config);
-    let mut survey = survey(&place.cluster, &wanted).await?;
+    held.session = resume(cx, &place).await?;
+    let (mut attempts, mut installed) = (0, false);
+    let (survey, chosen, claim) = loop {
+        let error = match once(cx, config, &place, held).await {
+            Ok(all) => break all,
+            Err(error) => error,
+        };
+        attempts += 1;
+        if error.code == CLASS_GONE && attempts < ATTEMPTS {
+            cx.info(error.message);
+        } else if !installed && provision::mends(config, &error) {
+            provision::offer(cx, config, &place, &mut held.infrastructure, error).await?;
+            installed = true;
+        } else {
+            return Err(error);
+        }
+    };
+    Ok(Taken {
+        place,
+        survey,
+        chosen,
+        claim,
+    })
+}
+
+async fn once(
+    cx: &Context<Gateway>,
+    config: &Config,
+    place: &Place,
+    held: &mut Held,
+) -> Result<(Survey, Chosen, Claim), StageError> {
+    let mut survey = survey(&place.cluster, &Wanted::of(config)).await?;
     if let Some(limit) = config
         .raise_max_items
         .filter(|it| *it > survey.max_listeners)
@@ -138,17 +217,12 @@ pub(crate) async fn take(
             "the CRD of Gateways allows {limit} listeners now, on every Gateway of this cluster; installing it again undoes that"
         ));
     }
-    let chosen = claim(cx, config, &place, &survey, session).await?;
-    let claim = match session.as_ref() {
+    let chosen = claim(cx, config, place, &survey, held).await?;
+    let claim = match &held.session {
         Some(session) => session.claim.clone(),
         None => return Err(StageError::internal("a Gateway without a session")),
     };
-    Ok(Taken {
-        place,
-        survey,
-        chosen,
-        claim,
-    })
+    Ok((survey, chosen, claim))
 }
 
 /// The session of a run that died, if its Lease is still ours. What cannot be gone on with is given back.
@@ -198,7 +272,7 @@ async fn ready(
     };
     let ((gateway, address, events), ()) = tokio::try_join!(
         waits,
-        preflight::review(&cluster, claim, &config.task_namespace)
+        permissions::review(&cluster, claim, &config.task_namespace)
     )?;
     Ok(Found {
         minified,
@@ -206,6 +280,7 @@ async fn ready(
         gateway,
         address,
         controller: chosen.controller,
+        provisioned: chosen.provisioned,
         max_listeners: survey.max_listeners,
         events,
     })

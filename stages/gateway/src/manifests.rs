@@ -1,0 +1,288 @@
+//! Where the manifests of a controller come from, and whether they are those that were meant.
+
+use std::path::Path;
+use std::time::Duration;
+
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Limited};
+use kube::client::Body;
+use protocol::{Env, StageError};
+use ring::digest;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::fault;
+use crate::proxy;
+
+/// Contour's gateway provisioner, of the release that serves CRD bundles 1.3 to 1.6.
+const CONTOUR_URL: &str = "https://raw.githubusercontent.com/projectcontour/contour/v1.33.6/examples/render/contour-gateway-provisioner.yaml";
+const CONTOUR_DIGEST: &str = "544d0e66aab7bc763677c9610636d564dd30b8956ecf3a4f97edc9240fbfc57e";
+
+/// Contour's is 1.5 MiB, and the largest known is 5.
+const LARGEST: usize = 16 << 20;
+const ANSWER: Duration = Duration::from_secs(60);
+const CONNECT: Duration = Duration::from_secs(10);
+const REDIRECTS: usize = 5;
+
+/// URLs and files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(from = "Written")]
+#[schemars(with = "Written")]
+pub struct Manifests(Vec<String>);
+
+/// One of them may be written without a list.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a URL or file, or a list of them")]
+enum Written {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl From<Written> for Manifests {
+    fn from(written: Written) -> Self {
+        Self(match written {
+            Written::One(one) => vec![one],
+            Written::Many(many) => many,
+        })
+    }
+}
+
+impl Manifests {
+    /// Those that a digest alone protects.
+    pub(crate) fn unprotected(&self) -> impl Iterator<Item = &str> {
+        let all = self.0.iter().map(String::as_str);
+        all.filter(|it| it.starts_with("http://"))
+    }
+}
+
+pub(crate) fn is_digest(text: &str) -> bool {
+    bare(text).len() == 64 && bare(text).chars().all(|c| c.is_ascii_hexdigit())
+}
+
+fn bare(digest: &str) -> &str {
+    digest.strip_prefix("sha256:").unwrap_or(digest)
+}
+
+/// Manifests as they were read.
+pub(crate) struct Loaded {
+    /// Each with its URL or path.
+    pub(crate) files: Vec<(String, String)>,
+    pub(crate) digest: String,
+    /// Whether the digest was known before.
+    pub(crate) pinned: bool,
+}
+
+impl Loaded {
+    pub(crate) fn names(&self) -> String {
+        let names: Vec<&str> = self.files.iter().map(|(name, _)| name.as_str()).collect();
+        names.join(", ")
+    }
+}
+
+/// Reads all of them, and refuses what is not what the digest says.
+pub(crate) async fn load(
+    wanted: &Manifests,
+    expected: Option<&str>,
+    env: &Env,
+) -> Result<Loaded, StageError> {
+    let (names, expected) = match wanted.0.as_slice() {
+        [] => (
+            vec![CONTOUR_URL.to_owned()],
+            Some(expected.unwrap_or(CONTOUR_DIGEST)),
+        ),
+        names => (names.to_vec(), expected),
+    };
+    let mut sum = digest::Context::new(&digest::SHA256);
+    let mut files = Vec::new();
+    for name in names {
+        let bytes = match name.contains("://") {
+            true => tokio::time::timeout(ANSWER, fetch(&name, env))
+                .await
+                .unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER.as_secs())))
+                .map_err(|why| unavailable(&name, why).hint(download(&name)))?,
+            false => read(&name)?,
+        };
+        sum.update(&bytes);
+        let text =
+            String::from_utf8(bytes).map_err(|_| unavailable(&name, "it is no text".to_owned()))?;
+        files.push((name, text));
+    }
+    let digest = hex(sum.finish().as_ref());
+    let loaded = Loaded {
+        files,
+        pinned: expected.is_some() || digest == CONTOUR_DIGEST,
+        digest,
+    };
+    match expected.map(bare) {
+        Some(expected) if !expected.eq_ignore_ascii_case(&loaded.digest) => {
+            Err(other(&loaded, expected))
+        }
+        _ => Ok(loaded),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unavailable(name: &str, why: String) -> StageError {
+    StageError::new(
+        "gateway.manifest_unavailable",
+        format!("cannot read the manifests at {name}"),
+    )
+    .cause(why)
+}
+
+fn download(url: &str) -> String {
+    format!(
+        "where {url} can be reached, download it (`curl -LO {url}`), and name the file with `provision_manifests`; \
+         behind a proxy, set HTTPS_PROXY"
+    )
+}
+
+fn other(loaded: &Loaded, expected: &str) -> StageError {
+    let message = format!(
+        "{} is not what `provision_digest` says: its SHA-256 is {}, not {expected}",
+        loaded.names(),
+        loaded.digest
+    );
+    StageError::new("gateway.manifest_digest", message).hint(
+        "it was changed, by its author or on the way: look at it before you set `provision_digest` to what it has now",
+    )
+}
+
+fn read(name: &str) -> Result<Vec<u8>, StageError> {
+    let failed = |why: String| {
+        unavailable(name, why).hint("`provision_manifests` takes files and https:// URLs")
+    };
+    let size = Path::new(name)
+        .metadata()
+        .map_err(|error| failed(error.to_string()))?;
+    if !size.is_file() || size.len() > LARGEST as u64 {
+        return Err(failed(format!(
+            "it is no file of at most {} MiB",
+            LARGEST >> 20
+        )));
+    }
+    std::fs::read(name).map_err(|error| failed(error.to_string()))
+}
+
+async fn fetch(url: &str, env: &Env) -> Result<Vec<u8>, String> {
+    let mut uri: Uri = url
+        .parse()
+        .map_err(|error| format!("it is no URL: {error}"))?;
+    for _ in 0..=REDIRECTS {
+        let response = ask(&uri, env).await?;
+        let status = response.status();
+        if status.is_redirection() {
+            uri = redirected(&uri, response.headers().get(header::LOCATION))?;
+        } else if status == StatusCode::OK {
+            let body = Limited::new(response.into_body(), LARGEST).collect().await;
+            return Ok(body.map_err(|error| error.to_string())?.to_bytes().to_vec());
+        } else {
+            return Err(format!("{uri} answered {status}"));
+        }
+    }
+    Err(format!("it leads on more than {REDIRECTS} times"))
+}
+
+/// A client of the API is a client of any server: with the system's certificates, and without credentials.
+async fn ask(uri: &Uri, env: &Env) -> Result<http::Response<Body>, String> {
+    let authority = uri.authority().ok_or("it names no host")?;
+    let scheme = match uri.scheme_str() {
+        Some(scheme @ ("http" | "https")) => scheme,
+        _ => return Err(format!("{uri} is neither http nor https")),
+    };
+    let base = format!("{scheme}://{authority}").parse::<Uri>();
+    let mut config = kube::Config::new(base.map_err(|error| error.to_string())?);
+    config.proxy_url = proxy::of_environment(uri, env);
+    config.connect_timeout = Some(CONNECT);
+    let said = |error: kube::Error| fault::in_one_line(&error);
+    let client = kube::Client::try_from(config).map_err(said)?;
+    let path = uri.path_and_query().map_or("/", |it| it.as_str());
+    let request = Request::get(path)
+        .body(Body::empty())
+        .map_err(|error| error.to_string())?;
+    client.send(request).await.map_err(said)
+}
+
+fn redirected(from: &Uri, location: Option<&http::HeaderValue>) -> Result<Uri, String> {
+    let location = location.and_then(|it| it.to_str().ok()).unwrap_or_default();
+    let absolute = match location.strip_prefix('/') {
+        Some(path) => {
+            let authority = from.authority().map_or("", |it| it.as_str());
+            format!(
+                "{}://{authority}/{path}",
+                from.scheme_str().unwrap_or("https")
+            )
+        }
+        None => location.to_owned(),
+    };
+    let to: Uri = absolute
+        .parse()
+        .map_err(|_| format!("{from} leads to {location:?}"))?;
+    match (from.scheme_str(), to.scheme_str()) {
+        (Some("https"), Some("http")) => {
+            Err(format!("{from} leads to {to}, which is not protected"))
+        }
+        _ => Ok(to),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifests(names: &[&str]) -> Manifests {
+        Manifests(names.iter().map(|&name| name.to_owned()).collect())
+    }
+
+    #[tokio::test]
+    async fn a_digest_is_that_of_all_files_together_and_others_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("a"), "a: 1\n").unwrap();
+        std::fs::write(path("b"), "b: 2\n").unwrap();
+        let (a, b) = (path("a"), path("b"));
+        let both = manifests(&[&a, &b]);
+        let env = Env::from_pairs([("A", "b")]);
+        let loaded = load(&both, None, &env)
+            .await
+            .unwrap_or_else(|e| panic!("{e}"));
+        // printf 'a: 1\nb: 2\n' | sha256sum
+        let sum = "d02b8bb58aa82e872f709035f39b734b9f28dde0c3d305698a95d04aec594cfa";
+        assert_eq!((loaded.digest.as_str(), loaded.pinned), (sum, false));
+        let sum = sum.to_uppercase();
+        assert!(
+            load(&both, Some(&format!("sha256:{sum}")), &env)
+                .await
+                .is_ok()
+        );
+        let refused = load(&both, Some(CONTOUR_DIGEST), &env).await.err().unwrap();
+        assert_eq!(refused.code, "gateway.manifest_digest");
+        let swapped = load(&manifests(&[&b, &a]), Some(&sum), &env)
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(swapped.code, "gateway.manifest_digest");
+        let missing = load(&manifests(&[&path("c")]), None, &env)
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(missing.code, "gateway.manifest_unavailable");
+    }
+
+    #[test]
+    fn nothing_leads_from_a_protected_place_to_an_unprotected_one() {
+        let from: Uri = "https://example.com/a/b".parse().unwrap();
+        let to = |location: &'static str| {
+            redirected(&from, Some(&http::HeaderValue::from_static(location)))
+        };
+        assert_eq!(to("/c").unwrap(), "https://example.com/c");
+        assert_eq!(
+            to("https://other.example.com/d").unwrap(),
+            "https://other.example.com/d"
+        );
+        assert!(to("http://example.com/a/b").is_err());
+    }
+}

@@ -1,0 +1,277 @@
+//! `check --preflight`: everything that a run will need, each thing by itself.
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use protocol::{Check, Context, StageError};
+
+use crate::config::{Config, Provision};
+use crate::dry_run::{Plan, plan};
+use crate::fault::{self, Attempt};
+use crate::lease;
+use crate::objects::{self, State};
+use crate::permissions;
+use crate::provision::{self, Offer};
+use crate::stage::{Gateway, capacity};
+use crate::survey::{self, Answers, Survey, Wanted};
+use crate::take::{self, Place};
+
+/// What is looked at: a stable name, and what should be so.
+type What = (&'static str, &'static str);
+
+const CLUSTER: What = ("cluster", "the API of the cluster answers");
+const GATEWAY_API: What = ("gateway_api", "the Gateway API is installed");
+const TCP_ROUTES: What = ("tcp_routes", "TCPRoute v1alpha2 is served");
+const TASKS: What = ("task_namespace", "the namespace of tasks exists");
+const NAMESPACE: What = ("gateway_namespace", "the namespace of the Gateway exists");
+const SESSION: What = ("session", "a session can be held by a Lease");
+const MASTER: What = ("master", "the master may do what it does for tasks");
+const OWN: What = ("own_gateway", "a Gateway can be made and deleted");
+const GATEWAY: What = ("gateway", "there is a Gateway for this master");
+const CONTROLLER: What = ("controller", "a controller can be installed");
+const CAPACITY: What = ("capacity", "the Gateway has room for the master's ports");
+
+struct Preflight<'a> {
+    cx: &'a Context<Gateway>,
+    config: &'a Config,
+}
+
+pub(crate) async fn preflight(cx: &Context<Gateway>, config: &Config) {
+    Preflight { cx, config }.all().await;
+}
+
+impl Preflight<'_> {
+    async fn all(&self) {
+        let place = match take::connect(self.cx, self.config).await {
+            Ok(place) => place,
+            Err(error) => return self.unreachable(&error),
+        };
+        let wanted = Wanted::of(self.config);
+        let version = async {
+            let version = place.cluster.client.apiserver_version().await;
+            version.map_err(|error| {
+                fault::of_request(
+                    &place.cluster.peer,
+                    &Attempt::new("get", "version", None),
+                    &error,
+                )
+            })
+        };
+        let (version, answers) = tokio::join!(version, survey::ask(&place.cluster, &wanted));
+        let (version, answers) = match (version, answers) {
+            (Ok(version), Ok(answers)) => (version, answers),
+            (Err(error), _) | (_, Err(error)) => return self.unreachable(&error),
+        };
+        let peer = &place.cluster.peer;
+        let found = format!(
+            "context {:?} at {}, Kubernetes {}",
+            peer.context, peer.server, version.git_version
+        );
+        self.tell(CLUSTER, Ok(found));
+        self.apis(&place, &answers);
+        tokio::join!(
+            self.namespaces(&place),
+            self.permissions(&place),
+            self.gateway(&place, answers)
+        );
+    }
+
+    fn unreachable(&self, error: &StageError) {
+        self.tell(CLUSTER, Err(error.clone()));
+        for (id, title) in [
+            GATEWAY_API,
+            TCP_ROUTES,
+            TASKS,
+            NAMESPACE,
+            SESSION,
+            MASTER,
+            OWN,
+            GATEWAY,
+            CONTROLLER,
+            CAPACITY,
+        ] {
+            self.skip((id, title), "needs the cluster");
+        }
+    }
+
+    fn tell(&self, (id, title): What, outcome: Result<String, StageError>) {
+        self.cx.report(match outcome {
+            Ok(found) => Check::ok(id, title, found),
+            Err(error) => Check::failed(id, title, &error),
+        });
+    }
+
+    fn skip(&self, (id, title): What, why: &str) {
+        self.cx.report(Check::skipped(id, title, why));
+    }
+
+    fn apis(&self, place: &Place, answers: &Answers) {
+        let installed = answers.crd.as_ref().and_then(survey::bundle);
+        let found = installed
+            .map(|(release, channel)| format!("{release}, {channel} channel"))
+            .unwrap_or_default();
+        // A controller that is installed brings these along.
+        let missing = |what: What, error: StageError| match self.config.provision == Provision::Auto
+            && provision::mends(self.config, &error)
+        {
+            true => self.skip(what, "is missing, and is installed with a controller"),
+            false => self.tell(what, Err(error)),
+        };
+        match &answers.gateways {
+            Ok(Some(_)) => self.tell(GATEWAY_API, Ok(found)),
+            Ok(None) => missing(GATEWAY_API, survey::no_gateway_api(&place.cluster)),
+            Err(error) => self.tell(GATEWAY_API, Err(error.clone())),
+        }
+        match &answers.tcp_routes {
+            Ok(true) => self.tell(TCP_ROUTES, Ok(String::new())),
+            Ok(false) => missing(
+                TCP_ROUTES,
+                survey::no_tcp_routes(&place.cluster, answers.crd.as_ref()),
+            ),
+            Err(error) => self.tell(TCP_ROUTES, Err(error.clone())),
+        }
+    }
+
+    fn gateway_namespace(&self, place: &Place) -> String {
+        let set = self.config.gateway_namespace.clone();
+        set.unwrap_or_else(|| place.minified.namespace())
+    }
+
+    async fn namespaces(&self, place: &Place) {
+        let look = async |what: What, name: &str, field: &str| {
+            let namespaces: Api<Namespace> = Api::all(place.cluster.client.clone());
+            match namespaces.get_metadata_opt(name).await {
+                Ok(Some(_)) => self.tell(what, Ok(name.to_owned())),
+                Ok(None) => self.tell(
+                    what,
+                    Err(lease::namespace_missing(&place.cluster, name, field)),
+                ),
+                Err(_) => self.skip(what, "namespaces may not be read"),
+            }
+        };
+        let own = self.gateway_namespace(place);
+        tokio::join!(
+            look(TASKS, &self.config.task_namespace, "task_namespace"),
+            look(NAMESPACE, &own, "gateway_namespace")
+        );
+    }
+
+    async fn permissions(&self, place: &Place) {
+        let namespace = self.gateway_namespace(place);
+        let review = async |what: What, needed: Vec<Attempt>| {
+            let may = permissions::refuse_denied(&place.cluster, &needed).await;
+            self.tell(what, may.map(|()| format!("{} verbs", needed.len())));
+        };
+        tokio::join!(
+            review(SESSION, permissions::session(&namespace)),
+            review(
+                MASTER,
+                permissions::master(&namespace, &self.config.task_namespace)
+            ),
+            self.own_gateway(place, &namespace)
+        );
+    }
+
+    /// Not needed where there is a Gateway: no failure then.
+    async fn own_gateway(&self, place: &Place, namespace: &str) {
+        let needed = permissions::own_gateway(namespace);
+        match permissions::refuse_denied(&place.cluster, &needed).await {
+            Ok(()) => self.tell(OWN, Ok(format!("{} verbs", needed.len()))),
+            Err(error) => self.skip(
+                OWN,
+                &format!("{}; an existing one is needed then", error.message),
+            ),
+        }
+    }
+
+    async fn gateway(&self, place: &Place, answers: Answers) {
+        let survey = match answers.survey(&place.cluster) {
+            Ok(survey) => survey,
+            Err(error) if provision::mends(self.config, &error) => {
+                return self.controller(place, error).await;
+            }
+            Err(error) => {
+                self.tell(GATEWAY, Err(error));
+                return [CONTROLLER, CAPACITY]
+                    .into_iter()
+                    .for_each(|what| self.skip(what, "needs the Gateway API"));
+            }
+        };
+        match plan(self.cx, self.config, place, &survey).await {
+            Ok(Plan::Take(choice)) => {
+                let gateway = &choice.gateway;
+                let state = match objects::state(gateway) {
+                    State::Ready(address) => format!("at {address}"),
+                    State::NoAddress(reason) | State::NotProgrammed(reason) => {
+                        format!("though not usable yet: {reason}")
+                    }
+                };
+                let mut check = Check::ok(
+                    GATEWAY.0,
+                    GATEWAY.1,
+                    format!("{}, {state}", objects::title(gateway)),
+                );
+                if !choice.warnings.is_empty() {
+                    check = check.hint(choice.warnings.join("\n"));
+                }
+                self.cx.report(check);
+                self.skip(CONTROLLER, "not needed");
+                self.capacity(&survey, gateway);
+            }
+            Ok(Plan::Make(class, _)) => {
+                self.tell(GATEWAY, Ok(format!("one is made of GatewayClass {class}")));
+                self.skip(CONTROLLER, "not needed");
+                self.tell(
+                    CAPACITY,
+                    Ok(format!("{} listeners at most", survey.max_listeners)),
+                );
+            }
+            Ok(Plan::Install(missing)) => self.controller(place, missing).await,
+            Err(error) => {
+                self.tell(GATEWAY, Err(error));
+                [CONTROLLER, CAPACITY]
+                    .into_iter()
+                    .for_each(|what| self.skip(what, "needs the Gateway"));
+            }
+        }
+    }
+
+    async fn controller(&self, place: &Place, missing: StageError) {
+        if self.config.provision == Provision::Never || !provision::mends(self.config, &missing) {
+            self.tell(GATEWAY, Err(missing));
+            self.skip(CONTROLLER, "`provision` is `never`");
+            return self.skip(CAPACITY, "needs the Gateway");
+        }
+        if self.config.provision == Provision::Ask {
+            let hint = "say yes when you are asked at a terminal, or set `provision: auto`";
+            self.tell(GATEWAY, Err(missing.hint(hint)));
+        } else {
+            self.skip(GATEWAY, "one is made once a controller is installed");
+        }
+        let offer = async {
+            let offer = Offer::prepare(self.cx, self.config).await?;
+            offer.forbidden(&place.cluster).await?;
+            Ok(offer.summary())
+        };
+        self.tell(CONTROLLER, offer.await);
+        self.skip(CAPACITY, "needs the Gateway");
+    }
+
+    fn capacity(&self, survey: &Survey, gateway: &objects::GatewayObject) {
+        let limit = self
+            .config
+            .raise_max_items
+            .unwrap_or(0)
+            .max(survey.max_listeners);
+        let free = capacity(gateway, limit, self.config.port_range);
+        let found = format!("{free} more, of {limit} listeners");
+        match free < self.config.min_capacity.max(1) {
+            false => self.tell(CAPACITY, Ok(found)),
+            true => {
+                let error =
+                    StageError::new("gateway.capacity_low", format!("it has room for {found}"));
+                let hint = "widen `port_range`, free listeners, lower `min_capacity`, or set `raise_max_items`";
+                self.tell(CAPACITY, Err(error.hint(hint)));
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Waiting until a controller that was installed works: it accepts its class then.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::runtime::{WatchStreamExt, watcher};
+use protocol::{Context, Exit, StageError};
+use tokio::time::Instant;
+
+use super::lock::Installed;
+use super::object::Reference;
+use super::pods;
+use crate::client::Cluster;
+use crate::fault::{self, Attempt};
+use crate::objects::{self, ClassObject};
+use crate::stage::Gateway;
+use crate::survey::CLASSES;
+
+/// How often the pods of a controller are looked at while it is waited for.
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
+
+pub(super) async fn accepted(cluster: &Cluster, class: &str) -> Result<bool, StageError> {
+    match cluster.classes().get_opt(class).await {
+        Ok(class) => Ok(class.as_ref().is_some_and(is_accepted)),
+        // The API of classes is not there yet.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(fault::of_request(
+            &cluster.peer,
+            &Attempt::new("get", CLASSES, None),
+            &error,
+        )),
+    }
+}
+
+fn is_accepted(class: &ClassObject) -> bool {
+    let conditions = class
+        .status
+        .as_ref()
+        .map_or(&[][..], |status| &status.conditions);
+    class.metadata.deletion_timestamp.is_none()
+        && objects::find(conditions, "Accepted").is_some_and(|it| it.status == "True")
+}
+
+/// Waits until the controller has taken its class; tells what its pods say meanwhile.
+pub(super) async fn until_accepted(
+    cx: &Context<Gateway>,
+    cluster: &Cluster,
+    installed: &Installed,
+    timeout: Duration,
+) -> Result<(), StageError> {
+    let deadline = Instant::now() + timeout;
+    let class = &installed.class;
+    cx.progress(
+        "provision",
+        format!("waiting for the controller to accept GatewayClass {class}"),
+    );
+    let mut events = watcher::watch_object(cluster.classes(), class)
+        .default_backoff()
+        .boxed();
+    let (mut said, mut reason): (Vec<String>, Option<String>) = (Vec::new(), None);
+    let mut look_at = Instant::now() + LOOK_AGAIN;
+    loop {
+        match tokio::time::timeout_at(look_at.min(deadline), events.next()).await {
+            Ok(Some(Ok(Some(seen)))) if is_accepted(&seen) => return Ok(()),
+            Ok(Some(Ok(Some(seen)))) => {
+                reason = seen
+                    .status
+                    .and_then(|status| objects::refusal(&status.conditions, "Accepted"));
+            }
+            // The watch comes back by itself.
+            Ok(_) => {}
+            Err(_) if Instant::now() >= deadline => {
+                said.extend(reason.map(|reason| format!("GatewayClass {class}: {reason}")));
+                return Err(not_ready(installed, timeout, said));
+            }
+            Err(_) => {
+                let now = pods::complaints(cluster, &installed.objects).await;
+                now.iter()
+                    .filter(|line| !said.contains(line))
+                    .for_each(|line| cx.progress("provision", line));
+                said = now;
+                look_at = Instant::now() + LOOK_AGAIN;
+            }
+        }
+    }
+}
+
+fn not_ready(installed: &Installed, timeout: Duration, said: Vec<String>) -> StageError {
+    let message = format!(
+        "the controller was installed, but did not accept GatewayClass {} within {} s",
+        installed.class,
+        timeout.as_secs()
+    );
+    let mut error = StageError::new("gateway.controller_not_ready", message).exit(Exit::Timeout);
+    error.retryable = true;
+    error.caused_by = said;
+    match deployment(&installed.objects) {
+        Some((namespace, name)) => error.hint(format!(
+            "`kubectl -n {namespace} logs deployment/{name}` shows more, if its pods run"
+        )),
+        None => {
+            error.hint("nothing in the manifests is a Deployment: what was to run the controller?")
+        }
+    }
+}
+
+fn deployment(objects: &[Reference]) -> Option<(&str, &str)> {
+    let found = objects.iter().find(|it| it.kind == "Deployment")?;
+    Some((found.namespace.as_deref().unwrap_or_default(), &found.name))
+}

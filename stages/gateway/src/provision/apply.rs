@@ -1,0 +1,194 @@
+//! Putting the objects of a plan onto the cluster, with our mark.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream;
+use kube::api::{Patch, PatchParams};
+use kube::core::DynamicObject;
+use kube::runtime::wait::await_condition;
+use protocol::StageError;
+use serde_json::Value;
+
+use super::api::{Kind, Kinds};
+use super::object::Object;
+use super::plan::{Step, Verdict, marked, place};
+use crate::client::Cluster;
+use crate::fault;
+use crate::lease::MANAGER;
+
+/// The API needs a second or so for a CRD; a busy one a few.
+const ESTABLISHED: Duration = Duration::from_secs(60);
+
+/// How long something that is being deleted may take to go: a namespace takes its contents along.
+const GONE: Duration = Duration::from_secs(90);
+
+/// CRDs side by side.
+const AT_ONCE: usize = 4;
+
+/// Tells how many of how many are done.
+pub(crate) type Tell<'a> = &'a dyn Fn(String, usize, usize);
+
+/// CRDs, until the API serves all of them; then the rest, in its order.
+pub(crate) async fn apply(
+    cluster: &Cluster,
+    steps: &[Step],
+    mark: &str,
+    tell: Tell<'_>,
+) -> Result<(), StageError> {
+    let (crds, rest): (Vec<&Step>, Vec<&Step>) = steps
+        .iter()
+        .filter(|it| it.applies())
+        .partition(|it| it.is_crd());
+    let total = crds.len() + rest.len();
+    let mut done = 0;
+    let mut under_way = stream::iter(crds.iter().map(|step| definition(cluster, step, mark)))
+        .buffer_unordered(AT_ONCE);
+    while let Some(name) = under_way.next().await {
+        let name = name?;
+        done += 1;
+        tell(format!("applied {name}"), done, total);
+    }
+    drop(under_way);
+    let mut kinds = Kinds::new(cluster);
+    for step in rest {
+        let mut object = step.object.clone();
+        let kind = match &step.kind {
+            Some(kind) => kind.clone(),
+            None => defined(cluster, &mut kinds, &mut object).await?,
+        };
+        if step.verdict == Verdict::Wait {
+            tell(
+                format!("waiting until {} is gone", object.reference.title()),
+                done,
+                total,
+            );
+            gone(cluster, &kind, &object).await?;
+        }
+        one(
+            cluster,
+            &kind,
+            &object,
+            mark,
+            step.verdict == Verdict::Renew,
+        )
+        .await?;
+        done += 1;
+        tell(format!("applied {}", object.reference.title()), done, total);
+    }
+    Ok(())
+}
+
+/// The kind of an object that was not served when the plan was made.
+async fn defined(
+    cluster: &Cluster,
+    kinds: &mut Kinds<'_>,
+    object: &mut Object,
+) -> Result<Kind, StageError> {
+    let kind = kinds.of(&object.reference).await?.ok_or_else(|| {
+        let message = format!(
+            "the API does not know {} of {}, and no CRD of the manifests defines it",
+            object.reference.kind, object.reference.api_version
+        );
+        StageError::new("gateway.manifest_unknown_kind", message)
+            .hint("name the manifests of its CRD in `provision_manifests` too")
+    })?;
+    place(object, &kind, cluster);
+    Ok(kind)
+}
+
+async fn definition(cluster: &Cluster, step: &Step, mark: &str) -> Result<String, StageError> {
+    let title = step.object.reference.title();
+    let Some(kind) = &step.kind else {
+        return Err(StageError::internal("the API does not serve CRDs"));
+    };
+    if step.verdict == Verdict::Wait {
+        gone(cluster, kind, &step.object).await?;
+    }
+    one(cluster, kind, &step.object, mark, false).await?;
+    let api = kind.api(cluster, &step.object.reference);
+    let established = await_condition(api, &step.object.reference.name, is_established);
+    match tokio::time::timeout(ESTABLISHED, established).await {
+        Ok(Ok(_)) => Ok(title),
+        Ok(Err(error)) => {
+            let attempt = kind.attempt("watch", &step.object.reference);
+            Err(StageError::new(
+                "gateway.api_error",
+                format!("cannot {}", attempt.describe()),
+            )
+            .source(&error)
+            .retryable(true))
+        }
+        Err(_) => {
+            let message = format!(
+                "{title} was applied, but the API does not serve it after {} s",
+                ESTABLISHED.as_secs()
+            );
+            Err(
+                StageError::new("gateway.crd_not_established", message).hint(format!(
+                    "`kubectl get crd {} -o yaml` shows its conditions",
+                    step.object.reference.name
+                )),
+            )
+        }
+    }
+}
+
+fn is_established(crd: Option<&DynamicObject>) -> bool {
+    let conditions = crd.and_then(|crd| crd.data["status"]["conditions"].as_array());
+    let established = |it: &Value| it["type"] == "Established" && it["status"] == "True";
+    conditions.is_some_and(|all| all.iter().any(established))
+}
+
+/// What is ours is ours to the last field; what is new to the cluster has no other fields to conflict with.
+pub(crate) async fn one(
+    cluster: &Cluster,
+    kind: &Kind,
+    object: &Object,
+    mark: &str,
+    ours: bool,
+) -> Result<(), StageError> {
+    let mut params = PatchParams::apply(MANAGER);
+    params.force = ours;
+    let body = marked(object, mark);
+    let api = kind.api(cluster, &object.reference);
+    match api
+        .patch(&object.reference.name, &params, &Patch::Apply(&body))
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let attempt = kind.attempt("patch", &object.reference);
+            Err(fault::of_request(&cluster.peer, &attempt, &error)
+                .cause(format!("it was about {}", object.reference.title())))
+        }
+    }
+}
+
+pub(crate) async fn gone(
+    cluster: &Cluster,
+    kind: &Kind,
+    object: &Object,
+) -> Result<(), StageError> {
+    let api = kind.api(cluster, &object.reference);
+    let absent = await_condition(api, &object.reference.name, |it: Option<&DynamicObject>| {
+        it.is_none()
+    });
+    match tokio::time::timeout(GONE, absent).await {
+        Ok(Ok(_)) => Ok(()),
+        _ => {
+            let title = object.reference.title();
+            let message = format!(
+                "{title} is being deleted, and still there after {} s",
+                GONE.as_secs()
+            );
+            Err(StageError::new("gateway.infrastructure_left", message)
+                .hint(format!(
+                    "`kubectl get {} {} -o yaml` shows what it waits for",
+                    kind.title(),
+                    object.reference.name
+                ))
+                .retryable(true))
+        }
+    }
+}

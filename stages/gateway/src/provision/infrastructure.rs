@@ -1,0 +1,112 @@
+//! Our part in what is installed on a cluster: in the ledger from before the first request until it is undone.
+
+use std::time::Duration;
+
+use protocol::ledger::Ticket;
+use protocol::{Context, StageError};
+use serde_json::json;
+
+use super::KIND;
+use super::accepted::accepted;
+use super::lock::{Lock, Terms};
+use crate::claim::holder;
+use crate::client::Cluster;
+use crate::reach::Way;
+use crate::stage::Gateway;
+use crate::take::Place;
+
+/// Longer than anybody installs, whose `timeout` is the default.
+const OTHERS: Duration = Duration::from_secs(330);
+
+/// What is installed, as far as it is ours to remove.
+pub(crate) struct Infrastructure {
+    ticket: Ticket,
+    holder: String,
+    pub(super) lock: Option<Lock>,
+}
+
+impl Infrastructure {
+    /// Writes down that what is installed is ours to remove, unless others use it; once for a cluster.
+    pub(super) fn intend(cx: &Context<Gateway>, place: &Place) -> Result<Self, StageError> {
+        let way = place.way();
+        for entry in cx.ledger.entries().iter().filter(|it| it.what == KIND) {
+            if let (Some(known), Some(holder)) = (Way::of(entry), entry.data["holder"].as_str())
+                && known == way
+            {
+                return Ok(Self {
+                    ticket: cx.ledger.take_up(entry),
+                    holder: holder.to_owned(),
+                    lock: None,
+                });
+            }
+        }
+        let holder = holder(cx);
+        let mut data = way.data()?;
+        data["holder"] = json!(holder);
+        Ok(Self {
+            ticket: cx.ledger.intend(KIND, data)?,
+            holder,
+            lock: None,
+        })
+    }
+
+    /// Waits for the Lease of what is installed. False: nothing is.
+    pub(super) async fn lock(
+        &mut self,
+        cx: &Context<Gateway>,
+        cluster: &Cluster,
+        create: bool,
+    ) -> Result<bool, StageError> {
+        if self.lock.is_none() {
+            let terms = Terms {
+                holder: &self.holder,
+                create,
+                patience: OTHERS,
+                env: &cx.env,
+            };
+            self.lock =
+                Lock::acquire(cluster, terms, |line| cx.progress("provision", line)).await?;
+        }
+        Ok(self.lock.is_some())
+    }
+
+    /// Lets others install, remove and make Gateways of the class.
+    pub(crate) async fn unlock(&mut self) -> Result<(), StageError> {
+        match self.lock.take() {
+            Some(lock) => lock.release().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The end of a run. What was installed is removed by `cleanup`, or stays with `leave`.
+    pub(crate) async fn release(
+        mut self,
+        cx: &Context<Gateway>,
+        leave: bool,
+    ) -> Result<(), StageError> {
+        self.unlock().await?;
+        if leave {
+            return self.ticket.settle();
+        }
+        cx.info("the controller that was installed stays until `devcluster-gateway cleanup` or `devcluster-remote gc`");
+        Ok(())
+    }
+}
+
+/// Before a Gateway is made of a class that was installed: the Lease, so that the last one out does not remove it meanwhile.
+/// False: it has been removed, and what there is has to be looked at anew.
+pub(crate) async fn join(
+    cx: &Context<Gateway>,
+    place: &Place,
+    slot: &mut Option<Infrastructure>,
+    class: &str,
+) -> Result<bool, StageError> {
+    if slot.is_none() {
+        *slot = Some(Infrastructure::intend(cx, place)?);
+    }
+    let Some(infrastructure) = slot else {
+        return Ok(false);
+    };
+    infrastructure.lock(cx, &place.cluster, false).await?;
+    accepted(&place.cluster, class).await
+}

@@ -1,0 +1,271 @@
+//! A controller of our own, where the cluster has none of which a Gateway could be had.
+
+mod accepted;
+mod api;
+mod apply;
+mod infrastructure;
+mod lock;
+mod object;
+mod plan;
+mod pods;
+mod remove;
+
+use std::time::Duration;
+
+use protocol::{Context, StageError, run_id};
+use serde_json::json;
+
+use self::accepted::{accepted, until_accepted};
+use self::lock::Installed;
+use self::object::Object;
+use self::plan::{MARK, Step};
+use crate::ask;
+use crate::client::Cluster;
+use crate::config::{Config, Provision};
+use crate::fault::Attempt;
+use crate::manifests;
+use crate::objects::{ClassObject, GROUP};
+use crate::permissions;
+use crate::stage::Gateway;
+use crate::survey::CLASSES;
+use crate::take::Place;
+
+pub(crate) use api::Kinds;
+pub(crate) use infrastructure::{Infrastructure, join};
+pub(crate) use object::Reference;
+pub(crate) use remove::{last_one_out, undo};
+
+/// The word for it in the ledger.
+pub(crate) const KIND: &str = "infrastructure";
+
+/// The GatewayClass that is made where the manifests bring none.
+const CLASS: &str = "devcluster-gateway";
+
+/// What cannot be had without a controller.
+const MENDED: [&str; 5] = [
+    "gateway.api_missing",
+    "gateway.tcproute_missing",
+    "gateway.none",
+    "gateway.none_usable",
+    "gateway.no_class",
+];
+
+/// Whether the class is of a controller that we installed.
+pub(crate) fn is_ours(class: &ClassObject) -> bool {
+    class
+        .metadata
+        .labels
+        .as_ref()
+        .is_some_and(|all| all.contains_key(MARK))
+}
+
+/// Whether it makes sense to install a controller because of this.
+pub(crate) fn mends(config: &Config, error: &StageError) -> bool {
+    config.gateway.is_none()
+        && config.gateway_class.is_none()
+        && MENDED.contains(&error.code.as_str())
+}
+
+/// What would be installed.
+pub(crate) struct Offer {
+    loaded: manifests::Loaded,
+    objects: Vec<Object>,
+    class: Object,
+}
+
+impl Offer {
+    pub(crate) async fn prepare(
+        cx: &Context<Gateway>,
+        config: &Config,
+    ) -> Result<Self, StageError> {
+        cx.progress("provision", "reading the manifests of a controller");
+        let digest = config.provision_digest.as_deref();
+        let loaded = manifests::load(&config.provision_manifests, digest, &cx.env).await?;
+        let mut objects = object::parse(&loaded)?;
+        let own = objects
+            .iter()
+            .find(|it| it.reference.kind == "GatewayClass")
+            .cloned();
+        let class = match own {
+            Some(class) => class,
+            None => {
+                let class = class(&config.provision_controller)?;
+                objects.push(class.clone());
+                class
+            }
+        };
+        if !loaded.pinned {
+            cx.warn(format!(
+                "nothing says that {} is what you mean; `provision_digest: {}` pins what it is now",
+                loaded.names(),
+                loaded.digest
+            ));
+        }
+        Ok(Self {
+            loaded,
+            objects,
+            class,
+        })
+    }
+
+    pub(crate) fn summary(&self) -> String {
+        format!(
+            "{} objects of {} (SHA-256 {})",
+            self.objects.len(),
+            self.loaded.names(),
+            self.loaded.digest
+        )
+    }
+
+    /// A line for each object.
+    pub(crate) async fn lines(&self, cluster: &Cluster) -> Result<Vec<String>, StageError> {
+        let mark = remove::mark(cluster).await?;
+        let steps = plan::plan(cluster, self.objects.clone(), &mark).await?;
+        Ok(steps.iter().map(Step::line).collect())
+    }
+
+    /// What the user may not do of it.
+    pub(crate) async fn forbidden(&self, cluster: &Cluster) -> Result<(), StageError> {
+        let mark = remove::mark(cluster).await?;
+        let steps = plan::plan(cluster, self.objects.clone(), &mark).await?;
+        review(cluster, &steps).await
+    }
+}
+
+fn class(controller: &str) -> Result<Object, StageError> {
+    let class = json!({
+        "apiVersion": format!("{GROUP}/v1"),
+        "kind": "GatewayClass",
+        "metadata": {"name": CLASS},
+        "spec": {"controllerName": controller},
+    });
+    Object::of(class).map_err(StageError::internal)
+}
+
+/// Installs a controller because of this error, if the config or the user agrees; else the error is the answer.
+pub(crate) async fn offer(
+    cx: &Context<Gateway>,
+    config: &Config,
+    place: &Place,
+    slot: &mut Option<Infrastructure>,
+    missing: StageError,
+) -> Result<(), StageError> {
+    let auto = "; `provision: auto` installs a controller and removes it in the end";
+    let refused = |mut error: StageError| {
+        error.hint = error.hint.map(|hint| hint + auto);
+        Err(error)
+    };
+    if config.provision == Provision::Never {
+        return refused(missing);
+    }
+    if config.provision == Provision::Ask {
+        if ask::nobody() {
+            return refused(missing);
+        }
+        let offer = Offer::prepare(cx, config).await?;
+        cx.warn(missing.message.clone());
+        for line in offer.lines(&place.cluster).await? {
+            cx.info(line);
+        }
+        let question = format!(
+            "Install {} on the cluster of context {:?}?",
+            offer.summary(),
+            place.minified.context
+        );
+        return match ask::yes(cx, &question).await? {
+            true => install(cx, config, place, slot, offer).await,
+            false => refused(missing),
+        };
+    }
+    cx.info(&missing.message);
+    let offer = Offer::prepare(cx, config).await?;
+    install(cx, config, place, slot, offer).await
+}
+
+/// Installs it, under the Lease, which stays ours until a Gateway of the class keeps others from removing it again.
+async fn install(
+    cx: &Context<Gateway>,
+    config: &Config,
+    place: &Place,
+    slot: &mut Option<Infrastructure>,
+    offer: Offer,
+) -> Result<(), StageError> {
+    let cluster = &place.cluster;
+    if slot.is_none() {
+        *slot = Some(Infrastructure::intend(cx, place)?);
+    }
+    let Some(infrastructure) = slot else {
+        return Ok(());
+    };
+    infrastructure.lock(cx, cluster, true).await?;
+    let Some(lock) = &mut infrastructure.lock else {
+        return Ok(());
+    };
+    let name = offer.class.reference.name.clone();
+    if accepted(cluster, &name).await? {
+        cx.info(format!(
+            "another session has installed the controller of GatewayClass {name} meanwhile"
+        ));
+        return Ok(());
+    }
+    let mut installed = lock.installed.clone();
+    if installed.mark.is_empty() {
+        installed.mark = run_id();
+    }
+    installed.class.clone_from(&name);
+    installed.digest.clone_from(&offer.loaded.digest);
+    let steps = plan::plan(cluster, offer.objects.clone(), &installed.mark).await?;
+    steps
+        .iter()
+        .filter(|it| !it.applies())
+        .for_each(|step| cx.info(step.line()));
+    review(cluster, &steps).await?;
+    note(&mut installed, &steps);
+    lock.write(installed.clone()).await?;
+    let timeout = Duration::from_secs(config.timeout);
+    let work = lock.during(async |_| {
+        let tell = |line: String, done: usize, total: usize| {
+            cx.progress_count("provision", line, done as u64, total as u64)
+        };
+        apply::apply(cluster, &steps, &installed.mark, &tell).await?;
+        until_accepted(cx, cluster, &installed, timeout).await
+    });
+    work.await.map_err(|mut error| {
+        let hint = error.hint.take().map(|hint| hint + "; ").unwrap_or_default();
+        error.hint(hint + "what was applied so far is gone on with by the next run, and removed by `devcluster-gateway cleanup`")
+    })
+}
+
+/// What is about to be made goes onto the list before it is made. CRDs stay on a cluster for ever.
+fn note(installed: &mut Installed, steps: &[Step]) {
+    let made = steps.iter().filter(|it| it.applies() && !it.is_crd());
+    for reference in made.map(|step| &step.object.reference) {
+        if !installed.objects.contains(reference) {
+            installed.objects.push(reference.clone());
+        }
+    }
+}
+
+/// Whether the user may do all of it, before any of it is done.
+async fn review(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
+    let mut needed = Vec::new();
+    for step in steps.iter().filter(|it| it.applies()) {
+        let verbs: &[&'static str] = match step.is_crd() {
+            true => &["create", "patch", "get", "list", "watch"],
+            false => &["create", "patch", "get", "list", "watch", "delete"],
+        };
+        for verb in verbs {
+            let attempt = match &step.kind {
+                Some(kind) => kind.attempt(verb, &step.object.reference),
+                None if step.object.reference.kind == "GatewayClass" => {
+                    Attempt::new(verb, CLASSES, None)
+                }
+                None => continue,
+            };
+            if !needed.contains(&attempt) {
+                needed.push(attempt);
+            }
+        }
+    }
+    permissions::refuse_denied(cluster, &needed).await
+}

@@ -1,0 +1,209 @@
+//! The objects of a manifest.
+
+use protocol::StageError;
+use protocol::yaml::Document;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::manifests::Loaded;
+use crate::survey::bundle;
+
+pub(crate) const CRD: &str = "CustomResourceDefinition";
+
+/// Which object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Reference {
+    pub(crate) api_version: String,
+    pub(crate) kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+}
+
+impl Reference {
+    /// `Kind namespace/name`
+    pub(crate) fn title(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{} {namespace}/{}", self.kind, self.name),
+            None => format!("{} {}", self.kind, self.name),
+        }
+    }
+}
+
+/// An object, and which one it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Object {
+    pub(crate) reference: Reference,
+    pub(crate) body: Value,
+}
+
+impl Object {
+    pub(crate) fn of(body: Value) -> Result<Self, String> {
+        let text = |at: &Value| at.as_str().filter(|it| !it.is_empty()).map(str::to_owned);
+        let metadata = &body["metadata"];
+        let reference = Reference {
+            api_version: text(&body["apiVersion"]).ok_or("it has no `apiVersion`")?,
+            kind: text(&body["kind"]).ok_or("it has no `kind`")?,
+            namespace: text(&metadata["namespace"]),
+            name: text(&metadata["name"]).ok_or("it has no `metadata.name`")?,
+        };
+        Ok(Self { reference, body })
+    }
+
+    /// The release and the channel of the Gateway API that a CRD is of.
+    pub(crate) fn bundle(&self) -> Option<(&str, &str)> {
+        bundle(&self.body)
+    }
+}
+
+/// All objects of these files, in their order, but for CRDs and namespaces, which others need: these come first.
+pub(crate) fn parse(loaded: &Loaded) -> Result<Vec<Object>, StageError> {
+    let mut objects: Vec<Object> = Vec::new();
+    for (name, text) in &loaded.files {
+        for (line, document) in documents(text) {
+            for object in read(document).map_err(|why| malformed(name, line, &why))? {
+                if objects.iter().any(|it| it.reference == object.reference) {
+                    let why = Fault::of(format!("{} is there twice", object.reference.title()));
+                    return Err(malformed(name, line, &why));
+                }
+                objects.push(object);
+            }
+        }
+    }
+    if objects.is_empty() {
+        let message = format!("there are no objects in {}", loaded.names());
+        return Err(StageError::new("gateway.manifest_malformed", message)
+            .hint("`provision_manifests` takes what `kubectl apply -f` takes"));
+    }
+    let rank = |object: &Object| match object.reference.kind.as_str() {
+        CRD => 0,
+        "Namespace" => 1,
+        _ => 2,
+    };
+    objects.sort_by_key(rank);
+    Ok(objects)
+}
+
+struct Fault {
+    /// Within the document, from 0.
+    line: usize,
+    column: usize,
+    message: String,
+}
+
+impl Fault {
+    fn of(message: impl Into<String>) -> Self {
+        Self {
+            line: 0,
+            column: 1,
+            message: message.into(),
+        }
+    }
+}
+
+fn malformed(name: &str, line: usize, fault: &Fault) -> StageError {
+    let (line, column) = (line + fault.line, fault.column);
+    let message = format!("{name}:{line}:{column}: {}", fault.message);
+    StageError::new("gateway.manifest_malformed", message).hint(
+        "nothing was applied; `provision_manifests` takes what `kubectl apply -f` takes: objects with `apiVersion`, `kind` \
+         and `metadata.name`",
+    )
+}
+
+/// A document is one object, or a list of them.
+fn read(text: &str) -> Result<Vec<Object>, Fault> {
+    let value = Document::parse(text)
+        .map_err(|error| Fault {
+            line: error.line - 1,
+            column: error.column,
+            message: error.message,
+        })?
+        .value();
+    match value {
+        Value::Null => Ok(Vec::new()),
+        Value::Object(mut map)
+            if map
+                .get("kind")
+                .and_then(Value::as_str)
+                .is_some_and(|it| it.ends_with("List")) =>
+        {
+            let Some(Value::Array(items)) = map.remove("items") else {
+                return Err(Fault::of("a list without `items`"));
+            };
+            items
+                .into_iter()
+                .map(|item| Object::of(item).map_err(Fault::of))
+                .collect()
+        }
+        object @ Value::Object(_) => Ok(vec![Object::of(object).map_err(Fault::of)?]),
+        _ => Err(Fault::of("it is no object of Kubernetes")),
+    }
+}
+
+/// Each document with the number of its first line. `---` at the start of a line begins one, whatever is around it.
+fn documents(text: &str) -> Vec<(usize, &str)> {
+    let mut documents = Vec::new();
+    let (mut start, mut first, mut at) = (0, 1, 0);
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        if let Some(rest) = line.strip_prefix("---")
+            && rest.chars().next().is_none_or(char::is_whitespace)
+        {
+            documents.push((first, &text[start..at]));
+            (start, first) = (at + 3, number + 1);
+        }
+        at += line.len();
+    }
+    documents.push((first, &text[start..]));
+    documents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Vec<String>, String> {
+        let loaded = Loaded {
+            files: vec![("f.yaml".into(), text.into())],
+            digest: String::new(),
+            pinned: false,
+        };
+        parse(&loaded)
+            .map(|all| all.iter().map(|it| it.reference.title()).collect())
+            .map_err(|error| error.message)
+    }
+
+    #[test]
+    fn documents_and_lists_are_objects_and_what_others_need_comes_first() {
+        let text = "# a comment\n---\napiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: n}\n--- # next\n\
+            apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: n}}\n\
+            - apiVersion: apiextensions.k8s.io/v1\n  kind: CustomResourceDefinition\n  metadata: {name: c}\n---\n---\n";
+        let titles = ["CustomResourceDefinition c", "Namespace n", "Service n/s"];
+        assert_eq!(parsed(text).unwrap(), titles);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        let service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n";
+        for (text, expected) in [
+            (format!("---\n{service}---\na: [\n"), "f.yaml:6:4: "),
+            (
+                format!("---\n{service}---\n{service}"),
+                "f.yaml:5:1: Service s is there twice",
+            ),
+            (
+                "kind: Service\n".to_owned(),
+                "f.yaml:1:1: it has no `apiVersion`",
+            ),
+            (
+                "apiVersion: v1\nkind: Service\nmetadata: {generateName: x}\n".to_owned(),
+                "f.yaml:1:1: it has no `metadata.name`",
+            ),
+            ("<html>\n".to_owned(), "f.yaml:1:1: it is no object"),
+            ("---\n".to_owned(), "there are no objects in f.yaml"),
+        ] {
+            let error = parsed(&text).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+}

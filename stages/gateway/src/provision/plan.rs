@@ -1,0 +1,227 @@
+//! What is to be done with each object of the manifests, by what there is on the cluster.
+
+use futures::StreamExt;
+use futures::stream;
+use kube::core::DynamicObject;
+use protocol::StageError;
+use serde_json::{Value, json};
+
+use super::api::{Kind, Kinds};
+use super::object::{CRD, Object};
+use crate::client::Cluster;
+use crate::fault;
+use crate::objects::GROUP;
+use crate::survey::bundle;
+
+/// On everything that was installed: which installing it belongs to.
+pub(crate) const MARK: &str = "devcluster-gateway/infrastructure";
+
+/// Requests side by side.
+const AT_ONCE: usize = 8;
+
+/// What is to be done with an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is not there yet.
+    Create,
+    /// It is ours already.
+    Renew,
+    /// It is being deleted: once it is gone, it is made.
+    Wait,
+    /// It is somebody else's, and stays as it is; the text says what is remarkable about that.
+    Keep(Option<String>),
+}
+
+pub(crate) struct Step {
+    pub(crate) object: Object,
+    /// `None`: a CRD of the manifests has to define it first.
+    pub(crate) kind: Option<Kind>,
+    pub(crate) verdict: Verdict,
+    /// The channel of the Gateway API of which a CRD is there.
+    channel: Option<String>,
+}
+
+impl Step {
+    pub(crate) fn is_crd(&self) -> bool {
+        self.object.reference.kind == CRD
+    }
+
+    pub(crate) fn applies(&self) -> bool {
+        !matches!(self.verdict, Verdict::Keep(_))
+    }
+
+    /// For people.
+    pub(crate) fn line(&self) -> String {
+        let title = self.object.reference.title();
+        match &self.verdict {
+            Verdict::Create => format!("{title}: would be made"),
+            Verdict::Renew => format!("{title}: would be applied again"),
+            Verdict::Wait => {
+                format!("{title}: is being deleted, and would be made once it is gone")
+            }
+            Verdict::Keep(None) => format!("{title}: is there already, and kept as it is"),
+            Verdict::Keep(Some(why)) => {
+                format!("{title}: is there already, and kept as it is: {why}")
+            }
+        }
+    }
+}
+
+/// Looks at each object. Those of the Lease's mark are ours.
+pub(crate) async fn plan(
+    cluster: &Cluster,
+    objects: Vec<Object>,
+    mark: &str,
+) -> Result<Vec<Step>, StageError> {
+    let mut kinds = Kinds::new(cluster);
+    let mut placed = Vec::new();
+    for mut object in objects {
+        let kind = kinds.of(&object.reference).await?;
+        if let Some(kind) = &kind {
+            place(&mut object, kind, cluster);
+        }
+        placed.push((object, kind));
+    }
+    let looked = placed.into_iter().map(async |(object, kind)| {
+        let there = match &kind {
+            Some(kind) => look(cluster, kind, &object).await?,
+            None => None,
+        };
+        let channel = there.as_ref().and_then(|there| Some(installed(there)?.1));
+        let verdict = there.map_or(Verdict::Create, |there| judge(&object, &there, mark));
+        Ok(Step {
+            object,
+            kind,
+            verdict,
+            channel,
+        })
+    });
+    let steps: Vec<Result<Step, StageError>> =
+        stream::iter(looked).buffered(AT_ONCE).collect().await;
+    let steps = steps.into_iter().collect::<Result<Vec<_>, _>>()?;
+    refuse_mixed(cluster, &steps)?;
+    Ok(steps)
+}
+
+/// As kubectl does it: what names no namespace goes into that of the context.
+pub(crate) fn place(object: &mut Object, kind: &Kind, cluster: &Cluster) {
+    let namespace = match (kind.namespaced, object.reference.namespace.take()) {
+        (false, _) => None,
+        (true, Some(namespace)) => Some(namespace),
+        (true, None) => Some(cluster.client.default_namespace().to_owned()),
+    };
+    if let Some(namespace) = &namespace {
+        object.body["metadata"]["namespace"] = json!(namespace);
+    }
+    object.reference.namespace = namespace;
+}
+
+async fn look(
+    cluster: &Cluster,
+    kind: &Kind,
+    object: &Object,
+) -> Result<Option<DynamicObject>, StageError> {
+    let answer = kind
+        .api(cluster, &object.reference)
+        .get_opt(&object.reference.name)
+        .await;
+    answer.map_err(|error| {
+        fault::of_request(
+            &cluster.peer,
+            &kind.attempt("get", &object.reference),
+            &error,
+        )
+    })
+}
+
+fn judge(object: &Object, there: &DynamicObject, mark: &str) -> Verdict {
+    if object.reference.kind == CRD {
+        return Verdict::Keep(crd_remark(object, there));
+    }
+    let marked = there.metadata.labels.as_ref().and_then(|all| all.get(MARK));
+    match (marked, &there.metadata.deletion_timestamp) {
+        (_, Some(_)) => Verdict::Wait,
+        (Some(marked), None) if marked == mark => Verdict::Renew,
+        (_, None) => Verdict::Keep(None),
+    }
+}
+
+/// A CRD belongs to everybody on the cluster: one that is there is neither downgraded, nor upgraded, nor switched in channel.
+fn crd_remark(wanted: &Object, there: &DynamicObject) -> Option<String> {
+    let (release, channel) = wanted.bundle()?;
+    let (installed, installed_channel) = installed(there)?;
+    let older = version(&installed) < version(release);
+    let warning = if older {
+        ", and it may be too old for this controller"
+    } else {
+        ""
+    };
+    (installed != release || installed_channel != channel).then(|| {
+        format!("it is of {installed}, {installed_channel} channel; the manifests have {release}, {channel}{warning}")
+    })
+}
+
+/// Release and channel.
+fn installed(there: &DynamicObject) -> Option<(String, String)> {
+    let metadata = json!({"metadata": {"annotations": there.metadata.annotations}});
+    bundle(&metadata).map(|(release, channel)| (release.to_owned(), channel.to_owned()))
+}
+
+/// Numbers of a release, `v1.3.0`; what is no number counts as 0, so that a preview is older than its release.
+fn version(text: &str) -> Vec<u32> {
+    let numbers = text.trim_start_matches('v').split(['.', '-']);
+    numbers.map(|it| it.parse().unwrap_or(0)).collect()
+}
+
+/// TCPRoute v1alpha2 is in the experimental channel alone, and the channel of a cluster is not ours to switch.
+fn refuse_mixed(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
+    let other = |step: &&Step| {
+        let wanted = step.object.bundle().map(|(_, channel)| channel);
+        step.channel.is_some() && step.channel.as_deref() != wanted
+    };
+    let routes = format!("tcproutes.{GROUP}");
+    let missing = |step: &Step| {
+        step.is_crd() && step.object.reference.name == routes && (step.applies() || other(&step))
+    };
+    let Some(kept) = steps
+        .iter()
+        .find(other)
+        .filter(|_| steps.iter().any(missing))
+    else {
+        return Ok(());
+    };
+    let message = format!(
+        "no controller is installed on the cluster of context {:?}: its Gateway API is of the standard channel, and Determined \
+         needs TCPRoute v1alpha2 of the experimental one",
+        cluster.peer.context
+    );
+    Err(StageError::new("gateway.crd_channel", message).cause(kept.line()).hint(
+        "which channel a cluster has is its admin's choice: ask for `kubectl apply --server-side -f \
+         https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/experimental-install.yaml`",
+    ))
+}
+
+/// The object with our mark.
+pub(crate) fn marked(object: &Object, mark: &str) -> Value {
+    let mut body = object.body.clone();
+    if object.reference.kind != CRD {
+        let labels = &mut body["metadata"]["labels"];
+        if labels.is_null() {
+            *labels = json!({});
+        }
+        labels[MARK] = json!(mark);
+    }
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_their_numbers() {
+        assert!(version("v1.10.0") > version("v1.9.4"));
+        assert!(version("v1.3.0") > version("v1.2.1"));
+        assert!(version("v1.3.0") == version("1.3.0"));
+    }
+}

@@ -1,0 +1,49 @@
+//! The way to a cluster, as a ledger keeps it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use protocol::ledger::Entry;
+use protocol::{Env, StageError};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::client::Cluster;
+use crate::kubeconfig;
+use crate::minify::minify;
+
+/// There is no way to the cluster any more.
+const GONE: [&str; 2] = ["gateway.kubeconfig_missing", "gateway.context_unknown"];
+
+/// How long an undoing may wait for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Which cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Way {
+    pub(crate) kubeconfig: Vec<PathBuf>,
+    pub(crate) context: String,
+}
+
+impl Way {
+    pub(crate) fn of(entry: &Entry) -> Option<Self> {
+        serde_json::from_value(entry.data.clone()).ok()
+    }
+
+    pub(crate) fn data(&self) -> Result<Value, StageError> {
+        serde_json::to_value(self).map_err(|error| {
+            StageError::internal("the way to a cluster cannot be written").source(&error)
+        })
+    }
+}
+
+/// `None`: the user has done away with the cluster. If it is there still, what we had there expires, and others collect it.
+pub(crate) async fn cluster(way: &Way, env: &Env) -> Result<Option<Cluster>, StageError> {
+    let kubeconfig = kubeconfig::load_files(&way.kubeconfig);
+    let minified = match kubeconfig.and_then(|it| minify(&it, Some(&way.context))) {
+        Ok(minified) => minified,
+        Err(error) if GONE.contains(&error.code.as_str()) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Cluster::connect(&minified, CONNECT, env).await.map(Some)
+}

@@ -1,0 +1,411 @@
+//! devcluster-gateway installs a controller on a real kube-apiserver, shares it, and removes it: also after SIGKILL.
+//!
+//! Here the test does through the API what the controller would do; tests/gateway_contour.rs has Contour itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::kube::{gateway_command, write_kubeconfig};
+use support::kube_infra::{CONTOUR, CRDS, DEPLOYMENTS, NAMESPACES};
+use support::kube_real::{GATEWAYS, LEASES, RealKube, STAGE, in_namespace, path, real_kube};
+use support::terminal::Terminal;
+use support::{Home, StageClient, leaks};
+use tokio::process::Command;
+
+const SESSIONS: &str = "/apis/coordination.k8s.io/v1/leases?labelSelector=app.kubernetes.io/managed-by=devcluster-gateway";
+
+fn command(kube: &RealKube, home: &Home, args: &[&str]) -> Command {
+    let kubeconfig = write_kubeconfig(home, "kubeconfig", &kube.kubeconfig(STAGE));
+    let mut command = gateway_command(home, "run", args);
+    command.arg("--provision-manifests").arg(kube.contour());
+    command.arg("--kubeconfig").arg(kubeconfig);
+    command
+}
+
+fn auto(kube: &RealKube, home: &Home) -> StageClient {
+    StageClient::start(command(kube, home, &["--provision", "auto"]))
+}
+
+async fn ready(stage: &mut StageClient) -> Value {
+    let outputs = stage.wait_for("outputs").await["outputs"].clone();
+    stage.wait_for("ready").await;
+    outputs
+}
+
+async fn stop(mut stage: StageClient) {
+    stage.signal(Signal::TERM);
+    let (status, took) = stage.wait().await;
+    assert!(
+        status.success() && took.as_millis() < 500,
+        "{status} {took:?}\n{}",
+        stage.stderr()
+    );
+}
+
+async fn cleanup(home: &Home) -> String {
+    let mut cleanup = StageClient::start(gateway_command(home, "cleanup", &[]));
+    let (status, _) = cleanup.wait().await;
+    assert!(status.success(), "{}", cleanup.stderr());
+    cleanup.stderr()
+}
+
+async fn assert_nothing_of_ours(kube: &RealKube) {
+    assert_eq!(kube.infrastructure().await, Vec::<String>::new());
+    assert_eq!(kube.items(SESSIONS).await, Vec::<Value>::new());
+    kube.until("Gateway of ours to go", async || {
+        let all = kube.items(GATEWAYS).await;
+        !all.iter().any(|it| {
+            it["metadata"]["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with("devcluster-"))
+        })
+    })
+    .await;
+}
+
+/// A cluster with a Gateway API that somebody else has installed.
+async fn cluster(test: &str) -> Option<RealKube> {
+    let mut kube = real_kube(test).await?;
+    kube.uninstall().await;
+    kube.install("v1.2.1", "experimental").await;
+    kube.start_provisioner();
+    Some(kube)
+}
+
+#[tokio::test]
+async fn two_that_install_at_the_same_moment_share_it_and_the_last_one_out_removes_it() {
+    let Some(kube) = cluster("two_that_install_at_the_same_moment_share_it").await else {
+        return;
+    };
+    let before = kube.snapshot().await;
+    let (one, two) = (Home::new(), Home::new());
+    let (mut first, mut second) = (auto(&kube, &one), auto(&kube, &two));
+    let (a, b) = (ready(&mut first).await, ready(&mut second).await);
+    assert_ne!(
+        a["internal_task_gateway"]["gateway_name"],
+        b["internal_task_gateway"]["gateway_name"]
+    );
+    assert_eq!(
+        (&a["provisioned"], &b["provisioned"]),
+        (&json!(true), &json!(true))
+    );
+    let applies = kube
+        .requests(STAGE)
+        .iter()
+        .filter(|it| it.starts_with("patch /apis/apps/v1"))
+        .count();
+    assert_eq!(applies, 1, "installed once");
+
+    stop(first).await;
+    let said = cleanup(&one).await;
+    assert!(
+        said.contains("stays: Gateway default/devcluster-"),
+        "{said}"
+    );
+    assert_eq!(kube.items(DEPLOYMENTS).await.len(), 1);
+
+    // The last one goes while a new one comes.
+    stop(second).await;
+    let three = Home::new();
+    let mut leaving = StageClient::start(gateway_command(&two, "cleanup", &[]));
+    let mut third = auto(&kube, &three);
+    assert_eq!(ready(&mut third).await["provisioned"], json!(true));
+    assert!(leaving.wait().await.0.success(), "{}", leaving.stderr());
+    let class = kube
+        .get("/apis/gateway.networking.k8s.io/v1/gatewayclasses/devcluster-gateway")
+        .await;
+    assert!(
+        class["metadata"]["deletionTimestamp"].is_null() && !class.is_null(),
+        "{class:#}"
+    );
+    stop(third).await;
+    cleanup(&three).await;
+    assert_nothing_of_ours(&kube).await;
+    let kept: Vec<_> = before.iter().map(|(at, _)| at).collect();
+    let mut after = kube.snapshot().await;
+    after.retain(|(at, _)| kept.contains(&at));
+    assert_eq!(after, before, "CRDs of others included");
+    assert_eq!(
+        leaks::files(&three.path().join("state")),
+        [three
+            .path()
+            .join("state/devcluster-stages/leases-seen.json")]
+        .into_iter()
+        .filter(|it| it.exists())
+        .collect::<Vec<PathBuf>>()
+    );
+}
+
+/// What the ledger and the API go through; each is a moment to die in. `DEVCLUSTER_ROUNDS` takes all of them.
+fn moments() -> Vec<usize> {
+    match std::env::var_os("DEVCLUSTER_ROUNDS") {
+        Some(_) => (1..=32).collect(),
+        None => vec![1, 4, 18, 22, 26],
+    }
+}
+
+#[tokio::test]
+async fn killed_at_any_step_of_installing_it_leaves_nothing_that_cleanup_does_not_remove() {
+    let Some(kube) = cluster("killed_at_any_step_of_installing").await else {
+        return;
+    };
+    // Somebody else's, beside what is to be installed.
+    kube.class("other", "example.com/controller").await;
+    kube.gateway("default", "others").await;
+    let before = kube.snapshot().await;
+    for moment in moments() {
+        let home = Home::new();
+        let mut stage = auto(&kube, &home);
+        for _ in 0..moment {
+            let step = stage
+                .wait_until("the next step", |it| {
+                    it["type"] == "progress" || it["type"] == "ready"
+                })
+                .await;
+            if step["type"] == "ready" {
+                break;
+            }
+        }
+        stage.signal(Signal::KILL);
+        stage.wait().await;
+        cleanup(&home).await;
+        assert_nothing_of_ours(&kube).await;
+        let kept: Vec<_> = before.iter().map(|(at, _)| at).collect();
+        let mut after = kube.snapshot().await;
+        after.retain(|(at, _)| !at.contains("customresourcedefinitions") || kept.contains(&at));
+        assert_eq!(after, before, "after step {moment}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_half_installed_is_gone_on_with_by_the_next_run_and_a_killed_cleanup_by_the_next_cleanup()
+ {
+    let Some(kube) = cluster("what_was_half_installed_is_gone_on_with").await else {
+        return;
+    };
+    let home = Home::new();
+    let mut stage = auto(&kube, &home);
+    stage
+        .wait_until("half of it", |it| {
+            it["message"]
+                .as_str()
+                .is_some_and(|it| it.starts_with("applied ClusterRole "))
+        })
+        .await;
+    stage.signal(Signal::KILL);
+    stage.wait().await;
+    assert!(!kube.infrastructure().await.is_empty());
+    let mut next = auto(&kube, &home);
+    assert_eq!(ready(&mut next).await["provisioned"], json!(true));
+    stop(next).await;
+    for patience in [300, 900, 1800] {
+        let mut cleanup = StageClient::start(gateway_command(&home, "cleanup", &[]));
+        tokio::time::sleep(Duration::from_millis(patience)).await;
+        cleanup.signal(Signal::KILL);
+        cleanup.wait().await;
+    }
+    cleanup(&home).await;
+    assert_nothing_of_ours(&kube).await;
+}
+
+#[tokio::test]
+async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
+    let Some(kube) = cluster("what_is_somebody_elses_is_neither_changed_nor_removed").await else {
+        return;
+    };
+    let role = json!({"metadata": {"name": "contour-gateway-provisioner"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
+    kube.create("/apis/rbac.authorization.k8s.io/v1/clusterroles", &role)
+        .await;
+    let before = kube.snapshot().await;
+    let home = Home::new();
+    let mut stage = auto(&kube, &home);
+    ready(&mut stage).await;
+    assert!(
+        stage.stderr().contains(
+            "ClusterRole contour-gateway-provisioner: is there already, and kept as it is"
+        ),
+        "{}",
+        stage.stderr()
+    );
+    let kept = "CustomResourceDefinition gateways.gateway.networking.k8s.io: is there already, and kept as it is: it is of v1.2.1, experimental channel; \
+        the manifests have v1.3.0, experimental, and it may be too old for this controller";
+    assert!(stage.stderr().contains(kept), "{}", stage.stderr());
+    // Something of worth in a namespace of ours keeps the namespace.
+    kube.create(
+        "/api/v1/namespaces/projectcontour/configmaps",
+        &json!({"metadata": {"name": "precious"}, "data": {"a": "b"}}),
+    )
+    .await;
+    stop(stage).await;
+    let said = cleanup(&home).await;
+    assert!(
+        said.contains(
+            "Namespace projectcontour stays: ConfigMap projectcontour/precious in it is not ours"
+        ),
+        "{said}"
+    );
+    assert!(
+        !kube
+            .get("/api/v1/namespaces/projectcontour/configmaps/precious")
+            .await
+            .is_null()
+    );
+    let mut after = kube.snapshot().await;
+    let there: Vec<_> = before.iter().map(|(at, _)| at).collect();
+    after.retain(|(at, _)| there.contains(&at));
+    assert_eq!(after, before);
+    kube.delete("/apis/rbac.authorization.k8s.io/v1/clusterroles/contour-gateway-provisioner")
+        .await;
+    kube.delete(&format!("{NAMESPACES}/projectcontour")).await;
+    kube.until("end of the namespace", async || {
+        kube.get(&format!("{NAMESPACES}/projectcontour"))
+            .await
+            .is_null()
+    })
+    .await;
+    assert_nothing_of_ours(&kube).await;
+}
+
+#[tokio::test]
+async fn what_a_vanished_user_left_is_collected_by_the_gc_of_anybody() {
+    let Some(kube) = cluster("what_a_vanished_user_left_is_collected_by_the_gc_of_anybody").await
+    else {
+        return;
+    };
+    let (vanished, other) = (Home::new(), Home::new());
+    let args = ["--provision", "auto", "--lease-duration", "2"];
+    let mut stage = StageClient::start(command(&kube, &vanished, &args));
+    ready(&mut stage).await;
+    kube.class("contour", CONTOUR).await;
+    kube.gateway("default", "tcp-gateway").await;
+    kube.program("default", "tcp-gateway", "127.0.0.1").await;
+    let mut neighbour = StageClient::start(command(&kube, &other, &["--gateway", "tcp-gateway"]));
+    ready(&mut neighbour).await;
+    stop(neighbour).await;
+    stage.signal(Signal::KILL);
+    stage.wait().await;
+    // As `devcluster-remote gc` does, by the ledger of one who only met the other.
+    kube.until("collection", async || {
+        let said = cleanup(&other).await;
+        said.contains("removed what others left: Gateway default/devcluster-")
+            && said.contains("the controller: GatewayClass")
+    })
+    .await;
+    assert_nothing_of_ours(&kube).await;
+    cleanup(&vanished).await;
+}
+
+#[tokio::test]
+async fn at_a_terminal_it_asks_before_it_installs_and_before_it_takes_what_a_dead_master_left() {
+    let Some(kube) = cluster("at_a_terminal_it_asks_before_it_installs").await else {
+        return;
+    };
+    let home = Home::new();
+    let mut terminal = Terminal::start(command(&kube, &home, &[]));
+    terminal
+        .wait_for("Deployment projectcontour/contour-gateway-provisioner: would be made")
+        .await;
+    terminal
+        .wait_for("on the cluster of context \"real\"? [y/N]")
+        .await;
+    terminal.answer("n");
+    terminal.wait_for("gateway.none").await;
+    assert_nothing_of_ours(&kube).await;
+
+    kube.class("contour", CONTOUR).await;
+    kube.gateway("default", "left").await;
+    let annotations = json!({"determined.ai/det-gateway-port-40000": "dead.1"});
+    kube.merge(
+        &format!("{}/left", in_namespace(GATEWAYS, "default")),
+        &json!({"metadata": {"annotations": annotations}}),
+    )
+    .await;
+    let mut terminal = Terminal::start(command(&kube, &home, &[]));
+    terminal.wait_for("Gateway default/left: a dead Determined master left 1 ports (40000) on it. Take it? [y/N]").await;
+    terminal.answer("y");
+    terminal.wait_for("ready: Gateway default/left").await;
+    let pid = terminal.child.id().expect("it runs");
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("0 is no process id");
+    rustix::process::kill_process(pid, Signal::TERM).expect("cannot signal the stage");
+    let ended = tokio::time::timeout(support::DEADLINE, terminal.child.wait()).await;
+    assert!(ended.is_ok(), "it does not end");
+
+    kube.delete(&format!("{}/left", in_namespace(GATEWAYS, "default")))
+        .await;
+    kube.delete("/apis/gateway.networking.k8s.io/v1/gatewayclasses/contour")
+        .await;
+    let mut terminal = Terminal::start(command(&kube, &home, &[]));
+    terminal.wait_for("[y/N]").await;
+    terminal.answer("yes");
+    terminal
+        .wait_for("ready: Gateway default/devcluster-")
+        .await;
+    drop(terminal);
+    kube.until("end of the stage", async || {
+        leaks::processes(&home.mark()).is_empty()
+    })
+    .await;
+    cleanup(&home).await;
+    assert_nothing_of_ours(&kube).await;
+}
+
+#[tokio::test]
+async fn a_dry_run_and_a_preflight_say_what_would_be_installed_and_change_nothing() {
+    let Some(kube) = cluster("a_dry_run_and_a_preflight_say_what_would_be_installed").await else {
+        return;
+    };
+    let home = Home::new();
+    let before = kube.snapshot().await;
+    let mut dry = StageClient::start(command(&kube, &home, &["--provision", "auto", "--dry-run"]));
+    assert!(dry.wait().await.0.success(), "{}", dry.stderr());
+    for line in [
+        "CustomResourceDefinition httproutes.gateway.networking.k8s.io: would be made",
+        "CustomResourceDefinition tcproutes.gateway.networking.k8s.io: is there already, and kept as it is",
+        "GatewayClass devcluster-gateway: would be made",
+    ] {
+        assert!(dry.stderr().contains(line), "{line}\n{}", dry.stderr());
+    }
+    let mut check = gateway_command(&home, "check", &["--preflight", "--provision", "auto"]);
+    check
+        .arg("--provision-manifests")
+        .arg(kube.contour())
+        .arg("--kubeconfig")
+        .arg(home.path().join("kubeconfig"));
+    let mut check = StageClient::start(check);
+    let (status, _) = check.wait().await;
+    assert!(status.success(), "{}", check.stderr());
+    assert!(
+        check
+            .stderr()
+            .contains("✓ a controller can be installed: 24 objects of"),
+        "{}",
+        check.stderr()
+    );
+    assert_eq!(kube.snapshot().await, before);
+    assert_eq!(
+        kube.items(LEASES)
+            .await
+            .iter()
+            .filter(|it| it["metadata"]["namespace"] == "default")
+            .count(),
+        0
+    );
+    let changes = |it: &&String| {
+        !["get ", "list ", "watch "]
+            .iter()
+            .any(|verb| it.starts_with(verb))
+    };
+    let mut changed = kube.requests(STAGE);
+    changed.retain(|it| changes(&it) && !it.contains("selfsubjectaccessreviews"));
+    assert_eq!(changed, Vec::<String>::new());
+    assert_eq!(
+        kube.items(CRDS)
+            .await
+            .iter()
+            .filter(|it| path(CRDS, it).contains("projectcontour"))
+            .count(),
+        0
+    );
+}
