@@ -1,0 +1,160 @@
+//! `migrate`: the old tool's flat file becomes a devcluster.yaml that lists the stages, with comments that explain them.
+
+use protocol::yaml::{self, Document, Editor, Seg};
+use protocol::{Env, Exit, StageError};
+use serde_json::{Value, json};
+
+use crate::flat::Flat;
+use crate::input::{Asked, read, usage};
+use crate::numbers;
+use crate::plan::{Kind, Place, Plan, Wanted};
+
+/// What the new file says above each stage.
+fn explanation(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Tunnel => &[
+            "Pods reach the master through this ssh server (was: ssh_key_path, reverse_proxy_host, ssh_user,",
+            "remote_port_range). The port is found by the server itself, proven from outside, and comes back after a loss.",
+            "The server's host key has to be known; `host_key_policy: accept-new` takes an unknown one on first sight.",
+            "Whoever reaches the port reaches the master: set security.initial_user_password in its config_file.",
+        ],
+        Kind::Gateway => &[
+            "The master reaches tasks through a Gateway of this cluster (was: k8s_context; unset: the current one).",
+            "It is held by a Lease, so that no other master takes it, and given back in the end. Nothing is installed.",
+        ],
+        Kind::ConfigEmit => &[
+            "Before each start of the master, its config gets what the two above found out: determined_master_host and",
+            "_port, internal_task_gateway, kubeconfig_path. The file here is never rewritten.",
+        ],
+        Kind::Plugin => &[],
+    }
+}
+
+/// Writes the new form of what was asked for.
+pub fn migrate(asked: &Asked, env: &Env) -> Result<String, StageError> {
+    let document = match &asked.file {
+        None => None,
+        Some(file) => {
+            let document = read(file)?;
+            if document.value().get("stages").is_some() {
+                let message = format!(
+                    "{} lists stages already: it is of the new form",
+                    file.display()
+                );
+                return Err(usage(message).hint("run it: devcluster-remote up -c …"));
+            }
+            Some(document)
+        }
+    };
+    let path = asked
+        .file
+        .clone()
+        .unwrap_or_else(|| "the command line".into());
+    let flat = Flat::read(&path, document.as_ref(), asked, env)?;
+    let wanted = flat.stages()?;
+    let kinds: Vec<Kind> = wanted.iter().map(|w| w.kind).collect();
+    let bodies: Vec<(Place, Value)> = wanted.iter().map(item).collect();
+    let source = flat.source();
+    let plan = Plan::read(&source, wanted, env)?;
+    let mut editor = Editor::new(source.document);
+    let edited = (|| {
+        for (place, item) in bodies {
+            let Place::Before(at) = place else { continue };
+            editor.insert_item(&[Seg::from("stages")], at, item)?;
+        }
+        numbers::shift(source.document, &plan, &mut editor)?;
+        if let (Some(root), None) = (&flat.root, &plan.cwd) {
+            editor.set(&[Seg::from("cwd")], root.clone().into())?;
+        }
+        editor.finish()
+    })();
+    let text = edited.map_err(|e: yaml::Error| {
+        let message = format!(
+            "cannot put the stages into {}: {}",
+            flat.base.display(),
+            e.message
+        );
+        StageError::new("remote.migrate", message).exit(Exit::Usage)
+    })?;
+    let head = head(&path.display().to_string(), &flat, plan.cwd.is_some());
+    let root = flat.root.is_some() && plan.cwd.is_none();
+    Ok(format!("{head}{}", commented(&text, &kinds, root)))
+}
+
+fn item(wanted: &Wanted) -> (Place, Value) {
+    let mut body = wanted.body.clone();
+    body.retain(|_, value| !value.is_null());
+    (wanted.place, json!({wanted.kind.name(): body}))
+}
+
+fn head(name: &str, flat: &Flat, has_cwd: bool) -> String {
+    let mut lines = vec![
+        format!("{name} and {}, as one file.", flat.base.display()),
+        "See what is missing: devcluster-remote doctor -c <this file>; run it: devcluster-remote up -c <this file>".to_owned(),
+    ];
+    if let Some(root) = flat.root.as_ref().filter(|_| has_cwd) {
+        let text = "is not needed: `cwd` says where everything runs";
+        lines.push(format!("`determined_root` ({root}) {text}."));
+    }
+    let value = flat.document.value();
+    if !value["commands"].is_null() || !value["startup_input"].is_null() {
+        let text =
+            "devcluster's numbers of stages, in `commands` and `startup_input`, have moved along.";
+        lines.push(text.to_owned());
+    }
+    lines.iter().map(|line| format!("# {line}\n")).collect()
+}
+
+/// Puts the explanations above the stages, and what stood above an old stage above that one again. Where a comment would
+/// change what is read, such as inside of brackets, nothing is moved and nothing is said.
+fn commented(text: &str, kinds: &[Kind], root: bool) -> String {
+    let Ok(document) = Document::parse(text) else {
+        return text.to_owned();
+    };
+    let wanted = document.value();
+    let line_of = |path: &[Seg]| {
+        let start = document.nearest_span(path, true).start;
+        text[..start].matches('\n').count()
+    };
+    let items = wanted["stages"].as_array().map(Vec::as_slice);
+    let items = items.unwrap_or_default();
+    let kind_of = |i: usize| kinds.iter().find(|k| items[i].get(k.name()).is_some());
+    let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
+    if root {
+        lines[line_of(&[Seg::from("cwd")])]
+            .insert_str(0, "# Where everything runs (was: determined_root).\n");
+    }
+    // From the end: what is above stays where it is.
+    let mut old = None;
+    for i in (0..items.len()).rev() {
+        let line = line_of(&[Seg::from("stages"), Seg::from(i)]);
+        if !lines[line].trim_start().starts_with("- ") {
+            return text.to_owned();
+        }
+        let Some(kind) = kind_of(i) else {
+            old = Some(line);
+            continue;
+        };
+        let first = i == 0 || kind_of(i - 1).is_none();
+        if let Some(old) = old.filter(|_| first) {
+            let above = lines[..line].iter().rev();
+            let count = above
+                .take_while(|l| l.trim_start().starts_with('#'))
+                .count();
+            let comment = lines[line - count..line].concat();
+            lines[line - count..line].fill(String::new());
+            lines[old].insert_str(0, &comment);
+        }
+        let indent = lines[line].len() - lines[line].trim_start().len();
+        let explained = explanation(*kind).iter();
+        let comment: String = explained
+            .map(|l| format!("{:indent$}# {l}\n", ""))
+            .collect();
+        lines[line].insert_str(0, &comment);
+    }
+    let result = lines.concat();
+    match Document::parse(&result) {
+        Ok(read) if read.value() == wanted => result,
+        _ => text.to_owned(),
+    }
+}
