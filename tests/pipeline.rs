@@ -197,3 +197,36 @@ async fn a_chain_without_an_upstream_says_so() {
         text(&output.stderr)
     );
 }
+
+#[test]
+fn the_jobs_of_both_services_run_the_pipeline_with_files_that_are_there() {
+    let ci = concat!(env!("CARGO_MANIFEST_DIR"), "/../devcluster-examples/ci");
+    for (file, steps, run) in [
+        ("github-actions.yml", "steps", "run"),
+        ("circleci.yml", "steps", "command"),
+    ] {
+        let text = std::fs::read_to_string(Path::new(ci).join(file)).expect("no file");
+        let value = protocol::yaml::Document::parse(&text)
+            .expect("it is YAML")
+            .value();
+        let steps = value["jobs"]["cluster"][steps]
+            .as_array()
+            .expect("no steps")
+            .clone();
+        let commands = steps.iter().filter_map(|step| {
+            let step = if step[run].is_string() {
+                step
+            } else {
+                &step["run"]
+            };
+            step[run].as_str()
+        });
+        let commands: Vec<&str> = commands.collect();
+        let call = commands.iter().find(|c| c.starts_with("./pipeline.sh "));
+        let call = call.unwrap_or_else(|| panic!("{file}: no call in {commands:?}"));
+        for word in call.split(' ').filter(|w| *w != "./tests.sh") {
+            assert!(Path::new(ci).join(word).is_file(), "{file}: no {word}");
+        }
+        assert!(commands.contains(&"devcluster-remote gc"), "{file}");
+    }
+}

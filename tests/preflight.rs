@@ -210,3 +210,41 @@ async fn what_the_server_does_not_permit_is_told_apart() {
     assert_eq!(found.code("port"), "tunnel.port_range_exhausted");
     drop(taken);
 }
+
+/// The block of docs/ssh-server.md, for this user and these ports.
+fn documented(user: &str, ports: &std::ops::RangeInclusive<u16>) -> Vec<String> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/ssh-server.md");
+    let page = std::fs::read_to_string(page).expect("no page");
+    let block = page.split("```\n").nth(1).expect("no block");
+    let ports: Vec<String> = ports.clone().map(|p| p.to_string()).collect();
+    let block = block.replace("Match User tunnel", &format!("Match User {user}"));
+    let block = block.replace("8000 8001 8002 8003", &ports.join(" "));
+    assert!(block.contains("PermitListen"), "{block}");
+    block.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_server_set_up_by_the_page_lets_a_tunnel_through_and_no_other_port() {
+    // The ports have to be known before the server starts.
+    let spare = Setup::new(Options::default()).await;
+    let extra = documented(spare.sshd.user(), &spare.ports);
+    let mut setup = Setup::new(Options {
+        gateway_ports: "no".into(),
+        allow_tcp_forwarding: "no".into(),
+        extra,
+        ..Options::default()
+    })
+    .await;
+    let other = setup.ports.clone();
+    setup.ports = spare.ports.clone();
+    let found = preflight(&setup, &[]).await;
+    assert_eq!(
+        found.statuses(),
+        ALL.map(|id| (id, "ok")),
+        "{}",
+        found.stderr
+    );
+    let range = format!("{}-{}", other.start(), other.end());
+    let found = preflight(&setup, &[("remote-port-range", &range)]).await;
+    assert_eq!(found.code("forwarding"), "tunnel.ports_not_permitted");
+}

@@ -11,6 +11,7 @@ use crate::stock;
 pub(crate) use references::Exec;
 use references::Literal;
 pub use references::PluginReference;
+pub(crate) use stages::DRIVERS;
 use stages::read_item;
 
 mod consumers;

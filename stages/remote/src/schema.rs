@@ -5,19 +5,17 @@ use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
 use crate::host::Host;
+use crate::plan::DRIVERS;
 
 /// devcluster's own kinds of stage; a test compares it with what stock devcluster takes.
 const STOCK: &str = include_str!("schema/stock.json");
-
-/// What the driver gives config-emit itself.
-const DRIVERS: [&str; 3] = ["base", "out", "upstreams"];
 
 /// The schema of a devcluster.yaml that may list the new stages, and of a flat remote_connect.yaml.
 pub fn schema() -> Value {
     let mut definitions: Map<String, Value> = serde_json::from_str(STOCK).unwrap_or_default();
     let ours = [
         ("tunnel", body::<tunnel::Tunnel>(&[])),
-        ("gateway", body::<gateway::Gateway>(&[])),
+        ("gateway", gateway()),
         ("config-emit", body::<config_emit::ConfigEmit>(&DRIVERS)),
         ("plugin", body::<Host>(&[])),
     ];
@@ -118,6 +116,20 @@ fn body<S: Stage>(without: &[&str]) -> Value {
     }
     if needs_nothing {
         schema["type"] = json!(["object", "null"]);
+    }
+    schema
+}
+
+fn gateway() -> Value {
+    let mut schema = body::<gateway::Gateway>(&[]);
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.insert(
+            "resource_manager".to_owned(),
+            json!({
+                "description": "The resource manager that it is for, by its name or cluster_name.",
+                "type": "string",
+            }),
+        );
     }
     schema
 }

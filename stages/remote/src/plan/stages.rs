@@ -130,22 +130,24 @@ fn resolve_plugin(body: &mut Map<String, Value>, file: &Path) {
     }
 }
 
+/// What the driver gives config-emit itself.
+pub(crate) const DRIVERS: [&str; 7] = [
+    "base",
+    "out",
+    "upstreams",
+    "format",
+    "known_fields",
+    "resource_managers",
+    "control_socket",
+];
+
 fn check(kind: Kind, body: &Map<String, Value>, env: &Env) -> Vec<Problem> {
     match kind {
         Kind::Tunnel => check_as::<tunnel::Tunnel>(body, env),
         Kind::Gateway => check_as::<gateway::Gateway>(body, env),
         Kind::Plugin => check_as::<crate::host::Host>(body, env),
         Kind::ConfigEmit => {
-            let ours = [
-                "base",
-                "out",
-                "upstreams",
-                "format",
-                "known_fields",
-                "resource_managers",
-                "control_socket",
-            ];
-            let taken = ours.into_iter().filter(|f| body.contains_key(*f));
+            let taken = DRIVERS.into_iter().filter(|f| body.contains_key(*f));
             let mut problems: Vec<_> = taken
                 .map(|f| Problem::key(f, "is set by the driver; leave it out"))
                 .collect();
