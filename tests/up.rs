@@ -1,6 +1,7 @@
 //! `up` as a person meets it: what will happen, what is asked beforehand, what was done in the end.
 
 use rustix::process::{Pid, Signal, kill_process};
+use support::kube::programmed;
 use support::leaks;
 use support::site::Site;
 use support::terminal::Terminal;
@@ -111,5 +112,33 @@ async fn without_a_tunnel_it_works_as_well() {
     said.wait_for("gateway stopped in good order").await;
     said.wait_for("nothing was left behind").await;
     assert!(child.wait().await.expect("no end").success());
+    site.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn what_a_stage_offers_is_asked_and_looked_at_again_with_the_answer() {
+    let mut options = programmed();
+    let of_controller =
+        |o: &serde_json::Value| o["kind"] == "Gateway" || o["kind"] == "GatewayClass";
+    options.objects.retain(|o| !of_controller(o));
+    let site = Site::with(options).await;
+    let more = "  - gateway:\n      provision_manifests: [/nowhere/manifests.yaml]\n";
+    let text = site.devcluster_yaml().replace("  - gateway:\n", more);
+    let mut terminal = Terminal::start(up(&site, &text, &[]));
+    terminal
+        .wait_for("✗ there is a Gateway for this master")
+        .await;
+    terminal
+        .wait_for("Install a controller on the cluster of context")
+        .await;
+    terminal.answer("y");
+    terminal.wait_for("looking again").await;
+    terminal
+        .wait_for("gateway: ✗ a controller can be installed")
+        .await;
+    terminal.wait_for("Start all the same? [y/N]").await;
+    terminal.answer("");
+    terminal.wait_for("nothing was started").await;
+    assert_eq!(terminal.child.wait().await.expect("no end").code(), Some(1));
     site.nothing_is_left().await;
 }

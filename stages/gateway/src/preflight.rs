@@ -243,7 +243,12 @@ impl Preflight<'_> {
         }
         if self.config.provision == Provision::Ask {
             let hint = "say yes when you are asked at a terminal, or set `provision: auto`";
-            self.tell(GATEWAY, Err(missing.hint(hint)));
+            let question = format!(
+                "Install a controller on the cluster of context {:?}, and remove it in the end?",
+                place.minified.context
+            );
+            let check = Check::failed(GATEWAY.0, GATEWAY.1, &missing.hint(hint));
+            self.cx.report(check.offer(question, "provision", "auto"));
         } else {
             self.skip(GATEWAY, "one is made once a controller is installed");
         }

@@ -19,26 +19,33 @@ pub(crate) fn is_possible() -> bool {
 /// is in the job then. False when nothing is to be started.
 pub(crate) async fn before(job: &mut Job, env: &Env) -> Result<bool, StageError> {
     say("looking at what the stages will need (--no-preflight starts without)");
-    let mut missing: Vec<(String, Check)> = Vec::new();
-    preflight::look(job, env, |looked: Looked| {
-        let failed = looked
-            .checks
-            .into_iter()
-            .filter(|c| c.status == CheckStatus::Failed);
-        missing.extend(failed.map(|check| (looked.stage.clone(), check)));
-    })
-    .await;
-    let mut open = 0;
-    for (stage, check) in missing {
-        say(&format!("{stage}: {}", check.render()));
-        match &check.offer {
-            Some(offer) if asked(&offer.question)? => take(job, &stage, offer)?,
-            _ => open += 1,
+    let mut declined = Vec::new();
+    loop {
+        let mut missing: Vec<(String, Check)> = Vec::new();
+        preflight::look(job, env, |looked: Looked| {
+            let checks = looked.checks.into_iter();
+            let failed = checks.filter(|c| c.status == CheckStatus::Failed);
+            missing.extend(failed.map(|check| (looked.stage.clone(), check)));
+        })
+        .await;
+        let mut taken = false;
+        for (stage, check) in &missing {
+            say(&format!("{stage}: {}", check.render()));
+            let Some(offer) = check.offer.as_ref().filter(|o| !declined.contains(*o)) else {
+                continue;
+            };
+            match asked(&offer.question)? {
+                true => take(job, stage, offer)?,
+                false => declined.push(offer.clone()),
+            }
+            taken |= !declined.contains(offer);
         }
-    }
-    match open {
-        0 => Ok(true),
-        _ => asked("Start all the same?"),
+        match (missing.is_empty(), taken) {
+            (true, _) => return Ok(true),
+            (false, false) => return asked("Start all the same?"),
+            // What was chosen may mend other things as well.
+            (false, true) => say("looking again, with what you chose"),
+        }
     }
 }
 
