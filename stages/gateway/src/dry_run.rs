@@ -31,7 +31,7 @@ pub(crate) async fn plan(
 ) -> Result<Plan, StageError> {
     let wanted = Wanted::of(config);
     let ours = ours(cx, &place.minified.context);
-    let expired = observed::expired(&survey.leases, &cx.env);
+    let expired = observed::known_to_have_expired(&survey.leases, &cx.env);
     let mut rivals = Rivals::of_leases(survey.leases.iter().filter(|it| !expired.contains(it)));
     rivals
         .ask(&place.cluster, &survey.gateways, ours.as_deref())

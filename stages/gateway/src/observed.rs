@@ -2,7 +2,7 @@
 //! the time counts also while no stage runs.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -26,17 +26,30 @@ pub(crate) fn expired<'a>(leases: &'a [Lease], env: &Env) -> Vec<&'a Lease> {
     if leases.is_empty() {
         return Vec::new();
     }
-    let path = ledger::directory(env).join("leases-seen.json");
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let path = path(env);
     let mut seen = read(&path);
-    let expired = judge(leases, &mut seen, now);
+    let expired = judge(leases, &mut seen, now());
     let text = serde_json::to_vec(&seen).unwrap_or_default();
     match files::replace(&path, &text, false) {
         Ok(()) => expired,
         Err(_) => Vec::new(),
     }
+}
+
+/// Those that have expired by what earlier runs saw. Notes nothing.
+pub(crate) fn known_to_have_expired<'a>(leases: &'a [Lease], env: &Env) -> Vec<&'a Lease> {
+    judge(leases, &mut read(&path(env)), now())
+}
+
+fn path(env: &Env) -> PathBuf {
+    ledger::directory(env).join("leases-seen.json")
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 fn read(path: &Path) -> BTreeMap<String, Sighting> {
