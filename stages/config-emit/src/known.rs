@@ -86,11 +86,19 @@ fn at(manager: &[Seg], keys: &[&str]) -> Vec<Seg> {
     manager.iter().cloned().chain(keys).collect()
 }
 
+/// Determined puts the host between `://` and `:` as it is.
+fn in_a_url(host: &str) -> String {
+    match host.parse::<std::net::Ipv6Addr>() {
+        Ok(_) => format!("[{host}]"),
+        Err(_) => host.to_owned(),
+    }
+}
+
 fn address(manager: &[Seg], master: &MasterAddress) -> [(Vec<Seg>, Value); 2] {
     [
         (
             at(manager, &["determined_master_host"]),
-            master.host.clone().into(),
+            in_a_url(&master.host).into(),
         ),
         (at(manager, &["determined_master_port"]), master.port.into()),
     ]
@@ -121,4 +129,20 @@ fn narrow(manager: &Manager<'_>, name: &str, gateway: &GatewayValues) -> Option<
             show(&manager.path)
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_address_of_the_master_is_written_as_in_a_url() {
+        for (host, written) in [
+            ("::1", "[::1]"),
+            ("10.0.0.5", "10.0.0.5"),
+            ("h.example", "h.example"),
+        ] {
+            assert_eq!(in_a_url(host), written);
+        }
+    }
 }
