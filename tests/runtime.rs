@@ -280,5 +280,5 @@ async fn a_document_that_cannot_be_written_is_a_failure() {
         .expect("no output");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("code: protocol.io"), "{stderr}");
+    assert!(stderr.contains("code: protocol.disk_full"), "{stderr}");
 }
