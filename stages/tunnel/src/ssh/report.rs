@@ -139,8 +139,8 @@ fn push<T>(ring: &mut VecDeque<T>, item: T, limit: usize) {
     ring.push_back(item);
 }
 
-/// ssh writes some eight lines about each visitor. Where many come, to be woken for each line costs them a third of the
-/// connections on a machine with two cores; a pipe holds those of a hundred.
+/// ssh writes some eight lines about each visitor. Where many come, to be woken for each line takes time from ssh
+/// on a machine with few cores; a pipe holds the lines of a hundred.
 const VISITORS: Duration = Duration::from_millis(5);
 
 /// Reads until the end. Never stops reading: an ssh whose stderr is full stands still.
