@@ -1,68 +1,12 @@
 //! `check --preflight` of the tunnel: each thing that is missing is named, with its mend, and nothing is left.
 
 use rustix::process::Signal;
-use serde_json::Value;
+use support::looks::{Found, look};
 use support::tunnel::{AT_PUBLIC, Setup, no_gateway_ports, take};
 use support::{Options, leaks};
 
-/// What the checks say, by id: status and code.
-struct Found {
-    checks: Vec<Value>,
-    exit: Option<i32>,
-    stderr: String,
-}
-
-impl Found {
-    fn check(&self, id: &str) -> &Value {
-        let check = self.checks.iter().find(|c| c["id"] == id);
-        check.unwrap_or_else(|| panic!("no check {id}\n{}", self.stderr))
-    }
-
-    fn status(&self, id: &str) -> &str {
-        text(self.check(id), "status")
-    }
-
-    fn statuses(&self) -> Vec<(&str, &str)> {
-        let checks = self.checks.iter();
-        checks.map(|c| (text(c, "id"), text(c, "status"))).collect()
-    }
-
-    /// The code of a check that failed; it has to name the mend.
-    fn code(&self, id: &str) -> &str {
-        assert_eq!(self.status(id), "failed", "{}", self.stderr);
-        let check = self.check(id);
-        assert!(!text(check, "hint").is_empty(), "no mend: {check}");
-        text(check, "code")
-    }
-}
-
-fn text<'a>(check: &'a Value, field: &str) -> &'a str {
-    check[field].as_str().unwrap_or_default()
-}
-
 async fn preflight(setup: &Setup, flags: &[(&str, &str)]) -> Found {
-    let mut command = setup.with_config("check", flags);
-    let output = command.arg("--preflight").output().await;
-    let output = output.expect("no tunnel");
-    let text = String::from_utf8(output.stdout).expect("stdout is text");
-    let messages: Vec<Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("a line that is no JSON"))
-        .collect();
-    assert_eq!(messages[0]["type"], "hello");
-    assert_eq!(messages[messages.len() - 1]["type"], "result");
-    leaks::gone("processes of a preflight", || {
-        leaks::processes(&setup.home.mark())
-    })
-    .await;
-    Found {
-        checks: messages
-            .into_iter()
-            .filter(|m| m["type"] == "check")
-            .collect(),
-        exit: output.status.code(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    look(setup, "--preflight", flags).await
 }
 
 const ALL: [&str; 8] = [

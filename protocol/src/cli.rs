@@ -86,8 +86,8 @@ pub(crate) struct Call {
     pub(crate) timeout: Option<Duration>,
     /// How long to stay after an upstream failed.
     pub(crate) linger: Duration,
-    /// Look at what `run` will need, not at what it reported.
-    pub(crate) preflight: bool,
+    /// Look at what `run` will need, or at one of [`Stage::LOOKS`], not at what was reported.
+    pub(crate) look: Option<&'static str>,
     pub(crate) sources: Sources,
     pub(crate) command: Vec<OsString>,
 }
@@ -147,7 +147,9 @@ fn call<S: Stage>(verb: Verb, m: &ArgMatches) -> Call {
         },
         timeout: number("timeout").map(Duration::from_secs_f64),
         linger: number("linger").map_or(Duration::ZERO, Duration::from_secs_f64),
-        preflight: m.try_get_one::<bool>("preflight").ok().flatten() == Some(&true),
+        look: looks::<S>()
+            .map(|(name, _)| name)
+            .find(|name| m.try_get_one::<bool>(&look_id(name)).ok().flatten() == Some(&true)),
         sources: Sources {
             file: path("config"),
             start: None,
@@ -191,7 +193,7 @@ pub fn command<S: Stage>() -> Command {
             sub = sub.arg(events_arg());
         }
         if verb == Verb::Check {
-            sub = sub.arg(preflight_arg());
+            sub = sub.args(look_args::<S>());
         }
         if matches!(verb, Verb::Run | Verb::Once | Verb::Check) {
             sub = sub.arg(config_arg()).args(field_args::<S>());
@@ -241,11 +243,30 @@ fn timeout_arg() -> Arg {
         .help("Give up after this long, with exit code 7 [default: wait for as long as the instance is alive]")
 }
 
-fn preflight_arg() -> Arg {
-    Arg::new("preflight").long("preflight").action(ArgAction::SetTrue).help(
-        "Before a run: look at everything that it will need, and say of each whether it is there, and the mend. Takes \
-         nothing and leaves nothing",
-    )
+/// The look that every stage takes.
+pub(crate) const PREFLIGHT: &str = "preflight";
+
+const PREFLIGHT_HELP: &str = "Before a run: look at everything that it will need, and say of each whether it is there, and the \
+mend. Takes nothing and leaves nothing";
+
+fn looks<S: Stage>() -> impl Iterator<Item = (&'static str, &'static str)> {
+    std::iter::once((PREFLIGHT, PREFLIGHT_HELP)).chain(S::LOOKS.iter().copied())
+}
+
+fn look_id(name: &str) -> String {
+    format!("look.{name}")
+}
+
+fn look_args<S: Stage>() -> impl Iterator<Item = Arg> {
+    looks::<S>().map(|(name, help)| {
+        let others = looks::<S>().map(|(other, _)| other);
+        let others = others.filter(move |other| *other != name).map(look_id);
+        Arg::new(look_id(name))
+            .long(name)
+            .action(ArgAction::SetTrue)
+            .conflicts_with_all(others)
+            .help(help)
+    })
 }
 
 fn linger_arg() -> Arg {

@@ -394,7 +394,9 @@ impl Hub {
     }
 
     fn report(&self, mut check: Check) {
-        self.say(&check.render());
+        // Bare, so that what a check shows can be pasted.
+        self.stderr
+            .write_if_read(format!("{}\n", check.render()).into_bytes());
         check.stage.clone_from(&self.instance);
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         checks.0 += 1;

@@ -80,7 +80,7 @@ pub async fn run<S: Stage>(args: Vec<OsString>, env: Env, mut io: Io) -> u8 {
         Verb::Run => verbs::run::run::<S>(call, env, io).await,
         Verb::Once => verbs::once::once::<S>(call, env, io).await,
         Verb::Wait => verbs::upkeep::wait::<S>(call, env, io).await,
-        Verb::Check if call.preflight => verbs::preflight::preflight::<S>(call, env, io).await,
+        Verb::Check if call.look.is_some() => verbs::look::look::<S>(call, env, io).await,
         Verb::Check => verbs::upkeep::check::<S>(call, env, io).await,
         Verb::Cleanup => verbs::upkeep::cleanup::<S>(call, env, io).await,
         Verb::Describe => verbs::describe::describe::<S>(&mut io),

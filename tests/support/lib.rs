@@ -12,6 +12,7 @@ pub mod kube_infra;
 pub mod kube_real;
 pub mod leaks;
 pub mod lines;
+pub mod looks;
 pub mod netns;
 pub mod plugin;
 mod ports;

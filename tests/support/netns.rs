@@ -111,6 +111,14 @@ impl Netns {
         ));
     }
 
+    /// A firewall in front of the server that drops what leaves this port of it.
+    pub fn close_port(&self, port: u16) {
+        let name = &self.name;
+        ip(&format!(
+            "-n {name} rule add pref 10 ipproto tcp sport {port} blackhole"
+        ));
+    }
+
     /// This machine comes back with another address: nothing that the server sends to the old one arrives any more.
     pub fn move_elsewhere(&self) {
         let mut elsewhere = self.near.octets();

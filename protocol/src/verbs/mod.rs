@@ -2,8 +2,8 @@
 
 pub(crate) mod command;
 pub(crate) mod describe;
+pub(crate) mod look;
 pub(crate) mod once;
-pub(crate) mod preflight;
 pub(crate) mod run;
 pub(crate) mod stdin;
 pub(crate) mod upkeep;

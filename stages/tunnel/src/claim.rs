@@ -119,6 +119,20 @@ impl Way {
         }
     }
 
+    /// The same way, whose ports are taken as the server grants them.
+    pub(crate) fn unproven(&self) -> Way {
+        Way {
+            verify: Verify::Off,
+            ..self.clone()
+        }
+    }
+
+    /// Visitors from this machine get there, whoever else does.
+    pub(crate) async fn leads_to_loopback(&self) -> bool {
+        let addresses = tokio::net::lookup_host((self.public_host.as_str(), 0)).await;
+        addresses.is_ok_and(|mut addresses| addresses.any(|a| a.ip().is_loopback()))
+    }
+
     pub(crate) fn is_verified(&self) -> bool {
         self.verify != Verify::Off
     }
@@ -166,7 +180,7 @@ impl Way {
     }
 
     /// That this machine does not get to the port proves nothing, and the user can live with that.
-    fn may_be_out_of_reach(&self) -> bool {
+    pub(crate) fn may_be_out_of_reach(&self) -> bool {
         self.is_other_host && self.verify == Verify::Auto
     }
 }

@@ -179,13 +179,28 @@ pub(crate) fn unreachable(
 ) -> StageError {
     let at = format!("{}:{port}", way.public_host);
     if listening.on_loopback_only() {
-        let message = format!(
-            "{} listens for us on its loopback address only, so nobody else can connect to {at}",
-            session.target()
-        );
-        return gateway_ports_off(message).source(error);
+        return loopback_only(session, &at).source(error);
     }
     let message = format!("cannot connect to {at}, which is to lead here");
+    closed_on_the_way(message, way).source(error)
+}
+
+/// The server listens for us on loopback, and pods are to come by another address.
+pub(crate) fn loopback_only(session: &Session, at: &str) -> StageError {
+    gateway_ports_off(format!(
+        "{} listens for us on its loopback address only, so nobody else can connect to {at}",
+        session.target()
+    ))
+}
+
+/// No port that the server grants lets a visitor through.
+pub(crate) fn all_closed(way: &Way) -> StageError {
+    let (range, host) = (way.range, &way.public_host);
+    let message = format!("cannot connect to any port of {range} that {host} has free");
+    closed_on_the_way(message, way)
+}
+
+fn closed_on_the_way(message: String, way: &Way) -> StageError {
     StageError::new("tunnel.port_unreachable", message)
         .hint(format!(
             "open ports {} in the server's firewall; check public_host, and `GatewayPorts clientspecified` in \
@@ -193,5 +208,4 @@ pub(crate) fn unreachable(
             way.range
         ))
         .retryable(true)
-        .source(error)
 }

@@ -20,6 +20,8 @@ pub(crate) enum Report {
     Reason(Refusal),
     /// The server refused to listen on this port.
     Refused(u16),
+    /// The server asked for a sign of life.
+    Asked,
 }
 
 /// A visitor of a forwarded port, as the server saw it.
@@ -49,6 +51,9 @@ pub(crate) fn parse(line: &str) -> Option<Report> {
     }
     if line == "Connection established." {
         return Some(Report::Reached);
+    }
+    if line.starts_with("client_input_global_request: rtype keepalive@openssh.com") {
+        return Some(Report::Asked);
     }
     if let Some(reason) = line.strip_prefix("Remote: ") {
         return match reason {
@@ -81,6 +86,8 @@ pub(crate) struct Log {
     pub(crate) reached: bool,
     pub(crate) up: bool,
     pub(crate) ended: bool,
+    /// The server asked whether we are still there.
+    pub(crate) was_asked: bool,
     arrivals: VecDeque<Arrival>,
     arrived: u64,
     pub(crate) refusals: VecDeque<(u16, Refusal)>,
@@ -98,6 +105,7 @@ impl Log {
         match parse(&line) {
             Some(Report::Reached) => self.reached = true,
             Some(Report::Up) => self.up = true,
+            Some(Report::Asked) => self.was_asked = true,
             Some(Report::Arrival(arrival)) => self.add_arrival(arrival),
             Some(Report::Reason(reason)) => self.reason = Some(reason),
             Some(Report::Refused(port)) => {

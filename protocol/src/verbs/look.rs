@@ -1,8 +1,8 @@
-//! `check --preflight`: everything that a run will need, looked at before anything is begun.
+//! `check --preflight`, and the other looks that a stage has: everything is looked at, nothing is begun.
 
 use tokio::task::JoinSet;
 
-use crate::cli::{Call, Events};
+use crate::cli::{Call, Events, PREFLIGHT};
 use crate::config;
 use crate::context::Context;
 use crate::env::Env;
@@ -15,7 +15,7 @@ use crate::runtime::Session;
 use crate::stage::Stage;
 use crate::verbs::run::hello;
 
-pub(crate) async fn preflight<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
+pub(crate) async fn look<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     let events = match io.stdout_is_terminal {
         true => Events::None,
         false => Events::All,
@@ -23,14 +23,14 @@ pub(crate) async fn preflight<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     let session = Session::new::<S>(call, env, events, io.stdout, io.stderr);
     let mut tasks = JoinSet::new();
     let outcome = match session.shutdown.listen(&mut tasks, io.output_pipes) {
-        Ok(_watch) => look::<S>(&session).await,
+        Ok(_watch) => all::<S>(&session).await,
         Err(e) => Err(StageError::io("cannot listen to signals", &e)),
     };
     tasks.abort_all();
     session.finish(outcome.map(|exit| exit as u8)).await
 }
 
-async fn look<S: Stage>(session: &Session) -> Result<Exit, StageError> {
+async fn all<S: Stage>(session: &Session) -> Result<Exit, StageError> {
     hello::<S>(session);
     let config = config::load(S::KIND, &session.call.sources, &session.env, S::validate)?;
     let directory = tempfile::Builder::new()
@@ -46,8 +46,14 @@ async fn look<S: Stage>(session: &Session) -> Result<Exit, StageError> {
             &error,
         ));
     }
+    let looking = async {
+        match session.call.look {
+            None | Some(PREFLIGHT) => S::preflight(&cx, config).await,
+            Some(name) => S::look(&cx, config, name).await,
+        }
+    };
     tokio::select! {
-        () = S::preflight(&cx, config) => {}
+        () = looking => {}
         () = session.shutdown.requested() => {
             let message = "stopped before everything was looked at";
             return Err(StageError::new("protocol.interrupted", message));

@@ -1,0 +1,233 @@
+//! Which ports of the range are free, taken, or closed on the way.
+
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+
+use crate::arrival::NotArrived;
+use crate::claim::Way;
+use crate::port_range::PortRange;
+use crate::ssh::{NotListening, Refusal, Session};
+
+/// Of a wider range so many are looked at, evenly spread.
+const LOOKED_AT: usize = 128;
+const SIDE_BY_SIDE: usize = 16;
+/// A connection takes one round trip; where nothing answers, a firewall drops it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// More of them in one line are not read.
+const NAMED: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Port {
+    /// Free, and a visitor from outside came through, if one was sent.
+    Free,
+    Taken,
+    /// Free, but a visitor met somebody else, who has it on another address.
+    Elsewhere,
+    /// Free, but no visitor gets there.
+    Closed,
+    NotPermitted,
+    /// The server did not answer.
+    Unknown,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    all: usize,
+    found: Vec<(u16, Port)>,
+    pub(super) was_visited: bool,
+}
+
+/// Asks for each port, visits it if told to, and gives it back. `counted` hears how far it got.
+pub(super) async fn ports(
+    session: &Session,
+    way: &Way,
+    visit: bool,
+    counted: impl Fn(usize, usize),
+) -> Ports {
+    let chosen = sample(way.range);
+    let total = chosen.len();
+    let looking = stream::iter(chosen).map(|port| async move {
+        let found = look_at(session, way, visit, port).await;
+        session.give_back(port, way.local_port).await;
+        (port, found)
+    });
+    let mut looking = looking.buffered(SIDE_BY_SIDE);
+    let mut found = Vec::new();
+    while let Some(port) = looking.next().await {
+        found.push(port);
+        if found.len() % (2 * SIDE_BY_SIDE) == 0 && found.len() < total {
+            counted(found.len(), total);
+        }
+    }
+    Ports {
+        all: usize::from(way.range.last - way.range.first) + 1,
+        found,
+        was_visited: visit,
+    }
+}
+
+async fn look_at(session: &Session, way: &Way, visit: bool, port: u16) -> Port {
+    match session.listen(port, way.local_port).await {
+        Ok(()) if !visit => return Port::Free,
+        Ok(()) => {}
+        Err(NotListening::Refused(Refusal::Taken)) => return Port::Taken,
+        Err(NotListening::Refused(_)) => return Port::NotPermitted,
+        Err(NotListening::Broken(_)) => return Port::Unknown,
+    }
+    let mut prober = way.prober(session);
+    prober.patience = PATIENCE;
+    match prober.prove_again(port).await {
+        Ok(()) => Port::Free,
+        Err(NotArrived::Elsewhere) => Port::Elsewhere,
+        Err(NotArrived::Unreachable(_)) => Port::Closed,
+    }
+}
+
+/// The ends, and others evenly between them.
+fn sample(range: PortRange) -> Vec<u16> {
+    let (first, last) = (usize::from(range.first), usize::from(range.last));
+    let steps = (last - first).min(LOOKED_AT - 1);
+    (0..=steps)
+        .map(|step| first + (last - first) * step / steps.max(1))
+        .filter_map(|port| u16::try_from(port).ok())
+        .collect()
+}
+
+impl Ports {
+    fn of(&self, kind: Port) -> Vec<u16> {
+        let ports = self.found.iter().filter(|(_, found)| *found == kind);
+        ports.map(|(port, _)| *port).collect()
+    }
+
+    /// A port that a visitor came through.
+    pub(super) fn first_open(&self) -> Option<u16> {
+        let open = self.of(Port::Free).first().copied();
+        open.filter(|_| self.was_visited)
+    }
+
+    pub(super) fn has_free(&self) -> bool {
+        !self.of(Port::Free).is_empty()
+    }
+
+    pub(super) fn some_are_closed(&self) -> bool {
+        !self.of(Port::Closed).is_empty() || !self.of(Port::Elsewhere).is_empty()
+    }
+
+    pub(super) fn some_are_not_permitted(&self) -> bool {
+        !self.of(Port::NotPermitted).is_empty()
+    }
+
+    /// Such as `1001 ports, 128 looked at: 126 free and open, 2 taken (8003-8004)`.
+    pub(super) fn describe(&self) -> String {
+        let free = match self.was_visited {
+            true => "free and open",
+            false => "free",
+        };
+        let kinds = [
+            (Port::Free, free),
+            (Port::Taken, "taken"),
+            (
+                Port::Elsewhere,
+                "taken on the address that visitors come by",
+            ),
+            (Port::Closed, "closed on the way from here"),
+            (Port::NotPermitted, "not permitted to this account"),
+            (Port::Unknown, "without an answer of the server"),
+        ];
+        let told: Vec<String> = kinds
+            .into_iter()
+            .filter_map(|(kind, words)| {
+                let ports = self.of(kind);
+                match (ports.len(), kind) {
+                    (0, _) => None,
+                    (n, Port::Free) => Some(format!("{n} {words}")),
+                    (n, _) => Some(format!("{n} {words} ({})", named(&ports))),
+                }
+            })
+            .collect();
+        let looked_at = match self.found.len() < self.all {
+            true => format!(", {} looked at", self.found.len()),
+            false => String::new(),
+        };
+        let ports = match self.all {
+            1 => "1 port".to_owned(),
+            all => format!("{all} ports"),
+        };
+        format!("{ports}{looked_at}: {}", told.join(", "))
+    }
+}
+
+/// `8003, 8010-8012 and 3 more`.
+fn named(ports: &[u16]) -> String {
+    let mut runs: Vec<(u16, u16)> = Vec::new();
+    for port in ports {
+        match runs.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(*port) => *last = *port,
+            _ => runs.push((*port, *port)),
+        }
+    }
+    let shown = runs
+        .iter()
+        .take(NAMED)
+        .map(|(first, last)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        });
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    let left: usize = runs
+        .iter()
+        .skip(NAMED)
+        .map(|(first, last)| usize::from(last - first) + 1)
+        .sum();
+    if left > 0 {
+        text += &format!(" and {left} more");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: u16, last: u16) -> PortRange {
+        PortRange { first, last }
+    }
+
+    #[test]
+    fn a_narrow_range_is_looked_at_whole_and_a_wide_one_from_end_to_end() {
+        assert_eq!(sample(range(7, 7)), [7]);
+        assert_eq!(sample(range(8000, 8003)), [8000, 8001, 8002, 8003]);
+        let wide = sample(range(1, 65535));
+        assert_eq!((wide.len(), wide[0], wide[127]), (LOOKED_AT, 1, 65535));
+        assert!(wide.windows(2).all(|w| w[0] < w[1]));
+    }
+
+    #[test]
+    fn neighbours_are_told_as_one_and_the_rest_is_counted() {
+        assert_eq!(named(&[8003, 8010, 8011, 8012]), "8003, 8010-8012");
+        let odd: Vec<u16> = (0..12).map(|n| 2 * n).collect();
+        assert_eq!(named(&odd), "0, 2, 4, 6, 8, 10, 12, 14 and 4 more");
+        assert_eq!(named(&[65534, 65535]), "65534-65535");
+    }
+
+    #[test]
+    fn every_kind_that_was_met_is_told() {
+        let found = vec![
+            (1, Port::Free),
+            (2, Port::Taken),
+            (3, Port::Taken),
+            (9, Port::Closed),
+        ];
+        let ports = Ports {
+            all: 9,
+            found,
+            was_visited: true,
+        };
+        assert_eq!(
+            ports.describe(),
+            "9 ports, 4 looked at: 1 free and open, 2 taken (2-3), 1 closed on the way from here (9)"
+        );
+    }
+}

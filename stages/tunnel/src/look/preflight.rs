@@ -1,0 +1,59 @@
+//! `check --preflight`: the way of a tunnel, step by step, with nothing left standing.
+
+use protocol::{Check, Context};
+
+use super::{FORBIDDEN, FORWARDING, Inside, Look, What};
+use crate::Tunnel;
+use crate::claim::{Claimed, Proof, Way};
+use crate::config::Config;
+use crate::life::bind_address;
+use crate::outputs::Verified;
+
+const PORT: What = ("port", "a port of the server leads here from outside");
+
+pub(crate) async fn preflight(cx: &Context<Tunnel>, config: Config) {
+    let mut look = Look { cx, config };
+    if let Ok(inside) = look.enter(&[FORWARDING, PORT]).await {
+        look.port(inside).await;
+    }
+}
+
+impl Look<'_> {
+    async fn port(&self, inside: Inside) {
+        let way = Way::new(&self.config, &inside.resolved);
+        let mut session = inside.session;
+        session.bind_address = bind_address(&self.config, &way.public_host).await;
+        let claimed = match way.shuffled(None) {
+            Ok(ports) => way.claim(&session, ports).await.map_err(|u| u.error),
+            Err(error) => Err(error),
+        };
+        let held: Vec<Claimed> = claimed.as_ref().ok().copied().into_iter().collect();
+        let claimed = claimed.and_then(|claimed| way.accept(claimed));
+        let (id, title) = FORWARDING;
+        match &claimed {
+            Err(error) if FORBIDDEN.contains(&error.code.as_str()) => {
+                self.cx.report(Check::failed(id, title, error));
+                self.skip(&[PORT], "needs forwarding");
+            }
+            _ => {
+                self.cx.report(Check::ok(id, title, ""));
+                self.tell(PORT, claimed, |claimed| proof(&way, *claimed));
+            }
+        }
+        session.close(&held).await;
+    }
+}
+
+fn proof(way: &Way, claimed: Claimed) -> String {
+    let at = format!("{}:{}", way.public_host, claimed.port);
+    match claimed.proof {
+        Proof::Seen(Verified::Tcp) => format!("{at} takes connections, tried and given back"),
+        Proof::Seen(_) => format!("{at} does, tried and given back"),
+        Proof::OutOfReach => {
+            format!("{at} is granted; this machine does not get there, only a pod can tell")
+        }
+        Proof::Changed | Proof::NotAskedFor => {
+            format!("{at} is granted; whether it leads here was not proven")
+        }
+    }
+}

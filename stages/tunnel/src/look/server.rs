@@ -1,0 +1,256 @@
+//! `check --server`: what an ssh server gives to tunnels, for whoever runs it. What it is seen to do, not what its files say.
+
+use std::time::{Duration, Instant};
+
+use protocol::{Check, Context, StageError};
+use tokio::time::timeout;
+
+use super::bind_policy::{BindPolicy, bind_policy};
+use super::ports::{Ports, ports};
+use super::{FORBIDDEN, FORWARDING, Inside, Look, What, sshd_config};
+use crate::Tunnel;
+use crate::claim::Way;
+use crate::config::Config;
+use crate::diagnosis;
+use crate::life::bind_address;
+use crate::ssh::{Resolved, Session};
+
+const BIND: What = ("gateway_ports", "it listens for others than itself");
+const PORTS: What = ("ports", "ports of the range can be had");
+const LATENCY: What = ("latency", "it answers requests");
+const COMMANDS: What = ("commands", "an earlier session of ours can be ended");
+const KEEPALIVE: What = ("keepalive", "it misses clients that went away");
+const SSHD_CONFIG: What = ("sshd_config", "what its sshd_config should say");
+
+const REST: [What; 6] = [FORWARDING, BIND, PORTS, LATENCY, COMMANDS, KEEPALIVE];
+
+/// So long a silence is kept, to hear whether the server asks for a sign of life. OpenSSH 9.2 to 9.4 ask after twice their
+/// ClientAliveInterval; one of 5 s is still heard.
+const SILENCE: Duration = Duration::from_secs(12);
+/// Our own keepalives would keep the server from asking.
+const NO_KEEPALIVES: u32 = 3600;
+/// A shell that takes longer is one whose commands tell nothing.
+const GREETING: Duration = Duration::from_secs(10);
+const REQUESTS: usize = 9;
+
+pub(crate) async fn server(cx: &Context<Tunnel>, config: Config) {
+    let mut look = Look { cx, config };
+    let resolved = match look.enter(&REST).await {
+        Ok(inside) => {
+            let resolved = inside.resolved.clone();
+            tokio::join!(look.grants(inside), look.silence(&resolved));
+            Some(resolved)
+        }
+        Err(resolved) => resolved,
+    };
+    if let Some(resolved) = resolved {
+        let user = resolved.target(&look.config).user;
+        let block = sshd_config::block(&user, look.config.remote_port_range);
+        let (id, title) = SSHD_CONFIG;
+        let message =
+            format!("the lines below at its end, then `sshd -t && systemctl reload ssh`\n{block}");
+        cx.report(Check::ok(id, title, message));
+    }
+}
+
+impl Look<'_> {
+    async fn grants(&self, inside: Inside) {
+        let way = Way::new(&self.config, &inside.resolved);
+        let mut session = inside.session;
+        session.bind_address = bind_address(&self.config, &way.public_host).await;
+        self.with_a_port(&way, &mut session, inside.took).await;
+        self.commands(&session).await;
+        session.close(&[]).await;
+    }
+
+    /// Looks at what takes a port that is free.
+    async fn with_a_port(&self, way: &Way, session: &mut Session, login_took: Duration) {
+        let claimed = match way.shuffled(None) {
+            Ok(ports) => {
+                let claimed = way.unproven().claim(session, ports).await;
+                claimed.map_err(|unclaimed| unclaimed.error)
+            }
+            Err(error) => Err(error),
+        };
+        let (id, title) = FORWARDING;
+        match claimed {
+            Ok(claimed) => {
+                session.give_back(claimed.port, way.local_port).await;
+                self.cx.report(Check::ok(id, title, ""));
+                let mut policy = bind_policy(session, way, claimed.port).await;
+                let ports = self.visited(policy != BindPolicy::Off, way, session).await;
+                // Where only visitors tell, this very port may be closed on the way.
+                if let (BindPolicy::Unknown, Some(open)) = (policy, ports.first_open()) {
+                    policy = bind_policy(session, way, open).await;
+                }
+                self.bind(policy, session, way);
+                self.ports(&ports, way, None);
+                self.latency(way, session, claimed.port, login_took).await;
+            }
+            Err(error) if FORBIDDEN.contains(&error.code.as_str()) => {
+                self.cx.report(Check::failed(id, title, &error));
+                self.skip(&[BIND, PORTS, LATENCY], "needs forwarding");
+            }
+            Err(error) => {
+                self.cx.report(Check::ok(id, title, ""));
+                self.skip(&[BIND], "needs a free port");
+                let ports = self.visited(false, way, session).await;
+                self.ports(&ports, way, Some(error));
+                self.skip(&[LATENCY], "needs a free port");
+            }
+        }
+    }
+
+    fn bind(&self, policy: BindPolicy, session: &Session, way: &Way) {
+        let (id, title) = BIND;
+        let check = match policy {
+            BindPolicy::Off if session.wants_all_addresses() => {
+                Check::failed(id, title, &diagnosis::loopback_only(session, &way.public_host))
+            }
+            BindPolicy::Off => {
+                let address = &session.bind_address;
+                Check::ok(id, title, format!("GatewayPorts no: loopback alone, and {address} is what bind_address asks for"))
+            }
+            BindPolicy::AsAsked => Check::ok(id, title, "GatewayPorts clientspecified: on the address that is asked for"),
+            BindPolicy::Always => Check::ok(id, title, "GatewayPorts yes: on all addresses, whatever bind_address asks").hint(
+                "with `clientspecified` it also refuses a port that somebody has on IPv4; with `yes` it grants that on IPv6 alone",
+            ),
+            BindPolicy::NotOff => Check::ok(id, title, "GatewayPorts is yes or clientspecified"),
+            BindPolicy::NotOnAll => Check::skipped(id, title, "this account may not listen on all addresses (PermitListen)"),
+            BindPolicy::Unknown => Check::skipped(
+                id,
+                title,
+                "it cannot be seen: the server does not show its sockets to this account, and no visitor from here came through",
+            ),
+        };
+        self.cx.report(check);
+    }
+
+    async fn visited(&self, from_outside: bool, way: &Way, session: &Session) -> Ports {
+        let counted = |done: usize, total: usize| {
+            let message = format!("looking at the ports of {}", way.range);
+            self.cx
+                .progress_count("ports", message, done as u64, total as u64);
+        };
+        ports(session, way, from_outside && way.is_verified(), counted).await
+    }
+
+    fn ports(&self, found: &Ports, way: &Way, claim: Option<StageError>) {
+        let (id, title) = PORTS;
+        let told = found.describe();
+        let check = match claim.or_else(|| found.error(way)) {
+            Some(error) => Check::failed(id, title, &error.cause(told)),
+            None => Check::ok(id, title, told),
+        };
+        self.cx.report(match found.note(way) {
+            Some(note) if check.hint.is_none() => check.hint(note),
+            _ => check,
+        });
+    }
+
+    async fn latency(&self, way: &Way, session: &Session, port: u16, login_took: Duration) {
+        let (id, title) = LATENCY;
+        let login = format!("the login took {:.0?}", login_took);
+        self.cx.report(match round_trip(session, way, port).await {
+            Some(took) => {
+                let message =
+                    format!("within {took:.2?}, the median of {REQUESTS} requests; {login}");
+                Check::ok(id, title, message)
+            }
+            None => Check::skipped(
+                id,
+                title,
+                format!("somebody else has port {port} by now; {login}"),
+            ),
+        });
+    }
+
+    async fn commands(&self, session: &Session) {
+        let greeting = timeout(GREETING, session.greeting()).await;
+        let (id, title) = COMMANDS;
+        self.cx.report(match greeting.is_ok_and(|told| told.session.is_some()) {
+            true => Check::ok(id, title, "commands run, and tell which process serves us"),
+            false => Check::skipped(
+                id,
+                title,
+                "this account runs no commands: after a lost connection its port is had again once the server misses the old one",
+            ),
+        });
+    }
+
+    /// Says nothing until the server asks whether anybody is there.
+    async fn silence(&self, resolved: &Resolved) {
+        let message = format!(
+            "keeping silent for up to {} s, to hear whether the server asks",
+            SILENCE.as_secs()
+        );
+        self.cx.progress("keepalive", message);
+        let config = Config {
+            keepalive_interval: Some(NO_KEEPALIVES),
+            ..self.config.clone()
+        };
+        let (id, title) = KEEPALIVE;
+        let session = match self.log_in(&config, resolved, "silent").await {
+            Ok(inside) => inside,
+            Err(error) => {
+                let why = format!("a second login failed: {}", error.message);
+                return self.cx.report(Check::skipped(id, title, why));
+            }
+        };
+        drop(timeout(GREETING, session.session.greeting()).await);
+        let since = Instant::now();
+        let mut log = session.session.log();
+        drop(timeout(SILENCE, log.wait_for(|log| log.was_asked || log.ended)).await);
+        let took = since.elapsed().as_secs_f64();
+        let was_asked = log.borrow().was_asked;
+        session.session.close(&[]).await;
+        self.cx.report(match was_asked {
+            true => Check::ok(id, title, format!("asked after {took:.0} s of silence")),
+            false => Check::skipped(id, title, format!("it did not ask within {took:.0} s of silence")).hint(
+                "with `ClientAliveInterval 5` and `ClientAliveCountMax 2` a laptop that went away is missed within half a \
+                 minute; without, its port stays taken for up to two hours",
+            ),
+        });
+    }
+}
+
+impl Ports {
+    /// Why a tunnel would not get a port that pods reach, although the server grants one.
+    fn error(&self, way: &Way) -> Option<StageError> {
+        let closed = !self.has_free() && self.some_are_closed() && !way.may_be_out_of_reach();
+        closed.then(|| diagnosis::all_closed(way))
+    }
+
+    fn note(&self, way: &Way) -> Option<String> {
+        let range = way.range;
+        if !self.was_visited {
+            return Some(format!(
+                "whether a firewall lets visitors to {range} through was not looked at"
+            ));
+        }
+        if self.some_are_closed() && way.may_be_out_of_reach() {
+            return Some("this machine need not get to public_host: only a pod can tell which ports are open".into());
+        }
+        if self.some_are_closed() {
+            return Some(format!(
+                "open ports {range} in the server's firewall, or narrow remote_port_range"
+            ));
+        }
+        let not_permitted = self.some_are_not_permitted();
+        not_permitted
+            .then(|| "narrow remote_port_range to the ports that PermitListen allows".to_owned())
+    }
+}
+
+/// A request to listen is answered after one round trip.
+async fn round_trip(session: &Session, way: &Way, port: u16) -> Option<Duration> {
+    let mut took = Vec::new();
+    for _ in 0..REQUESTS {
+        let asked = Instant::now();
+        session.listen(port, way.local_port).await.ok()?;
+        took.push(asked.elapsed());
+        session.give_back(port, way.local_port).await;
+    }
+    took.sort_unstable();
+    took.get(took.len() / 2).copied()
+}
