@@ -142,3 +142,60 @@ async fn what_a_stage_offers_is_asked_and_looked_at_again_with_the_answer() {
     assert_eq!(terminal.child.wait().await.expect("no end").code(), Some(1));
     site.nothing_is_left().await;
 }
+
+/// The stand-in's Gateway, with a port of a master that is gone.
+fn left_over() -> remote::sandbox::kube_api::Options {
+    let mut options = programmed();
+    for object in &mut options.objects {
+        if object["kind"] == "Gateway" {
+            object["metadata"]["annotations"] =
+                serde_json::json!({"determined.ai/det-gateway-port-40000": "dead.1"});
+        }
+    }
+    options
+}
+
+#[tokio::test]
+async fn what_a_dead_master_left_is_asked_about_before_devcluster_has_the_terminal() {
+    let site = Site::with(left_over()).await;
+    let mut terminal = Terminal::start(up(&site, &site.devcluster_yaml(), &[]));
+    terminal.wait_for("a dead Determined master left").await;
+    terminal.wait_for("Take it? [y/N]").await;
+    terminal.answer("y");
+    terminal.wait_for("looking again").await;
+    terminal.wait_for("compiled to ").await;
+    terminal.wait_for("reached the master at").await;
+    terminal.press("q");
+    terminal.wait_for("gateway stopped in good order").await;
+    assert!(terminal.child.wait().await.expect("no end").success());
+    let compiled = std::fs::read_to_string(site.run_dir().join("devcluster.yaml"));
+    let compiled = compiled.expect("no compiled file");
+    assert!(compiled.contains("--gateway="), "{compiled}");
+    assert!(!compiled.contains("take-over"), "{compiled}");
+    site.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn each_choice_is_asked_by_itself_and_what_was_declined_is_not_asked_again() {
+    let mut options = left_over();
+    for class in options
+        .objects
+        .iter_mut()
+        .filter(|o| o["kind"] == "GatewayClass")
+    {
+        class["status"] = serde_json::json!({});
+    }
+    let site = Site::with(options).await;
+    let mut terminal = Terminal::start(up(&site, &site.devcluster_yaml(), &[]));
+    terminal.wait_for("Take it? [y/N]").await;
+    terminal.answer("n");
+    terminal
+        .wait_for("Install a controller on the cluster of context")
+        .await;
+    terminal.answer("n");
+    terminal.wait_for("Start all the same? [y/N]").await;
+    terminal.answer("");
+    terminal.wait_for("nothing was started").await;
+    assert_eq!(terminal.child.wait().await.expect("no end").code(), Some(1));
+    site.nothing_is_left().await;
+}

@@ -3,6 +3,7 @@
 
 #![warn(missing_docs)]
 
+pub mod ask;
 pub mod child;
 mod cli;
 pub mod config;

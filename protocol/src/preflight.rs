@@ -18,7 +18,7 @@ pub enum CheckStatus {
     Skipped,
 }
 
-/// A way out that is for a person to choose: the run works when a field of the config has this value.
+/// What is for a person to choose: with this value in a field of the config the run works, or works otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Offer {
     /// What to ask; yes takes the offer.
@@ -52,7 +52,7 @@ pub struct Check {
     /// The causes, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caused_by: Vec<String>,
-    /// With `failed`: what a person may be asked, before the run, to mend it.
+    /// What a person may be asked before the run: with `failed` to mend it, with `ok` to have it otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,
 }

@@ -119,6 +119,11 @@ pub(crate) fn leftovers(
     .collect()
 }
 
+/// What a person is asked about one of them.
+pub(crate) fn question(title: &str, left: &str) -> String {
+    format!("Gateway {title}: {left}. Take it?")
+}
+
 fn first(rivals: &Rivals, mut candidates: impl Iterator<Item = usize>) -> Option<usize> {
     if !rivals.crowded() {
         return candidates.next();

@@ -36,7 +36,7 @@ pub(crate) async fn claim(
             Ok(_) => return make(cx, config, place, survey, held, Vec::new()).await,
             Err(none) if wanted.name.is_some() => return Err(none),
             Err(none) => {
-                if let Some(title) = pardoned(cx, survey, &wanted, &rivals).await? {
+                if let Some(title) = pardoned(cx, config, survey, &wanted, &rivals).await? {
                     rivals.pardon(title);
                     continue;
                 }
@@ -72,15 +72,16 @@ pub(crate) async fn claim(
 /// A Gateway that a dead master left its ports on, if a person at the terminal says that it is to be taken.
 async fn pardoned(
     cx: &Context<Gateway>,
+    config: &Config,
     survey: &Survey,
     wanted: &Wanted,
     rivals: &Rivals,
 ) -> Result<Option<String>, StageError> {
-    if ask::nobody() {
+    if !protocol::ask::is_possible() || config.prefer == Prefer::Dedicated {
         return Ok(None);
     }
     for (title, left) in choose::leftovers(survey, wanted, rivals) {
-        if ask::yes(cx, &format!("Gateway {title}: {left}. Take it?")).await? {
+        if ask::yes(cx, &choose::question(&title, &left)).await? {
             return Ok(Some(title));
         }
     }

@@ -2,9 +2,9 @@
 
 use protocol::{Context, StageError};
 
-use crate::choose::{Choice, choose};
+use crate::choose::{Choice, choose, leftovers};
 use crate::claim::{no_class, suits};
-use crate::config::{Config, Provision};
+use crate::config::{Config, Prefer, Provision};
 use crate::observed;
 use crate::own;
 use crate::provision::{self, Offer};
@@ -22,13 +22,20 @@ pub(crate) enum Plan {
     Install(StageError),
 }
 
+/// What a run would do, and what a person could have it do instead.
+pub(crate) struct Outlook {
+    pub(crate) plan: Plan,
+    /// Gateways that could be taken but for what a dead master left on them, with what that is. None where another is taken.
+    pub(crate) leftovers: Vec<(String, String)>,
+}
+
 /// Looks, and decides as a run would, but takes nothing.
 pub(crate) async fn plan(
     cx: &Context<Gateway>,
     config: &Config,
     place: &Place,
     survey: &Survey,
-) -> Result<Plan, StageError> {
+) -> Result<Outlook, StageError> {
     let wanted = Wanted::of(config);
     let ours = ours(cx, &place.minified.context);
     let expired = observed::known_to_have_expired(&survey.leases, &cx.env);
@@ -38,33 +45,38 @@ pub(crate) async fn plan(
         .await;
     let none = match choose(survey, &wanted, ours.as_deref(), &rivals) {
         Ok(choice) if suits(config, &choice, ours.as_deref()) => {
-            return Ok(Plan::Take(Box::new(choice)));
+            return Ok(Outlook {
+                plan: Plan::Take(Box::new(choice)),
+                leftovers: Vec::new(),
+            });
         }
         Ok(_) => None,
         Err(none) if wanted.name.is_some() => return Err(none),
         Err(none) => Some(none),
     };
-    match own::class(survey.classes.as_deref(), &wanted) {
+    let leftovers = match config.prefer {
+        Prefer::Existing => leftovers(survey, &wanted, &rivals),
+        Prefer::Dedicated => Vec::new(),
+    };
+    let plan = match own::class(survey.classes.as_deref(), &wanted) {
         Ok(class) => {
             let name = class.metadata.name.clone().unwrap_or_default();
-            Ok(Plan::Make(
-                name,
-                none.map(|none| none.caused_by).unwrap_or_default(),
-            ))
+            Plan::Make(name, none.map(|none| none.caused_by).unwrap_or_default())
         }
         Err(reasons) => {
             let mut missing = none.unwrap_or_else(|| no_class(Vec::new()));
             missing.caused_by.extend(reasons);
-            Ok(Plan::Install(missing))
+            Plan::Install(missing)
         }
-    }
+    };
+    Ok(Outlook { plan, leftovers })
 }
 
 pub(crate) async fn dry_run(cx: &Context<Gateway>, config: &Config) -> Result<(), StageError> {
     let place = take::connect(cx, config).await?;
     cx.info("a dry run: nothing is taken, made or installed");
     let plan = match survey(&place.cluster, &Wanted::of(config)).await {
-        Ok(survey) => plan(cx, config, &place, &survey).await?,
+        Ok(survey) => plan(cx, config, &place, &survey).await?.plan,
         Err(error) => Plan::Install(error),
     };
     match plan {

@@ -1,11 +1,13 @@
 //! `check --preflight`: everything that a run will need, each thing by itself.
 
+mod leftovers;
+
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use protocol::{Check, Context, StageError};
 
 use crate::config::{Config, Provision};
-use crate::dry_run::{Plan, plan};
+use crate::dry_run::{Outlook, Plan, plan};
 use crate::fault::{self, Attempt};
 use crate::lease;
 use crate::objects::{self, State};
@@ -26,6 +28,10 @@ const NAMESPACE: What = ("gateway_namespace", "the namespace of the Gateway exis
 const SESSION: What = ("session", "a session can be held by a Lease");
 const MASTER: What = ("master", "the master may do what it does for tasks");
 const OWN: What = ("own_gateway", "a Gateway can be made and deleted");
+const LEFTOVERS: What = (
+    "leftovers",
+    "no Gateway is passed over for what a dead master left",
+);
 const GATEWAY: What = ("gateway", "there is a Gateway for this master");
 const CONTROLLER: What = ("controller", "a controller can be installed");
 const CAPACITY: What = ("capacity", "the Gateway has room for the master's ports");
@@ -85,6 +91,7 @@ impl Preflight<'_> {
             SESSION,
             MASTER,
             OWN,
+            LEFTOVERS,
             GATEWAY,
             CONTROLLER,
             CAPACITY,
@@ -186,17 +193,21 @@ impl Preflight<'_> {
     async fn gateway(&self, place: &Place, answers: Answers) {
         let survey = match answers.survey(&place.cluster) {
             Ok(survey) => survey,
-            Err(error) if provision::mends(self.config, &error) => {
-                return self.controller(place, error).await;
-            }
             Err(error) => {
+                self.skip(LEFTOVERS, "needs the Gateway API");
+                if provision::mends(self.config, &error) {
+                    return self.controller(place, error).await;
+                }
                 self.tell(GATEWAY, Err(error));
                 return [CONTROLLER, CAPACITY]
                     .into_iter()
                     .for_each(|what| self.skip(what, "needs the Gateway API"));
             }
         };
-        match plan(self.cx, self.config, place, &survey).await {
+        let outlook = plan(self.cx, self.config, place, &survey).await;
+        // Before the Gateway itself: who takes one needs no controller.
+        self.leftovers(&outlook, &survey);
+        match outlook.map(|Outlook { plan, .. }| plan) {
             Ok(Plan::Take(choice)) => {
                 let gateway = &choice.gateway;
                 let state = match objects::state(gateway) {

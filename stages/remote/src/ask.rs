@@ -1,19 +1,15 @@
 //! What a person is asked before devcluster takes the terminal.
 
-use std::io::{IsTerminal, Write};
+use std::collections::HashSet;
+use std::io::Write;
 
 use protocol::yaml::{Document, Editor, Seg};
-use protocol::{Check, CheckStatus, Env, Offer, StageError};
+use protocol::{Check, CheckStatus, Env, Offer, StageError, ask};
 use serde_json::Value;
 
 use crate::input::Job;
 use crate::preflight::{self, Looked};
 use crate::say::say;
-
-/// Somebody is there to answer.
-pub(crate) fn is_possible() -> bool {
-    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
-}
 
 /// Has every stage look at what it needs, shows what is missing, and asks what is for a person to decide. What was chosen
 /// is in the job then. False when nothing is to be started.
@@ -21,53 +17,52 @@ pub(crate) async fn before(job: &mut Job, env: &Env) -> Result<bool, StageError>
     say("looking at what the stages will need (--no-preflight starts without)");
     let mut declined = Vec::new();
     loop {
-        let mut missing: Vec<(String, Check)> = Vec::new();
+        let mut shown: Vec<(String, Check)> = Vec::new();
         preflight::look(job, env, |looked: Looked| {
             let checks = looked.checks.into_iter();
-            let failed = checks.filter(|c| c.status == CheckStatus::Failed);
-            missing.extend(failed.map(|check| (looked.stage.clone(), check)));
+            let worth_it = checks.filter(|c| is_missing(c) || c.offer.is_some());
+            shown.extend(worth_it.map(|check| (looked.stage.clone(), check)));
         })
         .await;
-        let mut taken = false;
-        for (stage, check) in &missing {
-            say(&format!("{stage}: {}", check.render()));
-            let Some(offer) = check.offer.as_ref().filter(|o| !declined.contains(*o)) else {
+        let mut taken = HashSet::new();
+        for (stage, check) in &shown {
+            let offer = check.offer.as_ref();
+            let offer = offer.filter(|o| !declined.contains(&(stage.clone(), (*o).clone())));
+            if is_missing(check) || offer.is_some() {
+                say(&format!("{stage}: {}", check.render()));
+            }
+            // What was chosen may have settled the stage's other questions, too.
+            let Some(offer) = offer.filter(|_| !taken.contains(stage)) else {
                 continue;
             };
-            match asked(&offer.question)? {
-                true => take(job, stage, offer)?,
-                false => declined.push(offer.clone()),
+            if asked(&offer.question)? {
+                take(job, stage, offer)?;
+                taken.insert(stage);
+            } else {
+                declined.push((stage.clone(), offer.clone()));
             }
-            taken |= !declined.contains(offer);
         }
-        match (missing.is_empty(), taken) {
-            (true, _) => return Ok(true),
-            (false, false) => return asked("Start all the same?"),
-            // What was chosen may mend other things as well.
-            (false, true) => say("looking again, with what you chose"),
+        if !taken.is_empty() {
+            say("looking again, with what you chose");
+        } else if shown.iter().any(|(_, check)| is_missing(check)) {
+            return asked("Start all the same?");
+        } else {
+            return Ok(true);
         }
     }
 }
 
-/// Asks until the answer is one; the end of the terminal is a no.
+fn is_missing(check: &Check) -> bool {
+    check.status == CheckStatus::Failed
+}
+
 fn asked(question: &str) -> Result<bool, StageError> {
-    let failed = |e: std::io::Error| StageError::io("cannot ask at the terminal", &e);
-    loop {
-        let mut stderr = std::io::stderr();
-        write!(stderr, "{question} [y/N] ")
-            .and_then(|()| stderr.flush())
-            .map_err(failed)?;
-        let mut answer = String::new();
-        if std::io::stdin().read_line(&mut answer).map_err(failed)? == 0 {
-            say("");
-            return Ok(false);
-        }
-        match answer.trim().to_lowercase().as_str() {
-            "y" | "yes" => return Ok(true),
-            "" | "n" | "no" => return Ok(false),
-            _ => say("please answer y or n"),
-        }
-    }
+    let mut stderr = std::io::stderr();
+    let answer = write!(stderr, "{} ", ask::put(question)).and_then(|()| {
+        stderr.flush()?;
+        ask::answer(say)
+    });
+    answer.map_err(|e| StageError::io("cannot ask at the terminal", &e))
 }
 
 /// Gives a field of a stage's config another value: in what devcluster gets, not in the user's file.

@@ -73,7 +73,7 @@ pub async fn up(
         tell_dry_run(&job, &program, oneshot, &wishes.arguments, env);
         return Ok(Exit::Ok as u8);
     }
-    if !plan.stages.is_empty() && !wishes.no_preflight && ask::is_possible() {
+    if !plan.stages.is_empty() && !wishes.no_preflight && protocol::ask::is_possible() {
         refuse_second_devcluster(&job.temp_dir(env))?;
         if !ask::before(&mut job, env).await? {
             say("nothing was started");

@@ -159,7 +159,7 @@ pub(crate) async fn offer(
         return refused(missing);
     }
     if config.provision == Provision::Ask {
-        if ask::nobody() {
+        if !protocol::ask::is_possible() {
             return refused(missing);
         }
         let offer = Offer::prepare(cx, config).await?;

@@ -1,0 +1,53 @@
+//! A question to the person at the terminal.
+
+use std::io::IsTerminal;
+
+/// Whether somebody is there to answer.
+pub fn is_possible() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// The question as it is put: no is the default.
+pub fn put(question: &str) -> String {
+    format!("{question} [y/N]")
+}
+
+/// Reads lines until one is an answer, and has `unclear` called for each that is none. The end of the terminal, an empty line, is a no.
+/// Blocks. A terminal gives out one line at a time: nothing of what is typed for a command that follows is taken.
+pub fn answer(mut unclear: impl FnMut(&str)) -> std::io::Result<bool> {
+    loop {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line)?;
+        match meaning(&line) {
+            Some(answer) => return Ok(answer),
+            None => unclear("please answer y or n"),
+        }
+    }
+}
+
+fn meaning(line: &str) -> Option<bool> {
+    match line.trim().to_lowercase().as_str() {
+        "y" | "yes" => Some(true),
+        "" | "n" | "no" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_neither_yes_nor_no_is_no_answer() {
+        for (line, answer) in [
+            ("y\n", Some(true)),
+            (" YES \n", Some(true)),
+            ("\n", Some(false)),
+            ("No\n", Some(false)),
+            ("perhaps\n", None),
+            ("yn\n", None),
+        ] {
+            assert_eq!(meaning(line), answer, "{line:?}");
+        }
+    }
+}
