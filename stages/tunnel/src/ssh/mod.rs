@@ -5,6 +5,7 @@ mod listening;
 mod options;
 mod remote;
 mod report;
+mod resolved;
 mod socket;
 
 use std::ffi::OsString;
@@ -23,9 +24,10 @@ use tokio::time::timeout;
 
 pub(crate) use failure::{Target, connecting, key_permissions};
 pub(crate) use listening::Listening;
-pub(crate) use options::{Resolved, version};
+pub(crate) use options::version;
 pub(crate) use remote::{Ghost, Greeting, RemoteSession};
 pub(crate) use report::{Arrival, Log, Refusal};
+pub(crate) use resolved::Resolved;
 pub(crate) use socket::Socket;
 
 use crate::claim::Claimed;

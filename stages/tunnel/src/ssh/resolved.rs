@@ -1,0 +1,189 @@
+//! What ssh makes of the user's own ssh_config.
+
+use std::time::Duration;
+
+use protocol::StageError;
+
+use super::failure::{self, Target};
+use super::options::{destination, not_started, output};
+use crate::choices::Seconds;
+use crate::config::Config;
+
+/// Reading ssh_config takes 10 ms; a `Match exec` in it may take longer.
+const RESOLVE: Duration = Duration::from_secs(10);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Nine seconds to notice, for a packet a second at most on an idle line.
+const KEEPALIVE_INTERVAL: u32 = 3;
+const KEEPALIVE_COUNT: u32 = 2;
+
+/// The words of `ssh -G` that we need.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resolved {
+    pub(crate) host: String,
+    pub(crate) user: String,
+    pub(crate) port: u16,
+    ciphers: String,
+    has_proxy: bool,
+    /// What ssh_config says, where it says anything.
+    connect_timeout: Option<u64>,
+    keepalive_interval: Option<u32>,
+}
+
+impl Resolved {
+    /// Asks ssh how it understands the host: an alias of ssh_config has a name, a user and a port of its own.
+    pub(crate) async fn ask(config: &Config) -> Result<Resolved, StageError> {
+        let mut args = vec!["-G".into()];
+        args.extend(destination(config));
+        let (status, stdout, stderr) = tokio::time::timeout(RESOLVE, output(&args))
+            .await
+            .map_err(|_| {
+                StageError::new("tunnel.ssh_config_slow", "ssh -G does not come to an end").hint(
+                    "a `Match exec` in ssh_config may hang: name another file with ssh_config_path",
+                )
+            })?
+            .map_err(|e| not_started(&e))?;
+        let resolved = Resolved::parse(&stdout);
+        if !status.success() || resolved.host.is_empty() {
+            let lines: Vec<String> = stderr.lines().map(str::to_owned).collect();
+            let target = Target {
+                user: String::new(),
+                host: config.reverse_proxy_host.clone(),
+                port: 22,
+                key: None,
+            };
+            return Err(failure::connecting(&lines, &target));
+        }
+        Ok(resolved)
+    }
+
+    fn parse(text: &str) -> Resolved {
+        let mut resolved = Resolved {
+            port: 22,
+            ..Resolved::default()
+        };
+        for (word, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+            match word {
+                "hostname" => resolved.host = value.to_owned(),
+                "user" => resolved.user = value.to_owned(),
+                "port" => resolved.port = value.parse().unwrap_or(22),
+                "proxyjump" | "proxycommand" => resolved.has_proxy = value != "none",
+                // "none" and 0 are ssh's defaults: nobody asked for anything.
+                "connecttimeout" => resolved.connect_timeout = value.parse().ok(),
+                "serveraliveinterval" => {
+                    resolved.keepalive_interval = value.parse().ok().filter(|n| *n > 0);
+                }
+                "ciphers" => resolved.ciphers = value.to_owned(),
+                _ => {}
+            }
+        }
+        resolved
+    }
+
+    pub(crate) fn target(&self, config: &Config) -> Target {
+        Target {
+            user: self.user.clone(),
+            host: self.host.clone(),
+            port: self.port,
+            key: config.ssh_key_path.clone(),
+        }
+    }
+
+    /// Where ssh connects to by itself.
+    pub(crate) fn directly_reached(&self) -> Option<(String, u16)> {
+        (!self.has_proxy).then(|| (self.host.clone(), self.port))
+    }
+
+    pub(crate) fn connect_timeout(&self, config: &Config) -> Duration {
+        let own = self.connect_timeout.map(Duration::from_secs);
+        let asked = config.connect_timeout.map(Seconds::duration);
+        asked.or(own).unwrap_or(CONNECT_TIMEOUT)
+    }
+
+    /// A half-open connection is noticed after interval × (count + 1). Who set it in ssh_config is obeyed.
+    pub(super) fn keepalives(&self, config: &Config) -> Vec<String> {
+        let untouched = self.keepalive_interval.is_some();
+        let ours = |default| (!untouched).then_some(default);
+        let interval = config.keepalive_interval.or(ours(KEEPALIVE_INTERVAL));
+        let count = config.keepalive_count.or(ours(KEEPALIVE_COUNT));
+        let interval = interval.map(|n| format!("ServerAliveInterval={n}"));
+        let count = count.map(|n| format!("ServerAliveCountMax={n}"));
+        interval.into_iter().chain(count).collect()
+    }
+
+    /// AES-GCM is nearly twice as fast as ssh's default where the CPU has AES. Only the order changes: what the user
+    /// rules out stays out, and who puts anything else than the default first is obeyed.
+    pub(super) fn faster_ciphers(&self, cpu_has_aes: bool) -> Option<String> {
+        const DEFAULT: &str = "chacha20-poly1305@openssh.com";
+        const FAST: &str = "aes128-gcm@openssh.com";
+        let others: Vec<&str> = self.ciphers.split(',').filter(|c| *c != FAST).collect();
+        let wanted = cpu_has_aes
+            && others.first() == Some(&DEFAULT)
+            && self.ciphers.split(',').any(|c| c == FAST);
+        wanted.then(|| format!("{FAST},{}", others.join(",")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_ciphers(ciphers: &str) -> Resolved {
+        Resolved {
+            ciphers: ciphers.into(),
+            ..Resolved::default()
+        }
+    }
+
+    #[test]
+    fn a_faster_cipher_goes_first_only_where_the_user_left_the_order_to_ssh() {
+        let default =
+            with_ciphers("chacha20-poly1305@openssh.com,aes128-ctr,aes128-gcm@openssh.com");
+        let faster = "aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr";
+        assert_eq!(default.faster_ciphers(true).as_deref(), Some(faster));
+        assert_eq!(default.faster_ciphers(false), None);
+        for own in [
+            "aes256-ctr,aes128-gcm@openssh.com",
+            "chacha20-poly1305@openssh.com",
+            "",
+        ] {
+            assert_eq!(with_ciphers(own).faster_ciphers(true), None, "{own}");
+        }
+    }
+
+    #[test]
+    fn ssh_says_what_an_alias_stands_for() {
+        let text = "host proxy\nuser ubuntu\nhostname 203.0.113.7\nport 2222\nciphers a,b\n";
+        let resolved = Resolved::parse(text);
+        assert_eq!(
+            (
+                resolved.host.as_str(),
+                resolved.user.as_str(),
+                resolved.port
+            ),
+            ("203.0.113.7", "ubuntu", 2222)
+        );
+    }
+
+    #[test]
+    fn keepalives_of_the_config_win_over_ssh_config_and_that_wins_over_ours() {
+        let config = |fields: &str| -> Config {
+            let text = format!(r#"{{"reverse_proxy_host": "h"{fields}}}"#);
+            serde_json::from_str(&text).unwrap()
+        };
+        let untouched =
+            Resolved::parse("serveraliveinterval 0\nserveralivecountmax 3\nconnecttimeout none\n");
+        let own =
+            Resolved::parse("serveraliveinterval 60\nserveralivecountmax 3\nconnecttimeout 4\n");
+        assert_eq!(
+            untouched.keepalives(&config("")),
+            ["ServerAliveInterval=3", "ServerAliveCountMax=2"]
+        );
+        assert_eq!(own.keepalives(&config("")), Vec::<String>::new());
+        let asked = config(r#", "keepalive_interval": 7, "connect_timeout": 2.5"#);
+        assert_eq!(own.keepalives(&asked), ["ServerAliveInterval=7"]);
+        let seconds = [&untouched, &own].map(|r| r.connect_timeout(&config("")).as_secs());
+        assert_eq!(seconds, [10, 4]);
+        assert_eq!(own.connect_timeout(&asked), Duration::from_millis(2500));
+    }
+}
