@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
+use support::netns;
 use support::random::{asked_for, moment_within};
 use support::traffic::{Echo, a_byte_through};
 use support::tunnel::{FarTunnel, Setup, port_of};
@@ -132,6 +133,9 @@ async fn no_visitor_of_very_many_is_kept_waiting_and_they_leave_nothing_behind()
 
 #[tokio::test]
 async fn a_link_that_comes_and_goes_leaves_it_on_its_first_port_with_what_it_had() {
+    if netns::are_missing() {
+        return;
+    }
     const LONGEST: Duration = Duration::from_secs(5);
     let keepalives = ["--keepalive-interval=1", "--keepalive-count=1"];
     let mut far = FarTunnel::start(2, &keepalives).await;
