@@ -18,6 +18,7 @@ use openssh::{ForwardType, Socket as Endpoint, Stdio};
 use protocol::child::{self, Leashed};
 use protocol::ledger::{Entry, Ledger, Ticket};
 use protocol::{StageError, Undone};
+use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -42,6 +43,8 @@ const REQUEST: Duration = Duration::from_secs(10);
 const GREETING: Duration = Duration::from_secs(60);
 /// So often a login begins anew because the network changed. Some machines' networks change all the time.
 const RESTARTS: u32 = 3;
+/// The listeners of a server take some kilobytes. Whoever sends more than this is not trusted with our memory.
+const OUTPUT: u64 = 1024 * 1024;
 /// ssh logs a refusal just before it passes it on; the two come by different ways.
 const REASON: Duration = Duration::from_millis(500);
 /// What giving back the port may take of the half second in which a stage ends.
@@ -165,9 +168,8 @@ impl Session {
             return;
         };
         self.tasks.spawn(async move {
-            let output = timeout(GREETING, child.wait_with_output()).await;
-            let text = output.ok().and_then(Result::ok).map(|o| o.stdout);
-            let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+            let text = timeout(GREETING, written(child)).await;
+            let text = text.ok().flatten().unwrap_or_default();
             greeting.send_replace(Some(Greeting::parse(&text)));
         });
     }
@@ -282,8 +284,8 @@ impl Session {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        let output = timeout(REQUEST, command.output()).await.ok()?.ok()?;
-        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+        let written = async { written(command.spawn().await.ok()?).await };
+        timeout(REQUEST, written).await.ok()?
     }
 
     /// Resolves when ssh has ended by itself, with the reason.
@@ -306,6 +308,15 @@ impl Session {
         drop(timeout(TERMINATE, self.process.child.wait()).await);
         heard
     }
+}
+
+/// What a command on the server writes; nothing when that is more than anybody asked for.
+async fn written<S>(mut child: openssh::Child<S>) -> Option<String> {
+    let stdout = child.stdout().take()?;
+    let mut bytes = Vec::new();
+    let read = stdout.take(OUTPUT).read_to_end(&mut bytes).await.ok()?;
+    let is_all = (read as u64) < OUTPUT;
+    is_all.then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Undoes what a dead run left: an ssh on this machine, or the server's end of one.

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use protocol::{StageError, child};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::choices::HostKeyPolicy;
 use crate::config::Config;
-use crate::ssh::Resolved;
+use crate::ssh::{OUTPUT, Resolved};
 
 /// A login for one command, of a process that has nothing else to do.
 pub(crate) const LOGIN: Duration = Duration::from_secs(8);
@@ -18,14 +18,19 @@ pub(crate) async fn output(
     args: &[OsString],
 ) -> std::io::Result<(std::process::ExitStatus, String, String)> {
     let mut leashed = child::spawn("ssh", args)?;
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let (Some(mut out), Some(mut err)) = (leashed.child.stdout.take(), leashed.child.stderr.take())
+    let (Some(stdout), Some(stderr)) = (leashed.child.stdout.take(), leashed.child.stderr.take())
     else {
         return Err(std::io::Error::other("ssh without pipes"));
     };
-    tokio::try_join!(out.read_to_end(&mut stdout), err.read_to_end(&mut stderr))?;
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ok((leashed.child.wait().await?, text(stdout), text(stderr)))
+    let (stdout, stderr) = tokio::try_join!(read(stdout), read(stderr))?;
+    Ok((leashed.child.wait().await?, stdout, stderr))
+}
+
+/// Until the end, or more than anybody asked for.
+async fn read(pipe: impl AsyncRead + Unpin) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    pipe.take(OUTPUT).read_to_end(&mut bytes).await?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// What ssh calls itself: it says so on stderr.
