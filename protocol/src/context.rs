@@ -1,22 +1,16 @@
 //! What a stage has in hand while it works.
 
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tokio::sync::watch;
 
-use crate::cli::Events;
 use crate::env::Env;
 use crate::error::StageError;
-use crate::io::Sink;
+use crate::hub::Hub;
 use crate::ledger::Ledger;
-use crate::message::{
-    self, Check, CheckStatus, Failure, Level, Log, Message, Outputs, Progress, Ready,
-};
-use crate::rundir::{OutputsFile, Phase, RunDir, Status};
+use crate::message::{Check, Level};
+use crate::rundir::RunDir;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
 use crate::upstream::Upstreams;
@@ -114,20 +108,19 @@ impl<S: Stage> Context<S> {
 
     /// The outputs of the run before, when it had come that far and they still parse.
     pub fn previous(&self) -> Option<S::Outputs> {
-        let previous = self.hub.state().previous.clone()?;
+        let previous = self.hub.previous()?;
         serde_json::from_value(Value::Object(previous.outputs)).ok()
     }
 
     /// Writes a document to stdout. Only for a config of which [`Stage::takes_stdout`] says so. The outputs are reported
     /// once all of it has been written; that it could not be is an error then.
     pub fn document(&self, bytes: Vec<u8>) {
-        self.hub.document.store(true, Ordering::Relaxed);
-        self.hub.stdout.write(bytes);
+        self.hub.document(bytes);
     }
 
     /// Waits for the reader of a document for as long as there is one and nobody asks for the end.
     async fn delivered(&self) -> Result<(), StageError> {
-        if !self.hub.document.load(Ordering::Relaxed) {
+        if !self.hub.has_document() {
             return Ok(());
         }
         tokio::select! {
@@ -149,312 +142,5 @@ fn object<T: serde::Serialize>(outputs: &T) -> Result<Map<String, Value>, StageE
         _ => Err(StageError::internal(
             "the outputs of a stage have to be a JSON object",
         )),
-    }
-}
-
-/// Everything that a stage says passes here: to stdout, to stderr, to the run directory.
-pub(crate) struct Hub {
-    pub(crate) kind: &'static str,
-    pub(crate) program: String,
-    pub(crate) instance: String,
-    pub(crate) run: String,
-    pub(crate) events: Events,
-    pub(crate) stdout: Sink,
-    pub(crate) stderr: Sink,
-    /// A document was written to stdout.
-    document: AtomicBool,
-    /// How many checks of a preflight there were, and how many of them failed.
-    checks: Mutex<(usize, usize)>,
-    state: Mutex<State>,
-    readiness: watch::Sender<bool>,
-}
-
-pub(crate) struct State {
-    /// Set once the lock is ours; before that nothing goes into the run directory.
-    run_dir: Option<RunDir>,
-    status: Status,
-    previous: Option<OutputsFile>,
-    outputs: Option<Map<String, Value>>,
-    generation: u64,
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as u64)
-}
-
-impl Hub {
-    pub(crate) fn new(
-        kind: &'static str,
-        program: String,
-        instance: String,
-        run: String,
-        events: Events,
-        stdout: Sink,
-        stderr: Sink,
-    ) -> Hub {
-        let status = Status {
-            dcs: message::VERSION,
-            stage: instance.clone(),
-            kind: kind.to_owned(),
-            run: run.clone(),
-            pid: std::process::id(),
-            phase: Phase::Starting,
-            since_ms: now_ms(),
-            message: None,
-            error: None,
-        };
-        let state = State {
-            run_dir: None,
-            status,
-            previous: None,
-            outputs: None,
-            generation: 0,
-        };
-        let readiness = watch::Sender::new(false);
-        Hub {
-            kind,
-            program,
-            instance,
-            run,
-            events,
-            stdout,
-            stderr,
-            document: AtomicBool::new(false),
-            checks: Mutex::default(),
-            state: Mutex::new(state),
-            readiness,
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// From here on the run directory is ours to write to.
-    pub(crate) fn attach(&self, run_dir: RunDir, previous: Option<OutputsFile>) {
-        let mut state = self.state();
-        state.run_dir = Some(run_dir);
-        state.generation = previous.as_ref().map_or(0, |p| p.generation);
-        state.previous = previous;
-        state.write_status();
-    }
-
-    pub(crate) fn readiness(&self) -> watch::Receiver<bool> {
-        self.readiness.subscribe()
-    }
-
-    pub(crate) fn send(&self, message: &Message) {
-        let wanted = match self.events {
-            Events::All => true,
-            Events::Ready => matches!(message, Message::Ready(_)),
-            Events::None => false,
-        };
-        if !wanted {
-            return;
-        }
-        if let Ok(mut line) = message::encode(message) {
-            if matches!(message, Message::Ready(_)) {
-                // devcluster looks for it in chunks as they come: one of two copies is always whole.
-                line.extend_from_within(..);
-            }
-            if line.len() <= crate::frame::MAX_LINE {
-                self.write(line, message.is_spare());
-            }
-        }
-    }
-
-    /// A line that another stage wrote, passed on as it is.
-    pub(crate) fn relay(&self, mut line: Vec<u8>, spare: bool) {
-        if self.events == Events::All {
-            line.push(b'\n');
-            self.write(line, spare);
-        }
-    }
-
-    fn write(&self, line: Vec<u8>, spare: bool) {
-        match spare {
-            true => self.stdout.write_if_read(line),
-            false => self.stdout.write(line),
-        }
-    }
-
-    pub(crate) fn say(&self, text: &str) {
-        let mut lines = String::new();
-        for line in text.trim_end().lines() {
-            lines.push_str(&format!("{}: {line}\n", self.instance));
-        }
-        self.stderr.write_if_read(lines.into_bytes());
-    }
-
-    fn progress(&self, step: &str, message: String, count: Option<(u64, u64)>) {
-        match count {
-            Some((done, total)) => self.say(&format!("{message} ({done}/{total})")),
-            None => self.say(&message),
-        }
-        let mut state = self.state();
-        state.status.message = Some(message.clone());
-        state.write_status();
-        drop(state);
-        self.send(&Message::Progress(Progress {
-            stage: self.instance.clone(),
-            step: step.to_owned(),
-            message,
-            done: count.map(|c| c.0),
-            total: count.map(|c| c.1),
-        }));
-    }
-
-    pub(crate) fn log(&self, level: Level, message: String) {
-        match level {
-            Level::Debug => {}
-            Level::Info => self.say(&message),
-            Level::Warn => self.say(&format!("warning: {message}")),
-        }
-        self.send(&Message::Log(Log {
-            stage: self.instance.clone(),
-            level,
-            message,
-        }));
-    }
-
-    fn ready(&self, outputs: Map<String, Value>, summary: &str) -> Result<(), StageError> {
-        let generation = self.found(outputs)?;
-        self.state()
-            .enter(Phase::Ready, Some(summary.to_owned()), None);
-        self.send(&Message::Ready(Ready {
-            stage: self.instance.clone(),
-            run: self.run.clone(),
-            generation,
-        }));
-        self.say(&format!("ready: {summary}"));
-        self.readiness.send_replace(true);
-        Ok(())
-    }
-
-    /// Writes and sends outputs that are new, and returns their generation.
-    fn found(&self, outputs: Map<String, Value>) -> Result<u64, StageError> {
-        let mut state = self.state();
-        if state.outputs.as_ref() == Some(&outputs) {
-            return Ok(state.generation);
-        }
-        let as_before = state.outputs.is_none()
-            && state
-                .previous
-                .as_ref()
-                .is_some_and(|p| p.outputs == outputs);
-        state.generation = state.generation.saturating_add(u64::from(!as_before));
-        self.write_outputs(&state, &outputs)?;
-        state.outputs = Some(outputs.clone());
-        let generation = state.generation;
-        drop(state);
-        self.send(&Message::Outputs(Outputs {
-            stage: self.instance.clone(),
-            kind: self.kind.to_owned(),
-            run: self.run.clone(),
-            generation,
-            outputs,
-        }));
-        Ok(generation)
-    }
-
-    fn write_outputs(&self, state: &State, outputs: &Map<String, Value>) -> Result<(), StageError> {
-        let Some(run_dir) = &state.run_dir else {
-            return Ok(());
-        };
-        run_dir.write_outputs(&OutputsFile {
-            dcs: message::VERSION,
-            stage: self.instance.clone(),
-            kind: self.kind.to_owned(),
-            run: self.run.clone(),
-            generation: state.generation,
-            outputs: outputs.clone(),
-            secrets: Map::new(),
-            prev: state
-                .outputs
-                .clone()
-                .or_else(|| state.previous.as_ref().map(|p| p.outputs.clone())),
-        })
-    }
-
-    pub(crate) fn degraded(&self, error: StageError) {
-        self.say(
-            &error
-                .render("degraded")
-                .replacen("degraded: error: ", "degraded: ", 1),
-        );
-        self.state()
-            .enter(Phase::Degraded, None, Some(error.clone()));
-        self.readiness.send_replace(false);
-        self.send(&Message::Degraded(Failure {
-            stage: self.instance.clone(),
-            error,
-        }));
-    }
-
-    fn report(&self, mut check: Check) {
-        // Bare, so that what a check shows can be pasted.
-        self.stderr
-            .write_if_read(format!("{}\n", check.render()).into_bytes());
-        check.stage.clone_from(&self.instance);
-        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
-        checks.0 += 1;
-        checks.1 += usize::from(check.status == CheckStatus::Failed);
-        drop(checks);
-        self.send(&Message::Check(check));
-    }
-
-    /// How many checks were reported, and how many of them failed.
-    pub(crate) fn reported(&self) -> (usize, usize) {
-        *self.checks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reports the error that ends the stage; only the first one counts.
-    pub(crate) fn failed(&self, error: &StageError) {
-        if self.state().status.phase == Phase::Failed {
-            return;
-        }
-        self.stderr.write(error.render(&self.program).into_bytes());
-        self.state().enter(Phase::Failed, None, Some(error.clone()));
-        self.send(&Message::Error(Failure {
-            stage: self.instance.clone(),
-            error: error.clone(),
-        }));
-    }
-
-    /// Reports what the host asked for in vain; everything stays as it was.
-    pub(crate) fn refused(&self, error: StageError) {
-        self.stderr.write(error.render(&self.program).into_bytes());
-        self.send(&Message::Error(Failure {
-            stage: self.instance.clone(),
-            error,
-        }));
-    }
-
-    pub(crate) fn enter(&self, phase: Phase) {
-        self.state().enter(phase, None, None);
-    }
-
-    pub(crate) fn is_ready(&self) -> bool {
-        self.state().outputs.is_some()
-    }
-}
-
-impl State {
-    fn enter(&mut self, phase: Phase, message: Option<String>, error: Option<StageError>) {
-        self.status.phase = phase;
-        self.status.since_ms = now_ms();
-        self.status.message = message;
-        if error.is_some() {
-            self.status.error = error;
-        }
-        self.write_status();
-    }
-
-    fn write_status(&self) {
-        if let Some(run_dir) = &self.run_dir {
-            run_dir.write_status(&self.status);
-        }
     }
 }

@@ -12,6 +12,7 @@ pub mod env;
 pub mod error;
 pub mod files;
 pub mod frame;
+mod hub;
 mod io;
 pub mod ledger;
 pub mod message;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::{self, Call, Events, Verb};
-use crate::context::{Context, Hub};
+use crate::context::Context;
 use crate::env::Env;
 use crate::error::{Exit, StageError};
+use crate::hub::Hub;
 use crate::io::{Io, Sink};
 use crate::ledger::{Ledger, Owner};
 use crate::message::{Message, Outcome};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, BufReader};
 use tokio::sync::watch;
 
-use crate::context::Hub;
 use crate::error::{Exit, StageError};
 use crate::frame::{self, Frame};
+use crate::hub::Hub;
 use crate::message::{self, Command, DecodeError, Level, Message};
 use crate::shutdown::{Reason, Shutdown};
 use crate::upstream::Chain;

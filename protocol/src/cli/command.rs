@@ -1,0 +1,249 @@
+//! The command line in clap's terms, for parsing, help, completions and man pages.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::{
+    NonEmptyStringValueParser, PathBufValueParser, PossibleValuesParser, TypedValueParser,
+};
+use clap::{Arg, ArgAction, Command};
+use serde_json::Value;
+
+use super::{VERBS, Verb};
+use crate::config::{properties, schema_of, takes_only};
+use crate::rundir::is_instance_name;
+use crate::stage::Stage;
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or config, 3 protocol version, 4 upstream missing or failed, 5 check failed, \
+6 locked, 7 timeout, 70 internal, 75 failed but worth a retry.";
+
+/// The whole command.
+pub fn command<S: Stage>() -> Command {
+    let mut command = Command::new(S::program())
+        .version(S::VERSION)
+        .about(S::ABOUT)
+        .after_help(format!(
+            "Without a verb, `run` is meant.\n{EXIT_CODES}\n\n{}",
+            S::EXAMPLES
+        ))
+        .subcommand_required(true);
+    for (name, verb, about) in VERBS {
+        let mut sub = Command::new(name)
+            .about(about)
+            .after_help(format!("{EXIT_CODES}\n\n{}", S::EXAMPLES));
+        if verb != Verb::Describe {
+            sub = sub.args(instance_args::<S>());
+        }
+        if verb == Verb::Wait {
+            sub = sub.arg(timeout_arg());
+        }
+        if matches!(verb, Verb::Wait | Verb::Once) {
+            sub = sub.arg(linger_arg());
+        }
+        if !matches!(verb, Verb::Describe | Verb::Wait) {
+            sub = sub.arg(events_arg());
+        }
+        if verb == Verb::Check {
+            sub = sub.args(look_args::<S>());
+        }
+        if matches!(verb, Verb::Run | Verb::Once | Verb::Check) {
+            sub = sub.arg(config_arg()).args(field_args::<S>());
+        }
+        if matches!(verb, Verb::Run | Verb::Once) {
+            sub = sub.arg(stdin_arg(verb));
+        }
+        if verb == Verb::Run {
+            sub = sub.arg(command_arg());
+        }
+        command = command.subcommand(sub);
+    }
+    command
+}
+
+fn instance_args<S: Stage>() -> [Arg; 2] {
+    let name = |text: &str| match is_instance_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "a name has at most 63 letters, digits, `.`, `_` or `-`, the first a letter or digit",
+        ),
+    };
+    [
+        Arg::new("name").long("name").value_name("INSTANCE").value_parser(name).help(format!(
+            "Name of this instance; several of a kind need one each [default: {}]",
+            S::KIND
+        )),
+        Arg::new("run-dir").long("run-dir").value_name("DIR").value_parser(PathBufValueParser::new().try_map(utf8)).help(
+            "Where the stages of one devcluster meet [default: $XDG_RUNTIME_DIR/devcluster-stages, else one in the temporary directory]",
+        ),
+    ]
+}
+
+/// The path goes into JSON: the ledger, the outputs.
+fn utf8(path: PathBuf) -> Result<PathBuf, &'static str> {
+    match path.to_str() {
+        Some(_) => Ok(path),
+        None => Err("the path has to be UTF-8"),
+    }
+}
+
+fn timeout_arg() -> Arg {
+    Arg::new("timeout")
+        .long("timeout")
+        .value_name("SECONDS")
+        .value_parser(seconds)
+        .help("Give up after this long, with exit code 7 [default: wait for as long as the instance is alive]")
+}
+
+/// The look that every stage takes.
+pub(crate) const PREFLIGHT: &str = "preflight";
+
+const PREFLIGHT_HELP: &str = "Before a run: look at everything that it will need, and say of each whether it is there, and the \
+mend. Takes nothing and leaves nothing";
+
+pub(super) fn looks<S: Stage>() -> impl Iterator<Item = (&'static str, &'static str)> {
+    std::iter::once((PREFLIGHT, PREFLIGHT_HELP)).chain(S::LOOKS.iter().copied())
+}
+
+pub(super) fn look_id(name: &str) -> String {
+    format!("look.{name}")
+}
+
+fn look_args<S: Stage>() -> impl Iterator<Item = Arg> {
+    looks::<S>().map(|(name, help)| {
+        let others = looks::<S>().map(|(other, _)| other);
+        let others = others.filter(move |other| *other != name).map(look_id);
+        Arg::new(look_id(name))
+            .long(name)
+            .action(ArgAction::SetTrue)
+            .conflicts_with_all(others)
+            .help(help)
+    })
+}
+
+fn linger_arg() -> Arg {
+    Arg::new("linger")
+        .long("linger")
+        .value_name("SECONDS")
+        .value_parser(seconds)
+        .help(
+            "When what is waited for fails, end this much later. devcluster dies when a stage and the command \
+             that waits for it end at the same moment [default: 0]",
+        )
+}
+
+fn seconds(text: &str) -> Result<f64, &'static str> {
+    match text.parse::<f64>() {
+        Ok(s) if (0.0..=1e9).contains(&s) => Ok(s),
+        _ => Err("a number of seconds"),
+    }
+}
+
+fn events_arg() -> Arg {
+    Arg::new("events")
+        .long("events")
+        .value_name("WHICH")
+        .value_parser(PossibleValuesParser::new(["all", "ready", "none"]))
+        .help("Which JSON lines go to stdout [default: all; none when stdout is a terminal or a command is run]")
+}
+
+fn stdin_arg(verb: Verb) -> Arg {
+    let values: &[&str] = if verb == Verb::Run {
+        &["none", "chain", "control"]
+    } else {
+        &["none", "chain"]
+    };
+    Arg::new("stdin")
+        .long("stdin")
+        .value_name("WHO")
+        .value_parser(PossibleValuesParser::new(values.to_vec()))
+        .help("Who speaks on stdin: nobody, the stage before in a pipe, or a program that drives this one [default: none]")
+}
+
+fn config_arg() -> Arg {
+    Arg::new("config")
+        .short('c')
+        .long("config")
+        .value_name("FILE")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("Config file, YAML or JSON; flags win over it")
+}
+
+fn command_arg() -> Arg {
+    Arg::new("command")
+        .last(true)
+        .num_args(1..)
+        .value_parser(clap::value_parser!(OsString))
+        .value_name("COMMAND")
+        .help("Run this once ready, hold everything up meanwhile, and exit with its code")
+}
+
+fn field_args<S: Stage>() -> Vec<Arg> {
+    let fields = properties(&schema_of::<S::Config>());
+    fields
+        .iter()
+        .map(|(name, property)| field_arg(name, property))
+        .collect()
+}
+
+fn field_arg(name: &str, property: &Value) -> Arg {
+    let about = property["description"]
+        .as_str()
+        .unwrap_or_default()
+        .trim()
+        .trim_end_matches('.');
+    let about = about
+        .split("\n\n")
+        .next()
+        .unwrap_or_default()
+        .replace('\n', " ");
+    let default = match &property["default"] {
+        Value::Null => String::new(),
+        Value::String(s) => format!(" [default: {s}]"),
+        other => format!(" [default: {other}]"),
+    };
+    let arg = Arg::new(format!("field.{name}"))
+        .long(name.replace('_', "-"))
+        .help(format!("{about}{default}"))
+        .help_heading("Config")
+        .action(ArgAction::Set);
+    if takes_only(property, "boolean") {
+        return arg
+            .value_name("BOOL")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(PossibleValuesParser::new(["true", "false"]))
+            .hide_possible_values(true);
+    }
+    let choices = choices(property);
+    if !choices.is_empty() {
+        return arg
+            .value_name("VALUE")
+            .value_parser(PossibleValuesParser::new(choices));
+    }
+    let plain = ["string", "integer", "number"];
+    let value = if plain.iter().any(|t| takes_only(property, t)) {
+        "VALUE"
+    } else {
+        "JSON"
+    };
+    arg.value_name(value)
+        .allow_hyphen_values(true)
+        .value_parser(NonEmptyStringValueParser::new())
+}
+
+/// The words that a field takes, where it takes only certain ones.
+fn choices(property: &Value) -> Vec<String> {
+    let listed = property["enum"].as_array().into_iter().flatten();
+    let documented = property["oneOf"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|v| &v["const"]);
+    let words: Vec<&Value> = listed.chain(documented).collect();
+    let texts: Option<Vec<String>> = words
+        .iter()
+        .map(|w| w.as_str().map(str::to_owned))
+        .collect();
+    texts.unwrap_or_default()
+}
