@@ -118,6 +118,25 @@ async fn a_file_with_mistakes_does_not_hide_what_is_missing_here() {
 }
 
 #[tokio::test]
+async fn what_a_master_would_come_to_grief_over_is_told_with_the_users_own_line() {
+    let site = Site::new().await;
+    let taken = std::net::TcpListener::bind(("0.0.0.0", site.master_port)).expect("a free port");
+    let text = site.devcluster_yaml().replace(
+        "          max_slots_per_pod: 1\n",
+        "          max_slots_per_pod: 1\n          resource_pools: []\n",
+    );
+    let (checks, code) = examine(doctor(&site, &text)).await;
+    assert_eq!(code, Some(5));
+    assert_eq!(failed(&checks), ["port.master", "layout"], "{checks:#?}");
+    let line = text.lines().position(|l| l.contains("resource_pools"));
+    let place = format!("doctor.yaml:{}:11", line.expect("it is there") + 1);
+    let layout = checks.iter().find(|c| c["id"] == "layout");
+    let causes = layout.expect("no check")["caused_by"].to_string();
+    assert!(causes.contains(&place), "{place}: {causes}");
+    drop(taken);
+}
+
+#[tokio::test]
 async fn people_get_a_line_for_each_check_with_its_mark() {
     let site = Site::new().await;
     let file = site.write("devcluster.yaml", &site.devcluster_yaml());

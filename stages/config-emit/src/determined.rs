@@ -25,6 +25,13 @@ pub struct Violation {
     pub message: String,
 }
 
+impl Violation {
+    /// It is about a key that Determined does not know.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.message.starts_with("unknown")
+    }
+}
+
 impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", show(&self.path), self.message)

@@ -1,21 +1,63 @@
 //! The values of references, put into the places where a file has them.
 
-use protocol::problem::Source;
-use protocol::yaml::{Document, Scalar, Seg, show};
+use protocol::yaml::{Scalar, Seg, show};
 use protocol::{Problem, Reports};
 use serde_json::Value;
 
 use crate::reference::{Part, Reference, is_templated, parse, value_at};
+use crate::render::Base;
 
 /// A value for each scalar below `scope` that refers to some. With `expands`, devcluster will read the result and expand `$`.
 pub(crate) fn fill<'a>(
-    document: &'a Document,
-    source: &Source,
+    base: &'a Base,
     scope: &[Seg],
     expands: bool,
     reports: &Reports,
 ) -> Result<Vec<(Scalar<'a>, Value)>, Vec<Problem>> {
-    let (mut filled, mut problems) = (Vec::new(), Vec::new());
+    each(base, scope, |parts| combine(parts, expands, reports))
+}
+
+/// How many references there are below `scope`. Each has to name one of these instances, where they are known, and a value
+/// of those that have reported.
+pub(crate) fn look_at_references(
+    base: &Base,
+    scope: &[Seg],
+    names: Option<&[String]>,
+    reports: &Reports,
+) -> Result<usize, Vec<Problem>> {
+    let names = names.map(|names| names.iter().map(String::as_str));
+    let look = |reference: &Reference<'_>| {
+        let Some(names) = names.clone() else {
+            return Ok(());
+        };
+        let (name, path) = reference.resolve(names)?;
+        let reported = reports.get(name);
+        reported.map_or(Ok(()), |u| value_at(name, &u.outputs, path).map(drop))
+    };
+    let looked = each(base, scope, |parts| {
+        let (mut count, mut wrong) = (0, Vec::new());
+        for part in parts {
+            if let Part::Reference(reference) = part {
+                count += 1;
+                wrong.extend(look(reference).err().map(|why| (reference.written, why)));
+            }
+        }
+        match wrong.is_empty() {
+            true => Ok(Some(count)),
+            false => Err(wrong),
+        }
+    });
+    looked.map(|counts| counts.iter().map(|(_, count)| count).sum())
+}
+
+/// What becomes of the parts of each templated scalar below `scope`; or everything that is wrong, with its place.
+fn each<'a, T>(
+    base: &'a Base,
+    scope: &[Seg],
+    mut make: impl FnMut(&[Part<'a>]) -> Result<Option<T>, Wrong<'a>>,
+) -> Result<Vec<(Scalar<'a>, T)>, Vec<Problem>> {
+    let Base { document, source } = base;
+    let (mut made, mut problems) = (Vec::new(), Vec::new());
     for scalar in document.scalars(scope, is_templated) {
         let path = show(&scalar.path);
         let at = |range: std::ops::Range<usize>, message: String| {
@@ -29,9 +71,9 @@ pub(crate) fn fill<'a>(
         }
         match parse(scalar.text) {
             Err(malformed) => problems.push(at(malformed.range, malformed.message)),
-            Ok(parts) => match combine(&parts, expands, reports) {
+            Ok(parts) => match make(&parts) {
                 Ok(None) => {}
-                Ok(Some(value)) => filled.push((scalar, value)),
+                Ok(Some(value)) => made.push((scalar, value)),
                 Err(wrong) => {
                     let wrong = wrong.into_iter();
                     problems.extend(wrong.map(|(written, why)| {
@@ -43,7 +85,7 @@ pub(crate) fn fill<'a>(
         }
     }
     match problems.is_empty() {
-        true => Ok(filled),
+        true => Ok(made),
         false => Err(problems),
     }
 }

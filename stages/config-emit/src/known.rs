@@ -4,7 +4,7 @@ use protocol::Problem;
 use protocol::yaml::{Seg, show};
 use serde_json::Value;
 
-use crate::assign::{Candidate, assign};
+use crate::assign::{Candidate, Unassigned, assign};
 use crate::determined::{Manager, managers};
 use crate::refusal::Refusal;
 use crate::render::{Base, Request};
@@ -67,18 +67,24 @@ fn chosen(
         wanted: wanted.get(name).and_then(Value::as_str),
     });
     let candidates: Vec<Candidate<'_>> = candidates.collect();
-    let assigned = assign(managers, &candidates).map_err(|unassigned| {
-        let span = base.document.nearest_span(&target.path(&["additional_resource_managers".into()]), true);
-        let problems = unassigned.into_iter().map(|u| {
-            Problem::new("", format!("{}: {}", u.instance, u.message)).at(&base.source, span.clone())
-        });
-        Refusal::new(
-            "config_emit.ambiguous_manager",
-            "say in each gateway stage which resource manager it is for, or with --resource-managers",
-            problems,
-        )
-    })?;
+    let assigned = assign(managers, &candidates);
+    let assigned = assigned.map_err(|unassigned| ambiguous(base, target, unassigned))?;
     Ok(assigned.into_iter())
+}
+
+/// Gateways of which nobody can tell what they are for.
+pub(crate) fn ambiguous(base: &Base, target: &Target, unassigned: Vec<Unassigned>) -> Refusal {
+    let path = target.path(&["additional_resource_managers".into()]);
+    let span = base.document.nearest_span(&path, true);
+    let problems = unassigned.into_iter().map(|u| {
+        let message = format!("{}: {}", u.instance, u.message);
+        Problem::new("", message).at(&base.source, span.clone())
+    });
+    Refusal::new(
+        "config_emit.ambiguous_manager",
+        "say in each gateway stage which resource manager it is for, or with --resource-managers",
+        problems,
+    )
 }
 
 fn at(manager: &[Seg], keys: &[&str]) -> Vec<Seg> {

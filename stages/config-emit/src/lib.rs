@@ -15,6 +15,7 @@ mod fill;
 mod follow;
 mod form;
 mod known;
+mod preflight;
 pub mod reference;
 mod refusal;
 mod render;

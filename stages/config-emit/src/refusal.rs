@@ -28,6 +28,17 @@ impl Refusal {
         }
     }
 
+    pub(crate) fn bad_references(problems: impl IntoIterator<Item = Problem>) -> Refusal {
+        let hint = "a reference is `${{ instance.path }}`; `devcluster-<kind> describe` prints what an instance of that kind reports";
+        Refusal::new("config_emit.bad_reference", hint, problems)
+    }
+
+    /// By Determined.
+    pub(crate) fn refused(problems: impl IntoIterator<Item = Problem>) -> Refusal {
+        let hint = "mend these lines, or the config of the stage that reports the values";
+        Refusal::new("config_emit.refused", hint, problems)
+    }
+
     /// The error as the stage reports it.
     pub(crate) fn error(self, base: &Path) -> StageError {
         let message = match self.code {

@@ -5,7 +5,7 @@ use protocol::yaml::{Document, Editor, Seg, show};
 use protocol::{Problem, Reports};
 use serde_json::{Map, Value};
 
-use crate::determined::violations;
+use crate::determined::{Violation, violations};
 use crate::fill::fill;
 use crate::known;
 use crate::refusal::Refusal;
@@ -63,14 +63,8 @@ impl Rendered {
 /// refuse the result. All mistakes of a kind at once.
 pub fn render(base: &Base, request: &Request<'_>) -> Result<Rendered, Refusal> {
     let document = &base.document;
-    let target = target::find(base, request)?;
-    let filled = fill(
-        document,
-        &base.source,
-        &target.config,
-        target.expands,
-        request.reports,
-    );
+    let target = target::find(base, request.stage, request.known_fields)?;
+    let filled = fill(base, &target.config, target.expands, request.reports);
     let known = known::fields(base, &target, request);
     let (filled, known) = match (filled, known) {
         (Ok(filled), Ok(known)) => (filled, known),
@@ -112,13 +106,8 @@ fn both(references: Option<Vec<Problem>>, known: Option<Refusal>) -> Refusal {
     match (problems.is_empty(), known) {
         (true, Some(known)) => known,
         (_, known) => {
-            let hint = "a reference is `${{ instance.path }}`; `devcluster-<kind> describe` prints what an instance of that kind reports";
             let known = known.map(|k| k.problems).unwrap_or_default();
-            Refusal::new(
-                "config_emit.bad_reference",
-                hint,
-                problems.into_iter().chain(known),
-            )
+            Refusal::bad_references(problems.into_iter().chain(known))
         }
     }
 }
@@ -126,26 +115,38 @@ fn both(references: Option<Vec<Problem>>, known: Option<Refusal>) -> Refusal {
 /// What Determined would refuse is refused here first.
 fn check(base: &Base, target: &Target, rendered: &Document) -> Result<(), Refusal> {
     let config = rendered.get(&target.config).unwrap_or_default();
-    let at = |below: &[Seg]| target.path(below);
-    let found = violations(&config).into_iter().filter(|violation| {
-        // devcluster will put something else there.
-        let value = rendered.get(&at(&violation.path));
-        let unknown = value.is_some_and(|v| v.as_str().is_some_and(|s| s.contains('$')));
-        !(target.expands && unknown)
-    });
-    let problems: Vec<Problem> = found
-        .map(|v| {
-            let key = v.message.starts_with("unknown");
-            let span = base.document.nearest_span(&at(&v.path), key);
-            Problem::new(show(&v.path), v.message).at(&base.source, span)
-        })
-        .collect();
+    let problems = violations_in(base, target, &config, |_| true);
     match problems.is_empty() {
         true => Ok(()),
-        false => Err(Refusal::new(
-            "config_emit.refused",
-            "mend these lines, or the config of the stage that reports the values",
-            problems,
-        )),
+        false => Err(Refusal::refused(problems)),
     }
+}
+
+/// What Determined would refuse of the target's config, as it is or as it was rendered, each with its place in the base.
+pub(crate) fn violations_in(
+    base: &Base,
+    target: &Target,
+    config: &Value,
+    counts: impl Fn(&Violation) -> bool,
+) -> Vec<Problem> {
+    let found = violations(config).into_iter().filter(|violation| {
+        // devcluster will put something else there.
+        let value = value_at(config, &violation.path);
+        let unknown = value.is_some_and(|v| v.as_str().is_some_and(|s| s.contains('$')));
+        counts(violation) && !(target.expands && unknown)
+    });
+    let problems = found.map(|v| {
+        let span = base
+            .document
+            .nearest_span(&target.path(&v.path), v.is_unknown());
+        Problem::new(show(&v.path), v.message).at(&base.source, span)
+    });
+    problems.collect()
+}
+
+fn value_at<'v>(config: &'v Value, path: &[Seg]) -> Option<&'v Value> {
+    path.iter().try_fold(config, |at, seg| match seg {
+        Seg::Key(key) => at.get(key.as_str()),
+        Seg::Index(i) => at.get(*i),
+    })
 }

@@ -12,7 +12,7 @@ use crate::config::{self, Config, Outputs};
 use crate::follow::Follower;
 use crate::render::{Base, Request, render};
 use crate::values::Values;
-use crate::{file, form};
+use crate::{file, form, preflight};
 
 /// Writes the config of a later stage.
 pub struct ConfigEmit;
@@ -131,6 +131,10 @@ impl Stage for ConfigEmit {
             }
         }
         Ok(())
+    }
+
+    async fn preflight(cx: &Context<Self>, config: Config) {
+        preflight::preflight(cx, &config);
     }
 
     /// The file was asked for and stays; half of one is never there.

@@ -5,7 +5,7 @@ use protocol::yaml::Seg;
 use serde_json::Value;
 
 use crate::refusal::Refusal;
-use crate::render::{Base, Request};
+use crate::render::Base;
 
 /// What kind of file the base is.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +25,7 @@ impl Target {
 }
 
 /// A file with `stages` is a devcluster.yaml, any other mapping the config itself: an agent's or a master's.
-pub(crate) fn find(base: &Base, request: &Request<'_>) -> Result<Target, Refusal> {
+pub(crate) fn find(base: &Base, stage: &str, known_fields: bool) -> Result<Target, Refusal> {
     let value = base.document.value();
     let Value::Object(top) = &value else {
         let message = "neither a devcluster.yaml nor a stage's config: it has to be a mapping";
@@ -39,7 +39,7 @@ pub(crate) fn find(base: &Base, request: &Request<'_>) -> Result<Target, Refusal
         return Ok(Target {
             config: Vec::new(),
             expands: false,
-            is_determined: request.known_fields,
+            is_determined: known_fields,
         });
     };
     let items = stages.as_array().into_iter().flatten().enumerate();
@@ -48,12 +48,12 @@ pub(crate) fn find(base: &Base, request: &Request<'_>) -> Result<Target, Refusal
         kinds.filter_map(move |kind| Some((i, kind, item.get(kind)?)))
     });
     let is_wanted = |kind: &str, body: &Value| {
-        body.get("name").and_then(Value::as_str).unwrap_or(kind) == request.stage
+        body.get("name").and_then(Value::as_str).unwrap_or(kind) == stage
     };
     let Some((index, kind, _)) = configs.find(|(_, kind, body)| is_wanted(kind, body)) else {
         let problem = Problem::key(
             "stages",
-            format!("no master or agent stage named `{}`", request.stage),
+            format!("no master or agent stage named `{stage}`"),
         );
         return Err(Refusal::new(
             "config_emit.no_master_stage",
@@ -69,7 +69,7 @@ pub(crate) fn find(base: &Base, request: &Request<'_>) -> Result<Target, Refusal
             "config_file".into(),
         ],
         expands: true,
-        is_determined: kind == "master" && request.known_fields,
+        is_determined: kind == "master" && known_fields,
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod machine;
 mod paint;
+mod port;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -10,6 +11,7 @@ use protocol::{Check, CheckStatus, Env, Exit, StageError};
 use serde_json::{Value, json};
 
 use crate::input::{Asked, Job, load};
+use crate::plugins;
 use crate::preflight::{self, Looked};
 use paint::Paint;
 
@@ -83,8 +85,20 @@ async fn of_file(job: &Job, asked: &Asked, env: &Env, programs: &Path) -> Vec<Ch
         false => file.hint(warnings),
     };
     let mut checks = vec![file];
+    checks.extend(of_plugins(job, env).await);
     checks.extend(machine::of_job(job, env, programs).await);
     checks
+}
+
+/// What a file takes from plugins they alone know; the rest was looked at when the file was read.
+async fn of_plugins(job: &Job, env: &Env) -> Option<Check> {
+    let count = job.compiled.plan.plugin_references.len();
+    let (id, title) = ("plugin_references", "plugins report what others refer to");
+    (count > 0).then_some(())?;
+    Some(match plugins::check_references(job, env).await {
+        Ok(()) => Check::ok(id, title, format!("{count} references")),
+        Err(error) => Check::failed(id, title, &error),
+    })
 }
 
 /// What was found, shown as it comes.

@@ -14,8 +14,26 @@ use crate::problems::refused;
 /// side. Every mistake at once.
 pub(crate) async fn check(job: &Job, env: &Env) -> Result<(), StageError> {
     let plan = &job.compiled.plan;
-    let plugins = plan.stages.iter().filter(|s| s.kind == Kind::Plugin);
-    let found = join_all(plugins.map(|stage| problems(stage, plan, env))).await;
+    all(job, async |stage| problems(stage, plan, env).await).await
+}
+
+/// Checks what later stages refer to alone. A plugin that does not describe itself says so elsewhere.
+pub(crate) async fn check_references(job: &Job, env: &Env) -> Result<(), StageError> {
+    let plan = &job.compiled.plan;
+    all(job, async |stage| match of(stage, env).await {
+        Ok(described) => wrong_references(stage, plan, &described),
+        Err(_) => Vec::new(),
+    })
+    .await
+}
+
+async fn all(
+    job: &Job,
+    problems: impl AsyncFn(&NewStage) -> Vec<Problem>,
+) -> Result<(), StageError> {
+    let stages = job.compiled.plan.stages.iter();
+    let plugins = stages.filter(|s| s.kind == Kind::Plugin);
+    let found = join_all(plugins.map(|stage| problems(stage))).await;
     let problems: Vec<Problem> = found.into_iter().flatten().collect();
     if problems.is_empty() {
         return Ok(());
@@ -27,13 +45,17 @@ pub(crate) async fn check(job: &Job, env: &Env) -> Result<(), StageError> {
     Err(refused(&source, problems))
 }
 
+async fn of(stage: &NewStage, env: &Env) -> Result<Described, StageError> {
+    let uses = env.expand(stage.config["uses"].as_str().unwrap_or_default());
+    describe(&find(env, &uses)?).await
+}
+
 async fn problems(stage: &NewStage, plan: &Plan, env: &Env) -> Vec<Problem> {
     let (Place::Item(item) | Place::Before(item)) = stage.place;
     let at = |field: &str| format!("stages[{item}].plugin.{field}");
-    let uses = env.expand(stage.config["uses"].as_str().unwrap_or_default());
     let with = expanded(stage.config.get("with"), env);
     let found = async {
-        let described = describe(&find(env, &uses)?).await?;
+        let described = of(stage, env).await?;
         let mut problems = described.problems(&with)?;
         for problem in &mut problems {
             problem.path = at(&problem.path);

@@ -16,7 +16,7 @@ use tokio::process::{ChildStderr, ChildStdout, Command};
 use tokio::time::timeout;
 
 use crate::input::Job;
-use crate::plan::NewStage;
+use crate::plan::{Kind, NewStage};
 
 /// How long a stage may look around. What it found until then counts.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ pub(crate) async fn look(job: &Job, env: &Env, mut found: impl FnMut(Looked)) {
     let stages = job.compiled.plan.stages.iter();
     let mut looking: FuturesOrdered<_> = stages
         .map(|stage| {
-            let arguments = arguments(&compiled, stage, env);
+            let arguments = arguments(&compiled, stage, job, env);
             let cwd = cwd.clone();
             async move {
                 let mut checks = of_stage(&arguments, cwd).await;
@@ -64,7 +64,7 @@ pub(crate) async fn look(job: &Job, env: &Env, mut found: impl FnMut(Looked)) {
 }
 
 /// The compiled command of a stage, expanded as devcluster does, with the other verb.
-fn arguments(compiled: &Value, stage: &NewStage, env: &Env) -> Vec<String> {
+fn arguments(compiled: &Value, stage: &NewStage, job: &Job, env: &Env) -> Vec<String> {
     let items = compiled["stages"].as_array().into_iter().flatten();
     let custom = items
         .map(|item| &item["custom"])
@@ -83,6 +83,12 @@ fn arguments(compiled: &Value, stage: &NewStage, env: &Env) -> Vec<String> {
     let verb = ["check", "--preflight", "--events=all"].map(str::to_owned);
     let at = at.unwrap_or(words.len());
     words.splice(at..at, verb);
+    if stage.kind == Kind::ConfigEmit {
+        // What devcluster will write when it starts is in the user's file already.
+        let file = std::path::absolute(&job.file).unwrap_or_else(|_| job.file.clone());
+        words.retain(|word| !word.starts_with("--base="));
+        words.push(format!("--base={}", file.display()));
+    }
     words
 }
 

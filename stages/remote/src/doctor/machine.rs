@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use super::port;
 use crate::exposure::refuse_open_master;
 use crate::input::Job;
 use crate::{devcluster, preflight, up};
@@ -95,6 +96,8 @@ pub(super) async fn of_job(job: &Job, env: &Env, programs: &Path) -> Vec<Check> 
             .iter()
             .filter_map(|(kind, body)| command(kind, body, job, env)),
     );
+    let ports = stock.iter();
+    checks.extend(ports.filter_map(|(kind, body)| port::of_master(kind, body, job, env)));
     checks
 }
 

@@ -112,7 +112,8 @@ impl Plan {
         let ports = items
             .iter()
             .filter_map(|i| i.get("master")?.get("config_file")?.get("port")?.as_u64());
-        let Some(port) = ports.into_iter().next() else {
+        // One that is none is the master's mistake, not the tunnel's.
+        let Some(port) = ports.into_iter().next().filter(|p| *p <= 65_535) else {
             return;
         };
         for tunnel in self.stages.iter_mut().filter(|s| s.kind == Kind::Tunnel) {

@@ -1,0 +1,283 @@
+//! `check --preflight`: what can be known of a rendering before anything has been found out.
+
+use std::path::Path;
+
+use protocol::yaml::{Seg, show};
+use protocol::{Check, Context, Exit, Problem, StageError};
+use rustix::fs::{Access, access};
+use serde_json::Value;
+
+use crate::assign::{Candidate, assign};
+use crate::config::Config;
+use crate::determined::{Manager, Violation, managers};
+use crate::fill::look_at_references;
+use crate::refusal::Refusal;
+use crate::render::{Base, violations_in};
+use crate::stage::ConfigEmit;
+use crate::target::{self, Target, no_kubernetes};
+use crate::{file, known};
+
+/// What is looked at: a stable name, and what should be so.
+type What = (&'static str, &'static str);
+
+const BASE: What = ("base", "the base can be read");
+const CONFIG: What = ("config", "it has the config of the stage");
+const REFERENCES: What = (
+    "references",
+    "each reference names an instance that runs before",
+);
+const MANAGERS: What = ("managers", "the cluster has a resource manager in it");
+const LAYOUT: What = ("layout", "Determined would take it");
+const OUT: What = ("out", "the result can be written");
+const SOCKET: What = (
+    "control_socket",
+    "devcluster can be asked to restart stages",
+);
+
+/// What a socket's address holds, here and on macOS.
+const LONGEST_SOCKET: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
+
+struct Preflight<'a> {
+    cx: &'a Context<ConfigEmit>,
+    config: &'a Config,
+}
+
+/// A base, and where in it the config is.
+struct Found<'a> {
+    path: &'a Path,
+    base: Base,
+    target: Target,
+    config: Value,
+}
+
+pub(crate) fn preflight(cx: &Context<ConfigEmit>, config: &Config) {
+    let preflight = Preflight { cx, config };
+    if let Some(found) = preflight.base() {
+        preflight.references(&found);
+        preflight.managers(&found);
+        preflight.layout(&found);
+    }
+    preflight.out();
+    preflight.socket();
+}
+
+impl Preflight<'_> {
+    fn tell(&self, (id, title): What, outcome: Result<String, StageError>) {
+        self.cx.report(match outcome {
+            Ok(found) => Check::ok(id, title, found),
+            Err(error) => Check::failed(id, title, &error),
+        });
+    }
+
+    fn skip(&self, whats: &[What], why: &str) {
+        for (id, title) in whats {
+            self.cx.report(Check::skipped(id, title, why));
+        }
+    }
+
+    fn base(&self) -> Option<Found<'_>> {
+        let rest = [CONFIG, REFERENCES, MANAGERS, LAYOUT];
+        let all = [BASE, CONFIG, REFERENCES, MANAGERS, LAYOUT];
+        let Some(path) = &self.config.base else {
+            self.skip(&all, "there is no base");
+            return None;
+        };
+        if !self.config.format.needs_base() {
+            self.skip(&all, "this format is made without a base");
+            return None;
+        }
+        if self.config.control_socket.is_some() && !path.exists() {
+            let why = format!("devcluster writes {} when it starts", path.display());
+            self.skip(&all, &why);
+            return None;
+        }
+        let base = match file::read(path) {
+            Ok(base) => base,
+            Err(error) => {
+                self.tell(BASE, Err(error));
+                self.skip(&rest, "needs the base");
+                return None;
+            }
+        };
+        self.tell(BASE, Ok(path.display().to_string()));
+        match target::find(&base, &self.config.stage, self.config.known_fields) {
+            Ok(target) => {
+                self.tell(CONFIG, Ok(self.config.stage.clone()));
+                let config = base.document.get(&target.config).unwrap_or_default();
+                Some(Found {
+                    path,
+                    base,
+                    target,
+                    config,
+                })
+            }
+            Err(refusal) => {
+                self.tell(CONFIG, Err(refusal.error(path)));
+                self.skip(&rest[1..], "needs the config");
+                None
+            }
+        }
+    }
+
+    fn references(&self, found: &Found<'_>) {
+        let reports = match self.config.wants_nobody() {
+            true => protocol::Reports::new(),
+            false => self.cx.upstream.reports(self.config.names()),
+        };
+        let names = self.config.upstreams.as_deref();
+        let looked = look_at_references(&found.base, &found.target.config, names, &reports);
+        self.tell(
+            REFERENCES,
+            match looked {
+                Ok(0) => Ok("there is none".into()),
+                Ok(1) => Ok("1 reference".into()),
+                Ok(count) => Ok(format!("{count} references")),
+                Err(problems) => Err(Refusal::bad_references(problems).error(found.path)),
+            },
+        );
+    }
+
+    /// What a gateway and a tunnel found out is for a resource manager of type kubernetes.
+    fn managers(&self, found: &Found<'_>) {
+        if !found.target.is_determined || self.config.wants_nobody() {
+            return self.skip(&[MANAGERS], "no value goes to one");
+        }
+        let all = managers(&found.config);
+        let kubernetes: Vec<_> = all.iter().filter(|m| m.is_kubernetes()).cloned().collect();
+        let is_open = |m: &Manager<'_>| {
+            let kind = m.config()["type"].as_str();
+            found.target.expands && kind.is_some_and(|kind| kind.contains('$'))
+        };
+        if kubernetes.is_empty() && all.iter().any(is_open) {
+            return self.skip(
+                &[MANAGERS],
+                "the type of one is in a variable, which devcluster expands",
+            );
+        }
+        if kubernetes.is_empty() {
+            let error = no_kubernetes(&found.base, &found.target).error(found.path);
+            return self.tell(MANAGERS, Err(error));
+        }
+        let candidates = self
+            .config
+            .resource_managers
+            .iter()
+            .map(|(name, wanted)| Candidate {
+                instance: name,
+                wanted: wanted.as_str(),
+            });
+        let assigned = assign(&kubernetes, &candidates.collect::<Vec<_>>());
+        let names = kubernetes
+            .iter()
+            .map(|m| m.name().unwrap_or("one without a name"));
+        self.tell(
+            MANAGERS,
+            match assigned {
+                Ok(_) => Ok(names.collect::<Vec<_>>().join(", ")),
+                Err(wrong) => {
+                    let (base, target) = (&found.base, &found.target);
+                    Err(known::ambiguous(base, target, wrong).error(found.path))
+                }
+            },
+        );
+    }
+
+    fn layout(&self, found: &Found<'_>) {
+        if !found.target.is_determined {
+            return self.skip(&[LAYOUT], "it is no Determined master's");
+        }
+        let settled = |violation: &Violation| !self.is_open(found, violation);
+        let problems = violations_in(&found.base, &found.target, &found.config, settled);
+        let port = port_problem(found);
+        let problems: Vec<Problem> = problems.into_iter().chain(port).collect();
+        self.tell(
+            LAYOUT,
+            match problems.is_empty() {
+                true => Ok(String::new()),
+                false => Err(Refusal::refused(problems).error(found.path)),
+            },
+        );
+    }
+
+    /// Whether a value is still to come: from a reference, from a variable, or from a gateway, which sets every field of its
+    /// block.
+    fn is_open(&self, found: &Found<'_>, violation: &Violation) -> bool {
+        let value = found.base.document.get(&found.target.path(&violation.path));
+        let is_templated = value.is_some_and(|v| v.as_str().is_some_and(|s| s.contains("${{")));
+        let of_gateway = [Seg::from("internal_task_gateway")];
+        let is_field = violation.path.len() > 1
+            && violation.path[..violation.path.len() - 1].ends_with(&of_gateway)
+            && !violation.is_unknown();
+        is_templated || (is_field && !self.config.wants_nobody())
+    }
+
+    fn out(&self) {
+        let Some(out) = self.config.file() else {
+            return self.tell(OUT, Ok("to stdout".into()));
+        };
+        let shown = out.display();
+        let failed = |why: String| {
+            Err(StageError::new(
+                "config_emit.cannot_write",
+                format!("cannot write {shown}: {why}"),
+            )
+            .hint("name a file in a directory of yours that exists with --out"))
+        };
+        if out.is_dir() {
+            return self.tell(OUT, failed("it is a directory".into()));
+        }
+        let absolute = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
+        let Some(directory) = absolute.parent() else {
+            return self.tell(OUT, failed("it is no file".into()));
+        };
+        // The run directory of a devcluster is made when that starts.
+        let made_later = self.config.control_socket.is_some();
+        let there = directory.ancestors().find(|d| !made_later || d.exists());
+        let there = there.unwrap_or(directory);
+        self.tell(
+            OUT,
+            match access(there, Access::WRITE_OK | Access::EXEC_OK) {
+                Ok(()) => Ok(shown.to_string()),
+                Err(e) => failed(format!("{}: {}", there.display(), std::io::Error::from(e))),
+            },
+        );
+    }
+
+    fn socket(&self) {
+        let Some(socket) = &self.config.control_socket else {
+            return self.skip(&[SOCKET], "no `control_socket` is set: nobody is restarted");
+        };
+        let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
+        let length = absolute.as_os_str().len();
+        self.tell(SOCKET, if length <= LONGEST_SOCKET {
+            Ok(String::new())
+        } else {
+            let message = format!(
+                "{} has {length} bytes, a socket's path {LONGEST_SOCKET} at most: devcluster will not start",
+                absolute.display()
+            );
+            Err(StageError::new("config_emit.socket_path_long", message)
+                .hint("set a shorter `temp_dir` in the devcluster.yaml")
+                .exit(Exit::Usage))
+        });
+    }
+}
+
+/// Where the master listens.
+fn port_problem(found: &Found<'_>) -> Option<Problem> {
+    let path = vec![Seg::from("port")];
+    let is_port = |v: &Value| match v {
+        Value::Null => true,
+        Value::String(text) => text.contains('$'),
+        other => other.as_u64().is_some_and(|p| (1..=65_535).contains(&p)),
+    };
+    let value = &found.config["port"];
+    (!is_port(value)).then(|| {
+        let span = found
+            .base
+            .document
+            .nearest_span(&found.target.path(&path), false);
+        let message = format!("{value} is not a port between 1 and 65535");
+        Problem::new(show(&path), message).at(&found.base.source, span)
+    })
+}

@@ -1,0 +1,51 @@
+//! The port that a master will listen on.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, TcpListener};
+
+use protocol::{Check, Env, StageError};
+use serde_json::Value;
+
+use crate::input::Job;
+use crate::up;
+
+/// Whether nobody else has it. `None` for other stages, and for a port that is none: config-emit tells of that one.
+pub(super) fn of_master(kind: &str, body: &Value, job: &Job, env: &Env) -> Option<Check> {
+    if kind != "master" {
+        return None;
+    }
+    let name = body["name"].as_str().unwrap_or(kind);
+    let port = port(&body["config_file"], env)?;
+    let (id, title) = (
+        format!("port.{name}"),
+        format!("the port of {name} is free here"),
+    );
+    if up::refuse_second_devcluster(&job.temp_dir(env)).is_err() {
+        let why = format!("{port}, in use by the devcluster that runs already");
+        return Some(Check::skipped(&id, &title, why));
+    }
+    let error = match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
+        Ok(_) => return Some(Check::ok(&id, &title, port.to_string())),
+        Err(error) => error,
+    };
+    let message = format!("{name} could not listen on port {port}");
+    let hint = match error.kind() {
+        ErrorKind::AddrInUse => {
+            "end what listens there (a master of an earlier run?), or set another `port` in config_file"
+        }
+        _ => "set a `port` above 1023 in config_file",
+    };
+    let error = StageError::io(message, &error).hint(hint);
+    Some(Check::failed(&id, &title, &error))
+}
+
+/// As Determined takes it.
+fn port(config: &Value, env: &Env) -> Option<u16> {
+    match &config["port"] {
+        Value::Null if config["security"]["tls"]["cert"].is_string() => Some(8443),
+        Value::Null => Some(8080),
+        Value::String(text) => env.expand(text).parse().ok(),
+        other => u16::try_from(other.as_u64()?).ok(),
+    }
+    .filter(|port| *port > 0)
+}

@@ -1,0 +1,145 @@
+//! `check --preflight` of config-emit: what a base would come to grief over, before anybody has found anything out.
+
+use std::path::Path;
+
+use support::emit::{DEVCLUSTER, Upstream, command, tunnel_outputs, write};
+use support::looks::{Found, found};
+use support::{Home, leaks};
+
+const ALL: [&str; 7] = [
+    "base",
+    "config",
+    "references",
+    "managers",
+    "layout",
+    "out",
+    "control_socket",
+];
+
+async fn preflight(home: &Home, base: &str, flags: &[&str]) -> Found {
+    let (base, out) = (write(home, "base.yaml", base), home.path().join("out.yaml"));
+    look(home, &base, &out, flags).await
+}
+
+async fn look(home: &Home, base: &Path, out: &Path, flags: &[&str]) -> Found {
+    let mut command = command(home, "check", base, out);
+    command.arg("--preflight").args(flags);
+    let before = leaks::files(home.path());
+    let found = found(command).await;
+    assert_eq!(leaks::files(home.path()), before, "looking left something");
+    found
+}
+
+#[tokio::test]
+async fn a_base_that_will_do_passes_every_check_while_nobody_runs() {
+    let home = Home::new();
+    let flags = [
+        r#"--upstreams=["tunnel","gateway"]"#,
+        "--control-socket=sock",
+    ];
+    let found = preflight(&home, DEVCLUSTER, &flags).await;
+    let all = ALL.map(|id| (id, "ok"));
+    assert_eq!(found.statuses(), all, "{}", found.stderr);
+    assert_eq!(found.exit, Some(0));
+}
+
+const MISTAKES: &str = r#"port: 99999
+log: {level: "${{ tunel.port }}", color: "${{ tunnel.port"}
+resource_manager:
+  type: kubernetes
+  resource_pools: []
+  internal_task_gateway: {gateway_nam: x, gateway_name: ""}
+additional_resource_managers:
+  - resource_manager: {type: kubernetes, name: east, max_slots_per_pod: 1}
+    resource_pools: [{pool_name: a}, {pool_name: a}]
+"#;
+
+#[tokio::test]
+async fn every_mistake_in_a_base_is_told_with_its_line_and_the_code_of_the_run() {
+    let home = Home::new();
+    let long = format!("--control-socket=/{}/sock", "x".repeat(120));
+    let flags = [
+        r#"--upstreams=["tunnel","gateway"]"#,
+        r#"--resource-managers={"gateway": "eats"}"#,
+        &long,
+    ];
+    let found = preflight(&home, MISTAKES, &flags).await;
+    assert_eq!(found.exit, Some(5), "{}", found.stderr);
+    let refused = [
+        "1:7: port: 99999 is not a port",
+        "3:1: resource_manager.max_slots_per_pod: required",
+        "5:3: resource_manager.resource_pools: unknown",
+        "6:27: resource_manager.internal_task_gateway.gateway_nam: unknown",
+        "9:50: additional_resource_managers[0].resource_pools[1].pool_name: `a` is the name of",
+    ];
+    let references = [
+        "2:15: log.level: no instance `tunel`; did you mean `tunnel`?",
+        "2:43: log.color: a reference without its `}}`",
+    ];
+    let managers = ["7:1: gateway: no resource manager `eats`"];
+    for (id, code, lines) in [
+        ("references", "config_emit.bad_reference", &references[..]),
+        ("managers", "config_emit.ambiguous_manager", &managers),
+        ("layout", "config_emit.refused", &refused),
+        ("control_socket", "config_emit.socket_path_long", &[]),
+    ] {
+        assert_eq!(found.code(id), code, "{}", found.stderr);
+        let causes = found.check(id)["caused_by"].to_string();
+        let expected = lines.iter().map(|l| format!("base.yaml:{l}"));
+        let missing: Vec<_> = expected.filter(|l| !causes.contains(l)).collect();
+        assert!(missing.is_empty(), "{missing:#?}\n{causes}");
+    }
+    // The gateway sets the name.
+    let layout = found.check("layout").to_string();
+    assert!(!layout.contains("gateway_name:"), "{layout}");
+}
+
+#[tokio::test]
+async fn what_an_instance_that_runs_has_reported_is_looked_at_too() {
+    let home = Home::new();
+    let _tunnel = Upstream::ready(&home, "tunnel", "tunnel", tunnel_outputs(8003)).await;
+    let base = DEVCLUSTER.replace("level: debug", "level: \"${{ tunnel.prot }}\"");
+    let found = preflight(&home, &base, &[r#"--upstreams=["tunnel"]"#]).await;
+    assert_eq!(found.code("references"), "config_emit.bad_reference");
+    let causes = found.check("references").to_string();
+    assert!(causes.contains("did you mean `tunnel.port`?"), "{causes}");
+}
+
+#[tokio::test]
+async fn a_base_that_devcluster_will_write_is_not_missed_and_one_that_nobody_writes_is() {
+    let home = Home::new();
+    let (base, out) = (
+        home.path().join("master.conf"),
+        home.path().join("out.yaml"),
+    );
+    let found = look(&home, &base, &out, &["--control-socket=sock"]).await;
+    assert_eq!(found.exit, Some(0), "{}", found.stderr);
+    assert_eq!(found.status("base"), "skipped");
+    let found = look(&home, &base, &out, &[]).await;
+    assert_eq!(found.code("base"), "config_emit.base_unreadable");
+    assert_eq!(found.status("layout"), "skipped");
+}
+
+#[tokio::test]
+async fn each_way_in_which_a_base_is_none_has_its_code() {
+    let home = Home::new();
+    let local = DEVCLUSTER.replace("type: kubernetes", "type: agent");
+    for (base, id, code) in [
+        ("a: [\n", "base", "config_emit.base_not_yaml"),
+        ("- a\n", "config", "config_emit.base_not_config"),
+        (
+            "stages:\n- db: {}\n",
+            "config",
+            "config_emit.no_master_stage",
+        ),
+        (&local, "managers", "config_emit.no_kubernetes"),
+    ] {
+        let found = preflight(&home, base, &[]).await;
+        assert_eq!(found.code(id), code, "{}", found.stderr);
+        let ids = found.statuses().into_iter().map(|(id, _)| id);
+        assert_eq!(ids.collect::<Vec<_>>(), ALL, "{}", found.stderr);
+    }
+    let base = write(&home, "base.yaml", DEVCLUSTER);
+    let found = look(&home, &base, Path::new("/proc/nowhere/out.yaml"), &[]).await;
+    assert_eq!(found.code("out"), "config_emit.cannot_write");
+}
