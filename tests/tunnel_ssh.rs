@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use support::netns;
 use support::tunnel::{Setup, failure};
 use support::{Home, Options, StageClient, leaks};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -296,6 +297,9 @@ fn on_a_full_disk(command: &Command, place: &Path, options: &str, fill: &str) ->
 
 #[tokio::test]
 async fn a_full_disk_is_told_with_the_place_wherever_it_is_met() {
+    if netns::are_missing() {
+        return;
+    }
     let setup = Setup::new(Options::default()).await;
     let (run_dir, state) = (setup.home.run_dir(), setup.home.path().join("state"));
     for (place, options, fill) in [

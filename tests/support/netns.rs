@@ -26,14 +26,14 @@ pub fn are_missing() -> bool {
     }
     assert!(
         std::env::var_os("DEVCLUSTER_REQUIRE_NETNS").is_none(),
-        "no network namespaces; mend: {MEND}"
+        "no namespaces; mend: {MEND}"
     );
     let thread = std::thread::current();
     let test = thread.name().unwrap_or_default();
     // Written past the test harness, which would keep it to itself.
     drop(writeln!(
         std::io::stderr(),
-        "SKIPPED {test}: no network namespaces; mend: {MEND}"
+        "SKIPPED {test}: no namespaces; mend: {MEND}"
     ));
     true
 }

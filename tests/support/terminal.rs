@@ -32,6 +32,7 @@ impl Terminal {
         let theirs = OwnedFd::from(theirs.expect("cannot open the terminal"));
         let end = || Stdio::from(theirs.try_clone().expect("no file descriptor"));
         command.stdin(end()).stdout(end()).stderr(end());
+        command.env("TERM", "xterm");
         let child = command.kill_on_drop(true).spawn();
         let keys = File::from(ours);
         let mut screen = keys.try_clone().expect("no file descriptor");

@@ -106,6 +106,10 @@ impl Devcluster {
             command.stdout(std::fs::File::create(log).map_err(failed)?);
         }
         command.args(&options.arguments);
+        if std::env::var_os("TERM").is_none() {
+            // Its console dies of a terminal without a name.
+            command.env("TERM", "xterm");
+        }
         let words = match options.oneshot {
             true => Some(Words::new().map_err(failed)?),
             false => None,
