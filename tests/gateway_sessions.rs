@@ -185,6 +185,16 @@ async fn a_killed_session_takes_its_own_gateway_back_and_cleanup_gives_it_back()
     let mut again = start(&kube, &home, &args);
     assert_eq!(ready(&mut again).await, block, "the same Gateway");
     kill(again).await;
+    let (gateways, leases) = (kube.items(GATEWAYS).await, kube.items(SESSIONS).await);
+    let mut look = StageClient::start(gateway_command(&home, "cleanup", &["--dry-run"]));
+    assert!(look.wait().await.0.success(), "{}", look.stderr());
+    let said = look.stderr();
+    assert!(
+        said.contains("would remove Gateway default/devcluster-"),
+        "{said}"
+    );
+    let after = (kube.items(GATEWAYS).await, kube.items(SESSIONS).await);
+    assert_eq!(after, (gateways, leases), "looking changed something");
     let said = cleanup(&home).await;
     assert!(
         said.contains("the Lease on Gateway default/devcluster-"),

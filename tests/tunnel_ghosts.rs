@@ -76,8 +76,21 @@ async fn the_ghost_of_a_killed_run_is_ended_by_the_next_one_and_by_cleanup() {
             tunnel.signal(Signal::TERM);
             tunnel.wait().await;
         } else {
+            let mut look = setup.verb("cleanup");
+            look.arg("--dry-run");
+            let mut look = StageClient::start(look);
+            assert!(look.wait().await.0.success(), "{}", look.stderr());
+            let said = look.stderr();
+            assert!(said.contains("would remove the session that "), "{said}");
+            assert!(leaks::is_listening(port), "looking ended it");
             let mut cleanup = StageClient::start(setup.verb("cleanup"));
             assert!(cleanup.wait().await.0.success(), "{}", cleanup.stderr());
+            let mut look = setup.verb("cleanup");
+            look.arg("--dry-run");
+            let mut look = StageClient::start(look);
+            look.wait().await;
+            let said = look.stderr();
+            assert!(said.contains("nothing is left to undo"), "{said}");
         }
         leaks::gone("a ghost", || setup.left()).await;
     }

@@ -89,6 +89,8 @@ pub(crate) struct Call {
     pub(crate) linger: Duration,
     /// Look at what `run` will need, or at one of [`Stage::LOOKS`], not at what was reported.
     pub(crate) look: Option<&'static str>,
+    /// Say what `cleanup` would undo, and undo nothing.
+    pub(crate) dry_run: bool,
     pub(crate) sources: Sources,
     pub(crate) command: Vec<OsString>,
 }
@@ -124,6 +126,7 @@ pub(crate) fn parse<S: Stage>(mut args: Vec<OsString>) -> Result<Call, clap::Err
 fn call<S: Stage>(verb: Verb, m: &ArgMatches) -> Call {
     let text = |id: &str| m.try_get_one::<String>(id).ok().flatten().cloned();
     let number = |id: &str| m.try_get_one::<f64>(id).ok().flatten().copied();
+    let set = |id: &str| m.try_get_one::<bool>(id).ok().flatten() == Some(&true);
     let path = |id: &str| m.try_get_one::<PathBuf>(id).ok().flatten().cloned();
     let fields = properties(&schema_of::<S::Config>());
     let flags = fields
@@ -147,7 +150,8 @@ fn call<S: Stage>(verb: Verb, m: &ArgMatches) -> Call {
         linger: number("linger").map_or(Duration::ZERO, Duration::from_secs_f64),
         look: looks::<S>()
             .map(|(name, _)| name)
-            .find(|name| m.try_get_one::<bool>(&look_id(name)).ok().flatten() == Some(&true)),
+            .find(|name| set(&look_id(name))),
+        dry_run: set("dry-run"),
         sources: Sources {
             file: path("config"),
             start: None,

@@ -78,6 +78,23 @@ pub struct Ticket {
     id: u64,
 }
 
+impl Entry {
+    /// What the ledger itself says of it, as far as it is plain text or numbers.
+    pub fn describe(&self) -> String {
+        let fields = self.data.as_object().into_iter().flatten();
+        let plain = fields.filter_map(|(key, value)| match value {
+            Value::String(text) => Some(format!("{key} {text}")),
+            Value::Number(number) => Some(format!("{key} {number}")),
+            _ => None,
+        });
+        let plain: Vec<_> = plain.collect();
+        match plain.is_empty() {
+            true => self.what.clone(),
+            false => format!("{}: {}", self.what, plain.join(", ")),
+        }
+    }
+}
+
 /// Where all ledgers of this user are.
 pub fn directory(env: &Env) -> PathBuf {
     env.path("XDG_STATE_HOME")
@@ -181,6 +198,17 @@ impl Ledger {
             run: "".into(),
             state: Arc::default(),
         }
+    }
+
+    /// The same with what the file of an instance says. Nothing is written, also where there is no file.
+    pub(crate) fn read(env: &Env, instance: &str, run_dir: &Path) -> Result<Ledger, StageError> {
+        let path = directory(env).join(format!("{instance}{}", suffix(run_dir)));
+        let failed = |e| StageError::io(format!("cannot read {}", path.display()), &e);
+        let (_, state) = load(&path).map_err(failed)?;
+        Ok(Ledger {
+            state: Arc::new(Mutex::new(state)),
+            ..Ledger::detached()
+        })
     }
 
     /// Writes down, durably, what is about to be made. Make it only after this returned.

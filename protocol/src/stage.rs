@@ -104,4 +104,10 @@ pub trait Stage: Sized + 'static {
 
     /// Undoes what a dead run left. Called for each open ledger entry, latest first; needs no config; repeatable.
     async fn undo(cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError>;
+
+    /// What [`Stage::undo`] would remove now, for `cleanup --dry-run`: looks, also outside, and changes nothing. The instance
+    /// may run meanwhile. By default what the ledger says of it.
+    async fn foresee(_cx: &Context<Self>, entry: &Entry) -> Result<Option<String>, StageError> {
+        Ok(Some(entry.describe()))
+    }
 }

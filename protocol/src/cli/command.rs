@@ -46,6 +46,9 @@ pub fn command<S: Stage>() -> Command {
         if verb == Verb::Check {
             sub = sub.args(look_args::<S>());
         }
+        if verb == Verb::Cleanup {
+            sub = sub.arg(dry_run_arg());
+        }
         if matches!(verb, Verb::Run | Verb::Once | Verb::Check) {
             sub = sub.arg(config_arg()).args(field_args::<S>());
         }
@@ -118,6 +121,13 @@ fn look_args<S: Stage>() -> impl Iterator<Item = Arg> {
             .conflicts_with_all(others)
             .help(help)
     })
+}
+
+fn dry_run_arg() -> Arg {
+    Arg::new("dry-run")
+        .long("dry-run")
+        .action(ArgAction::SetTrue)
+        .help("Look at what is left and say what would be undone; undo nothing")
 }
 
 fn linger_arg() -> Arg {

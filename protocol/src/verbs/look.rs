@@ -33,10 +33,7 @@ pub(crate) async fn look<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
 async fn all<S: Stage>(session: &Session) -> Result<Exit, StageError> {
     hello::<S>(session);
     let config = config::load(S::KIND, &session.call.sources, &session.env, S::validate)?;
-    let directory = tempfile::Builder::new()
-        .prefix("dcs-preflight-")
-        .tempdir_in(session.env.temp_dir())
-        .map_err(|e| StageError::io("cannot make a temporary directory", &e))?;
+    let directory = spare_dir(session)?;
     let (run_dir, unsafe_dir) = run_dir(session, directory.path())?;
     let cx: Context<S> = session.context(run_dir, Ledger::detached(), None);
     if let Some(error) = unsafe_dir {
@@ -75,9 +72,17 @@ async fn all<S: Stage>(session: &Session) -> Result<Exit, StageError> {
     })
 }
 
+/// Gone again when it is dropped.
+pub(crate) fn spare_dir(session: &Session) -> Result<tempfile::TempDir, StageError> {
+    tempfile::Builder::new()
+        .prefix("dcs-look-")
+        .tempdir_in(session.env.temp_dir())
+        .map_err(|e| StageError::io("cannot make a temporary directory", &e))
+}
+
 /// The instance's own run directory where there is one: looking makes none. One that cannot be used gives way to the
 /// spare one, so that the rest is looked at all the same.
-fn run_dir(
+pub(crate) fn run_dir(
     session: &Session,
     spare: &std::path::Path,
 ) -> Result<(RunDir, Option<StageError>), StageError> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod command;
 pub(crate) mod describe;
+pub(crate) mod foresee;
 pub(crate) mod look;
 pub(crate) mod once;
 pub(crate) mod run;

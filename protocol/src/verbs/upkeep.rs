@@ -8,11 +8,12 @@ use crate::context::Context;
 use crate::env::Env;
 use crate::error::{Exit, StageError};
 use crate::io::Io;
-use crate::ledger::Entry;
+use crate::ledger::{Entry, Ledger};
 use crate::rundir::Phase;
 use crate::runtime::Session;
 use crate::stage::{Stage, Undone};
 use crate::upstream::Gate;
+use crate::verbs::foresee::foresee;
 
 fn session<S: Stage>(call: Call, env: Env, io: Io) -> Session {
     let events = if io.stdout_is_terminal {
@@ -100,7 +101,7 @@ async fn check_outputs<S: Stage>(session: &Session) -> Result<(), StageError> {
         return Err(error.exit(Exit::CheckFailed));
     }
     let summary = S::summary(&outputs);
-    let ledger = crate::ledger::Ledger::detached();
+    let ledger = Ledger::detached();
     let cx: Context<S> = session.context(run_dir.clone(), ledger, None);
     S::check(&cx, config, outputs)
         .await
@@ -111,7 +112,10 @@ async fn check_outputs<S: Stage>(session: &Session) -> Result<(), StageError> {
 
 pub(crate) async fn cleanup<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     let session = session::<S>(call, env, io);
-    let outcome = clean::<S>(&session).await;
+    let outcome = match session.call.dry_run {
+        true => foresee::<S>(&session).await,
+        false => clean::<S>(&session).await,
+    };
     session.finish(outcome.map(|()| Exit::Ok as u8)).await
 }
 

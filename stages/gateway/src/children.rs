@@ -63,6 +63,14 @@ pub(crate) async fn sweep(cluster: &Cluster, claim: &Claim) -> Result<Vec<String
     Ok(removed)
 }
 
+/// What is there of it.
+pub(crate) async fn left(cluster: &Cluster, claim: &Claim) -> Result<Vec<String>, StageError> {
+    let mut kinds = Kinds::new(cluster);
+    let of = [&RUNNING[..], &REST[..]].concat();
+    let children = all(cluster, &mut kinds, claim, &of).await?;
+    Ok(children.iter().map(|it| it.reference.title()).collect())
+}
+
 struct Child {
     reference: Reference,
     uid: Option<String>,

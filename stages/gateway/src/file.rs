@@ -39,16 +39,18 @@ fn remove(path: &Path) -> Result<(), StageError> {
         .map_err(|error| StageError::io(format!("cannot remove {}", path.display()), &error))
 }
 
+/// What [`undo`] would remove.
+pub(crate) fn left(data: &serde_json::Value) -> Option<String> {
+    let path = data["path"].as_str().map(Path::new)?;
+    let there = path.symlink_metadata().is_ok();
+    there.then(|| format!("the kubeconfig {}", path.display()))
+}
+
 /// Undoes what a dead run left.
 pub(crate) fn undo(data: &serde_json::Value) -> Result<Undone, StageError> {
-    let Some(path) = data["path"].as_str().map(Path::new) else {
-        return Ok(Undone::Nothing);
-    };
-    let there = path.symlink_metadata().is_ok();
-    remove(path)?;
-    Ok(if there {
-        Undone::Removed(format!("the kubeconfig {}", path.display()))
-    } else {
-        Undone::Nothing
-    })
+    let left = left(data);
+    if let Some(path) = data["path"].as_str() {
+        remove(Path::new(path))?;
+    }
+    Ok(left.map_or(Undone::Nothing, Undone::Removed))
 }

@@ -11,6 +11,7 @@ mod config;
 mod dry_run;
 mod fault;
 mod file;
+mod foresee;
 mod hold;
 mod kubeconfig;
 mod lease;

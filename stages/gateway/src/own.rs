@@ -183,12 +183,26 @@ pub(crate) async fn sweep(cluster: &Cluster, claim: &Claim) -> Result<Vec<String
     Ok(removed)
 }
 
-/// Determined makes a TCPRoute and a Service of the same name for each port; only a task's normal end removes them.
-async fn sweep_routes(cluster: &Cluster, claim: &Claim) -> Result<Vec<String>, StageError> {
-    let kind = GroupVersionKind::gvk(GROUP, "v1alpha2", "TCPRoute");
-    let resource = ApiResource::from_gvk(&kind);
-    let all: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &resource);
-    let routes = match all.list(&ListParams::default()).await {
+/// What [`sweep`] would find.
+pub(crate) async fn left(cluster: &Cluster, claim: &Claim) -> Result<Vec<String>, StageError> {
+    let routes = routes(cluster, &tcp_routes(), claim).await?;
+    let mut left: Vec<String> = routes.iter().filter_map(route_title).collect();
+    left.extend(children::left(cluster, claim).await?);
+    Ok(left)
+}
+
+fn tcp_routes() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1alpha2", "TCPRoute"))
+}
+
+/// Those that lead to the Gateway.
+async fn routes(
+    cluster: &Cluster,
+    resource: &ApiResource,
+    claim: &Claim,
+) -> Result<Vec<DynamicObject>, StageError> {
+    let all: Api<DynamicObject> = Api::all_with(cluster.client.clone(), resource);
+    let mut routes = match all.list(&ListParams::default()).await {
         Ok(list) => list.items,
         Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Vec::new(),
         Err(error) => {
@@ -196,8 +210,21 @@ async fn sweep_routes(cluster: &Cluster, claim: &Claim) -> Result<Vec<String>, S
             return Err(fault::of_request(&cluster.peer, &attempt, &error));
         }
     };
+    routes.retain(|route| leads_to(route, claim));
+    Ok(routes)
+}
+
+fn route_title(route: &DynamicObject) -> Option<String> {
+    let metadata = &route.metadata;
+    let (namespace, name) = (metadata.namespace.as_ref()?, metadata.name.as_ref()?);
+    Some(format!("TCPRoute and Service {namespace}/{name}"))
+}
+
+/// Determined makes a TCPRoute and a Service of the same name for each port; only a task's normal end removes them.
+async fn sweep_routes(cluster: &Cluster, claim: &Claim) -> Result<Vec<String>, StageError> {
+    let resource = tcp_routes();
     let mut removed = Vec::new();
-    for route in routes.iter().filter(|route| leads_to(route, claim)) {
+    for route in routes(cluster, &resource, claim).await? {
         let (Some(name), Some(namespace)) = (&route.metadata.name, &route.metadata.namespace)
         else {
             continue;
@@ -223,7 +250,7 @@ async fn sweep_routes(cluster: &Cluster, claim: &Claim) -> Result<Vec<String>, S
             .await
             .map(drop);
         gone(cluster, SERVICES, namespace, service)?;
-        removed.push(format!("TCPRoute and Service {namespace}/{name}"));
+        removed.extend(route_title(&route));
     }
     Ok(removed)
 }

@@ -11,6 +11,7 @@ use crate::config::{self, Config};
 use crate::dry_run::dry_run;
 use crate::fault::{self, Attempt};
 use crate::file::{self, KubeconfigFile};
+use crate::foresee;
 use crate::hold::hold;
 use crate::kubeconfig;
 use crate::minify::minify;
@@ -144,6 +145,10 @@ impl Stage for Gateway {
             file::KIND => file::undo(&entry.data),
             _ => Ok(Undone::Nothing),
         }
+    }
+
+    async fn foresee(cx: &Context<Self>, entry: &Entry) -> Result<Option<String>, StageError> {
+        foresee::foresee(cx, entry).await
     }
 }
 

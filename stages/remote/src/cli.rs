@@ -169,9 +169,11 @@ fn deliver(m: &ArgMatches, content: &[u8]) -> Result<u8, StageError> {
 async fn collect(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, StageError> {
     let run_dir = run_dir(m, env, programs)?;
     if m.get_flag("dry-run") {
-        say(&gc::foresee(env, run_dir.as_deref()));
+        say(&gc::foresee(env, run_dir.as_deref(), programs).await);
         return Ok(Exit::Ok as u8);
     }
+    let ended = gc::end_orphans(env, run_dir.as_deref()).await;
+    ended.iter().for_each(|line| say(line));
     let swept = gc::sweep(env, run_dir.as_deref(), programs).await?;
     say(&swept.report());
     Ok(if swept.left.is_empty() {

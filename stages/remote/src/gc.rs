@@ -1,12 +1,18 @@
 //! What dead runs left is undone by the stages themselves: each has `cleanup`, and the ledgers say whose turn it is.
 
+mod foresee;
+
 use std::path::Path;
 use std::process::Stdio;
 
 use protocol::rundir::RunDir;
 use protocol::{Env, Exit, StageError, ledger};
-use serde_json::Value;
 use tokio::process::Command;
+
+pub use foresee::foresee;
+
+use crate::devcluster::orphans;
+use crate::places;
 
 /// What became of the leftovers.
 #[derive(Debug, Default)]
@@ -94,47 +100,15 @@ pub(crate) fn program_of(kind: &str, programs: &Path) -> Command {
     })
 }
 
-/// What a sweep would do, for people. Reads the ledgers and nothing else: no stage is run, no lock is taken.
-pub fn foresee(env: &Env, run_dir: Option<&Path>) -> String {
-    let survey = ledger::all(env);
-    let mut text = String::new();
-    for (path, why) in survey.unreadable {
-        if run_dir.is_none_or(|d| ledger::is_of(&path, d)) {
-            text.push_str(&format!("cannot read {}: {why}\n", path.display()));
-        }
+/// Ends what outlived a devcluster that was killed, there or wherever one is known to have run, as devcluster's next start
+/// would. Says what it ended.
+pub async fn end_orphans(env: &Env, run_dir: Option<&Path>) -> Vec<String> {
+    let mut ended = Vec::new();
+    for temp_dir in places::temp_dirs(env, run_dir) {
+        let orphans = orphans::end(&temp_dir).await.into_iter();
+        ended.extend(orphans.map(|o| format!("ended {o}, which outlived its devcluster")));
     }
-    for (owner, entries) in survey.open {
-        if run_dir.is_some_and(|d| d != owner.run_dir) {
-            continue;
-        }
-        let (name, dir) = (&owner.instance, owner.run_dir.display());
-        text.push_str(&match is_running(&owner) {
-            true => format!("{name} of {dir} runs: would leave alone\n"),
-            false => format!("{name} of {dir} is dead: would undo\n"),
-        });
-        for entry in entries {
-            text.push_str(&format!("  {}\n", describe(&entry)));
-        }
-    }
-    match text.is_empty() {
-        true => "nothing was left behind".to_owned(),
-        false => text.trim_end().to_owned(),
-    }
-}
-
-/// What a ledger says of one resource, as far as it is plain text or numbers.
-fn describe(entry: &ledger::Entry) -> String {
-    let fields = entry.data.as_object().into_iter().flatten();
-    let plain = fields.filter_map(|(key, value)| match value {
-        Value::String(text) => Some(format!("{key} {text}")),
-        Value::Number(number) => Some(format!("{key} {number}")),
-        _ => None,
-    });
-    let plain: Vec<_> = plain.collect();
-    match plain.is_empty() {
-        true => entry.what.clone(),
-        false => format!("{}: {}", entry.what, plain.join(", ")),
-    }
+    ended
 }
 
 fn is_running(owner: &ledger::Owner) -> bool {

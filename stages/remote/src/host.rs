@@ -102,6 +102,10 @@ impl Stage for Host {
     async fn undo(cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError> {
         upkeep::undo(cx, entry).await
     }
+
+    async fn foresee(_cx: &Context<Self>, entry: &Entry) -> Result<Option<String>, StageError> {
+        upkeep::foresee(entry).await
+    }
 }
 
 /// An absolute path: whoever reads the ledger may be in another directory.

@@ -15,6 +15,7 @@ mod manual;
 pub mod migrate;
 mod numbers;
 mod outline;
+mod places;
 pub mod plan;
 mod plugins;
 mod preflight;

@@ -2,19 +2,19 @@
 
 mod show;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use futures::future::join_all;
 use protocol::rundir::{Phase, RunDir};
-use protocol::{Env, Exit, StageError, ledger};
+use protocol::{Env, Exit, StageError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use crate::gc::program_of;
+use crate::places::run_dirs;
 use crate::say::say;
 
 pub use show::Format;
@@ -116,23 +116,8 @@ pub async fn status(wishes: &Wishes, env: &Env, programs: &Path) -> Result<u8, S
     }
 }
 
-/// Every run directory that is known here: the usual ones, and those of instances that have something to undo.
 fn places(only: Option<&Path>, env: &Env) -> Vec<Place> {
-    let directories = match only {
-        Some(only) => BTreeSet::from([only.to_owned()]),
-        None => {
-            let owners = ledger::all(env)
-                .open
-                .into_iter()
-                .map(|(owner, _)| owner.run_dir);
-            let usual = [
-                env.default_run_dir(),
-                PathBuf::from("/tmp/devcluster/stages"),
-            ];
-            owners.chain(usual).collect()
-        }
-    };
-    directories
+    run_dirs(env, only)
         .into_iter()
         // Looking is not to make a directory.
         .filter(|directory| directory.is_dir())

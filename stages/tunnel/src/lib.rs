@@ -99,6 +99,10 @@ impl Stage for Tunnel {
     async fn undo(_cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError> {
         ssh::undo(entry).await
     }
+
+    async fn foresee(_cx: &Context<Self>, entry: &Entry) -> Result<Option<String>, StageError> {
+        ssh::foresee(entry).await
+    }
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use crate::take::Place;
 pub(crate) use api::Kinds;
 pub(crate) use infrastructure::{Infrastructure, join};
 pub(crate) use object::Reference;
-pub(crate) use remove::{last_one_out, undo};
+pub(crate) use remove::{last_one_out, left, undo};
 
 /// The word for it in the ledger.
 pub(crate) const KIND: &str = "infrastructure";

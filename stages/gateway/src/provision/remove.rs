@@ -15,7 +15,7 @@ use super::object::{Object, Reference};
 use super::plan::MARK;
 use crate::client::Cluster;
 use crate::fault::{self, Attempt};
-use crate::objects::title;
+use crate::objects::{GatewayObject, title};
 use crate::own::GATEWAY_NAME;
 use crate::reach::{self, Way};
 use crate::stage::Gateway;
@@ -44,6 +44,19 @@ const CONTENTS: [(&str, &str); 9] = [
 /// The mark of what is installed on the cluster; empty when nothing is.
 pub(super) async fn mark(cluster: &Cluster) -> Result<String, StageError> {
     lock::look(cluster).await.map(|installed| installed.mark)
+}
+
+/// What the last one out would remove; these Gateways go before it.
+pub(crate) async fn left(cluster: &Cluster, going: &[String]) -> Result<Vec<String>, StageError> {
+    let installed = lock::look(cluster).await?;
+    let used = of_class(cluster, &installed.class).await?;
+    if used.iter().any(|it| !going.contains(&title(it))) {
+        return Ok(Vec::new());
+    }
+    let titles = installed.objects.iter().rev().map(Reference::title);
+    Ok(titles
+        .map(|it| format!("{it} of the installed controller"))
+        .collect())
 }
 
 /// Undoes a ledger entry.
@@ -102,25 +115,25 @@ pub(crate) async fn last_one_out(
     }
 }
 
+async fn of_class(cluster: &Cluster, class: &str) -> Result<Vec<GatewayObject>, StageError> {
+    match cluster.gateways(None).list(&ListParams::default()).await {
+        Ok(mut all) => {
+            all.items.retain(|it| it.spec.gateway_class_name == class);
+            Ok(all.items)
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) => {
+            let attempt = Attempt::new("list", GATEWAYS, None);
+            Err(fault::of_request(&cluster.peer, &attempt, &error))
+        }
+    }
+}
+
 /// A Gateway of the class; one that is being deleted is waited for.
 async fn user(cluster: &Cluster, class: &str) -> Result<Option<String>, StageError> {
     let deadline = Instant::now() + LEAVING;
     loop {
-        let all = match cluster.gateways(None).list(&ListParams::default()).await {
-            Ok(all) => all.items,
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
-            Err(error) => {
-                return Err(fault::of_request(
-                    &cluster.peer,
-                    &Attempt::new("list", GATEWAYS, None),
-                    &error,
-                ));
-            }
-        };
-        let of_class: Vec<_> = all
-            .iter()
-            .filter(|it| it.spec.gateway_class_name == class)
-            .collect();
+        let of_class = of_class(cluster, class).await?;
         let stays = of_class
             .iter()
             .find(|it| it.metadata.deletion_timestamp.is_none());

@@ -76,8 +76,9 @@ Examples:
 const GC: &str = "\
 Whatever a stage makes outside of itself it first writes into a ledger in $XDG_STATE_HOME/devcluster-stages. Here the ledgers \
 of dead runs are read, and each stage undoes its own: the end of an ssh session on the server, a Lease and a Gateway on the \
-cluster, files here. What a stage that runs has made is left alone. The exit code is 1 when something could not be undone; \
-it can be tried again.";
+cluster, files here. What a stage that runs has made is left alone; stages that outlived a devcluster that was killed are \
+ended first, as its next start would. --dry-run has each stage look what is left of it. The exit code is 1 when something \
+could not be undone; it can be tried again.";
 
 pub(crate) fn command() -> Command {
     visible().subcommands([
@@ -133,7 +134,7 @@ pub(crate) fn visible() -> Command {
                 .about("Undo what dead runs left, here, on ssh servers and on clusters")
                 .after_help(GC)
                 .args(place_args())
-                .arg(flag("dry-run", "Say what would be undone; touch nothing")),
+                .arg(flag("dry-run", "Look what is left, here, on the server and on the cluster, and say what would be undone; undo nothing")),
             Command::new("status")
                 .about("Show where each stage stands: phase, outputs, health, last error")
                 .after_help(STATUS)

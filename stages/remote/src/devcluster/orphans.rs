@@ -64,6 +64,15 @@ pub async fn end(temp_dir: &Path) -> Vec<String> {
     ended
 }
 
+/// What [`end`] would end.
+pub async fn left(temp_dir: &Path) -> Vec<String> {
+    let Some((orphans, _lock)) = list(temp_dir) else {
+        return Vec::new();
+    };
+    let alive = outlasting(orphans, Duration::ZERO).await;
+    alive.iter().rev().map(Orphan::to_string).collect()
+}
+
 /// The list and devcluster's lock; none while a devcluster runs there, whose stages are no orphans.
 fn list(temp_dir: &Path) -> Option<(Vec<Orphan>, File)> {
     let lock = File::open(temp_dir.join("lock")).ok()?;
@@ -191,6 +200,10 @@ mod tests {
             {"pid": other, "match_args": "", "kill_signal": "SIGKILL"},
             {"pid": pid, "match_args": "sleep 901", "kill_signal": "SIGTERM"},
         ]));
+        assert_eq!(
+            left(dir.path()).await,
+            [format!("process {pid} (`sleep 901`)")]
+        );
         // A child of ours stays in the process list until it is waited for.
         let (ended, status) = tokio::join!(end(dir.path()), ours.wait());
         assert_eq!(ended, [format!("process {pid} (`sleep 901`)")]);

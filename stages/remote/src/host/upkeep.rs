@@ -25,6 +25,18 @@ pub(super) async fn undo(cx: &Context<Host>, entry: &Entry) -> Result<Undone, St
     }
 }
 
+/// What a plugin left only itself knows.
+pub(super) async fn foresee(entry: &Entry) -> Result<Option<String>, StageError> {
+    let Some(program) = entry.data["uses"].as_str().map(Path::new) else {
+        return Ok(None);
+    };
+    if !program.exists() || !describe(program).await?.has("cleanup") {
+        return Ok(None);
+    }
+    let shown = program.display();
+    Ok(Some(format!("what it left, by calling `{shown} cleanup`")))
+}
+
 async fn cleanup(cx: &Context<Host>, program: &Path) -> Result<Undone, StageError> {
     if !describe(program).await?.has("cleanup") {
         return Ok(Undone::Nothing);

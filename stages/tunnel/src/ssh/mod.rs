@@ -327,3 +327,12 @@ pub(crate) async fn undo(entry: &Entry) -> Result<Undone, StageError> {
         _ => Ok(Undone::Nothing),
     }
 }
+
+/// What of it is left.
+pub(crate) async fn foresee(entry: &Entry) -> Result<Option<String>, StageError> {
+    match entry.what.as_str() {
+        socket::LEDGER_ENTRY => Ok(socket::foresee(&entry.data)),
+        remote::LEDGER_ENTRY => remote::foresee(&entry.data).await,
+        _ => Ok(None),
+    }
+}

@@ -4,21 +4,18 @@
 //! for minutes or hours: a ghost, and the port is taken. It is ended from a new session, and only when process id, start
 //! time and boot of the server are all the ones noted when it was ours.
 
-use std::ffi::OsString;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod left;
 
-use protocol::{StageError, Undone};
+use std::ffi::OsString;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
-use super::options;
+pub(crate) use left::{foresee, undo};
 
 /// What the ledger calls the server's end of a session.
 pub(crate) const LEDGER_ENTRY: &str = "remote-session";
-
-/// Any server has noticed by itself after that, if only by TCP's own keepalive.
-const FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// For any POSIX shell, without what a csh or fish as the login shell would read otherwise: quotes, `!`, line ends.
 /// Answers `session PID START BOOT`, and `ghost PID ended|gone|stays` for each three arguments. Without /proc, `ps` serves.
@@ -32,8 +29,8 @@ const SCRIPT: &str = concat!(
     r#"pid=$PPID; found=; for up in 1 2 3 4 5 6; do case $(name $pid) in *sshd*|*dropbear*) found=$pid; break ;; esac; "#,
     r#"pid=$(parent $pid); [ -n "$pid" ] || break; done; "#,
     r#"while [ $# -ge 3 ]; do if [ "$1" = "$found" ]; then :; elif [ "$3" = "$boot" ] && [ "$(start $1)" = "$2" ]; then "#,
-    r#"kill $1; tries=0; while [ "$(start $1)" = "$2" ] && [ $tries -lt 30 ]; do sleep 0.05 2>/dev/null || sleep 1; "#,
-    r#"tries=$((tries+1)); [ $tries -eq 10 ] && kill -9 $1; done; "#,
+    r#"[ "$look" ] || { kill $1; tries=0; while [ "$(start $1)" = "$2" ] && [ $tries -lt 30 ]; do sleep 0.05 2>/dev/null || sleep 1; "#,
+    r#"tries=$((tries+1)); [ $tries -eq 10 ] && kill -9 $1; done; }; "#,
     r#"if [ "$(start $1)" = "$2" ]; then echo ghost $1 stays; else echo ghost $1 ended; fi; "#,
     r#"else echo ghost $1 gone; fi; shift 3; done; "#,
     r#"[ -z "$found" ] || [ -z "$boot" ] || echo session $found $(start $found) $boot"#,
@@ -86,7 +83,16 @@ impl RemoteSession {
 
 /// The command that introduces the server and ends these sessions, should they still be there.
 pub(crate) fn greet<'a>(ghosts: impl IntoIterator<Item = &'a RemoteSession>) -> String {
-    let mut command = format!("exec sh -c '{SCRIPT}' sh");
+    command("", ghosts)
+}
+
+/// The same, but for ending them: those that are there stay.
+fn look<'a>(ghosts: impl IntoIterator<Item = &'a RemoteSession>) -> String {
+    command("1", ghosts)
+}
+
+fn command<'a>(look: &str, ghosts: impl IntoIterator<Item = &'a RemoteSession>) -> String {
+    let mut command = format!("exec sh -c 'look={look}; {SCRIPT}' sh");
     for ghost in ghosts.into_iter().filter(|ghost| ghost.is_plain()) {
         command += &format!(" {} {} {}", ghost.pid, ghost.start, ghost.boot);
     }
@@ -146,44 +152,11 @@ fn now() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-/// Ends the server's end of a session whose stage was killed, or whose machine lost its power.
-pub(crate) async fn undo(data: &Value) -> Result<Undone, StageError> {
-    let session: Option<RemoteSession> = serde_json::from_value(data["session"].clone()).ok();
-    let login: Option<Vec<OsString>> = serde_json::from_value::<Vec<String>>(data["login"].clone())
-        .ok()
-        .map(|args| args.into_iter().map(Into::into).collect());
-    let forgotten = now().saturating_sub(data["since"].as_u64().unwrap_or(0)) > FORGOTTEN.as_secs();
-    let (Some(session), Some(mut args), false) = (session, login, forgotten) else {
-        return Ok(Undone::Nothing);
-    };
-    let server = data["server"].as_str().unwrap_or("the server");
-    args.push(greet([&session]).into());
-    let failed = |why: String| {
-        let message =
-            format!("cannot tell whether {server} still holds an earlier session of ours");
-        StageError::new("tunnel.ghost_unknown", message)
-            .hint("run cleanup again once the server can be reached; the server ends the session by itself in time")
-            .retryable(true)
-            .cause(why)
-    };
-    let (_, stdout, stderr) = timeout(options::LOGIN, options::output(&args))
-        .await
-        .map_err(|_| failed(format!("no answer within {:?}", options::LOGIN)))?
-        .map_err(|e| failed(e.to_string()))?;
-    match Greeting::parse(&stdout).fate_of(&session) {
-        Some(Ghost::Ended) => Ok(Undone::Removed(format!(
-            "the session that {server} still held for us, its process {}",
-            session.pid
-        ))),
-        Some(Ghost::Gone) => Ok(Undone::Nothing),
-        Some(Ghost::Stays) => Err(failed(format!("its process {} does not end", session.pid))),
-        None => Err(failed(stderr.lines().last().unwrap_or_default().to_owned())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
+
+    use protocol::Undone;
 
     use super::*;
 
@@ -231,6 +204,8 @@ mod tests {
             assert_eq!(run(&greet([&other])).fate_of(&other), Some(Ghost::Gone));
             assert!(child.try_wait().unwrap().is_none(), "ended for {other:?}");
         }
+        assert_eq!(run(&look([&noted])).fate_of(&noted), Some(Ghost::Stays));
+        assert!(child.try_wait().unwrap().is_none(), "looking ended it");
         assert_eq!(run(&greet([&noted])).fate_of(&noted), Some(Ghost::Ended));
         child.wait().unwrap();
         assert_eq!(run(&greet([&noted])).fate_of(&noted), Some(Ghost::Gone));

@@ -66,13 +66,25 @@ fn choose(in_run_dir: &Path, env: &Env) -> PathBuf {
         .unwrap_or_else(|| Path::new("/tmp").join(&name))
 }
 
+/// What [`undo`] would remove.
+pub(crate) fn foresee(data: &serde_json::Value) -> Option<String> {
+    left(data).map(|path| title(data, path))
+}
+
+fn left(data: &serde_json::Value) -> Option<&Path> {
+    let path = data["socket"].as_str().map(Path::new);
+    path.filter(|path| path.exists())
+}
+
+fn title(data: &serde_json::Value, path: &Path) -> String {
+    let server = data["server"].as_str().unwrap_or("the server");
+    let path = path.display();
+    format!("the ssh connection to {server} and its socket {path}")
+}
+
 /// Ends an ssh that outlived its stage, and with it the remote listeners, and removes its socket.
 pub(crate) async fn undo(data: &serde_json::Value) -> Result<Undone, StageError> {
-    let Some(path) = data["socket"]
-        .as_str()
-        .map(Path::new)
-        .filter(|path| path.exists())
-    else {
+    let Some(path) = left(data) else {
         return Ok(Undone::Nothing);
     };
     let args = ["-F", "none", "-O", "exit", "-S"].map(std::ffi::OsStr::new);
@@ -88,13 +100,7 @@ pub(crate) async fn undo(data: &serde_json::Value) -> Result<Undone, StageError>
             format!("cannot remove {}", path.display()),
             &e,
         )),
-        _ => {
-            let server = data["server"].as_str().unwrap_or("the server");
-            Ok(Undone::Removed(format!(
-                "the ssh connection to {server} and its socket {}",
-                path.display()
-            )))
-        }
+        _ => Ok(Undone::Removed(title(data, path))),
     }
 }
 
@@ -123,9 +129,11 @@ mod tests {
         let socket = dir.path().join("s");
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
         let data = json!({"socket": socket, "server": "u@h:22"});
+        assert!(foresee(&data).is_some_and(|text| text.contains("u@h:22")));
         assert!(
             matches!(undo(&data).await.unwrap(), Undone::Removed(text) if text.contains("u@h:22"))
         );
+        assert_eq!(foresee(&data), None);
         assert_eq!(undo(&data).await.unwrap(), Undone::Nothing);
     }
 }

@@ -250,6 +250,15 @@ async fn cleanup(subject: &Subject) -> Verdict {
     let mut running = scene.ready().await?;
     running.kill(false);
     running.ended(SOON).await?;
+    let before = scene.outputs_file();
+    let look = scene.call("cleanup", &["--dry-run"]).await?;
+    // A stage may lack it.
+    demand(matches!(look.code, Some(0 | 2)), || {
+        format!("with --dry-run: {}", look.shown())
+    })?;
+    demand(scene.outputs_file() == before, || {
+        "cleanup --dry-run changed the outputs file".to_owned()
+    })?;
     for time in ["first", "second"] {
         let output = scene.call("cleanup", &[]).await?;
         demand(output.code == Some(0), || {

@@ -1,0 +1,81 @@
+//! What a sweep would do: the stages look themselves, here, on the server and on the cluster.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures::future::join_all;
+use protocol::{Env, Exit, ledger};
+use tokio::time::timeout;
+
+use super::{is_running, program_of};
+use crate::devcluster::orphans;
+use crate::places;
+
+/// A login takes a second; to a server that does not answer it takes as long as ssh has patience.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// What a sweep would do, for people. No lock is taken and nothing is changed.
+pub async fn foresee(env: &Env, run_dir: Option<&Path>, programs: &Path) -> String {
+    let survey = ledger::all(env);
+    let mut lines = Vec::new();
+    for (path, why) in survey.unreadable {
+        if run_dir.is_none_or(|d| ledger::is_of(&path, d)) {
+            lines.push(format!("cannot read {}: {why}", path.display()));
+        }
+    }
+    for temp_dir in places::temp_dirs(env, run_dir) {
+        let orphans = orphans::left(&temp_dir).await.into_iter();
+        lines.extend(orphans.map(|o| format!("{o} outlived its devcluster: would end it")));
+    }
+    let owners = survey.open.into_iter();
+    let owners = owners.filter(|(owner, _)| run_dir.is_none_or(|d| d == owner.run_dir));
+    let looking = owners.map(async |(owner, entries)| {
+        let (name, dir) = (&owner.instance, owner.run_dir.display());
+        let plain = entries.iter().map(|e| format!("  {}", e.describe()));
+        if is_running(&owner) {
+            let head = format!("{name} of {dir} runs: would leave alone");
+            return std::iter::once(head).chain(plain).collect();
+        }
+        let head = format!("{name} of {dir} is dead:");
+        let below = match ask(&owner, programs).await {
+            Ok(said) => said,
+            Err(why) => {
+                let note = format!("  (as its ledger has it: {why})");
+                plain.chain(std::iter::once(note)).collect()
+            }
+        };
+        std::iter::once(head).chain(below).collect::<Vec<_>>()
+    });
+    lines.extend(join_all(looking).await.into_iter().flatten());
+    match lines.is_empty() {
+        true => "nothing was left behind".to_owned(),
+        false => lines.join("\n"),
+    }
+}
+
+/// What the stage itself says, or why it does not.
+async fn ask(owner: &ledger::Owner, programs: &Path) -> Result<Vec<String>, String> {
+    let mut command = program_of(&owner.kind, programs);
+    command
+        .args(["cleanup", "--dry-run", "--events=none", "--name"])
+        .args([&owner.instance, "--run-dir"])
+        .arg(&owner.run_dir)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = match timeout(LOOK, command.output()).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(e)) => return Err(format!("cannot run devcluster-{}: {e}", owner.kind)),
+        Err(_) => return Err(format!("it was not through after {} s", LOOK.as_secs())),
+    };
+    if output.status.code() == Some(Exit::Usage as i32) {
+        return Err(format!(
+            "devcluster-{} has no `cleanup --dry-run`",
+            owner.kind
+        ));
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let prefix = format!("{}: ", owner.instance);
+    let lines = said.lines().map(|l| l.strip_prefix(&prefix).unwrap_or(l));
+    Ok(lines.map(|line| format!("  {line}")).collect())
+}

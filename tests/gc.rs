@@ -1,0 +1,87 @@
+//! `gc`: after everything was killed it says what is left, here, on the server and on the cluster, and undoes it.
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::leaks;
+use support::site::Site;
+
+/// Kills what has our programs in its command line, devcluster among it; the stand-ins for the master and a pod go on.
+fn kill_all_but_the_master_and_the_pod(site: &Site) {
+    let mut processes = leaks::processes(&site.home.mark());
+    // devcluster first: it would end the others when one of them ends.
+    processes.sort_by_key(|p| !p.contains("stages/devcluster.yaml"));
+    for process in processes {
+        let (pid, command) = process.split_once(' ').expect("an id and a command");
+        let is_theirs = command.contains("sandbox-") || command.starts_with("sleep");
+        if let (false, Some(pid)) = (is_theirs, pid.parse().ok().and_then(Pid::from_raw)) {
+            // It may have ended with another one.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+async fn gc(site: &Site, flags: &[&str]) -> String {
+    let arguments = [&["gc"], flags].concat();
+    let output = site.remote(&arguments).output().await.expect("no driver");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+#[tokio::test]
+async fn what_a_killed_devcluster_left_everywhere_is_named_then_undone_without_its_file() {
+    let site = Site::new().await;
+    let file = site.write("devcluster.yaml", &site.devcluster_yaml());
+    let (mut driver, _said) = site.up(&file).await;
+    kill_all_but_the_master_and_the_pod(&site);
+    driver.wait().await.expect("no end");
+
+    let requests = site.api.store().requests().len();
+    let files = leaks::files(site.home.path());
+    let said = gc(&site, &["--dry-run"]).await;
+    for line in [
+        "sandbox-master",
+        "(`sleep infinity`) outlived its devcluster: would end it",
+        "is dead:\n",
+        "  would remove the Lease on Gateway ",
+        ", on the cluster of context \"sandbox\"",
+        "  would remove the kubeconfig ",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    let since = site.api.store().requests().split_off(requests);
+    let writes = since.iter().filter(|r| !r.starts_with("GET "));
+    assert_eq!(writes.count(), 0, "{since:?}");
+    assert!(!since.is_empty(), "the cluster was not looked at");
+    assert_eq!(leaks::files(site.home.path()), files);
+    assert_eq!(leaks::processes(&site.home.mark()).len(), 2, "{said}");
+
+    let said = gc(&site, &[]).await;
+    for line in [
+        "ended process ",
+        ", which outlived its devcluster",
+        "cleaned up after gateway",
+        "the Lease on Gateway ",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    site.nothing_is_left().await;
+    assert_eq!(gc(&site, &["--dry-run"]).await, "nothing was left behind\n");
+}
+
+#[tokio::test]
+async fn what_runs_under_a_devcluster_is_neither_ended_nor_undone() {
+    let site = Site::new().await;
+    let file = site.write("devcluster.yaml", &site.devcluster_yaml());
+    let (mut driver, mut up) = site.up(&file).await;
+    let before = leaks::processes(&site.home.mark()).len();
+    let said = gc(&site, &["--dry-run"]).await;
+    assert!(said.contains("runs: would leave alone"), "{said}");
+    assert!(!said.contains("would end"), "{said}");
+    let said = gc(&site, &[]).await;
+    assert!(said.contains("gateway is still running"), "{said}");
+    assert_eq!(leaks::processes(&site.home.mark()).len(), before);
+    let pid = driver.id().and_then(|id| Pid::from_raw(id as i32));
+    kill_process(pid.expect("it ended"), Signal::TERM).expect("it is gone");
+    up.wait_for("nothing was left behind").await;
+    assert!(driver.wait().await.expect("no end").success());
+}
