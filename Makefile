@@ -7,8 +7,10 @@ BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STAGES := tunnel gateway config-emit remote
 # Their parts, one cargo test each: `make bench BENCH=tunnel` runs one alone.
 BENCH ?= tunnel gateway config-emit
-SOAK ?= tunnel kills live fuzz
+SOAK ?= tunnel gateway kills live fuzz
 FUZZ_SECONDS ?= 900
+# Without a kube-apiserver these are skipped.
+KUBE_TESTS := $(wildcard tests/gateway_real/*.rs tests/gateway_contour.rs tests/gateway_provision*.rs) tests/several_clusters.rs
 TESTS := test --package devcluster-tests
 
 export DEVCLUSTER
@@ -41,7 +43,7 @@ sandbox: deps
 
 test: deps
 	@scripts/get-kube-apiserver >/dev/null || \
-	  echo "== no kube-apiserver: $$(cat tests/gateway_*.rs | grep -c 'real_kube("\|cluster("') tests that need one are SKIPPED" >&2
+	  echo "== no kube-apiserver: $$(cat $(KUBE_TESTS) | grep -c 'tokio::test') tests that need one are SKIPPED" >&2
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace --no-fail-fast
 
@@ -67,6 +69,11 @@ soak-fuzz:
 soak-tunnel:
 	DEVCLUSTER_ROUNDS=300 DEVCLUSTER_VISITS=100000 DEVCLUSTER_FLAPPING=240 \
 	  $(CARGO) $(TESTS) --test tunnel_soak -- --nocapture --test-threads 1
+
+soak-gateway:
+	@scripts/get-kube-apiserver >/dev/null
+	DEVCLUSTER_ROUNDS=200 $(CARGO) $(TESTS) --test gateway_real -- --nocapture --test-threads 1 kills::
+	DEVCLUSTER_ROUNDS=1 $(CARGO) $(TESTS) --test gateway_provision -- --nocapture --test-threads 1 killed half_installed
 
 soak-kills:
 	DEVCLUSTER_ROUNDS=100 $(CARGO) $(TESTS) --test kills -- --nocapture

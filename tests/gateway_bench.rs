@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
-use support::kube::{gateway_command, write_kubeconfig};
+use support::gateway::start;
+use support::kube::gateway_command;
 use support::kube_real::{GATEWAYS, LEASES, RealKube, STAGE, in_namespace, real_kube};
 use support::{Home, StageClient};
 
@@ -14,13 +15,6 @@ const CONTOUR: &str = "projectcontour.io/gateway-controller";
 
 fn say(line: &str) {
     drop(writeln!(std::io::stderr(), "{line}"));
-}
-
-fn start(kube: &RealKube, home: &Home, args: &[&str]) -> StageClient {
-    let kubeconfig = write_kubeconfig(home, "kubeconfig", &kube.kubeconfig(STAGE));
-    let mut command = gateway_command(home, "run", args);
-    command.arg("--kubeconfig").arg(kubeconfig);
-    StageClient::start(command)
 }
 
 /// Runs one session up to ready and back: the time to ready, and the most memory that it had.

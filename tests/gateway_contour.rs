@@ -3,77 +3,35 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::contour::{Contour, accepted};
-use support::kube::{gateway_command, write_kubeconfig};
+use support::gateway::{SESSIONS, assert_determined_takes, open_port, outputs, start};
+use support::kube::gateway_command;
 use support::kube_infra::DEPLOYMENTS;
-use support::kube_real::{GATEWAYS, LEASES, RealKube, STAGE, TCP_ROUTES, in_namespace, real_kube};
+use support::kube_real::{GATEWAYS, RealKube, TCP_ROUTES, in_namespace, real_kube};
 use support::{Home, StageClient};
 
-fn start(kube: &RealKube, home: &Home, args: &[&str]) -> StageClient {
-    let kubeconfig = write_kubeconfig(home, "kubeconfig", &kube.kubeconfig(STAGE));
-    let mut command = gateway_command(home, "run", args);
-    command.arg("--kubeconfig").arg(kubeconfig);
-    StageClient::start(command)
-}
-
-/// Determined's own rules for the block, and the listener, Service and TCPRoute that it makes for a port of a task.
-async fn use_as_determined_does(kube: &RealKube, block: &Value) {
-    let text = |field: &str| block[field].as_str().expect("text").to_owned();
-    let (name, namespace) = (text("gateway_name"), text("gateway_namespace"));
-    for part in [&name, &namespace] {
-        assert!(
-            (1..=63).contains(&part.len())
-                && part
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)),
-            "{part}"
-        );
-    }
-    assert!(!text("gateway_ip").is_empty());
-    let (start, end) = (
-        &block["gateway_port_range_start"],
-        &block["gateway_port_range_end"],
-    );
-    let (start, end) = (
-        start.as_u64().expect("a port"),
-        end.as_u64().expect("a port"),
-    );
-    assert!(1025 <= start && start < end && end <= 65535, "{block:#}");
-
-    let gateway = format!("{}/{name}", in_namespace(GATEWAYS, &namespace));
-    let listener = json!({"name": format!("det-{start}"), "port": start, "protocol": "TCP", "allowedRoutes": {"namespaces": {"from": "All"}}});
-    kube.json_patch(
-        &gateway,
-        &json!([{"op": "add", "path": "/spec/listeners/-", "value": listener}]),
-    )
-    .await;
-    let service = json!({"metadata": {"name": "canary"}, "spec": {"ports": [{"port": 80}], "clusterIP": "None"}});
-    kube.create("/api/v1/namespaces/default/services", &service)
-        .await;
-    let route = json!({
-        "apiVersion": "gateway.networking.k8s.io/v1alpha2",
-        "kind": "TCPRoute",
-        "metadata": {"name": "canary", "labels": {"determined": "a.1"}},
-        "spec": {
-            "parentRefs": [{"name": name, "namespace": namespace, "port": start, "sectionName": format!("det-{start}")}],
-            "rules": [{"backendRefs": [{"name": "canary", "kind": "Service", "port": 80}]}],
-        },
-    });
-    kube.create(&in_namespace(TCP_ROUTES, "default"), &route)
-        .await;
+/// What Determined makes for a port of a task, and what Contour does with it.
+async fn use_as_determined_does(kube: &RealKube, outputs: &Value) {
+    let block = &outputs["internal_task_gateway"];
+    assert_determined_takes(block);
+    open_port(outputs, "default").await;
     let route = format!("{}/canary", in_namespace(TCP_ROUTES, "default"));
     kube.until("route that Contour takes", async || {
         accepted(&kube.get(&route).await) == Some("True")
     })
     .await;
+    let text = |field: &str| block[field].as_str().expect("text");
+    let gateways = in_namespace(GATEWAYS, text("gateway_namespace"));
+    let path = format!("{gateways}/{}", text("gateway_name"));
     kube.until("listener that Contour opens", async || {
-        let gateway = kube.get(&gateway).await;
+        let gateway = kube.get(&path).await;
         let listeners = gateway["status"]["listeners"]
             .as_array()
             .cloned()
             .unwrap_or_default();
+        let name = format!("det-{}", block["gateway_port_range_start"]);
         listeners
             .iter()
-            .any(|it| it["name"] == format!("det-{start}") && it["attachedRoutes"] == 1)
+            .any(|it| it["name"] == name.as_str() && it["attachedRoutes"] == 1)
     })
     .await;
 }
@@ -89,9 +47,7 @@ async fn outputs_of(kube: &RealKube, stage: &mut StageClient, address: &str) -> 
         .expect("a name")
         .to_owned();
     let serving = Contour::serve(kube, "default", &name, address).await;
-    let outputs = stage.wait_for("outputs").await["outputs"].clone();
-    stage.wait_for("ready").await;
-    (outputs, serving)
+    (outputs(stage).await, serving)
 }
 
 #[tokio::test]
@@ -115,7 +71,7 @@ async fn contour_is_installed_serves_what_determined_asks_for_and_goes_with_the_
         (&outputs["provisioned"], &outputs["controller"]),
         (&json!(true), &json!("projectcontour.io/gateway-controller"))
     );
-    use_as_determined_does(&kube, &outputs["internal_task_gateway"]).await;
+    use_as_determined_does(&kube, &outputs).await;
 
     // Another session gets a Gateway of the same controller.
     let mut second = start(&kube, &two, &args);
@@ -156,8 +112,7 @@ async fn contour_is_installed_serves_what_determined_asks_for_and_goes_with_the_
         assert!(cleanup.stderr().contains(said), "{}", cleanup.stderr());
     }
     assert_eq!(kube.infrastructure().await, Vec::<String>::new());
-    let ours = format!("{LEASES}?labelSelector=app.kubernetes.io/managed-by=devcluster-gateway");
-    assert_eq!(kube.items(&ours).await, Vec::<Value>::new());
+    assert_eq!(kube.items(SESSIONS).await, Vec::<Value>::new());
     assert_eq!(kube.items(TCP_ROUTES).await, Vec::<Value>::new());
     let mut after = kube.snapshot().await;
     after.retain(|(at, _)| !at.contains("customresourcedefinitions"));

@@ -6,63 +6,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
-use support::kube::{gateway_command, write_kubeconfig};
+use serde_json::json;
+use support::gateway::{assert_nothing_of_ours, cleanup, outputs, run_as, stop};
+use support::kube::gateway_command;
 use support::kube_infra::{CONTOUR, CRDS, DEPLOYMENTS, NAMESPACES};
 use support::kube_real::{GATEWAYS, LEASES, RealKube, STAGE, in_namespace, path, real_kube};
 use support::terminal::Terminal;
 use support::{Home, StageClient, leaks};
 use tokio::process::Command;
 
-const SESSIONS: &str = "/apis/coordination.k8s.io/v1/leases?labelSelector=app.kubernetes.io/managed-by=devcluster-gateway";
-
 fn command(kube: &RealKube, home: &Home, args: &[&str]) -> Command {
-    let kubeconfig = write_kubeconfig(home, "kubeconfig", &kube.kubeconfig(STAGE));
-    let mut command = gateway_command(home, "run", args);
+    let mut command = run_as(kube, STAGE, home, args);
     command.arg("--provision-manifests").arg(kube.contour());
-    command.arg("--kubeconfig").arg(kubeconfig);
     command
 }
 
 fn auto(kube: &RealKube, home: &Home) -> StageClient {
     StageClient::start(command(kube, home, &["--provision", "auto"]))
-}
-
-async fn ready(stage: &mut StageClient) -> Value {
-    let outputs = stage.wait_for("outputs").await["outputs"].clone();
-    stage.wait_for("ready").await;
-    outputs
-}
-
-async fn stop(mut stage: StageClient) {
-    stage.signal(Signal::TERM);
-    let (status, took) = stage.wait().await;
-    assert!(
-        status.success() && took.as_millis() < 500,
-        "{status} {took:?}\n{}",
-        stage.stderr()
-    );
-}
-
-async fn cleanup(home: &Home) -> String {
-    let mut cleanup = StageClient::start(gateway_command(home, "cleanup", &[]));
-    let (status, _) = cleanup.wait().await;
-    assert!(status.success(), "{}", cleanup.stderr());
-    cleanup.stderr()
-}
-
-async fn assert_nothing_of_ours(kube: &RealKube) {
-    assert_eq!(kube.infrastructure().await, Vec::<String>::new());
-    assert_eq!(kube.items(SESSIONS).await, Vec::<Value>::new());
-    kube.until("Gateway of ours to go", async || {
-        let all = kube.items(GATEWAYS).await;
-        !all.iter().any(|it| {
-            it["metadata"]["name"]
-                .as_str()
-                .is_some_and(|name| name.starts_with("devcluster-"))
-        })
-    })
-    .await;
 }
 
 /// A cluster with a Gateway API that somebody else has installed.
@@ -82,7 +42,7 @@ async fn two_that_install_at_the_same_moment_share_it_and_the_last_one_out_remov
     let before = kube.snapshot().await;
     let (one, two) = (Home::new(), Home::new());
     let (mut first, mut second) = (auto(&kube, &one), auto(&kube, &two));
-    let (a, b) = (ready(&mut first).await, ready(&mut second).await);
+    let (a, b) = (outputs(&mut first).await, outputs(&mut second).await);
     assert_ne!(
         a["internal_task_gateway"]["gateway_name"],
         b["internal_task_gateway"]["gateway_name"]
@@ -111,7 +71,7 @@ async fn two_that_install_at_the_same_moment_share_it_and_the_last_one_out_remov
     let three = Home::new();
     let mut leaving = StageClient::start(gateway_command(&two, "cleanup", &[]));
     let mut third = auto(&kube, &three);
-    assert_eq!(ready(&mut third).await["provisioned"], json!(true));
+    assert_eq!(outputs(&mut third).await["provisioned"], json!(true));
     assert!(leaving.wait().await.0.success(), "{}", leaving.stderr());
     let class = kube
         .get("/apis/gateway.networking.k8s.io/v1/gatewayclasses/devcluster-gateway")
@@ -198,7 +158,7 @@ async fn what_was_half_installed_is_gone_on_with_by_the_next_run_and_a_killed_cl
     stage.wait().await;
     assert!(!kube.infrastructure().await.is_empty());
     let mut next = auto(&kube, &home);
-    assert_eq!(ready(&mut next).await["provisioned"], json!(true));
+    assert_eq!(outputs(&mut next).await["provisioned"], json!(true));
     stop(next).await;
     for patience in [300, 900, 1800] {
         let mut cleanup = StageClient::start(gateway_command(&home, "cleanup", &[]));
@@ -221,7 +181,7 @@ async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
     let before = kube.snapshot().await;
     let home = Home::new();
     let mut stage = auto(&kube, &home);
-    ready(&mut stage).await;
+    outputs(&mut stage).await;
     assert!(
         stage.stderr().contains(
             "ClusterRole contour-gateway-provisioner: is there already, and kept as it is"
@@ -277,19 +237,19 @@ async fn what_a_vanished_user_left_is_collected_by_the_gc_of_anybody() {
     let (vanished, other) = (Home::new(), Home::new());
     let args = ["--provision", "auto", "--lease-duration", "2"];
     let mut stage = StageClient::start(command(&kube, &vanished, &args));
-    ready(&mut stage).await;
+    outputs(&mut stage).await;
     kube.class("contour", CONTOUR).await;
     kube.gateway("default", "tcp-gateway").await;
     kube.program("default", "tcp-gateway", "127.0.0.1").await;
     let mut neighbour = StageClient::start(command(&kube, &other, &["--gateway", "tcp-gateway"]));
-    ready(&mut neighbour).await;
+    outputs(&mut neighbour).await;
     stop(neighbour).await;
     stage.signal(Signal::KILL);
     stage.wait().await;
     // As `devcluster-remote gc` does, by the ledger of one who only met the other.
     kube.until("collection", async || {
         let said = cleanup(&other).await;
-        said.contains("removed what others left: Gateway default/devcluster-")
+        said.contains("removed what an earlier run left: Gateway default/devcluster-")
             && said.contains("the controller: GatewayClass")
     })
     .await;

@@ -8,6 +8,7 @@ use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use support::gateway::{cleanup, run_as};
 use support::kube::{gateway_command, write_kubeconfig};
 use support::kube_infra::DEPLOYMENTS;
 use support::kube_real::{LIMITED, RealKube, STAGE, in_namespace, real_kube};
@@ -19,15 +20,12 @@ const DIGEST: &str = "544d0e66aab7bc763677c9610636d564dd30b8956ecf3a4f97edc9240f
 
 async fn fail_as(kube: &RealKube, user: &str, manifests: &str, args: &[&str]) -> (Value, i32) {
     let home = Home::new();
-    let kubeconfig = write_kubeconfig(&home, "kubeconfig", &kube.kubeconfig(user));
-    let mut command = gateway_command(&home, "run", args);
+    let mut command = run_as(kube, user, &home, args);
     command.args(["--provision", "auto", "--provision-manifests", manifests]);
-    command.arg("--kubeconfig").arg(kubeconfig);
     let mut stage = StageClient::start(command);
     let error = stage.wait_for("error").await["error"].clone();
     let (status, _) = stage.wait().await;
-    let mut cleanup = StageClient::start(gateway_command(&home, "cleanup", &[]));
-    assert!(cleanup.wait().await.0.success(), "{}", cleanup.stderr());
+    cleanup(&home).await;
     assert_eq!(kube.infrastructure().await, Vec::<String>::new());
     (error, status.code().expect("an exit code"))
 }
@@ -275,8 +273,7 @@ async fn a_channel_is_not_switched_and_an_older_release_is_not_installed_over_a_
     }
     stage.signal(rustix::process::Signal::KILL);
     stage.wait().await;
-    let mut cleanup = StageClient::start(gateway_command(&home, "cleanup", &[]));
-    assert!(cleanup.wait().await.0.success(), "{}", cleanup.stderr());
+    cleanup(&home).await;
     assert_eq!(kube.infrastructure().await, Vec::<String>::new());
 }
 
@@ -344,7 +341,6 @@ async fn the_role_for_installing_suffices_and_whatever_it_lacks_is_named_before_
     stage.wait_for("ready").await;
     stage.signal(rustix::process::Signal::TERM);
     stage.wait().await;
-    let mut cleanup = StageClient::start(gateway_command(&home, "cleanup", &[]));
-    assert!(cleanup.wait().await.0.success(), "{}", cleanup.stderr());
+    cleanup(&home).await;
     assert_eq!(kube.infrastructure().await, Vec::<String>::new());
 }

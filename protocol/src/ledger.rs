@@ -107,6 +107,8 @@ pub fn directory(env: &Env) -> PathBuf {
 pub struct Survey {
     /// Each ledger that has something to undo: its owner and the open entries.
     pub open: Vec<(Owner, Vec<Entry>)>,
+    /// Each file that says whose it is and in which nothing is open: a kill between two steps left it.
+    pub settled: Vec<(PathBuf, Owner)>,
     /// What could not be read, and why not. There may be something to undo in it.
     pub unreadable: Vec<(PathBuf, std::io::Error)>,
 }
@@ -123,10 +125,22 @@ pub fn all(env: &Env) -> Survey {
             return survey;
         }
     };
-    let paths = files.flatten().map(|f| f.path());
-    for path in paths.filter(|p| p.extension().is_some_and(|e| e == "jsonl")) {
+    for path in files.flatten().map(|f| f.path()) {
+        let text = path.to_string_lossy();
+        if text.ends_with(".jsonl.tmp") {
+            // Nothing in it was ever acted upon.
+            if let Ok((Some(owner), _)) = load(&path) {
+                survey.settled.push((path, owner));
+            }
+            continue;
+        }
+        if !text.ends_with(".jsonl") {
+            continue;
+        }
         match load(&path) {
-            Ok((Some(_), state)) if state.open.is_empty() => {}
+            Ok((Some(owner), state)) if state.open.is_empty() => {
+                survey.settled.push((path, owner));
+            }
             Ok((Some(owner), state)) => survey.open.push((owner, state.open)),
             Ok((None, _)) => {
                 let why = std::io::Error::other("it does not say whose it is");
@@ -139,6 +153,15 @@ pub fn all(env: &Env) -> Survey {
         .open
         .sort_by(|a, b| (&a.0.run_dir, &a.0.instance).cmp(&(&b.0.run_dir, &b.0.instance)));
     survey
+}
+
+/// Removes a file of [`Survey::settled`], if nothing is open in it still. The caller holds its instance's lock.
+pub fn remove_settled(path: &Path) -> std::io::Result<()> {
+    let is_new = path.extension().is_some_and(|it| it == "tmp");
+    match is_new || load(path)?.1.open.is_empty() {
+        true => files::remove(path).map(drop),
+        false => Ok(()),
+    }
 }
 
 /// Whether a ledger is of an instance in this run directory, which its name says.
@@ -437,6 +460,22 @@ mod tests {
         assert_eq!(tickets.len(), 3);
         tickets.remove(0).settle().unwrap();
         assert_eq!(Ledger::open(&env, &owner, "bb").unwrap().entries().len(), 2);
+    }
+
+    #[test]
+    fn what_a_kill_between_two_steps_left_is_found_and_removed() {
+        let (_dir, env, owner) = setup();
+        let ledger = Ledger::open(&env, &owner, "aa").unwrap();
+        let new = path(&ledger).with_file_name(".t@0.jsonl.tmp");
+        std::fs::copy(path(&ledger), &new).unwrap();
+        for (left, _) in all(&env).settled {
+            remove_settled(&left).unwrap();
+        }
+        assert!(!new.exists() && !path(&ledger).exists());
+        ledger.intend("x", Value::Null).unwrap();
+        remove_settled(path(&ledger)).unwrap();
+        let survey = all(&env);
+        assert_eq!((survey.open.len(), survey.settled.len()), (1, 0));
     }
 
     #[test]

@@ -39,4 +39,5 @@ pub use shutdown::{GRACE, Shutdown};
 pub use stage::{Stage, Undone};
 pub use upstream::{Reports, Upstream, Upstreams};
 pub use verbs::describe::{Description, description};
+pub use verbs::upkeep::NOTHING_LEFT;
 pub use yaml;

@@ -14,6 +14,8 @@ use crate::problem::Problem;
 pub enum Undone {
     /// It is gone now; the text says what was removed.
     Removed(String),
+    /// The same, and there may be more another time: the entry stays.
+    Partly(String),
     /// There was nothing left to remove.
     Nothing,
     /// Nothing more can be done now: the entry stays, and a later `cleanup` or `gc` looks again.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Request;
 use serde_json::{Value, json};
 
-use crate::kube_real::{CLASSES, GATEWAYS, LEASES, RealKube, path, program};
+use crate::kube_real::{CLASSES, GATEWAYS, LEASES, RealKube, TCP_ROUTES, path, program};
 
 pub const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 pub const NAMESPACES: &str = "/api/v1/namespaces";
@@ -33,11 +33,6 @@ fn accepted() -> Value {
 }
 
 impl RealKube {
-    /// As the admin.
-    pub fn client(&self) -> kube::Client {
-        self.client.clone()
-    }
-
     /// Goes on beside the test, and ends with it.
     pub fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
         self.controllers.spawn(work);
@@ -83,7 +78,13 @@ impl RealKube {
     /// Everything that was there before and is to be as it was: the path of each object, and its spec.
     pub async fn snapshot(&self) -> Vec<(String, Value)> {
         let mut all = Vec::new();
-        let others = [GATEWAYS, CRDS, "/api/v1/configmaps", "/api/v1/services"];
+        let others = [
+            GATEWAYS,
+            TCP_ROUTES,
+            CRDS,
+            "/api/v1/configmaps",
+            "/api/v1/services",
+        ];
         for list in INFRASTRUCTURE.into_iter().chain(others) {
             for mut item in self.items(list).await {
                 let at = path(list, &item);
@@ -99,7 +100,7 @@ impl RealKube {
     /// Does through the API what Contour's provisioner does, in a test that has no pods: from now on its class is accepted
     /// when its Deployment is there, and every Gateway is programmed.
     pub fn start_provisioner(&mut self) {
-        let client = self.client.clone();
+        let client = self.client();
         self.controllers.spawn(async move {
             let list = async |list: &str| {
                 let request = Request::get(list).body(Vec::new()).expect("a request");

@@ -8,6 +8,8 @@ mod bin;
 pub mod contour;
 pub mod devcluster;
 pub mod emit;
+pub mod gate;
+pub mod gateway;
 pub mod kube;
 pub mod kube_infra;
 pub mod kube_real;

@@ -200,7 +200,7 @@ async fn hold<S: Stage>(
 ) -> Result<(), StageError> {
     let mut cx: Context<S> = session.context(run_dir, ledger, upstream);
     let undone = tokio::select! {
-        undone = undo_all(&cx) => undone.map(drop),
+        undone = undo_all(&cx) => undone,
         () = session.shutdown.requested() => Ok(()),
     };
     if let Err(error) = undone {

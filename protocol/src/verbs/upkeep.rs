@@ -110,6 +110,9 @@ async fn check_outputs<S: Stage>(session: &Session) -> Result<(), StageError> {
     Ok(())
 }
 
+/// What `cleanup` says when there was nothing to do.
+pub const NOTHING_LEFT: &str = "nothing was left to undo";
+
 pub(crate) async fn cleanup<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     let session = session::<S>(call, env, io);
     let outcome = match session.call.dry_run {
@@ -122,38 +125,39 @@ pub(crate) async fn cleanup<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
 async fn clean<S: Stage>(session: &Session) -> Result<(), StageError> {
     let (run_dir, _lock, ledger) = session.claim::<S>().await?;
     let cx: Context<S> = session.context(run_dir.clone(), ledger, None);
-    let undone = undo(&cx, cx.ledger.entries()).await?;
+    let done = undo(&cx, cx.ledger.entries()).await?;
     run_dir
         .forget(&session.call.instance)
         .map_err(|e| StageError::io(format!("cannot clean {}", run_dir.path().display()), &e))?;
     cx.ledger.close();
-    if undone == 0 {
-        session.hub.say("nothing was left to undo");
+    if done == 0 {
+        session.hub.say(NOTHING_LEFT);
     }
     Ok(())
 }
 
 /// Undoes what earlier runs left, but for what the coming one may go on with.
-pub(crate) async fn undo_all<S: Stage>(cx: &Context<S>) -> Result<usize, StageError> {
+pub(crate) async fn undo_all<S: Stage>(cx: &Context<S>) -> Result<(), StageError> {
     let mut entries = cx.ledger.entries();
     entries.retain(|entry| !S::goes_on(entry));
-    undo(cx, entries).await
+    undo(cx, entries).await.map(drop)
 }
 
-/// Undoes these, latest first, and says what was removed. Returns how many there were. What could not be undone stays in
-/// the ledger; the first such error is returned after all the others were tried.
+/// Undoes these, latest first, and says what was removed. Returns for how many something was done. What could not be undone
+/// stays in the ledger; the first such error is returned after all the others were tried.
 async fn undo<S: Stage>(cx: &Context<S>, entries: Vec<Entry>) -> Result<usize, StageError> {
     let mut first_error = None;
-    let mut settled = 0;
+    let mut done = 0;
     for entry in entries.iter().rev() {
         match S::undo(cx, entry).await {
-            Ok(Undone::Later) => {}
             Ok(undone) => {
-                settled += 1;
-                if let Undone::Removed(what) = undone {
+                if let Undone::Removed(what) | Undone::Partly(what) = &undone {
                     cx.info(format!("removed what an earlier run left: {what}"));
                 }
-                cx.ledger.settle(entry.id)?;
+                if matches!(undone, Undone::Removed(_) | Undone::Nothing) {
+                    cx.ledger.settle(entry.id)?;
+                }
+                done += usize::from(undone != Undone::Later);
             }
             Err(error) => {
                 cx.warn(format!(
@@ -164,5 +168,5 @@ async fn undo<S: Stage>(cx: &Context<S>, entries: Vec<Entry>) -> Result<usize, S
             }
         }
     }
-    first_error.map_or(Ok(settled), Err)
+    first_error.map_or(Ok(done), Err)
 }

@@ -74,10 +74,7 @@ pub(crate) async fn undo(cx: &Context<Gateway>, entry: &Entry) -> Result<Undone,
         Err(error) => return Ok(later(cx, &error)),
     };
     match look_after(cx, &cluster).await {
-        Ok((removed, _)) if !removed.is_empty() => {
-            cx.info(format!("removed what others left: {}", removed.join(", ")));
-            Ok(Undone::Later)
-        }
+        Ok((removed, _)) if !removed.is_empty() => Ok(Undone::Partly(removed.join(", "))),
         Ok((_, true)) => Ok(Undone::Later),
         Ok(_) => Ok(Undone::Nothing),
         Err(error) => Ok(later(cx, &error)),

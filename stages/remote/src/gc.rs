@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use protocol::rundir::RunDir;
-use protocol::{Env, Exit, StageError, ledger};
+use protocol::{Env, Exit, NOTHING_LEFT, StageError, ledger, run_id};
 use tokio::process::Command;
 
 pub use foresee::foresee;
@@ -67,12 +67,11 @@ pub async fn sweep(
             }
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                let list = if output.status.success() {
-                    &mut swept.cleaned
-                } else {
-                    &mut swept.left
-                };
-                list.push((owner.instance, said));
+                if !output.status.success() {
+                    swept.left.push((owner.instance, said));
+                } else if !said.ends_with(NOTHING_LEFT) {
+                    swept.cleaned.push((owner.instance, said));
+                }
             }
             Err(e) => swept.left.push((
                 owner.instance,
@@ -80,7 +79,32 @@ pub async fn sweep(
             )),
         }
     }
+    for (path, owner) in survey.settled {
+        if run_dir.is_none_or(|d| d == owner.run_dir) {
+            remove_settled(&path, &owner).await;
+        }
+    }
     Ok(swept)
+}
+
+/// Removes a ledger in which nothing is open, unless its instance runs.
+async fn remove_settled(path: &Path, owner: &ledger::Owner) {
+    let mut lock = None;
+    // Looking is not to make a directory that is gone.
+    if owner.run_dir.is_dir() {
+        match RunDir::open(&owner.run_dir) {
+            Ok(run_dir) if !is_running(owner) => {
+                lock = run_dir.lock(&owner.instance, &run_id()).await.ok();
+            }
+            _ => {}
+        }
+        if lock.is_none() {
+            return;
+        }
+    }
+    // It makes no difference to anybody when it stays.
+    drop(ledger::remove_settled(path));
+    drop(lock);
 }
 
 /// The program of a kind of stage, beside our own.

@@ -1,0 +1,10 @@
+//! devcluster-gateway on a real kube-apiserver. Here the test does through the API what a controller would do;
+//! tests/gateway_contour.rs has Contour itself, tests/gateway_provision.rs what is installed.
+
+const CONTOUR: &str = "projectcontour.io/gateway-controller";
+
+mod choice;
+mod kills;
+mod paths;
+mod roles;
+mod sessions;

@@ -1,0 +1,208 @@
+//! Sessions: each has a Lease, and no two have the same Gateway.
+
+use std::time::Duration;
+
+use serde_json::json;
+use support::gateway::{
+    SESSIONS, assert_nothing_of_ours, cleanup, gc, kill, open_port, outputs, ready, start, stop,
+};
+use support::kube::gateway_command;
+use support::kube_real::{GATEWAYS, LEASES, STAGE, TCP_ROUTES, in_namespace, path, real_kube};
+use support::{Home, StageClient};
+
+use crate::CONTOUR;
+
+#[tokio::test]
+async fn an_existing_gateway_is_held_by_a_lease_and_given_back_as_it_was() {
+    let Some(kube) =
+        real_kube("an_existing_gateway_is_held_by_a_lease_and_given_back_as_it_was").await
+    else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.gateway("default", "tcp-gateway").await;
+    kube.program("default", "tcp-gateway", "127.0.0.1").await;
+    let path = format!("{}/tcp-gateway", in_namespace(GATEWAYS, "default"));
+    let before = kube.get(&path).await;
+
+    let home = Home::new();
+    let mut stage = start(&kube, &home, &["--lease-duration", "10"]);
+    let outputs = outputs(&mut stage).await;
+    assert_eq!(
+        outputs["internal_task_gateway"]["gateway_name"],
+        "tcp-gateway"
+    );
+    let requests = kube.requests(STAGE);
+    let watches =
+        |it: &&String| it.contains("fieldSelector") || it.contains("selfsubjectaccessreviews");
+    assert_eq!(
+        requests.iter().filter(|it| !watches(it)).count(),
+        6,
+        "{requests:#?}"
+    );
+
+    let lease = kube.items(SESSIONS).await.pop().expect("a Lease");
+    assert_eq!(lease["metadata"]["name"], "devcluster-gateway-tcp-gateway");
+    kube.until("renewal", async || {
+        kube.items(SESSIONS).await[0]["spec"]["renewTime"] != lease["spec"]["renewTime"]
+    })
+    .await;
+
+    // What the master does there, and how it leaves it when it dies, is its own.
+    open_port(&outputs, "default").await;
+
+    stop(stage).await;
+    assert_nothing_of_ours(&kube).await;
+    let mut after = kube.get(&path).await;
+    after["spec"]["listeners"]
+        .as_array_mut()
+        .expect("listeners")
+        .pop();
+    assert_eq!(after["spec"], before["spec"]);
+}
+
+#[tokio::test]
+async fn two_sessions_never_share_and_the_second_gets_a_gateway_of_its_own_that_goes_with_it() {
+    let Some(mut kube) = real_kube("two_sessions_never_share").await else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.gateway("default", "tcp-gateway").await;
+    kube.start_controller();
+    let (one, two) = (Home::new(), Home::new());
+    let mut first = start(&kube, &one, &[]);
+    assert_eq!(ready(&mut first).await["gateway_name"], "tcp-gateway");
+    let mut second = start(&kube, &two, &[]);
+    let outputs = outputs(&mut second).await;
+    let name = outputs["internal_task_gateway"]["gateway_name"].as_str();
+    let name = name.expect("a name").to_owned();
+    assert!(name.starts_with("devcluster-"), "{name}");
+    let gateway = kube
+        .get(&format!("{}/{name}", in_namespace(GATEWAYS, "default")))
+        .await;
+    assert_eq!(
+        gateway["metadata"]["ownerReferences"][0]["kind"], "Lease",
+        "{gateway:#}"
+    );
+    open_port(&outputs, "default").await;
+
+    let said = stop(second).await;
+    assert!(said.contains("tcp-gateway: passed over: session"), "{said}");
+    kube.until("Gateway to go", async || {
+        kube.items(GATEWAYS).await.len() == 1
+    })
+    .await;
+    assert!(
+        cleanup(&two)
+            .await
+            .contains("TCPRoute and Service default/canary")
+    );
+    assert!(kube.items(TCP_ROUTES).await.is_empty());
+    // The other's session, which it looks after, is no news while that lives.
+    assert_eq!(gc(&two).await, "nothing was left behind\n");
+    stop(first).await;
+    assert_nothing_of_ours(&kube).await;
+}
+
+#[tokio::test]
+async fn a_killed_session_takes_its_own_gateway_back_and_cleanup_gives_it_back() {
+    let Some(mut kube) = real_kube("a_killed_session_takes_its_own_gateway_back").await else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.start_controller();
+    let home = Home::new();
+    let args = ["--prefer", "dedicated"];
+    let mut stage = start(&kube, &home, &args);
+    let block = ready(&mut stage).await;
+    kill(stage).await;
+    let mut again = start(&kube, &home, &args);
+    assert_eq!(ready(&mut again).await, block, "the same Gateway");
+    kill(again).await;
+    let (gateways, leases) = (kube.items(GATEWAYS).await, kube.items(SESSIONS).await);
+    let mut look = StageClient::start(gateway_command(&home, "cleanup", &["--dry-run"]));
+    assert!(look.wait().await.0.success(), "{}", look.stderr());
+    let said = look.stderr();
+    assert!(
+        said.contains("would remove Gateway default/devcluster-"),
+        "{said}"
+    );
+    let after = (kube.items(GATEWAYS).await, kube.items(SESSIONS).await);
+    assert_eq!(after, (gateways, leases), "looking changed something");
+    let said = cleanup(&home).await;
+    assert!(
+        said.contains("the Lease on Gateway default/devcluster-"),
+        "{said}"
+    );
+    assert_nothing_of_ours(&kube).await;
+    assert!(cleanup(&home).await.contains("nothing was left"));
+}
+
+#[tokio::test]
+async fn an_expired_session_is_collected_and_a_live_one_is_taken_over_only_on_request() {
+    let Some(mut kube) = real_kube("an_expired_session_is_collected").await else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.start_controller();
+    let (dead, eve, next) = (Home::new(), Home::new(), Home::new());
+    let mut killed = start(&kube, &dead, &["--lease-duration", "1"]);
+    let gateway = ready(&mut killed).await["gateway_name"].clone();
+    kill(killed).await;
+    // Seen first, and seen again unchanged after more than its second on the observer's own clock.
+    let dedicated = ["--prefer", "dedicated", "--lease-duration", "5"];
+    let mut observer = start(&kube, &eve, &dedicated);
+    ready(&mut observer).await;
+    stop(observer).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let mut stage = start(&kube, &eve, &dedicated);
+    let own = ready(&mut stage).await["gateway_name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    let path = format!(
+        "{}/{}",
+        in_namespace(GATEWAYS, "default"),
+        gateway.as_str().expect("a name")
+    );
+    kube.until("collection", async || kube.get(&path).await.is_null())
+        .await;
+
+    let mut refused = start(&kube, &next, &["--gateway", &own]);
+    let error = refused.wait_for("error").await["error"].clone();
+    assert_eq!(error["code"], "gateway.none_usable");
+    assert!(
+        error.to_string().contains("holds it by a Lease"),
+        "{error:#}"
+    );
+    refused.wait().await;
+
+    let mut thief = start(&kube, &next, &["--gateway", &own, "--take-over"]);
+    assert_eq!(ready(&mut thief).await["gateway_name"], json!(own));
+    assert_eq!(
+        stage.wait_for("error").await["error"]["code"],
+        "gateway.session_lost"
+    );
+    assert_eq!(stage.wait().await.0.code(), Some(1));
+    stop(thief).await;
+}
+
+#[tokio::test]
+async fn a_lease_that_was_deleted_ends_the_stage() {
+    let Some(kube) = real_kube("a_lease_that_was_deleted_ends_the_stage").await else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.gateway("default", "tcp-gateway").await;
+    kube.program("default", "tcp-gateway", "127.0.0.1").await;
+    let home = Home::new();
+    let mut stage = start(&kube, &home, &["--lease-duration", "2"]);
+    ready(&mut stage).await;
+    kube.delete(&path(LEASES, &kube.items(SESSIONS).await[0]))
+        .await;
+    assert_eq!(
+        stage.wait_for("error").await["error"]["code"],
+        "gateway.session_lost"
+    );
+    assert_eq!(stage.wait().await.0.code(), Some(1));
+}

@@ -1,0 +1,181 @@
+//! A gateway stage on a real Kubernetes API, from its start to what it leaves.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::kube::{gateway_command, write_kubeconfig};
+use crate::kube_real::{Api, GATEWAYS, RealKube, STAGE, TCP_ROUTES, in_namespace};
+use crate::{Home, StageClient, bin};
+
+/// Where the Leases of all sessions are.
+pub const SESSIONS: &str = "/apis/coordination.k8s.io/v1/leases?labelSelector=app.kubernetes.io/managed-by=devcluster-gateway";
+
+/// The allocation of the task that `open_port` is for.
+const CANARY: &str = "canary.1";
+
+/// `devcluster-gateway run …` as this user.
+pub fn run_as(kube: &RealKube, user: &str, home: &Home, args: &[&str]) -> Command {
+    let kubeconfig = write_kubeconfig(home, "kubeconfig", &kube.kubeconfig(user));
+    let mut command = gateway_command(home, "run", args);
+    command.arg("--kubeconfig").arg(kubeconfig);
+    command
+}
+
+pub fn start(kube: &RealKube, home: &Home, args: &[&str]) -> StageClient {
+    StageClient::start(run_as(kube, STAGE, home, args))
+}
+
+/// Its outputs, once it is ready.
+pub async fn outputs(stage: &mut StageClient) -> Value {
+    let outputs = stage.wait_for("outputs").await["outputs"].clone();
+    stage.wait_for("ready").await;
+    outputs
+}
+
+/// The block for the master, once it is ready.
+pub async fn ready(stage: &mut StageClient) -> Value {
+    outputs(stage).await["internal_task_gateway"].clone()
+}
+
+/// Ends it by SIGTERM, within the half second that a stage has. What it wrote for people.
+pub async fn stop(mut stage: StageClient) -> String {
+    stage.signal(Signal::TERM);
+    let (status, took) = stage.wait().await;
+    assert!(status.success(), "{status}\n{}", stage.stderr());
+    assert!(took.as_millis() < 500, "it took {took:?} to stop");
+    stage.stderr()
+}
+
+pub async fn kill(mut stage: StageClient) {
+    stage.signal(Signal::KILL);
+    stage.wait().await;
+}
+
+/// The error that it ends with.
+pub async fn fail(mut stage: StageClient) -> Value {
+    let error = stage.wait_for("error").await["error"].clone();
+    stage.wait().await;
+    error
+}
+
+/// What `cleanup` did, in its own words.
+pub async fn cleanup(home: &Home) -> String {
+    let mut cleanup = StageClient::start(gateway_command(home, "cleanup", &[]));
+    let (status, _) = cleanup.wait().await;
+    assert!(status.success(), "{}", cleanup.stderr());
+    cleanup.stderr()
+}
+
+/// What `devcluster-remote gc` did, which `up` runs after devcluster.
+pub async fn gc(home: &Home) -> String {
+    let mut gc = home.command(&bin("devcluster-remote"));
+    let output = gc.arg("gc").output().await.expect("cannot run gc");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+/// No Lease, nothing that carries our mark, and no Gateway that a session made.
+pub async fn assert_nothing_of_ours(kube: &RealKube) {
+    assert_eq!(kube.infrastructure().await, Vec::<String>::new());
+    assert_eq!(kube.items(SESSIONS).await, Vec::<Value>::new());
+    kube.until("Gateway of ours to go", async || {
+        let all = kube.items(GATEWAYS).await;
+        !all.iter().any(|it| {
+            let name = it["metadata"]["name"].as_str();
+            name.is_some_and(|name| name.starts_with("devcluster-"))
+        })
+    })
+    .await;
+}
+
+/// Holds the block against what Determined's own config check refuses.
+#[track_caller]
+pub fn assert_determined_takes(block: &Value) {
+    for field in ["gateway_name", "gateway_namespace"] {
+        let text = block[field].as_str().expect("text");
+        let ends = |it: Option<char>| it.is_some_and(|it| it.is_ascii_alphanumeric());
+        let inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        assert!(
+            text.len() <= 63
+                && ends(text.chars().next())
+                && ends(text.chars().last())
+                && text.chars().all(inner),
+            "{field}: {text:?}"
+        );
+    }
+    let ip = block["gateway_ip"].as_str();
+    assert!(ip.is_some_and(|ip| !ip.is_empty()), "{block:#}");
+    let port = |field: &str| block[field].as_u64().expect("a port");
+    let (start, end) = (
+        port("gateway_port_range_start"),
+        port("gateway_port_range_end"),
+    );
+    assert!(1025 <= start && start < end && end <= 65535, "{block:#}");
+    assert_eq!(block.as_object().map(|it| it.len()), Some(5), "{block:#}");
+}
+
+/// What a Determined master does for one port of a task, by the kubeconfig that it is given: a listener by get and full
+/// update, with the annotation of its allocation; a Service and a TCPRoute in the namespace of tasks.
+pub async fn open_port(outputs: &Value, task_namespace: &str) {
+    let api = Api::by(outputs["kubeconfig_path"].as_str().expect("a path")).await;
+    let block = &outputs["internal_task_gateway"];
+    let text = |field: &str| block[field].as_str().expect("text");
+    let (name, namespace) = (text("gateway_name"), text("gateway_namespace"));
+    let port = &block["gateway_port_range_start"];
+    let listener = format!("det-{port}");
+    let path = format!("{}/{name}", in_namespace(GATEWAYS, namespace));
+    let mut gateway = api.get(&path).await;
+    let listeners = gateway["spec"]["listeners"].as_array_mut();
+    listeners
+        .expect("listeners")
+        .push(json!({"name": listener, "port": port, "protocol": "TCP",
+        "allowedRoutes": {"namespaces": {"from": "All"}}}));
+    let annotation = format!("determined.ai/det-gateway-port-{port}");
+    gateway["metadata"]["annotations"][annotation] = CANARY.into();
+    api.put(&path, &gateway).await;
+
+    let metadata = json!({"name": "canary", "labels": {"determined": CANARY}});
+    let spec = json!({"ports": [{"port": 80}], "clusterIP": "None"});
+    let service = json!({"metadata": metadata, "spec": spec});
+    let services = in_namespace("/api/v1/services", task_namespace);
+    api.create(&services, &service).await;
+    let parent =
+        json!({"name": name, "namespace": namespace, "port": port, "sectionName": listener});
+    let backend = json!({"name": "canary", "kind": "Service", "port": 80});
+    let route = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1alpha2",
+        "kind": "TCPRoute",
+        "metadata": metadata,
+        "spec": {"parentRefs": [parent], "rules": [{"backendRefs": [backend]}]},
+    });
+    let routes = in_namespace(TCP_ROUTES, task_namespace);
+    api.create(&routes, &route).await;
+}
+
+/// What it does when the task has ended.
+pub async fn close_port(outputs: &Value, task_namespace: &str) {
+    let api = Api::by(outputs["kubeconfig_path"].as_str().expect("a path")).await;
+    for list in ["/api/v1/services", TCP_ROUTES] {
+        api.delete(&format!("{}/canary", in_namespace(list, task_namespace)))
+            .await;
+    }
+    let block = &outputs["internal_task_gateway"];
+    let text = |field: &str| block[field].as_str().expect("text");
+    let path = format!(
+        "{}/{}",
+        in_namespace(GATEWAYS, text("gateway_namespace")),
+        text("gateway_name")
+    );
+    let mut gateway = api.get(&path).await;
+    let listeners = gateway["spec"]["listeners"].as_array_mut();
+    listeners
+        .expect("listeners")
+        .retain(|it| it["port"] != block["gateway_port_range_start"]);
+    let annotations = gateway["metadata"]["annotations"].as_object_mut();
+    annotations
+        .expect("annotations")
+        .retain(|_, it| it != CANARY);
+    api.put(&path, &gateway).await;
+}
