@@ -52,6 +52,27 @@ async fn a_config_comes_whole_alone_or_only_where_it_changed() {
 }
 
 #[tokio::test]
+async fn what_json_has_no_form_for_is_kept_also_where_it_is_written_anew() {
+    let home = Home::new();
+    let _tunnel = Upstream::ready(&home, "tunnel", "tunnel", tunnel_outputs(8003)).await;
+    let odd = "{inf: .inf, big: 99999999999999999999, bin: !!binary aGk=, day: 2001-12-14, twin: 1, twin: 2}";
+    let base = format!(
+        "stages:\n  - custom: {{name: x, cmd: [a], env: &n {odd}}}\n  - master:\n      config_file:\n        odd: *n\n        resource_manager: {{type: kubernetes}}\n"
+    );
+    let text = emitted(&home, "config", Some(&base)).await;
+    for value in [
+        ": .inf",
+        "big: 99999999999999999999",
+        "bin: !!binary aGk=",
+        "day: 2001-12-14",
+        "twin: 2",
+        "determined_master_port: 8003",
+    ] {
+        assert!(text.contains(value), "{value}\n{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_config_that_uses_anchors_from_elsewhere_is_whole_without_them() {
     let home = Home::new();
     let _tunnel = Upstream::ready(&home, "tunnel", "tunnel", tunnel_outputs(8003)).await;

@@ -4,19 +4,27 @@ use rustix::process::{Pid, Signal, kill_process};
 use support::leaks;
 use support::site::Site;
 
-/// Kills what has our programs in its command line, devcluster among it; the stand-ins for the master and a pod go on.
-fn kill_all_but_the_master_and_the_pod(site: &Site) {
+fn ours(site: &Site) -> Vec<String> {
     let mut processes = leaks::processes(&site.home.mark());
-    // devcluster first: it would end the others when one of them ends.
-    processes.sort_by_key(|p| !p.contains("stages/devcluster.yaml"));
-    for process in processes {
-        let (pid, command) = process.split_once(' ').expect("an id and a command");
-        let is_theirs = command.contains("sandbox-") || command.starts_with("sleep");
-        if let (false, Some(pid)) = (is_theirs, pid.parse().ok().and_then(Pid::from_raw)) {
-            // It may have ended with another one.
-            let _ = kill_process(pid, Signal::KILL);
+    let is_theirs = |command: &str| command.contains("sandbox-") || command.starts_with("sleep");
+    processes.retain(|p| {
+        !p.split_once(' ')
+            .is_some_and(|(_, command)| is_theirs(command))
+    });
+    processes
+}
+
+/// Kills devcluster and our programs; the stand-ins for the master and a pod go on.
+async fn kill_all_but_the_master_and_the_pod(site: &Site) {
+    let processes = ours(site);
+    // All at once, as a power-off does: none sees the end of another.
+    for signal in [Signal::STOP, Signal::KILL] {
+        for process in &processes {
+            let pid = process.split(' ').next().and_then(|p| p.parse().ok());
+            let _ = kill_process(pid.and_then(Pid::from_raw).expect("an id"), signal);
         }
     }
+    leaks::gone("what was killed", || ours(site)).await;
 }
 
 async fn gc(site: &Site, flags: &[&str]) -> String {
@@ -32,7 +40,7 @@ async fn what_a_killed_devcluster_left_everywhere_is_named_then_undone_without_i
     let site = Site::new().await;
     let file = site.write("devcluster.yaml", &site.devcluster_yaml());
     let (mut driver, _said) = site.up(&file).await;
-    kill_all_but_the_master_and_the_pod(&site);
+    kill_all_but_the_master_and_the_pod(&site).await;
     driver.wait().await.expect("no end");
 
     let requests = site.api.store().requests().len();

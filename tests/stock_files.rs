@@ -113,6 +113,46 @@ fn variations() -> Vec<(String, Value)> {
     all
 }
 
+/// What PyYAML takes and other readers do not.
+const ODD: [&str; 8] = [
+    ".inf",
+    ".nan",
+    "99999999999999999999",
+    "!!binary aGk=",
+    "{a: 1, a: x}",
+    "!!set {a}",
+    "!!omap [a: 1]",
+    "0x10000000000000000",
+];
+
+/// The same file with something odd in each place, and with each line twice.
+fn odd_texts() -> Vec<String> {
+    let whole = json!({"stages": stages(), "commands": {"a": "x", "b": ["x", "y"]}, "startup_input": "1", "temp_dir": "temp", "cwd": "/tmp"});
+    let mut pointers = Vec::new();
+    collect(&whole, "", &mut pointers);
+    let mut texts = Vec::new();
+    for pointer in &pointers {
+        let mut file = whole.clone();
+        *file.pointer_mut(pointer).expect("it is there") = json!("@odd");
+        let text = protocol::yaml::to_yaml(&file);
+        texts.extend(ODD.map(|odd| text.replacen("\"@odd\"", odd, 1)));
+    }
+    let text = protocol::yaml::to_yaml(&whole);
+    for (i, line) in text.lines().enumerate() {
+        let entry = line.replacen("- ", "  ", 1);
+        if entry
+            .trim_start()
+            .starts_with(|c: char| c.is_ascii_alphabetic())
+            && entry.contains(": ")
+        {
+            let mut lines: Vec<&str> = text.lines().collect();
+            lines.insert(i + 1, &entry);
+            texts.push(lines.join("\n") + "\n");
+        }
+    }
+    texts
+}
+
 fn collect(value: &Value, at: &str, out: &mut Vec<String>) {
     let children: Vec<(String, &Value)> = match value {
         Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), v)).collect(),
@@ -173,6 +213,104 @@ async fn what_devcluster_takes_comes_out_as_it_is_and_what_it_refuses_has_a_line
         taken > 60 && refused > 300,
         "{taken} taken, {refused} refused"
     );
+}
+
+/// What is said of each file: whether all but our stages reads as before; pairs of paths on stdin.
+const SAME: &str = r#"
+import sys, yaml
+def others(path, ours):
+    file = yaml.safe_load(open(path).read())
+    file["stages"] = [s for s in file["stages"] if not ours(s)]
+    return repr(file)
+for line in sys.stdin.read().split("\n"):
+    if not line: continue
+    before, after = line.split("\t")
+    new = lambda s: "tunnel" in s
+    compiled = lambda s: s.get("custom", {}).get("name") == "tunnel" if isinstance(s.get("custom"), dict) else False
+    print("true" if others(before, new) == others(after, compiled) else "false")
+"#;
+
+async fn same(home: &Home, pairs: &str) -> Vec<bool> {
+    let list = std::fs::File::open(write(home, "pairs", pairs)).expect("open");
+    let mut python = home.command(&python_program("DEVCLUSTER_PYTHON", "python"));
+    let python = python.args(["-c", SAME]).stdin(Stdio::from(list));
+    let output = python.output().await.expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let all: Vec<bool> = said.lines().map(|l| l == "true").collect();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(all.len(), pairs.lines().count(), "{stderr}");
+    all
+}
+
+#[tokio::test]
+async fn what_only_pyyaml_makes_sense_of_stays_as_it_is_with_and_without_new_stages() {
+    let home = Home::new();
+    let texts = odd_texts();
+    let name = |i: usize, text: &String| write(&home, &format!("odd{i}.yaml"), text);
+    let files: Vec<PathBuf> = texts.iter().enumerate().map(|(i, t)| name(i, t)).collect();
+    let reads = stock_reads(&home, &files).await;
+    let taken = texts
+        .iter()
+        .zip(files)
+        .zip(reads)
+        .filter(|(_, reads)| *reads);
+    let (mut count, mut pairs) = (0, String::new());
+    for ((text, file), _) in taken {
+        // It types what a list or a mapping holds as well, and dies of bytes once it looks for them; nobody means that.
+        let unmeant = ["startup_input: {", "startup_input: !", "regex: !!binary"];
+        if unmeant.iter().any(|u| text.contains(u)) {
+            continue;
+        }
+        let (code, stdout, stderr) = compile(&home, &file).await;
+        assert_eq!((code, &stdout), (Some(0), text), "{stderr}");
+        let new = "stages:\n  - tunnel: {reverse_proxy_host: h}\n";
+        let with_new = write(&home, "new.yaml", &text.replacen("stages:\n", new, 1));
+        let (code, stdout, stderr) = compile(&home, &with_new).await;
+        assert_eq!(code, Some(0), "{stderr}\n{text}");
+        let compiled = write(&home, &format!("compiled{count}.yaml"), &stdout);
+        let source = write(
+            &home,
+            &format!("source{count}.yaml"),
+            &text.replacen("stages:\n", new, 1),
+        );
+        pairs += &format!("{}\t{}\n", source.display(), compiled.display());
+        count += 1;
+    }
+    assert!(count > 40, "{count}");
+    let same = same(&home, &pairs).await;
+    let other: Vec<_> = pairs.lines().zip(same).filter(|(_, same)| !same).collect();
+    assert!(other.is_empty(), "{other:#?}");
+}
+
+#[tokio::test]
+async fn what_we_have_to_read_ourselves_may_not_be_odd() {
+    let home = Home::new();
+    let text = "a: &a {c: 1, c: 2}\nstages:\n- tunnel: {reverse_proxy_host: h, reverse_proxy_host: i, ssh_port: .inf}\n- db: {}\n";
+    let file = write(
+        &home,
+        "x.yaml",
+        &text.replacen("a: &a {c: 1, c: 2}\n", "", 1),
+    );
+    let (code, _, stderr) = compile(&home, &file).await;
+    assert_eq!(code, Some(2), "{stderr}");
+    for place in [
+        "x.yaml:2:38: the key `reverse_proxy_host` is there twice",
+        "`.inf` is no finite number",
+    ] {
+        let flat = stderr.replace(['\n', '|'], " ");
+        assert!(
+            flat.contains(place.split(": ").last().expect("text")),
+            "{place}\n{stderr}"
+        );
+    }
+    let flat = write(
+        &home,
+        "flat.yaml",
+        "reverse_proxy_host: h\nreverse_proxy_host: i\n",
+    );
+    let (code, _, stderr) = compile(&home, &flat).await;
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("is there twice"), "{stderr}");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::ops::Range;
 use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle};
 
 use crate::dialect;
+use crate::document::Oddity;
 use crate::error::Error;
 use crate::lines::Lines;
 use crate::scalar::Data;
@@ -17,7 +18,12 @@ mod rules;
 const ALIAS_BUDGET: u64 = 100_000;
 const NESTING: usize = 200;
 
-pub(crate) fn build(text: &str, lines: &Lines) -> Result<Tree, Error> {
+/// With `as_pyyaml` also what is odd, which is returned.
+pub(crate) fn build(
+    text: &str,
+    lines: &Lines,
+    as_pyyaml: bool,
+) -> Result<(Tree, Vec<Oddity>), Error> {
     if let Some((at, why)) = dialect::bad_character(text) {
         return Err(lines.error(text, at, why));
     }
@@ -28,7 +34,10 @@ pub(crate) fn build(text: &str, lines: &Lines) -> Result<Tree, Error> {
             nodes: Vec::new(),
             root: 0,
             comments: Vec::new(),
+            twins: false,
         },
+        as_pyyaml,
+        oddities: Vec::new(),
         weights: Vec::new(),
         open: Vec::new(),
         anchors: HashMap::new(),
@@ -64,6 +73,8 @@ struct Builder<'a> {
     /// Where tabs may stand, comments aside.
     quoted: Vec<Range<usize>>,
     documents: usize,
+    as_pyyaml: bool,
+    oddities: Vec<Oddity>,
 }
 
 /// A collection that is not closed yet.
@@ -102,17 +113,17 @@ impl Builder<'_> {
                     }
                 };
                 let plain = style == ScalarStyle::Plain;
-                let data = self.scalar(&text, plain, tag.as_deref(), range.start)?;
+                let data = self.scalar(&text, plain, tag.as_deref(), range.clone())?;
                 let block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
                 self.node(Kind::Scalar { text, block, data }, range, props, anchor)?;
             }
             Event::SequenceStart(style, anchor, tag) => {
-                self.collection_tag(tag.as_deref(), "seq", range.start)?;
+                self.collection_tag(tag.as_deref(), "seq", range.clone())?;
                 let (flow, items) = (style == StructureStyle::Flow, Vec::new());
                 self.start(Kind::Seq { flow, items }, range, props, anchor)?;
             }
             Event::MappingStart(style, anchor, tag) => {
-                self.collection_tag(tag.as_deref(), "map", range.start)?;
+                self.collection_tag(tag.as_deref(), "map", range.clone())?;
                 let (flow, entries) = (style == StructureStyle::Flow, Vec::new());
                 self.start(Kind::Map { flow, entries }, range, props, anchor)?;
             }
@@ -281,7 +292,7 @@ impl Builder<'_> {
         self.node(Kind::Alias(target), span, None, 0).map(drop)
     }
 
-    fn finish(mut self) -> Result<Tree, Error> {
+    fn finish(mut self) -> Result<(Tree, Vec<Oddity>), Error> {
         self.tree.comments.sort_by_key(|c| c.start);
         let mut tabs = self.quoted.clone();
         tabs.extend(self.tree.comments.iter().cloned());
@@ -298,7 +309,7 @@ impl Builder<'_> {
             let (text, block, data) = (String::new(), false, Data::Null);
             self.node(Kind::Scalar { text, block, data }, end..end, None, 0)?;
         }
-        Ok(self.tree)
+        Ok((self.tree, self.oddities))
     }
 }
 

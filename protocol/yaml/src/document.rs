@@ -1,4 +1,5 @@
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use serde_json::Value;
 
@@ -6,7 +7,7 @@ use crate::build;
 use crate::error::Error;
 use crate::lines::Lines;
 use crate::path::Seg;
-use crate::scalar::Data;
+use crate::scalar::{self, Data};
 use crate::tree::{Id, Kind, Tree};
 
 /// A text and what `PyYAML` reads in it.
@@ -15,6 +16,19 @@ pub struct Document {
     pub(crate) text: String,
     pub(crate) lines: Lines,
     pub(crate) tree: Tree,
+    as_pyyaml: bool,
+    oddities: Vec<Oddity>,
+}
+
+/// Something that `PyYAML` reads and JSON cannot hold, or that it reads in a way that nobody means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oddity {
+    /// The bytes of it.
+    pub range: Range<usize>,
+    /// What is odd about it.
+    pub message: String,
+    /// It is a key that the mapping has already: a mistake to all but PyYAML.
+    pub twin: bool,
 }
 
 impl Document {
@@ -26,13 +40,39 @@ impl Document {
     /// JSON cannot hold, aliases within what they stand for or that expand beyond all measure, and U+0085, U+2028,
     /// U+2029 written raw.
     pub fn parse(text: &str) -> Result<Document, Error> {
+        Document::read(text, false)
+    }
+
+    /// The same, taking also what is [odd](Document::oddities): duplicate keys, of which the last counts, integers beyond 64
+    /// bits, `.inf`, `.nan`, `!!binary`, `!!set`, `!!omap` and `!!pairs`. All of that stays as it is written.
+    ///
+    /// # Errors
+    /// As for [`Document::parse`], but for that.
+    pub fn parse_as_pyyaml(text: &str) -> Result<Document, Error> {
+        Document::read(text, true)
+    }
+
+    fn read(text: &str, as_pyyaml: bool) -> Result<Document, Error> {
         let lines = Lines::of(text);
-        let tree = build::build(text, &lines)?;
+        let (tree, oddities) = build::build(text, &lines, as_pyyaml)?;
         Ok(Document {
             text: text.to_owned(),
             lines,
             tree,
+            as_pyyaml,
+            oddities,
         })
+    }
+
+    /// Another text by the same rules.
+    pub(crate) fn parse_alike(&self, text: &str) -> Result<Document, Error> {
+        Document::read(text, self.as_pyyaml)
+    }
+
+    /// What [`Document::parse`] would have refused.
+    #[must_use]
+    pub fn oddities(&self) -> &[Oddity] {
+        &self.oddities
     }
 
     #[must_use]
@@ -41,7 +81,7 @@ impl Document {
     }
 
     /// What `safe_load` returns. A date is the string as it was written; a key that is no string
-    /// takes the form that `json.dumps` gives it (`on:` is `"true"`).
+    /// takes the form that `json.dumps` gives it (`on:` is `"true"`). Of an odd scalar it is the nearest number, or null.
     #[must_use]
     pub fn value(&self) -> Value {
         self.value_of(self.tree.root, false)
@@ -84,7 +124,7 @@ impl Document {
         };
         let is =
             |key: Id| !self.tree.is_merge(key) && self.tree.key(key).is_some_and(|k| k == name);
-        entries.iter().find(|(k, _)| is(*k)).map(|(_, v)| *v)
+        entries.iter().rev().find(|(k, _)| is(*k)).map(|(_, v)| *v)
     }
 
     /// Values that the mapping itself holds, without merges.
@@ -120,7 +160,7 @@ impl Document {
         })
     }
 
-    /// With `marked`, a date is told apart from the string that looks like it.
+    /// With `marked`, a date is told apart from the string that looks like it, and what is odd keeps its text.
     pub(crate) fn value_of(&self, id: Id, marked: bool) -> Value {
         self.value_with(id, marked, &HashMap::new())
     }
@@ -135,7 +175,11 @@ impl Document {
                 Data::Null => Value::Null,
                 Data::Bool(b) => Value::Bool(*b),
                 Data::Number(n) => Value::Number(n.clone()),
-                Data::Timestamp if marked => serde_json::json!({ TIME: text }),
+                Data::Timestamp if marked => serde_json::json!({ AS_WRITTEN: text }),
+                Data::Odd(tag, _) if marked => {
+                    serde_json::json!({ AS_WRITTEN: scalar::written(*tag, text) })
+                }
+                Data::Odd(_, near) => near.clone().map_or(Value::Null, Value::Number),
                 Data::Str | Data::Timestamp | Data::Merge => Value::String(text.clone()),
             },
             Kind::Seq { items, .. } => {
@@ -158,4 +202,9 @@ impl Document {
 }
 
 /// No key of a real document: it is not printable.
-const TIME: &str = "\0time";
+const AS_WRITTEN: &str = "\0written";
+
+/// The text of a value that only its text tells from others.
+pub(crate) fn as_written(value: &Value) -> Option<&str> {
+    value.as_object()?.get(AS_WRITTEN)?.as_str()
+}

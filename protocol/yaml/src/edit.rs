@@ -109,7 +109,7 @@ impl<'a> Editor<'a> {
             }
             id = match (&self.doc.tree.nodes[id].kind, seg) {
                 (Kind::Alias(_), _) => {
-                    let mut copy = self.changes.value_of(self.doc, id, false);
+                    let mut copy = self.changes.value_of(self.doc, id, true);
                     let done = put(&mut copy, rest, value);
                     self.changes.replaced.insert(id, New::value(copy));
                     return self.checked(done, id, path);

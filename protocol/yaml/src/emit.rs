@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Number, Value};
 
+use crate::document::as_written;
 use crate::scalar::{self, Tag};
 
 /// Longer keys need the `? key` form: `PyYAML` looks no further than 1024 characters for the colon.
@@ -25,7 +26,7 @@ pub fn quote(text: &str) -> String {
 pub(crate) fn block(value: &Value, indent: usize, newline: &str) -> String {
     let mut out = String::new();
     match value {
-        Value::Object(map) if !map.is_empty() => {
+        Value::Object(map) if !is_leaf(value) => {
             for (i, (key, value)) in map.iter().enumerate() {
                 if i > 0 {
                     pad(&mut out, indent);
@@ -81,7 +82,7 @@ pub(crate) fn item(value: &Value, indent: usize, newline: &str) -> String {
 
 pub(crate) fn is_leaf(value: &Value) -> bool {
     match value {
-        Value::Object(map) => map.is_empty(),
+        Value::Object(map) => map.is_empty() || as_written(value).is_some(),
         Value::Array(items) => items.is_empty(),
         _ => true,
     }
@@ -139,6 +140,9 @@ pub(crate) fn flow(value: &Value) -> String {
             format!("[{}]", items.join(", "))
         }
         Value::Object(map) => {
+            if let Some(text) = as_written(value) {
+                return text.to_owned();
+            }
             let entries: Vec<String> = map.iter().map(|(k, v)| flow_entry(k, v)).collect();
             format!("{{{}}}", entries.join(", "))
         }

@@ -16,7 +16,7 @@ impl Document {
         let Some((key, id)) = self.find(path) else {
             return String::new();
         };
-        let value = match (self.value_of(id, false), keys) {
+        let value = match (self.value_of(id, true), keys) {
             (Value::Object(map), Some(keys)) => {
                 let kept = map.into_iter().filter(|(k, _)| keys.contains(&k.as_str()));
                 Value::Object(kept.collect::<Map<_, _>>())
@@ -35,7 +35,10 @@ impl Document {
             (_, None) if path.is_empty() => Some(self.text.clone()),
             (_, None) => self.whole(key, id),
         };
-        let same = |text: &String| Document::parse(text).is_ok_and(|d| d.value() == value);
+        let same = |text: &String| {
+            let read = self.parse_alike(text);
+            read.is_ok_and(|d| d.value_of(d.tree.root, true) == value)
+        };
         text.filter(same).unwrap_or_else(|| to_yaml(&value))
     }
 

@@ -23,7 +23,7 @@ mod timestamp;
 mod tree;
 mod wanted;
 
-pub use document::Document;
+pub use document::{Document, Oddity};
 pub use edit::{Editor, Item};
 pub use emit::{quote, to_yaml};
 pub use error::Error;

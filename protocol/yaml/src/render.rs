@@ -35,7 +35,8 @@ pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<Document, Er
     }
     let text = splice::apply(&doc.text, renderer.splices, renderer.newline)
         .map_err(|at| doc.lines.error(&doc.text, at, "two changes meet here"))?;
-    let read = Document::parse(&text)
+    let read = doc
+        .parse_alike(&text)
         .map_err(|e| refuse(format!("this place cannot be edited safely ({e})")))?;
     if read.value_of(read.tree.root, true) != wanted {
         let why = "this place cannot be edited safely: the result would read differently";

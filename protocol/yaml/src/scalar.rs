@@ -2,6 +2,7 @@
 
 use serde_json::Number;
 
+use crate::emit::quote;
 use crate::timestamp::{is_real_time, is_timestamp};
 
 /// The type that `PyYAML`'s resolver gives a plain scalar.
@@ -17,6 +18,8 @@ pub(crate) enum Tag {
     /// `=`, which `PyYAML` knows and cannot construct.
     Value,
     Str,
+    /// `!!binary`, never resolved from a plain word.
+    Binary,
 }
 
 /// What the constructor makes of it.
@@ -27,8 +30,25 @@ pub(crate) enum Data {
     Number(Number),
     /// A date or a point in time; kept as it was written.
     Timestamp,
+    /// What JSON has no form for; kept as it was written. Its type, and the nearest number.
+    Odd(Tag, Option<Number>),
     Merge,
     Str,
+}
+
+/// Why a scalar has no value.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Unread {
+    /// `PyYAML` cannot read it either.
+    Wrong(String),
+    /// It can, and JSON has no form for it but perhaps this number.
+    Beyond(String, Option<Number>),
+}
+
+impl From<String> for Unread {
+    fn from(why: String) -> Unread {
+        Unread::Wrong(why)
+    }
 }
 
 /// What `!!` stands for.
@@ -44,6 +64,7 @@ pub(crate) fn named(handle: &str, suffix: &str) -> Option<Tag> {
         "bool" => Some(Tag::Bool),
         "null" => Some(Tag::Null),
         "timestamp" => Some(Tag::Timestamp),
+        "binary" => Some(Tag::Binary),
         _ => None,
     }
 }
@@ -62,18 +83,48 @@ pub(crate) fn resolve(text: &str) -> Tag {
 }
 
 /// The value of a scalar with that tag, or why `PyYAML` or JSON cannot have it.
-pub(crate) fn construct(tag: Tag, text: &str) -> Result<Data, String> {
+pub(crate) fn construct(tag: Tag, text: &str) -> Result<Data, Unread> {
     match tag {
         Tag::Null => Ok(Data::Null),
         Tag::Str => Ok(Data::Str),
         Tag::Merge => Ok(Data::Merge),
-        Tag::Value => Err("`=` has a meaning of its own in YAML 1.1: quote it".into()),
-        Tag::Bool => construct_bool(text).map(Data::Bool),
+        Tag::Value => {
+            let why = "`=` has a meaning of its own in YAML 1.1: quote it";
+            Err(Unread::Wrong(why.into()))
+        }
+        Tag::Bool => Ok(Data::Bool(construct_bool(text)?)),
         Tag::Int => int_of(text).map(Data::Number),
         Tag::Float => float_of(text).map(Data::Number),
         Tag::Timestamp if is_real_time(text) => Ok(Data::Timestamp),
-        Tag::Timestamp => Err(format!("`{text}` looks like a date and is none: quote it")),
+        Tag::Timestamp => {
+            let why = format!("`{text}` looks like a date and is none: quote it");
+            Err(Unread::Wrong(why))
+        }
+        Tag::Binary if is_base64(text) => Err(Unread::Beyond(
+            "`!!binary` is bytes, and JSON has none".into(),
+            None,
+        )),
+        Tag::Binary => Err(Unread::Wrong("`!!binary` that is no base64".into())),
     }
+}
+
+/// As Python's decoder takes it: what is not of the alphabet is passed over.
+fn is_base64(text: &str) -> bool {
+    let is_data = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+    let count = text.bytes().filter(is_data).count();
+    let padding = text.bytes().filter(|b| *b == b'=').count();
+    text.is_ascii() && count % 4 != 1 && padding >= (4 - count % 4) % 4
+}
+
+/// An odd scalar in one line.
+pub(crate) fn written(tag: Tag, text: &str) -> String {
+    let name = match tag {
+        _ if resolve(text) == tag => return text.to_owned(),
+        Tag::Int => "int",
+        Tag::Float => "float",
+        _ => "binary",
+    };
+    format!("!!{name} {}", quote(text))
 }
 
 fn bool_of(text: &str) -> Option<bool> {
@@ -165,8 +216,8 @@ fn is_float(text: &str) -> bool {
     }
 }
 
-fn int_of(text: &str) -> Result<Number, String> {
-    let refused = || format!("`{text}` is not an integer that PyYAML can read");
+fn int_of(text: &str) -> Result<Number, Unread> {
+    let refused = || Unread::Wrong(format!("`{text}` is not an integer that PyYAML can read"));
     let plain = text.replace('_', "");
     let body = unsigned(&plain);
     if body.is_empty() {
@@ -179,31 +230,43 @@ fn int_of(text: &str) -> Result<Number, String> {
         b if b.starts_with('0') => (b, 8),
         b => (b, 10),
     };
+    let parts = || digits.split(':');
+    if !parts().all(|p| !p.is_empty() && p.chars().all(|c| c.is_digit(radix))) {
+        return Err(refused());
+    }
+    let negative = plain.starts_with('-');
+    let too_large = || too_large(text, digits, radix, negative);
     let mut total: i128 = 0;
     let base = if digits.contains(':') { 60 } else { 0 };
-    for part in digits.split(':') {
-        if part.is_empty() || !part.chars().all(|c| c.is_digit(radix)) {
-            return Err(refused());
-        }
+    for part in parts() {
         total = i128::from_str_radix(part, radix)
             .ok()
             .and_then(|n| total.checked_mul(base)?.checked_add(n))
-            .ok_or_else(|| too_large(text))?;
+            .ok_or_else(too_large)?;
     }
-    if plain.starts_with('-') {
+    if negative {
         total = -total;
     }
     i64::try_from(total)
         .map(Number::from)
         .or_else(|_| u64::try_from(total).map(Number::from))
-        .map_err(|_| too_large(text))
+        .map_err(|_| too_large())
 }
 
-fn too_large(text: &str) -> String {
-    format!("the integer `{text}` does not fit into 64 bits")
+fn too_large(text: &str, digits: &str, radix: u32, negative: bool) -> Unread {
+    let message = format!("the integer `{text}` does not fit into 64 bits");
+    let near = digits.split(':').fold(0.0, |total, part| {
+        let digits = part.chars().filter_map(|c| c.to_digit(radix));
+        let part = digits.fold(0.0, |n, d| n * f64::from(radix) + f64::from(d));
+        total * 60.0 + part
+    });
+    Unread::Beyond(
+        message,
+        Number::from_f64(if negative { -near } else { near }),
+    )
 }
 
-fn float_of(text: &str) -> Result<Number, String> {
+fn float_of(text: &str) -> Result<Number, Unread> {
     let plain = text.replace('_', "").to_lowercase();
     let body = unsigned(&plain);
     let mut total = 0.0;
@@ -220,8 +283,10 @@ fn float_of(text: &str) -> Result<Number, String> {
     if plain.starts_with('-') {
         total = -total;
     }
-    Number::from_f64(total)
-        .ok_or_else(|| format!("`{text}` is no finite number, and JSON has no other: quote it"))
+    Number::from_f64(total).ok_or_else(|| {
+        let why = format!("`{text}` is no finite number, and JSON has no other: quote it");
+        Unread::Beyond(why, None)
+    })
 }
 
 #[cfg(test)]

@@ -54,6 +54,8 @@ pub(crate) struct Tree {
     pub(crate) root: Id,
     /// Where comments stand, in order.
     pub(crate) comments: Vec<Range<usize>>,
+    /// Some mapping has a key twice.
+    pub(crate) twins: bool,
 }
 
 impl Tree {
@@ -88,7 +90,7 @@ impl Tree {
             Data::Null => "null".into(),
             Data::Bool(b) => b.to_string().into(),
             Data::Number(n) => n.to_string().into(),
-            Data::Str | Data::Timestamp | Data::Merge => text.as_str().into(),
+            Data::Str | Data::Timestamp | Data::Merge | Data::Odd(..) => text.as_str().into(),
         })
     }
 
@@ -123,7 +125,7 @@ impl Tree {
     /// The same with each key once: what counts in the end.
     pub(crate) fn effective(&self, map: Id) -> Vec<(Id, Id)> {
         let pairs = self.pairs(map);
-        if !self.has_merge(map) {
+        if !self.twins && !self.has_merge(map) {
             return pairs;
         }
         let mut seen = std::collections::HashSet::new();

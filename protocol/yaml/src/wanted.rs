@@ -18,7 +18,7 @@ pub(crate) fn write_out_aliases(doc: &Document, changes: &mut Changes) {
             && touched.contains(&target)
             && !gone.contains(&id)
         {
-            let value = changes.value_of(doc, target, false);
+            let value = changes.value_of(doc, target, true);
             changes.replaced.insert(id, New { value, text: None });
         }
     }

@@ -17,6 +17,16 @@ thread_local! {
 fn read_alike(text: &str) -> Result<Option<serde_json::Value>, String> {
     let ours = Document::parse(text).map(|doc| doc.value());
     let theirs = PYYAML.with_borrow_mut(|python| python.read(text));
+    let all = Document::parse_as_pyyaml(text);
+    match (&all, &ours) {
+        (Ok(_), _) if matches!(theirs, Answer::Refused(_)) => {
+            return Err(format!("{text:?}: PyYAML refuses it: {theirs:?}"));
+        }
+        (Ok(all), Ok(ours)) if all.value() == *ours && all.oddities().is_empty() => {}
+        (Ok(all), Err(_)) if !all.oddities().is_empty() => {}
+        (Err(_), Err(_)) => {}
+        _ => return Err(format!("{text:?}: strictly {ours:?}, as PyYAML {all:?}")),
+    }
     match (ours, theirs) {
         (Err(_), _) => Ok(None),
         (Ok(ours), Answer::Value(theirs)) if ours == theirs => Ok(Some(ours)),
@@ -41,6 +51,57 @@ fn files_as_people_have_them_read_alike() {
         seen += 1;
     }
     assert!(seen >= 4, "{seen} files");
+}
+
+#[test]
+fn what_pyyaml_takes_and_json_cannot_hold_is_taken_by_those_who_want_it() {
+    for (text, value) in [
+        ("a: 1\na: 2", json!({"a": 2})),
+        ("yes: 1\ntrue: 2", json!({"true": 2})),
+        ("a: {b: 1, c: 2, b: 3}", json!({"a": {"b": 3, "c": 2}})),
+        (
+            "x: &x {a: 1}\ny: &y {a: 2}\nz:\n  <<: *x\n  <<: *y",
+            json!({"x": {"a": 1}, "y": {"a": 2}, "z": {"a": 2}}),
+        ),
+        ("a: [.inf, -.INF, .nan]", json!({"a": [null, null, null]})),
+        ("a: !!float 1e400", json!({"a": null})),
+        (
+            "a: 18446744073709551616",
+            json!({"a": 18_446_744_073_709_551_616_f64}),
+        ),
+        (
+            "a: -0x8000000000000001",
+            json!({"a": -9_223_372_036_854_775_808_f64}),
+        ),
+        ("a: !!binary |\n  aGk=\n", json!({"a": null})),
+        ("a: !!binary 'aGk='", json!({"a": null})),
+        ("a: !!set {b, c}", json!({"a": {"b": null, "c": null}})),
+        ("a: !!omap [b: 1]", json!({"a": [{"b": 1}]})),
+        (
+            "a: !!pairs [b: 1, b: 2]",
+            json!({"a": [{"b": 1}, {"b": 2}]}),
+        ),
+    ] {
+        assert!(Document::parse(text).is_err(), "{text:?} is taken");
+        let theirs = PYYAML.with_borrow_mut(|python| python.read(text));
+        assert!(
+            !matches!(theirs, Answer::Refused(_)),
+            "{text:?}: {theirs:?}"
+        );
+        let ours = Document::parse_as_pyyaml(text).expect(text);
+        assert_eq!(ours.value(), value, "{text:?}");
+        assert!(!ours.oddities().is_empty());
+    }
+    for text in [
+        "a: !!binary aGk",
+        "a: !!binary a",
+        "a: !!binary 'ä==='",
+        "a: !!int x",
+    ] {
+        let theirs = PYYAML.with_borrow_mut(|python| python.read(text));
+        assert!(matches!(theirs, Answer::Refused(_)), "{text:?}: {theirs:?}");
+        assert!(Document::parse_as_pyyaml(text).is_err(), "{text:?}");
+    }
 }
 
 #[test]

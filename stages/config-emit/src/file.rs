@@ -5,7 +5,7 @@ use std::path::Path;
 use anstyle::{AnsiColor, Style};
 use protocol::problem::Source;
 use protocol::yaml::Document;
-use protocol::{Exit, StageError, files};
+use protocol::{Exit, Problem, StageError, files};
 use similar::TextDiff;
 
 use crate::render::Base;
@@ -25,8 +25,16 @@ pub(crate) fn read(path: &Path) -> Result<Base, StageError> {
     };
     let text = String::from_utf8(bytes).map_err(|e| not_yaml().source(&e))?;
     let source = Source::new(path, &text);
-    let document = Document::parse(&text);
+    let document = Document::parse_as_pyyaml(&text);
     let document = document.map_err(|e| not_yaml().problems(vec![source.problem(&e)]))?;
+    // devcluster takes the last of equal keys; Determined, which reads a config of its own, none.
+    let own = document.value().get("stages").is_none();
+    let twins = document.oddities().iter().filter(|odd| own && odd.twin);
+    let twins = twins.map(|odd| Problem::new("", &odd.message).at(&source, odd.range.clone()));
+    let twins: Vec<Problem> = twins.collect();
+    if !twins.is_empty() {
+        return Err(not_yaml().problems(twins));
+    }
     Ok(Base { document, source })
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn of_config(rendered: &Rendered, format: Format, env: &Env) -> Strin
     let tops: Vec<&str> = tops
         .filter_map(|path| path.split(['.', '[']).next())
         .collect();
-    match Document::parse(&text) {
+    match Document::parse_as_pyyaml(&text) {
         Ok(config) => config.excerpt(&[], Some(&tops)),
         Err(_) => text,
     }
@@ -61,7 +61,7 @@ pub(crate) fn of_config(rendered: &Rendered, format: Format, env: &Env) -> Strin
 
 /// devcluster expands variables in its own file; who reads the config alone does not.
 fn expanded(text: &str, env: &Env) -> String {
-    let Ok(document) = Document::parse(text) else {
+    let Ok(document) = Document::parse_as_pyyaml(text) else {
         return text.to_owned();
     };
     let scalars = document.scalars(&[], |text| text.contains('$'));

@@ -68,7 +68,7 @@ fn asked(question: &str) -> Result<bool, StageError> {
 /// Gives a field of a stage's config another value: in what devcluster gets, not in the user's file.
 fn take(job: &mut Job, stage: &str, offer: &Offer) -> Result<(), StageError> {
     let unusable = || StageError::internal(format!("{stage} offers what its command cannot take"));
-    let document = Document::parse(&job.compiled.text).map_err(|_| unusable())?;
+    let document = Document::parse_as_pyyaml(&job.compiled.text).map_err(|_| unusable())?;
     let value = document.value();
     let items = value["stages"]
         .as_array()

@@ -175,6 +175,7 @@ async fn collect(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, Stage
     let ended = gc::end_orphans(env, run_dir.as_deref()).await;
     ended.iter().for_each(|line| say(line));
     let swept = gc::sweep(env, run_dir.as_deref(), programs).await?;
+    gc::forget_killed(env, run_dir.as_deref(), programs).await;
     say(&swept.report());
     Ok(if swept.left.is_empty() {
         Exit::Ok

@@ -15,7 +15,7 @@ pub(crate) fn refuse_open_master(compiled: &str, plan: &Plan, env: &Env) -> Resu
         .into_iter()
         .find(|s| is_public(s.config.get("bind_address"), env));
     let Some(tunnel) = public else { return Ok(()) };
-    let value = Document::parse(compiled)
+    let value = Document::parse_as_pyyaml(compiled)
         .map(|d| d.value())
         .unwrap_or_default();
     let stages = value["stages"].as_array().into_iter().flatten();

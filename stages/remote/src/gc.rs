@@ -1,6 +1,7 @@
 //! What dead runs left is undone by the stages themselves: each has `cleanup`, and the ledgers say whose turn it is.
 
 mod foresee;
+mod killed;
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,6 +11,7 @@ use protocol::{Env, Exit, NOTHING_LEFT, StageError, ledger, run_id};
 use tokio::process::Command;
 
 pub use foresee::foresee;
+pub use killed::forget_killed;
 
 use crate::devcluster::orphans;
 use crate::places;

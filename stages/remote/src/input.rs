@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::compile::{Compiled, compile, run_dir};
 use crate::flat::Flat;
 use crate::plan::Source;
+use crate::problems::{self, refused};
 
 /// What was asked for on the command line.
 #[derive(Debug, Default)]
@@ -68,6 +69,14 @@ pub fn load(asked: &Asked, env: &Env, programs: &Path) -> Result<Job, StageError
     let document = read(file)?;
     let value = document.value();
     if value.get("stages").is_none() && value.is_object() {
+        let source = Source {
+            path: file,
+            document: &document,
+        };
+        let odd = problems::odd(&source, 0..document.text().len());
+        if !odd.is_empty() {
+            return Err(refused(&source, odd));
+        }
         return load_flat(file, Some(&document), asked, env, programs);
     }
     if let Some(flag) = asked.flags.keys().next() {
@@ -95,6 +104,7 @@ pub(crate) fn usage(message: impl Into<String>) -> StageError {
     StageError::new("remote.usage", message).exit(Exit::Usage)
 }
 
+/// Also what only PyYAML makes sense of: whatever is not ours to read stays as it is.
 pub(crate) fn read(file: &Path) -> Result<Document, StageError> {
     let shown = file.display();
     let text = protocol::files::read_text(file).map_err(|e| {
@@ -102,7 +112,7 @@ pub(crate) fn read(file: &Path) -> Result<Document, StageError> {
             .source(&e)
             .exit(Exit::Usage)
     })?;
-    Document::parse(&text).map_err(|e| {
+    Document::parse_as_pyyaml(&text).map_err(|e| {
         let problem = problem::Source::new(file, &text).problem(&e);
         StageError::new("remote.yaml", format!("cannot read {shown} as YAML"))
             .problems(vec![problem])

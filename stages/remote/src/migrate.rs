@@ -108,7 +108,7 @@ fn head(name: &str, flat: &Flat, has_cwd: bool) -> String {
 /// Puts the explanations above the stages, and what stood above an old stage above that one again. Where a comment would
 /// change what is read, such as inside of brackets, nothing is moved and nothing is said.
 fn commented(text: &str, kinds: &[Kind], root: bool) -> String {
-    let Ok(document) = Document::parse(text) else {
+    let Ok(document) = Document::parse_as_pyyaml(text) else {
         return text.to_owned();
     };
     let wanted = document.value();
@@ -153,7 +153,7 @@ fn commented(text: &str, kinds: &[Kind], root: bool) -> String {
         lines[line].insert_str(0, &comment);
     }
     let result = lines.concat();
-    match Document::parse(&result) {
+    match Document::parse_as_pyyaml(&result) {
         Ok(read) if read.value() == wanted => result,
         _ => text.to_owned(),
     }

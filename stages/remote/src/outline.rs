@@ -9,7 +9,7 @@ use crate::plan::{Kind, NewStage};
 
 /// A line for each stage, in the order in which devcluster starts them; the numbers are the keys of its console.
 pub(crate) fn outline(job: &Job, env: &Env) -> String {
-    let compiled = Document::parse(&job.compiled.text).map(|d| d.value());
+    let compiled = Document::parse_as_pyyaml(&job.compiled.text).map(|d| d.value());
     let compiled = compiled.unwrap_or_default();
     let items = compiled["stages"].as_array().into_iter().flatten();
     let lines: Vec<(String, String)> = items

@@ -6,7 +6,7 @@ use protocol::yaml::Document;
 use protocol::{Env, Problem, StageError};
 use serde_json::{Map, Value};
 
-use crate::problems::refused;
+use crate::problems::{odd, refused};
 use crate::stock;
 pub(crate) use references::Exec;
 use references::Literal;
@@ -160,11 +160,17 @@ impl Plan {
         let mut wanted = extra;
         for (i, item) in items.iter().enumerate() {
             match read_item(item) {
-                Ok(Some((kind, body))) => wanted.push(Wanted {
-                    kind,
-                    place: Place::Item(i),
-                    body,
-                }),
+                Ok(Some((kind, body))) => {
+                    let span = source
+                        .document
+                        .nearest_span(&["stages".into(), i.into()], false);
+                    problems.extend(odd(source, span));
+                    wanted.push(Wanted {
+                        kind,
+                        place: Place::Item(i),
+                        body,
+                    });
+                }
                 Ok(None) => {}
                 Err(problem) => problems.push(problem.below(&format!("stages[{i}]"))),
             }

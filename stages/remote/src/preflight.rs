@@ -37,7 +37,7 @@ pub(crate) struct Looked {
 
 /// Looks for all stages at once, and hands over what each found, in the order of the file.
 pub(crate) async fn look(job: &Job, env: &Env, mut found: impl FnMut(Looked)) {
-    let compiled = Document::parse(&job.compiled.text).map(|d| d.value());
+    let compiled = Document::parse_as_pyyaml(&job.compiled.text).map(|d| d.value());
     let compiled = compiled.unwrap_or_default();
     let cwd = job.cwd(env);
     let stages = job.compiled.plan.stages.iter();

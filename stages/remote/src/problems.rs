@@ -1,5 +1,7 @@
 //! Mistakes in a user's file, each with its place.
 
+use std::ops::Range;
+
 use protocol::config::count;
 use protocol::{Exit, Problem, StageError, problem};
 
@@ -18,4 +20,14 @@ pub(crate) fn refused(source: &Source, problems: Vec<Problem>) -> StageError {
         .problems(placed)
         .hint("nothing was written or started; mend the file and try again")
         .exit(Exit::Usage)
+}
+
+/// What there stands that only PyYAML makes sense of.
+pub(crate) fn odd(source: &Source, within: Range<usize>) -> Vec<Problem> {
+    let file = problem::Source::new(source.path, source.document.text());
+    let there = source.document.oddities().iter();
+    let there = there.filter(|odd| within.contains(&odd.range.start));
+    there
+        .map(|odd| Problem::new("", &odd.message).at(&file, odd.range.clone()))
+        .collect()
 }

@@ -7,8 +7,9 @@ use granit_parser::Tag as RawTag;
 use super::Builder;
 use crate::block_scalar;
 use crate::dialect;
+use crate::document::Oddity;
 use crate::error::Error;
-use crate::scalar::{self, Data, Tag};
+use crate::scalar::{self, Data, Tag, Unread};
 use crate::tree::{Id, Kind, after_colon};
 
 impl Builder<'_> {
@@ -71,7 +72,8 @@ impl Builder<'_> {
         };
         let frame = self.open.last_mut();
         if !frame.is_none_or(|f| f.seen.insert(name.clone())) {
-            return self.fail(span.start, format!("the key `{name}` is there twice"));
+            self.odd(span, format!("the key `{name}` is there twice"), true)?;
+            self.tree.twins = true;
         }
         Ok(id)
     }
@@ -101,12 +103,13 @@ impl Builder<'_> {
     }
 
     pub(super) fn scalar(
-        &self,
+        &mut self,
         text: &str,
         plain: bool,
         tag: Option<&RawTag>,
-        at: usize,
+        span: Range<usize>,
     ) -> Result<Data, Error> {
+        let at = span.start;
         let tag = match tag.map(|t| (t.handle(), t.suffix())) {
             None if plain => scalar::resolve(text),
             None => Tag::Str,
@@ -124,21 +127,51 @@ impl Builder<'_> {
             // As a key, and only there, PyYAML takes `=` for a string.
             return Ok(Data::Str);
         }
-        scalar::construct(tag, text).or_else(|why| self.fail(at, why))
+        match scalar::construct(tag, text) {
+            Ok(data) => Ok(data),
+            Err(Unread::Wrong(why)) => self.fail(at, why),
+            Err(Unread::Beyond(why, near)) => {
+                self.odd(span, why, false)?;
+                Ok(Data::Odd(tag, near))
+            }
+        }
+    }
+
+    /// What `PyYAML` takes, and who reads by our rules does not.
+    fn odd(&mut self, range: Range<usize>, message: String, twin: bool) -> Result<(), Error> {
+        if !self.as_pyyaml {
+            return self.fail(range.start, message);
+        }
+        self.oddities.push(Oddity {
+            range,
+            message,
+            twin,
+        });
+        Ok(())
     }
 
     pub(super) fn collection_tag(
-        &self,
+        &mut self,
         tag: Option<&RawTag>,
         own: &str,
-        at: usize,
+        span: Range<usize>,
     ) -> Result<(), Error> {
+        let others: &[&str] = match own {
+            "map" => &["set"],
+            _ => &["omap", "pairs"],
+        };
         match tag.map(|t| (t.handle(), t.suffix())) {
             None | Some(("!", "") | ("", "!")) => Ok(()),
             Some((scalar::CORE, suffix)) if suffix == own => Ok(()),
-            Some((handle, suffix)) => {
-                self.fail(at, format!("the tag `{handle}{suffix}` on a collection"))
-            }
+            Some((scalar::CORE, suffix)) if others.contains(&suffix) => self.odd(
+                span,
+                format!("`!!{suffix}`, which JSON has no form for"),
+                false,
+            ),
+            Some((handle, suffix)) => self.fail(
+                span.start,
+                format!("the tag `{handle}{suffix}` on a collection"),
+            ),
         }
     }
 }

@@ -79,7 +79,7 @@ async fn output(program: &str, arguments: &[&str]) -> Option<String> {
 
 /// What this file needs here.
 pub(super) async fn of_job(job: &Job, env: &Env, programs: &Path) -> Vec<Check> {
-    let compiled = Document::parse(&job.compiled.text).map(|d| d.value());
+    let compiled = Document::parse_as_pyyaml(&job.compiled.text).map(|d| d.value());
     let compiled = compiled.unwrap_or_default();
     let stock = preflight::stock(&compiled, job);
     let mut checks = Vec::new();

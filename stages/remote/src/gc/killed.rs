@@ -1,0 +1,36 @@
+//! What a killed stage left in its run directory alone: words of itself that nobody reads any more.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use protocol::Env;
+use protocol::rundir::{Phase, RunDir};
+
+use super::program_of;
+use crate::places;
+
+/// Has each instance that died without a word forget its last one. There is nothing in its ledger, so nothing to tell of.
+pub async fn forget_killed(env: &Env, run_dir: Option<&Path>, programs: &Path) {
+    let known = places::run_dirs(env, run_dir).into_iter();
+    // Looking is not to make a directory.
+    let there = known.filter(|d| d.is_dir());
+    for run_dir in there.filter_map(|d| RunDir::open(&d).ok()) {
+        for name in run_dir.instances() {
+            let Some(status) = run_dir.status(&name) else {
+                continue;
+            };
+            let ended = matches!(status.phase, Phase::Stopped | Phase::Failed);
+            if ended || run_dir.holder(&name).is_some() {
+                continue;
+            }
+            let mut command = program_of(&status.kind, programs);
+            command
+                .args(["cleanup", "--events=none", "--name", &name, "--run-dir"])
+                .arg(run_dir.path())
+                .stdin(Stdio::null())
+                .stderr(Stdio::null());
+            // It makes no difference to anybody when it stays.
+            drop(command.output().await);
+        }
+    }
+}
