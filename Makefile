@@ -6,7 +6,7 @@ DEVCLUSTER := $(abspath $(BUILD)/venv/bin/devcluster)
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 STAGES := tunnel gateway config-emit remote
 # Their parts, one cargo test each: `make bench BENCH=tunnel` runs one alone.
-BENCH ?= tunnel gateway config-emit
+BENCH ?= tunnel gateway config-emit live
 SOAK ?= tunnel gateway kills live fuzz
 FUZZ_SECONDS ?= 900
 # Without a kube-apiserver these are skipped.
@@ -59,6 +59,9 @@ bench-gateway:
 
 bench-config-emit:
 	$(CARGO) $(TESTS) --release --test config_emit_bench -- --ignored --nocapture
+
+bench-live:
+	$(CARGO) $(TESTS) --release --test live bench -- --ignored --nocapture
 
 soak: deps $(addprefix soak-,$(SOAK))
 

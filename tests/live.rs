@@ -14,8 +14,26 @@ use support::{DEADLINE, Home, StageClient, bin, free_ports, leaks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
-/// What the issue allows from the new outputs to the restarted master, on a machine of one's own.
+/// From the new outputs to the restarted master, on a machine of one's own.
 const WITHIN: Duration = Duration::from_secs(3);
+
+/// The same on a machine that others use too: what devcluster itself takes to restart there says how busy it is.
+fn within(devclusters_own: Duration) -> Duration {
+    WITHIN.max(devclusters_own * 5)
+}
+
+/// Restarts a stage as its user would, and returns how long that took.
+async fn restarted_by_hand(devcluster: &mut TestDevcluster, stage: &str) -> Duration {
+    let began = Instant::now();
+    devcluster.restart(stage).await;
+    devcluster
+        .wait_for("its end", |e| {
+            e["stages"][stage].is_string() && e["stages"][stage] != "UP"
+        })
+        .await;
+    devcluster.wait_until(stage, "UP").await;
+    began.elapsed()
+}
 
 #[tokio::test]
 async fn a_new_port_of_the_tunnel_ends_with_the_master_on_the_new_config() {
@@ -37,6 +55,7 @@ async fn a_new_port_of_the_tunnel_ends_with_the_master_on_the_new_config() {
             .and_then(|p| u16::try_from(p).ok())
             .expect("a port")
     };
+    let own = restarted_by_hand(&mut devcluster, "master").await;
     let before = port();
     site.sshd.stop().await.expect("stopped");
     leaks::gone("the listener", || {
@@ -61,10 +80,11 @@ async fn a_new_port_of_the_tunnel_ends_with_the_master_on_the_new_config() {
         .wait_for("the master's end", |e| e["stages"]["master"] == "DOWN")
         .await;
     devcluster.wait_until("master", "UP").await;
+    let took = began.elapsed();
     eprintln!(
-        "the master was up on the new config after {:?}",
-        began.elapsed()
+        "the master was up on the new config after {took:?}; a restart by hand takes {own:?}"
     );
+    assert!(took <= within(own), "{took:?}, by hand {own:?}");
     let config = read(&site.run_dir().join("master.yaml"));
     assert!(
         config.contains(&format!("determined_master_port: {}", port())),
@@ -148,6 +168,26 @@ stages:
     fn report(&mut self, port: u16) {
         self.generation += 1;
         self.tunnel.report(self.generation, outputs(port));
+    }
+
+    /// Changes the values so many times, each of them used in time.
+    async fn changes(&mut self, rounds: u16) {
+        let own = restarted_by_hand(&mut self.devcluster, "master").await
+            + restarted_by_hand(&mut self.devcluster, "app").await;
+        let mut took = Vec::new();
+        for port in 2..2 + rounds {
+            self.report(port);
+            let began = Instant::now();
+            self.restarted(port).await;
+            took.push(began.elapsed());
+        }
+        took.sort_unstable();
+        let (median, slowest) = (took[took.len() / 2], took[took.len() - 1]);
+        eprintln!(
+            "{rounds} changes, both stages on the new values: median {median:?}, slowest {slowest:?}; \
+             a restart of both by hand takes {own:?}"
+        );
+        assert!(slowest <= within(own), "{slowest:?}, by hand {own:?}");
     }
 
     fn rendered(&self) -> String {
@@ -298,12 +338,7 @@ async fn on_request_a_change_is_told_and_nothing_restarted() {
         cluster.rendered().contains("determined_master_port: 1\n"),
         "the master reads this"
     );
-    cluster.devcluster.restart("master").await;
-    cluster
-        .devcluster
-        .wait_for("its end", |e| e["stages"]["master"] == "DOWN")
-        .await;
-    cluster.devcluster.wait_until("master", "UP").await;
+    restarted_by_hand(&mut cluster.devcluster, "master").await;
     assert!(cluster.rendered().contains("determined_master_port: 2\n"));
     cluster.end().await;
 }
@@ -312,14 +347,7 @@ async fn on_request_a_change_is_told_and_nothing_restarted() {
 async fn survives(rounds: u16, kills: u32) {
     let mut cluster = Cluster::start("").await;
     cluster.up().await;
-    let mut slowest = Duration::ZERO;
-    for port in 2..2 + rounds {
-        cluster.report(port);
-        let began = Instant::now();
-        cluster.restarted(port).await;
-        slowest = slowest.max(began.elapsed());
-    }
-    eprintln!("{rounds} changes, the slowest was used after {slowest:?} (to be within {WITHIN:?})");
+    cluster.changes(rounds).await;
     let step = Duration::from_millis(600) / kills.max(1);
     for kill in 0..kills {
         let port = u16::try_from(1000 + kill).expect("few");
@@ -336,6 +364,15 @@ async fn survives(rounds: u16, kills: u32) {
 #[tokio::test]
 async fn devcluster_lives_on_after_restarts_and_kills_of_config_emit() {
     survives(3, 6).await;
+}
+
+#[tokio::test]
+#[ignore = "a measurement: make bench"]
+async fn bench_a_change_is_used_within_three_seconds() {
+    let mut cluster = Cluster::start("").await;
+    cluster.up().await;
+    cluster.changes(20).await;
+    cluster.end().await;
 }
 
 #[tokio::test]
