@@ -36,12 +36,9 @@ impl Job {
 
     fn command(&self, tests: &[&str]) -> tokio::process::Command {
         let mut command = self.site.home.command(&self.script);
-        let bin = bin("devcluster-tunnel");
-        let programs = bin.parent().expect("a directory").display().to_string();
-        let path = std::env::var("PATH").unwrap_or_default();
         command
             .current_dir(self.site.home.path())
-            .env("PATH", format!("{programs}:{path}"))
+            .env("PATH", path())
             .env("OUT", "out.yaml")
             .args(["tunnel.yaml", "gateway.yaml", "base.yaml"])
             .args(tests)
@@ -65,6 +62,14 @@ impl Job {
     fn path(&self, name: &str) -> PathBuf {
         self.site.home.path().join(name)
     }
+}
+
+/// With our programs on it.
+fn path() -> String {
+    let bin = bin("devcluster-tunnel");
+    let programs = bin.parent().expect("a directory").display().to_string();
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{programs}:{path}")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -198,35 +203,129 @@ async fn a_chain_without_an_upstream_says_so() {
     );
 }
 
-#[test]
-fn the_jobs_of_both_services_run_the_pipeline_with_files_that_are_there() {
-    let ci = concat!(env!("CARGO_MANIFEST_DIR"), "/../devcluster-examples/ci");
-    for (file, steps, run) in [
-        ("github-actions.yml", "steps", "run"),
-        ("circleci.yml", "steps", "command"),
-    ] {
-        let text = std::fs::read_to_string(Path::new(ci).join(file)).expect("no file");
-        let value = protocol::yaml::Document::parse(&text)
-            .expect("it is YAML")
-            .value();
-        let steps = value["jobs"]["cluster"][steps]
-            .as_array()
-            .expect("no steps")
-            .clone();
-        let commands = steps.iter().filter_map(|step| {
-            let step = if step[run].is_string() {
-                step
-            } else {
-                &step["run"]
-            };
-            step[run].as_str()
-        });
-        let commands: Vec<&str> = commands.collect();
-        let call = commands.iter().find(|c| c.starts_with("./pipeline.sh "));
-        let call = call.unwrap_or_else(|| panic!("{file}: no call in {commands:?}"));
-        for word in call.split(' ').filter(|w| *w != "./tests.sh") {
-            assert!(Path::new(ci).join(word).is_file(), "{file}: no {word}");
+/// A step of a job: its script, and what its environment adds.
+struct Step {
+    script: String,
+    env: Vec<(String, String)>,
+}
+
+/// The steps of the one job in a file that run something, in order.
+fn steps(file: &Path, run: &str, env: &str) -> Vec<Step> {
+    let text = std::fs::read_to_string(file).expect("no file");
+    let document = protocol::yaml::Document::parse(&text).expect("it is YAML");
+    let job = &document.value()["jobs"]["cluster"];
+    let steps = job["steps"].as_array().expect("no steps").iter();
+    let steps = steps.filter_map(|step| {
+        // CircleCI has a level more.
+        let step = if step["run"].is_object() {
+            &step["run"]
+        } else {
+            step
+        };
+        let env = step[env].as_object().into_iter().flatten();
+        let text = |v: &serde_json::Value| v.as_str().map(str::to_owned);
+        Some(Step {
+            script: text(&step[run])?,
+            env: env
+                .filter_map(|(k, v)| Some((k.clone(), text(v)?)))
+                .collect(),
+        })
+    });
+    steps.collect()
+}
+
+/// Base64, as somebody puts a secret into CircleCI.
+fn encoded(text: &str) -> String {
+    let mut base64 = std::process::Command::new("base64");
+    base64
+        .arg("-w0")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = base64.spawn().expect("no base64");
+    std::io::Write::write_all(&mut child.stdin.take().expect("stdin"), text.as_bytes())
+        .expect("taken");
+    String::from_utf8(child.wait_with_output().expect("its end").stdout).expect("text")
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+impl Job {
+    /// The example's own files, but for the names of the servers.
+    fn check_out(&self, ci: &Path) {
+        std::fs::copy(ci.join("pipeline.sh"), self.path("pipeline.sh")).expect("copied");
+        let tunnel = read(&ci.join("tunnel.yaml"));
+        let kept = tunnel.lines().find(|l| l.starts_with("ssh_key_path"));
+        let fields = self.site.tunnel_fields().into_iter();
+        let fields =
+            fields.filter(|f| !f.starts_with("ssh_key_path") && !f.starts_with("known_hosts_path"));
+        let fields = fields.chain([kept.expect("a key").to_owned()]);
+        let fields = fields.chain(["known_hosts_path: ~/.ssh/known_hosts".to_owned()]);
+        self.site
+            .write("tunnel.yaml", &fields.collect::<Vec<_>>().join("\n"));
+        let gateway = read(&ci.join("gateway.yaml")).replace("ci-cluster", "sandbox");
+        self.site.write("gateway.yaml", &gateway);
+        self.site.write("base.yaml", &read(&ci.join("base.yaml")));
+        let tests = "#!/bin/sh\ngrep -q determined_master_host master.yaml && touch tested\n";
+        let tests = self.site.write("tests.sh", tests);
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(tests, executable).expect("ours");
+        std::fs::create_dir(self.path("devcluster-remote")).expect("a directory");
+        let makefile = "install:\n\ttouch installed\n";
+        self.site.write("devcluster-remote/Makefile", makefile);
+    }
+
+    /// As both services run a step, with what their secrets hold.
+    async fn step(&self, step: &Step) {
+        let key = read(&self.site.sshd.key());
+        let known_hosts = read(&self.site.sshd.known_hosts());
+        let kubeconfig = read(&self.path("kubeconfig"));
+        let secrets = [
+            ("CI_SSH_KEY", "CI_SSH_KEY_TEXT", key),
+            ("CI_KNOWN_HOSTS", "CI_KNOWN_HOSTS", known_hosts),
+            ("CI_KUBECONFIG", "CI_KUBECONFIG", kubeconfig),
+        ];
+        let mut command = self.site.home.command("bash".as_ref());
+        command.args(["-eo", "pipefail", "-c", &step.script]);
+        command
+            .current_dir(self.site.home.path())
+            .env("PATH", path());
+        for (_, variable, secret) in &secrets {
+            command.env(variable, encoded(secret));
         }
-        assert!(commands.contains(&"devcluster-remote gc"), "{file}");
+        for (name, value) in &step.env {
+            let value = secrets
+                .iter()
+                .fold(value.clone(), |value, (name, _, secret)| {
+                    value.replace(&format!("${{{{ secrets.{name} }}}}"), secret.trim_end())
+                });
+            command.env(name, value);
+        }
+        let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = tokio::time::timeout(DEADLINE, output).await;
+        let output = output.expect("no end").expect("no bash");
+        let stderr = text(&output.stderr);
+        assert!(output.status.success(), "{}\n{stderr}", step.script);
+    }
+}
+
+#[tokio::test]
+async fn the_jobs_of_both_services_run_step_by_step() {
+    let ci = Path::new(env!("CARGO_MANIFEST_DIR")).join("../devcluster-examples/ci");
+    for (file, run, env) in [
+        ("github-actions.yml", "run", "env"),
+        ("circleci.yml", "command", "environment"),
+    ] {
+        let job = Job::new().await;
+        job.check_out(&ci);
+        let steps = steps(&ci.join(file), run, env);
+        assert_eq!(steps.len(), 4, "{file}");
+        for step in &steps {
+            job.step(step).await;
+        }
+        let installed = job.path("devcluster-remote/installed");
+        assert!(job.path("tested").exists() && installed.exists(), "{file}");
+        job.site.nothing_is_left().await;
     }
 }
