@@ -195,10 +195,14 @@ stages:
     }
 
     async fn restarted(&mut self, port: u16) {
-        self.devcluster
-            .wait_for_log("app", &format!("port {port}\n"))
-            .await;
-        self.devcluster.wait_until("app", "UP").await;
+        let line = format!("port {port}\n");
+        // It may have been said while something else was waited for.
+        if !self.devcluster.log().contains(&format!("app| {line}")) {
+            self.devcluster.wait_for_log("app", &line).await;
+        }
+        if self.devcluster.state("app").as_deref() != Some("UP") {
+            self.devcluster.wait_until("app", "UP").await;
+        }
         let text = format!("determined_master_port: {port}\n");
         let rendered = async {
             while !self.rendered().contains(&text) {

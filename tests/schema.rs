@@ -63,6 +63,8 @@ async fn the_schema_refuses_what_the_driver_refuses() {
     let validator = jsonschema::draft7::new(&schema().await).expect("no valid schema");
     let fine = json!({"stages": [{"tunnel": {"reverse_proxy_host": "a"}}, {"config-emit": null}, {"master": {}}]});
     assert!(validator.is_valid(&fine));
+    let east = json!({"stages": [{"gateway": {"name": "g", "gate": "stage", "resource_manager": "east"}}]});
+    assert!(validator.is_valid(&east));
     assert!(validator.is_valid(&json!({"reverse_proxy_host": "a", "determined_root": "~/d"})));
     for wrong in [
         json!({"stages": [{"tunel": {}}]}),
@@ -71,6 +73,8 @@ async fn the_schema_refuses_what_the_driver_refuses() {
         json!({"stages": [{"tunnel": {"reverse_proxy_host": "a", "verify": "loose"}}]}),
         json!({"stages": [{"config-emit": {"base": "x"}}]}),
         json!({"stages": [{"gateway": {"gate": "never"}}]}),
+        json!({"stages": [{"gateway": {"resource_manager": 1}}]}),
+        json!({"stages": [{"tunnel": {"reverse_proxy_host": "a", "resource_manager": "x"}}]}),
         json!({"stages": [{"custom": {"name": "x"}}]}),
         json!({"stages": [], "stage": []}),
         json!({"reverse_proxy_hots": "a"}),

@@ -120,6 +120,14 @@ impl TestDevcluster {
         .await;
     }
 
+    /// The state of a stage, as of the last event that was waited for.
+    pub fn state(&self, stage: &str) -> Option<String> {
+        let lines = self.log.lines().rev();
+        let mut events = lines.filter_map(|l| serde_json::from_str::<Value>(l).ok());
+        let status = events.find(|e| e["stages"].is_object())?;
+        status["stages"][stage].as_str().map(str::to_owned)
+    }
+
     /// Everything that was logged so far.
     pub fn log(&self) -> &str {
         &self.log

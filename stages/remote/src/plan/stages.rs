@@ -54,10 +54,11 @@ impl Plan {
                 true
             }
         };
-        let resource_manager = match body
-            .shift_remove("resource_manager")
-            .filter(|_| kind == Kind::Gateway)
-        {
+        let resource_manager = match kind {
+            Kind::Gateway => body.shift_remove("resource_manager"),
+            _ => None,
+        };
+        let resource_manager = match resource_manager {
             None => None,
             Some(Value::String(name)) => Some(name),
             Some(_) => {
