@@ -76,6 +76,7 @@ soak-tunnel:
 soak-gateway:
 	@scripts/get-kube-apiserver >/dev/null
 	DEVCLUSTER_ROUNDS=200 $(CARGO) $(TESTS) --test gateway_real -- --nocapture --test-threads 1 kills::
+	DEVCLUSTER_PARTITION=30 $(CARGO) $(TESTS) --test gateway_real -- --nocapture partition
 	DEVCLUSTER_ROUNDS=1 $(CARGO) $(TESTS) --test gateway_provision -- --nocapture --test-threads 1 killed half_installed
 
 soak-kills:

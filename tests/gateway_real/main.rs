@@ -8,3 +8,4 @@ mod kills;
 mod paths;
 mod roles;
 mod sessions;
+mod watch;

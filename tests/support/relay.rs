@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 pub struct Relay {
     port: u16,
     cuts: watch::Sender<u64>,
+    parted: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
 
@@ -26,11 +27,13 @@ impl Relay {
             .expect("no port at all is free");
         let port = listener.local_addr().expect("no address").port();
         let cuts = watch::Sender::new(0);
+        let parted = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, to, delay, cuts.clone()));
+        tasks.spawn(serve(listener, to, delay, cuts.clone(), parted.clone()));
         Relay {
             port,
             cuts,
+            parted,
             _tasks: tasks,
         }
     }
@@ -44,13 +47,32 @@ impl Relay {
     pub fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
+
+    /// Nothing passes, on connections old and new, until it is to pass again; neither end is told: as on a network that is
+    /// partitioned, and sends later what it could not.
+    pub fn part(&self, parted: bool) {
+        self.parted.send_replace(parted);
+    }
 }
 
-async fn serve(listener: TcpListener, to: u16, delay: Duration, cuts: watch::Sender<u64>) {
+/// Returns while it is not parted.
+async fn whole(parted: &mut watch::Receiver<bool>) {
+    drop(parted.wait_for(|parted| !*parted).await);
+}
+
+async fn serve(
+    listener: TcpListener,
+    to: u16,
+    delay: Duration,
+    cuts: watch::Sender<u64>,
+    parted: watch::Sender<bool>,
+) {
     let mut pairs = JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
         let cut = cuts.subscribe();
+        let mut parted = parted.subscribe();
         pairs.spawn(async move {
+            whole(&mut parted).await;
             let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await else {
                 return;
             };
@@ -59,8 +81,8 @@ async fn serve(listener: TcpListener, to: u16, delay: Duration, cuts: watch::Sen
             }
             let (near, far) = (near.into_split(), far.into_split());
             let mut directions = JoinSet::new();
-            directions.spawn(pass(near.0, far.1, delay, cut.clone()));
-            directions.spawn(pass(far.0, near.1, delay, cut.clone()));
+            directions.spawn(pass(near.0, far.1, delay, cut.clone(), parted.clone()));
+            directions.spawn(pass(far.0, near.1, delay, cut.clone(), parted.clone()));
             while directions.join_next().await.is_some() {}
         });
     }
@@ -71,6 +93,7 @@ async fn pass(
     mut to: OwnedWriteHalf,
     delay: Duration,
     mut cut: watch::Receiver<u64>,
+    mut parted: watch::Receiver<bool>,
 ) {
     let (sender, mut chunks) = mpsc::channel::<(Instant, Vec<u8>)>(1024);
     let read = async move {
@@ -90,6 +113,7 @@ async fn pass(
             if !delay.is_zero() {
                 sleep_until(due).await;
             }
+            whole(&mut parted).await;
             if to.write_all(&chunk).await.is_err() {
                 return;
             }

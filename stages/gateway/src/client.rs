@@ -4,13 +4,45 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use protocol::{Env, StageError};
 
+use crate::config::Config;
+use crate::connection;
 use crate::fault::{self, Peer};
 use crate::kubeconfig::malformed;
 use crate::minify::Minified;
 use crate::objects::{ClassObject, GatewayObject, class_resource, gateway_resource};
+
+/// An API that is there answers each request in a fraction of a second; a list of thousands takes a few.
+pub(crate) const ANSWER: Duration = Duration::from_secs(20);
+
+/// How long the API is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) connect: Duration,
+    pub(crate) answer: Duration,
+}
+
+impl Patience {
+    /// A session whose Lease ends soon has to know soon that nobody answers.
+    pub(crate) fn of(config: &Config) -> Self {
+        let answer = Duration::from_secs(u64::from(config.lease_duration) / 3);
+        Self {
+            connect: Duration::from_secs(config.connect_timeout),
+            answer: answer.clamp(Duration::from_secs(3), ANSWER),
+        }
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            answer: ANSWER,
+        }
+    }
+}
 
 /// A cluster, as the user of the kubeconfig sees it.
 #[derive(Clone)]
@@ -23,7 +55,7 @@ impl Cluster {
     /// Reads certificates and runs the user's credential plugin, where there is one. No request is made yet.
     pub(crate) async fn connect(
         minified: &Minified,
-        connect: Duration,
+        patience: Patience,
         env: &Env,
     ) -> Result<Self, StageError> {
         let peer = Peer {
@@ -31,8 +63,8 @@ impl Cluster {
             server: minified.server.clone(),
             plugin: minified.plugin.clone(),
         };
-        let config = config(minified, connect, env).await?;
-        let client = client(config)
+        let config = config(minified, patience.connect, env).await?;
+        let client = connection::client(config, patience.answer)
             .await
             .map_err(|error| fault::of_connecting(&peer, &error))?;
         Ok(Self { client, peer })
@@ -52,7 +84,11 @@ impl Cluster {
     }
 }
 
-async fn config(minified: &Minified, connect: Duration, env: &Env) -> Result<Config, StageError> {
+async fn config(
+    minified: &Minified,
+    connect: Duration,
+    env: &Env,
+) -> Result<kube::Config, StageError> {
     let unusable = |error: &dyn std::error::Error| {
         malformed(
             format!("context {:?}", minified.context),
@@ -79,7 +115,7 @@ async fn config(minified: &Minified, connect: Duration, env: &Env) -> Result<Con
             .is_some_and(|url| !url.is_empty())
     });
     let options = KubeConfigOptions::default();
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
         .map_err(|error| unusable(&error))?;
     if !own_proxy {
@@ -87,17 +123,4 @@ async fn config(minified: &Minified, connect: Duration, env: &Env) -> Result<Con
     }
     config.connect_timeout = Some(connect);
     Ok(config)
-}
-
-/// Making a client runs the credential plugin and waits for it: on a thread of its own, so that a stop is heard meanwhile.
-async fn client(config: Config) -> Result<Client, kube::Error> {
-    let runtime = tokio::runtime::Handle::current();
-    let (done, client) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let _entered = runtime.enter();
-        // Nobody waits for it any more when the stage has been stopped.
-        drop(done.send(Client::try_from(config)));
-    });
-    let gone = || kube::Error::Service("the thread that makes the client died".into());
-    client.await.unwrap_or_else(|_| Err(gone()))
 }

@@ -1,28 +1,41 @@
 //! After ready: what becomes of the Gateway.
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use protocol::{Context, StageError};
 
-use crate::fault::Peer;
-use crate::objects::{self, GatewayObject, State, title};
+use crate::config::Config;
+use crate::objects::{self, State, title};
 use crate::outputs::Outputs;
 use crate::stage::Gateway;
-use crate::wait::{self, Events};
+use crate::take::Found;
+use crate::wait;
+
+/// The pauses between two looks while the credentials do not do.
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Reports whatever changes, and ends only with an error of our own.
 pub(crate) async fn hold(
     cx: &Context<Gateway>,
-    peer: &Peer,
-    mut events: Events,
-    mut gateway: GatewayObject,
+    config: &Config,
+    found: Found,
     mut outputs: Outputs,
 ) -> Result<(), StageError> {
+    let (cluster, mut gateway) = (found.cluster, found.gateway);
+    let peer = &cluster.peer;
+    let watch = |gateway: &_| wait::watch(&cluster, gateway, config.lease_duration);
+    let mut events = found.events.unwrap_or_else(|| watch(&gateway));
     let name = title(&gateway);
     let mut wrong: Option<StageError> = None;
+    let mut pause = SHORTEST;
     loop {
+        let mut fresh = false;
         let news = match events.next().await {
             Some(Ok(Some(seen))) => {
                 gateway = seen;
+                pause = SHORTEST;
                 match objects::state(&gateway) {
                     State::Ready(address) => {
                         let moved = address != outputs.internal_task_gateway.gateway_ip;
@@ -54,7 +67,11 @@ pub(crate) async fn hold(
                     ));
                     return std::future::pending().await;
                 }
-                Err(lasting) => lasting,
+                // Once they do, a watch that goes on where it was has no news; a new one has.
+                Err(lasting) => {
+                    fresh = true;
+                    lasting
+                }
             },
             None => return Err(StageError::internal("the watch on the Gateway ended")),
         };
@@ -64,6 +81,11 @@ pub(crate) async fn hold(
         {
             cx.degraded(news.clone());
             wrong = Some(news);
+        }
+        if fresh {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST);
+            events = watch(&gateway);
         }
     }
 }

@@ -87,15 +87,9 @@ pub(crate) struct ClassStatus {
     pub(crate) conditions: Vec<Condition>,
 }
 
-/// Without the parts of its metadata that nobody here reads.
-pub(crate) fn slim(mut gateway: GatewayObject) -> GatewayObject {
-    let metadata = &mut gateway.metadata;
-    metadata.managed_fields = None;
-    metadata.labels = None;
-    if let Some(annotations) = &mut metadata.annotations {
-        annotations.retain(|key, _| key.starts_with(PORT_ANNOTATION));
-    }
-    gateway
+/// Whether this annotation stands for a port of a Determined master.
+pub(crate) fn is_port(key: &str) -> bool {
+    key.starts_with(PORT_ANNOTATION)
 }
 
 /// How far the controller has come with a Gateway.

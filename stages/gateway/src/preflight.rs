@@ -7,6 +7,7 @@ use kube::Api;
 use protocol::{Check, Context, StageError};
 
 use crate::config::{Config, Provision};
+use crate::crd::Crd;
 use crate::dry_run::{Outlook, Plan, plan};
 use crate::fault::{self, Attempt};
 use crate::lease;
@@ -112,7 +113,7 @@ impl Preflight<'_> {
     }
 
     fn apis(&self, place: &Place, answers: &Answers) {
-        let installed = answers.crd.as_ref().and_then(survey::bundle);
+        let installed = answers.crd.as_ref().and_then(Crd::bundle);
         let found = installed
             .map(|(release, channel)| format!("{release}, {channel} channel"))
             .unwrap_or_default();

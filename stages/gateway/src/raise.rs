@@ -5,8 +5,8 @@ use protocol::StageError;
 use serde_json::{Value, json};
 
 use crate::client::Cluster;
+use crate::crd::CRD;
 use crate::fault::{self, Attempt};
-use crate::survey::CRD;
 
 const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 

@@ -1,22 +1,18 @@
 //! The way to a cluster, as a ledger keeps it.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use protocol::ledger::Entry;
 use protocol::{Env, StageError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::client::Cluster;
+use crate::client::{Cluster, Patience};
 use crate::kubeconfig;
 use crate::minify::minify;
 
 /// There is no way to the cluster any more.
 const GONE: [&str; 2] = ["gateway.kubeconfig_missing", "gateway.context_unknown"];
-
-/// How long an undoing may wait for a connection.
-const CONNECT: Duration = Duration::from_secs(5);
 
 /// Which cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,5 +41,6 @@ pub(crate) async fn cluster(way: &Way, env: &Env) -> Result<Option<Cluster>, Sta
         Err(error) if GONE.contains(&error.code.as_str()) => return Ok(None),
         Err(error) => return Err(error),
     };
-    Cluster::connect(&minified, CONNECT, env).await.map(Some)
+    let patience = Patience::default();
+    Cluster::connect(&minified, patience, env).await.map(Some)
 }

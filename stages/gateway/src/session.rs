@@ -18,7 +18,7 @@ use crate::stage::Gateway;
 pub(crate) const KIND: &str = "session";
 
 /// A Lease is renewed this many times before it would expire, so that a few lost requests cost nothing.
-const RENEWALS: u32 = 10;
+pub(crate) const RENEWALS: u32 = 10;
 
 /// What a later run needs to find the session and to give it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

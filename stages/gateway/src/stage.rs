@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::ledger::Entry;
 use protocol::{Context, Exit, Problem, Stage, StageError, Undone};
 
-use crate::client::Cluster;
+use crate::client::{Cluster, Patience};
 use crate::collect;
 use crate::config::{self, Config};
 use crate::dry_run::dry_run;
@@ -104,9 +104,9 @@ impl Stage for Gateway {
         outputs: Outputs,
     ) -> Result<(), StageError> {
         let kubeconfig = kubeconfig::load(Some(&outputs.kubeconfig_path), &cx.env)?;
-        let connect = config.map_or(5, |config| config.connect_timeout);
+        let patience = config.as_ref().map(Patience::of).unwrap_or_default();
         let minified = minify(&kubeconfig, None)?;
-        let cluster = Cluster::connect(&minified, Duration::from_secs(connect), &cx.env).await?;
+        let cluster = Cluster::connect(&minified, patience, &cx.env).await?;
         let reported = &outputs.internal_task_gateway;
         let namespace = Some(reported.gateway_namespace.as_str());
         let gateway = cluster
@@ -168,7 +168,7 @@ async fn serve(
     taken: Taken,
     session: &mut Session,
 ) -> Result<(), StageError> {
-    let mut found = tokio::select! {
+    let found = tokio::select! {
         found = taken.ready(cx, config) => found?,
         lost = session.keep(cx) => return Err(lost),
         () = cx.shutdown.cancelled() => return Ok(()),
@@ -176,19 +176,10 @@ async fn serve(
     let capacity = found.capacity(cx, config)?;
     let file = KubeconfigFile::write(cx, &found.minified)?;
     let outputs = found.outputs(&file, config.port_range, capacity);
-    let events = found.events.take();
     let cluster = found.cluster.clone();
     let held = async {
         cx.ready(outputs.clone()).await?;
-        let events = events.unwrap_or_else(|| wait::watch(&found.cluster, &found.gateway));
-        hold(
-            cx,
-            &found.cluster.peer,
-            events,
-            found.gateway,
-            outputs.clone(),
-        )
-        .await
+        hold(cx, config, found, outputs.clone()).await
     };
     let period = Duration::from_secs(config.lease_duration.into());
     let title = session.claim.title();

@@ -1,32 +1,19 @@
 //! What there is on the cluster: one round of requests, side by side.
 
-use std::time::Duration;
-
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
 use kube::api::ListParams;
 use protocol::StageError;
-use serde_json::Value;
 
-use crate::client::Cluster;
+use crate::client::{ANSWER, Cluster};
 use crate::config::Config;
+use crate::crd::{Crd, MAX_LISTENERS};
 use crate::fault::{self, Attempt};
 use crate::lease;
-use crate::objects::{self, ClassObject, GROUP, GatewayObject};
-
-/// An API that is there answers each of these requests in a fraction of a second; a list of thousands takes a few.
-const ANSWER: Duration = Duration::from_secs(20);
-
-/// How many Gateways come with one answer.
-const PAGE: u32 = 250;
-
-/// What the CRD of Gateways has allowed since its first release; taken when the CRD may not be read.
-const MAX_LISTENERS: u32 = 64;
+use crate::listing;
+use crate::objects::{ClassObject, GROUP, GatewayObject};
 
 pub(crate) const GATEWAYS: &str = "gateways.gateway.networking.k8s.io";
 pub(crate) const CLASSES: &str = "gatewayclasses.gateway.networking.k8s.io";
-pub(crate) const CRD: &str =
-    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gateways.gateway.networking.k8s.io";
 
 /// What the user's config asks for.
 #[derive(Debug, Clone, Default)]
@@ -76,7 +63,7 @@ pub(crate) struct Answers {
     pub(crate) tcp_routes: Result<bool, StageError>,
     classes: Result<Option<Vec<ClassObject>>, StageError>,
     /// `None`: the user may not read it, or it is not there.
-    pub(crate) crd: Option<Value>,
+    pub(crate) crd: Option<Crd>,
     leases: Result<Vec<Lease>, StageError>,
 }
 
@@ -86,7 +73,7 @@ pub(crate) async fn ask(cluster: &Cluster, wanted: &Wanted) -> Result<Answers, S
             gateways(cluster, wanted),
             serves_tcp_routes(cluster),
             classes(cluster),
-            crd(cluster),
+            Crd::get(cluster),
             lease::list(cluster, wanted.namespace.as_deref())
         )
     };
@@ -117,7 +104,7 @@ impl Answers {
         Ok(Survey {
             gateways,
             classes: self.classes?,
-            max_listeners: self.crd.as_ref().map_or(MAX_LISTENERS, max_listeners),
+            max_listeners: self.crd.as_ref().map_or(MAX_LISTENERS, Crd::max_listeners),
             leases: self.leases?,
         })
     }
@@ -138,7 +125,7 @@ async fn gateways(
             let named = listed.fields(&format!("metadata.name={name}"));
             ("list", api.list(&named).await.map(|list| list.items))
         }
-        (None, _) => ("list", all(&api, listed).await),
+        (None, _) => ("list", listing::all(cluster, &api, listed).await),
     };
     match answer {
         Ok(gateways) => Ok(Some(gateways)),
@@ -149,20 +136,6 @@ async fn gateways(
         Err(error) => {
             let attempt = Attempt::new(verb, GATEWAYS, wanted.namespace.as_deref());
             Err(fault::of_request(&cluster.peer, &attempt, &error))
-        }
-    }
-}
-
-/// All of them, page by page, each without what is never looked at: thousands fit into little memory.
-async fn all(api: &Api<GatewayObject>, mut listed: ListParams) -> kube::Result<Vec<GatewayObject>> {
-    listed.limit = Some(PAGE);
-    let mut gateways = Vec::new();
-    loop {
-        let page = api.list(&listed).await?;
-        gateways.extend(page.items.into_iter().map(objects::slim));
-        listed.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-        if listed.continue_token.is_none() {
-            return Ok(gateways);
         }
     }
 }
@@ -199,33 +172,6 @@ async fn classes(cluster: &Cluster) -> Result<Option<Vec<ClassObject>>, StageErr
     }
 }
 
-/// Cluster-wide, so many users may not read it; then the usual limit is taken.
-async fn crd(cluster: &Cluster) -> Option<Value> {
-    let request = http::Request::get(CRD).body(Vec::new()).ok()?;
-    cluster.client.request(request).await.ok()
-}
-
-/// Each listener takes a place in the spec and one in the status.
-fn max_listeners(crd: &Value) -> u32 {
-    let versions = crd["spec"]["versions"].as_array();
-    let Some(v1) = versions
-        .into_iter()
-        .flatten()
-        .find(|version| version["name"] == "v1")
-    else {
-        return MAX_LISTENERS;
-    };
-    let properties = &v1["schema"]["openAPIV3Schema"]["properties"];
-    let limits = ["spec", "status"]
-        .map(|part| properties[part]["properties"]["listeners"]["maxItems"].as_u64())
-        .map(|limit| {
-            limit
-                .and_then(|limit| u32::try_from(limit).ok())
-                .unwrap_or(u32::MAX)
-        });
-    limits[0].min(limits[1])
-}
-
 pub(crate) fn no_gateway_api(cluster: &Cluster) -> StageError {
     StageError::new("gateway.api_missing", format!("the cluster of context {:?} has no Gateway API", cluster.peer.context)).hint(
         "have an admin install the Gateway API's experimental channel and a controller that takes TCPRoutes, such as \
@@ -233,9 +179,9 @@ pub(crate) fn no_gateway_api(cluster: &Cluster) -> StageError {
     )
 }
 
-pub(crate) fn no_tcp_routes(cluster: &Cluster, crd: Option<&Value>) -> StageError {
+pub(crate) fn no_tcp_routes(cluster: &Cluster, crd: Option<&Crd>) -> StageError {
     let context = &cluster.peer.context;
-    let installed = match crd.and_then(bundle) {
+    let installed = match crd.and_then(Crd::bundle) {
         Some((version, channel)) => {
             format!(" It has the Gateway API's {version}, {channel} channel.")
         }
@@ -246,29 +192,4 @@ pub(crate) fn no_tcp_routes(cluster: &Cluster, crd: Option<&Value>) -> StageErro
         format!("the cluster of context {context:?} does not serve TCPRoute v1alpha2, which Determined uses.{installed}"),
     )
     .hint("have an admin install the experimental channel of the Gateway API: the standard one does not serve that version")
-}
-
-/// The release and the channel of the Gateway API that a CRD is of.
-pub(crate) fn bundle(crd: &Value) -> Option<(&str, &str)> {
-    let annotation =
-        |name: &str| crd["metadata"]["annotations"][format!("{GROUP}/{name}")].as_str();
-    Some((annotation("bundle-version")?, annotation("channel")?))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn the_lower_of_both_limits_on_listeners_counts() {
-        let listeners = |limit: u32| json!({"properties": {"listeners": {"maxItems": limit}}});
-        let crd = json!({"spec": {"versions": [
-            {"name": "v1beta1"},
-            {"name": "v1", "schema": {"openAPIV3Schema": {"properties": {"spec": listeners(200), "status": listeners(64)}}}},
-        ]}});
-        assert_eq!(max_listeners(&crd), 64);
-        assert_eq!(max_listeners(&json!({})), MAX_LISTENERS);
-    }
 }

@@ -7,7 +7,7 @@ use protocol::{Context, StageError};
 
 use crate::choose::choose;
 use crate::claim::{CLASS_GONE, claim};
-use crate::client::Cluster;
+use crate::client::{Cluster, Patience};
 use crate::config::Config;
 use crate::kubeconfig;
 use crate::lease::Claim;
@@ -70,8 +70,7 @@ pub(crate) async fn connect(cx: &Context<Gateway>, config: &Config) -> Result<Pl
         "connect",
         format!("asking the API of context {context:?} for its Gateways"),
     );
-    let patience = Duration::from_secs(config.connect_timeout);
-    let cluster = Cluster::connect(&minified, patience, &cx.env).await?;
+    let cluster = Cluster::connect(&minified, Patience::of(config), &cx.env).await?;
     Ok(Place {
         minified,
         cluster,
@@ -263,7 +262,7 @@ async fn ready(
         if let objects::State::Ready(address) = objects::state(&chosen.gateway) {
             return Ok((chosen.gateway, address, None));
         }
-        let mut events = wait::watch(&cluster, &chosen.gateway);
+        let mut events = wait::watch(&cluster, &chosen.gateway, config.lease_duration);
         let timeout = Duration::from_secs(config.timeout);
         let tell = |line| cx.progress("wait", line);
         let (gateway, address) =

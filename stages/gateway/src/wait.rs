@@ -11,20 +11,54 @@ use tokio::time::{Instant, timeout_at};
 use crate::client::Cluster;
 use crate::fault::{self, Attempt, Peer};
 use crate::objects::{self, GatewayObject, State, title};
+use crate::session::RENEWALS;
 use crate::survey::GATEWAYS;
 
 /// A cloud's load balancer has an address by then, if it gets one without help.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Seconds that one watch takes at most.
+const LONGEST: u32 = 30;
+
 /// The Gateway as it is and becomes; `None` when it is gone.
 pub(crate) type Events = Pin<Box<dyn Stream<Item = watcher::Result<Option<GatewayObject>>> + Send>>;
 
-/// Goes on through broken connections and expired versions, with a growing pause.
-pub(crate) fn watch(cluster: &Cluster, gateway: &GatewayObject) -> Events {
+/// Goes on through broken connections and expired versions, with a growing pause. It is asked for anew as often as the
+/// session's Lease is renewed: a connection that has died without a word is noticed by then.
+pub(crate) fn watch(cluster: &Cluster, gateway: &GatewayObject, lease_duration: u32) -> Events {
     let api = cluster.gateways(Some(objects::namespace(gateway)));
-    watcher::watch_object(api, objects::name(gateway))
+    let anew = (lease_duration / RENEWALS).clamp(1, LONGEST);
+    let one = watcher::Config::default()
+        .fields(&format!("metadata.name={}", objects::name(gateway)))
+        .timeout(anew);
+    watcher::watcher(api, one)
         .default_backoff()
+        .scan(false, |seen, event| {
+            std::future::ready(Some(of_one(event, seen)))
+        })
+        .filter_map(std::future::ready)
         .boxed()
+}
+
+/// What an event says of the only object that is watched. `seen` is whether it was in the list that is being read.
+fn of_one(
+    event: watcher::Result<watcher::Event<GatewayObject>>,
+    seen: &mut bool,
+) -> Option<watcher::Result<Option<GatewayObject>>> {
+    match event {
+        Ok(watcher::Event::Init) => {
+            *seen = false;
+            None
+        }
+        Ok(watcher::Event::InitApply(gateway)) => {
+            *seen = true;
+            Some(Ok(Some(gateway)))
+        }
+        Ok(watcher::Event::InitDone) if *seen => None,
+        Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => Some(Ok(None)),
+        Ok(watcher::Event::Apply(gateway)) => Some(Ok(Some(gateway))),
+        Err(error) => Some(Err(error)),
+    }
 }
 
 /// The Gateway once it works, and its address. `tell` gets a line whenever there is something new to say.

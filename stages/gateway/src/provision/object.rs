@@ -5,8 +5,8 @@ use protocol::yaml::Document;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::crd::bundle;
 use crate::manifests::Loaded;
-use crate::survey::bundle;
 
 pub(crate) const CRD: &str = "CustomResourceDefinition";
 
@@ -53,7 +53,7 @@ impl Object {
 
     /// The release and the channel of the Gateway API that a CRD is of.
     pub(crate) fn bundle(&self) -> Option<(&str, &str)> {
-        bundle(&self.body)
+        bundle(|name| self.body["metadata"]["annotations"][name].as_str())
     }
 }
 

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::api::{Kind, Kinds};
 use super::object::{CRD, Object};
 use crate::client::Cluster;
+use crate::crd::bundle;
 use crate::fault;
 use crate::objects::GROUP;
-use crate::survey::bundle;
 
 /// On everything that was installed: which installing it belongs to.
 pub(crate) const MARK: &str = "devcluster-gateway/infrastructure";
@@ -163,8 +163,9 @@ fn crd_remark(wanted: &Object, there: &DynamicObject) -> Option<String> {
 
 /// Release and channel.
 fn installed(there: &DynamicObject) -> Option<(String, String)> {
-    let metadata = json!({"metadata": {"annotations": there.metadata.annotations}});
-    bundle(&metadata).map(|(release, channel)| (release.to_owned(), channel.to_owned()))
+    let annotations = there.metadata.annotations.as_ref()?;
+    let bundle = bundle(|name| annotations.get(name).map(String::as_str));
+    bundle.map(|(release, channel)| (release.to_owned(), channel.to_owned()))
 }
 
 /// Numbers of a release, `v1.3.0`; what is no number counts as 0, so that a preview is older than its release.

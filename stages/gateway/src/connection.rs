@@ -1,0 +1,107 @@
+//! The client that every request goes through. It is made anew when its connections lead nowhere any more, and when a
+//! credential plugin has to be asked again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::client::Body;
+use kube::{Client, Config};
+
+/// How long before their end the certificates of a plugin are not used any more.
+const EARLY: SignedDuration = SignedDuration::from_secs(60);
+
+#[derive(Clone)]
+struct Connection {
+    config: Arc<Config>,
+    /// How long an answer may take.
+    answer: Duration,
+    current: Arc<Mutex<Current>>,
+    renewing: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Clone)]
+struct Current {
+    client: Client,
+    number: u64,
+}
+
+/// Runs the user's credential plugin, where there is one. No request is made yet.
+pub(crate) async fn client(config: Config, answer: Duration) -> Result<Client, kube::Error> {
+    let namespace = config.default_namespace.clone();
+    let client = make(config.clone()).await?;
+    let connection = Connection {
+        config: Arc::new(config),
+        answer,
+        current: Arc::new(Mutex::new(Current { client, number: 0 })),
+        renewing: Arc::default(),
+    };
+    let service = tower::service_fn(move |request| connection.clone().send(request));
+    Ok(Client::new(service, namespace))
+}
+
+/// Making a client runs the credential plugin and waits for it: on a thread of its own, so that a stop is heard meanwhile.
+async fn make(config: Config) -> Result<Client, kube::Error> {
+    let runtime = tokio::runtime::Handle::current();
+    let (done, client) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _entered = runtime.enter();
+        // Nobody waits for it any more when the stage has been stopped.
+        drop(done.send(Client::try_from(config)));
+    });
+    let gone = || kube::Error::Service("the thread that makes the client died".into());
+    client.await.unwrap_or_else(|_| Err(gone()))
+}
+
+impl Connection {
+    /// Waits for the head of the answer; what a watch says after it may come at any time.
+    async fn send(self, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
+        let mut used = self.current();
+        if is_old(&used.client) {
+            self.renew(used.number).await;
+            used = self.current();
+        }
+        let answer = tokio::time::timeout(self.answer, used.client.send(request)).await;
+        let by_plugin = self.config.auth_info.exec.is_some();
+        match answer {
+            // A network that is gone tells nobody, and whatever was connected before is no use.
+            Err(_) => {
+                self.renew(used.number).await;
+                let text = format!("no answer within {:?}", self.answer);
+                Err(kube::Error::Service(text.into()))
+            }
+            Ok(Ok(refused)) if by_plugin && refused.status() == StatusCode::UNAUTHORIZED => {
+                self.renew(used.number).await;
+                Ok(refused)
+            }
+            Ok(answer) => answer,
+        }
+    }
+
+    fn current(&self) -> Current {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.clone()
+    }
+
+    /// Makes a client in the place of this one, once. Where none can be made the old one stays, and its next request tells
+    /// why.
+    async fn renew(&self, number: u64) {
+        let _one = self.renewing.lock().await;
+        if self.current().number != number {
+            return;
+        }
+        let client = tokio::time::timeout(self.answer, make((*self.config).clone())).await;
+        if let Ok(Ok(client)) = client {
+            let number = number + 1;
+            *self.current.lock().unwrap_or_else(PoisonError::into_inner) =
+                Current { client, number };
+        }
+    }
+}
+
+fn is_old(client: &Client) -> bool {
+    client
+        .valid_until()
+        .is_some_and(|until| until < Timestamp::now() + EARLY)
+}

@@ -1,0 +1,167 @@
+//! After ready, when the API, the network or the credentials are gone for a while: what became of the Gateway meanwhile is
+//! reported all the same, and the session goes on.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::gateway::{SESSIONS, ready, start, stop};
+use support::kube::{gateway_command, write_kubeconfig};
+use support::kube_real::{RealKube, STAGE, real_kube};
+use support::random::asked_for;
+use support::relay::Relay;
+use support::{Home, StageClient};
+
+use crate::CONTOUR;
+
+/// Renewed, and watched anew, once a second.
+const LEASE: [&str; 2] = ["--lease-duration", "10"];
+
+async fn cluster(test: &str) -> Option<RealKube> {
+    let kube = real_kube(test).await?;
+    kube.class("contour", CONTOUR).await;
+    kube.gateway("default", "tcp-gateway").await;
+    kube.program("default", "tcp-gateway", "127.0.0.1").await;
+    Some(kube)
+}
+
+/// The Gateway gets this address, and the stage says so, in outputs of a higher generation.
+async fn moves(kube: &RealKube, stage: &mut StageClient, address: &str) {
+    kube.program("default", "tcp-gateway", address).await;
+    is_reported(stage, address).await;
+}
+
+async fn is_reported(stage: &mut StageClient, address: &str) {
+    let outputs = stage.wait_for("outputs").await;
+    let block = &outputs["outputs"]["internal_task_gateway"];
+    assert_eq!(block["gateway_ip"], address, "{outputs:#}");
+    stage.wait_for("ready").await;
+}
+
+async fn renewed(kube: &RealKube) -> Value {
+    kube.items(SESSIONS).await[0]["spec"]["renewTime"].clone()
+}
+
+async fn is_renewed_again(kube: &RealKube) {
+    let before = renewed(kube).await;
+    kube.until("renewal", async || renewed(kube).await != before)
+        .await;
+}
+
+#[tokio::test]
+async fn an_api_that_starts_anew_and_has_forgotten_old_versions_is_watched_again() {
+    let Some(kube) = cluster("an_api_that_starts_anew_and_has_forgotten_old_versions").await else {
+        return;
+    };
+    let home = Home::new();
+    let mut stage = start(&kube, &home, &LEASE);
+    ready(&mut stage).await;
+    moves(&kube, &mut stage, "127.0.0.2").await;
+    // Its watch is of a version that the API has no history of any more: 410 Gone.
+    kube.restart(async || {}).await;
+    let from = kube.requests(STAGE).len();
+    moves(&kube, &mut stage, "127.0.0.3").await;
+    let since = kube.requests(STAGE).split_off(from);
+    let listed = |it: &String| it.starts_with("list ") && it.contains("fieldSelector");
+    assert!(since.iter().any(listed), "not listed anew: {since:#?}");
+    is_renewed_again(&kube).await;
+    assert!(!stage.has_said("error"));
+    stop(stage).await;
+}
+
+async fn through(kube: &RealKube, home: &Home) -> (StageClient, Relay) {
+    let relay = Relay::start(kube.port(), Duration::ZERO).await;
+    let mut kubeconfig = kube.kubeconfig(STAGE);
+    let server = format!("https://127.0.0.1:{}", relay.port());
+    kubeconfig["clusters"][0]["cluster"]["server"] = server.into();
+    let kubeconfig = write_kubeconfig(home, "kubeconfig", &kubeconfig);
+    let mut command = gateway_command(home, "run", &LEASE);
+    command.arg("--kubeconfig").arg(kubeconfig);
+    (StageClient::start(command), relay)
+}
+
+/// `make soak` parts for longer.
+#[tokio::test]
+async fn after_a_partition_a_new_address_is_reported_and_the_session_is_still_ours() {
+    let Some(kube) = cluster("after_a_partition_a_new_address_is_reported").await else {
+        return;
+    };
+    let home = Home::new();
+    let (mut stage, relay) = through(&kube, &home).await;
+    ready(&mut stage).await;
+    relay.part(true);
+    kube.program("default", "tcp-gateway", "127.0.0.2").await;
+    // Nothing happens meanwhile; that is the point.
+    tokio::time::sleep(Duration::from_secs(asked_for("DEVCLUSTER_PARTITION", 4))).await;
+    relay.part(false);
+    is_reported(&mut stage, "127.0.0.2").await;
+    is_renewed_again(&kube).await;
+
+    // And on connections that lead nowhere, of which nobody is told: a laptop that is somewhere else now.
+    relay.cut();
+    moves(&kube, &mut stage, "127.0.0.3").await;
+    is_renewed_again(&kube).await;
+    assert!(!stage.has_said("error"));
+    stop(stage).await;
+}
+
+/// Prints the token that the file beside it has, for a minute.
+const LOGIN: &str = r#"#!/bin/sh
+cd "$(dirname "$0")"
+[ -s token ] || { echo "log in first" >&2; exit 3; }
+echo called >>calls
+soon=$(date -u -d "+55 seconds" +%Y-%m-%dT%H:%M:%SZ)
+echo '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"'$(cat token)'","expirationTimestamp":"'$soon'"}}'
+"#;
+
+fn write_login(home: &Home) {
+    let login = home.path().join("login");
+    std::fs::write(&login, LOGIN).expect("cannot write the plugin");
+    let mode = PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&login, mode).expect("cannot make it executable");
+}
+
+fn has_token(home: &Home, token: &str) {
+    std::fs::write(home.path().join("token"), token).expect("cannot write the token");
+}
+
+fn calls(home: &Path) -> usize {
+    let calls = std::fs::read_to_string(home.join("calls"));
+    calls.unwrap_or_default().lines().count()
+}
+
+#[tokio::test]
+async fn credentials_of_a_plugin_are_refreshed_and_those_that_cannot_be_are_named() {
+    let Some(kube) = cluster("credentials_of_a_plugin_are_refreshed").await else {
+        return;
+    };
+    let home = Home::new();
+    write_login(&home);
+    has_token(&home, STAGE);
+    let mut kubeconfig = kube.kubeconfig(STAGE);
+    let plugin = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": "./login", "interactiveMode": "Never"});
+    kubeconfig["users"][0]["user"] = json!({"exec": plugin});
+    let kubeconfig = write_kubeconfig(&home, "kubeconfig", &kubeconfig);
+    let mut command = gateway_command(&home, "run", &LEASE);
+    command.arg("--kubeconfig").arg(kubeconfig);
+    let mut stage = StageClient::start(command);
+    ready(&mut stage).await;
+    let before = calls(home.path());
+    is_renewed_again(&kube).await;
+    is_renewed_again(&kube).await;
+    assert!(calls(home.path()) > before, "an old token is used again");
+
+    for (token, code) in [
+        ("expired", "gateway.credentials_refused"),
+        ("", "gateway.credentials_unavailable"),
+    ] {
+        has_token(&home, token);
+        let degraded = stage.wait_for("degraded").await["error"].clone();
+        assert_eq!(degraded["code"], code, "{degraded:#}");
+        has_token(&home, STAGE);
+        stage.wait_for("ready").await;
+    }
+    moves(&kube, &mut stage, "127.0.0.2").await;
+    stop(stage).await;
+}
