@@ -1,14 +1,12 @@
 //! devcluster-gateway where a controller cannot be installed: what is wrong is named, and nothing is half done.
 
-use std::path::Path;
-
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use support::gateway::{cleanup, run_as};
+use support::gateway::{cleanup, role, run_as};
 use support::kube::{gateway_command, write_kubeconfig};
 use support::kube_infra::DEPLOYMENTS;
 use support::kube_real::{LIMITED, RealKube, STAGE, in_namespace, real_kube};
@@ -277,18 +275,6 @@ async fn a_channel_is_not_switched_and_an_older_release_is_not_installed_over_a_
     assert_eq!(kube.infrastructure().await, Vec::<String>::new());
 }
 
-/// The ClusterRole that docs/gateway.md gives to those who may install a controller.
-fn role() -> Vec<Value> {
-    let text = std::fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/gateway-role-install.yaml"),
-    );
-    let text = text.expect("docs/gateway-role-install.yaml");
-    let role = protocol::yaml::Document::parse(&text)
-        .expect("YAML")
-        .value();
-    role["rules"].as_array().cloned().expect("rules")
-}
-
 #[tokio::test]
 async fn the_role_for_installing_suffices_and_whatever_it_lacks_is_named_before_anything_is_applied()
  {
@@ -297,7 +283,7 @@ async fn the_role_for_installing_suffices_and_whatever_it_lacks_is_named_before_
     };
     kube.uninstall().await;
     let manifests = kube.contour().display().to_string();
-    let rules = role();
+    let rules = role("install");
     for (resource, verb) in [
         ("customresourcedefinitions", "patch"),
         ("namespaces", "delete"),

@@ -1,76 +1,101 @@
-//! What a user has to be allowed.
+//! What a user has to be allowed: the roles of docs/gateway.md are enough, and each of their verbs is needed.
 
 use serde_json::{Value, json};
-use support::gateway::{SESSIONS, fail, run_as};
-use support::kube_real::{CLASSES, LEASES, LIMITED, path, real_kube};
+use support::gateway::{
+    SESSIONS, assert_nothing_of_ours, cleanup, fail, open_port, outputs, role, run_as, stop,
+};
+use support::kube_real::{GATEWAYS, LEASES, LIMITED, RealKube, path, real_kube};
 use support::{Home, StageClient};
 
 use crate::CONTOUR;
 
+fn without(rules: &[Value], resource: &str, verb: &str) -> Vec<Value> {
+    let mut rules = rules.to_vec();
+    for rule in &mut rules {
+        if rule["resources"] == json!([resource])
+            && let Some(verbs) = rule["verbs"].as_array_mut()
+        {
+            verbs.retain(|it| it != verb);
+        }
+    }
+    rules.retain(|rule| rule["verbs"] != json!([]));
+    rules
+}
+
+/// With all of its verbs it gets to its end, and a master can use the Gateway.
+async fn suffices(kube: &RealKube, rules: &[Value], args: &[&str]) {
+    kube.grant(LIMITED, rules).await;
+    let home = Home::new();
+    let mut stage = StageClient::start(run_as(kube, LIMITED, &home, args));
+    open_port(&outputs(&mut stage).await, "default").await;
+    stop(stage).await;
+    cleanup(&home).await;
+    assert_nothing_of_ours(kube).await;
+}
+
+/// With one verb less it ends with an error that has these words.
+async fn lacks(kube: &RealKube, rules: &[Value], args: &[&str], words: &str) {
+    kube.grant(LIMITED, rules).await;
+    let home = Home::new();
+    let stage = StageClient::start(run_as(kube, LIMITED, &home, args));
+    let error = fail(stage).await;
+    assert!(error.to_string().contains(words), "{words}: {error:#}");
+    // What it may not give back stays.
+    for list in [SESSIONS, GATEWAYS] {
+        for left in kube.items(list).await {
+            if left["metadata"]["name"] != "tcp-gateway" {
+                let list = if list == SESSIONS { LEASES } else { list };
+                kube.delete(&path(list, &left)).await;
+            }
+        }
+    }
+}
+
+fn named(group: &str, resource: &str) -> String {
+    match group {
+        "" => resource.to_owned(),
+        group => format!("{resource}.{group}"),
+    }
+}
+
 #[tokio::test]
-async fn a_role_that_lacks_one_verb_is_told_exactly_that_verb_and_resource() {
-    let Some(kube) = real_kube("a_role_that_lacks_one_verb").await else {
+async fn the_role_for_an_existing_gateway_suffices_and_exactly_the_verb_that_it_lacks_is_named() {
+    let Some(kube) = real_kube("the_role_for_an_existing_gateway_suffices").await else {
         return;
     };
     kube.class("contour", CONTOUR).await;
     kube.gateway("default", "tcp-gateway").await;
     kube.program("default", "tcp-gateway", "127.0.0.1").await;
-    let needed = [
-        (
-            "gateway.networking.k8s.io",
-            "gateways",
-            &["get", "list", "update"][..],
-        ),
-        (
-            "gateway.networking.k8s.io",
-            "tcproutes",
-            &["list", "create", "delete"],
-        ),
-        ("", "services", &["list", "create", "delete"]),
-        (
-            "coordination.k8s.io",
-            "leases",
-            &["get", "create", "update", "delete"],
-        ),
-    ];
-    for (group, resource, verbs) in needed {
-        for lacking in verbs {
-            let rules: Vec<Value> = needed
-                .iter()
-                .map(|(g, r, verbs)| {
-                    let mut verbs = verbs.to_vec();
-                    verbs.retain(|verb| (*r, verb) != (resource, lacking));
-                    verbs.extend((*r == "gateways").then_some("watch"));
-                    json!({"apiGroups": [g], "resources": [r], "verbs": verbs})
-                })
-                .collect();
-            kube.grant(LIMITED, &rules).await;
-            let home = Home::new();
-            let stage = StageClient::start(run_as(&kube, LIMITED, &home, &[]));
-            let error = fail(stage).await;
-            assert_eq!(error["code"], "gateway.forbidden", "{error:#}");
-            let resource = if group.is_empty() {
-                resource.to_owned()
-            } else {
-                format!("{resource}.{group}")
-            };
-            let words = format!("may not {lacking} {resource}");
-            assert!(
-                error["message"]
-                    .as_str()
-                    .is_some_and(|it| it.contains(&words)),
-                "{words}: {error:#}"
-            );
-            if lacking != &"delete" {
-                kube.until("Lease to go", async || {
-                    kube.items(SESSIONS).await.is_empty()
-                })
-                .await;
-            }
-            for lease in kube.items(SESSIONS).await {
-                kube.delete(&path(LEASES, &lease)).await;
+    let rules = role("existing");
+    for rule in &rules {
+        let text = |field: &str| rule[field][0].as_str().expect("text");
+        let resource = named(text("apiGroups"), text("resources"));
+        for verb in rule["verbs"].as_array().expect("verbs") {
+            let verb = verb.as_str().expect("text");
+            let less = without(&rules, text("resources"), verb);
+            if verb != "watch" {
+                lacks(&kube, &less, &[], &format!("may not {verb} {resource}")).await;
             }
         }
     }
-    kube.delete(&format!("{CLASSES}/contour")).await;
+    suffices(&kube, &rules, &[]).await;
+}
+
+#[tokio::test]
+async fn the_role_for_a_gateway_of_ones_own_suffices_and_needs_what_it_has_more() {
+    let Some(mut kube) = real_kube("the_role_for_a_gateway_of_ones_own_suffices").await else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.start_controller();
+    let rules = role("dedicated");
+    let dedicated = ["--prefer", "dedicated"];
+    for (resource, verb, words) in [
+        ("gateways", "create", "may not create gateways"),
+        ("gateways", "delete", "may not delete gateways"),
+        ("gatewayclasses", "list", "GatewayClasses may not be listed"),
+    ] {
+        lacks(&kube, &without(&rules, resource, verb), &dedicated, words).await;
+    }
+    suffices(&kube, &rules, &dedicated).await;
 }

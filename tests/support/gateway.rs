@@ -1,5 +1,7 @@
 //! A gateway stage on a real Kubernetes API, from its start to what it leaves.
 
+use std::path::Path;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -88,6 +90,16 @@ pub async fn assert_nothing_of_ours(kube: &RealKube) {
         })
     })
     .await;
+}
+
+/// The rules of a ClusterRole of docs/gateway.md.
+pub fn role(name: &str) -> Vec<Value> {
+    let path = format!("../docs/gateway-role-{name}.yaml");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let text = std::fs::read_to_string(&path);
+    let text = text.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let role = protocol::yaml::Document::parse(&text).expect("YAML");
+    role.value()["rules"].as_array().cloned().expect("rules")
 }
 
 /// Holds the block against what Determined's own config check refuses.
