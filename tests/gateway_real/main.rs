@@ -4,6 +4,7 @@
 const CONTOUR: &str = "projectcontour.io/gateway-controller";
 
 mod choice;
+mod credentials;
 mod kills;
 mod paths;
 mod roles;
