@@ -1,5 +1,6 @@
 //! Sessions that the server holds longer than the tunnel does. The relay in front of it makes them.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -173,4 +174,37 @@ async fn an_account_that_runs_no_commands_waits_for_the_server_on_the_same_port(
         tunnel.signal(Signal::TERM);
         tunnel.wait().await;
     }
+}
+
+/// In the place of ssh, once: another one that outlived its stage gets to the control socket first.
+const FIRST: &str = r#"#!/bin/sh
+PATH=$REAL_PATH
+case " $* " in *" -M "*) if mkdir "$HOME/once" 2>/dev/null; then
+    ssh "$@" </dev/null >/dev/null 2>&1 &
+    until [ -S "$HOME/run/tunnel.ssh" ]; do sleep 0.02; done
+fi;; esac
+exec ssh "$@"
+"#;
+
+#[tokio::test]
+async fn an_ssh_of_an_earlier_run_that_has_the_control_socket_is_ended_first() {
+    let setup = Setup::new(Options::default()).await;
+    let bin = setup.home.path().join("bin");
+    std::fs::create_dir(&bin).expect("cannot make it");
+    std::fs::write(bin.join("ssh"), FIRST).expect("cannot write");
+    std::fs::set_permissions(bin.join("ssh"), PermissionsExt::from_mode(0o755)).expect("no chmod");
+    let path = std::env::var("PATH").expect("no PATH");
+    let mut command = setup.command(&[]);
+    command.env("PATH", format!("{}:{path}", bin.display()));
+    command.env("REAL_PATH", path);
+    let mut tunnel = StageClient::start(command);
+    let outputs = tunnel.wait_for("outputs").await;
+    assert_eq!(outputs["outputs"]["verified"], "origin", "{outputs}");
+    tunnel.wait_for("ready").await;
+    let masters = leaks::processes(&setup.home.mark());
+    let masters = masters.iter().filter(|it| it.contains(" -M ")).count();
+    assert_eq!(masters, 1, "the other one is still there");
+    tunnel.signal(Signal::TERM);
+    tunnel.wait().await;
+    leaks::gone("what it started", || setup.left()).await;
 }

@@ -125,6 +125,11 @@ fn die_with_us(command: &mut Command) {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     let parent = std::process::id();
     let set = move || {
+        // Until the program is loaded the child has our own handler, which would swallow the signal: the child would live on.
+        // SAFETY: a plain system call.
+        if unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) } == libc::SIG_ERR {
+            return Err(std::io::Error::last_os_error());
+        }
         set_parent_process_death_signal(Some(Signal::TERM))?;
         // We may have died before the signal was set.
         match getppid() {
@@ -132,7 +137,7 @@ fn die_with_us(command: &mut Command) {
             _ => Err(std::io::Error::other("the parent is gone")),
         }
     };
-    // SAFETY: both calls are plain system calls that neither allocate nor take locks.
+    // SAFETY: plain system calls that neither allocate nor take locks.
     unsafe {
         command.pre_exec(set);
     }
@@ -201,6 +206,30 @@ mod tests {
             }
             assert_eq!(read_all(&mut leashed).await, "ended\n", "asked: {ask}");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    #[allow(
+        unsafe_code,
+        reason = "the moment between fork and exec is what is tested"
+    )]
+    async fn the_signal_of_our_death_is_not_lost_while_the_program_is_being_loaded() {
+        use std::os::unix::process::ExitStatusExt;
+
+        use rustix::process::{Signal, getpid, kill_process};
+        use tokio::signal::unix::{SignalKind, signal};
+        let _handler = signal(SignalKind::terminate()).unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("60").kill_on_drop(true);
+        die_with_us(&mut command);
+        // SAFETY: a plain system call.
+        unsafe {
+            command.pre_exec(|| Ok(kill_process(getpid(), Signal::TERM)?));
+        }
+        let mut child = command.spawn().unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(10), child.wait()).await;
+        assert_eq!(ended.unwrap().unwrap().signal(), Some(libc::SIGTERM));
     }
 
     #[tokio::test]

@@ -203,7 +203,7 @@ impl StageClient {
         let messages: Vec<String> = self
             .messages
             .iter()
-            .map(|(message, _)| message.to_string())
+            .map(|(message, after)| format!("{:.3} s {message}", after.as_secs_f64()))
             .collect();
         let stderr = self.stderr();
         let lines: Vec<&str> = stderr.lines().collect();

@@ -41,7 +41,8 @@ pub(crate) const ANY_IPV4: &str = "0.0.0.0";
 const REQUEST: Duration = Duration::from_secs(10);
 /// A shell answers within milliseconds, with a slow start-up file within seconds; one that is not a shell may never.
 const GREETING: Duration = Duration::from_secs(60);
-/// So often a login begins anew because the network changed. Some machines' networks change all the time.
+/// So often a login begins anew because the network changed, or another ssh was in its way. Some machines' networks change
+/// all the time.
 const RESTARTS: u32 = 3;
 /// The listeners of a server take some kilobytes. Whoever sends more than this is not trusted with our memory.
 const OUTPUT: u64 = 1024 * 1024;
@@ -117,7 +118,7 @@ impl Session {
                 }
             };
             let up = tokio::select! {
-                up = timeout(limit, log.wait_for(|log| log.up || log.ended)) => Some(up.is_ok()),
+                up = timeout(limit, log.wait_for(|log| log.up || log.ended || log.displaced)) => Some(up.is_ok()),
                 () = better_anew => None,
                 // Whoever answered before the change, such as a captive portal, may not have been the server.
                 () = network.changed(), if restarts < RESTARTS => {
@@ -125,13 +126,22 @@ impl Session {
                     None
                 }
             };
-            if let Some(up) = up {
-                break (process, log, tasks, up);
+            let displaced = log.borrow().displaced;
+            match up {
+                // One of an earlier run was about to log in when that run was killed.
+                Some(_) if displaced && restarts < RESTARTS => {
+                    restarts += 1;
+                    drop(process);
+                    // What is left of it would show at the next login.
+                    drop(socket::end(socket).await);
+                }
+                Some(up) => break (process, log, tasks, up),
+                None => {}
             }
         };
         let (logged_in, lines) = {
             let log = log.borrow();
-            (log.up, log.lines())
+            (log.up && !log.displaced, log.lines())
         };
         if !up {
             return Err(failure::no_answer(&lines, &target, limit.as_secs_f64()));

@@ -14,6 +14,8 @@ pub(crate) enum Report {
     Reached,
     /// Logged in, and the control socket takes requests.
     Up,
+    /// Logged in, and another ssh has the control socket.
+    Displaced,
     /// A visitor came to a forwarded port.
     Arrival(Arrival),
     /// The server's reason; the refusal itself comes right after it.
@@ -45,6 +47,9 @@ pub(crate) enum Refusal {
 }
 
 pub(crate) fn parse(line: &str) -> Option<Report> {
+    if line.starts_with("ControlSocket ") && line.contains(" already exists") {
+        return Some(Report::Displaced);
+    }
     let line = line.trim_end().strip_prefix("debug1: ")?;
     if line == "Entering interactive session." {
         return Some(Report::Up);
@@ -85,6 +90,8 @@ fn last_number(text: &str) -> Option<u16> {
 pub(crate) struct Log {
     pub(crate) reached: bool,
     pub(crate) up: bool,
+    /// Whoever asks at the control socket asks another ssh.
+    pub(crate) displaced: bool,
     pub(crate) ended: bool,
     /// The server asked whether we are still there.
     pub(crate) was_asked: bool,
@@ -105,6 +112,7 @@ impl Log {
         match parse(&line) {
             Some(Report::Reached) => self.reached = true,
             Some(Report::Up) => self.up = true,
+            Some(Report::Displaced) => self.displaced = true,
             Some(Report::Asked) => self.was_asked = true,
             Some(Report::Arrival(arrival)) => self.add_arrival(arrival),
             Some(Report::Reason(reason)) => self.reason = Some(reason),
@@ -214,6 +222,12 @@ mod tests {
             (9102, Refusal::Taken),
         ];
         assert_eq!(log.refusals, expected);
+    }
+
+    #[test]
+    fn an_ssh_that_found_its_socket_taken_says_so() {
+        let line = "ControlSocket /run/x/tunnel.ssh already exists, disabling multiplexing\r";
+        assert_eq!(parse(line), Some(Report::Displaced));
     }
 
     #[tokio::test]

@@ -87,6 +87,17 @@ pub(crate) async fn undo(data: &serde_json::Value) -> Result<Undone, StageError>
     let Some(path) = left(data) else {
         return Ok(Undone::Nothing);
     };
+    match end(path).await {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StageError::io(
+            format!("cannot remove {}", path.display()),
+            &e,
+        )),
+        _ => Ok(Undone::Removed(title(data, path))),
+    }
+}
+
+/// Ends the ssh that answers at this socket, and removes the file.
+pub(crate) async fn end(path: &Path) -> std::io::Result<()> {
     let args = ["-F", "none", "-O", "exit", "-S"].map(std::ffi::OsStr::new);
     let args = args
         .into_iter()
@@ -95,13 +106,7 @@ pub(crate) async fn undo(data: &serde_json::Value) -> Result<Undone, StageError>
     if let Ok(mut ssh) = child::spawn("ssh", args) {
         drop(timeout(EXIT, ssh.child.wait()).await);
     }
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StageError::io(
-            format!("cannot remove {}", path.display()),
-            &e,
-        )),
-        _ => Ok(Undone::Removed(title(data, path))),
-    }
+    std::fs::remove_file(path)
 }
 
 #[cfg(test)]
