@@ -8,7 +8,7 @@ STAGES := tunnel gateway config-emit remote
 # Their parts, one cargo test each: `make bench BENCH=tunnel` runs one alone.
 BENCH ?= tunnel gateway config-emit live
 SOAK ?= tunnel gateway kills live fuzz
-FUZZ_SECONDS ?= 900
+FUZZ_SECONDS ?= 720
 # Without a kube-apiserver these are skipped.
 KUBE_TESTS := $(wildcard tests/gateway_real/*.rs tests/gateway_contour.rs tests/gateway_provision*.rs) tests/several_clusters.rs
 TESTS := test --package devcluster-tests
@@ -65,7 +65,7 @@ bench-live:
 
 soak: deps $(addprefix soak-,$(SOAK))
 
-# An hour in all; FUZZ_SECONDS is for each of the four targets.
+# An hour in all; FUZZ_SECONDS is for each of the five targets.
 soak-fuzz:
 	scripts/fuzz $(FUZZ_SECONDS)
 

@@ -22,6 +22,7 @@ pub fn config(data: &[u8]) {
         flags,
     };
     try_as::<tunnel::Tunnel>(&sources);
+    try_as::<gateway::Gateway>(&sources);
     try_as::<config_emit::ConfigEmit>(&sources);
 }
 

@@ -1,8 +1,10 @@
 //! What holds for any bytes. Each function panics where it does not; a fuzzer and a property test call them.
 
+mod compile;
 mod config;
 mod yaml_edit;
 
+pub use compile::compile;
 pub use config::config;
 pub use yaml_edit::yaml_edit;
 

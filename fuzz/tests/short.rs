@@ -24,6 +24,7 @@ fn the_seeds_break_nothing() {
     seeds("frame", targets::frame);
     seeds("message", targets::message);
     seeds("config", targets::config);
+    seeds("compile", targets::compile);
     seeds("yaml_edit", targets::yaml_edit);
 }
 
@@ -81,6 +82,11 @@ proptest! {
     #[test]
     fn any_text_near_yaml_is_a_config_or_refused(data in near()) {
         targets::config(&data);
+    }
+
+    #[test]
+    fn any_text_near_yaml_is_compiled_or_refused(text in near()) {
+        targets::compile(&[b"stages:\n- tunnel: {reverse_proxy_host: a}\n- master: ", &text[..]].concat());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use futures::FutureExt;
-use protocol::rundir::RunDir;
+use protocol::rundir::{OutputsFile, RunDir};
 use serde_json::Value;
 
 use crate::conformance::running::Running;
@@ -120,9 +120,9 @@ async fn file(subject: &Subject) -> Verdict {
             )
         })?;
     }
-    demand(file["secrets"].is_object(), || {
-        format!("`secrets` is {}, and has to be an object", file["secrets"])
-    })?;
+    if let Err(e) = serde_json::from_value::<OutputsFile>(file) {
+        return failed(format!("nobody can read the outputs file: {e}"));
+    }
     let path = scene
         .run_dir()
         .join("outputs")
