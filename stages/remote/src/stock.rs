@@ -1,8 +1,13 @@
 //! devcluster's own part of a file, by the rules that devcluster 1.3.2 reads it by: it would end with a traceback.
 
+mod fields;
+
 use protocol::Problem;
 use protocol::config::nearest;
 use serde_json::{Map, Value};
+
+use fields::Type::{self, Path, Port, Signal, Steps, Text, Texts, Variables, Words};
+use fields::fields;
 
 /// devcluster's own kinds of stage.
 pub(crate) const KINDS: [&str; 6] = [
@@ -16,104 +21,6 @@ pub(crate) const KINDS: [&str; 6] = [
 
 const SIGNALS: &str = "HUP INT QUIT ILL TRAP ABRT IOT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CLD CONT STOP \
     TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO POLL PWR SYS EMT INFO RTMIN RTMAX";
-
-/// What a field holds.
-#[derive(Clone, Copy, PartialEq)]
-enum Type {
-    Any,
-    Text,
-    /// Text or a number: devcluster makes text of it.
-    Word,
-    Path,
-    Port,
-    Words,
-    Signal,
-    Steps,
-    Texts,
-    Variables,
-}
-
-use Type::{Any, Path, Port, Signal, Steps, Text, Texts, Variables, Word, Words};
-
-type Fields = &'static [(&'static str, Type)];
-
-/// The fields of a kind, and those that have to be there.
-fn fields(kind: &str) -> (Fields, &'static [&'static str]) {
-    match kind {
-        "elastic" => (
-            &[
-                ("name", Word),
-                ("api_port", Port),
-                ("elastic_port", Port),
-                ("environment", Texts),
-                ("data_dir", Path),
-                ("container_name", Word),
-                ("image_name", Word),
-                ("cmdline", Words),
-                ("post", Steps),
-            ],
-            &[],
-        ),
-        "db" => (
-            &[
-                ("name", Word),
-                ("port", Port),
-                ("password", Word),
-                ("db_name", Word),
-                ("data_dir", Path),
-                ("container_name", Word),
-                ("image_name", Word),
-                ("cmdline", Words),
-                ("post", Steps),
-            ],
-            &[],
-        ),
-        "master" => (
-            &[
-                ("pre", Steps),
-                ("post", Steps),
-                ("cmdline", Words),
-                ("config_file", Any),
-                ("name", Text),
-                ("kill_signal", Signal),
-            ],
-            &[],
-        ),
-        "agent" => (
-            &[
-                ("pre", Steps),
-                ("cmdline", Words),
-                ("config_file", Any),
-                ("name", Text),
-                ("kill_signal", Signal),
-            ],
-            &[],
-        ),
-        "custom" => (
-            &[
-                ("cmd", Words),
-                ("name", Text),
-                ("env", Variables),
-                ("cwd", Path),
-                ("pre", Steps),
-                ("post", Steps),
-                ("kill_signal", Signal),
-            ],
-            &["cmd", "name"],
-        ),
-        _ => (
-            &[
-                ("name", Text),
-                ("container_name", Word),
-                ("run_args", Words),
-                ("kill_signal", Signal),
-                ("pre", Steps),
-                ("post", Steps),
-            ],
-            &["name", "container_name", "run_args"],
-        ),
-    }
-}
 
 /// What devcluster would not read, and what it reads to its own harm.
 #[derive(Default)]

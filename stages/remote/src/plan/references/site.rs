@@ -1,0 +1,107 @@
+//! Where a reference stands: that says who gets its value, or that nobody can.
+
+use config_emit::script_index;
+use protocol::yaml::Seg;
+use serde_json::Value;
+
+use super::{Exec, One};
+
+/// Where a scalar stands, as far as references go.
+pub(super) enum Site {
+    /// In the config of this item's stage.
+    Config,
+    /// In a command.
+    Command { exec: Exec, script: bool },
+    /// devcluster reads it, or one of the new stages.
+    Nowhere(&'static str),
+}
+
+const PLACES: &str =
+    "a reference can stand in config_file, cmd, cmdline, env, pre and post of a stage";
+
+impl One<'_> {
+    /// The item of the list, and what is there.
+    pub(super) fn site(&self) -> (usize, Site) {
+        let keys: Vec<&str> = self
+            .scalar
+            .path
+            .iter()
+            .map(|s| match s {
+                Seg::Key(key) => key.as_str(),
+                Seg::Index(_) => "#",
+            })
+            .collect();
+        let index = |at: usize| match self.scalar.path.get(at) {
+            Some(Seg::Index(i)) => *i,
+            _ => 0,
+        };
+        let item = index(1);
+        let ["stages", "#", kind, below @ ..] = keys.as_slice() else {
+            return (item, Site::Nowhere(PLACES));
+        };
+        let head = |len: usize| self.scalar.path[..len].to_vec();
+        let command = |path: Vec<Seg>, script: bool, is_script: bool, step: &str| Site::Command {
+            exec: Exec {
+                path,
+                is_script,
+                variables: Vec::new(),
+                upstreams: Vec::new(),
+                noted: (step != "post").then(|| format!("{}.{step}", self.stage_name(item, kind))),
+            },
+            script,
+        };
+        let site = match (*kind, below) {
+            ("tunnel" | "gateway" | "config-emit" | "plugin", _) => Site::Nowhere(
+                "the config of this stage takes no references; they can stand in those of devcluster's own stages",
+            ),
+            ("master" | "agent", ["config_file", ..]) => Site::Config,
+            ("master" | "agent", ["cmdline", "#"]) | ("custom", ["cmd", "#"]) => {
+                command(head(4), self.is_script(4, index(4)), false, "cmd")
+            }
+            ("custom", ["env", name]) => {
+                let mut path = head(3);
+                path.push("cmd".into());
+                let mut site = command(path, false, false, "cmd");
+                if let Site::Command { exec, .. } = &mut site {
+                    exec.variables.push((*name).to_owned());
+                }
+                site
+            }
+            (_, [step @ ("pre" | "post"), "#", "custom", "#"]) => {
+                let name = format!("{step}{}", index(4));
+                let name = if *step == "post" { step } else { name.as_str() };
+                command(head(6), self.is_script(6, index(6)), false, name)
+            }
+            (_, [step @ ("pre" | "post"), "#", "sh"]) => {
+                let name = format!("{step}{}", index(4));
+                let name = if *step == "post" { step } else { name.as_str() };
+                command(head(6), true, true, name)
+            }
+            _ => Site::Nowhere(
+                "devcluster reads this itself, before anything is found out; a reference can stand in config_file, cmd, cmdline, env, pre and post",
+            ),
+        };
+        (item, site)
+    }
+
+    fn stage_name(&self, item: usize, kind: &str) -> String {
+        let path = ["stages".into(), item.into(), kind.into(), "name".into()];
+        match self.document.get(&path) {
+            Some(Value::String(name)) => name,
+            _ => kind.to_owned(),
+        }
+    }
+
+    /// Whether this word of a command is the script of a shell.
+    fn is_script(&self, list: usize, word: usize) -> bool {
+        let words = self
+            .document
+            .get(&self.scalar.path[..list])
+            .unwrap_or_default();
+        let words = words.as_array().into_iter().flatten();
+        let words: Vec<String> = words
+            .map(|w| w.as_str().unwrap_or_default().to_owned())
+            .collect();
+        script_index(&words) == Some(word)
+    }
+}
