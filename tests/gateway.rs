@@ -115,104 +115,22 @@ async fn it_waits_by_a_watch_until_the_gateway_works_and_takes_its_kubeconfig_wi
 }
 
 #[tokio::test]
-async fn an_existing_gateway_takes_six_requests_and_the_access_reviews() {
+async fn a_watch_whose_history_is_forgotten_begins_anew() {
     let (home, api) = (Home::new(), start_kube(programmed()).await);
     let mut stage = start(&home, &sandbox(&home, &api), &[]);
     stage.wait_for("ready").await;
-    let mut requests = api.store().requests();
-    // The watch begins once the stage is ready.
-    requests.retain(|request| !request.contains("fieldSelector=metadata.name"));
-    let (reviews, others): (Vec<_>, Vec<_>) = requests
-        .iter()
-        .partition(|request| request.ends_with("selfsubjectaccessreviews"));
-    assert_eq!((reviews.len(), others.len()), (12, 6), "{requests:#?}");
-    stop(stage).await;
-    let last = api.store().requests().pop().expect("a request");
-    assert!(
-        last.starts_with("DELETE") && last.contains("/leases/"),
-        "{last}"
-    );
-}
-
-#[tokio::test]
-async fn every_candidate_is_listed_with_its_reason_and_the_first_usable_one_is_taken() {
-    let home = Home::new();
-    let mut options = programmed();
-    options.objects.push(seed::gateway_class(
-        "traefik",
-        "traefik.io/gateway-controller",
-    ));
-    for (name, class) in [("a", "traefik"), ("b", "contour"), ("c", "none")] {
-        let mut gateway = seed::gateway("apps", name, class);
-        seed::program(&mut gateway, "10.1.1.1");
-        if name == "b" {
-            gateway["status"]["addresses"] = json!([]);
-        }
-        options.objects.push(gateway);
-    }
-    let api = start_kube(options).await;
-    let mut stage = start(&home, &sandbox(&home, &api), &[]);
-    let outputs = stage.wait_for("outputs").await;
-    assert_eq!(
-        outputs["outputs"]["internal_task_gateway"]["gateway_name"],
-        "tcp-gateway"
-    );
-    let stderr = stop(stage).await;
-    for line in [
-        "Gateway apps/a: passed over: Traefik opens only the ports of its static entryPoints",
-        "Gateway apps/b: passed over: it has no address",
-        "Gateway apps/c: passed over: there is no GatewayClass none",
-        "Gateway default/tcp-gateway: taken",
-    ] {
-        assert!(stderr.contains(line), "{line}\n{stderr}");
-    }
-}
-
-#[tokio::test]
-async fn a_gateway_that_is_lost_is_reported_and_so_is_its_return_and_a_new_address() {
-    let (home, api) = (Home::new(), start_kube(programmed()).await);
-    let mut stage = start(&home, &sandbox(&home, &api), &[]);
-    let first = stage.wait_for("ready").await["gen"].clone();
-
-    api.store().delete("gateways", "default", "tcp-gateway");
-    let lost = stage.wait_for("degraded").await;
-    assert_eq!(lost["error"]["code"], "gateway.deleted");
-    let mut check = StageClient::start(gateway_command(&home, "check", &[]));
-    assert_eq!(check.wait().await.0.code(), Some(5), "{}", check.stderr());
-
-    let mut again = seed::gateway("default", "tcp-gateway", "contour");
-    seed::program(&mut again, "127.0.0.1");
-    api.store().apply(again);
-    assert_eq!(
-        stage.wait_for("ready").await["gen"],
-        first,
-        "nothing has changed"
-    );
-
-    // A restarted API server has forgotten: the watch begins anew.
     api.store().forget_history();
     api.store()
         .edit("gateways", "default", "tcp-gateway", |gateway| {
             seed::program(gateway, "lb.example.com")
         });
-    let moved = stage.wait_for("outputs").await;
-    assert_eq!(
-        moved["outputs"]["internal_task_gateway"]["gateway_ip"],
-        "lb.example.com"
-    );
-    assert_eq!(
-        stage.wait_for("ready").await["gen"].as_u64(),
-        first.as_u64().map(|first| first + 1)
-    );
-
-    api.store()
-        .edit("gateways", "default", "tcp-gateway", |gateway| {
-            gateway["status"]["addresses"] = json!([]);
-        });
-    assert_eq!(
-        stage.wait_for("degraded").await["error"]["code"],
-        "gateway.no_address"
-    );
+    // The first are those of the start.
+    stage
+        .wait_until("the new address", |message| {
+            message["outputs"]["internal_task_gateway"]["gateway_ip"] == "lb.example.com"
+        })
+        .await;
+    stage.wait_for("ready").await;
     stop(stage).await;
 }
 

@@ -130,42 +130,6 @@ async fn a_user_who_may_see_one_gateway_and_nothing_else_is_served() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_not_there_is_told_from_none_at_all_and_from_none_that_fits() {
-    let named = fail_on(
-        programmed(),
-        &["--gateway", "gone", "--gateway-namespace", "default"],
-    )
-    .await;
-    assert_error(
-        named,
-        "gateway.not_found",
-        1,
-        &["no Gateway gone in namespace default"],
-    );
-    let anywhere = fail_on(programmed(), &["--gateway", "gone"]).await;
-    assert_error(
-        anywhere,
-        "gateway.not_found",
-        1,
-        &["no Gateway gone in any namespace"],
-    );
-    let elsewhere = fail_on(programmed(), &["--gateway-namespace", "empty"]).await;
-    assert_error(
-        elsewhere,
-        "gateway.namespace_missing",
-        1,
-        &["no namespace empty"],
-    );
-    let other_class = fail_on(programmed(), &["--gateway-class", "istio"]).await;
-    assert_error(
-        other_class,
-        "gateway.none_usable",
-        1,
-        &["its class is contour, not istio"],
-    );
-}
-
-#[tokio::test]
 async fn a_gateway_that_never_works_ends_the_wait_with_what_is_missing() {
     let unclaimed = fail_on(idle(), &["--timeout", "1"]).await;
     assert_error(

@@ -7,6 +7,7 @@ mod choice;
 mod credentials;
 mod kills;
 mod paths;
+mod read_path;
 mod roles;
 mod sessions;
 mod watch;
