@@ -191,6 +191,13 @@ async fn install(
     offer: Offer,
 ) -> Result<(), StageError> {
     let cluster = &place.cluster;
+    // Nothing is installed for a session that cannot be.
+    let namespace = config.gateway_namespace.clone();
+    let namespace = namespace.unwrap_or_else(|| place.minified.namespace());
+    let mut needed = permissions::session(&namespace);
+    needed.extend(permissions::own_gateway(&namespace));
+    needed.extend(permissions::master(&namespace, &config.task_namespace));
+    permissions::refuse_denied(cluster, &needed).await?;
     if slot.is_none() {
         *slot = Some(Infrastructure::intend(cx, place)?);
     }
@@ -246,10 +253,13 @@ fn note(installed: &mut Installed, steps: &[Step]) {
     }
 }
 
-/// Whether the user may do all of it, before any of it is done.
+/// Whether the user may do all of it and take it back, before any of it is done.
 async fn review(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
     let mut needed = Vec::new();
     for step in steps.iter().filter(|it| it.applies()) {
+        if step.object.reference.kind == "Namespace" {
+            needed.extend(remove::attempts(cluster, &step.object.reference).await?);
+        }
         let verbs: &[&'static str] = match step.is_crd() {
             true => &["create", "patch", "get", "list", "watch"],
             false => &["create", "patch", "get", "list", "watch", "delete"],

@@ -208,6 +208,29 @@ fn is_marked(metadata: &ObjectMeta, mark: &str) -> bool {
         .is_some_and(|it| it == mark)
 }
 
+/// What is looked for in a namespace before it goes.
+fn insides(namespace: &Reference) -> impl Iterator<Item = Reference> {
+    CONTENTS.iter().map(|(api_version, kind)| Reference {
+        api_version: (*api_version).to_owned(),
+        kind: (*kind).to_owned(),
+        namespace: Some(namespace.name.clone()),
+        name: String::new(),
+    })
+}
+
+/// What one has to be allowed so that this namespace can go again.
+pub(super) async fn attempts(
+    cluster: &Cluster,
+    namespace: &Reference,
+) -> Result<Vec<Attempt>, StageError> {
+    let (mut kinds, mut attempts) = (Kinds::new(cluster), Vec::new());
+    for any in insides(namespace) {
+        let kind = kinds.of(&any).await?;
+        attempts.extend(kind.map(|kind| kind.attempt("list", &any)));
+    }
+    Ok(attempts)
+}
+
 /// Something in our namespace that neither we nor what we installed has made, and that would go with it.
 async fn foreign(
     cluster: &Cluster,
@@ -215,13 +238,7 @@ async fn foreign(
     namespace: &Reference,
     mark: &str,
 ) -> Result<Option<String>, StageError> {
-    for (api_version, kind) in CONTENTS {
-        let any = Reference {
-            api_version: api_version.to_owned(),
-            kind: kind.to_owned(),
-            namespace: Some(namespace.name.clone()),
-            name: String::new(),
-        };
+    for any in insides(namespace) {
         let Some(kind) = kinds.of(&any).await? else {
             continue;
         };
