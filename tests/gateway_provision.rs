@@ -283,7 +283,7 @@ async fn at_a_terminal_it_asks_before_it_installs_and_before_it_takes_what_a_dea
     )
     .await;
     let mut terminal = Terminal::start(command(&kube, &home, &[]));
-    terminal.wait_for("Gateway default/left: a dead Determined master left 1 ports (40000) on it. Take it? [y/N]").await;
+    terminal.wait_for("Gateway default/left: a dead Determined master left 1 port (40000) on it. Take it? [y/N]").await;
     terminal.answer("y");
     terminal.wait_for("ready: Gateway default/left").await;
     let pid = terminal.child.id().expect("it runs");

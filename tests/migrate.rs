@@ -50,6 +50,7 @@ remote_port_range: [8000, 9000]
 async fn is_the_same(home: &Home, flat: &str) -> String {
     let new = home.path().join("new.yaml");
     let new = new.to_str().expect("the path is text");
+    drop(std::fs::remove_file(new));
     let (_, said, code) = remote(home, &["migrate", flat, "--out", new]).await;
     assert_eq!(code, Some(0), "{said}");
     let mut compiled: Vec<Value> = Vec::new();
@@ -119,4 +120,22 @@ async fn flags_win_over_the_file_and_a_file_of_the_new_form_is_refused() {
     let (_, said, code) = remote(&home, &["migrate", base]).await;
     assert_eq!(code, Some(2));
     assert!(said.contains("lists stages already"), "{said}");
+}
+
+#[tokio::test]
+async fn no_file_of_the_users_is_written_over() {
+    let home = Home::new();
+    let flat = flat(&home, BASE);
+    let base = home.path().join("base.yaml");
+    let base = base.to_str().expect("the path is text");
+    let (_, said, code) = remote(&home, &["migrate", &flat, "--out", base]).await;
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("is there already") && said.contains("mend:"),
+        "{said}"
+    );
+    let (_, said, code) = remote(&home, &["compile", "-c", base, "--out", base]).await;
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("is what is compiled"), "{said}");
+    assert_eq!(std::fs::read_to_string(base).expect("a file"), BASE);
 }

@@ -28,7 +28,7 @@ pub fn config(data: &[u8]) {
 
 fn try_as<S: Stage>(sources: &Sources) {
     let env = Env::from_pairs([("HOME", "/h"), ("A", "$B ${A} ~"), ("B", "")]);
-    if let Err(error) = load::<S::Config>(S::KIND, sources, &env, S::validate) {
+    if let Err(error) = load::<S::Config>(S::KIND, &S::program(), sources, &env, S::validate) {
         assert_eq!(error.exit_code(), Exit::Usage, "{error:?}");
         assert!(!error.code.is_empty() && !error.message.is_empty());
     }

@@ -163,6 +163,7 @@ fn expand(value: &mut Value, env: &Env) {
 /// Reads, merges and checks a config. The error lists every problem, each with its place.
 pub fn load<C: DeserializeOwned + JsonSchema>(
     kind: &str,
+    program: &str,
     sources: &Sources,
     env: &Env,
     validate: impl Fn(&C) -> Vec<Problem>,
@@ -170,7 +171,7 @@ pub fn load<C: DeserializeOwned + JsonSchema>(
     let gathered = gather(sources, &schema_of::<C>(), env)?;
     match parse(gathered.values.clone(), validate) {
         Ok(config) => Ok(config),
-        Err(problems) => Err(config_error(kind, problems, &gathered)),
+        Err(problems) => Err(config_error(kind, program, problems, &gathered)),
     }
 }
 
@@ -229,7 +230,9 @@ fn missing_fields(values: &Map<String, Value>, schema: &Value) -> Vec<Problem> {
                 .lines()
                 .next()
                 .unwrap_or_default()
-                .trim_end_matches('.');
+                .trim_end_matches('.')
+                // What follows a semicolon in a problem is shown as its help.
+                .replace(';', ",");
             let flag = key.replace('_', "-");
             Problem::key(
                 key,
@@ -296,7 +299,12 @@ fn take_out(values: &mut Map<String, Value>, path: &[Seg]) -> bool {
     at.is_some_and(|map| map.shift_remove(last).is_some())
 }
 
-fn config_error(kind: &str, problems: Vec<Problem>, gathered: &Gathered) -> StageError {
+fn config_error(
+    kind: &str,
+    program: &str,
+    problems: Vec<Problem>,
+    gathered: &Gathered,
+) -> StageError {
     let problems: Vec<Problem> = problems.into_iter().map(|p| gathered.placed(p)).collect();
     let count = count(&problems);
     StageError::new(
@@ -304,7 +312,7 @@ fn config_error(kind: &str, problems: Vec<Problem>, gathered: &Gathered) -> Stag
         format!("the config of {kind} has {count}"),
     )
     .problems(problems)
-    .hint(format!("`devcluster-{kind} run --help` lists every field"))
+    .hint(format!("`{program} run --help` lists every field"))
     .exit(Exit::Usage)
 }
 
@@ -366,6 +374,7 @@ mod tests {
         let env = Env::from_pairs([("HOME", "/h"), ("U", "me")]);
         load(
             "sample",
+            "devcluster-sample",
             &Sources {
                 file: Some(file),
                 start: None,

@@ -39,7 +39,7 @@ async fn a_gateway_of_another_master_is_left_alone_and_one_of_a_dead_master_is_l
     let said = stop(stage).await;
     for line in [
         "default/a-used: passed over: another Determined master uses it: 1 of its 1 ports belong to tasks with pods",
-        "default/b-left: passed over: a dead Determined master left 1 ports (40000) on it; `take_over` takes it",
+        "default/b-left: passed over: a dead Determined master left 1 port (40000) on it; `take_over` takes it",
     ] {
         assert!(said.contains(line), "{line}\n{said}");
     }

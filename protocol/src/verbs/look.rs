@@ -32,7 +32,13 @@ pub(crate) async fn look<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
 
 async fn all<S: Stage>(session: &Session) -> Result<Exit, StageError> {
     hello::<S>(session);
-    let config = config::load(S::KIND, &session.call.sources, &session.env, S::validate)?;
+    let config = config::load(
+        S::KIND,
+        &S::program(),
+        &session.call.sources,
+        &session.env,
+        S::validate,
+    )?;
     let directory = spare_dir(session)?;
     let (run_dir, unsafe_dir) = run_dir(session, directory.path())?;
     let cx: Context<S> = session.context(run_dir, Ledger::detached(), None);

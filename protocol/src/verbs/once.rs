@@ -18,7 +18,7 @@ use crate::verbs::stdin::Stdin;
 use crate::verbs::upkeep::undo_all;
 
 pub(crate) async fn once<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
-    let config = config::load(S::KIND, &call.sources, &env, S::validate);
+    let config = config::load(S::KIND, &S::program(), &call.sources, &env, S::validate);
     let document = matches!(&config, Ok(c) if S::takes_stdout(c));
     let show = io.stdout_is_terminal && !document && call.events.is_none();
     let session = Session::working::<S>(

@@ -33,7 +33,13 @@ type Configs = watch::Receiver<News>;
 pub(crate) async fn run<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     let config = match call.stdin {
         StdinMode::Control => None,
-        _ => Some(config::load(S::KIND, &call.sources, &env, S::validate)),
+        _ => Some(config::load(
+            S::KIND,
+            &S::program(),
+            &call.sources,
+            &env,
+            S::validate,
+        )),
     };
     let document = matches!(&config, Some(Ok(c)) if S::takes_stdout(c));
     let session = Session::working::<S>(
@@ -187,7 +193,7 @@ fn config_of<S: Stage>(session: &Session, command: Command) -> Result<S::Config,
         start: Some(start.config),
         flags,
     };
-    config::load(S::KIND, &sources, &session.env, S::validate)
+    config::load(S::KIND, &S::program(), &sources, &session.env, S::validate)
 }
 
 /// Runs the stage until the end is asked for or it fails; a `reload` starts it over in the same process.

@@ -71,7 +71,13 @@ async fn check_outputs<S: Stage>(session: &Session) -> Result<(), StageError> {
     let sources = &session.call.sources;
     let given = sources.file.is_some() || !sources.flags.is_empty();
     let config = match given {
-        true => Some(config::load(S::KIND, sources, &session.env, S::validate)?),
+        true => Some(config::load(
+            S::KIND,
+            &S::program(),
+            sources,
+            &session.env,
+            S::validate,
+        )?),
         false => None,
     };
     let run_dir = session.run_dir()?;
@@ -81,10 +87,13 @@ async fn check_outputs<S: Stage>(session: &Session) -> Result<(), StageError> {
     let Some(file) = run_dir.live_outputs(instance) else {
         let path = run_dir.path().display();
         return Err(match run_dir.holder(instance) {
-            Some(_) => failed(format!("{instance} runs in {path} and is not ready")),
-            None => failed(format!("nobody runs {instance} in {path}")),
-        }
-        .hint(format!("start it: {} run …", S::program())));
+            Some(_) => failed(format!("{instance} runs in {path} and is not ready"))
+                .hint(format!("wait for it: {} wait …", S::program())),
+            None => failed(format!("nobody runs {instance} in {path}")).hint(format!(
+                "start it: {} run …; one that `devcluster-remote up` runs is found with `--run-dir <temp_dir>/stages`",
+                S::program()
+            )),
+        });
     };
     let outputs: S::Outputs = serde_json::from_value(Value::Object(file.outputs)).map_err(|e| {
         failed(format!(

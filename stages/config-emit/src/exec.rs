@@ -23,6 +23,7 @@ const NAME: &str = "devcluster-config-emit exec";
 fn command() -> Command {
     let text = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
     Command::new(NAME)
+        .bin_name(NAME)
         .about(
             "Becomes a command, with the values of upstream instances in the places of `${{ instance.path }}` in its \
              arguments, and in the environment variables that are named. Waits for these instances first. In a script, the \

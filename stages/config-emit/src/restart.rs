@@ -21,6 +21,7 @@ const NAME: &str = "devcluster-config-emit restart";
 
 fn command() -> Command {
     Command::new(NAME)
+        .bin_name(NAME)
         .about(
             "Restarts stages of a running devcluster by its control socket, those alone that are up and not above its \
              target, in the one way that does not endanger devcluster. Prints what became of each as JSON: restarted, \

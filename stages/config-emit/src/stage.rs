@@ -28,6 +28,7 @@ impl Stage for ConfigEmit {
   devcluster-config-emit once --base devcluster.yaml --out - --diff
   devcluster-config-emit once --format shell --out -
   devcluster-config-emit exec -- curl 'http://${{ tunnel.host }}:${{ tunnel.port }}/'
+  devcluster-config-emit restart --control-socket /tmp/devcluster/sock master
   devcluster-tunnel … | devcluster-gateway --stdin chain … |
       devcluster-config-emit --stdin chain --base base.yaml --out out.yaml -- ./tests.sh";
 

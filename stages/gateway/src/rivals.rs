@@ -152,5 +152,9 @@ fn listed(ports: &[(&str, &str)]) -> String {
     } else {
         ""
     };
-    format!("{} ports ({}{more})", ports.len(), shown.join(", "))
+    let count = match ports.len() {
+        1 => "1 port".to_owned(),
+        n => format!("{n} ports"),
+    };
+    format!("{count} ({}{more})", shown.join(", "))
 }

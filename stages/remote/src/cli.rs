@@ -100,6 +100,12 @@ async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
             let mut asked = asked(m);
             asked.file = asked.file.or(m.get_one::<PathBuf>("file").cloned());
             let text = migrate::migrate(&asked, &env)?;
+            if let Some(out) = m.get_one::<PathBuf>("out").filter(|out| out.exists()) {
+                let message = format!("{} is there already", out.display());
+                return Err(StageError::new("remote.out_exists", message)
+                    .hint("name another file with --out, or move that one away")
+                    .exit(Exit::Usage));
+            }
             deliver(m, text.as_bytes())
         }
         Some(("schema", m)) => {
@@ -150,11 +156,22 @@ async fn compile(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, Stage
     }
     let text = job.compiled.text.as_bytes();
     let written = match m.get_one::<PathBuf>("out") {
+        Some(out) if is_same(out, &job.file) => {
+            let message = format!("{} is what is compiled", out.display());
+            return Err(StageError::new("remote.out_is_source", message)
+                .hint("name another file with --out: the source would be lost")
+                .exit(Exit::Usage));
+        }
         Some(out) => files::replace(out, text, false),
         None => std::io::stdout().write_all(text),
     };
     written.map_err(|e| StageError::io("cannot write the compiled file", &e))?;
     Ok(Exit::Ok as u8)
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| path.canonicalize().ok();
+    whole(one).is_some_and(|one| Some(one) == whole(other))
 }
 
 /// To the file that was named, else to stdout.

@@ -20,7 +20,7 @@ fn explanation(kind: Kind) -> &'static [&'static str] {
         ],
         Kind::Gateway => &[
             "The master reaches tasks through a Gateway of this cluster (was: k8s_context; unset: the current one).",
-            "It is held by a Lease, so that no other master takes it, and given back in the end. Nothing is installed.",
+            "It is held by a Lease, so that no other master takes it, and given back in the end. Where no controller is there, `up` asks whether to install one.",
         ],
         Kind::ConfigEmit => &[
             "Before each start of the master, its config gets what the two above found out: determined_master_host and",

@@ -78,12 +78,28 @@ fn of_ours(stage: &NewStage, job: &Job, env: &Env) -> String {
     }
 }
 
+/// The program that these words run; where values are put into them first, the one that runs after that.
+pub(crate) fn program_of(words: &Value) -> Option<&str> {
+    let words: Vec<&str> = words.as_array()?.iter().filter_map(Value::as_str).collect();
+    let is_exec = |word: &&str| *word == "exec";
+    let ours =
+        words.first()?.ends_with("devcluster-config-emit") && words.get(1).is_some_and(is_exec);
+    match ours {
+        true => words
+            .iter()
+            .skip_while(|word| **word != "--")
+            .nth(1)
+            .copied(),
+        false => words.first().copied(),
+    }
+}
+
 fn of_stock(kind: &str, body: &Value, job: &Job) -> String {
     let words = match kind {
         "custom" => &body["cmd"],
         _ => &body["cmdline"],
     };
-    let program = words[0].as_str().unwrap_or_default();
+    let program = program_of(words).unwrap_or_default();
     match kind {
         "db" => "the database, in docker".to_owned(),
         "elastic" | "custom_docker" => "runs in docker".to_owned(),

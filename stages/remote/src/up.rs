@@ -211,13 +211,17 @@ fn make_temp_dir(path: &Path) -> Result<(), StageError> {
         .mode(0o700)
         .create(path)
         .map_err(failed)?;
-    let mode = std::fs::metadata(path).map_err(failed)?.mode();
-    if mode & 0o055 != 0 {
+    if others_read(path) {
         say(&format!(
             "warning: others can read {shown}, where devcluster writes the master's config with its passwords: chmod 700 {shown}"
         ));
     }
     Ok(())
+}
+
+/// Whether devcluster's files there are for everybody to read.
+pub(crate) fn others_read(temp_dir: &Path) -> bool {
+    std::fs::metadata(temp_dir).is_ok_and(|dir| dir.mode() & 0o055 != 0)
 }
 
 /// A devcluster that runs there holds this lock; writing beside it would change the file that it was started from.

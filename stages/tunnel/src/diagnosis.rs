@@ -58,7 +58,7 @@ pub(crate) fn none_free(way: &Way, session: &Session, refusals: &Refusals) -> St
         let message =
             format!("{server} does not give us port {port} again: somebody else listens there");
         return StageError::new("tunnel.port_taken", message)
-            .hint("end what holds it there (ss -tlnp), or wait: after keep_port seconds another port is taken")
+            .hint("end what holds it there (ss -tlnp), or wait: after keep_port seconds another port is taken, unless port_policy is pinned")
             .retryable(true);
     }
     let message = format!("{server} has no free port for us in {range}");

@@ -67,7 +67,7 @@ fn the_first_usable_one_is_taken_and_every_candidate_has_its_reason() {
     assert_eq!(
         choice.lines,
         [
-            "Gateway n/a-used: passed over: a dead Determined master left 1 ports (40000) on it; `take_over` takes it",
+            "Gateway n/a-used: passed over: a dead Determined master left 1 port (40000) on it; `take_over` takes it",
             "Gateway n/b-http: passed over: none of its listeners takes TCPRoutes",
             "Gateway n/c-pending: passed over: no controller has reported on it",
             "Gateway n/d: taken",

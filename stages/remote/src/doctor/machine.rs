@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::port;
 use crate::exposure::refuse_open_master;
 use crate::input::Job;
+use crate::outline::program_of;
 use crate::{devcluster, preflight, up};
 
 /// A program that only tells about itself.
@@ -134,6 +135,11 @@ fn directory(job: &Job, env: &Env) -> Check {
         .find(|d| d.exists())
         .unwrap_or(Path::new("/"));
     match rustix::fs::access(there, rustix::fs::Access::WRITE_OK) {
+        Ok(()) if temp_dir.exists() => match up::others_read(&temp_dir) {
+            true => Check::ok(id, title, shown.clone())
+                .hint(format!("others can read it, and devcluster writes the master's config there, with its passwords: chmod 700 {shown}")),
+            false => Check::ok(id, title, shown),
+        },
         Ok(()) => Check::ok(id, title, format!("{shown}, to be made")),
         Err(e) => {
             let error = StageError::io(format!("cannot make {shown} in {}", there.display()), &e.into())
@@ -189,7 +195,10 @@ fn command(kind: &str, body: &Value, job: &Job, env: &Env) -> Option<Check> {
         _ => return None,
     };
     let name = body["name"].as_str().unwrap_or(kind);
-    let word = words[0].as_str().unwrap_or(default);
+    let word = program_of(words).unwrap_or(default);
+    if word.contains("${{") {
+        return None;
+    }
     let program = env.expand(word);
     let (id, title) = (
         format!("program.{name}"),

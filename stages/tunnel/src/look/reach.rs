@@ -61,6 +61,7 @@ impl Look<'_> {
             host: config.reverse_proxy_host,
             port: config.ssh_port.unwrap_or(22),
             key: config.ssh_key_path,
+            known_hosts: config.known_hosts_path,
         }
     }
 

@@ -19,6 +19,8 @@ pub(crate) struct Target {
     pub(crate) port: u16,
     /// The key that the config names.
     pub(crate) key: Option<PathBuf>,
+    /// The file of known hosts that the config names.
+    pub(crate) known_hosts: Option<PathBuf>,
 }
 
 impl fmt::Display for Target {

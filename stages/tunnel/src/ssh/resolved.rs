@@ -51,6 +51,7 @@ impl Resolved {
                 host: config.reverse_proxy_host.clone(),
                 port: 22,
                 key: None,
+                known_hosts: None,
             };
             return Err(failure::connecting(&lines, &target));
         }
@@ -86,6 +87,7 @@ impl Resolved {
             host: self.host.clone(),
             port: self.port,
             key: config.ssh_key_path.clone(),
+            known_hosts: config.known_hosts_path.clone(),
         }
     }
 

@@ -33,11 +33,15 @@ pub(super) fn host_key(lines: &Lines, target: &Target) -> Option<StageError> {
         );
     }
     if lines.has("host key is known for") || lines.has("Host key verification failed") {
-        return Some(StageError::new("tunnel.host_key_unknown", format!("the host key of {target} is not known"))
-            .hint(format!(
-                "compare its fingerprint and add it: ssh-keyscan -p {} {} >>~/.ssh/known_hosts\nor take it on first sight: host_key_policy: accept-new",
-                target.port, target.host
-            )));
+        let scan = format!("ssh-keyscan -p {} {}", target.port, target.host);
+        let known_hosts = target.known_hosts.as_ref();
+        let known_hosts =
+            known_hosts.map_or_else(|| "~/.ssh/known_hosts".into(), |p| p.display().to_string());
+        let message = format!("the host key of {target} is not known");
+        return Some(StageError::new("tunnel.host_key_unknown", message).hint(format!(
+            "compare its fingerprint with what the server's admin says: {scan} | ssh-keygen -lf -\n\
+             and add it: {scan} >>{known_hosts}\nor take it on first sight: host_key_policy: accept-new"
+        )));
     }
     None
 }

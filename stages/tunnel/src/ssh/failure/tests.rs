@@ -6,6 +6,7 @@ fn target() -> Target {
         host: "proxy.example.com".into(),
         port: 2222,
         key: Some("/k/id".into()),
+        known_hosts: None,
     }
 }
 
