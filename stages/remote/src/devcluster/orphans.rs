@@ -75,15 +75,20 @@ pub async fn left(temp_dir: &Path) -> Vec<String> {
 
 /// The list and devcluster's lock; none while a devcluster runs there, whose stages are no orphans.
 fn list(temp_dir: &Path) -> Option<(Vec<Orphan>, File)> {
-    let lock = File::open(temp_dir.join("lock")).ok()?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
     let path = temp_dir.join("running.json");
-    // `temp_dir` may be below /tmp, and somebody else's list is not ours to act upon.
-    if std::fs::metadata(&path).ok()?.uid() != rustix::process::geteuid().as_raw() {
+    // `temp_dir` may be below /tmp, and somebody else's list is not ours to act upon, nor to wait for.
+    if !is_ours(temp_dir) || !is_ours(&path) {
         return None;
     }
+    let lock = File::open(temp_dir.join("lock")).ok()?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
     let orphans = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
     Some((orphans, lock))
+}
+
+fn is_ours(path: &Path) -> bool {
+    let us = rustix::process::geteuid().as_raw();
+    std::fs::metadata(path).is_ok_and(|it| it.uid() == us)
 }
 
 /// Those that are still there after `patience`.
