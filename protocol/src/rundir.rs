@@ -26,6 +26,8 @@ pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Outputs fit a line of the wire; written to be read by people, twice, they are still smaller than this.
 const LARGEST: u64 = 1 << 20;
+/// A value takes some seventy bytes of memory, and in a file of nothing but numbers two. What fits two lines has fewer.
+const MOST_COMMAS: usize = 1 << 17;
 
 /// What a lock file holds is far shorter.
 const LONGEST_HOLDER: u64 = 4096;
@@ -290,7 +292,11 @@ impl RunDir {
 }
 
 fn parse<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&files::read_at_most(path, LARGEST).ok()??).ok()
+    let bytes = files::read_at_most(path, LARGEST).ok()??;
+    let commas = bytes.iter().filter(|byte| **byte == b',').count();
+    (commas <= MOST_COMMAS)
+        .then(|| serde_json::from_slice(&bytes).ok())
+        .flatten()
 }
 
 /// An instance name is also a file name and part of the `ready` line, which has to stay short.
@@ -330,6 +336,16 @@ mod tests {
         assert!(run_dir.live_outputs("t").is_some());
         drop(lock);
         assert_eq!(run_dir.live_outputs("t"), None);
+    }
+
+    #[test]
+    fn a_file_that_would_take_many_times_its_size_is_as_good_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.json");
+        for (count, is_read) in [(100_000, true), (500_000, false)] {
+            std::fs::write(&path, format!("[{}1]", "1,".repeat(count))).unwrap();
+            assert_eq!(parse::<Vec<u8>>(&path).is_some(), is_read, "{count}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
