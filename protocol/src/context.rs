@@ -10,6 +10,7 @@ use crate::error::StageError;
 use crate::hub::Hub;
 use crate::ledger::Ledger;
 use crate::message::{Check, Level};
+use crate::preflight::What;
 use crate::rundir::RunDir;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
@@ -104,6 +105,21 @@ impl<S: Stage> Context<S> {
     /// Reports one thing that [`Stage::preflight`] looked at.
     pub fn report(&self, check: Check) {
         self.hub.report(check);
+    }
+
+    /// Reports what came of one thing: what was found, which may be empty, or the error that a run would end with.
+    pub fn tell(&self, (id, title): What, outcome: Result<String, StageError>) {
+        self.report(match outcome {
+            Ok(found) => Check::ok(id, title, found),
+            Err(error) => Check::failed(id, title, &error),
+        });
+    }
+
+    /// Reports that these were not looked at, and why.
+    pub fn skip(&self, whats: &[What], why: &str) {
+        for (id, title) in whats {
+            self.report(Check::skipped(id, title, why));
+        }
     }
 
     /// The outputs of the run before, when it had come that far and they still parse.

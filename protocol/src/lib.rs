@@ -32,7 +32,7 @@ pub use context::Context;
 pub use env::Env;
 pub use error::{Exit, StageError};
 pub use io::Io;
-pub use preflight::{Check, CheckStatus, Offer};
+pub use preflight::{Check, CheckStatus, Offer, What};
 pub use problem::Problem;
 pub use runtime::{run, run_id, run_stage, run_stage_from};
 pub use shutdown::{GRACE, Shutdown};

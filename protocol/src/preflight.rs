@@ -29,6 +29,9 @@ pub struct Offer {
     pub value: Value,
 }
 
+/// What is looked at: a stable name, and what should be so.
+pub type What = (&'static str, &'static str);
+
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {

@@ -23,13 +23,8 @@ pub struct Violation {
     pub path: Vec<Seg>,
     /// What is wrong there.
     pub message: String,
-}
-
-impl Violation {
     /// It is about a key that Determined does not know.
-    pub(crate) fn is_unknown(&self) -> bool {
-        self.message.starts_with("unknown")
-    }
+    pub(crate) is_unknown: bool,
 }
 
 impl std::fmt::Display for Violation {
@@ -124,8 +119,20 @@ pub fn violations(config: &Value) -> Vec<Violation> {
 }
 
 fn report(found: &mut Vec<Violation>, path: Vec<Seg>, message: impl Into<String>) {
-    let message = message.into();
-    found.push(Violation { path, message });
+    found.push(Violation {
+        path,
+        message: message.into(),
+        is_unknown: false,
+    });
+}
+
+/// A key that Determined does not know; `instead` says what there is.
+fn report_unknown(found: &mut Vec<Violation>, path: Vec<Seg>, instead: &str) {
+    found.push(Violation {
+        path,
+        message: format!("unknown; {instead}"),
+        is_unknown: true,
+    });
 }
 
 fn check_master_address(manager: &Manager<'_>, found: &mut Vec<Violation>) {
@@ -152,7 +159,7 @@ fn check_gateway(manager: &Manager<'_>, found: &mut Vec<Violation>) {
     let at = |key: &str| manager.at(&["internal_task_gateway", key]);
     for key in block.keys().filter(|k| !GATEWAY_KEYS.contains(&k.as_str())) {
         let known = GATEWAY_KEYS.join(", ");
-        report(found, at(key), format!("unknown; there are {known}"));
+        report_unknown(found, at(key), &format!("there are {known}"));
     }
     for key in ["gateway_name", "gateway_namespace"] {
         if let Err(why) = kubernetes_name(block.get(key)) {

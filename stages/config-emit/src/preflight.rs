@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use protocol::yaml::{Seg, show};
-use protocol::{Check, Context, Exit, Problem, StageError};
+use protocol::{Context, Exit, Problem, StageError, What};
 use rustix::fs::{Access, access};
 use serde_json::Value;
 
@@ -16,9 +16,6 @@ use crate::render::{Base, violations_in};
 use crate::stage::ConfigEmit;
 use crate::target::{self, Target, no_kubernetes};
 use crate::{file, known};
-
-/// What is looked at: a stable name, and what should be so.
-type What = (&'static str, &'static str);
 
 const BASE: What = ("base", "the base can be read");
 const CONFIG: What = ("config", "it has the config of the stage");
@@ -62,47 +59,34 @@ pub(crate) fn preflight(cx: &Context<ConfigEmit>, config: &Config) {
 }
 
 impl Preflight<'_> {
-    fn tell(&self, (id, title): What, outcome: Result<String, StageError>) {
-        self.cx.report(match outcome {
-            Ok(found) => Check::ok(id, title, found),
-            Err(error) => Check::failed(id, title, &error),
-        });
-    }
-
-    fn skip(&self, whats: &[What], why: &str) {
-        for (id, title) in whats {
-            self.cx.report(Check::skipped(id, title, why));
-        }
-    }
-
     fn base(&self) -> Option<Found<'_>> {
         let rest = [CONFIG, REFERENCES, MANAGERS, LAYOUT];
         let all = [BASE, CONFIG, REFERENCES, MANAGERS, LAYOUT];
         let Some(path) = &self.config.base else {
-            self.skip(&all, "there is no base");
+            self.cx.skip(&all, "there is no base");
             return None;
         };
         if !self.config.format.needs_base() {
-            self.skip(&all, "this format is made without a base");
+            self.cx.skip(&all, "this format is made without a base");
             return None;
         }
         if self.config.control_socket.is_some() && !path.exists() {
             let why = format!("devcluster writes {} when it starts", path.display());
-            self.skip(&all, &why);
+            self.cx.skip(&all, &why);
             return None;
         }
         let base = match file::read(path) {
             Ok(base) => base,
             Err(error) => {
-                self.tell(BASE, Err(error));
-                self.skip(&rest, "needs the base");
+                self.cx.tell(BASE, Err(error));
+                self.cx.skip(&rest, "needs the base");
                 return None;
             }
         };
-        self.tell(BASE, Ok(path.display().to_string()));
+        self.cx.tell(BASE, Ok(path.display().to_string()));
         match target::find(&base, &self.config.stage, self.config.known_fields) {
             Ok(target) => {
-                self.tell(CONFIG, Ok(self.config.stage.clone()));
+                self.cx.tell(CONFIG, Ok(self.config.stage.clone()));
                 let config = base.document.get(&target.config).unwrap_or_default();
                 Some(Found {
                     path,
@@ -112,8 +96,8 @@ impl Preflight<'_> {
                 })
             }
             Err(refusal) => {
-                self.tell(CONFIG, Err(refusal.error(path)));
-                self.skip(&rest[1..], "needs the config");
+                self.cx.tell(CONFIG, Err(refusal.error(path)));
+                self.cx.skip(&rest[1..], "needs the config");
                 None
             }
         }
@@ -126,7 +110,7 @@ impl Preflight<'_> {
         };
         let names = self.config.upstreams.as_deref();
         let looked = look_at_references(&found.base, &found.target.config, names, &reports);
-        self.tell(
+        self.cx.tell(
             REFERENCES,
             match looked {
                 Ok(0) => Ok("there is none".into()),
@@ -140,7 +124,7 @@ impl Preflight<'_> {
     /// What a gateway and a tunnel found out is for a resource manager of type kubernetes.
     fn managers(&self, found: &Found<'_>) {
         if !found.target.is_determined || self.config.wants_nobody() {
-            return self.skip(&[MANAGERS], "no value goes to one");
+            return self.cx.skip(&[MANAGERS], "no value goes to one");
         }
         let all = managers(&found.config);
         let kubernetes: Vec<_> = all.iter().filter(|m| m.is_kubernetes()).cloned().collect();
@@ -149,14 +133,14 @@ impl Preflight<'_> {
             found.target.expands && kind.is_some_and(|kind| kind.contains('$'))
         };
         if kubernetes.is_empty() && all.iter().any(is_open) {
-            return self.skip(
+            return self.cx.skip(
                 &[MANAGERS],
                 "the type of one is in a variable, which devcluster expands",
             );
         }
         if kubernetes.is_empty() {
             let error = no_kubernetes(&found.base, &found.target).error(found.path);
-            return self.tell(MANAGERS, Err(error));
+            return self.cx.tell(MANAGERS, Err(error));
         }
         let candidates = self
             .config
@@ -170,7 +154,7 @@ impl Preflight<'_> {
         let names = kubernetes
             .iter()
             .map(|m| m.name().unwrap_or("one without a name"));
-        self.tell(
+        self.cx.tell(
             MANAGERS,
             match assigned {
                 Ok(_) => Ok(names.collect::<Vec<_>>().join(", ")),
@@ -184,13 +168,13 @@ impl Preflight<'_> {
 
     fn layout(&self, found: &Found<'_>) {
         if !found.target.is_determined {
-            return self.skip(&[LAYOUT], "it is no Determined master's");
+            return self.cx.skip(&[LAYOUT], "it is no Determined master's");
         }
         let settled = |violation: &Violation| !self.is_open(found, violation);
         let problems = violations_in(&found.base, &found.target, &found.config, settled);
         let port = port_problem(found);
         let problems: Vec<Problem> = problems.into_iter().chain(port).collect();
-        self.tell(
+        self.cx.tell(
             LAYOUT,
             match problems.is_empty() {
                 true => Ok(String::new()),
@@ -207,13 +191,13 @@ impl Preflight<'_> {
         let of_gateway = [Seg::from("internal_task_gateway")];
         let is_field = violation.path.len() > 1
             && violation.path[..violation.path.len() - 1].ends_with(&of_gateway)
-            && !violation.is_unknown();
+            && !violation.is_unknown;
         is_templated || (is_field && !self.config.wants_nobody())
     }
 
     fn out(&self) {
         let Some(out) = self.config.file() else {
-            return self.tell(OUT, Ok("to stdout".into()));
+            return self.cx.tell(OUT, Ok("to stdout".into()));
         };
         let shown = out.display();
         let failed = |why: String| {
@@ -224,17 +208,17 @@ impl Preflight<'_> {
             .hint("name a file in a directory of yours that exists with --out"))
         };
         if out.is_dir() {
-            return self.tell(OUT, failed("it is a directory".into()));
+            return self.cx.tell(OUT, failed("it is a directory".into()));
         }
         let absolute = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
         let Some(directory) = absolute.parent() else {
-            return self.tell(OUT, failed("it is no file".into()));
+            return self.cx.tell(OUT, failed("it is no file".into()));
         };
         // The run directory of a devcluster is made when that starts.
         let made_later = self.config.control_socket.is_some();
         let there = directory.ancestors().find(|d| !made_later || d.exists());
         let there = there.unwrap_or(directory);
-        self.tell(
+        self.cx.tell(
             OUT,
             match access(there, Access::WRITE_OK | Access::EXEC_OK) {
                 Ok(()) => Ok(shown.to_string()),
@@ -245,11 +229,13 @@ impl Preflight<'_> {
 
     fn socket(&self) {
         let Some(socket) = &self.config.control_socket else {
-            return self.skip(&[SOCKET], "no `control_socket` is set: nobody is restarted");
+            return self
+                .cx
+                .skip(&[SOCKET], "no `control_socket` is set: nobody is restarted");
         };
         let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
         let length = absolute.as_os_str().len();
-        self.tell(SOCKET, if length <= LONGEST_SOCKET {
+        self.cx.tell(SOCKET, if length <= LONGEST_SOCKET {
             Ok(String::new())
         } else {
             let message = format!(

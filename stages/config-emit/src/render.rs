@@ -138,7 +138,7 @@ pub(crate) fn violations_in(
     let problems = found.map(|v| {
         let span = base
             .document
-            .nearest_span(&target.path(&v.path), v.is_unknown());
+            .nearest_span(&target.path(&v.path), v.is_unknown);
         Problem::new(show(&v.path), v.message).at(&base.source, span)
     });
     problems.collect()

@@ -171,10 +171,7 @@ async fn make(
     }
     let id = run_id();
     let claim = Claim {
-        namespace: config
-            .gateway_namespace
-            .clone()
-            .unwrap_or_else(|| place.minified.namespace()),
+        namespace: place.gateway_namespace(config),
         gateway: format!("devcluster-{id}"),
         holder: holder(cx),
         duration: config.lease_duration,

@@ -10,7 +10,7 @@ use protocol::StageError;
 
 use crate::client::Cluster;
 use crate::fault::{self, Attempt};
-use crate::lease::{Claim, LEASES};
+use crate::lease::LEASES;
 use crate::survey::GATEWAYS;
 
 const TCP_ROUTES: &str = "tcproutes.gateway.networking.k8s.io";
@@ -27,16 +27,17 @@ const SESSION: [&str; 4] = ["get", "create", "update", "delete"];
 
 const OWN_GATEWAY: [&str; 2] = ["create", "delete"];
 
-/// Everything that the session and its master need, reviewed side by side.
+/// Everything that a session and its master need, on a Gateway that is `made` or on another, reviewed side by side.
 pub(crate) async fn review(
     cluster: &Cluster,
-    claim: &Claim,
+    namespace: &str,
     task_namespace: &str,
+    made: bool,
 ) -> Result<(), StageError> {
-    let mut needed = master(&claim.namespace, task_namespace);
-    needed.extend(session(&claim.namespace));
-    if claim.made {
-        needed.extend(own_gateway(&claim.namespace));
+    let mut needed = master(namespace, task_namespace);
+    needed.extend(session(namespace));
+    if made {
+        needed.extend(own_gateway(namespace));
     }
     refuse_denied(cluster, &needed).await
 }

@@ -4,7 +4,7 @@ mod leftovers;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
-use protocol::{Check, Context, StageError};
+use protocol::{Check, Context, StageError, What};
 
 use crate::config::{Config, Provision};
 use crate::crd::Crd;
@@ -17,9 +17,6 @@ use crate::provision::{self, Offer};
 use crate::stage::{Gateway, capacity};
 use crate::survey::{self, Answers, Survey, Wanted};
 use crate::take::{self, Place};
-
-/// What is looked at: a stable name, and what should be so.
-type What = (&'static str, &'static str);
 
 const CLUSTER: What = ("cluster", "the API of the cluster answers");
 const GATEWAY_API: What = ("gateway_api", "the Gateway API is installed");
@@ -73,7 +70,7 @@ impl Preflight<'_> {
             "context {:?} at {}, Kubernetes {}",
             peer.context, peer.server, version.git_version
         );
-        self.tell(CLUSTER, Ok(found));
+        self.cx.tell(CLUSTER, Ok(found));
         self.apis(&place, &answers);
         tokio::join!(
             self.namespaces(&place),
@@ -83,8 +80,8 @@ impl Preflight<'_> {
     }
 
     fn unreachable(&self, error: &StageError) {
-        self.tell(CLUSTER, Err(error.clone()));
-        for (id, title) in [
+        self.cx.tell(CLUSTER, Err(error.clone()));
+        let rest = [
             GATEWAY_API,
             TCP_ROUTES,
             TASKS,
@@ -96,20 +93,8 @@ impl Preflight<'_> {
             GATEWAY,
             CONTROLLER,
             CAPACITY,
-        ] {
-            self.skip((id, title), "needs the cluster");
-        }
-    }
-
-    fn tell(&self, (id, title): What, outcome: Result<String, StageError>) {
-        self.cx.report(match outcome {
-            Ok(found) => Check::ok(id, title, found),
-            Err(error) => Check::failed(id, title, &error),
-        });
-    }
-
-    fn skip(&self, (id, title): What, why: &str) {
-        self.cx.report(Check::skipped(id, title, why));
+        ];
+        self.cx.skip(&rest, "needs the cluster");
     }
 
     fn apis(&self, place: &Place, answers: &Answers) {
@@ -121,42 +106,39 @@ impl Preflight<'_> {
         let missing = |what: What, error: StageError| match self.config.provision == Provision::Auto
             && provision::mends(self.config, &error)
         {
-            true => self.skip(what, "is missing, and is installed with a controller"),
-            false => self.tell(what, Err(error)),
+            true => self
+                .cx
+                .skip(&[what], "is missing, and is installed with a controller"),
+            false => self.cx.tell(what, Err(error)),
         };
         match &answers.gateways {
-            Ok(Some(_)) => self.tell(GATEWAY_API, Ok(found)),
+            Ok(Some(_)) => self.cx.tell(GATEWAY_API, Ok(found)),
             Ok(None) => missing(GATEWAY_API, survey::no_gateway_api(&place.cluster)),
-            Err(error) => self.tell(GATEWAY_API, Err(error.clone())),
+            Err(error) => self.cx.tell(GATEWAY_API, Err(error.clone())),
         }
         match &answers.tcp_routes {
-            Ok(true) => self.tell(TCP_ROUTES, Ok(String::new())),
+            Ok(true) => self.cx.tell(TCP_ROUTES, Ok(String::new())),
             Ok(false) => missing(
                 TCP_ROUTES,
                 survey::no_tcp_routes(&place.cluster, answers.crd.as_ref()),
             ),
-            Err(error) => self.tell(TCP_ROUTES, Err(error.clone())),
+            Err(error) => self.cx.tell(TCP_ROUTES, Err(error.clone())),
         }
-    }
-
-    fn gateway_namespace(&self, place: &Place) -> String {
-        let set = self.config.gateway_namespace.clone();
-        set.unwrap_or_else(|| place.minified.namespace())
     }
 
     async fn namespaces(&self, place: &Place) {
         let look = async |what: What, name: &str, field: &str| {
             let namespaces: Api<Namespace> = Api::all(place.cluster.client.clone());
             match namespaces.get_metadata_opt(name).await {
-                Ok(Some(_)) => self.tell(what, Ok(name.to_owned())),
-                Ok(None) => self.tell(
+                Ok(Some(_)) => self.cx.tell(what, Ok(name.to_owned())),
+                Ok(None) => self.cx.tell(
                     what,
                     Err(lease::namespace_missing(&place.cluster, name, field)),
                 ),
-                Err(_) => self.skip(what, "namespaces may not be read"),
+                Err(_) => self.cx.skip(&[what], "namespaces may not be read"),
             }
         };
-        let own = self.gateway_namespace(place);
+        let own = place.gateway_namespace(self.config);
         tokio::join!(
             look(TASKS, &self.config.task_namespace, "task_namespace"),
             look(NAMESPACE, &own, "gateway_namespace")
@@ -164,10 +146,11 @@ impl Preflight<'_> {
     }
 
     async fn permissions(&self, place: &Place) {
-        let namespace = self.gateway_namespace(place);
+        let namespace = place.gateway_namespace(self.config);
         let review = async |what: What, needed: Vec<Attempt>| {
             let may = permissions::refuse_denied(&place.cluster, &needed).await;
-            self.tell(what, may.map(|()| format!("{} verbs", needed.len())));
+            self.cx
+                .tell(what, may.map(|()| format!("{} verbs", needed.len())));
         };
         tokio::join!(
             review(SESSION, permissions::session(&namespace)),
@@ -183,9 +166,9 @@ impl Preflight<'_> {
     async fn own_gateway(&self, place: &Place, namespace: &str) {
         let needed = permissions::own_gateway(namespace);
         match permissions::refuse_denied(&place.cluster, &needed).await {
-            Ok(()) => self.tell(OWN, Ok(format!("{} verbs", needed.len()))),
-            Err(error) => self.skip(
-                OWN,
+            Ok(()) => self.cx.tell(OWN, Ok(format!("{} verbs", needed.len()))),
+            Err(error) => self.cx.skip(
+                &[OWN],
                 &format!("{}; an existing one is needed then", error.message),
             ),
         }
@@ -195,14 +178,14 @@ impl Preflight<'_> {
         let survey = match answers.survey(&place.cluster) {
             Ok(survey) => survey,
             Err(error) => {
-                self.skip(LEFTOVERS, "needs the Gateway API");
+                self.cx.skip(&[LEFTOVERS], "needs the Gateway API");
                 if provision::mends(self.config, &error) {
                     return self.controller(place, error).await;
                 }
-                self.tell(GATEWAY, Err(error));
+                self.cx.tell(GATEWAY, Err(error));
                 return [CONTROLLER, CAPACITY]
                     .into_iter()
-                    .for_each(|what| self.skip(what, "needs the Gateway API"));
+                    .for_each(|what| self.cx.skip(&[what], "needs the Gateway API"));
             }
         };
         let outlook = plan(self.cx, self.config, place, &survey).await;
@@ -226,32 +209,33 @@ impl Preflight<'_> {
                     check = check.hint(choice.warnings.join("\n"));
                 }
                 self.cx.report(check);
-                self.skip(CONTROLLER, "not needed");
+                self.cx.skip(&[CONTROLLER], "not needed");
                 self.capacity(&survey, gateway);
             }
             Ok(Plan::Make(class, _)) => {
-                self.tell(GATEWAY, Ok(format!("one is made of GatewayClass {class}")));
-                self.skip(CONTROLLER, "not needed");
-                self.tell(
+                self.cx
+                    .tell(GATEWAY, Ok(format!("one is made of GatewayClass {class}")));
+                self.cx.skip(&[CONTROLLER], "not needed");
+                self.cx.tell(
                     CAPACITY,
                     Ok(format!("{} listeners at most", survey.max_listeners)),
                 );
             }
             Ok(Plan::Install(missing)) => self.controller(place, missing).await,
             Err(error) => {
-                self.tell(GATEWAY, Err(error));
+                self.cx.tell(GATEWAY, Err(error));
                 [CONTROLLER, CAPACITY]
                     .into_iter()
-                    .for_each(|what| self.skip(what, "needs the Gateway"));
+                    .for_each(|what| self.cx.skip(&[what], "needs the Gateway"));
             }
         }
     }
 
     async fn controller(&self, place: &Place, missing: StageError) {
         if self.config.provision == Provision::Never || !provision::mends(self.config, &missing) {
-            self.tell(GATEWAY, Err(missing));
-            self.skip(CONTROLLER, "`provision` is `never`");
-            return self.skip(CAPACITY, "needs the Gateway");
+            self.cx.tell(GATEWAY, Err(missing));
+            self.cx.skip(&[CONTROLLER], "`provision` is `never`");
+            return self.cx.skip(&[CAPACITY], "needs the Gateway");
         }
         if self.config.provision == Provision::Ask {
             let hint = "say yes when you are asked at a terminal, or set `provision: auto`";
@@ -262,15 +246,16 @@ impl Preflight<'_> {
             let check = Check::failed(GATEWAY.0, GATEWAY.1, &missing.hint(hint));
             self.cx.report(check.offer(question, "provision", "auto"));
         } else {
-            self.skip(GATEWAY, "one is made once a controller is installed");
+            self.cx
+                .skip(&[GATEWAY], "one is made once a controller is installed");
         }
         let offer = async {
             let offer = Offer::prepare(self.cx, self.config).await?;
             offer.forbidden(&place.cluster).await?;
             Ok(offer.summary())
         };
-        self.tell(CONTROLLER, offer.await);
-        self.skip(CAPACITY, "needs the Gateway");
+        self.cx.tell(CONTROLLER, offer.await);
+        self.cx.skip(&[CAPACITY], "needs the Gateway");
     }
 
     fn capacity(&self, survey: &Survey, gateway: &objects::GatewayObject) {
@@ -282,12 +267,12 @@ impl Preflight<'_> {
         let free = capacity(gateway, limit, self.config.port_range);
         let found = format!("{free} more, of {limit} listeners");
         match free < self.config.min_capacity.max(1) {
-            false => self.tell(CAPACITY, Ok(found)),
+            false => self.cx.tell(CAPACITY, Ok(found)),
             true => {
                 let error =
                     StageError::new("gateway.capacity_low", format!("it has room for {found}"));
                 let hint = "widen `port_range`, free listeners, lower `min_capacity`, or set `raise_max_items`";
-                self.tell(CAPACITY, Err(error.hint(hint)));
+                self.cx.tell(CAPACITY, Err(error.hint(hint)));
             }
         }
     }

@@ -51,6 +51,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Where a Gateway of ours is made, and its Lease.
+    pub(crate) fn gateway_namespace(&self, config: &Config) -> String {
+        let set = config.gateway_namespace.clone();
+        set.unwrap_or_else(|| self.minified.namespace())
+    }
+
     pub(crate) fn way(&self) -> Way {
         Way {
             kubeconfig: self.files.clone(),
@@ -271,7 +277,12 @@ async fn ready(
     };
     let ((gateway, address, events), ()) = tokio::try_join!(
         waits,
-        permissions::review(&cluster, claim, &config.task_namespace)
+        permissions::review(
+            &cluster,
+            &claim.namespace,
+            &config.task_namespace,
+            claim.made
+        )
     )?;
     Ok(Found {
         minified,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use protocol::yaml::{Seg, show};
 use serde_json::Value;
 
-use super::{Manager, Violation, report};
+use super::{Manager, Violation, report, report_unknown};
 
 /// Whether everything is where Determined looks for it.
 pub(super) fn check_shape(config: &Value, found: &mut Vec<Violation>) {
@@ -31,11 +31,7 @@ pub(super) fn check_shape(config: &Value, found: &mut Vec<Violation>) {
             .keys()
             .filter(|k| ![one, "resource_pools"].contains(&k.as_str()))
         {
-            report(
-                found,
-                at(key),
-                "unknown; there are resource_manager, resource_pools",
-            );
+            report_unknown(found, at(key), "there are resource_manager, resource_pools");
         }
         match &item.get(one) {
             Some(manager @ Value::Object(_)) => check_no_pools_within(manager, at(one), found),
@@ -48,10 +44,10 @@ pub(super) fn check_shape(config: &Value, found: &mut Vec<Violation>) {
 fn check_no_pools_within(manager: &Value, mut path: Vec<Seg>, found: &mut Vec<Violation>) {
     if manager.get("resource_pools").is_some() {
         path.push("resource_pools".into());
-        report(
+        report_unknown(
             found,
             path,
-            "unknown; it belongs beside resource_manager, not into it",
+            "it belongs beside resource_manager, not into it",
         );
     }
 }

@@ -15,7 +15,11 @@ impl Preflight<'_> {
         let outlook = match outlook {
             Ok(outlook) if !outlook.leftovers.is_empty() => outlook,
             Ok(_) => return self.cx.report(Check::ok(id, title, "")),
-            Err(_) => return self.skip(LEFTOVERS, "`gateway` names the one to take"),
+            Err(_) => {
+                return self
+                    .cx
+                    .skip(&[LEFTOVERS], "`gateway` names the one to take");
+            }
         };
         let left = outlook.leftovers.iter();
         let left: Vec<String> = left.map(|(name, left)| format!("{name}: {left}")).collect();

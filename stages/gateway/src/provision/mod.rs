@@ -192,12 +192,8 @@ async fn install(
 ) -> Result<(), StageError> {
     let cluster = &place.cluster;
     // Nothing is installed for a session that cannot be.
-    let namespace = config.gateway_namespace.clone();
-    let namespace = namespace.unwrap_or_else(|| place.minified.namespace());
-    let mut needed = permissions::session(&namespace);
-    needed.extend(permissions::own_gateway(&namespace));
-    needed.extend(permissions::master(&namespace, &config.task_namespace));
-    permissions::refuse_denied(cluster, &needed).await?;
+    let namespace = place.gateway_namespace(config);
+    permissions::review(cluster, &namespace, &config.task_namespace, true).await?;
     if slot.is_none() {
         *slot = Some(Infrastructure::intend(cx, place)?);
     }

@@ -3,56 +3,44 @@
 use std::path::Path;
 
 use protocol::message::{Message, decode_message};
-use protocol::{Check, Context, Problem, StageError};
+use protocol::{Context, Problem, StageError, What};
 use serde_json::Value;
 
 use super::call::{call, failed};
 use super::describe::{Described, describe};
 use super::{Config, Host, directory, find};
 
-const CONFIG: (&str, &str) = ("config", "the config is what the plugin takes");
-const DESCRIBE: (&str, &str) = ("describe", "the plugin describes itself");
-const PROGRAM: (&str, &str) = ("program", "the plugin is there and can be run");
+const OWN: What = ("preflight", "the plugin can look around");
+const CONFIG: What = ("config", "the config is what the plugin takes");
+const DESCRIBE: What = ("describe", "the plugin describes itself");
+const PROGRAM: What = ("program", "the plugin is there and can be run");
 
 pub(super) async fn preflight(cx: &Context<Host>, config: &Config) {
     let program = match find(&cx.env, &config.uses) {
         Ok(program) => program,
         Err(error) => {
-            cx.report(Check::failed(PROGRAM.0, PROGRAM.1, &error));
-            cx.report(Check::skipped(DESCRIBE.0, DESCRIBE.1, "needs the program"));
-            return cx.report(Check::skipped(CONFIG.0, CONFIG.1, "needs the program"));
+            cx.tell(PROGRAM, Err(error));
+            return cx.skip(&[DESCRIBE, CONFIG], "needs the program");
         }
     };
-    cx.report(Check::ok(
-        PROGRAM.0,
-        PROGRAM.1,
-        program.display().to_string(),
-    ));
+    cx.tell(PROGRAM, Ok(program.display().to_string()));
     let described = match describe(&program).await {
         Ok(described) => described,
         Err(error) => {
-            cx.report(Check::failed(DESCRIBE.0, DESCRIBE.1, &error));
-            return cx.report(Check::skipped(CONFIG.0, CONFIG.1, "needs the description"));
+            cx.tell(DESCRIBE, Err(error));
+            return cx.skip(&[CONFIG], "needs the description");
         }
     };
-    cx.report(Check::ok(
-        DESCRIBE.0,
-        DESCRIBE.1,
-        described.verbs.join(", "),
-    ));
+    cx.tell(DESCRIBE, Ok(described.verbs.join(", ")));
     let with = Value::Object(config.with.clone());
     match fits(&described, &with) {
-        Ok(()) => cx.report(Check::ok(CONFIG.0, CONFIG.1, "fits its schema")),
-        Err(error) => return cx.report(Check::failed(CONFIG.0, CONFIG.1, &error)),
+        Ok(()) => cx.tell(CONFIG, Ok("fits its schema".to_owned())),
+        Err(error) => return cx.tell(CONFIG, Err(error)),
     }
     if described.has("check")
         && let Err(error) = own(cx, &program, &with).await
     {
-        cx.report(Check::failed(
-            "preflight",
-            "the plugin can look around",
-            &error,
-        ));
+        cx.tell(OWN, Err(error));
     }
 }
 

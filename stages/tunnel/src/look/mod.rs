@@ -12,7 +12,7 @@ mod sshd_config;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use protocol::{Check, Context, StageError};
+use protocol::{Context, StageError, What};
 use tokio::net::TcpListener;
 
 use crate::Tunnel;
@@ -23,9 +23,6 @@ use reach::Reached;
 
 pub(crate) use preflight::preflight;
 pub(crate) use server::server;
-
-/// What is looked at: a stable name, and what should be so.
-type What = (&'static str, &'static str);
 
 const LOGIN: What = ("login", "the server lets us in");
 const FORWARDING: What = ("forwarding", "the server forwards ports for us");
@@ -62,8 +59,8 @@ impl Look<'_> {
         let resolved = match self.reach().await {
             Reached::Server(resolved) => resolved,
             Reached::Not(why, resolved) => {
-                self.skip(&[LOGIN], why);
-                self.skip(rest, why);
+                self.cx.skip(&[LOGIN], why);
+                self.cx.skip(rest, why);
                 return Err(resolved);
             }
         };
@@ -76,7 +73,7 @@ impl Look<'_> {
         };
         let message = |inside: &Inside| format!("logged in as {}", inside.session.target());
         self.tell(LOGIN, inside, message).ok_or_else(|| {
-            self.skip(rest, "needs a login");
+            self.cx.skip(rest, "needs a login");
             Some(resolved)
         })
     }
@@ -102,29 +99,16 @@ impl Look<'_> {
         })
     }
 
-    fn skip(&self, rest: &[What], why: &str) {
-        for (id, title) in rest {
-            self.cx.report(Check::skipped(id, title, why));
-        }
-    }
-
     /// Reports an outcome, and returns what it found.
     fn tell<T>(
         &self,
-        (id, title): What,
+        what: What,
         outcome: Result<T, StageError>,
         message: impl FnOnce(&T) -> String,
     ) -> Option<T> {
-        match outcome {
-            Ok(found) => {
-                self.cx.report(Check::ok(id, title, message(&found)));
-                Some(found)
-            }
-            Err(error) => {
-                self.cx.report(Check::failed(id, title, &error));
-                None
-            }
-        }
+        let told = outcome.as_ref().map(message).map_err(Clone::clone);
+        self.cx.tell(what, told);
+        outcome.ok()
     }
 }
 

@@ -33,7 +33,7 @@ impl Look<'_> {
         match &claimed {
             Err(error) if FORBIDDEN.contains(&error.code.as_str()) => {
                 self.cx.report(Check::failed(id, title, error));
-                self.skip(&[PORT], "needs forwarding");
+                self.cx.skip(&[PORT], "needs forwarding");
             }
             _ => {
                 self.cx.report(Check::ok(id, title, ""));

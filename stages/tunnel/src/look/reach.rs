@@ -69,7 +69,7 @@ impl Look<'_> {
         let version = ssh::version().await;
         let found = self.tell(CLIENT, version, Clone::clone);
         if found.is_none() {
-            self.skip(&[CONFIG], "needs ssh");
+            self.cx.skip(&[CONFIG], "needs ssh");
             return None;
         }
         let resolved = Resolved::ask(&self.config).await;
@@ -78,7 +78,7 @@ impl Look<'_> {
 
     fn key(&self, target: &Target) -> bool {
         let Some(path) = &self.config.ssh_key_path else {
-            self.skip(
+            self.cx.skip(
                 &[KEY],
                 "ssh_key_path is not set: ssh_config and the agent decide",
             );
@@ -101,14 +101,14 @@ impl Look<'_> {
             _ => None,
         };
         if let Some(instead) = instead {
-            self.skip(&[NAME, REACH], instead);
+            self.cx.skip(&[NAME, REACH], instead);
             return true;
         }
         if self
             .tell(NAME, look_up(target).await, |a| a.join(", "))
             .is_none()
         {
-            self.skip(&[REACH], "needs an address");
+            self.cx.skip(&[REACH], "needs an address");
             return false;
         }
         self.tell(REACH, greeted(target).await, Clone::clone)

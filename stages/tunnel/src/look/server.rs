@@ -89,14 +89,14 @@ impl Look<'_> {
             }
             Err(error) if FORBIDDEN.contains(&error.code.as_str()) => {
                 self.cx.report(Check::failed(id, title, &error));
-                self.skip(&[BIND, PORTS, LATENCY], "needs forwarding");
+                self.cx.skip(&[BIND, PORTS, LATENCY], "needs forwarding");
             }
             Err(error) => {
                 self.cx.report(Check::ok(id, title, ""));
-                self.skip(&[BIND], "needs a free port");
+                self.cx.skip(&[BIND], "needs a free port");
                 let ports = self.visited(false, way, session).await;
                 self.ports(&ports, way, Some(error));
-                self.skip(&[LATENCY], "needs a free port");
+                self.cx.skip(&[LATENCY], "needs a free port");
             }
         }
     }
