@@ -2,16 +2,13 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
 use remote::sandbox::kube_api::{KubeApi, seed};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use support::gateway::stop;
 use support::kube::{gateway_command, idle, programmed, start_kube, write_kubeconfig};
 use support::{DEADLINE, Home, StageClient, leaks};
-
-/// devcluster's API gives all stages together 3 s; a stage has half a second of it.
-const STOP: Duration = Duration::from_millis(500);
 
 fn start(home: &Home, kubeconfig: &Path, args: &[&str]) -> StageClient {
     let mut command = gateway_command(home, "run", args);
@@ -29,14 +26,6 @@ fn requests(api: &KubeApi, of: &str) -> Vec<String> {
         .into_iter()
         .filter(|request| request.contains(of))
         .collect()
-}
-
-async fn stop(mut stage: StageClient) -> String {
-    stage.signal(Signal::TERM);
-    let (status, took) = stage.wait().await;
-    assert!(status.success(), "{status}\n{}", stage.stderr());
-    assert!(took < STOP, "it took {took:?} to stop");
-    stage.stderr()
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! `up` as a person meets it: what will happen, what is asked beforehand, what was done in the end.
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::kube::programmed;
+use support::kube::{programmed, without_controller};
 use support::leaks;
 use support::site::Site;
 use support::terminal::Terminal;
@@ -117,11 +117,7 @@ async fn without_a_tunnel_it_works_as_well() {
 
 #[tokio::test]
 async fn what_a_stage_offers_is_asked_and_looked_at_again_with_the_answer() {
-    let mut options = programmed();
-    let of_controller =
-        |o: &serde_json::Value| o["kind"] == "Gateway" || o["kind"] == "GatewayClass";
-    options.objects.retain(|o| !of_controller(o));
-    let site = Site::with(options).await;
+    let site = Site::with(without_controller(programmed())).await;
     let more = "  - gateway:\n      provision_manifests: [/nowhere/manifests.yaml]\n";
     let text = site.devcluster_yaml().replace("  - gateway:\n", more);
     let mut terminal = Terminal::start(up(&site, &text, &[]));

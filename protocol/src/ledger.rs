@@ -169,6 +169,10 @@ pub fn is_of(path: &Path, run_dir: &Path) -> bool {
     path.to_string_lossy().ends_with(&suffix(run_dir))
 }
 
+fn file(env: &Env, instance: &str, run_dir: &Path) -> PathBuf {
+    directory(env).join(format!("{instance}{}", suffix(run_dir)))
+}
+
 fn suffix(run_dir: &Path) -> String {
     let hash = fnv1a(run_dir.as_os_str().as_encoded_bytes());
     format!("@{hash:016x}.jsonl")
@@ -198,9 +202,8 @@ fn load(path: &Path) -> std::io::Result<(Option<Owner>, State)> {
 impl Ledger {
     /// Opens the ledger of an instance and drops what is settled from the file.
     pub fn open(env: &Env, owner: &Owner, run: &str) -> Result<Ledger, StageError> {
-        let directory = directory(env);
-        files::private_dir(&directory, "ledger directory")?;
-        let path = directory.join(format!("{}{}", owner.instance, suffix(&owner.run_dir)));
+        files::private_dir(&directory(env), "ledger directory")?;
+        let path = file(env, &owner.instance, &owner.run_dir);
         let home = Home {
             path,
             owner: owner.clone(),
@@ -225,7 +228,7 @@ impl Ledger {
 
     /// The same with what the file of an instance says. Nothing is written, also where there is no file.
     pub(crate) fn read(env: &Env, instance: &str, run_dir: &Path) -> Result<Ledger, StageError> {
-        let path = directory(env).join(format!("{instance}{}", suffix(run_dir)));
+        let path = file(env, instance, run_dir);
         let failed = |e| StageError::io(format!("cannot read {}", path.display()), &e);
         let (_, state) = load(&path).map_err(failed)?;
         Ok(Ledger {

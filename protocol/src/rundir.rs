@@ -294,9 +294,10 @@ impl RunDir {
 fn parse<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let bytes = files::read_at_most(path, LARGEST).ok()??;
     let commas = bytes.iter().filter(|byte| **byte == b',').count();
-    (commas <= MOST_COMMAS)
-        .then(|| serde_json::from_slice(&bytes).ok())
-        .flatten()
+    if commas > MOST_COMMAS {
+        return None;
+    }
+    serde_json::from_slice(&bytes).ok()
 }
 
 /// An instance name is also a file name and part of the `ready` line, which has to stay short.

@@ -3,8 +3,8 @@
 
 use remote::sandbox::kube_api::{KubeApi, seed};
 use serde_json::{Value, json};
-use support::gateway::{fail, outputs, stop};
-use support::kube::{gateway_command, idle, start_kube, write_kubeconfig};
+use support::gateway::{fail, outputs, run_with, stop};
+use support::kube::{gateway_command, idle, start_kube, without_controller};
 use support::kube_real::{CLASSES, GATEWAYS, RealKube, STAGE, in_namespace, path, real_kube};
 use support::{DEADLINE, Home, StageClient};
 
@@ -18,10 +18,7 @@ enum Cluster {
 
 impl Cluster {
     async fn stand_in() -> Cluster {
-        let mut options = idle();
-        let of_controller = |it: &Value| it["kind"] == "Gateway" || it["kind"] == "GatewayClass";
-        options.objects.retain(|it| !of_controller(it));
-        let cluster = Cluster::StandIn(start_kube(options).await);
+        let cluster = Cluster::StandIn(start_kube(without_controller(idle())).await);
         cluster.class("contour", CONTOUR).await;
         cluster
     }
@@ -93,10 +90,7 @@ impl Cluster {
     }
 
     fn start(&self, home: &Home, args: &[&str]) -> StageClient {
-        let kubeconfig = write_kubeconfig(home, "kubeconfig", &self.kubeconfig());
-        let mut command = gateway_command(home, "run", args);
-        command.arg("--kubeconfig").arg(kubeconfig);
-        StageClient::start(command)
+        StageClient::start(run_with(&self.kubeconfig(), home, args))
     }
 }
 

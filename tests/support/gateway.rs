@@ -18,7 +18,12 @@ const CANARY: &str = "canary.1";
 
 /// `devcluster-gateway run …` as this user.
 pub fn run_as(kube: &RealKube, user: &str, home: &Home, args: &[&str]) -> Command {
-    let kubeconfig = write_kubeconfig(home, "kubeconfig", &kube.kubeconfig(user));
+    run_with(&kube.kubeconfig(user), home, args)
+}
+
+/// The same on any cluster.
+pub fn run_with(kubeconfig: &Value, home: &Home, args: &[&str]) -> Command {
+    let kubeconfig = write_kubeconfig(home, "kubeconfig", kubeconfig);
     let mut command = gateway_command(home, "run", args);
     command.arg("--kubeconfig").arg(kubeconfig);
     command

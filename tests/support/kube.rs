@@ -27,6 +27,13 @@ pub fn programmed() -> Options {
     options
 }
 
+/// The same cluster, with neither a GatewayClass nor a Gateway.
+pub fn without_controller(mut options: Options) -> Options {
+    let of_controller = |it: &Value| it["kind"] == "Gateway" || it["kind"] == "GatewayClass";
+    options.objects.retain(|it| !of_controller(it));
+    options
+}
+
 pub async fn start_kube(options: Options) -> KubeApi {
     KubeApi::start(options).await.expect("no free port")
 }

@@ -22,6 +22,7 @@ mod ports;
 pub mod random;
 pub mod relay;
 pub mod site;
+mod skip;
 mod sshd;
 mod stage;
 pub mod terminal;

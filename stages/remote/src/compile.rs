@@ -31,6 +31,14 @@ pub struct Compiled {
     pub plan: Plan,
 }
 
+impl Compiled {
+    /// What stock devcluster makes of the text.
+    pub(crate) fn value(&self) -> Value {
+        let document = Document::parse_as_pyyaml(&self.text);
+        document.map(|d| d.value()).unwrap_or_default()
+    }
+}
+
 /// Compiles a file; `extra` are stages that its user asked for elsewhere, and `programs` is where the stage binaries are.
 pub fn compile(
     source: &Source,

@@ -2,22 +2,24 @@
 
 use std::net::IpAddr;
 
-use protocol::yaml::Document;
 use protocol::{Env, Exit, StageError};
 use serde_json::Value;
 
-use crate::plan::{Kind, Plan};
+use crate::compile::Compiled;
+use crate::plan::Kind;
 
 /// Built-in users of a Determined master have blank passwords unless its config sets one.
-pub(crate) fn refuse_open_master(compiled: &str, plan: &Plan, env: &Env) -> Result<(), StageError> {
-    let tunnels = plan.stages.iter().filter(|s| s.kind == Kind::Tunnel);
+pub(crate) fn refuse_open_master(compiled: &Compiled, env: &Env) -> Result<(), StageError> {
+    let tunnels = compiled
+        .plan
+        .stages
+        .iter()
+        .filter(|s| s.kind == Kind::Tunnel);
     let public = tunnels
         .into_iter()
         .find(|s| is_public(s.config.get("bind_address"), env));
     let Some(tunnel) = public else { return Ok(()) };
-    let value = Document::parse_as_pyyaml(compiled)
-        .map(|d| d.value())
-        .unwrap_or_default();
+    let value = compiled.value();
     let stages = value["stages"].as_array().into_iter().flatten();
     for master in stages.filter_map(|s| s.get("master")) {
         let name = master["name"].as_str().unwrap_or("master");

@@ -50,20 +50,8 @@ pub async fn sweep(
             swept.running.push(owner.instance);
             continue;
         }
-        let mut command = program_of(&owner.kind, programs);
-        let output = command
-            .args([
-                "cleanup",
-                "--events=none",
-                "--name",
-                &owner.instance,
-                "--run-dir",
-            ])
-            .arg(&owner.run_dir)
-            .stdin(Stdio::null())
-            .output()
-            .await;
-        match output {
+        let mut command = cleanup(&owner.kind, &owner.instance, &owner.run_dir, programs);
+        match command.output().await {
             Ok(output) if output.status.code() == Some(Exit::Locked as i32) => {
                 swept.running.push(owner.instance);
             }
@@ -107,6 +95,16 @@ async fn remove_settled(path: &Path, owner: &ledger::Owner) {
     // It makes no difference to anybody when it stays.
     drop(ledger::remove_settled(path));
     drop(lock);
+}
+
+/// Has a stage undo what an instance of its kind left.
+fn cleanup(kind: &str, instance: &str, run_dir: &Path, programs: &Path) -> Command {
+    let mut command = program_of(kind, programs);
+    command
+        .args(["cleanup", "--events=none", "--name", instance, "--run-dir"])
+        .arg(run_dir)
+        .stdin(Stdio::null());
+    command
 }
 
 /// The program of a kind of stage, beside our own.

@@ -1,7 +1,6 @@
 //! What a run is going to do, stage by stage, in words.
 
 use protocol::Env;
-use protocol::yaml::Document;
 use serde_json::Value;
 
 use crate::input::Job;
@@ -9,8 +8,7 @@ use crate::plan::{Kind, NewStage};
 
 /// A line for each stage, in the order in which devcluster starts them; the numbers are the keys of its console.
 pub(crate) fn outline(job: &Job, env: &Env) -> String {
-    let compiled = Document::parse_as_pyyaml(&job.compiled.text).map(|d| d.value());
-    let compiled = compiled.unwrap_or_default();
+    let compiled = job.compiled.value();
     let items = compiled["stages"].as_array().into_iter().flatten();
     let lines: Vec<(String, String)> = items
         .filter_map(|item| item.as_object()?.iter().next())

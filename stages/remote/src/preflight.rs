@@ -8,7 +8,6 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use protocol::frame::{self, Frame};
 use protocol::message::{Message, decode_message};
-use protocol::yaml::Document;
 use protocol::{Check, Env, StageError, child};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, BufReader};
@@ -37,8 +36,7 @@ pub(crate) struct Looked {
 
 /// Looks for all stages at once, and hands over what each found, in the order of the file.
 pub(crate) async fn look(job: &Job, env: &Env, mut found: impl FnMut(Looked)) {
-    let compiled = Document::parse_as_pyyaml(&job.compiled.text).map(|d| d.value());
-    let compiled = compiled.unwrap_or_default();
+    let compiled = job.compiled.value();
     let cwd = job.cwd(env);
     let stages = job.compiled.plan.stages.iter();
     let mut looking: FuturesOrdered<_> = stages

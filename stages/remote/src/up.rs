@@ -58,7 +58,7 @@ pub async fn up(
         say(&format!("warning: {warning}"));
     }
     if !wishes.i_know {
-        refuse_open_master(&job.compiled.text, plan, env)?;
+        refuse_open_master(&job.compiled, env)?;
     }
     let program = devcluster::find(env)?;
     check_programs(plan, programs)?;

@@ -5,7 +5,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use protocol::rundir::RunDir;
-use protocol::yaml::Document;
 use protocol::{Check, Env, StageError};
 use serde_json::Value;
 use tokio::process::Command;
@@ -80,8 +79,7 @@ async fn output(program: &str, arguments: &[&str]) -> Option<String> {
 
 /// What this file needs here.
 pub(super) async fn of_job(job: &Job, env: &Env, programs: &Path) -> Vec<Check> {
-    let compiled = Document::parse_as_pyyaml(&job.compiled.text).map(|d| d.value());
-    let compiled = compiled.unwrap_or_default();
+    let compiled = job.compiled.value();
     let stock = preflight::stock(&compiled, job);
     let mut checks = Vec::new();
     if !job.compiled.plan.stages.is_empty() {
@@ -159,7 +157,7 @@ fn password(job: &Job, env: &Env) -> Option<Check> {
     {
         return None;
     }
-    Some(match refuse_open_master(&job.compiled.text, plan, env) {
+    Some(match refuse_open_master(&job.compiled, env) {
         Ok(()) => Check::ok(id, title, ""),
         Err(error) => Check::failed(id, title, &error),
     })

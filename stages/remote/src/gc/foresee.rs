@@ -1,14 +1,13 @@
 //! What a sweep would do: the stages look themselves, here, on the server and on the cluster.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use futures::future::join_all;
 use protocol::{Env, Exit, ledger};
 use tokio::time::timeout;
 
-use super::{is_running, program_of};
+use super::{cleanup, is_running};
 use crate::devcluster::orphans;
 use crate::places;
 
@@ -56,13 +55,8 @@ pub async fn foresee(env: &Env, run_dir: Option<&Path>, programs: &Path) -> Stri
 
 /// What the stage itself says, or why it does not.
 async fn ask(owner: &ledger::Owner, programs: &Path) -> Result<Vec<String>, String> {
-    let mut command = program_of(&owner.kind, programs);
-    command
-        .args(["cleanup", "--dry-run", "--events=none", "--name"])
-        .args([&owner.instance, "--run-dir"])
-        .arg(&owner.run_dir)
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+    let mut command = cleanup(&owner.kind, &owner.instance, &owner.run_dir, programs);
+    command.arg("--dry-run").kill_on_drop(true);
     let output = match timeout(LOOK, command.output()).await {
         Ok(Ok(output)) => output,
         Ok(Err(e)) => return Err(format!("cannot run devcluster-{}: {e}", owner.kind)),

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use protocol::Env;
 use protocol::rundir::{Phase, RunDir};
 
-use super::program_of;
+use super::cleanup;
 use crate::places;
 
 /// Has each instance that died without a word forget its last one. There is nothing in its ledger, so nothing to tell of.
@@ -23,12 +23,8 @@ pub async fn forget_killed(env: &Env, run_dir: Option<&Path>, programs: &Path) {
             if ended || run_dir.holder(&name).is_some() {
                 continue;
             }
-            let mut command = program_of(&status.kind, programs);
-            command
-                .args(["cleanup", "--events=none", "--name", &name, "--run-dir"])
-                .arg(run_dir.path())
-                .stdin(Stdio::null())
-                .stderr(Stdio::null());
+            let mut command = cleanup(&status.kind, &name, run_dir.path(), programs);
+            command.stderr(Stdio::null());
             // It makes no difference to anybody when it stays.
             drop(command.output().await);
         }

@@ -18,7 +18,6 @@ use openssh::{ForwardType, Socket as Endpoint, Stdio};
 use protocol::child::{self, Leashed};
 use protocol::ledger::{Entry, Ledger, Ticket};
 use protocol::{StageError, Undone};
-use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -322,10 +321,8 @@ impl Session {
 
 /// What a command on the server writes; nothing when that is more than anybody asked for.
 async fn written<S>(mut child: openssh::Child<S>) -> Option<String> {
-    let stdout = child.stdout().take()?;
-    let mut bytes = Vec::new();
-    let read = stdout.take(OUTPUT).read_to_end(&mut bytes).await.ok()?;
-    let is_all = (read as u64) < OUTPUT;
+    let bytes = options::read(child.stdout().take()?).await.ok()?;
+    let is_all = (bytes.len() as u64) < OUTPUT;
     is_all.then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 

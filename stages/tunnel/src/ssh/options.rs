@@ -23,14 +23,15 @@ pub(crate) async fn output(
         return Err(std::io::Error::other("ssh without pipes"));
     };
     let (stdout, stderr) = tokio::try_join!(read(stdout), read(stderr))?;
-    Ok((leashed.child.wait().await?, stdout, stderr))
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok((leashed.child.wait().await?, text(stdout), text(stderr)))
 }
 
 /// Until the end, or more than anybody asked for.
-async fn read(pipe: impl AsyncRead + Unpin) -> std::io::Result<String> {
+pub(super) async fn read(pipe: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     pipe.take(OUTPUT).read_to_end(&mut bytes).await?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
 }
 
 /// What ssh calls itself: it says so on stderr.
