@@ -1,6 +1,8 @@
 //! What an instance made in the world, written down before it is made, so that a later `run`, `cleanup` or `gc` can undo
 //! it after SIGKILL or a power-off. One file of JSON lines per instance; whoever uses it holds the instance's lock.
 
+mod survey;
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use serde_json::Value;
 use crate::env::Env;
 use crate::error::StageError;
 use crate::files;
+
+pub use survey::{Survey, all, is_of, remove_settled};
 
 /// One outside resource, intended or made, and not yet undone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,73 +104,6 @@ pub fn directory(env: &Env) -> PathBuf {
     env.path("XDG_STATE_HOME")
         .unwrap_or_else(|| env.home().join(".local/state"))
         .join("devcluster-stages")
-}
-
-/// What the ledgers of this user say.
-#[derive(Debug, Default)]
-pub struct Survey {
-    /// Each ledger that has something to undo: its owner and the open entries.
-    pub open: Vec<(Owner, Vec<Entry>)>,
-    /// Each file that says whose it is and in which nothing is open: a kill between two steps left it.
-    pub settled: Vec<(PathBuf, Owner)>,
-    /// What could not be read, and why not. There may be something to undo in it.
-    pub unreadable: Vec<(PathBuf, std::io::Error)>,
-}
-
-/// Looks through every ledger here.
-pub fn all(env: &Env) -> Survey {
-    let mut survey = Survey::default();
-    let directory = directory(env);
-    let files = match std::fs::read_dir(&directory) {
-        Ok(files) => files,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return survey,
-        Err(e) => {
-            survey.unreadable.push((directory, e));
-            return survey;
-        }
-    };
-    for path in files.flatten().map(|f| f.path()) {
-        let text = path.to_string_lossy();
-        if text.ends_with(".jsonl.tmp") {
-            // Nothing in it was ever acted upon.
-            if let Ok((Some(owner), _)) = load(&path) {
-                survey.settled.push((path, owner));
-            }
-            continue;
-        }
-        if !text.ends_with(".jsonl") {
-            continue;
-        }
-        match load(&path) {
-            Ok((Some(owner), state)) if state.open.is_empty() => {
-                survey.settled.push((path, owner));
-            }
-            Ok((Some(owner), state)) => survey.open.push((owner, state.open)),
-            Ok((None, _)) => {
-                let why = std::io::Error::other("it does not say whose it is");
-                survey.unreadable.push((path, why));
-            }
-            Err(e) => survey.unreadable.push((path, e)),
-        }
-    }
-    survey
-        .open
-        .sort_by(|a, b| (&a.0.run_dir, &a.0.instance).cmp(&(&b.0.run_dir, &b.0.instance)));
-    survey
-}
-
-/// Removes a file of [`Survey::settled`], if nothing is open in it still. The caller holds its instance's lock.
-pub fn remove_settled(path: &Path) -> std::io::Result<()> {
-    let is_new = path.extension().is_some_and(|it| it == "tmp");
-    match is_new || load(path)?.1.open.is_empty() {
-        true => files::remove(path).map(drop),
-        false => Ok(()),
-    }
-}
-
-/// Whether a ledger is of an instance in this run directory, which its name says.
-pub fn is_of(path: &Path, run_dir: &Path) -> bool {
-    path.to_string_lossy().ends_with(&suffix(run_dir))
 }
 
 fn file(env: &Env, instance: &str, run_dir: &Path) -> PathBuf {
@@ -363,135 +300,4 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn setup() -> (tempfile::TempDir, Env, Owner) {
-        let dir = tempfile::tempdir().unwrap();
-        let env = Env::from_pairs([("XDG_STATE_HOME", dir.path().to_str().unwrap())]);
-        let owner = Owner {
-            kind: "tunnel".into(),
-            instance: "t".into(),
-            run_dir: "/run/x".into(),
-        };
-        (dir, env, owner)
-    }
-
-    #[test]
-    fn an_intent_outlives_its_run_until_it_is_settled() {
-        let (_dir, env, owner) = setup();
-        let first = Ledger::open(&env, &owner, "aa").unwrap();
-        let kept = first.intend("listener", Value::from(9300)).unwrap();
-        first
-            .intend("socket", Value::from("/tmp/x"))
-            .unwrap()
-            .settle()
-            .unwrap();
-        drop(first);
-        let second = Ledger::open(&env, &owner, "bb").unwrap();
-        let open = second.entries();
-        assert_eq!(
-            (open.len(), open[0].what.as_str(), open[0].run.as_str()),
-            (1, "listener", "aa")
-        );
-        assert_eq!(all(&env).open, [(owner.clone(), open.clone())]);
-        assert!(second.intend("next", Value::Null).unwrap().id > open[0].id);
-        kept.settle().unwrap();
-        assert_eq!(Ledger::open(&env, &owner, "cc").unwrap().entries().len(), 1);
-    }
-
-    #[test]
-    fn a_torn_last_line_is_passed_over_and_an_empty_ledger_leaves_no_file() {
-        let (dir, env, owner) = setup();
-        let ledger = Ledger::open(&env, &owner, "aa").unwrap();
-        let ticket = ledger.intend("x", Value::Null).unwrap();
-        tear(&ledger);
-        let again = Ledger::open(&env, &owner, "bb").unwrap();
-        assert_eq!(again.entries().len(), 1);
-        again.settle(ticket.id).unwrap();
-        again.close();
-        assert_eq!(
-            std::fs::read_dir(dir.path().join("devcluster-stages"))
-                .unwrap()
-                .count(),
-            0
-        );
-    }
-
-    fn path(ledger: &Ledger) -> &Path {
-        &ledger.home.as_ref().unwrap().path
-    }
-
-    fn tear(ledger: &Ledger) {
-        let mut file = File::options().append(true).open(path(ledger)).unwrap();
-        file.write_all(b"{\"intend\":{\"id\":9,").unwrap();
-    }
-
-    #[test]
-    fn a_line_after_a_torn_one_is_read() {
-        let (_dir, env, owner) = setup();
-        let ledger = Ledger::open(&env, &owner, "aa").unwrap();
-        tear(&ledger);
-        ledger.intend("listener", Value::Null).unwrap();
-        assert_eq!(all(&env).open, [(owner, ledger.entries())]);
-    }
-
-    #[test]
-    fn a_ledger_that_is_used_for_long_stays_small() {
-        let (_dir, env, owner) = setup();
-        let ledger = Ledger::open(&env, &owner, "aa").unwrap();
-        let data = Value::from("x".repeat(50_000));
-        let kept = ledger.intend("kept", Value::from(1)).unwrap();
-        for _ in 0..20 {
-            let ticket = ledger.intend("passing", data.clone()).unwrap();
-            ticket.settle().unwrap();
-        }
-        assert!(std::fs::metadata(path(&ledger)).unwrap().len() <= COMPACT);
-        assert_eq!(all(&env).open[0].1, ledger.entries());
-        assert_eq!(ledger.entries()[0].id, kept.id);
-    }
-
-    #[test]
-    fn a_full_ledger_refuses_an_intent_and_still_settles() {
-        let (_dir, env, owner) = setup();
-        let ledger = Ledger::open(&env, &owner, "aa").unwrap();
-        let data = Value::from("x".repeat(1 << 20));
-        let mut tickets = Vec::new();
-        while let Ok(ticket) = ledger.intend("large", data.clone()) {
-            tickets.push(ticket);
-        }
-        assert_eq!(tickets.len(), 3);
-        tickets.remove(0).settle().unwrap();
-        assert_eq!(Ledger::open(&env, &owner, "bb").unwrap().entries().len(), 2);
-    }
-
-    #[test]
-    fn what_a_kill_between_two_steps_left_is_found_and_removed() {
-        let (_dir, env, owner) = setup();
-        let ledger = Ledger::open(&env, &owner, "aa").unwrap();
-        let new = path(&ledger).with_file_name(".t@0.jsonl.tmp");
-        std::fs::copy(path(&ledger), &new).unwrap();
-        for (left, _) in all(&env).settled {
-            remove_settled(&left).unwrap();
-        }
-        assert!(!new.exists() && !path(&ledger).exists());
-        ledger.intend("x", Value::Null).unwrap();
-        remove_settled(path(&ledger)).unwrap();
-        let survey = all(&env);
-        assert_eq!((survey.open.len(), survey.settled.len()), (1, 0));
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_reported() {
-        let (_dir, env, owner) = setup();
-        let ledger = Ledger::open(&env, &owner, "aa").unwrap();
-        ledger.intend("x", Value::Null).unwrap();
-        let large = path(&ledger).with_file_name("large.jsonl");
-        let file = File::create(&large).unwrap();
-        file.set_len(files::MAX_FILE + 1).unwrap();
-        let survey = all(&env);
-        assert_eq!(survey.open.len(), 1);
-        assert_eq!(survey.unreadable[0].0, large);
-        assert!(is_of(path(&ledger), &owner.run_dir) && !is_of(&large, &owner.run_dir));
-    }
-}
+mod tests;

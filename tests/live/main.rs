@@ -1,18 +1,22 @@
 //! A config that follows its upstreams in a running devcluster: who uses what is old is restarted, and devcluster lives on.
 
+mod cluster;
+
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 use support::devcluster::TestDevcluster;
 use support::emit::{Upstream, read, write};
 use support::site::Site;
 use support::tunnel::take;
-use support::{DEADLINE, Home, StageClient, bin, free_ports, leaks};
+use support::{DEADLINE, Home, StageClient, bin, leaks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
+
+use cluster::{Cluster, outputs};
 
 /// From the new outputs to the restarted master, on a machine of one's own.
 const WITHIN: Duration = Duration::from_secs(3);
@@ -94,143 +98,6 @@ async fn a_new_port_of_the_tunnel_ends_with_the_master_on_the_new_config() {
     assert_eq!(code, 0);
     drop(taken);
     site.nothing_is_left().await;
-}
-
-/// A devcluster whose stages use what the test reports: a master with a rendered config, and a command with a reference.
-struct Cluster {
-    home: Home,
-    devcluster: TestDevcluster,
-    tunnel: Upstream,
-    generation: u64,
-}
-
-impl Cluster {
-    async fn start(flags: &str) -> Cluster {
-        let home = Home::new();
-        let temp = home.path().join("devcluster");
-        std::fs::create_dir(&temp).expect("a directory");
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(&temp, PermissionsExt::from_mode(0o700)).expect("ours alone");
-        let run_dir = temp.join("stages");
-        let tunnel = Upstream::ready_in(&run_dir, "tunnel", "tunnel", outputs(1)).await;
-        let (emit, remote) = (bin("devcluster-config-emit"), bin("devcluster-remote"));
-        let [emit, remote] = [emit.display(), remote.display()];
-        let (temp, run) = (temp.display(), run_dir.display());
-        let port = *free_ports(1).start();
-        let shared = format!(
-            "--run-dir={run}, --stage=master, --base={temp}/master.conf, --out={run}/master.yaml, '--upstreams=[\"tunnel\"]'"
-        );
-        let text = format!(
-            "temp_dir: {temp}
-stages:
-  - custom:
-      name: config-emit
-      kill_signal: SIGTERM
-      cmd: [{emit}, run, --events=none, {shared}, --control-socket={temp}/sock, --restart-interval=1{flags}]
-      post: [{{custom: [{emit}, wait, --run-dir={run}]}}]
-  - master:
-      pre: [{{custom: [{emit}, once, --name=config-emit.master, --events=none, {shared}]}}]
-      cmdline: [{remote}, sandbox-master, --config-file, {run}/master.yaml]
-      config_file: {{port: {port}, resource_manager: {{type: kubernetes, max_slots_per_pod: 1}}}}
-  - custom:
-      name: app
-      cmd: [{emit}, exec, --run-dir={run}, --for=app.cmd, --, sh, -c, \"echo port ${{{{ tunnel.port }}}}; exec sleep 1000\"]
-      post: [{{logcheck: {{regex: ^port}}}}]
-"
-        );
-        let file = write(&home, "devcluster.yaml", &text);
-        let devcluster = TestDevcluster::start(&home, &file).await;
-        Cluster {
-            home,
-            devcluster,
-            tunnel,
-            generation: 1,
-        }
-    }
-
-    async fn up(&mut self) {
-        self.devcluster.set_target("app").await;
-        self.devcluster.wait_until("app", "UP").await;
-    }
-
-    async fn kill_config_emit(&mut self) {
-        self.devcluster.kill("config-emit", "SIGKILL").await;
-        let gone = |e: &Value| {
-            ["DOWN", "CRASHED"]
-                .iter()
-                .any(|s| e["stages"]["config-emit"] == *s)
-        };
-        self.devcluster
-            .wait_for("the end of config-emit", gone)
-            .await;
-    }
-
-    fn report(&mut self, port: u16) {
-        self.generation += 1;
-        self.tunnel.report(self.generation, outputs(port));
-    }
-
-    /// Changes the values so many times, each of them used in time.
-    async fn changes(&mut self, rounds: u16) {
-        let own = restarted_by_hand(&mut self.devcluster, "master").await
-            + restarted_by_hand(&mut self.devcluster, "app").await;
-        let mut took = Vec::new();
-        for port in 2..2 + rounds {
-            self.report(port);
-            let began = Instant::now();
-            self.restarted(port).await;
-            took.push(began.elapsed());
-        }
-        took.sort_unstable();
-        let (median, slowest) = (took[took.len() / 2], took[took.len() - 1]);
-        eprintln!(
-            "{rounds} changes, both stages on the new values: median {median:?}, slowest {slowest:?}; \
-             a restart of both by hand takes {own:?}"
-        );
-        assert!(slowest <= within(own), "{slowest:?}, by hand {own:?}");
-    }
-
-    fn rendered(&self) -> String {
-        read(&self.home.path().join("devcluster/stages/master.yaml"))
-    }
-
-    async fn restarted(&mut self, port: u16) {
-        let line = format!("port {port}\n");
-        // It may have been said while something else was waited for.
-        if !self.devcluster.log().contains(&format!("app| {line}")) {
-            self.devcluster.wait_for_log("app", &line).await;
-        }
-        if self.devcluster.state("app").as_deref() != Some("UP") {
-            self.devcluster.wait_until("app", "UP").await;
-        }
-        let text = format!("determined_master_port: {port}\n");
-        let rendered = async {
-            while !self.rendered().contains(&text) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, rendered)
-            .await
-            .expect("the master has the old config");
-    }
-
-    fn restarts(&self) -> usize {
-        self.devcluster
-            .log()
-            .matches("console| resetting stage")
-            .count()
-    }
-
-    async fn end(self) {
-        let log = self.devcluster.log().to_owned();
-        let (_, code) = self.devcluster.close().await;
-        assert_eq!(code, 0, "{log}");
-        leaks::gone("processes", || leaks::processes(&self.home.mark())).await;
-    }
-}
-
-fn outputs(port: u16) -> Value {
-    json!({"host": "proxy", "port": port, "scheme": "http"})
 }
 
 #[tokio::test]

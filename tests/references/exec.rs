@@ -1,0 +1,163 @@
+//! In a command.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use support::emit::{finish, read};
+use support::{Home, bin};
+use tokio::process::Command;
+
+use crate::{NASTY, printed, vpn};
+
+/// `devcluster-config-emit exec … -- words`
+fn exec(home: &Home, options: &[&str], words: &[&str]) -> Command {
+    let mut command = home.command(&bin("devcluster-config-emit"));
+    command
+        .arg("exec")
+        .arg("--run-dir")
+        .arg(home.run_dir())
+        .args(options);
+    command
+        .arg("--")
+        .args(words)
+        .current_dir(home.path())
+        .stdin(Stdio::null());
+    command
+}
+
+#[tokio::test]
+async fn a_command_gets_values_and_a_shell_takes_none_for_a_command() {
+    let home = Home::new();
+    let _vpn = vpn(&home).await;
+    let words = [
+        "printf",
+        "%s|",
+        "${{ my.vpn.port }}",
+        "x${{ my.vpn.nasty }}",
+        "${{ my.vpn.block }}",
+        "$${{ no }}",
+    ];
+    let expected = format!("8003|x{NASTY}|{{\"ip\":\"10.0.0.1\",\"ports\":[1,2]}}|${{{{ no }}}}|");
+    assert_eq!(printed(exec(&home, &[], &words)).await, expected);
+    for script in [
+        "printf %s ${{ my.vpn.nasty }}",
+        "printf %s \"${{ my.vpn.nasty }}\"",
+    ] {
+        assert_eq!(
+            printed(exec(&home, &[], &["sh", "-ec", script])).await,
+            NASTY
+        );
+    }
+    let mut command = exec(
+        &home,
+        &["--env", "URL"],
+        &["sh", "-c", "printf %s \"$URL $OTHER\""],
+    );
+    command
+        .env("URL", "at ${{ my.vpn.port }}")
+        .env("OTHER", "${{ my.vpn.port }}");
+    assert_eq!(printed(command).await, "at 8003 ${{ my.vpn.port }}");
+    assert!(!home.path().join("harm").exists());
+}
+
+#[tokio::test]
+async fn a_command_becomes_the_process_and_its_code_is_ours() {
+    let home = Home::new();
+    let _vpn = vpn(&home).await;
+    let (code, stderr) = finish(exec(
+        &home,
+        &[],
+        &["sh", "-c", "exit ${{ my.vpn.list[1].b }}"],
+    ))
+    .await;
+    assert_eq!(code, Some(2), "{stderr}");
+    let child = exec(
+        &home,
+        &["--for", "app.cmd"],
+        &["sh", "-c", "echo $$ ${{ my.vpn.port }}"],
+    )
+    .stdout(Stdio::piped())
+    .spawn()
+    .expect("it runs");
+    let pid = child.id();
+    let output = child.wait_with_output().await.expect("it ends");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said.trim(), format!("{} 8003", pid.expect("a pid")));
+    let note = read(&home.run_dir().join("used/app.cmd.json"));
+    let note: Value = serde_json::from_str(&note).expect("JSON");
+    assert_eq!(note["stage"], "app");
+    assert_eq!(note["values"], json!({"${{ my.vpn.port }}": 8003}));
+}
+
+#[tokio::test]
+async fn what_outlived_its_devcluster_is_ended_by_the_next_start() {
+    let home = Home::new();
+    let _vpn = vpn(&home).await;
+    let words = ["sleep", "80${{ my.vpn.port }}"];
+    let mut first = exec(&home, &["--for", "app.cmd"], &words)
+        .spawn()
+        .expect("it runs");
+    let note = home.run_dir().join("used/app.cmd.json");
+    let noted = async {
+        while !note.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(support::DEADLINE, noted)
+        .await
+        .expect("no note");
+    let mut second = exec(&home, &["--for", "app.cmd"], &words)
+        .spawn()
+        .expect("it runs");
+    let status = tokio::time::timeout(support::DEADLINE, first.wait()).await;
+    let status = status.expect("it lives on").expect("a status");
+    assert!(!status.success(), "{status}");
+    second.kill().await.expect("killed");
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_have_its_values_says_why() {
+    let home = Home::new();
+    let _vpn = vpn(&home).await;
+    for (options, words, code, says) in [
+        (
+            &[][..],
+            &["echo", "${{ my.vpn.prot }}"][..],
+            2,
+            "did you mean `my.vpn.port`?",
+        ),
+        (
+            &[],
+            &["echo", "${{ nobody.port }}"],
+            2,
+            "no instance `nobody`; there is my.vpn",
+        ),
+        (&[], &["echo", "${{ my.vpn.none }}"], 2, "is empty"),
+        (&[], &["echo", "${{ "], 2, "without its `}}`"),
+        (
+            &[],
+            &["sh", "-c", "echo '${{ my.vpn.port }}'"],
+            2,
+            "use double quotes",
+        ),
+        (
+            &[],
+            &["/nowhere/${{ my.vpn.port }}"],
+            2,
+            "cannot run /nowhere/8003",
+        ),
+        (
+            &["--upstreams", "gone"],
+            &["echo", "${{ gone.x }}"],
+            4,
+            "nobody runs gone",
+        ),
+    ] {
+        let (exit, stderr) = finish(exec(&home, options, words)).await;
+        assert_eq!(exit, Some(code), "{words:?}: {stderr}");
+        assert!(
+            stderr.contains(says) && stderr.contains("code: "),
+            "{words:?}: {stderr}"
+        );
+    }
+}

@@ -1,0 +1,28 @@
+//! `${{ instance.path }}`: in a rendered config, in a command, and in what `compile` makes of both.
+
+mod compile;
+mod exec;
+mod render;
+
+use serde_json::json;
+use support::Home;
+use support::emit::Upstream;
+use tokio::process::Command;
+
+/// A value that does harm where it is taken for anything but a value.
+const NASTY: &str = "a  b\n\"'`$(touch harm)`; $HOME ${{ x }} \\ # & é";
+
+async fn vpn(home: &Home) -> Upstream {
+    let outputs = json!({
+        "port": 8003, "up": true, "name": "vpn", "none": null, "nasty": NASTY, "list": ["a", {"b": 2}],
+        "block": {"ip": "10.0.0.1", "ports": [1, 2]},
+    });
+    Upstream::ready(home, "my.vpn", "plugin", outputs).await
+}
+
+async fn printed(mut command: Command) -> String {
+    let output = command.output().await.expect("it runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8(output.stdout).expect("text")
+}
