@@ -10,10 +10,10 @@ BENCH ?= tunnel gateway config-emit live
 SOAK ?= tunnel gateway kills live fuzz
 FUZZ_SECONDS ?= 720
 # Without a kube-apiserver these are skipped.
-KUBE_TESTS := $(wildcard tests/gateway_real/*.rs tests/gateway_contour.rs tests/gateway_provision*.rs) tests/several_clusters.rs
+KUBE_TESTS := $(wildcard tests/suite/gateway/real/*.rs)
 # A body of read_path.rs is a test on the real API and one on the stand-in, made by a macro.
 COUNT_KUBE_TESTS = { cat $(filter-out %/read_path.rs,$(KUBE_TESTS)) | grep 'tokio::test'; \
-  sed -n '/^on_both!/,/^);/p' tests/gateway_real/read_path.rs | grep ',$$'; } | wc -l
+  sed -n '/^on_both!/,/^);/p' tests/suite/gateway/real/read_path.rs | grep ',$$'; } | wc -l
 TESTS := test --package devcluster-tests
 
 export DEVCLUSTER
@@ -54,17 +54,17 @@ bench: deps $(addprefix bench-,$(BENCH))
 
 bench-tunnel:
 	@scripts/get-autossh >/dev/null || echo "== no autossh: its column stays empty" >&2
-	$(CARGO) $(TESTS) --release --test tunnel_bench -- --ignored --nocapture --test-threads 1
+	$(CARGO) $(TESTS) --release --test bench -- --ignored --nocapture --test-threads 1 tunnel::
 
 bench-gateway:
 	@scripts/get-kube-apiserver >/dev/null
-	$(CARGO) $(TESTS) --test gateway_bench -- --ignored --nocapture --test-threads 1
+	$(CARGO) $(TESTS) --test bench -- --ignored --nocapture --test-threads 1 gateway::
 
 bench-config-emit:
-	$(CARGO) $(TESTS) --release --test config_emit_bench -- --ignored --nocapture
+	$(CARGO) $(TESTS) --release --test bench -- --ignored --nocapture config_emit::
 
 bench-live:
-	$(CARGO) $(TESTS) --release --test live bench -- --ignored --nocapture
+	$(CARGO) $(TESTS) --release --test suite -- --ignored --nocapture live::bench
 
 soak: deps $(addprefix soak-,$(SOAK))
 
@@ -74,19 +74,19 @@ soak-fuzz:
 
 soak-tunnel:
 	DEVCLUSTER_ROUNDS=300 DEVCLUSTER_VISITS=100000 DEVCLUSTER_FLAPPING=240 \
-	  $(CARGO) $(TESTS) --test tunnel_soak -- --nocapture --test-threads 1
+	  $(CARGO) $(TESTS) --test suite -- --nocapture --test-threads 1 tunnel::soak::
 
 soak-gateway:
 	@scripts/get-kube-apiserver >/dev/null
-	DEVCLUSTER_ROUNDS=200 $(CARGO) $(TESTS) --test gateway_real -- --nocapture --test-threads 1 kills::
-	DEVCLUSTER_PARTITION=30 $(CARGO) $(TESTS) --test gateway_real -- --nocapture partition
-	DEVCLUSTER_ROUNDS=1 $(CARGO) $(TESTS) --test gateway_provision -- --nocapture --test-threads 1 killed half_installed
+	DEVCLUSTER_ROUNDS=200 $(CARGO) $(TESTS) --test suite -- --nocapture --test-threads 1 real::kills::
+	DEVCLUSTER_PARTITION=30 $(CARGO) $(TESTS) --test suite -- --nocapture real::watch::after_a_partition
+	DEVCLUSTER_ROUNDS=1 $(CARGO) $(TESTS) --test suite -- --nocapture --test-threads 1 provision::killed provision::what_was_half_installed
 
 soak-kills:
-	DEVCLUSTER_ROUNDS=100 $(CARGO) $(TESTS) --test kills -- --nocapture
+	DEVCLUSTER_ROUNDS=100 $(CARGO) $(TESTS) --test suite -- --nocapture driver::kills::
 
 soak-live:
-	$(CARGO) $(TESTS) --test live soak -- --ignored --nocapture
+	$(CARGO) $(TESTS) --test suite -- --ignored --nocapture live::soak
 
 check:
 	$(CARGO) fmt --all --check

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::report::median;
+use super::report::median;
 
 const VISITOR: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// A visit that takes longer has stalled.

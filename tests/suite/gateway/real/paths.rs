@@ -8,7 +8,7 @@ use support::gateway::{
 };
 use support::kube_real::{GATEWAYS, TCP_ROUTES, in_namespace, path, real_kube};
 
-use crate::CONTOUR;
+use super::CONTOUR;
 
 #[tokio::test]
 async fn named_existing_and_dedicated_each_end_in_a_gateway_that_determined_can_use() {

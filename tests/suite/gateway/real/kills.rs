@@ -11,9 +11,9 @@ use support::kube_real::{GATEWAYS, RealKube, TCP_ROUTES, in_namespace, real_kube
 use support::random::{asked_for, moment_within};
 use support::{Home, StageClient, leaks};
 
-use crate::CONTOUR;
+use super::CONTOUR;
 
-/// The ways to a Gateway without installing a controller; tests/gateway_provision.rs has the other.
+/// The ways to a Gateway without installing a controller; provision.rs has the other.
 const WAYS: [&[&str]; 3] = [
     &["--gateway", "tcp-gateway", "--gateway-namespace", "default"],
     &["--prefer", "existing"],

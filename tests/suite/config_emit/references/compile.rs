@@ -7,8 +7,8 @@ use support::devcluster::python_program;
 use support::emit::{Upstream, command, finish, read, tunnel_outputs, write};
 use support::{Home, bin};
 
-use crate::printed;
-use crate::render::pyyaml;
+use super::printed;
+use super::render::pyyaml;
 
 /// The words that stock devcluster would run, after it has expanded them.
 const LOAD: &str = r#"

@@ -10,7 +10,7 @@ use support::kube::gateway_command;
 use support::kube_real::{GATEWAYS, LEASES, STAGE, TCP_ROUTES, in_namespace, path, real_kube};
 use support::{Home, StageClient};
 
-use crate::CONTOUR;
+use super::CONTOUR;
 
 #[tokio::test]
 async fn an_existing_gateway_is_held_by_a_lease_and_given_back_as_it_was() {

@@ -5,7 +5,7 @@ use support::Home;
 use support::gateway::{ready, start, stop};
 use support::kube_real::{GATEWAYS, in_namespace, real_kube};
 
-use crate::CONTOUR;
+use super::CONTOUR;
 
 #[tokio::test]
 async fn a_gateway_of_another_master_is_left_alone_and_one_of_a_dead_master_is_listed() {

@@ -7,7 +7,7 @@ use support::gateway::{
 use support::kube_real::{GATEWAYS, LEASES, LIMITED, RealKube, path, real_kube};
 use support::{Home, StageClient};
 
-use crate::CONTOUR;
+use super::CONTOUR;
 
 fn without(rules: &[Value], resource: &str, verb: &str) -> Vec<Value> {
     let mut rules = rules.to_vec();

@@ -7,7 +7,7 @@ use support::emit::{finish, read};
 use support::{Home, bin};
 use tokio::process::Command;
 
-use crate::{NASTY, printed, vpn};
+use super::{NASTY, printed, vpn};
 
 /// `devcluster-config-emit exec … -- words`
 fn exec(home: &Home, options: &[&str], words: &[&str]) -> Command {

@@ -8,7 +8,7 @@ use support::traffic::{Echo, first_byte_through};
 use support::{Options, start_sshd_by};
 use tokio::task::JoinSet;
 
-use crate::peers::{Held, Peer, Server};
+use super::peers::{Held, Peer, Server};
 
 const LASTING: Duration = Duration::from_secs(60);
 /// How long the return of the port is waited for.

@@ -13,7 +13,7 @@ use support::random::asked_for;
 use support::relay::Relay;
 use support::{Home, StageClient};
 
-use crate::CONTOUR;
+use super::CONTOUR;
 
 /// Renewed, and watched anew, once a second.
 const LEASE: [&str; 2] = ["--lease-duration", "10"];

@@ -1,6 +1,6 @@
 //! devcluster-gateway installs a controller on a real kube-apiserver, shares it, and removes it: also after SIGKILL.
 //!
-//! Here the test does through the API what the controller would do; tests/gateway_contour.rs has Contour itself.
+//! Here the test does through the API what the controller would do; contour.rs has Contour itself.
 
 use std::path::PathBuf;
 use std::time::Duration;

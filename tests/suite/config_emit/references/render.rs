@@ -5,7 +5,7 @@ use support::Home;
 use support::devcluster::python_program;
 use support::emit::{assert_refused, command, finish, read, write};
 
-use crate::{NASTY, vpn};
+use super::{NASTY, vpn};
 
 /// Renders an agent's config: no field of it is known, references alone count.
 async fn rendered(home: &Home, base: &str) -> String {

@@ -1,7 +1,7 @@
 //! devcluster-tunnel in figures, beside `ssh -R` and autossh: `make bench BENCH=tunnel` runs these and shows what they print.
 //!
 //! Everything is measured in turns, round by round, so that a busy machine slows everybody alike. `cargo test --release
-//! --test tunnel_bench -- --ignored --nocapture streams` runs the one about streams.
+//! --test bench -- --ignored --nocapture tunnel::streams` runs the one about streams.
 
 mod load;
 mod outage;

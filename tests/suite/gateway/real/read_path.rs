@@ -8,7 +8,7 @@ use support::kube::{gateway_command, idle, start_kube, without_controller};
 use support::kube_real::{CLASSES, GATEWAYS, RealKube, STAGE, in_namespace, path, real_kube};
 use support::{DEADLINE, Home, StageClient};
 
-use crate::CONTOUR;
+use super::CONTOUR;
 
 /// A cluster with the class `contour` and no Gateway, in which nothing happens by itself.
 enum Cluster {

@@ -9,7 +9,7 @@ use support::gateway::{assert_nothing_of_ours, open_port, outputs, stop};
 use support::kube::{gateway_command, write_kubeconfig};
 use support::kube_real::{STAGE, real_kube};
 
-use crate::CONTOUR;
+use super::CONTOUR;
 
 #[tokio::test]
 async fn a_token_a_plugin_and_a_certificate_each_work_from_the_minified_kubeconfig() {

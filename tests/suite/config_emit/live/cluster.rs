@@ -7,7 +7,7 @@ use support::devcluster::TestDevcluster;
 use support::emit::{Upstream, read, write};
 use support::{DEADLINE, Home, bin, free_ports, leaks};
 
-use crate::{restarted_by_hand, within};
+use super::{restarted_by_hand, within};
 
 /// A devcluster whose stages use what the test reports: a master with a rendered config, and a command with a reference.
 pub(crate) struct Cluster {

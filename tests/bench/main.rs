@@ -1,0 +1,5 @@
+//! Figures, beside those of other tools in the same run: `make bench`.
+
+mod config_emit;
+mod gateway;
+mod tunnel;

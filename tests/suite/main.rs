@@ -1,0 +1,52 @@
+//! Everything from outside, on real parts. A test is named by its path: `cargo test --test suite tunnel::ghosts`.
+
+mod config_emit {
+    mod follow;
+    mod forms;
+    mod live;
+    mod once;
+    mod preflight;
+    mod references;
+}
+mod driver {
+    mod compile;
+    mod devcluster;
+    mod doctor;
+    mod gc;
+    mod kills;
+    mod migrate;
+    mod minikube_example;
+    mod pipeline;
+    mod sandbox;
+    mod schema;
+    mod status;
+    mod stock_files;
+    mod up;
+}
+mod gateway {
+    mod errors;
+    mod life;
+    mod real;
+}
+mod plugin {
+    mod cleanup;
+    mod host;
+    mod in_a_file;
+}
+mod protocol {
+    mod conformance;
+    mod examples;
+    mod runtime;
+}
+mod tunnel {
+    mod errors;
+    mod forwards;
+    mod ghosts;
+    mod life;
+    mod partition;
+    mod preflight;
+    mod server;
+    mod soak;
+    mod ssh;
+    mod ways;
+}
