@@ -4,7 +4,7 @@ CARGO ?= cargo
 BUILD := .build
 DEVCLUSTER := $(abspath $(BUILD)/venv/bin/devcluster)
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
-STAGES := tunnel gateway config-emit remote
+PROGRAMS := $(addprefix stages/,tunnel gateway config-emit remote) conformance sandbox
 # Their parts, one cargo test each: `make bench BENCH=tunnel` runs one alone.
 BENCH ?= tunnel gateway config-emit live
 SOAK ?= tunnel gateway kills live fuzz
@@ -97,7 +97,7 @@ schema:
 	WRITE_SCHEMA=1 $(CARGO) test --package devcluster-protocol --test schema
 
 install:
-	for stage in $(STAGES); do $(CARGO) install --locked --path stages/$$stage || exit 1; done
+	for program in $(PROGRAMS); do $(CARGO) install --locked --path $$program || exit 1; done
 
 deps:
 	@command -v $(CARGO) >/dev/null || { echo "no $(CARGO); mend: install Rust with rustup, https://rustup.rs" >&2; exit 1; }

@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod message;
 mod preflight;
 pub mod problem;
+pub mod program;
 pub mod rundir;
 mod runtime;
 pub mod schema;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-pub use remote::sandbox::kube_api::{KubeApi, Options};
+pub use sandbox::kube_api::{KubeApi, Options};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -21,7 +21,7 @@ pub fn programmed() -> Options {
     let mut options = idle();
     for object in &mut options.objects {
         if object["kind"] == "Gateway" {
-            remote::sandbox::kube_api::seed::program(object, "127.0.0.1");
+            sandbox::kube_api::seed::program(object, "127.0.0.1");
         }
     }
     options

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use remote::sandbox::kube_api::KubeApi;
+use sandbox::kube_api::KubeApi;
 use tokio::process::{Child, Command};
 
 use crate::devcluster::{PATIENCE, python_program};
@@ -28,7 +28,7 @@ impl Site {
         Site::with(programmed()).await
     }
 
-    pub async fn with(options: remote::sandbox::kube_api::Options) -> Site {
+    pub async fn with(options: sandbox::kube_api::Options) -> Site {
         let home = Home::new();
         let sshd = start_sshd(Options::default()).await;
         let api = start_kube(options).await;
@@ -67,7 +67,7 @@ impl Site {
     pub fn master_stage(&self) -> String {
         format!(
             "  - master:
-      cmdline: [{remote}, sandbox-master, --config-file, \":config\"]
+      cmdline: [{sandbox}, master, --config-file, \":config\"]
       config_file:
         cluster_name: test  # the pod knows it by this
         port: {port}
@@ -76,7 +76,7 @@ impl Site {
           type: kubernetes
           max_slots_per_pod: 1
 ",
-            remote = bin("devcluster-remote").display(),
+            sandbox = bin("devcluster-sandbox").display(),
             port = self.master_port,
         )
     }
@@ -89,9 +89,9 @@ impl Site {
       cmd: [sleep, infinity]
       kill_signal: SIGTERM
       post:
-        - custom: [{remote}, sandbox-pod, --config-file, {config}]
+        - custom: [{sandbox}, pod, --config-file, {config}]
 ",
-            remote = bin("devcluster-remote").display(),
+            sandbox = bin("devcluster-sandbox").display(),
             config = self.run_dir().join("master.yaml").display(),
         )
     }

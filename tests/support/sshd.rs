@@ -4,8 +4,8 @@ use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-pub use remote::sandbox::sshd::Options;
-use remote::sandbox::sshd::{Sshd, program};
+pub use sandbox::sshd::Options;
+use sandbox::sshd::{Sshd, program};
 use tempfile::TempDir;
 
 /// An sshd and the directory it lives in.

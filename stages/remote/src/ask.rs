@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::input::Job;
 use crate::preflight::{self, Looked};
-use crate::say::say;
+use protocol::program::say;
 
 /// Has every stage look at what it needs, shows what is missing, and asks what is for a person to decide. What was chosen
 /// is in the job then. False when nothing is to be started.

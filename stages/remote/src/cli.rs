@@ -4,23 +4,23 @@ mod command;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::ArgMatches;
 use clap_complete::Shell;
-use protocol::{Env, Exit, StageError, files};
+use protocol::{Env, Exit, StageError, files, program};
 use serde_json::Value;
 
 use crate::doctor::{Format, doctor};
 use crate::flat::FLAT_FLAGS;
 use crate::host::Host;
 use crate::input::{Asked, load};
-use crate::say::say;
 use crate::up::{Wishes, up};
-use crate::{conformance, gc, manual, migrate, plugins, sandbox, schema, status};
-use command::{NAME, command, visible};
+use crate::{gc, manual, migrate, plugins, schema, status};
+use command::{NAME, apart, command};
+use protocol::program::say;
 
 /// The whole of `main`.
 pub fn main() -> ExitCode {
@@ -29,6 +29,9 @@ pub fn main() -> ExitCode {
         args.drain(..2);
         args.insert(0, format!("{NAME} host").into());
         return protocol::run_stage_from::<Host>(args);
+    }
+    if let Some(name) = args.get(1).and_then(|a| apart(a.to_str()?)) {
+        return program::run(NAME, async { Err(exec(name, &args[2..])) });
     }
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
@@ -42,21 +45,18 @@ pub fn main() -> ExitCode {
             } as u8);
         }
     };
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    else {
-        return ExitCode::from(Exit::Internal as u8);
-    };
-    let code = match runtime.block_on(dispatch(&matches)) {
-        Ok(code) => code,
-        Err(error) => {
-            say(error.render(NAME).trim_end());
-            error.exit_code() as u8
+    program::run(NAME, dispatch(&matches))
+}
+
+/// Becomes a program that is called by a verb of ours, as git's are.
+fn exec(name: &str, args: &[OsString]) -> StageError {
+    match program::find(name, &Env::of_process()) {
+        Ok(path) => {
+            let error = std::process::Command::new(&path).args(args).exec();
+            StageError::io(format!("cannot start {}", path.display()), &error)
         }
-    };
-    runtime.shutdown_background();
-    ExitCode::from(code)
+        Err(error) => error,
+    }
 }
 
 async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
@@ -94,7 +94,6 @@ async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
             };
             status::status(&wishes, &env, &programs).await
         }
-        Some(("conformance", m)) => conformance::run(m, &env).await,
         Some(("gc", m)) => collect(m, &env, &programs).await,
         Some(("migrate", m)) => {
             let mut asked = asked(m);
@@ -123,17 +122,11 @@ async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
         Some(("completions", m)) => {
             let shell = *m.get_one::<Shell>("shell").unwrap_or(&Shell::Bash);
             let dir = m.get_one::<PathBuf>("dir").map(PathBuf::as_path);
-            manual::completions(visible(), shell, dir).map(|()| Exit::Ok as u8)
+            manual::completions(command(), shell, dir).map(|()| Exit::Ok as u8)
         }
         Some(("man", m)) => {
             let dir = m.get_one::<PathBuf>("dir").map(PathBuf::as_path);
-            manual::man(visible(), dir).map(|()| Exit::Ok as u8)
-        }
-        Some(("sandbox", m)) => sandbox::show::run(m.get_flag("check"), &env, &programs).await,
-        Some(("sandbox-master", m)) => sandbox::show::master(&path(m, "config-file")).await,
-        Some(("sandbox-pod", m)) => {
-            let seconds = m.get_one::<u64>("every").copied();
-            sandbox::show::pod(&path(m, "config-file"), seconds.map(Duration::from_secs)).await
+            manual::man(command(), dir).map(|()| Exit::Ok as u8)
         }
         _ => Err(StageError::internal("a command without a body")),
     }
@@ -243,8 +236,4 @@ fn values(m: &ArgMatches, id: &str) -> Vec<OsString> {
         .flatten()
         .cloned()
         .collect()
-}
-
-fn path(m: &ArgMatches, id: &str) -> PathBuf {
-    m.get_one::<PathBuf>(id).cloned().unwrap_or_default()
 }

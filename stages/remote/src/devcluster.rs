@@ -13,7 +13,7 @@ use protocol::{Env, Exit, StageError, child};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 
-use crate::say::say;
+use protocol::program::say;
 use text::Lines;
 
 /// How long its stderr is read after its end.
@@ -30,17 +30,6 @@ pub struct Options {
     pub arguments: Vec<OsString>,
     /// No console: it ends by itself when a stage fails.
     pub oneshot: bool,
-    /// What becomes of its log without a console.
-    pub log: Log,
-}
-
-/// Where devcluster's own output goes when there is no console.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Log {
-    /// To our own stdout.
-    Show,
-    /// To a file beside the compiled one.
-    Keep,
 }
 
 /// Something that devcluster did.
@@ -100,10 +89,6 @@ impl Devcluster {
                 .arg("--oneshot")
                 .stdin(Stdio::null())
                 .process_group(0);
-        }
-        if options.log == Log::Keep {
-            let log = options.file.with_extension("log");
-            command.stdout(std::fs::File::create(log).map_err(failed)?);
         }
         command.args(&options.arguments);
         if std::env::var_os("TERM").is_none() {
@@ -222,7 +207,6 @@ mod tests {
             root: None,
             arguments: Vec::new(),
             oneshot: true,
-            log: Log::Keep,
         };
         let mut devcluster = Devcluster::start(&program, &options).unwrap();
         assert!(matches!(devcluster.event().await.unwrap(), Event::Up));

@@ -3,7 +3,6 @@
 mod ask;
 pub mod cli;
 pub mod compile;
-mod conformance;
 pub mod devcluster;
 pub mod doctor;
 mod exposure;
@@ -20,8 +19,6 @@ pub mod plan;
 mod plugins;
 mod preflight;
 mod problems;
-pub mod sandbox;
-mod say;
 pub mod schema;
 pub mod status;
 mod stock;

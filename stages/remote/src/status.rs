@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::gc::program_of;
 use crate::places::run_dirs;
-use crate::say::say;
+use protocol::program::say;
 
 pub use show::Format;
 

@@ -13,14 +13,14 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::devcluster::{self, Devcluster, Event, Log, Options, orphans};
+use crate::devcluster::{self, Devcluster, Event, Options, orphans};
 use crate::exposure::refuse_open_master;
 use crate::input::Job;
 use crate::outline::outline;
 use crate::plan::{Kind, Plan};
 use crate::plugins;
-use crate::say::say;
 use crate::{ask, gc, summary};
+use protocol::program::say;
 
 /// How to go about it.
 #[derive(Debug, Default)]
@@ -87,7 +87,6 @@ pub async fn up(
         root: job.root.clone(),
         arguments: wishes.arguments,
         oneshot,
-        log: Log::Show,
     };
     let mut signals = Signals::new(interactive)?;
     let started = SystemTime::now().duration_since(UNIX_EPOCH);

@@ -376,6 +376,6 @@ async fn what_a_killed_devcluster_leaves_up_ends() {
         .expect("no status");
     assert_eq!(status.code(), Some(137));
     let rest = said.rest().await;
-    assert!(rest.contains("sandbox-master"), "{rest}");
+    assert!(rest.contains("devcluster-sandbox master"), "{rest}");
     site.nothing_is_left().await;
 }

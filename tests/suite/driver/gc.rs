@@ -6,7 +6,8 @@ use support::site::Site;
 
 fn ours(site: &Site) -> Vec<String> {
     let mut processes = leaks::processes(&site.home.mark());
-    let is_theirs = |command: &str| command.contains("sandbox-") || command.starts_with("sleep");
+    let is_theirs =
+        |command: &str| command.contains("devcluster-sandbox") || command.starts_with("sleep");
     processes.retain(|p| {
         !p.split_once(' ')
             .is_some_and(|(_, command)| is_theirs(command))
@@ -47,7 +48,7 @@ async fn what_a_killed_devcluster_left_everywhere_is_named_then_undone_without_i
     let files = leaks::files(site.home.path());
     let said = gc(&site, &["--dry-run"]).await;
     for line in [
-        "sandbox-master",
+        "devcluster-sandbox master",
         "(`sleep infinity`) outlived its devcluster: would end it",
         "is dead:\n",
         "  would remove the Lease on Gateway ",

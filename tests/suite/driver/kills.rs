@@ -52,7 +52,7 @@ async fn whatever_is_killed_whenever_nothing_is_left_and_the_next_run_works() {
         let victims = processes_of(&site);
         let ours: Vec<_> = victims
             .iter()
-            .filter(|(_, c)| !c.contains("sandbox-") && !c.starts_with("sleep"))
+            .filter(|(_, c)| !c.contains("devcluster-sandbox") && !c.starts_with("sleep"))
             .collect();
         if let Some((pid, command)) = ours.get(round as usize % ours.len().max(1)) {
             let _ = kill_process(*pid, Signal::KILL);
@@ -86,7 +86,7 @@ async fn whatever_is_killed_whenever_nothing_is_left_and_the_next_run_works() {
 /// A killed devcluster leaves its master and the test's pod, as it leaves any program; its next start ends them.
 async fn end_orphans(site: &Site) {
     leaks::gone("stages", || {
-        let not_ours = |c: &str| c.contains("sandbox-") || c.starts_with("sleep");
+        let not_ours = |c: &str| c.contains("devcluster-sandbox") || c.starts_with("sleep");
         processes_of(site)
             .into_iter()
             .filter(|(_, c)| !not_ours(c))

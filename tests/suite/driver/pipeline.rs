@@ -79,17 +79,17 @@ fn text(bytes: &[u8]) -> String {
 #[tokio::test]
 async fn the_tunnel_holds_while_the_tests_run_and_their_exit_code_is_the_pipelines() {
     let job = Job::new().await;
-    let remote = bin("devcluster-remote").display().to_string();
+    let sandbox = bin("devcluster-sandbox").display().to_string();
     // The job's own master, and a pod that comes to it through the tunnel.
     let tests = "sed \"s/^cluster_name/port: $2\\n&/\" out.yaml >master.yaml
-        $1 sandbox-master --config-file master.yaml & master=$!
-        until $1 sandbox-pod --config-file master.yaml 2>pod.log; do :; done
+        $1 master --config-file master.yaml & master=$!
+        until $1 pod --config-file master.yaml 2>pod.log; do :; done
         kill $master; wait $master; exit 7";
     let port = job.site.master_port.to_string();
     let mut lines = job.site.tunnel_fields();
     lines.push(format!("local_port: {port}"));
     job.site.write("tunnel.yaml", &lines.join("\n"));
-    let output = job.run(&["sh", "-c", tests, "sh", &remote, &port]).await;
+    let output = job.run(&["sh", "-c", tests, "sh", &sandbox, &port]).await;
     assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
     let seen = std::fs::read_to_string(job.path("pod.log")).expect("no pod");
     assert!(seen.contains("reached the master"), "{seen}");

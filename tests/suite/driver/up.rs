@@ -140,7 +140,7 @@ async fn what_a_stage_offers_is_asked_and_looked_at_again_with_the_answer() {
 }
 
 /// The stand-in's Gateway, with a port of a master that is gone.
-fn left_over() -> remote::sandbox::kube_api::Options {
+fn left_over() -> sandbox::kube_api::Options {
     let mut options = programmed();
     for object in &mut options.objects {
         if object["kind"] == "Gateway" {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use remote::sandbox::kube_api::{Denied, KubeApi, seed};
+use sandbox::kube_api::{Denied, KubeApi, seed};
 use serde_json::{Value, json};
 use support::kube::{Options, gateway_command, idle, programmed, start_kube, write_kubeconfig};
 use support::{Home, StageClient};

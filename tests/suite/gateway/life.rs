@@ -3,8 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use remote::sandbox::kube_api::{KubeApi, seed};
 use rustix::process::Signal;
+use sandbox::kube_api::{KubeApi, seed};
 use serde_json::{Value, json};
 use support::gateway::stop;
 use support::kube::{gateway_command, idle, programmed, start_kube, write_kubeconfig};

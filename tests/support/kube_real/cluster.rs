@@ -139,7 +139,7 @@ impl RealKube {
     pub async fn class(&self, name: &str, controller: &str) {
         self.create(
             CLASSES,
-            &remote::sandbox::kube_api::seed::gateway_class(name, controller),
+            &sandbox::kube_api::seed::gateway_class(name, controller),
         )
         .await;
         let accepted = json!({"type": "Accepted", "status": "True", "reason": "Accepted", "message": "",
@@ -151,7 +151,7 @@ impl RealKube {
 
     /// A Gateway of the class `contour`, which nobody has looked at yet.
     pub async fn gateway(&self, namespace: &str, name: &str) -> Value {
-        let mut gateway = remote::sandbox::kube_api::seed::gateway(namespace, name, "contour");
+        let mut gateway = sandbox::kube_api::seed::gateway(namespace, name, "contour");
         gateway.as_object_mut().expect("an object").remove("status");
         self.create(&in_namespace(GATEWAYS, namespace), &gateway)
             .await

@@ -7,7 +7,6 @@ use clap::builder::TypedValueParser;
 use clap::{Arg, ArgAction, Command, value_parser};
 use clap_complete::Shell;
 
-use crate::conformance;
 use crate::flat::FLAT_FLAGS;
 
 pub(crate) const NAME: &str = "devcluster-remote";
@@ -80,24 +79,27 @@ cluster, files here. What a stage that runs has made is left alone; stages that 
 ended first, as its next start would. --dry-run has each stage look what is left of it. The exit code is 1 when something \
 could not be undone; it can be tried again.";
 
-pub(crate) fn command() -> Command {
-    visible().subcommands([
-        Command::new("sandbox-master")
-            .hide(true)
-            .arg(path_arg("config-file").required(true)),
-        Command::new("sandbox-pod")
-            .hide(true)
-            .arg(path_arg("config-file").required(true))
-            .arg(
-                Arg::new("every")
-                    .long("every")
-                    .value_parser(value_parser!(u64)),
-            ),
-    ])
+/// Verbs that are programs of their own, which get all that follows the verb.
+const APART: [(&str, &str, &str); 2] = [
+    (
+        "sandbox",
+        "devcluster-sandbox",
+        "Try it all with no cluster and no server: a local sshd, stand-ins for the rest",
+    ),
+    (
+        "conformance",
+        "devcluster-conformance",
+        "Check a stage in any language against PROTOCOL.md, from outside",
+    ),
+];
+
+/// The program behind such a verb.
+pub(crate) fn apart(verb: &str) -> Option<&'static str> {
+    let found = APART.iter().find(|(name, _, _)| *name == verb);
+    found.map(|(_, program, _)| *program)
 }
 
-/// What a person may call: the sandbox calls the rest.
-pub(crate) fn visible() -> Command {
+pub(crate) fn command() -> Command {
     Command::new(NAME)
         .version(env!("CARGO_PKG_VERSION"))
         .about("Work on Determined against a remote Kubernetes cluster: one file in, a running cluster out")
@@ -177,12 +179,13 @@ pub(crate) fn visible() -> Command {
                 .about("Print the man page, or write those of every program and verb")
                 .after_help(MAN)
                 .arg(path_arg("dir").help("Write a page for each program and verb into this directory")),
-            Command::new("sandbox")
-                .about("Try it all with no cluster and no server: a local sshd, stand-ins for the rest")
-                .arg(flag("check", "Prove that a pod reaches the master, then quit")),
-            conformance::command(),
             Command::new("host").about("Run a plugin, a program that knows only the wire of PROTOCOL.md, as a stage"),
         ])
+        .subcommands(APART.map(|(name, program, about)| {
+            let help = format!("What {program} takes; `devcluster-remote {name} --help` shows it");
+            let args = Arg::new("args").num_args(0..).value_name("ARGS").help(help);
+            Command::new(name).about(about).arg(args)
+        }))
 }
 
 fn flag(name: &'static str, help: &'static str) -> Arg {

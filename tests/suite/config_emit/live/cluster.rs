@@ -26,8 +26,8 @@ impl Cluster {
         std::fs::set_permissions(&temp, PermissionsExt::from_mode(0o700)).expect("ours alone");
         let run_dir = temp.join("stages");
         let tunnel = Upstream::ready_in(&run_dir, "tunnel", "tunnel", outputs(1)).await;
-        let (emit, remote) = (bin("devcluster-config-emit"), bin("devcluster-remote"));
-        let [emit, remote] = [emit.display(), remote.display()];
+        let (emit, sandbox) = (bin("devcluster-config-emit"), bin("devcluster-sandbox"));
+        let [emit, sandbox] = [emit.display(), sandbox.display()];
         let (temp, run) = (temp.display(), run_dir.display());
         let port = *free_ports(1).start();
         let shared = format!(
@@ -43,7 +43,7 @@ stages:
       post: [{{custom: [{emit}, wait, --run-dir={run}]}}]
   - master:
       pre: [{{custom: [{emit}, once, --name=config-emit.master, --events=none, {shared}]}}]
-      cmdline: [{remote}, sandbox-master, --config-file, {run}/master.yaml]
+      cmdline: [{sandbox}, master, --config-file, {run}/master.yaml]
       config_file: {{port: {port}, resource_manager: {{type: kubernetes, max_slots_per_pod: 1}}}}
   - custom:
       name: app

@@ -1,7 +1,7 @@
 //! What reading a cluster leads to. Each of these is run on the real API and on the sandbox's stand-in, which has to answer
 //! alike: else `make demo` would show what no cluster does.
 
-use remote::sandbox::kube_api::{KubeApi, seed};
+use sandbox::kube_api::{KubeApi, seed};
 use serde_json::{Value, json};
 use support::gateway::{fail, outputs, run_with, stop};
 use support::kube::{gateway_command, idle, start_kube, without_controller};

@@ -1,0 +1,149 @@
+//! The program under test: how it is called, with which config, and what it says of itself.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use protocol::config::read_mapping;
+use protocol::{Env, Exit, StageError};
+use serde_json::{Map, Value};
+
+use super::Level;
+use super::scene::Scene;
+use super::verdict::Finding;
+
+/// The program under test.
+#[derive(Debug)]
+pub(super) struct Subject {
+    /// The program and what stands before the verb.
+    pub(super) program: Vec<OsString>,
+    /// Flags of its config; for `run`, `once` and `check`.
+    pub(super) flags: Vec<OsString>,
+    pub(super) config: Map<String, Value>,
+    pub(super) level: Level,
+    /// What `describe` says.
+    pub(super) description: Value,
+    /// Texts that may be seen nowhere.
+    pub(super) secrets: Vec<String>,
+    /// How long it may take to become ready.
+    pub(super) patience: Duration,
+    /// How often it is killed.
+    pub(super) kills: u32,
+    pub(super) devcluster: Option<PathBuf>,
+    /// devcluster-remote, which hosts a plugin.
+    pub(super) driver: Option<PathBuf>,
+}
+
+/// The name of every instance.
+pub(super) const INSTANCE: &str = "subject";
+
+fn usage(message: String) -> StageError {
+    StageError::new("remote.conformance", message).exit(Exit::Usage)
+}
+
+/// Words up to the first that begins with `-` call the program; the verb goes after them, the rest after the verb.
+pub(super) fn split(words: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
+    let is_flag = |w: &OsString| w.as_encoded_bytes().starts_with(b"-");
+    let at = words.iter().position(is_flag).unwrap_or(words.len());
+    let mut program = words;
+    let flags = program.split_off(at);
+    (program, flags)
+}
+
+/// The absolute path of the program: checks run elsewhere.
+pub(super) fn resolve(program: &mut [OsString], env: &Env) -> Result<(), StageError> {
+    let Some(first) = program.first_mut() else {
+        return Err(usage("no program to check: name it after `--`".into()));
+    };
+    let name = first.to_string_lossy().into_owned();
+    let found = env.find_program(&name).ok_or_else(|| {
+        usage(format!("no executable {name}"))
+            .hint("name a program on $PATH or the path of one; is it executable (chmod +x)?")
+    })?;
+    let path = std::path::absolute(&found)
+        .map_err(|e| StageError::io(format!("cannot resolve {name}"), &e))?;
+    *first = path.into();
+    Ok(())
+}
+
+/// A config file, with variables expanded as a host does.
+pub(super) fn read_config(path: &Path, env: &Env) -> Result<Map<String, Value>, StageError> {
+    let (mut map, _) = read_mapping(path)?;
+    map.values_mut()
+        .for_each(|v| each_text(v, &|text| env.expand(text)));
+    map.retain(|_, v| !v.is_null());
+    Ok(map)
+}
+
+fn each_text(value: &mut Value, change: &impl Fn(&str) -> String) {
+    match value {
+        Value::String(text) => *text = change(text),
+        Value::Array(items) => items.iter_mut().for_each(|v| each_text(v, change)),
+        Value::Object(map) => map.values_mut().for_each(|v| each_text(v, change)),
+        _ => {}
+    }
+}
+
+impl Subject {
+    /// Asks the program what it is. A level that was not asked for follows from its verbs.
+    pub(super) async fn describe(&mut self, level: Option<Level>) -> Result<(), StageError> {
+        let wrong = |why: String| {
+            StageError::new(
+                "remote.conformance_describe",
+                format!("`describe` says nothing that can be checked: {why}"),
+            )
+            .hint("PROTOCOL.md#describe shows what it prints")
+            .exit(Exit::CheckFailed)
+        };
+        let said = async {
+            let scene = Scene::new(self)?;
+            scene.call("describe", &[]).await
+        };
+        let output = said.await.map_err(|finding| match finding {
+            Finding::Failed(why) | Finding::Skipped(why, _) => wrong(why),
+        })?;
+        self.description = serde_json::from_slice(&output.stdout)
+            .map_err(|e| wrong(format!("{e}; stderr: {}", output.stderr.trim_end())))?;
+        let full = self.verbs().iter().any(|v| v == "wait");
+        self.level = level.unwrap_or(if full { Level::Stage } else { Level::Plugin });
+        Ok(())
+    }
+
+    pub(super) fn verbs(&self) -> Vec<String> {
+        let verbs = self.description["verbs"].as_array().into_iter().flatten();
+        verbs
+            .filter_map(|v| v.as_str().map(str::to_owned))
+            .collect()
+    }
+
+    pub(super) fn has(&self, verb: &str) -> bool {
+        self.verbs().iter().any(|v| v == verb)
+    }
+
+    pub(super) fn is_stage(&self) -> bool {
+        self.level == Level::Stage
+    }
+
+    /// The config for a `start`. A full stage expands it itself, so what is meant literally is escaped.
+    pub(super) fn start_config(&self) -> Value {
+        let mut config = Value::Object(self.config.clone());
+        if self.is_stage() {
+            each_text(&mut config, &|text| text.replace('$', "$$"));
+        }
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_go_after_the_verb() {
+        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let (program, flags) = split(words("devcluster-remote host --uses ./x --with {}"));
+        assert_eq!(program, words("devcluster-remote host"));
+        assert_eq!(flags, words("--uses ./x --with {}"));
+        assert_eq!(split(words("./stage.py")), (words("./stage.py"), vec![]));
+    }
+}

@@ -1,0 +1,72 @@
+//! The command line: the sandbox itself, and the stand-ins that it runs as stages.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use protocol::program::{self, say};
+use protocol::{Env, Exit, StageError};
+
+use crate::{master, pod, show};
+
+const NAME: &str = "devcluster-sandbox";
+
+/// How long a pod that calls once waits for its master.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Try it all with no cluster and no server: a local sshd, stand-ins for the rest
+#[derive(Parser)]
+#[command(name = NAME, version)]
+struct Cli {
+    /// Prove that a pod reaches the master, then quit
+    #[arg(long)]
+    check: bool,
+    #[command(subcommand)]
+    stand_in: Option<StandIn>,
+}
+
+#[derive(Subcommand)]
+enum StandIn {
+    /// Stands in for `determined-master`
+    #[command(hide = true)]
+    Master {
+        #[arg(long)]
+        config_file: PathBuf,
+    },
+    /// Stands in for a pod: calls the master once, or every so many seconds
+    #[command(hide = true)]
+    Pod {
+        #[arg(long)]
+        config_file: PathBuf,
+        #[arg(long)]
+        every: Option<u64>,
+    },
+}
+
+/// The whole of `main`.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    program::run(NAME, async {
+        let failed = |code, e: &dyn std::error::Error| StageError::new(code, e.to_string());
+        match cli.stand_in {
+            None => return show::run(cli.check, &Env::of_process()).await,
+            Some(StandIn::Master { config_file }) => master::run(&config_file)
+                .await
+                .map_err(|e| failed("sandbox.master", &e))?,
+            Some(StandIn::Pod { config_file, every }) => match every {
+                Some(seconds) => pod::run(&config_file, Duration::from_secs(seconds)).await,
+                None => call_once(&config_file).await,
+            }
+            .map_err(|e| failed("sandbox.pod", &e))?,
+        }
+        Ok(Exit::Ok as u8)
+    })
+}
+
+async fn call_once(config_file: &Path) -> Result<(), pod::PodError> {
+    let master = pod::Master::of(&master::read(config_file)?)?;
+    let took = pod::call(&master, PATIENCE).await?;
+    say(&pod::reached(&master, took));
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! An sshd of our own: on a free loopback port, with keys made on the spot, as whoever runs us.
+//!
+//! It shows the stages the server that a developer has in the cloud. The tests start theirs here too.
+
+mod server;
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use server::Server;
+
+const GET_SSHD: &str = include_str!("../../scripts/get-sshd");
+
+/// What a test or a user may want of the server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// sshd's own word: `yes`, `no` or `clientspecified`.
+    pub gateway_ports: String,
+    /// sshd's own word: `yes`, `no`, `local` or `remote`.
+    pub allow_tcp_forwarding: String,
+    /// More lines for sshd_config.
+    pub extra: Vec<String>,
+    /// Public keys that may log in besides the server's own user key.
+    pub authorized_keys: Vec<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            gateway_ports: "clientspecified".into(),
+            allow_tcp_forwarding: "yes".into(),
+            extra: Vec::new(),
+            authorized_keys: Vec::new(),
+        }
+    }
+}
+
+/// A running sshd. It dies with the thread that started it; dropping it ends the server and its sessions.
+#[derive(Debug)]
+pub struct Sshd {
+    program: PathBuf,
+    dir: PathBuf,
+    user: String,
+    port: u16,
+    server: Server,
+}
+
+/// The path of a usable sshd: the machine's own, else Debian's unpacked below `dir`.
+pub fn program(dir: &Path) -> Result<PathBuf> {
+    let output = Command::new("sh")
+        .args(["-c", GET_SSHD, "get-sshd"])
+        .arg(dir)
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run sh")?;
+    let path = String::from_utf8(output.stdout)?;
+    ensure!(
+        output.status.success(),
+        "no sshd to be had:\n{}",
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
+    Ok(PathBuf::from(path.trim_end()))
+}
+
+impl Sshd {
+    /// Starts `program` with its keys and config in `dir`, which is made when it is not there.
+    pub async fn start(program: &Path, dir: &Path, options: &Options) -> Result<Sshd> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)?;
+        let user = output_of(Command::new("id").arg("-un"))?;
+        for key in ["host_key", "user_key"] {
+            make_key(&dir.join(key))?;
+        }
+        write_authorized_keys(dir, &options.authorized_keys)?;
+
+        // sshd cannot be told port 0, and another may take the port that was free a moment ago.
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+                .local_addr()?
+                .port();
+            write_config(dir, port, options)?;
+            match Server::launch(program, dir, port).await {
+                Ok(server) => {
+                    let sshd = Sshd {
+                        program: program.into(),
+                        dir: dir.into(),
+                        user,
+                        port,
+                        server,
+                    };
+                    sshd.write_known_hosts()?;
+                    return Ok(sshd);
+                }
+                Err(error)
+                    if attempts < 20 && format!("{error:#}").contains("Address already in use") => {
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Who may log in: whoever started the server.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The private key that may log in.
+    pub fn key(&self) -> PathBuf {
+        self.dir.join("user_key")
+    }
+
+    /// A known_hosts file that holds the server's key.
+    pub fn known_hosts(&self) -> PathBuf {
+        self.dir.join("known_hosts")
+    }
+
+    /// What the server wrote so far.
+    pub fn log(&self) -> String {
+        self.server.log()
+    }
+
+    /// Waits until the server wrote a line that contains `text`.
+    pub async fn wait_for_log(&mut self, text: &str, within: Duration) -> Result<()> {
+        self.server.wait(within, |line| line.contains(text)).await
+    }
+
+    /// The processes that serve a connection, and what those started.
+    pub fn sessions(&self) -> Result<Vec<Pid>> {
+        self.server.descendants()
+    }
+
+    /// Ends every connection as a crash would. The server stays.
+    pub fn drop_sessions(&self) -> Result<()> {
+        kill_all(&self.sessions()?);
+        Ok(())
+    }
+
+    /// Ends the server and its connections. [`Sshd::resume`] brings it back.
+    pub async fn stop(&mut self) -> Result<()> {
+        let sessions = self.sessions()?;
+        self.server.kill().await?;
+        kill_all(&sessions);
+        Ok(())
+    }
+
+    /// Starts a stopped server again, on the same port and with the same keys.
+    pub async fn resume(&mut self) -> Result<()> {
+        self.server = Server::launch(&self.program, &self.dir, self.port).await?;
+        Ok(())
+    }
+
+    fn write_known_hosts(&self) -> Result<()> {
+        let key = fs::read_to_string(self.dir.join("host_key.pub"))?;
+        fs::write(
+            self.known_hosts(),
+            format!("[127.0.0.1]:{} {key}", self.port),
+        )?;
+        Ok(())
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        // The leash ends the server, and only it.
+        drop(self.drop_sessions());
+    }
+}
+
+fn kill_all(pids: &[Pid]) {
+    for pid in pids {
+        // One may have ended since, often because the one before it did.
+        let _ = kill_process(*pid, Signal::KILL);
+    }
+}
+
+fn make_key(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    output_of(
+        Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "devcluster", "-f"])
+            .arg(path),
+    )?;
+    Ok(())
+}
+
+fn write_authorized_keys(dir: &Path, more: &[PathBuf]) -> Result<()> {
+    let mut keys = fs::read_to_string(dir.join("user_key.pub"))?;
+    for path in more {
+        keys +=
+            &fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    }
+    fs::write(dir.join("authorized_keys"), keys)?;
+    Ok(())
+}
+
+fn write_config(dir: &Path, port: u16, options: &Options) -> Result<()> {
+    let dir = dir.display();
+    let mut config = format!(
+        "ListenAddress 127.0.0.1:{port}\n\
+         HostKey \"{dir}/host_key\"\n\
+         AuthorizedKeysFile \"{dir}/authorized_keys\"\n\
+         GatewayPorts {}\n\
+         AllowTcpForwarding {}\n\
+         PidFile none\n\
+         PasswordAuthentication no\n\
+         KbdInteractiveAuthentication no\n\
+         PermitRootLogin prohibit-password\n\
+         # The keys are in a directory of our own making, perhaps below a sticky /tmp.\n\
+         StrictModes no\n\
+         PrintMotd no\n\
+         # The user's own shell start-up files may be slow, or ask something.\n\
+         SetEnv HOME=\"{dir}\"\n\
+         LogLevel VERBOSE\n",
+        options.gateway_ports, options.allow_tcp_forwarding
+    );
+    for line in &options.extra {
+        config += line;
+        config.push('\n');
+    }
+    fs::write(format!("{dir}/sshd_config"), config)?;
+    Ok(())
+}
+
+fn output_of(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{command:?} failed ({}): {}",
+        output.status,
+        errors.trim_end()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned())
+}

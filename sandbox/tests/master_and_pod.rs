@@ -1,0 +1,110 @@
+//! The stand-in master and the stand-in pod, and what they think of each other.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sandbox::master::{self, MasterError};
+use sandbox::pod::{self, Master, PodError};
+use serde_json::json;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn config(dir: &tempfile::TempDir, text: &str) -> PathBuf {
+    let path = dir.path().join("master.conf");
+    std::fs::write(&path, text).expect("writing a config");
+    path
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("binding");
+    listener
+        .local_addr()
+        .expect("the address of a listener")
+        .port()
+}
+
+async fn call_until_up(master: &Master) -> Result<Duration, PodError> {
+    loop {
+        match pod::call(master, DEADLINE).await {
+            Err(PodError::Connect(..)) => tokio::task::yield_now().await,
+            answer => return answer,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pod_finds_its_master_by_the_config_and_knows_it_from_another() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let port = free_port();
+    let path = config(
+        &dir,
+        &format!(
+            "port: {port}\ncluster_name: sandbox-5f\nresource_manager:\n  type: kubernetes\n  \
+             determined_master_host: 127.0.0.1\n  determined_master_port: {port}\n"
+        ),
+    );
+    let mine = Master::of(&master::read(&path).expect("the config")).expect("an address");
+    let other = Master {
+        cluster_name: "sandbox-60".into(),
+        ..mine.clone()
+    };
+    let calls = async {
+        let took = call_until_up(&mine).await.expect("an answer");
+        assert!(took < DEADLINE);
+        let error = pod::call(&other, DEADLINE)
+            .await
+            .expect_err("another master's pod");
+        assert!(matches!(&error, PodError::WrongMaster { .. }), "{error}");
+    };
+    tokio::select! {
+        ended = master::run(&path) => panic!("the master ended: {ended:?}"),
+        done = tokio::time::timeout(DEADLINE, calls) => done.expect("answers in time"),
+    }
+}
+
+#[tokio::test]
+async fn a_config_that_says_not_where_the_master_is_leaves_a_pod_lost() {
+    let config = json!({"resource_manager": {"determined_master_host": "h"}});
+    let error = Master::of(&config).expect_err("no port");
+    assert!(
+        error
+            .to_string()
+            .contains("resource_manager.determined_master_port"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_master_refuses_what_it_cannot_use_and_says_what() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let error = master::run(&config(&dir, "port: 80800\n"))
+        .await
+        .expect_err("no such port");
+    assert!(
+        matches!(&error, MasterError::Refused(..)) && error.to_string().contains("port: 80800"),
+        "{error}"
+    );
+    let gateway =
+        "resource_manager:\n  type: kubernetes\n  internal_task_gateway:\n    gateway_name: g\n";
+    let error = master::run(&config(&dir, gateway))
+        .await
+        .expect_err("half a gateway");
+    assert!(error.to_string().contains("gateway_ip"), "{error}");
+    let error = master::run(&config(&dir, "port: [\n"))
+        .await
+        .expect_err("no YAML");
+    assert!(matches!(error, MasterError::Yaml(..)), "{error}");
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("binding");
+    let port = taken
+        .local_addr()
+        .expect("the address of a listener")
+        .port();
+    let error = master::run(&config(&dir, &format!("port: {port}\n")))
+        .await
+        .expect_err("a taken port");
+    assert!(
+        matches!(error, MasterError::Listen(p, _) if p == port),
+        "{error}"
+    );
+}
