@@ -9,13 +9,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
+use protocol::reference::script::{script, script_index};
+use protocol::reference::{Malformed, Part, Reference, is_templated, parse};
 use protocol::rundir::RunDir;
 use protocol::{Env, Exit, Reports, StageError, Upstreams};
 use serde_json::Value;
 
 use crate::fill::look_up;
-use crate::reference::{Malformed, Part, Reference, is_templated, parse};
-use crate::shell;
 use crate::used::Used;
 
 const NAME: &str = "devcluster-config-emit exec";
@@ -142,25 +142,6 @@ fn prepare(matches: &ArgMatches) -> Result<std::process::Command, StageError> {
     Ok(command)
 }
 
-/// The shell's `-c`, in `sh -ec 'script'` too: the index of the script.
-pub fn script_index(words: &[String]) -> Option<usize> {
-    let program = words.first()?.rsplit('/').next()?;
-    if !["sh", "bash", "dash", "zsh", "ksh", "ash"].contains(&program) {
-        return None;
-    }
-    let mut at = 1;
-    while let Some(word) = words.get(at) {
-        let long = word.starts_with("--");
-        let options = word.strip_prefix('-').or_else(|| word.strip_prefix('+'))?;
-        if !long && options.contains('c') {
-            // `-o` in the same word takes the one after.
-            return Some(at + 1 + usize::from(options.contains('o')));
-        }
-        at += 1 + usize::from(!long && options.ends_with('o'));
-    }
-    None
-}
-
 fn instances(texts: &[&str], names: &[String]) -> Result<Vec<String>, StageError> {
     let mut wanted = Vec::new();
     for text in texts.iter().filter(|t| is_templated(t)) {
@@ -190,15 +171,15 @@ impl Filled<'_> {
         words: &[String],
         variables: &BTreeMap<String, String>,
     ) -> Result<std::process::Command, StageError> {
-        let script = script_index(words);
+        let index = script_index(words);
         let mut filled = Vec::new();
         let mut environment = Vec::new();
         for (i, word) in words.iter().enumerate() {
-            if Some(i) != script || !is_templated(word) {
+            if Some(i) != index || !is_templated(word) {
                 filled.push(self.text(word)?);
                 continue;
             }
-            let script = shell::script(word).map_err(|m| malformed(word, &m))?;
+            let script = script(word).map_err(|m| malformed(word, &m))?;
             for (name, written) in &script.variables {
                 environment.push((name.clone(), self.text(written)?));
             }
@@ -258,26 +239,4 @@ fn bad(written: &str, why: &str) -> StageError {
     StageError::new("config_emit.bad_reference", format!("{written}: {why}"))
         .hint("a reference is `${{ instance.path }}`; `$${{` is for what is none")
         .exit(Exit::Usage)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_script_of_a_shell_is_found() {
-        for (words, expected) in [
-            ("sh -c S", Some(2)),
-            ("/bin/bash -ec S x", Some(2)),
-            ("bash -eo pipefail -c S", Some(4)),
-            ("bash -o pipefail -c S", Some(4)),
-            ("bash -euco pipefail S", Some(3)),
-            ("bash --norc -c S", Some(3)),
-            ("bash file -c", None),
-            ("curl -c S", None),
-        ] {
-            let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
-            assert_eq!(script_index(&words), expected, "{words:?}");
-        }
-    }
 }

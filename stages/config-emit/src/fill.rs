@@ -1,10 +1,10 @@
 //! The values of references, put into the places where a file has them.
 
+use protocol::reference::{Part, Reference, is_templated, parse, value_at};
 use protocol::yaml::{Scalar, Seg, show};
 use protocol::{Problem, Reports};
 use serde_json::Value;
 
-use crate::reference::{Part, Reference, is_templated, parse, value_at};
 use crate::render::Base;
 
 /// A value for each scalar below `scope` that refers to some. With `expands`, devcluster will read the result and expand `$`.

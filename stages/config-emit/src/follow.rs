@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use protocol::devcluster::Outcome;
 use protocol::{Context, Reports, StageError};
 use tokio::time::Instant;
 
 use crate::config::{Config, OnChange};
-use crate::control::Outcome;
 use crate::restart;
 use crate::stage::{ConfigEmit, Emitted, show};
 use crate::{file, used};

@@ -1,13 +1,12 @@
 //! A later stage's config, written from a base and from what the stages before it found out.
 //!
 //! [`render`] does it as a pure function of texts and values; [`determined`] knows what a Determined master refuses,
-//! [`mod@reference`] what `${{ … }}` means.
+//! [`protocol::reference`] what `${{ … }}` means.
 
 use std::process::ExitCode;
 
 mod assign;
 mod config;
-pub mod control;
 pub mod determined;
 mod exec;
 mod file;
@@ -16,11 +15,9 @@ mod follow;
 mod form;
 mod known;
 mod preflight;
-pub mod reference;
 mod refusal;
 mod render;
 mod restart;
-pub mod shell;
 mod stage;
 mod target;
 pub mod used;
@@ -28,7 +25,6 @@ mod values;
 
 pub use assign::{Candidate, Unassigned, assign};
 pub use config::{Config, OnChange, Outputs};
-pub use exec::script_index;
 pub use form::Format;
 pub use refusal::Refusal;
 pub use render::{Base, Rendered, Request, render};

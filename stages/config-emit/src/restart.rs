@@ -8,11 +8,10 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::{Arg, Command, value_parser};
+use protocol::devcluster::{ControlError, Outcome, restart};
 use protocol::{Exit, StageError};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::control::{ControlError, Outcome, restart};
 
 /// How long we wait for what the other process says. It is not ended then: it may hold a connection.
 const PATIENCE: Duration = Duration::from_secs(12);

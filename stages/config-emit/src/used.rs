@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+use protocol::reference::{Part, parse};
 use protocol::rundir::{RunDir, is_instance_name};
 use protocol::{Exit, Reports, StageError, files};
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::fill::look_up;
-use crate::reference::{Part, parse};
 
 /// What one gets to end that outlived its devcluster.
 const TOLD: Duration = Duration::from_secs(5);

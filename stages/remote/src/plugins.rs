@@ -1,7 +1,7 @@
 //! The plugins of a file, asked what they take and what they find out, before anything is run.
 
-use config_emit::reference::shape_at;
 use futures::future::join_all;
+use protocol::reference::shape_at;
 use protocol::{Env, Problem, StageError};
 use serde_json::{Map, Value};
 

@@ -4,9 +4,9 @@ mod site;
 
 use std::ops::Range;
 
-use config_emit::reference::{Part, Reference, Shape, is_templated, parse, shape_at};
-use config_emit::shell;
 use protocol::config::schema_of;
+use protocol::reference::script::script;
+use protocol::reference::{Part, Reference, Shape, is_templated, parse, shape_at};
 use protocol::rundir::is_instance_name;
 use protocol::yaml::{Document, Scalar, Seg, show};
 use protocol::{Problem, Stage, problem};
@@ -206,10 +206,12 @@ impl One<'_> {
                     &mut looked,
                 );
             }
-            Site::Command { mut exec, script } => {
+            Site::Command {
+                mut exec,
+                script: is_script,
+            } => {
                 self.check(item, &references, |_| true, false, &mut looked);
-                if let Err(malformed) = script.then(|| shell::script(self.scalar.text)).transpose()
-                {
+                if let Err(malformed) = is_script.then(|| script(self.scalar.text)).transpose() {
                     looked
                         .problems
                         .push(self.problem(malformed.range, malformed.message));

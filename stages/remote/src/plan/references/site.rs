@@ -1,6 +1,6 @@
 //! Where a reference stands: that says who gets its value, or that nobody can.
 
-use config_emit::script_index;
+use protocol::reference::script::script_index;
 use protocol::yaml::Seg;
 use serde_json::Value;
 

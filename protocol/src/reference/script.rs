@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::reference::{Malformed, Part, parse};
+use super::{Malformed, Part, parse};
 
 /// A script that reads values from variables.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,6 +55,25 @@ pub fn script(text: &str) -> Result<Script, Malformed> {
         }
     }
     Ok(script)
+}
+
+/// The shell's `-c`, in `sh -ec 'script'` too: the index of the script.
+pub fn script_index(words: &[String]) -> Option<usize> {
+    let program = words.first()?.rsplit('/').next()?;
+    if !["sh", "bash", "dash", "zsh", "ksh", "ash"].contains(&program) {
+        return None;
+    }
+    let mut at = 1;
+    while let Some(word) = words.get(at) {
+        let long = word.starts_with("--");
+        let options = word.strip_prefix('-').or_else(|| word.strip_prefix('+'))?;
+        if !long && options.contains('c') {
+            // `-o` in the same word takes the one after.
+            return Some(at + 1 + usize::from(options.contains('o')));
+        }
+        at += 1 + usize::from(!long && options.ends_with('o'));
+    }
+    None
 }
 
 impl Script {
@@ -306,6 +325,23 @@ mod tests {
     fn each_reference_has_a_variable_of_its_own() {
         let script = script("echo ${{ a.b }} ${{ a-b }} ${{a.b}} ${{ a.b }}").unwrap();
         assert_eq!(script.variables.len(), 3, "{script:?}");
+    }
+
+    #[test]
+    fn the_script_of_a_shell_is_found() {
+        for (words, expected) in [
+            ("sh -c S", Some(2)),
+            ("/bin/bash -ec S x", Some(2)),
+            ("bash -eo pipefail -c S", Some(4)),
+            ("bash -o pipefail -c S", Some(4)),
+            ("bash -euco pipefail S", Some(3)),
+            ("bash --norc -c S", Some(3)),
+            ("bash file -c", None),
+            ("curl -c S", None),
+        ] {
+            let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+            assert_eq!(script_index(&words), expected, "{words:?}");
+        }
     }
 
     proptest::proptest! {

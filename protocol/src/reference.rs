@@ -1,14 +1,16 @@
 //! `${{ instance.path.to.value }}`: where references stand in a text, and what they lead to.
 
+pub mod script;
 mod shape;
 
 use std::ops::Range;
 
-use protocol::config::nearest;
-use protocol::yaml::{Seg, show};
 use serde_json::{Map, Value};
 
 pub use shape::{Shape, shape_at};
+
+use crate::config::nearest;
+use crate::yaml::{Seg, show};
 
 /// A piece of a text.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,9 +1,9 @@
 //! What a schema promises of the value that a reference will lead to.
 
-use protocol::yaml::Seg;
 use serde_json::Value;
 
 use super::{join, unknown};
+use crate::yaml::Seg;
 
 /// What kind of value a schema promises at the end of a way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ mod tests {
             "list": {"type": "array", "items": {"type": "string"}},
             "open": {"type": "object"},
         }});
-        let shape = |path: &str| shape_at("t", &schema, &protocol::config::segments(path));
+        let shape = |path: &str| shape_at("t", &schema, &crate::config::segments(path));
         assert_eq!(shape("port"), Ok(Shape::Plain));
         assert_eq!(shape("block"), Ok(Shape::Collection));
         assert_eq!(shape("block.ip"), Ok(Shape::Plain));
