@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
+use cluster::client::Cluster;
+use cluster::fault;
+use cluster::kinds::{Kinds, Reference};
 use kube::api::{DeleteParams, ListParams, Preconditions};
 use protocol::StageError;
 use tokio::time::Instant;
 
-use crate::client::Cluster;
-use crate::fault;
 use crate::lease::Claim;
 use crate::own::GATEWAY_NAME;
-use crate::provision::{Kinds, Reference};
 
 /// How long a controller may take.
 const PATIENCE: Duration = Duration::from_secs(20);

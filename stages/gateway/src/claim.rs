@@ -1,5 +1,6 @@
 //! Which Gateway becomes ours: the choice, and the Lease that settles it; else one that we make.
 
+use cluster::observed;
 use k8s_openapi::api::coordination::v1::Lease;
 use protocol::{Context, StageError, run_id};
 
@@ -9,7 +10,6 @@ use crate::collect;
 use crate::config::{Config, Prefer};
 use crate::lease::{self, Claim};
 use crate::objects::{self, GatewayObject};
-use crate::observed;
 use crate::own;
 use crate::provision;
 use crate::rivals::Rivals;

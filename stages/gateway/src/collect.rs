@@ -1,15 +1,15 @@
 //! What dead sessions of others hold is given back by whoever comes by: their Leases have expired.
 
+use cluster::client::Cluster;
+use cluster::observed;
+use cluster::reach::{self, Way};
 use k8s_openapi::api::coordination::v1::Lease;
 use protocol::ledger::Entry;
 use protocol::{Context, Env, StageError, Undone};
 
-use crate::client::Cluster;
 use crate::lease;
-use crate::observed;
 use crate::own;
 use crate::provision;
-use crate::reach::{self, Way};
 use crate::stage::Gateway;
 use crate::take::Place;
 

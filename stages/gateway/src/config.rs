@@ -2,7 +2,9 @@
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use cluster::client::Patience;
 use protocol::Problem;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -84,6 +86,15 @@ pub struct Config {
     /// Seconds to wait for a connection to the Kubernetes API.
     #[serde(default = "default_connect_timeout")]
     pub connect_timeout: u64,
+}
+
+impl Config {
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::of_session(
+            Duration::from_secs(self.connect_timeout),
+            Duration::from_secs(self.lease_duration.into()),
+        )
+    }
 }
 
 /// Which Gateway to prefer.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use cluster::client::Cluster;
 use http::Request;
 use serde::Deserialize;
 
-use crate::client::Cluster;
 use crate::objects::GROUP;
 
 pub(crate) const CRD: &str =

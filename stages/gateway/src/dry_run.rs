@@ -1,11 +1,11 @@
 //! What a run would take, make and install.
 
+use cluster::observed;
 use protocol::{Context, StageError};
 
 use crate::choose::{Choice, choose, leftovers};
 use crate::claim::{no_class, suits};
 use crate::config::{Config, Prefer, Provision};
-use crate::observed;
 use crate::own;
 use crate::provision::{self, Offer};
 use crate::rivals::Rivals;

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use cluster::minify::Minified;
 use protocol::ledger::Ticket;
 use protocol::{Context, StageError, Undone, files};
 use serde_json::json;
 
-use crate::minify::Minified;
 use crate::stage::Gateway;
 
 /// The word for it in the ledger.

@@ -1,17 +1,18 @@
 //! What an undoing would remove, looked at on the cluster and left as it is.
 
+use cluster::client::Cluster;
+use cluster::fault::{self, Attempt};
+use cluster::observed;
+use cluster::reach::{self, Way};
 use protocol::ledger::Entry;
 use protocol::{Context, StageError};
 
-use crate::client::Cluster;
 use crate::collect;
-use crate::fault::{self, Attempt};
 use crate::file;
 use crate::lease::{self, Claim, Outcome};
-use crate::observed;
+use crate::objects;
 use crate::own;
 use crate::provision;
-use crate::reach::{self, Way};
 use crate::session::{self, Record};
 use crate::stage::Gateway;
 use crate::survey::GATEWAYS;
@@ -58,7 +59,7 @@ async fn of_session(cluster: &Cluster, claim: &Claim) -> Result<Vec<String>, Sta
     };
     let mut left = Vec::new();
     if claim.made {
-        let gateways = cluster.gateways(Some(&claim.namespace));
+        let gateways = objects::gateways(cluster, Some(&claim.namespace));
         let gateway = gateways.get_opt(&claim.gateway).await.map_err(|error| {
             let attempt = Attempt::new("get", GATEWAYS, Some(&claim.namespace));
             fault::of_request(&cluster.peer, &attempt, &error)

@@ -5,15 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use cluster::client::Cluster;
+use cluster::fault::{self, Attempt};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions, PropagationPolicy};
 use protocol::StageError;
-
-use crate::client::Cluster;
-use crate::fault::{self, Attempt};
 
 pub(crate) const LEASES: &str = "leases.coordination.k8s.io";
 

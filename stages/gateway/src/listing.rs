@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use cluster::client::Cluster;
 use kube::Api;
 use kube::api::ListParams;
 use kube::core::{ObjectMeta, Request};
 use serde::Deserialize;
 
-use crate::client::Cluster;
 use crate::objects::{self, GatewayObject, GatewaySpec, GatewayStatus};
 
 /// How many Gateways come with one answer.

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use cluster::fault;
+use cluster::proxy;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
@@ -10,9 +12,6 @@ use protocol::{Env, StageError};
 use ring::digest;
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-use crate::fault;
-use crate::proxy;
 
 /// Contour's gateway provisioner, of the release that serves CRD bundles 1.3 to 1.6.
 const CONTOUR_URL: &str = "https://raw.githubusercontent.com/projectcontour/contour/v1.33.6/examples/render/contour-gateway-provisioner.yaml";

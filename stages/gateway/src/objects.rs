@@ -1,5 +1,7 @@
 //! The parts of Kubernetes objects that are read here. They are never written back: what they leave out would be lost.
 
+use cluster::client::Cluster;
+use kube::Api;
 use kube::core::{ApiResource, GroupVersionKind, Object};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +22,19 @@ pub(crate) fn class_resource() -> ApiResource {
         &GroupVersionKind::gvk(GROUP, "v1", "GatewayClass"),
         "gatewayclasses",
     )
+}
+
+pub(crate) fn gateways(cluster: &Cluster, namespace: Option<&str>) -> Api<GatewayObject> {
+    match namespace {
+        Some(namespace) => {
+            Api::namespaced_with(cluster.client.clone(), namespace, &gateway_resource())
+        }
+        None => Api::all_with(cluster.client.clone(), &gateway_resource()),
+    }
+}
+
+pub(crate) fn classes(cluster: &Cluster) -> Api<ClassObject> {
+    Api::all_with(cluster.client.clone(), &class_resource())
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

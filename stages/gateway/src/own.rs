@@ -1,5 +1,7 @@
 //! A Gateway of our own: made from a GatewayClass that can open ports, and deleted with all that came of it.
 
+use cluster::client::Cluster;
+use cluster::fault::{self, Attempt};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
@@ -9,10 +11,8 @@ use protocol::StageError;
 use serde_json::{Value, json};
 
 use crate::children;
-use crate::client::Cluster;
-use crate::fault::{self, Attempt};
 use crate::lease::{Claim, MANAGED_BY, MANAGER};
-use crate::objects::{ClassObject, GROUP, GatewayObject, gateway_resource, refusal};
+use crate::objects::{ClassObject, GROUP, GatewayObject, gateway_resource, gateways, refusal};
 use crate::ports::PortRange;
 use crate::provision;
 use crate::session::Session;
@@ -162,7 +162,7 @@ fn manifest(session: &Session, class: &ClassObject, range: PortRange) -> Value {
 
 /// Deletes the Gateway of this claim, whose name no other ever had. Whether there was one.
 pub(crate) async fn delete(cluster: &Cluster, claim: &Claim) -> Result<bool, StageError> {
-    let gateways = cluster.gateways(Some(&claim.namespace));
+    let gateways = gateways(cluster, Some(&claim.namespace));
     match gateways
         .delete(&claim.gateway, &DeleteParams::default())
         .await

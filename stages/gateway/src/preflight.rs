@@ -2,6 +2,8 @@
 
 mod leftovers;
 
+use cluster::fault::{self, Attempt};
+use cluster::permissions::refuse_denied;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use protocol::{Check, Context, StageError, What};
@@ -9,7 +11,6 @@ use protocol::{Check, Context, StageError, What};
 use crate::config::{Config, Provision};
 use crate::crd::Crd;
 use crate::dry_run::{Outlook, Plan, plan};
-use crate::fault::{self, Attempt};
 use crate::lease;
 use crate::objects::{self, State};
 use crate::permissions;
@@ -148,7 +149,7 @@ impl Preflight<'_> {
     async fn permissions(&self, place: &Place) {
         let namespace = place.gateway_namespace(self.config);
         let review = async |what: What, needed: Vec<Attempt>| {
-            let may = permissions::refuse_denied(&place.cluster, &needed).await;
+            let may = refuse_denied(&place.cluster, &needed).await;
             self.cx
                 .tell(what, may.map(|()| format!("{} verbs", needed.len())));
         };
@@ -165,7 +166,7 @@ impl Preflight<'_> {
     /// Not needed where there is a Gateway: no failure then.
     async fn own_gateway(&self, place: &Place, namespace: &str) {
         let needed = permissions::own_gateway(namespace);
-        match permissions::refuse_denied(&place.cluster, &needed).await {
+        match refuse_denied(&place.cluster, &needed).await {
             Ok(()) => self.cx.tell(OWN, Ok(format!("{} verbs", needed.len()))),
             Err(error) => self.cx.skip(
                 &[OWN],

@@ -1,12 +1,12 @@
 //! More listeners on a Gateway than its CRD allows: the limit stands in two places, and both have to be raised.
 
+use cluster::client::Cluster;
+use cluster::fault::{self, Attempt};
 use http::Request;
 use protocol::StageError;
 use serde_json::{Value, json};
 
-use crate::client::Cluster;
 use crate::crd::CRD;
-use crate::fault::{self, Attempt};
 
 const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 

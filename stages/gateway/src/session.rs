@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cluster::client::Cluster;
+use cluster::reach::{self, Way};
 use k8s_openapi::api::coordination::v1::Lease;
 use protocol::ledger::{Entry, Ticket};
 use protocol::{Context, Env, StageError, Undone};
 use serde::{Deserialize, Serialize};
 
-use crate::client::Cluster;
 use crate::lease::{self, Claim, Outcome};
 use crate::own;
-use crate::reach::{self, Way};
 use crate::stage::Gateway;
 
 /// The word for it in the ledger.

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
+use cluster::client::Cluster;
+use cluster::fault::{self, Attempt};
+use cluster::kubeconfig;
+use cluster::minify::minify;
 use protocol::ledger::Entry;
 use protocol::{Context, Exit, Problem, Stage, StageError, Undone};
 
-use crate::client::{Cluster, Patience};
 use crate::collect;
 use crate::config::{self, Config};
 use crate::dry_run::dry_run;
-use crate::fault::{self, Attempt};
 use crate::file::{self, KubeconfigFile};
 use crate::foresee;
 use crate::hold::hold;
-use crate::kubeconfig;
-use crate::minify::minify;
 use crate::objects::{self, GatewayObject, State};
 use crate::outputs::{InternalTaskGateway, Outputs};
 use crate::ports::PortRange;
@@ -104,13 +104,12 @@ impl Stage for Gateway {
         outputs: Outputs,
     ) -> Result<(), StageError> {
         let kubeconfig = kubeconfig::load(Some(&outputs.kubeconfig_path), &cx.env)?;
-        let patience = config.as_ref().map(Patience::of).unwrap_or_default();
+        let patience = config.as_ref().map(Config::patience).unwrap_or_default();
         let minified = minify(&kubeconfig, None)?;
         let cluster = Cluster::connect(&minified, patience, &cx.env).await?;
         let reported = &outputs.internal_task_gateway;
         let namespace = Some(reported.gateway_namespace.as_str());
-        let gateway = cluster
-            .gateways(namespace)
+        let gateway = objects::gateways(&cluster, namespace)
             .get_opt(&reported.gateway_name)
             .await
             .map_err(|error| {

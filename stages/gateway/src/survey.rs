@@ -1,16 +1,16 @@
 //! What there is on the cluster: one round of requests, side by side.
 
+use cluster::client::{ANSWER, Cluster};
+use cluster::fault::{self, Attempt};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
 use protocol::StageError;
 
-use crate::client::{ANSWER, Cluster};
 use crate::config::Config;
 use crate::crd::{Crd, MAX_LISTENERS};
-use crate::fault::{self, Attempt};
 use crate::lease;
 use crate::listing;
-use crate::objects::{ClassObject, GROUP, GatewayObject};
+use crate::objects::{self, ClassObject, GROUP, GatewayObject};
 
 pub(crate) const GATEWAYS: &str = "gateways.gateway.networking.k8s.io";
 pub(crate) const CLASSES: &str = "gatewayclasses.gateway.networking.k8s.io";
@@ -115,7 +115,7 @@ async fn gateways(
     cluster: &Cluster,
     wanted: &Wanted,
 ) -> Result<Option<Vec<GatewayObject>>, StageError> {
-    let api = cluster.gateways(wanted.namespace.as_deref());
+    let api = objects::gateways(cluster, wanted.namespace.as_deref());
     let mut listed = ListParams::default();
     listed.label_selector.clone_from(&wanted.selector);
     let (verb, answer) = match (&wanted.name, &wanted.namespace) {
@@ -135,7 +135,13 @@ async fn gateways(
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         Err(error) => {
             let attempt = Attempt::new(verb, GATEWAYS, wanted.namespace.as_deref());
-            Err(fault::of_request(&cluster.peer, &attempt, &error))
+            let mut error = fault::of_request(&cluster.peer, &attempt, &error);
+            if error.code == "gateway.forbidden" && verb == "list" && wanted.namespace.is_none() {
+                let instead =
+                    ", or set `gateway` and `gateway_namespace`: one Gateway needs no list";
+                error.hint = error.hint.map(|hint| hint + instead);
+            }
+            Err(error)
         }
     }
 }
@@ -160,7 +166,7 @@ async fn serves_tcp_routes(cluster: &Cluster) -> Result<bool, StageError> {
 }
 
 async fn classes(cluster: &Cluster) -> Result<Option<Vec<ClassObject>>, StageError> {
-    match cluster.classes().list(&ListParams::default()).await {
+    match objects::classes(cluster).list(&ListParams::default()).await {
         Ok(list) => Ok(Some(list.items)),
         // A Gateway that works has a class that works: not seeing it costs a name in the outputs.
         Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Ok(None),

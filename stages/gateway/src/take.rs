@@ -3,20 +3,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cluster::client::Cluster;
+use cluster::kubeconfig;
+use cluster::minify::{Minified, minify};
+use cluster::reach::Way;
 use protocol::{Context, StageError};
 
 use crate::choose::choose;
 use crate::claim::{CLASS_GONE, claim};
-use crate::client::{Cluster, Patience};
 use crate::config::Config;
-use crate::kubeconfig;
 use crate::lease::Claim;
-use crate::minify::{Minified, minify};
 use crate::objects::{self, GatewayObject};
 use crate::permissions;
 use crate::provision::{self, Infrastructure};
 use crate::raise::raise;
-use crate::reach::Way;
 use crate::rivals::Rivals;
 use crate::session::{Record, Session, undo_on};
 use crate::stage::Gateway;
@@ -76,7 +76,7 @@ pub(crate) async fn connect(cx: &Context<Gateway>, config: &Config) -> Result<Pl
         "connect",
         format!("asking the API of context {context:?} for its Gateways"),
     );
-    let cluster = Cluster::connect(&minified, Patience::of(config), &cx.env).await?;
+    let cluster = Cluster::connect(&minified, config.patience(), &cx.env).await?;
     Ok(Place {
         minified,
         cluster,

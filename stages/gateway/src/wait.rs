@@ -3,13 +3,13 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use cluster::client::Cluster;
+use cluster::fault::{self, Attempt, Peer};
 use futures::{Stream, StreamExt};
 use kube::runtime::{WatchStreamExt, watcher};
 use protocol::{Exit, StageError};
 use tokio::time::{Instant, timeout_at};
 
-use crate::client::Cluster;
-use crate::fault::{self, Attempt, Peer};
 use crate::objects::{self, GatewayObject, State, title};
 use crate::session::RENEWALS;
 use crate::survey::GATEWAYS;
@@ -26,7 +26,7 @@ pub(crate) type Events = Pin<Box<dyn Stream<Item = watcher::Result<Option<Gatewa
 /// Goes on through broken connections and expired versions, with a growing pause. It is asked for anew as often as the
 /// session's Lease is renewed: a connection that has died without a word is noticed by then.
 pub(crate) fn watch(cluster: &Cluster, gateway: &GatewayObject, lease_duration: u32) -> Events {
-    let api = cluster.gateways(Some(objects::namespace(gateway)));
+    let api = objects::gateways(cluster, Some(objects::namespace(gateway)));
     let anew = (lease_duration / RENEWALS).clamp(1, LONGEST);
     let one = watcher::Config::default()
         .fields(&format!("metadata.name={}", objects::name(gateway)))

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use cluster::client::Cluster;
+use cluster::fault::{self, Attempt};
+use cluster::kinds::Reference;
 use futures::StreamExt;
 use kube::runtime::{WatchStreamExt, watcher};
 use protocol::{Context, Exit, StageError};
 use tokio::time::Instant;
 
 use super::lock::Installed;
-use super::object::Reference;
 use super::pods;
-use crate::client::Cluster;
-use crate::fault::{self, Attempt};
 use crate::objects::{self, ClassObject};
 use crate::stage::Gateway;
 use crate::survey::CLASSES;
@@ -20,7 +20,7 @@ use crate::survey::CLASSES;
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
 pub(super) async fn accepted(cluster: &Cluster, class: &str) -> Result<bool, StageError> {
-    match cluster.classes().get_opt(class).await {
+    match objects::classes(cluster).get_opt(class).await {
         Ok(class) => Ok(class.as_ref().is_some_and(is_accepted)),
         // The API of classes is not there yet.
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
@@ -54,7 +54,7 @@ pub(super) async fn until_accepted(
         "provision",
         format!("waiting for the controller to accept GatewayClass {class}"),
     );
-    let mut events = watcher::watch_object(cluster.classes(), class)
+    let mut events = watcher::watch_object(objects::classes(cluster), class)
         .default_backoff()
         .boxed();
     let (mut said, mut reason): (Vec<String>, Option<String>) = (Vec::new(), None);

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use cluster::client::Cluster;
+use cluster::fault;
+use cluster::kinds::{Kind, Kinds};
 use futures::StreamExt;
 use futures::stream;
 use kube::api::{Patch, PatchParams};
@@ -10,11 +13,8 @@ use kube::runtime::wait::await_condition;
 use protocol::StageError;
 use serde_json::Value;
 
-use super::api::{Kind, Kinds};
 use super::object::Object;
 use super::plan::{Step, Verdict, marked, place};
-use crate::client::Cluster;
-use crate::fault;
 use crate::lease::MANAGER;
 
 /// The API needs a second or so for a CRD; a busy one a few.

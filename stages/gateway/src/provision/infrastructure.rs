@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use cluster::client::Cluster;
+use cluster::reach::Way;
 use protocol::ledger::Ticket;
 use protocol::{Context, StageError};
 use serde_json::json;
@@ -10,8 +12,6 @@ use super::KIND;
 use super::accepted::accepted;
 use super::lock::{Lock, Terms};
 use crate::claim::holder;
-use crate::client::Cluster;
-use crate::reach::Way;
 use crate::stage::Gateway;
 use crate::take::Place;
 

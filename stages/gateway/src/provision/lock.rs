@@ -5,6 +5,10 @@
 
 use std::time::Duration;
 
+use cluster::client::Cluster;
+use cluster::fault::{self, Attempt};
+use cluster::kinds::Reference;
+use cluster::observed;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
@@ -14,11 +18,7 @@ use protocol::{Env, StageError};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::object::Reference;
-use crate::client::Cluster;
-use crate::fault::{self, Attempt};
 use crate::lease::{self, LEASES, MANAGED_BY, MANAGER, holder};
-use crate::observed;
 
 /// Where everybody looks for it.
 pub(crate) const NAME: &str = "devcluster-infrastructure";

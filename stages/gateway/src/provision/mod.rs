@@ -1,7 +1,6 @@
 //! A controller of our own, where the cluster has none of which a Gateway could be had.
 
 mod accepted;
-mod api;
 mod apply;
 mod infrastructure;
 mod lock;
@@ -12,6 +11,9 @@ mod remove;
 
 use std::time::Duration;
 
+use cluster::client::Cluster;
+use cluster::fault::Attempt;
+use cluster::permissions::refuse_denied;
 use protocol::{Context, StageError, run_id};
 use serde_json::json;
 
@@ -20,9 +22,7 @@ use self::lock::Installed;
 use self::object::Object;
 use self::plan::{MARK, Step};
 use crate::ask;
-use crate::client::Cluster;
 use crate::config::{Config, Provision};
-use crate::fault::Attempt;
 use crate::manifests;
 use crate::objects::{ClassObject, GROUP};
 use crate::permissions;
@@ -30,9 +30,7 @@ use crate::stage::Gateway;
 use crate::survey::CLASSES;
 use crate::take::Place;
 
-pub(crate) use api::Kinds;
 pub(crate) use infrastructure::{Infrastructure, join};
-pub(crate) use object::Reference;
 pub(crate) use remove::{last_one_out, left, undo};
 
 /// The word for it in the ledger.
@@ -273,5 +271,5 @@ async fn review(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
             }
         }
     }
-    permissions::refuse_denied(cluster, &needed).await
+    refuse_denied(cluster, &needed).await
 }

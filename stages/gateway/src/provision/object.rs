@@ -1,35 +1,14 @@
 //! The objects of a manifest.
 
+use cluster::kinds::Reference;
 use protocol::StageError;
 use protocol::yaml::Document;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::crd::bundle;
 use crate::manifests::Loaded;
 
 pub(crate) const CRD: &str = "CustomResourceDefinition";
-
-/// Which object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Reference {
-    pub(crate) api_version: String,
-    pub(crate) kind: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) namespace: Option<String>,
-    pub(crate) name: String,
-}
-
-impl Reference {
-    /// `Kind namespace/name`
-    pub(crate) fn title(&self) -> String {
-        match &self.namespace {
-            Some(namespace) => format!("{} {namespace}/{}", self.kind, self.name),
-            None => format!("{} {}", self.kind, self.name),
-        }
-    }
-}
 
 /// An object, and which one it is.
 #[derive(Debug, Clone)]

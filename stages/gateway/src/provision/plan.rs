@@ -1,16 +1,16 @@
 //! What is to be done with each object of the manifests, by what there is on the cluster.
 
+use cluster::client::Cluster;
+use cluster::fault;
+use cluster::kinds::{Kind, Kinds};
 use futures::StreamExt;
 use futures::stream;
 use kube::core::DynamicObject;
 use protocol::StageError;
 use serde_json::{Value, json};
 
-use super::api::{Kind, Kinds};
 use super::object::{CRD, Object};
-use crate::client::Cluster;
 use crate::crd::bundle;
-use crate::fault;
 use crate::objects::GROUP;
 
 /// On everything that was installed: which installing it belongs to.

@@ -1,12 +1,11 @@
 //! What the pods of a controller say: why it does not come up.
 
+use cluster::client::Cluster;
+use cluster::kinds::Reference;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::Api;
 use kube::api::ListParams;
-
-use super::object::Reference;
-use crate::client::Cluster;
 
 /// A line for each Deployment that is not available, and for each of its pods that is not ready. Empty: all is well, or
 /// nothing may be seen.

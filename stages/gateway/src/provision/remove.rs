@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
+use cluster::client::Cluster;
+use cluster::fault::{self, Attempt};
+use cluster::kinds::{Kind, Kinds, Reference};
+use cluster::reach::{self, Way};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, Preconditions};
 use protocol::ledger::Entry;
 use protocol::{Context, StageError, Undone};
 use tokio::time::Instant;
 
-use super::api::{Kind, Kinds};
 use super::apply::gone;
 use super::lock::{self, Installed, Lock, Terms};
-use super::object::{Object, Reference};
+use super::object::Object;
 use super::plan::MARK;
-use crate::client::Cluster;
-use crate::fault::{self, Attempt};
-use crate::objects::{GatewayObject, title};
+use crate::objects::{GatewayObject, gateways, title};
 use crate::own::GATEWAY_NAME;
-use crate::reach::{self, Way};
 use crate::stage::Gateway;
 use crate::survey::GATEWAYS;
 
@@ -116,7 +116,7 @@ pub(crate) async fn last_one_out(
 }
 
 async fn of_class(cluster: &Cluster, class: &str) -> Result<Vec<GatewayObject>, StageError> {
-    match cluster.gateways(None).list(&ListParams::default()).await {
+    match gateways(cluster, None).list(&ListParams::default()).await {
         Ok(mut all) => {
             all.items.retain(|it| it.spec.gateway_class_name == class);
             Ok(all.items)

@@ -16,17 +16,17 @@ const GONE: [&str; 2] = ["gateway.kubeconfig_missing", "gateway.context_unknown"
 
 /// Which cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Way {
-    pub(crate) kubeconfig: Vec<PathBuf>,
-    pub(crate) context: String,
+pub struct Way {
+    pub kubeconfig: Vec<PathBuf>,
+    pub context: String,
 }
 
 impl Way {
-    pub(crate) fn of(entry: &Entry) -> Option<Self> {
+    pub fn of(entry: &Entry) -> Option<Self> {
         serde_json::from_value(entry.data.clone()).ok()
     }
 
-    pub(crate) fn data(&self) -> Result<Value, StageError> {
+    pub fn data(&self) -> Result<Value, StageError> {
         serde_json::to_value(self).map_err(|error| {
             StageError::internal("the way to a cluster cannot be written").source(&error)
         })
@@ -34,7 +34,7 @@ impl Way {
 }
 
 /// `None`: the user has done away with the cluster. If it is there still, what we had there expires, and others collect it.
-pub(crate) async fn cluster(way: &Way, env: &Env) -> Result<Option<Cluster>, StageError> {
+pub async fn cluster(way: &Way, env: &Env) -> Result<Option<Cluster>, StageError> {
     let kubeconfig = kubeconfig::load_files(&way.kubeconfig);
     let minified = match kubeconfig.and_then(|it| minify(&it, Some(&way.context))) {
         Ok(minified) => minified,

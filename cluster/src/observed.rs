@@ -22,7 +22,7 @@ struct Sighting {
 
 /// Notes these Leases as they are now, and returns those that have expired. Without a file that can be written none ever
 /// does, which is the safe side.
-pub(crate) fn expired<'a>(leases: &'a [Lease], env: &Env) -> Vec<&'a Lease> {
+pub fn expired<'a>(leases: &'a [Lease], env: &Env) -> Vec<&'a Lease> {
     if leases.is_empty() {
         return Vec::new();
     }
@@ -37,7 +37,7 @@ pub(crate) fn expired<'a>(leases: &'a [Lease], env: &Env) -> Vec<&'a Lease> {
 }
 
 /// Those that have expired by what earlier runs saw. Notes nothing.
-pub(crate) fn known_to_have_expired<'a>(leases: &'a [Lease], env: &Env) -> Vec<&'a Lease> {
+pub fn known_to_have_expired<'a>(leases: &'a [Lease], env: &Env) -> Vec<&'a Lease> {
     judge(leases, &mut read(&path(env)), now())
 }
 

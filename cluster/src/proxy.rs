@@ -6,7 +6,7 @@ use http::Uri;
 use protocol::Env;
 
 /// The proxy that the environment names for a server; the one of a kubeconfig goes before it.
-pub(crate) fn of_environment(server: &Uri, env: &Env) -> Option<Uri> {
+pub fn of_environment(server: &Uri, env: &Env) -> Option<Uri> {
     let host = server.host()?.trim_matches(['[', ']']);
     let either = |upper: &str, lower: &str| {
         env.get(upper)

@@ -3,33 +3,31 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use kube::Client;
 use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client};
 use protocol::{Env, StageError};
 
-use crate::config::Config;
 use crate::connection;
 use crate::fault::{self, Peer};
 use crate::kubeconfig::malformed;
 use crate::minify::Minified;
-use crate::objects::{ClassObject, GatewayObject, class_resource, gateway_resource};
 
 /// An API that is there answers each request in a fraction of a second; a list of thousands takes a few.
-pub(crate) const ANSWER: Duration = Duration::from_secs(20);
+pub const ANSWER: Duration = Duration::from_secs(20);
 
 /// How long the API is waited for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
-    pub(crate) connect: Duration,
-    pub(crate) answer: Duration,
+pub struct Patience {
+    pub connect: Duration,
+    pub answer: Duration,
 }
 
 impl Patience {
     /// A session whose Lease ends soon has to know soon that nobody answers.
-    pub(crate) fn of(config: &Config) -> Self {
-        let answer = Duration::from_secs(u64::from(config.lease_duration) / 3);
+    pub fn of_session(connect: Duration, lease: Duration) -> Self {
+        let answer = lease / 3;
         Self {
-            connect: Duration::from_secs(config.connect_timeout),
+            connect,
             answer: answer.clamp(Duration::from_secs(3), ANSWER),
         }
     }
@@ -46,14 +44,14 @@ impl Default for Patience {
 
 /// A cluster, as the user of the kubeconfig sees it.
 #[derive(Clone)]
-pub(crate) struct Cluster {
-    pub(crate) client: Client,
-    pub(crate) peer: Peer,
+pub struct Cluster {
+    pub client: Client,
+    pub peer: Peer,
 }
 
 impl Cluster {
     /// Reads certificates and runs the user's credential plugin, where there is one. No request is made yet.
-    pub(crate) async fn connect(
+    pub async fn connect(
         minified: &Minified,
         patience: Patience,
         env: &Env,
@@ -68,19 +66,6 @@ impl Cluster {
             .await
             .map_err(|error| fault::of_connecting(&peer, &error))?;
         Ok(Self { client, peer })
-    }
-
-    pub(crate) fn gateways(&self, namespace: Option<&str>) -> Api<GatewayObject> {
-        match namespace {
-            Some(namespace) => {
-                Api::namespaced_with(self.client.clone(), namespace, &gateway_resource())
-            }
-            None => Api::all_with(self.client.clone(), &gateway_resource()),
-        }
-    }
-
-    pub(crate) fn classes(&self) -> Api<ClassObject> {
-        Api::all_with(self.client.clone(), &class_resource())
     }
 }
 

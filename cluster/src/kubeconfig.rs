@@ -9,7 +9,7 @@ use protocol::{Env, Exit, StageError};
 use serde_json::{Map, Value};
 
 /// The three lists of a kubeconfig, each with the key of what its entries hold.
-pub(crate) const LISTS: [(&str, &str); 3] = [
+pub const LISTS: [(&str, &str); 3] = [
     ("clusters", "cluster"),
     ("users", "user"),
     ("contexts", "context"),
@@ -20,19 +20,19 @@ const CLUSTER_PATHS: [&str; 1] = ["certificate-authority"];
 const USER_PATHS: [&str; 3] = ["client-certificate", "client-key", "tokenFile"];
 
 /// All files merged, every path in it absolute. It holds secrets: never shown.
-pub(crate) struct Kubeconfig {
-    pub(crate) merged: Map<String, Value>,
+pub struct Kubeconfig {
+    pub merged: Map<String, Value>,
     /// Where it was read from, for messages.
-    pub(crate) origin: String,
+    pub origin: String,
 }
 
 /// Reads the file of the config, else those of `$KUBECONFIG`, else `~/.kube/config`.
-pub(crate) fn load(file: Option<&Path>, env: &Env) -> Result<Kubeconfig, StageError> {
+pub fn load(file: Option<&Path>, env: &Env) -> Result<Kubeconfig, StageError> {
     load_files(&files(file, env))
 }
 
 /// Reads these, of which at least one has to be there.
-pub(crate) fn load_files(files: &[PathBuf]) -> Result<Kubeconfig, StageError> {
+pub fn load_files(files: &[PathBuf]) -> Result<Kubeconfig, StageError> {
     let origin = files
         .iter()
         .map(|file| file.display().to_string())
@@ -58,7 +58,7 @@ pub(crate) fn load_files(files: &[PathBuf]) -> Result<Kubeconfig, StageError> {
 }
 
 /// Those that [`load`] reads, absolute.
-pub(crate) fn files(file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
+pub fn files(file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     if let Some(file) = file {
         return vec![absolute(file.to_owned())];
@@ -110,7 +110,7 @@ fn read_one(file: &Path) -> Result<Option<Map<String, Value>>, StageError> {
     Ok(Some(map))
 }
 
-pub(crate) fn malformed(place: String, what: String) -> StageError {
+pub fn malformed(place: String, what: String) -> StageError {
     StageError::new(
         "gateway.kubeconfig_malformed",
         format!("{place}: the kubeconfig cannot be used: {what}"),

@@ -6,28 +6,49 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
 use kube::Api;
 use kube::core::{ApiResource, DynamicObject};
 use protocol::StageError;
+use serde::{Deserialize, Serialize};
 
-use super::object::Reference;
 use crate::client::Cluster;
 use crate::fault::{self, Attempt};
 
+/// Which object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reference {
+    pub api_version: String,
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    pub name: String,
+}
+
+impl Reference {
+    /// `Kind namespace/name`
+    pub fn title(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{} {namespace}/{}", self.kind, self.name),
+            None => format!("{} {}", self.kind, self.name),
+        }
+    }
+}
+
 /// A kind as the API serves it.
 #[derive(Debug, Clone)]
-pub(crate) struct Kind {
-    pub(crate) resource: ApiResource,
-    pub(crate) namespaced: bool,
+pub struct Kind {
+    pub resource: ApiResource,
+    pub namespaced: bool,
 }
 
 impl Kind {
     /// `plural.group`, as access reviews and messages have it.
-    pub(crate) fn title(&self) -> String {
+    pub fn title(&self) -> String {
         match self.resource.group.as_str() {
             "" => self.resource.plural.clone(),
             group => format!("{}.{group}", self.resource.plural),
         }
     }
 
-    pub(crate) fn api(&self, cluster: &Cluster, reference: &Reference) -> Api<DynamicObject> {
+    pub fn api(&self, cluster: &Cluster, reference: &Reference) -> Api<DynamicObject> {
         let client = cluster.client.clone();
         match (self.namespaced, &reference.namespace) {
             (true, Some(namespace)) => Api::namespaced_with(client, namespace, &self.resource),
@@ -36,20 +57,20 @@ impl Kind {
         }
     }
 
-    pub(crate) fn attempt(&self, verb: &'static str, reference: &Reference) -> Attempt {
+    pub fn attempt(&self, verb: &'static str, reference: &Reference) -> Attempt {
         let namespace = reference.namespace.as_deref().filter(|_| self.namespaced);
         Attempt::new(verb, self.title(), namespace)
     }
 }
 
 /// What the API serves, asked once for each version of a group.
-pub(crate) struct Kinds<'a> {
+pub struct Kinds<'a> {
     cluster: &'a Cluster,
     known: BTreeMap<String, Option<APIResourceList>>,
 }
 
 impl<'a> Kinds<'a> {
-    pub(crate) fn new(cluster: &'a Cluster) -> Self {
+    pub fn new(cluster: &'a Cluster) -> Self {
         Self {
             cluster,
             known: BTreeMap::new(),
@@ -57,7 +78,7 @@ impl<'a> Kinds<'a> {
     }
 
     /// The kind of this object; `None` when the API does not serve it.
-    pub(crate) async fn of(&mut self, reference: &Reference) -> Result<Option<Kind>, StageError> {
+    pub async fn of(&mut self, reference: &Reference) -> Result<Option<Kind>, StageError> {
         let version = &reference.api_version;
         if !self.known.contains_key(version) {
             let list = ask(self.cluster, version).await?;

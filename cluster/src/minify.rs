@@ -8,18 +8,18 @@ use crate::kubeconfig::{Kubeconfig, malformed};
 
 /// A kubeconfig with one context, which is the current one. It holds secrets: no Debug, never shown.
 #[derive(Clone)]
-pub(crate) struct Minified {
-    pub(crate) context: String,
+pub struct Minified {
+    pub context: String,
     /// The API's URL, for messages.
-    pub(crate) server: String,
+    pub server: String,
     /// The credential plugin of its user, for messages.
-    pub(crate) plugin: Option<String>,
-    pub(crate) document: Value,
+    pub plugin: Option<String>,
+    pub document: Value,
 }
 
 impl Minified {
     /// The context's own namespace, where it has one.
-    pub(crate) fn namespace(&self) -> String {
+    pub fn namespace(&self) -> String {
         let namespace = self.document["contexts"][0]["context"]["namespace"].as_str();
         namespace
             .filter(|name| !name.is_empty())
@@ -29,10 +29,7 @@ impl Minified {
 }
 
 /// Keeps the wanted context (else the current one), its cluster and its user.
-pub(crate) fn minify(
-    kubeconfig: &Kubeconfig,
-    wanted: Option<&str>,
-) -> Result<Minified, StageError> {
+pub fn minify(kubeconfig: &Kubeconfig, wanted: Option<&str>) -> Result<Minified, StageError> {
     let merged = &kubeconfig.merged;
     let current = merged
         .get("current-context")

@@ -9,24 +9,24 @@ use protocol::StageError;
 
 /// Whom we talk to, for messages.
 #[derive(Debug, Clone)]
-pub(crate) struct Peer {
-    pub(crate) context: String,
-    pub(crate) server: String,
+pub struct Peer {
+    pub context: String,
+    pub server: String,
     /// The credential plugin, where the user has one.
-    pub(crate) plugin: Option<String>,
+    pub plugin: Option<String>,
 }
 
 /// What was asked of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Attempt {
-    pub(crate) verb: &'static str,
-    pub(crate) resource: Cow<'static, str>,
+pub struct Attempt {
+    pub verb: &'static str,
+    pub resource: Cow<'static, str>,
     /// Empty for what has no namespace, and for all namespaces at once.
-    pub(crate) namespace: String,
+    pub namespace: String,
 }
 
 impl Attempt {
-    pub(crate) fn new(
+    pub fn new(
         verb: &'static str,
         resource: impl Into<Cow<'static, str>>,
         namespace: Option<&str>,
@@ -38,7 +38,7 @@ impl Attempt {
         }
     }
 
-    pub(crate) fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         match self.namespace.as_str() {
             "" => format!("{} {}", self.verb, self.resource),
             namespace => format!("{} {} in namespace {namespace}", self.verb, self.resource),
@@ -47,7 +47,7 @@ impl Attempt {
 }
 
 /// An error met while getting ready to talk.
-pub(crate) fn of_connecting(peer: &Peer, error: &kube::Error) -> StageError {
+pub fn of_connecting(peer: &Peer, error: &kube::Error) -> StageError {
     match auth_error(error) {
         Some(auth) => credentials_unavailable(peer, auth),
         None => unreachable(peer, error),
@@ -55,7 +55,7 @@ pub(crate) fn of_connecting(peer: &Peer, error: &kube::Error) -> StageError {
 }
 
 /// An error met by a request.
-pub(crate) fn of_request(peer: &Peer, attempt: &Attempt, error: &kube::Error) -> StageError {
+pub fn of_request(peer: &Peer, attempt: &Attempt, error: &kube::Error) -> StageError {
     match error {
         kube::Error::Api(status) => of_status(peer, attempt, status),
         kube::Error::SerdeError(error) => {
@@ -70,7 +70,7 @@ pub(crate) fn of_request(peer: &Peer, attempt: &Attempt, error: &kube::Error) ->
     }
 }
 
-pub(crate) fn of_status(peer: &Peer, attempt: &Attempt, status: &Status) -> StageError {
+pub fn of_status(peer: &Peer, attempt: &Attempt, status: &Status) -> StageError {
     match status.code {
         401 => credentials_refused(peer, status),
         403 => forbidden(peer, attempt).cause(server_text(status)),
@@ -88,7 +88,7 @@ pub(crate) fn of_status(peer: &Peer, attempt: &Attempt, status: &Status) -> Stag
 }
 
 /// The user may not do this.
-pub(crate) fn forbidden(peer: &Peer, attempt: &Attempt) -> StageError {
+pub fn forbidden(peer: &Peer, attempt: &Attempt) -> StageError {
     let message = format!(
         "the user of context {:?} may not {}",
         peer.context,
@@ -102,16 +102,10 @@ pub(crate) fn forbidden(peer: &Peer, attempt: &Attempt) -> StageError {
         "`kubectl auth can-i {} {}{namespace}`",
         attempt.verb, attempt.resource
     );
-    let mut hint = format!(
+    let hint = format!(
         "ask the cluster's admin for the verb `{}` on `{}`; {check} shows it",
         attempt.verb, attempt.resource
     );
-    if attempt.verb == "list"
-        && attempt.resource.starts_with("gateways.")
-        && attempt.namespace.is_empty()
-    {
-        hint.push_str(", or set `gateway` and `gateway_namespace`: one Gateway needs no list");
-    }
     StageError::new("gateway.forbidden", message).hint(hint)
 }
 
@@ -170,7 +164,7 @@ fn unreachable(peer: &Peer, error: &kube::Error) -> StageError {
 }
 
 /// Nobody there, or nobody who answers in time.
-pub(crate) fn no_answer(peer: &Peer) -> StageError {
+pub fn no_answer(peer: &Peer) -> StageError {
     let message = format!(
         "the API of context {:?} at {} cannot be reached",
         peer.context, peer.server
@@ -205,7 +199,7 @@ fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
 }
 
 /// The error and its sources, for a message of ours.
-pub(crate) fn in_one_line(error: &dyn Error) -> String {
+pub fn in_one_line(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(next) = source {

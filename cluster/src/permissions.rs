@@ -1,0 +1,54 @@
+//! Whether the user may do what is going to be done: one access review for each verb, side by side.
+
+use futures::future::join_all;
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use kube::Api;
+use kube::api::PostParams;
+use protocol::StageError;
+
+use crate::client::Cluster;
+use crate::fault::{self, Attempt};
+
+/// The first of these that the user may not do is the error, the others its causes.
+pub async fn refuse_denied(cluster: &Cluster, needed: &[Attempt]) -> Result<(), StageError> {
+    let denied = join_all(needed.iter().map(|attempt| denies(cluster, attempt))).await;
+    let mut denied = needed
+        .iter()
+        .zip(denied)
+        .filter(|(_, denied)| *denied)
+        .map(|(attempt, _)| attempt);
+    let Some(first) = denied.next() else {
+        return Ok(());
+    };
+    let mut error = fault::forbidden(&cluster.peer, first);
+    error
+        .caused_by
+        .extend(denied.map(|other| format!("nor may it {}", other.describe())));
+    Err(error)
+}
+
+/// Not knowing is no reason to refuse: whoever tries will see.
+async fn denies(cluster: &Cluster, attempt: &Attempt) -> bool {
+    let (resource, group) = attempt
+        .resource
+        .split_once('.')
+        .unwrap_or((&attempt.resource, ""));
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(ResourceAttributes {
+                verb: Some(attempt.verb.to_owned()),
+                group: Some(group.to_owned()),
+                resource: Some(resource.to_owned()),
+                namespace: Some(attempt.namespace.clone()),
+                ..ResourceAttributes::default()
+            }),
+            ..SelfSubjectAccessReviewSpec::default()
+        },
+        ..SelfSubjectAccessReview::default()
+    };
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
+    let answer = reviews.create(&PostParams::default(), &review).await;
+    matches!(answer.map(|review| review.status), Ok(Some(status)) if !status.allowed)
+}
