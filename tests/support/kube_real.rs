@@ -1,6 +1,6 @@
 //! A real kube-apiserver with etcd, the garbage collector and the namespace controller; the test is every other controller.
 //!
-//! One serves all tests of a program, one test at a time: each finds it without Gateways, classes and Leases.
+//! One serves all tests of a run, one test at a time: each finds it without Gateways, classes and Leases.
 
 mod cluster;
 mod grants;
@@ -9,12 +9,10 @@ mod server;
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use protocol::yaml::Document;
 use serde_json::{Value, json};
-use tokio::sync::MutexGuard;
 use tokio::task::JoinSet;
 
 use crate::DEADLINE;
@@ -38,11 +36,10 @@ pub const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
 
 /// The API, for one test.
 pub struct RealKube {
-    server: &'static Server,
     admin: Api,
     audit_from: u64,
-    _turn: MutexGuard<'static, ()>,
     pub(crate) controllers: JoinSet<()>,
+    server: Server,
 }
 
 /// `None`, and a line on stderr, when there is no such API to be had and nobody insists.
@@ -60,23 +57,20 @@ pub async fn three_real_kubes(test: &str) -> Option<[RealKube; 3]> {
 }
 
 async fn nth_real_kube(test: &str, n: usize) -> Option<RealKube> {
-    static SERVERS: [OnceLock<Option<Server>>; 3] =
-        [OnceLock::new(), OnceLock::new(), OnceLock::new()];
-    let Some(server) = SERVERS[n].get_or_init(Server::start) else {
+    let Some(server) = Server::take(n) else {
         skip(test, "kube-apiserver", MEND, "DEVCLUSTER_REQUIRE_KUBE");
         return None;
     };
-    let turn = server.use_.lock().await;
     let mut kube = RealKube {
         admin: Api::by(server.dir().join("kubeconfig")).await,
-        server,
         audit_from: 0,
-        _turn: turn,
         controllers: JoinSet::new(),
+        server,
     };
     kube.install("v1.2.1", "experimental").await;
     kube.wipe().await;
-    kube.audit_from = std::fs::metadata(server.dir().join("audit.log")).map_or(0, |it| it.len());
+    kube.audit_from =
+        std::fs::metadata(kube.directory().join("audit.log")).map_or(0, |it| it.len());
     Some(kube)
 }
 
@@ -126,7 +120,7 @@ impl RealKube {
     }
 
     /// Kills the API and its etcd, and starts them again with what they had.
-    pub async fn restart(&self, meanwhile: impl AsyncFnOnce()) {
+    pub async fn restart(&mut self, meanwhile: impl AsyncFnOnce()) {
         self.server.kill();
         meanwhile().await;
         self.server.revive();

@@ -1,10 +1,11 @@
 //! What the end-to-end tests stand on: real servers, the real binaries, and eyes for what they leave behind.
 //!
 //! A server that cannot be had fails the test, with the install line. Only a kube-apiserver and network namespaces may be
-//! missing: the tests that need one say so, each with a line on stderr, and fail where `DEVCLUSTER_REQUIRE_KUBE` or
+//! missing: the tests that need one say so, and fail where `DEVCLUSTER_REQUIRE_KUBE` or
 //! `DEVCLUSTER_REQUIRE_NETNS` is set, as in `.ci/run`.
 
 mod bin;
+mod claim;
 pub mod contour;
 pub mod devcluster;
 pub mod emit;

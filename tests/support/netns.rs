@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::claim::{Claim, claim};
 use crate::skip::skip;
 
 /// A network namespace and the pair of veths that leads there.
@@ -14,6 +15,7 @@ pub struct Netns {
     veth: String,
     near: Ipv4Addr,
     far: Ipv4Addr,
+    _claim: Claim,
 }
 
 const MEND: &str = "run as root, with iproute2 installed";
@@ -39,21 +41,24 @@ fn ip(args: &str) {
 }
 
 impl Netns {
-    /// `number` keeps the tests of one process apart, the process id those of several.
-    pub fn new(number: u8) -> Netns {
-        let id = std::process::id();
-        let third = (id % 60) as u8 * 4 + number % 4;
+    pub fn new() -> Netns {
+        let free = (0..=255).find_map(|n| Some((n, claim("netns", n.into())?)));
+        let (number, claim) = free.expect("256 networks are in use");
         let netns = Netns {
-            name: format!("dcs-{id}-{number}"),
-            veth: format!("dcs{}-{number}", id % 100_000),
-            near: Ipv4Addr::new(10, 213, third, 1),
-            far: Ipv4Addr::new(10, 213, third, 2),
+            name: format!("dcs-{number}"),
+            veth: format!("dcs{number}"),
+            near: Ipv4Addr::new(10, 213, number, 1),
+            far: Ipv4Addr::new(10, 213, number, 2),
+            _claim: claim,
         };
+        // What a test left that was killed.
+        netns.remove();
         let Netns {
             name,
             veth,
             near,
             far,
+            ..
         } = &netns;
         ip(&format!("netns add {name}"));
         ip(&format!(
@@ -144,13 +149,17 @@ impl Netns {
             Ipv4Addr::from(elsewhere)
         ));
     }
-}
 
-impl Drop for Netns {
-    fn drop(&mut self) {
+    fn remove(&self) {
         for args in [["link", "del", &self.veth], ["netns", "del", &self.name]] {
             // Nothing can be done about what does not go.
             drop(Command::new("ip").args(args).output());
         }
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        self.remove();
     }
 }

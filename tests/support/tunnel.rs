@@ -134,9 +134,8 @@ pub struct FarTunnel {
 }
 
 impl FarTunnel {
-    /// `number` as for [`Netns::new`].
-    pub async fn start(number: u8, flags: &[&str]) -> FarTunnel {
-        let netns = Netns::new(number);
+    pub async fn start(flags: &[&str]) -> FarTunnel {
+        let netns = Netns::new();
         let options = Options {
             // Beside the loopback address, on ssh's own port: nobody else is in this network.
             extra: vec![format!("ListenAddress {}", netns.far())],

@@ -13,8 +13,8 @@ const BACK: Duration = Duration::from_secs(4);
 /// `make bench` waits for a minute.
 const OUTAGE: Duration = Duration::from_secs(14);
 
-async fn survives(number: u8, what: &str, go: fn(&Netns), come: fn(&Netns)) {
-    let mut far = FarTunnel::start(number, &[]).await;
+async fn survives(what: &str, go: fn(&Netns), come: fn(&Netns)) {
+    let mut far = FarTunnel::start(&[]).await;
     go(&far.netns);
     let gone = Instant::now();
     let lost = far.stage.wait_for("degraded").await;
@@ -37,7 +37,7 @@ async fn a_pulled_cable_is_noticed_and_the_port_is_back_when_it_is_plugged_in() 
     if netns::are_missing() {
         return;
     }
-    survives(0, "a pulled cable", Netns::pull, Netns::plug).await;
+    survives("a pulled cable", Netns::pull, Netns::plug).await;
 }
 
 #[tokio::test]
@@ -45,5 +45,5 @@ async fn an_outage_far_away_is_noticed_and_the_port_is_back_when_it_ends() {
     if netns::are_missing() {
         return;
     }
-    survives(1, "an outage far away", Netns::silence, Netns::unsilence).await;
+    survives("an outage far away", Netns::silence, Netns::unsilence).await;
 }

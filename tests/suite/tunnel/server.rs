@@ -195,7 +195,7 @@ async fn a_firewall_and_an_account_without_commands_are_seen_from_outside() {
     if netns::are_missing() {
         return;
     }
-    let netns = Netns::new(0);
+    let netns = Netns::new();
     let options = asking(Options {
         extra: vec![
             "ForceCommand /bin/false".into(),

@@ -138,7 +138,7 @@ async fn a_link_that_comes_and_goes_leaves_it_on_its_first_port_with_what_it_had
     }
     const LONGEST: Duration = Duration::from_secs(5);
     let keepalives = ["--keepalive-interval=1", "--keepalive-count=1"];
-    let mut far = FarTunnel::start(2, &keepalives).await;
+    let mut far = FarTunnel::start(&keepalives).await;
     // One outage that is noticed for certain, so that what recovery needs has been used.
     far.netns.pull();
     far.stage.wait_for("degraded").await;

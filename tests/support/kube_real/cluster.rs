@@ -103,7 +103,9 @@ impl RealKube {
             }
             all
         };
-        let baseline = self.server.baseline.get_or_init(look).await;
+        let Some(baseline) = &self.server.baseline else {
+            return self.server.note_baseline(&look().await);
+        };
         self.until("cluster as it was", async || {
             let all = look().await;
             let left = all.difference(baseline).collect::<Vec<_>>();

@@ -51,7 +51,8 @@ async fn is_renewed_again(kube: &RealKube) {
 
 #[tokio::test]
 async fn an_api_that_starts_anew_and_has_forgotten_old_versions_is_watched_again() {
-    let Some(kube) = cluster("an_api_that_starts_anew_and_has_forgotten_old_versions").await else {
+    let Some(mut kube) = cluster("an_api_that_starts_anew_and_has_forgotten_old_versions").await
+    else {
         return;
     };
     let home = Home::new();
