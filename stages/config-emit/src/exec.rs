@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use protocol::reference::script::{script, script_index};
+use protocol::reference::script::{Script, in_command};
 use protocol::reference::{Malformed, Part, Reference, is_templated, parse};
 use protocol::rundir::RunDir;
 use protocol::{Env, Exit, Reports, StageError, Upstreams};
@@ -27,7 +27,7 @@ fn command() -> Command {
         .about(
             "Becomes a command, with the values of upstream instances in the places of `${{ instance.path }}` in its \
              arguments, and in the environment variables that are named. Waits for these instances first. In a script, the \
-             argument after `sh -c`, references are passed as variables, so that no value is taken for a command.",
+             argument after `sh -c`, references become variables, so that no value is text of the script.",
         )
         .after_help(
             "Example:\n  devcluster-config-emit exec -- curl 'http://${{ tunnel.host }}:${{ tunnel.port }}/'",
@@ -133,6 +133,7 @@ fn prepare(matches: &ArgMatches) -> Result<std::process::Command, StageError> {
     let mut filled = Filled {
         reports: &reports,
         used: BTreeMap::new(),
+        has_script: false,
     };
     let command = filled.command(&words, &variables)?;
     if let Some(name) = matches.get_one::<String>("for") {
@@ -163,6 +164,8 @@ fn instances(texts: &[&str], names: &[String]) -> Result<Vec<String>, StageError
 struct Filled<'a> {
     reports: &'a Reports,
     used: BTreeMap<String, Value>,
+    /// A shell gets values in variables.
+    has_script: bool,
 }
 
 impl Filled<'_> {
@@ -171,17 +174,22 @@ impl Filled<'_> {
         words: &[String],
         variables: &BTreeMap<String, String>,
     ) -> Result<std::process::Command, StageError> {
-        let index = script_index(words);
+        let texts: Vec<&str> = words.iter().map(String::as_str).collect();
+        let scripts = texts.iter().enumerate().map(|(i, word)| {
+            let script = in_command(&texts, i);
+            script.map_err(|m| malformed(word, &m))
+        });
+        let scripts: Vec<Option<Script>> = scripts.collect::<Result<_, _>>()?;
+        self.has_script = scripts.iter().any(Option::is_some);
         let mut filled = Vec::new();
         let mut environment = Vec::new();
-        for (i, word) in words.iter().enumerate() {
-            if Some(i) != index || !is_templated(word) {
+        for (word, script) in words.iter().zip(scripts) {
+            let Some(script) = script else {
                 filled.push(self.text(word)?);
                 continue;
-            }
-            let script = script(word).map_err(|m| malformed(word, &m))?;
-            for (name, written) in &script.variables {
-                environment.push((name.clone(), self.text(written)?));
+            };
+            for (name, written) in script.variables {
+                environment.push((name, self.text(&written)?));
             }
             filled.push(script.text);
         }
@@ -220,6 +228,11 @@ impl Filled<'_> {
             Value::String(text) if text.contains('\0') => Err(bad(
                 reference.written,
                 "its value has a NUL in it: no program can get that",
+            )),
+            Value::String(text) if self.has_script && text.contains(['$', '`']) => Err(bad(
+                reference.written,
+                "its value has `$` or a backtick in it, which a shell that calculates with it could run; pass all values as \
+                 arguments of the script, `sh -c '… \"$1\"' sh ${{ … }}`",
             )),
             Value::String(text) => Ok(text),
             Value::Null => Err(bad(reference.written, "is empty (null)")),

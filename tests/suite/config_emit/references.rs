@@ -12,9 +12,13 @@ use tokio::process::Command;
 /// A value that does harm where it is taken for anything but a value.
 const NASTY: &str = "a  b\n\"'`$(touch harm)`; $HOME ${{ x }} \\ # & é";
 
+/// A value with everything but what a shell runs when it calculates.
+const ODD: &str = "a  b\n\"';(touch harm)| * # & é";
+
 async fn vpn(home: &Home) -> Upstream {
     let outputs = json!({
-        "port": 8003, "up": true, "name": "vpn", "none": null, "nasty": NASTY, "list": ["a", {"b": 2}],
+        "port": 8003, "up": true, "name": "vpn", "none": null, "nasty": NASTY, "odd": ODD, "option": "-c",
+        "command": "x; touch harm", "subscript": "x[$(touch harm)]", "list": ["a", {"b": 2}],
         "block": {"ip": "10.0.0.1", "ports": [1, 2]},
     });
     Upstream::ready(home, "my.vpn", "plugin", outputs).await

@@ -5,7 +5,6 @@ mod site;
 use std::ops::Range;
 
 use protocol::config::schema_of;
-use protocol::reference::script::script;
 use protocol::reference::{Part, Reference, Shape, is_templated, parse, shape_at};
 use protocol::rundir::is_instance_name;
 use protocol::yaml::{Document, Scalar, Seg, show};
@@ -206,12 +205,9 @@ impl One<'_> {
                     &mut looked,
                 );
             }
-            Site::Command {
-                mut exec,
-                script: is_script,
-            } => {
+            Site::Command { mut exec, found } => {
                 self.check(item, &references, |_| true, false, &mut looked);
-                if let Err(malformed) = is_script.then(|| script(self.scalar.text)).transpose() {
+                if let Err(malformed) = found {
                     looked
                         .problems
                         .push(self.problem(malformed.range, malformed.message));

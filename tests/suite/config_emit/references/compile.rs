@@ -148,6 +148,7 @@ stages:
       post: [{conncheck: {port: '${{ tunnel.port }}'}}, {logcheck: {regex: '${{ tunnel.port }}'}}]
       cwd: ${{ tunnel.host }}
   - gateway: {k8s_context: '${{ tunnel.host }}'}
+  - custom: {name: b, cmd: [env, sh, -c, 'x ${{ tunnel.host }}'], pre: [{sh: \"x '${{ tunnel.host }}'\"}]}
   - config-emit: {}
   - master: {config_file: {a: 'x${{ gateway.internal_task_gateway }}', b: '${{ config-emit.path }}'}}
   - agent: {config_file: {a: '${{ tunnel.port }}'}}
@@ -175,12 +176,17 @@ stages:
             "9:29",
             "k8s_context: the config of this stage takes no references",
         ),
+        ("10:45", "cmd[3]: the value would be text of a script"),
         (
-            "11:33",
+            "10:82",
+            "sh: a reference where the shell reads no variables",
+        ),
+        (
+            "12:33",
             "config_file.a: a list or a mapping cannot be a part of a text",
         ),
-        ("11:76", "config_file.b: config-emit renders configs itself"),
-        ("12:31", "agent.config_file.a: nobody renders this config"),
+        ("12:76", "config_file.b: config-emit renders configs itself"),
+        ("13:31", "agent.config_file.a: nobody renders this config"),
     ] {
         let lines: Vec<&str> = stderr.lines().collect();
         let found = lines
@@ -188,5 +194,5 @@ stages:
             .any(|l| l[0].contains(says) && l[1].ends_with(&format!("x.yaml:{place}")));
         assert!(found, "no `{says}` at {place} in\n{stderr}");
     }
-    assert!(stderr.contains("has 11 problems"), "{stderr}");
+    assert!(stderr.contains("has 13 problems"), "{stderr}");
 }

@@ -7,7 +7,7 @@ use support::emit::{finish, read};
 use support::{Home, bin};
 use tokio::process::Command;
 
-use super::{NASTY, printed, vpn};
+use super::{NASTY, ODD, printed, vpn};
 
 /// `devcluster-config-emit exec … -- words`
 fn exec(home: &Home, options: &[&str], words: &[&str]) -> Command {
@@ -40,14 +40,21 @@ async fn a_command_gets_values_and_a_shell_takes_none_for_a_command() {
     let expected = format!("8003|x{NASTY}|{{\"ip\":\"10.0.0.1\",\"ports\":[1,2]}}|${{{{ no }}}}|");
     assert_eq!(printed(exec(&home, &[], &words)).await, expected);
     for script in [
-        "printf %s ${{ my.vpn.nasty }}",
-        "printf %s \"${{ my.vpn.nasty }}\"",
+        "printf %s ${{ my.vpn.odd }}",
+        "printf %s \"${{ my.vpn.odd }}\"",
     ] {
-        assert_eq!(
-            printed(exec(&home, &[], &["sh", "-ec", script])).await,
-            NASTY
-        );
+        assert_eq!(printed(exec(&home, &[], &["sh", "-ec", script])).await, ODD);
     }
+    let argument = [
+        "timeout",
+        "9",
+        "sh",
+        "-c",
+        "printf %s \"$1\"",
+        "sh",
+        "${{ my.vpn.nasty }}",
+    ];
+    assert_eq!(printed(exec(&home, &[], &argument)).await, NASTY);
     let mut command = exec(
         &home,
         &["--env", "URL"],
@@ -58,6 +65,51 @@ async fn a_command_gets_values_and_a_shell_takes_none_for_a_command() {
         .env("OTHER", "${{ my.vpn.port }}");
     assert_eq!(printed(command).await, "at 8003 ${{ my.vpn.port }}");
     assert!(!home.path().join("harm").exists());
+}
+
+#[tokio::test]
+async fn a_value_that_a_shell_could_run_is_not_run() {
+    let home = Home::new();
+    let _vpn = vpn(&home).await;
+    const TEXT: Option<&str> = Some("text of a script");
+    const CALCULATES: Option<&str> = Some("a shell that calculates");
+    for (words, refusal) in [
+        ("env|sh|-c|echo ${{ my.vpn.command }}", TEXT),
+        ("timeout|5|sh|-c|echo ${{ my.vpn.command }}", TEXT),
+        (
+            "python3|-c|import os; os.system('${{ my.vpn.command }}')",
+            TEXT,
+        ),
+        (
+            "sh|-c|sh -c \"echo ${{ my.vpn.command }}\"",
+            Some("a script within the script"),
+        ),
+        (
+            "sh|-c|eval echo ${{ my.vpn.command }}",
+            Some("a script within the script"),
+        ),
+        (
+            "bash|${{ my.vpn.option }}|echo ${{ my.vpn.command }}",
+            Some("for an option"),
+        ),
+        ("sh|-c|-e|echo ${{ my.vpn.command }}", None),
+        ("bash|--rcfile|none|-c|echo ${{ my.vpn.command }}", None),
+        ("bash|-c|echo \\\\${{ my.vpn.command }}", None),
+        ("bash|-c|echo $(( ${{ my.vpn.subscript }} ))", CALCULATES),
+        ("bash|-c|(( ${{ my.vpn.subscript }} ))", CALCULATES),
+        ("bash|-c|[[ ${{ my.vpn.subscript }} -eq 0 ]]", CALCULATES),
+        ("bash|-c|declare -i x=${{ my.vpn.subscript }}", CALCULATES),
+    ] {
+        let words: Vec<&str> = words.split('|').collect();
+        let (code, stderr) = finish(exec(&home, &[], &words)).await;
+        let expected = refusal.map_or(0, |_| 2);
+        assert_eq!(code, Some(expected), "{words:?}: {stderr}");
+        assert!(
+            stderr.contains(refusal.unwrap_or_default()),
+            "{words:?}: {stderr}"
+        );
+        assert!(!home.path().join("harm").exists(), "{words:?}");
+    }
 }
 
 #[tokio::test]

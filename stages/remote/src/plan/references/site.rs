@@ -1,6 +1,7 @@
 //! Where a reference stands: that says who gets its value, or that nobody can.
 
-use protocol::reference::script::script_index;
+use protocol::reference::Malformed;
+use protocol::reference::script::{in_command, script};
 use protocol::yaml::Seg;
 use serde_json::Value;
 
@@ -10,8 +11,11 @@ use super::{Exec, One};
 pub(super) enum Site {
     /// In the config of this item's stage.
     Config,
-    /// In a command.
-    Command { exec: Exec, script: bool },
+    /// In a command, and whether a reference can stand in this word of it.
+    Command {
+        exec: Exec,
+        found: Result<(), Malformed>,
+    },
     /// devcluster reads it, or one of the new stages.
     Nowhere(&'static str),
 }
@@ -40,7 +44,7 @@ impl One<'_> {
             return (item, Site::Nowhere(PLACES));
         };
         let head = |len: usize| self.scalar.path[..len].to_vec();
-        let command = |path: Vec<Seg>, script: bool, is_script: bool, step: &str| Site::Command {
+        let command = |path: Vec<Seg>, found, is_script: bool, step: &str| Site::Command {
             exec: Exec {
                 path,
                 is_script,
@@ -48,7 +52,7 @@ impl One<'_> {
                 upstreams: Vec::new(),
                 noted: (step != "post").then(|| format!("{}.{step}", self.stage_name(item, kind))),
             },
-            script,
+            found,
         };
         let site = match (*kind, below) {
             ("tunnel" | "gateway" | "config-emit" | "plugin", _) => Site::Nowhere(
@@ -56,12 +60,12 @@ impl One<'_> {
             ),
             ("master" | "agent", ["config_file", ..]) => Site::Config,
             ("master" | "agent", ["cmdline", "#"]) | ("custom", ["cmd", "#"]) => {
-                command(head(4), self.is_script(4, index(4)), false, "cmd")
+                command(head(4), self.word(4, index(4)), false, "cmd")
             }
             ("custom", ["env", name]) => {
                 let mut path = head(3);
                 path.push("cmd".into());
-                let mut site = command(path, false, false, "cmd");
+                let mut site = command(path, Ok(()), false, "cmd");
                 if let Site::Command { exec, .. } = &mut site {
                     exec.variables.push((*name).to_owned());
                 }
@@ -70,12 +74,12 @@ impl One<'_> {
             (_, [step @ ("pre" | "post"), "#", "custom", "#"]) => {
                 let name = format!("{step}{}", index(4));
                 let name = if *step == "post" { step } else { name.as_str() };
-                command(head(6), self.is_script(6, index(6)), false, name)
+                command(head(6), self.word(6, index(6)), false, name)
             }
             (_, [step @ ("pre" | "post"), "#", "sh"]) => {
                 let name = format!("{step}{}", index(4));
                 let name = if *step == "post" { step } else { name.as_str() };
-                command(head(6), true, true, name)
+                command(head(6), script(self.scalar.text).map(drop), true, name)
             }
             _ => Site::Nowhere(
                 "devcluster reads this itself, before anything is found out; a reference can stand in config_file, cmd, cmdline, env, pre and post",
@@ -92,16 +96,14 @@ impl One<'_> {
         }
     }
 
-    /// Whether this word of a command is the script of a shell.
-    fn is_script(&self, list: usize, word: usize) -> bool {
+    /// Whether this word of a command can hold references.
+    fn word(&self, list: usize, word: usize) -> Result<(), Malformed> {
         let words = self
             .document
             .get(&self.scalar.path[..list])
             .unwrap_or_default();
         let words = words.as_array().into_iter().flatten();
-        let words: Vec<String> = words
-            .map(|w| w.as_str().unwrap_or_default().to_owned())
-            .collect();
-        script_index(&words) == Some(word)
+        let words: Vec<&str> = words.map(|w| w.as_str().unwrap_or_default()).collect();
+        in_command(&words, word).map(drop)
     }
 }
