@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::Parser;
 use protocol::reference::script::{Script, in_command};
 use protocol::reference::{Malformed, Part, Reference, is_templated, parse};
 use protocol::rundir::RunDir;
-use protocol::{Env, Exit, Reports, StageError, Upstreams};
+use protocol::{Env, Exit, Reports, StageError, Upstreams, program};
 use serde_json::Value;
 
 use crate::fill::look_up;
@@ -20,132 +19,93 @@ use crate::used::Used;
 
 const NAME: &str = "devcluster-config-emit exec";
 
-fn command() -> Command {
-    let text = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
-    Command::new(NAME)
-        .bin_name(NAME)
-        .about(
-            "Becomes a command, with the values of upstream instances in the places of `${{ instance.path }}` in its \
-             arguments, and in the environment variables that are named. Waits for these instances first. In a script, the \
-             argument after `sh -c`, references become variables, so that no value is text of the script.",
-        )
-        .after_help(
-            "Example:\n  devcluster-config-emit exec -- curl 'http://${{ tunnel.host }}:${{ tunnel.port }}/'",
-        )
-        .arg(
-            text("run-dir", "Where the stages of one devcluster meet [default: as for `run`]")
-                .value_name("DIR")
-                .value_parser(value_parser!(PathBuf)),
-        )
-        .arg(
-            text("upstreams", "Instances that may be meant [default: all in the run directory]")
-                .value_name("NAME,…")
-                .value_delimiter(','),
-        )
-        .arg(
-            text("env", "An environment variable with references in its value; may be repeated")
-                .value_name("VARIABLE")
-                .action(clap::ArgAction::Append),
-        )
-        .arg(
-            text("for", "Note what is used, under this name, so that config-emit restarts the stage when that changes")
-                .value_name("STAGE"),
-        )
-        .arg(
-            text("linger", "When an upstream fails, end this much later [default: 0]")
-                .value_name("SECONDS")
-                .value_parser(value_parser!(f64)),
-        )
-        .arg(
-            Arg::new("command")
-                .last(true)
-                .required(true)
-                .num_args(1..)
-                .value_name("COMMAND")
-                .value_parser(value_parser!(String)),
-        )
+/// Becomes a command, with the values of upstream instances in the places of `${{ instance.path }}` in its arguments, and in
+/// the environment variables that are named. Waits for these instances first. In a script, the argument after `sh -c`,
+/// references become variables, so that no value is text of the script.
+#[derive(Parser)]
+#[command(name = NAME, bin_name = NAME, after_help = "Example:
+  devcluster-config-emit exec -- curl 'http://${{ tunnel.host }}:${{ tunnel.port }}/'")]
+struct Cli {
+    /// Where the stages of one devcluster meet [default: as for `run`]
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Instances that may be meant [default: all in the run directory]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    upstreams: Vec<String>,
+    /// An environment variable with references in its value; may be repeated
+    #[arg(long, value_name = "VARIABLE")]
+    env: Vec<String>,
+    /// Note what is used, under this name, so that config-emit restarts the stage when that changes
+    #[arg(long = "for", value_name = "STAGE")]
+    noted: Option<String>,
+    /// When an upstream fails, end this much later [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    linger: Option<f64>,
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
 }
 
 /// The whole of the verb. Returns only when the command did not start.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
-    let matches = match command().try_get_matches_from(args) {
-        Ok(matches) => matches,
-        Err(error) => {
-            drop(error.print());
-            let code = if error.use_stderr() {
-                Exit::Usage
-            } else {
-                Exit::Ok
-            };
-            return ExitCode::from(code as u8);
+    let cli = Cli::parse_from(args);
+    program::run(NAME, async {
+        let error = match prepare(&cli).await {
+            Ok(mut command) => {
+                let error = command.exec();
+                let program = command.get_program().to_string_lossy().into_owned();
+                StageError::new("config_emit.no_command", format!("cannot run {program}"))
+                    .source(&error)
+                    .exit(Exit::Usage)
+            }
+            Err(error) => error,
+        };
+        if let (Exit::Upstream, Some(seconds)) = (error.exit_code(), cli.linger) {
+            program::say(error.render(NAME).trim_end());
+            tokio::time::sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default()).await;
+            return Ok(Exit::Upstream as u8);
         }
-    };
-    let error = match prepare(&matches) {
-        Ok(mut command) => {
-            let error = command.exec();
-            let program = command.get_program().to_string_lossy().into_owned();
-            StageError::new("config_emit.no_command", format!("cannot run {program}"))
-                .source(&error)
-                .exit(Exit::Usage)
-        }
-        Err(error) => error,
-    };
-    drop(std::io::stderr().write_all(error.render(NAME).as_bytes()));
-    if let (Exit::Upstream, Some(seconds)) = (error.exit_code(), matches.get_one::<f64>("linger")) {
-        std::thread::sleep(Duration::try_from_secs_f64(*seconds).unwrap_or_default());
-    }
-    ExitCode::from(error.exit_code() as u8)
+        Err(error)
+    })
 }
 
-fn prepare(matches: &ArgMatches) -> Result<std::process::Command, StageError> {
+async fn prepare(cli: &Cli) -> Result<Command, StageError> {
     let env = Env::of_process();
-    let list = |id: &str| -> Vec<String> {
-        matches
-            .get_many::<String>(id)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect()
-    };
-    let words = list("command");
-    let variables: BTreeMap<String, String> = list("env")
-        .into_iter()
-        .filter_map(|name| Some((name.clone(), env.get(&name)?.to_owned())))
-        .collect();
-    let run_dir = matches.get_one::<PathBuf>("run-dir").cloned();
+    let variables = cli.env.iter();
+    let variables = variables.filter_map(|name| Some((name.clone(), env.get(name)?.to_owned())));
+    let variables: BTreeMap<String, String> = variables.collect();
+    let run_dir = cli.run_dir.clone();
     let run_dir = RunDir::open(&run_dir.unwrap_or_else(|| env.default_run_dir()))?;
-    let mut texts: Vec<&str> = words.iter().map(String::as_str).collect();
-    texts.extend(variables.values().map(String::as_str));
-    let names = match list("upstreams") {
-        names if names.is_empty() => run_dir.instances(),
-        names => names,
+    let names = match cli.upstreams.as_slice() {
+        [] => run_dir.instances(),
+        names => names.to_vec(),
     };
-    let wanted = instances(&texts, &names)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| StageError::io("cannot start the runtime", &e))?;
-    let upstreams = Upstreams::of_run_dir(run_dir.clone(), String::new(), "");
+    let texts = cli.command.iter().chain(variables.values());
+    let wanted = instances(texts, &names)?;
     let reports = match wanted.is_empty() {
         true => Reports::new(),
-        false => runtime.block_on(upstreams.wait(&wanted))?,
+        false => {
+            let upstreams = Upstreams::of_run_dir(run_dir.clone(), String::new(), "");
+            upstreams.wait(&wanted).await?
+        }
     };
     let mut filled = Filled {
         reports: &reports,
         used: BTreeMap::new(),
         has_script: false,
     };
-    let command = filled.command(&words, &variables)?;
-    if let Some(name) = matches.get_one::<String>("for") {
-        let used = Used::now(name, filled.used, &command);
-        used.replace(&run_dir)?;
+    let command = filled.command(&cli.command, &variables)?;
+    if let Some(name) = &cli.noted {
+        Used::now(name, filled.used, &command).replace(&run_dir)?;
     }
     Ok(command)
 }
 
-fn instances(texts: &[&str], names: &[String]) -> Result<Vec<String>, StageError> {
+fn instances<'a>(
+    texts: impl Iterator<Item = &'a String>,
+    names: &[String],
+) -> Result<Vec<String>, StageError> {
     let mut wanted = Vec::new();
-    for text in texts.iter().filter(|t| is_templated(t)) {
+    for text in texts.filter(|t| is_templated(t)) {
         for part in parse(text).map_err(|m| malformed(text, &m))? {
             if let Part::Reference(reference) = part {
                 let known = names.iter().map(String::as_str);
@@ -173,7 +133,7 @@ impl Filled<'_> {
         &mut self,
         words: &[String],
         variables: &BTreeMap<String, String>,
-    ) -> Result<std::process::Command, StageError> {
+    ) -> Result<Command, StageError> {
         let texts: Vec<&str> = words.iter().map(String::as_str).collect();
         let scripts = texts.iter().enumerate().map(|(i, word)| {
             let script = in_command(&texts, i);
@@ -199,7 +159,7 @@ impl Filled<'_> {
         let (program, arguments) = filled
             .split_first()
             .ok_or_else(|| StageError::internal("no command"))?;
-        let mut command = std::process::Command::new(program);
+        let mut command = Command::new(program);
         command.args(arguments).envs(environment);
         Ok(command)
     }

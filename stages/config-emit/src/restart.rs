@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use clap::{Arg, Command, value_parser};
+use clap::Parser;
 use protocol::devcluster::{ControlError, Outcome, restart};
-use protocol::{Exit, StageError};
+use protocol::{StageError, program};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -18,60 +18,29 @@ const PATIENCE: Duration = Duration::from_secs(12);
 
 const NAME: &str = "devcluster-config-emit restart";
 
-fn command() -> Command {
-    Command::new(NAME)
-        .bin_name(NAME)
-        .about(
-            "Restarts stages of a running devcluster by its control socket, those alone that are up and not above its \
-             target, in the one way that does not endanger devcluster. Prints what became of each as JSON: restarted, \
-             down, starting, above_target or unknown.",
-        )
-        .arg(
-            Arg::new("socket")
-                .long("control-socket")
-                .value_name("PATH")
-                .required(true)
-                .value_parser(value_parser!(PathBuf))
-                .help("The socket: <temp_dir>/sock"),
-        )
-        .arg(Arg::new("stages").value_name("STAGE").required(true).num_args(1..))
+/// Restarts stages of a running devcluster by its control socket, those alone that are up and not above its target, in the
+/// one way that does not endanger devcluster. Prints what became of each as JSON: restarted, down, starting, above_target or
+/// unknown.
+#[derive(Parser)]
+#[command(name = NAME, bin_name = NAME)]
+struct Cli {
+    /// The socket: <temp_dir>/sock
+    #[arg(long, value_name = "PATH")]
+    control_socket: PathBuf,
+    #[arg(required = true, value_name = "STAGE")]
+    stages: Vec<String>,
 }
 
 /// The whole of the verb.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
-    let matches = match command().try_get_matches_from(args) {
-        Ok(matches) => matches,
-        Err(error) => {
-            drop(error.print());
-            let code = if error.use_stderr() {
-                Exit::Usage
-            } else {
-                Exit::Ok
-            };
-            return ExitCode::from(code as u8);
-        }
-    };
-    let socket = matches
-        .get_one::<PathBuf>("socket")
-        .cloned()
-        .unwrap_or_default();
-    let stages = matches.get_many::<String>("stages").into_iter().flatten();
-    let stages: Vec<String> = stages.cloned().collect();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let Ok(runtime) = runtime else {
-        return ExitCode::from(Exit::Internal as u8);
-    };
-    match runtime.block_on(unhurried(&socket, &stages)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let error = StageError::new("config_emit.control", error.to_string())
-                .hint("devcluster listens there unless it runs with --oneshot; restart the stages by hand");
-            drop(std::io::stderr().write_all(error.render(NAME).as_bytes()));
-            ExitCode::from(Exit::Failed as u8)
-        }
-    }
+    let cli = Cli::parse_from(args);
+    program::run(NAME, async {
+        let asked = unhurried(&cli.control_socket, &cli.stages).await;
+        asked.map(|()| 0).map_err(|error| {
+            StageError::new("config_emit.control", error.to_string())
+                .hint("devcluster listens there unless it runs with --oneshot; restart the stages by hand")
+        })
+    })
 }
 
 /// Who holds a connection to devcluster does not end before it: signals wait.
