@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 
 use crate::form::Format;
 
+/// Writes the config of a later stage.
+pub struct ConfigEmit;
+
 /// Config of config-emit.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -19,8 +22,10 @@ pub struct Config {
     #[serde(default)]
     pub base: Option<PathBuf>,
 
-    /// Where to write the result; "-" is stdout.
-    pub out: PathBuf,
+    /// Where to write the result; "-" is stdout. Unset, with a control socket and no base: nothing is written, and stages
+    /// that use what is old by now are restarted all the same.
+    #[serde(default)]
+    pub out: Option<PathBuf>,
 
     /// Names of the instances whose values to use. Unset: everything that runs in the run directory, or speaks on stdin.
     #[serde(default)]
@@ -85,9 +90,9 @@ fn default_stage() -> String {
 }
 
 impl Config {
-    /// The file to write; none when the result goes to stdout.
+    /// The file to write, where it is not stdout.
     pub(crate) fn file(&self) -> Option<&Path> {
-        (self.out != Path::new("-")).then_some(&self.out)
+        self.out.as_deref().filter(|out| *out != Path::new("-"))
     }
 
     /// The least time between two restarts of a stage.
@@ -110,26 +115,31 @@ impl Config {
 pub struct Outputs {
     /// The file that was written; null when it went to stdout.
     pub path: Option<PathBuf>,
-    /// The stage whose config it is.
-    pub stage: String,
+    /// The stage whose config it is; null when none is written.
+    pub stage: Option<String>,
     /// What was set, by its path in that config.
     pub values: Map<String, Value>,
 }
 
 pub(crate) fn validate(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for field in [("base", config.base.as_ref()), ("out", Some(&config.out))] {
+    for field in [("base", config.base.as_ref()), ("out", config.out.as_ref())] {
         if field.1.is_some_and(|path| path.as_os_str().is_empty()) {
             problems.push(Problem::new(field.0, "is empty"));
         }
     }
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    match &config.base {
-        Some(base) if real(base) == real(&config.out) => {
+    match (&config.base, &config.out) {
+        (None, None) if config.control_socket.is_some() => {}
+        (_, None) => {
+            let why = "missing; only with a control_socket and without a base is nothing written";
+            problems.push(Problem::key("out", why));
+        }
+        (Some(base), Some(out)) if real(base) == real(out) => {
             let why = "is the base itself, which is never written to";
             problems.push(Problem::new("out", why));
         }
-        None if config.format.needs_base() => {
+        (None, Some(_)) if config.format.needs_base() => {
             let why = "missing; this format is made from a devcluster.yaml or a stage's config";
             problems.push(Problem::key("base", why));
         }

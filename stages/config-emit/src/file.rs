@@ -1,42 +1,10 @@
-//! Reading the base, writing the result, and showing what differs.
+//! Writing the result, and showing what differs.
 
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
-use protocol::problem::Source;
-use protocol::yaml::Document;
-use protocol::{Exit, Problem, StageError, files};
+use protocol::{StageError, files};
 use similar::TextDiff;
-
-use crate::render::Base;
-
-pub(crate) fn read(path: &Path) -> Result<Base, StageError> {
-    let shown = path.display();
-    let bytes = files::read_bytes(path).map_err(|e| {
-        StageError::new("config_emit.base_unreadable", format!("cannot read the base {shown}"))
-            .source(&e)
-            .hint("name a devcluster.yaml, or the <temp_dir>/<stage>.conf that devcluster writes when it starts, with --base")
-            .exit(Exit::Usage)
-    })?;
-    let not_yaml = || {
-        StageError::new("config_emit.base_not_yaml", format!("cannot read {shown} as YAML"))
-            .hint("mend that line: devcluster and Determined would not read the file either, or not as it is meant")
-            .exit(Exit::Usage)
-    };
-    let text = String::from_utf8(bytes).map_err(|e| not_yaml().source(&e))?;
-    let source = Source::new(path, &text);
-    let document = Document::parse_as_pyyaml(&text);
-    let document = document.map_err(|e| not_yaml().problems(vec![source.problem(&e)]))?;
-    // devcluster takes the last of equal keys; Determined, which reads a config of its own, none.
-    let own = document.value().get("stages").is_none();
-    let twins = document.oddities().iter().filter(|odd| own && odd.twin);
-    let twins = twins.map(|odd| Problem::new("", &odd.message).at(&source, odd.range.clone()));
-    let twins: Vec<Problem> = twins.collect();
-    if !twins.is_empty() {
-        return Err(not_yaml().problems(twins));
-    }
-    Ok(Base { document, source })
-}
 
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), StageError> {
     files::replace(path, text.as_bytes(), true).map_err(|e| {

@@ -5,7 +5,7 @@ use protocol::yaml::{Scalar, Seg, show};
 use protocol::{Problem, Reports};
 use serde_json::Value;
 
-use crate::render::Base;
+use crate::base::Base;
 
 /// A value for each scalar below `scope` that refers to some. With `expands`, devcluster will read the result and expand `$`.
 pub(crate) fn fill<'a>(

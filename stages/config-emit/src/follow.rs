@@ -8,9 +8,9 @@ use protocol::devcluster::Outcome;
 use protocol::{Context, Reports, StageError};
 use tokio::time::Instant;
 
-use crate::config::{Config, OnChange};
+use crate::config::{Config, ConfigEmit, OnChange};
+use crate::emitted::Emitted;
 use crate::restart;
-use crate::stage::{ConfigEmit, Emitted, show};
 use crate::{file, used};
 
 /// When to look again at a stage that is on its way up: the first time, and at the longest. devcluster writes its state into
@@ -55,9 +55,9 @@ impl<'a> Follower<'a> {
             self.write(emitted)?;
             return Ok(None);
         };
-        // devcluster writes the base when it starts, with --oneshot too.
-        let base = self.config.base.as_ref();
-        let began = base.and_then(|base| std::fs::metadata(base).ok()?.modified().ok());
+        // devcluster makes both when it starts, the base with --oneshot too.
+        let made = self.config.base.as_ref().unwrap_or(socket);
+        let began = std::fs::metadata(made).and_then(|m| m.modified()).ok();
         let mut stale = self.stale_commands(reports, began);
         if let Some(path) = self.config.file()
             && !file::is_written(path, &emitted.text)
@@ -75,9 +75,7 @@ impl<'a> Follower<'a> {
         if stale.is_empty() {
             return Ok(None);
         }
-        if let Err(error) = show(self.cx, self.config, emitted) {
-            self.cx.debug(error.to_string());
-        }
+        emitted.show(self.cx, self.config);
         match self.config.on_change {
             OnChange::Warn => {
                 self.by_hand(&stale, "");
@@ -95,7 +93,7 @@ impl<'a> Follower<'a> {
         if file::is_written(path, &emitted.text) {
             return Ok(());
         }
-        show(self.cx, self.config, emitted)?;
+        emitted.show(self.cx, self.config);
         file::write(path, &emitted.text)?;
         let stage = &self.config.stage;
         self.cx.warn(format!(

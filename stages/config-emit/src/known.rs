@@ -5,9 +5,9 @@ use protocol::yaml::{Seg, show};
 use serde_json::Value;
 
 use crate::assign::{Candidate, Unassigned, assign};
+use crate::base::{Base, Request};
 use crate::determined::{Manager, managers};
 use crate::refusal::Refusal;
-use crate::render::{Base, Request};
 use crate::target::{Target, no_kubernetes};
 use crate::values::{GatewayValues, MasterAddress};
 

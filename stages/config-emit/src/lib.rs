@@ -1,13 +1,15 @@
 //! A later stage's config, written from a base and from what the stages before it found out.
 //!
-//! [`render`] does it as a pure function of texts and values; [`determined`] knows what a Determined master refuses,
+//! [`render::render`] does it as a pure function of texts and values; [`determined`] knows what a Determined master refuses,
 //! [`protocol::reference`] what `${{ … }}` means.
 
 use std::process::ExitCode;
 
 mod assign;
+mod base;
 mod config;
 pub mod determined;
+mod emitted;
 mod exec;
 mod file;
 mod fill;
@@ -20,16 +22,11 @@ mod render;
 mod restart;
 mod stage;
 mod target;
-pub mod used;
+mod used;
 mod values;
 
 pub use assign::{Candidate, Unassigned, assign};
-pub use config::{Config, OnChange, Outputs};
-pub use form::Format;
-pub use refusal::Refusal;
-pub use render::{Base, Rendered, Request, render};
-pub use stage::ConfigEmit;
-pub use values::{GatewayValues, MasterAddress, Values};
+pub use config::{Config, ConfigEmit, Outputs};
 
 /// The whole of `main`: a stage, and two verbs of its own.
 pub fn main() -> ExitCode {

@@ -8,14 +8,14 @@ use rustix::fs::{Access, access};
 use serde_json::Value;
 
 use crate::assign::{Candidate, assign};
-use crate::config::Config;
+use crate::base::Base;
+use crate::config::{Config, ConfigEmit};
 use crate::determined::{Manager, Violation, managers};
 use crate::fill::look_at_references;
+use crate::known;
 use crate::refusal::Refusal;
-use crate::render::{Base, violations_in};
-use crate::stage::ConfigEmit;
+use crate::render::violations_in;
 use crate::target::{self, Target, no_kubernetes};
-use crate::{file, known};
 
 const BASE: What = ("base", "the base can be read");
 const CONFIG: What = ("config", "it has the config of the stage");
@@ -75,7 +75,7 @@ impl Preflight<'_> {
             self.cx.skip(&all, &why);
             return None;
         }
-        let base = match file::read(path) {
+        let base = match Base::read(path) {
             Ok(base) => base,
             Err(error) => {
                 self.cx.tell(BASE, Err(error));
@@ -197,7 +197,14 @@ impl Preflight<'_> {
 
     fn out(&self) {
         let Some(out) = self.config.file() else {
-            return self.cx.tell(OUT, Ok("to stdout".into()));
+            let out = &self.config.out;
+            return self.cx.tell(
+                OUT,
+                Ok(out
+                    .as_ref()
+                    .map_or("none is asked for", |_| "to stdout")
+                    .into()),
+            );
         };
         let shown = out.display();
         let failed = |why: String| {

@@ -7,7 +7,7 @@ use protocol::{Exit, Problem, StageError};
 
 /// Mistakes in a base, or values that do not fit into it; each with its place.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     code: &'static str,
     hint: &'static str,
     /// What is wrong.

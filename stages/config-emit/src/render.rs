@@ -1,44 +1,19 @@
 //! The new text, from the base and what the upstreams reported. No file is touched here.
 
-use protocol::problem::Source;
+use protocol::Problem;
 use protocol::yaml::{Document, Editor, Seg, show};
-use protocol::{Problem, Reports};
 use serde_json::{Map, Value};
 
+use crate::base::{Base, Request};
 use crate::determined::{Violation, violations};
 use crate::fill::fill;
 use crate::known;
 use crate::refusal::Refusal;
 use crate::target::{self, Target};
-use crate::values::Values;
-
-/// The file to start from.
-#[derive(Clone, Debug)]
-pub struct Base {
-    /// What it says.
-    pub document: Document,
-    /// The same for messages.
-    pub source: Source,
-}
-
-/// What to render.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// The stage whose config it is.
-    pub stage: &'a str,
-    /// What upstreams reported.
-    pub reports: &'a Reports,
-    /// What of it Determined's own fields get.
-    pub values: &'a Values,
-    /// The resource manager that a gateway is for, by instance.
-    pub resource_managers: &'a Map<String, Value>,
-    /// Whether the config is a Determined master's, whose fields are known.
-    pub known_fields: bool,
-}
 
 /// A rendered config.
 #[derive(Clone, Debug)]
-pub struct Rendered {
+pub(crate) struct Rendered {
     /// The base with the values in it; every other byte is the base's.
     pub document: Document,
     /// What was set, by its path in the stage's config.
@@ -51,7 +26,7 @@ pub struct Rendered {
 
 impl Rendered {
     /// The whole text.
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         self.document.text()
     }
 }
@@ -61,7 +36,7 @@ impl Rendered {
 /// # Errors
 /// There is no such stage, a reference leads nowhere, nobody can tell which resource manager is meant, or Determined would
 /// refuse the result. All mistakes of a kind at once.
-pub fn render(base: &Base, request: &Request<'_>) -> Result<Rendered, Refusal> {
+pub(crate) fn render(base: &Base, request: &Request<'_>) -> Result<Rendered, Refusal> {
     let document = &base.document;
     let target = target::find(base, request.stage, request.known_fields)?;
     let filled = fill(base, &target.config, target.expands, request.reports);

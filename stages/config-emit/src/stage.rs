@@ -3,19 +3,13 @@
 use std::path::Path;
 
 use protocol::ledger::Entry;
-use protocol::problem::colours;
 use protocol::{Context, Exit, Problem, Reports, Stage, StageError, Undone};
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::config::{self, Config, Outputs};
+use crate::config::{self, Config, ConfigEmit, Outputs};
+use crate::emitted::Emitted;
 use crate::follow::Follower;
-use crate::render::{Base, Request, render};
-use crate::values::Values;
-use crate::{file, form, preflight};
-
-/// Writes the config of a later stage.
-pub struct ConfigEmit;
+use crate::{file, preflight};
 
 impl Stage for ConfigEmit {
     const KIND: &'static str = "config-emit";
@@ -40,14 +34,17 @@ impl Stage for ConfigEmit {
     }
 
     fn takes_stdout(config: &Config) -> bool {
-        config.file().is_none()
+        config.out.as_deref() == Some(Path::new("-"))
     }
 
     fn summary(outputs: &Outputs) -> String {
         let count = outputs.values.len();
         let path = outputs.path.as_ref().map(|p| p.display().to_string());
         let path = path.unwrap_or_else(|| "stdout".to_owned());
-        format!("config of {} in {path}, {count} values set", outputs.stage)
+        match &outputs.stage {
+            Some(stage) => format!("config of {stage} in {path}, {count} values set"),
+            None => "stages that use what is old are restarted".to_owned(),
+        }
     }
 
     async fn run(cx: &Context<Self>, config: Config) -> Result<(), StageError> {
@@ -55,15 +52,16 @@ impl Stage for ConfigEmit {
             reports = wait(cx, &config) => reports?,
             () = cx.shutdown.cancelled() => return Ok(()),
         };
-        let emitted = emitted(cx, &config, &seen)?;
+        let emitted = Emitted::from_reports(cx, &config, &seen)?;
         let mut follower = Follower::new(cx, &config);
         // With a devcluster whose stages may run already, a file that is there is what they have read.
-        let begins = config.control_socket.is_none() || !config.file().is_some_and(Path::exists);
+        let begins = config.out.is_some()
+            && (config.control_socket.is_none() || !config.file().is_some_and(Path::exists));
         let mut again = match begins {
-            true => deliver(cx, &config, &emitted).map(|()| None)?,
+            true => emitted.deliver(cx, &config).map(|()| None)?,
             false => follower.act(&seen, &emitted).await?,
         };
-        cx.ready(outputs(&config, &emitted)?).await?;
+        cx.ready(emitted.outputs(&config)?).await?;
         loop {
             let at = again.unwrap_or_else(Instant::now);
             tokio::select! {
@@ -75,11 +73,9 @@ impl Stage for ConfigEmit {
                 () = cx.shutdown.cancelled() => return Ok(()),
             }
             let acted = async {
-                let emitted = self::emitted(cx, &config, &seen)?;
-                Ok((
-                    follower.act(&seen, &emitted).await?,
-                    outputs(&config, &emitted)?,
-                ))
+                let emitted = Emitted::from_reports(cx, &config, &seen)?;
+                let again = follower.act(&seen, &emitted).await?;
+                Ok((again, emitted.outputs(&config)?))
             };
             let acted = tokio::select! {
                 acted = acted => acted,
@@ -99,10 +95,18 @@ impl Stage for ConfigEmit {
     }
 
     async fn once(cx: &Context<Self>, config: Config) -> Result<Outputs, StageError> {
+        if config.out.is_none() {
+            return Err(StageError::new(
+                "config_emit.nothing_to_write",
+                "nothing to write without `out`",
+            )
+            .hint("name a file with --out, or - for stdout")
+            .exit(Exit::Usage));
+        }
         let reports = wait(cx, &config).await?;
-        let emitted = emitted(cx, &config, &reports)?;
-        deliver(cx, &config, &emitted)?;
-        outputs(&config, &emitted)
+        let emitted = Emitted::from_reports(cx, &config, &reports)?;
+        emitted.deliver(cx, &config)?;
+        emitted.outputs(&config)
     }
 
     async fn check(
@@ -126,7 +130,7 @@ impl Stage for ConfigEmit {
                 true => Reports::new(),
                 false => cx.upstream.reports(config.names()),
             };
-            if !file::is_written(&path, &emitted(cx, &config, &reports)?.text) {
+            if !file::is_written(&path, &Emitted::from_reports(cx, &config, &reports)?.text) {
                 let why = format!("{} is not what would be written now", path.display());
                 return stale(why);
             }
@@ -163,95 +167,4 @@ async fn wait(cx: &Context<ConfigEmit>, config: &Config) -> Result<Reports, Stag
         .exit(Exit::Upstream));
     }
     Ok(reports)
-}
-
-/// A result, in the form that was asked for.
-pub(crate) struct Emitted {
-    pub(crate) text: String,
-    values: Map<String, Value>,
-    warnings: Vec<String>,
-    /// The base and the whole of it with the values, to show what differs.
-    whole: Option<(Base, String)>,
-}
-
-fn emitted(
-    cx: &Context<ConfigEmit>,
-    config: &Config,
-    reports: &Reports,
-) -> Result<Emitted, StageError> {
-    let Some(path) = config.base.as_ref().filter(|_| config.format.needs_base()) else {
-        let outputs = reports
-            .iter()
-            .map(|(n, u)| (n.clone(), u.outputs.clone().into()));
-        return Ok(Emitted {
-            text: form::of_reports(reports, config.format)?,
-            values: outputs.collect(),
-            warnings: Vec::new(),
-            whole: None,
-        });
-    };
-    let values = Values::from_reports(reports, config.names())?;
-    let base = file::read(path)?;
-    let request = Request {
-        stage: &config.stage,
-        reports,
-        values: &values,
-        known_fields: config.known_fields,
-        resource_managers: &config.resource_managers,
-    };
-    let rendered = render(&base, &request).map_err(|refusal| refusal.error(path))?;
-    let mut warnings = rendered.warnings.clone();
-    if rendered.values.is_empty() {
-        warnings.push(
-            "nothing that was reported is used: the config stays as it is in the base".into(),
-        );
-    }
-    Ok(Emitted {
-        text: form::of_config(&rendered, config.format, &cx.env),
-        values: rendered.values.clone(),
-        warnings,
-        whole: config.diff.then(|| (base, rendered.text().to_owned())),
-    })
-}
-
-/// Writes it for the first time.
-fn deliver(cx: &Context<ConfigEmit>, config: &Config, emitted: &Emitted) -> Result<(), StageError> {
-    for warning in &emitted.warnings {
-        cx.warn(warning.as_str());
-    }
-    show(cx, config, emitted)?;
-    match config.file() {
-        Some(path) => file::write(path, &emitted.text)?,
-        None => cx.document(emitted.text.clone().into_bytes()),
-    }
-    Ok(())
-}
-
-/// Shows what differs from the base, where that was asked for.
-pub(crate) fn show(
-    cx: &Context<ConfigEmit>,
-    config: &Config,
-    emitted: &Emitted,
-) -> Result<(), StageError> {
-    let (Some((base, text)), Some(path)) = (&emitted.whole, &config.base) else {
-        return Ok(());
-    };
-    let diff = file::diff((path, base.document.text()), (&config.out, text), colours());
-    match diff.is_empty() {
-        true => cx.say("no difference to the base"),
-        false => cx.say(&diff),
-    }
-    Ok(())
-}
-
-fn outputs(config: &Config, emitted: &Emitted) -> Result<Outputs, StageError> {
-    let absolute = |path| {
-        std::path::absolute(path)
-            .map_err(|e| StageError::io(format!("cannot resolve {}", config.out.display()), &e))
-    };
-    Ok(Outputs {
-        path: config.file().map(absolute).transpose()?,
-        stage: config.stage.clone(),
-        values: emitted.values.clone(),
-    })
 }

@@ -4,8 +4,8 @@ use protocol::Problem;
 use protocol::yaml::Seg;
 use serde_json::Value;
 
+use crate::base::Base;
 use crate::refusal::Refusal;
-use crate::render::Base;
 
 /// What kind of file the base is.
 #[derive(Clone, Debug, PartialEq)]

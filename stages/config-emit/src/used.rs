@@ -23,7 +23,7 @@ const KILLED: Duration = Duration::from_secs(1);
 
 /// `<run-dir>/used/<name>.json`
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Used {
+pub(crate) struct Used {
     /// Of the stage, and what of it: `app.cmd`, `app.pre1`.
     pub name: String,
     /// The stage to restart.
@@ -75,7 +75,7 @@ impl Used {
     }
 
     /// Whether its process is still there.
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         let pid = self.pid.to_string();
         let mut ps = Command::new("ps");
         ps.args(["-ww", "-p", &pid, "-o", "command="])
@@ -124,7 +124,7 @@ fn read(path: &Path) -> Option<Used> {
 }
 
 /// Every note that was made since `since`.
-pub fn notes(run_dir: &RunDir, since: Option<SystemTime>) -> Vec<Used> {
+pub(crate) fn notes(run_dir: &RunDir, since: Option<SystemTime>) -> Vec<Used> {
     let entries = std::fs::read_dir(directory(run_dir))
         .into_iter()
         .flatten()

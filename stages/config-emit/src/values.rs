@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 /// What a master's config is told.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Values {
+pub(crate) struct Values {
     /// Where pods reach the master.
     pub master: Option<MasterAddress>,
     /// How the master reaches tasks, by instance.
@@ -14,7 +14,7 @@ pub struct Values {
 
 /// Where pods reach the master. Determined takes both or ignores both.
 #[derive(Clone, Debug, PartialEq)]
-pub struct MasterAddress {
+pub(crate) struct MasterAddress {
     /// Name or address.
     pub host: String,
     /// Port there.
@@ -23,7 +23,7 @@ pub struct MasterAddress {
 
 /// How the master reaches tasks.
 #[derive(Clone, Debug, PartialEq)]
-pub struct GatewayValues {
+pub(crate) struct GatewayValues {
     /// Keys of Determined's `internal_task_gateway`.
     pub internal_task_gateway: Map<String, Value>,
     /// Kubeconfig of the cluster, where there is one to set.
@@ -37,7 +37,7 @@ impl Values {
     ///
     /// # Errors
     /// `config_emit.ambiguous_upstream` with two tunnels, `config_emit.bad_outputs` when one is not what its kind promises.
-    pub fn from_reports(reports: &Reports, order: &[String]) -> Result<Values, StageError> {
+    pub(crate) fn from_reports(reports: &Reports, order: &[String]) -> Result<Values, StageError> {
         let tunnel = only(reports, "tunnel", is_tunnel)?;
         let mut gateways: Vec<_> = reports.iter().filter(|(_, u)| is_gateway(u)).collect();
         gateways.sort_by_key(|(name, _)| order.iter().position(|n| n == *name));
@@ -50,7 +50,7 @@ impl Values {
     }
 
     /// Nothing to set.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.master.is_none() && self.gateways.is_empty()
     }
 }

@@ -134,6 +134,26 @@ async fn new_values_restart_who_uses_them_and_the_same_values_nobody() {
 }
 
 #[tokio::test]
+async fn commands_follow_where_there_is_no_config_to_write() {
+    let mut cluster = Cluster::without_a_master().await;
+    cluster.up().await;
+    for port in [2, 3] {
+        cluster.report(port);
+        let line = format!("port {port}\n");
+        cluster.devcluster.wait_for_log("app", &line).await;
+        cluster.devcluster.wait_until("app", "UP").await;
+        // What nobody followed while config-emit was away is noticed by the next one.
+        cluster.kill_config_emit().await;
+        cluster.report(port + 10);
+        cluster.devcluster.restart("config-emit").await;
+        let line = format!("port {}\n", port + 10);
+        cluster.devcluster.wait_for_log("app", &line).await;
+        cluster.devcluster.wait_until("app", "UP").await;
+    }
+    cluster.end().await;
+}
+
+#[tokio::test]
 async fn a_value_that_comes_back_in_time_restarts_nobody() {
     let mut cluster = Cluster::start("").await;
     cluster.up().await;

@@ -19,6 +19,15 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start(flags: &str) -> Cluster {
+        Cluster::begin(flags, true).await
+    }
+
+    /// With the command alone: there is no config to write.
+    pub(crate) async fn without_a_master() -> Cluster {
+        Cluster::begin("", false).await
+    }
+
+    async fn begin(flags: &str, has_master: bool) -> Cluster {
         let home = Home::new();
         let temp = home.path().join("devcluster");
         std::fs::create_dir(&temp).expect("a directory");
@@ -30,9 +39,19 @@ impl Cluster {
         let [emit, sandbox] = [emit.display(), sandbox.display()];
         let (temp, run) = (temp.display(), run_dir.display());
         let port = *free_ports(1).start();
-        let shared = format!(
-            "--run-dir={run}, --stage=master, --base={temp}/master.conf, --out={run}/master.yaml, '--upstreams=[\"tunnel\"]'"
+        let mut shared = format!("--run-dir={run}, '--upstreams=[\"tunnel\"]'");
+        if has_master {
+            shared +=
+                &format!(", --stage=master, --base={temp}/master.conf, --out={run}/master.yaml");
+        }
+        let master = format!(
+            "  - master:
+      pre: [{{custom: [{emit}, once, --name=config-emit.master, --events=none, {shared}]}}]
+      cmdline: [{sandbox}, master, --config-file, {run}/master.yaml]
+      config_file: {{port: {port}, resource_manager: {{type: kubernetes, max_slots_per_pod: 1}}}}
+"
         );
+        let master = if has_master { &master } else { "" };
         let text = format!(
             "temp_dir: {temp}
 stages:
@@ -41,11 +60,7 @@ stages:
       kill_signal: SIGTERM
       cmd: [{emit}, run, --events=none, {shared}, --control-socket={temp}/sock, --restart-interval=1{flags}]
       post: [{{custom: [{emit}, wait, --run-dir={run}]}}]
-  - master:
-      pre: [{{custom: [{emit}, once, --name=config-emit.master, --events=none, {shared}]}}]
-      cmdline: [{sandbox}, master, --config-file, {run}/master.yaml]
-      config_file: {{port: {port}, resource_manager: {{type: kubernetes, max_slots_per_pod: 1}}}}
-  - custom:
+{master}  - custom:
       name: app
       cmd: [{emit}, exec, --run-dir={run}, --for=app.cmd, --, sh, -c, \"echo port ${{{{ tunnel.port }}}}; exec sleep 1000\"]
       post: [{{logcheck: {{regex: ^port}}}}]

@@ -1,0 +1,107 @@
+//! A result, in the form that was asked for, and where it goes.
+
+use protocol::problem::colours;
+use protocol::{Context, Reports, StageError};
+use serde_json::{Map, Value};
+
+use crate::base::{Base, Request};
+use crate::config::{Config, ConfigEmit, Outputs};
+use crate::render::render;
+use crate::values::Values;
+use crate::{file, form};
+
+/// What is written, and told.
+#[derive(Default)]
+pub(crate) struct Emitted {
+    pub(crate) text: String,
+    values: Map<String, Value>,
+    warnings: Vec<String>,
+    /// The base and the whole of it with the values, to show what differs.
+    whole: Option<(Base, String)>,
+}
+
+impl Emitted {
+    pub(crate) fn from_reports(
+        cx: &Context<ConfigEmit>,
+        config: &Config,
+        reports: &Reports,
+    ) -> Result<Emitted, StageError> {
+        if config.out.is_none() {
+            return Ok(Emitted::default());
+        }
+        let Some(path) = config.base.as_ref().filter(|_| config.format.needs_base()) else {
+            let outputs = reports
+                .iter()
+                .map(|(n, u)| (n.clone(), u.outputs.clone().into()));
+            return Ok(Emitted {
+                text: form::of_reports(reports, config.format)?,
+                values: outputs.collect(),
+                ..Emitted::default()
+            });
+        };
+        let values = Values::from_reports(reports, config.names())?;
+        let base = Base::read(path)?;
+        let request = Request {
+            stage: &config.stage,
+            reports,
+            values: &values,
+            known_fields: config.known_fields,
+            resource_managers: &config.resource_managers,
+        };
+        let rendered = render(&base, &request).map_err(|refusal| refusal.error(path))?;
+        let text = form::of_config(&rendered, config.format, &cx.env);
+        let mut warnings = rendered.warnings;
+        if rendered.values.is_empty() {
+            warnings.push(
+                "nothing that was reported is used: the config stays as it is in the base".into(),
+            );
+        }
+        Ok(Emitted {
+            text,
+            values: rendered.values,
+            warnings,
+            whole: (config.diff).then(|| (base, rendered.document.text().to_owned())),
+        })
+    }
+
+    /// Writes it for the first time.
+    pub(crate) fn deliver(
+        &self,
+        cx: &Context<ConfigEmit>,
+        config: &Config,
+    ) -> Result<(), StageError> {
+        for warning in &self.warnings {
+            cx.warn(warning.as_str());
+        }
+        self.show(cx, config);
+        match config.file() {
+            Some(path) => file::write(path, &self.text)?,
+            None => cx.document(self.text.clone().into_bytes()),
+        }
+        Ok(())
+    }
+
+    /// Shows what differs from the base, where that was asked for.
+    pub(crate) fn show(&self, cx: &Context<ConfigEmit>, config: &Config) {
+        let (Some((base, text)), Some(path), Some(out)) = (&self.whole, &config.base, &config.out)
+        else {
+            return;
+        };
+        match file::diff((path, base.document.text()), (out, text), colours()).as_str() {
+            "" => cx.say("no difference to the base"),
+            diff => cx.say(diff),
+        }
+    }
+
+    pub(crate) fn outputs(self, config: &Config) -> Result<Outputs, StageError> {
+        let absolute = |path: &std::path::Path| {
+            let failed = |e| StageError::io(format!("cannot resolve {}", path.display()), &e);
+            std::path::absolute(path).map_err(failed)
+        };
+        Ok(Outputs {
+            path: config.file().map(absolute).transpose()?,
+            stage: config.out.is_some().then(|| config.stage.clone()),
+            values: self.values,
+        })
+    }
+}
