@@ -1,0 +1,45 @@
+// A Kubernetes for the tests, of real parts.
+//
+// It is one program with the mains of etcd and of every Kubernetes component, chosen by the first argument as busybox
+// does, because they share most of their code. README.md says what the bed is and how it is used.
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+)
+
+// What is not a component of Kubernetes.
+var verbs = map[string]func(args []string) error{
+	"up":    up,
+	"api":   api,
+	"image": image,
+	// Parts of `up`, each a process of its own.
+	"init":  initProcess,
+	"node":  node,
+	"watch": watch,
+}
+
+// Namespaces and parent-death signals belong to threads: main's is the one that lasts.
+func init() { runtime.LockOSThread() }
+
+func main() {
+	name := ""
+	if len(os.Args) > 1 {
+		name = os.Args[1]
+	}
+	if program, ok := programs[name]; ok {
+		os.Args = os.Args[1:]
+		os.Exit(program())
+	}
+	verb, ok := verbs[name]
+	if !ok {
+		fmt.Fprintln(os.Stderr, "usage: bed up|api|image|<component of Kubernetes> ...")
+		os.Exit(2)
+	}
+	if err := verb(os.Args[2:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bed "+name+":", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+)
+
+// The public ssh server, and what the laptop needs to log in there.
+func (c *cluster) startSSH() error {
+	for _, key := range []string{"host_key", "id"} {
+		if said, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", at("ssh", key)).CombinedOutput(); err != nil {
+			return fmt.Errorf("ssh-keygen: %w: %s", err, said)
+		}
+	}
+	host, err := os.ReadFile(at("ssh", "host_key.pub"))
+	if err != nil {
+		return err
+	}
+	outside := func(name string) string { return filepath.Join(c.spec.State, "ssh", name) }
+	config := fmt.Sprintf("Host %s\n  User root\n  IdentityFile %s\n  IdentitiesOnly yes\n  UserKnownHostsFile %s\n", c.at.SSH, outside("id"), outside("known_hosts"))
+	if err := os.WriteFile(at("ssh", "config"), []byte(config), 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(at("ssh", "known_hosts"), []byte(c.at.SSH+" "+string(host)), 0o600); err != nil {
+		return err
+	}
+	if err := os.Link(at("ssh", "id.pub"), at("ssh", "authorized_keys")); err != nil {
+		return err
+	}
+	// The install script of the package would have made it.
+	if _, err := user.Lookup("sshd"); err != nil {
+		passwd, err := os.OpenFile("/etc/passwd", os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		defer passwd.Close()
+		if _, err := passwd.WriteString("sshd:x:64022:65534::/run/sshd:/usr/sbin/nologin\n"); err != nil {
+			return err
+		}
+	}
+	return c.processes.start(program{"sshd", sshSpace, []string{"-D", "-e", "-f", at("ssh", "sshd_config")}})
+}

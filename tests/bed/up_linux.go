@@ -1,0 +1,173 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What `up` tells the processes inside, in the environment.
+type spec struct {
+	Number int
+	// Its parts: root (Debian's packages), images, run.
+	Dir string
+	// State of this bed: Dir/run/Number, /run/bed inside.
+	State string
+	// Paths of the network namespaces as the rest of the machine sees them.
+	Namespaces map[string]string
+	Cgroup     string
+}
+
+const specVariable = "DEVCLUSTER_BED"
+
+var self = must(os.Executable())
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
+}
+
+// A cluster of one node. It prints one line of JSON when it is ready, takes commands from stdin, and ends when its stdin
+// does or on a signal. Everything inside is in a PID namespace, so it ends with that namespace's init, and init ends with us.
+func up(args []string) error {
+	flags := flag.NewFlagSet("up", flag.ExitOnError)
+	dir := flags.String("dir", "", "what scripts/get-bed printed")
+	_ = flags.Parse(args)
+	root, err := filepath.Abs(*dir)
+	if err != nil {
+		return err
+	}
+	state, lock, err := claimState(root)
+	if err != nil {
+		return err
+	}
+	watcher, err := startWatcher(state, lock)
+	if err != nil {
+		return err
+	}
+	failure := run(&spec{Number: state.number, Dir: root, State: state.path, Cgroup: state.cgroup})
+	if err := watcher.end(); err != nil {
+		return fmt.Errorf("cleaning up: %w", err)
+	}
+	return failure
+}
+
+func run(spec *spec) error {
+	spec.Namespaces = map[string]string{}
+	files := []*os.File{}
+	for _, name := range []string{"switch", "laptop", "cloud", "ssh"} {
+		file, err := newNetworkNamespace()
+		if err != nil {
+			return fmt.Errorf("a network namespace: %w", err)
+		}
+		files = append(files, file)
+		spec.Namespaces[name] = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), file.Fd())
+	}
+	text, err := json.Marshal(spec)
+	if err != nil {
+		return err
+	}
+	inside := exec.Command(self, "init")
+	inside.Env = append(os.Environ(), specVariable+"="+string(text))
+	inside.Stdout, inside.Stderr = os.Stdout, os.Stderr
+	inside.ExtraFiles = files
+	inside.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
+		// A terminal's interrupt is for us.
+		Setsid: true,
+	}
+	commands, err := inside.StdinPipe()
+	if err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	if err := startIn(files[cloudSpace-firstNamespace], inside); err != nil {
+		return err
+	}
+	if err := noteInit(spec.State, inside.Process.Pid); err != nil {
+		_ = inside.Process.Kill()
+	}
+	ended := make(chan struct{})
+	go func() {
+		<-signals
+		commands.Close()
+		select {
+		case <-ended:
+		case <-time.After(5 * time.Second):
+			_ = inside.Process.Kill()
+		}
+	}()
+	go func() {
+		_, _ = io.Copy(commands, os.Stdin)
+		select {
+		case signals <- syscall.SIGTERM:
+		default:
+		}
+	}()
+	err = inside.Wait()
+	close(ended)
+	return err
+}
+
+// Starts a process in that network namespace, on this thread, on which its parent-death signal depends.
+func startIn(space *os.File, command *exec.Cmd) error {
+	ours, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
+	if err := unix.Setns(int(space.Fd()), unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	if err := command.Start(); err != nil {
+		return err
+	}
+	return unix.Setns(int(ours.Fd()), unix.CLONE_NEWNET)
+}
+
+// The PID namespace's first process: it takes what its orphans leave, and ends with the node.
+func initProcess([]string) error {
+	files := []*os.File{os.Stdin, os.Stdout, os.Stderr}
+	for fd := firstNamespace; fd < firstNamespace+4; fd++ {
+		files = append(files, os.NewFile(uintptr(fd), ""))
+	}
+	child, err := os.StartProcess(self, []string{self, "node"}, &os.ProcAttr{Files: files, Env: os.Environ()})
+	if err != nil {
+		return err
+	}
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if pid == child.Pid && (status.Exited() || status.Signaled()) {
+			if status.Signaled() {
+				return fmt.Errorf("the node was ended by %s", status.Signal())
+			}
+			os.Exit(status.ExitStatus())
+		}
+	}
+}
+
+func readSpec() (*spec, error) {
+	var told spec
+	err := json.Unmarshal([]byte(os.Getenv(specVariable)), &told)
+	os.Unsetenv(specVariable)
+	return &told, err
+}
