@@ -12,7 +12,6 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::choices::Verify;
-use crate::claim::Proof;
 use crate::outputs::Verified;
 use crate::ssh::{Arrival, Log};
 
@@ -43,6 +42,28 @@ pub(crate) enum NotArrived {
     Unreachable(#[source] io::Error),
     #[error("somebody else answered")]
     Elsewhere,
+}
+
+/// What is known of the way to a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// As good as it gets.
+    Seen(Verified),
+    /// Visitors arrive with another source port, and the local port is in use.
+    Changed,
+    /// This machine does not get to the address that pods use.
+    OutOfReach,
+    /// Nobody asked for one.
+    NotAskedFor,
+}
+
+impl Proof {
+    pub(crate) fn verified(self) -> Verified {
+        match self {
+            Proof::Seen(verified) => verified,
+            Proof::Changed | Proof::OutOfReach | Proof::NotAskedFor => Verified::Unverified,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,63 +7,18 @@ use protocol::StageError;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::arrival::{self, NotArrived, Prober};
+use crate::arrival::{NotArrived, Proof};
 use crate::choices::Verify;
-use crate::config::{Config, Forward};
 use crate::diagnosis::{self, Refusals};
+use crate::forward::{Bound, ForwardSpec};
 use crate::outputs::Verified;
-use crate::port_range::PortRange;
-use crate::ssh::{NotListening, Refusal, Resolved, Session};
+use crate::ssh::{NotListening, Refusal, Session};
 
 /// Ports that were granted and lead elsewhere. More of them would tell nothing new.
 const GRANTED: usize = 3;
 /// A granted port is proven within a few round trips. After that the next one is asked for too, and the first to be
 /// proven wins: a server may well grant a port on `[::]` alone, while somebody else has it on IPv4.
 const HEDGE: Duration = Duration::from_millis(30);
-
-/// How long to look for a way that need not be there.
-const OUT_OF_REACH: Duration = Duration::from_secs(2);
-
-/// The way from a pod to a port of this machine, but for the port of the server.
-#[derive(Clone, Debug)]
-pub(crate) struct Way {
-    pub(crate) public_host: String,
-    pub(crate) local_port: u16,
-    pub(crate) range: PortRange,
-    verify: Verify,
-    /// Pods use another address than ssh does. This machine need not get there.
-    pub(crate) is_other_host: bool,
-}
-
-/// A port that is ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Claimed {
-    pub(crate) port: u16,
-    pub(crate) local_port: u16,
-    pub(crate) proof: Proof,
-}
-
-/// What is known of the way to a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Proof {
-    /// As good as it gets.
-    Seen(Verified),
-    /// Visitors arrive with another source port, and the local port is in use.
-    Changed,
-    /// This machine does not get to the address that pods use.
-    OutOfReach,
-    /// Nobody asked for one.
-    NotAskedFor,
-}
-
-impl Proof {
-    pub(crate) fn verified(self) -> Verified {
-        match self {
-            Proof::Seen(verified) => verified,
-            Proof::Changed | Proof::OutOfReach | Proof::NotAskedFor => Verified::Unverified,
-        }
-    }
-}
 
 /// No port is ours.
 #[derive(Debug)]
@@ -82,106 +37,33 @@ impl From<StageError> for Unclaimed {
     }
 }
 
-impl Way {
-    /// The tunnel's own.
-    pub(crate) fn new(config: &Config, resolved: &Resolved) -> Way {
-        let other = config.public_host.as_ref();
-        let other =
-            other.filter(|host| **host != resolved.host && **host != config.reverse_proxy_host);
-        Way {
-            public_host: other.unwrap_or(&resolved.host).clone(),
-            local_port: config.local_port,
-            range: config.remote_port_range,
-            verify: config.verify,
-            is_other_host: other.is_some(),
-        }
-    }
+/// Claims the first of these ports that the server grants and that leads here.
+pub(crate) async fn claim(
+    spec: &ForwardSpec,
+    session: &Session,
+    ports: Vec<u16>,
+) -> Result<Bound, Unclaimed> {
+    let mut claim = Claim::new(spec, session, ports);
+    let (port, proof) = match spec.is_verified() {
+        true => claim.first_proven().await?,
+        false => (claim.first_granted().await?, Proof::NotAskedFor),
+    };
+    claim.release_all_but(Some(port)).await;
+    Ok(Bound { port, proof })
+}
 
-    /// That of one more forward.
-    pub(crate) fn beside(&self, forward: &Forward) -> Way {
-        Way {
-            local_port: forward.local_port,
-            range: forward.remote_port_range.unwrap_or(self.range),
-            ..self.clone()
-        }
-    }
-
-    pub(crate) fn prober(&self, session: &Session) -> Prober {
-        Prober {
-            host: self.public_host.clone(),
-            local_port: self.local_port,
-            verify: self.verify,
-            log: session.log(),
-            patience: match self.may_be_out_of_reach() {
-                true => OUT_OF_REACH,
-                false => arrival::CONNECT,
-            },
-        }
-    }
-
-    /// The same way, whose ports are taken as the server grants them.
-    pub(crate) fn unproven(&self) -> Way {
-        Way {
-            verify: Verify::Off,
-            ..self.clone()
-        }
-    }
-
-    /// Visitors from this machine get there, whoever else does.
-    pub(crate) async fn leads_to_loopback(&self) -> bool {
-        let addresses = tokio::net::lookup_host((self.public_host.as_str(), 0)).await;
-        addresses.is_ok_and(|mut addresses| addresses.any(|a| a.ip().is_loopback()))
-    }
-
-    pub(crate) fn is_verified(&self) -> bool {
-        self.verify != Verify::Off
-    }
-
-    /// Every port of the range in random order, `first_choice` before all others.
-    pub(crate) fn shuffled(&self, first_choice: Option<u16>) -> Result<Vec<u16>, StageError> {
-        let shuffled = self.range.shuffled(first_choice);
-        shuffled.map_err(|e| StageError::internal(format!("no random numbers: {e}")))
-    }
-
-    /// Claims the first of these ports that the server grants and that leads here.
-    pub(crate) async fn claim(
-        &self,
-        session: &Session,
-        ports: Vec<u16>,
-    ) -> Result<Claimed, Unclaimed> {
-        let mut claim = Claim::new(self, session, ports);
-        let (port, proof) = match self.is_verified() {
-            true => claim.first_proven().await?,
-            false => (claim.first_granted().await?, Proof::NotAskedFor),
-        };
-        let claimed = Claimed {
-            port,
-            local_port: self.local_port,
-            proof,
-        };
-        claim.release_all_but(Some(port)).await;
-        Ok(claimed)
-    }
-
-    /// Whether the proof is as good as the user wants it.
-    pub(crate) fn accept(&self, claimed: Claimed) -> Result<Claimed, StageError> {
-        let verified = claimed.proof.verified();
-        let good_enough = match self.verify {
-            Verify::Require => verified != Verified::Unverified,
-            Verify::Origin => verified == Verified::Origin,
-            Verify::Nonce => verified == Verified::Nonce,
-            Verify::Auto | Verify::Tcp | Verify::Off => true,
-        };
-        if good_enough {
-            Ok(claimed)
-        } else {
-            Err(diagnosis::unverified(self, claimed.port, self.verify))
-        }
-    }
-
-    /// That this machine does not get to the port proves nothing, and the user can live with that.
-    pub(crate) fn may_be_out_of_reach(&self) -> bool {
-        self.is_other_host && self.verify == Verify::Auto
+/// Whether the proof is as good as the user wants it.
+pub(crate) fn accept(spec: &ForwardSpec, bound: Bound) -> Result<Bound, StageError> {
+    let verified = bound.proof.verified();
+    let good_enough = match spec.verify {
+        Verify::Require => verified != Verified::Unverified,
+        Verify::Origin => verified == Verified::Origin,
+        Verify::Nonce => verified == Verified::Nonce,
+        Verify::Auto | Verify::Tcp | Verify::Off => true,
+    };
+    match good_enough {
+        true => Ok(bound),
+        false => Err(diagnosis::unverified(spec, bound.port)),
     }
 }
 
@@ -194,7 +76,7 @@ fn lost(error: StageError) -> Unclaimed {
 
 /// A claim under way.
 struct Claim<'a> {
-    way: &'a Way,
+    spec: &'a ForwardSpec,
     session: &'a Session,
     ports: std::vec::IntoIter<u16>,
     refusals: Refusals,
@@ -203,9 +85,9 @@ struct Claim<'a> {
 }
 
 impl<'a> Claim<'a> {
-    fn new(way: &'a Way, session: &'a Session, ports: Vec<u16>) -> Claim<'a> {
+    fn new(spec: &'a ForwardSpec, session: &'a Session, ports: Vec<u16>) -> Claim<'a> {
         Claim {
-            way,
+            spec,
             session,
             ports: ports.into_iter(),
             refusals: Refusals::default(),
@@ -238,7 +120,7 @@ impl<'a> Claim<'a> {
                 None => {
                     let unclaimed = match elsewhere {
                         Some(port) => {
-                            lost(diagnosis::elsewhere(self.way, self.session, port).await)
+                            lost(diagnosis::elsewhere(self.spec, self.session, port).await)
                         }
                         None => self.none_granted(),
                     };
@@ -257,10 +139,10 @@ impl<'a> Claim<'a> {
         let listening = self.session.listening(port).await;
         // Whoever refuses was reached.
         let was_reached = error.kind() == std::io::ErrorKind::ConnectionRefused;
-        if self.way.may_be_out_of_reach() && !was_reached && !listening.on_loopback_only() {
+        if self.spec.may_be_out_of_reach() && !was_reached && !listening.on_loopback_only() {
             return Ok((port, Proof::OutOfReach));
         }
-        Err(diagnosis::unreachable(self.way, self.session, port, &listening, error).into())
+        Err(diagnosis::unreachable(self.spec, self.session, port, &listening, error).into())
     }
 
     /// Has one more port proven, and returns how long to wait for it before the next.
@@ -272,7 +154,7 @@ impl<'a> Claim<'a> {
         let Some(port) = self.next_granted().await? else {
             return Ok(Duration::MAX);
         };
-        let mut prober = self.way.prober(self.session);
+        let mut prober = self.spec.prober(self.session);
         self.proofs
             .spawn(async move { (port, prober.prove(port).await) });
         Ok(HEDGE + asked.elapsed() * 4)
@@ -281,7 +163,7 @@ impl<'a> Claim<'a> {
     /// The next port that the server grants; `None` when there are no more.
     async fn next_granted(&mut self) -> Result<Option<u16>, StageError> {
         for port in self.ports.by_ref() {
-            match self.session.listen(port, self.way.local_port).await {
+            match self.session.listen(port, self.spec.local_port).await {
                 Ok(()) => {
                     self.granted.push(port);
                     return Ok(Some(port));
@@ -298,14 +180,18 @@ impl<'a> Claim<'a> {
 
     fn none_granted(&self) -> Unclaimed {
         if self.refusals.are_for_good() {
-            return diagnosis::not_permitted(self.way, self.session).into();
+            return diagnosis::not_permitted(self.spec, self.session).into();
         }
-        lost(diagnosis::none_free(self.way, self.session, &self.refusals))
+        lost(diagnosis::none_free(
+            self.spec,
+            self.session,
+            &self.refusals,
+        ))
     }
 
     async fn release_all_but(&self, kept: Option<u16>) {
         for port in self.granted.iter().filter(|port| Some(**port) != kept) {
-            self.session.give_back(*port, self.way.local_port).await;
+            self.session.give_back(*port, self.spec.local_port).await;
         }
     }
 }

@@ -6,7 +6,7 @@ use protocol::StageError;
 
 use crate::arrival::NotArrived;
 use crate::choices::Verify;
-use crate::claim::Way;
+use crate::forward::ForwardSpec;
 use crate::ssh::{Listening, Refusal, Session};
 
 /// The ports that the server did not grant.
@@ -44,16 +44,16 @@ pub(crate) fn forbidden(session: &Session) -> StageError {
     )
 }
 
-pub(crate) fn not_permitted(way: &Way, session: &Session) -> StageError {
-    let (range, server) = (way.range, session.target());
+pub(crate) fn not_permitted(spec: &ForwardSpec, session: &Session) -> StageError {
+    let (range, server) = (spec.range, session.target());
     let message = format!("{server} does not permit this user to listen on any port of {range}");
     StageError::new("tunnel.ports_not_permitted", message).hint(
         "use the ports that PermitListen in its sshd_config, or permitlisten in authorized_keys, allows",
     )
 }
 
-pub(crate) fn none_free(way: &Way, session: &Session, refusals: &Refusals) -> StageError {
-    let (range, server) = (way.range, session.target());
+pub(crate) fn none_free(spec: &ForwardSpec, session: &Session, refusals: &Refusals) -> StageError {
+    let (range, server) = (spec.range, session.target());
     if let (Some(port), true) = (refusals.only(), range.first < range.last) {
         let message =
             format!("{server} does not give us port {port} again: somebody else listens there");
@@ -87,17 +87,17 @@ pub(crate) fn held_by_a_ghost(session: &Session, port: u16) -> StageError {
 }
 
 /// The server listens, and visitors end up with somebody else: it knows on which addresses it listens.
-pub(crate) async fn elsewhere(way: &Way, session: &Session, port: u16) -> StageError {
+pub(crate) async fn elsewhere(spec: &ForwardSpec, session: &Session, port: u16) -> StageError {
     let server = session.target();
     let listening = session.listening(port).await;
     if session.wants_all_addresses() && listening.on_loopback_beside_others() {
         let message = format!(
             "{server} listens for us on its loopback address only, and somebody else has {}:{port}",
-            way.public_host
+            spec.public_host
         );
         return gateway_ports_off(message).retryable(true);
     }
-    if session.wants_all_addresses() && !way.is_other_host && listening.on_both_families() {
+    if session.wants_all_addresses() && !spec.is_other_host && listening.on_both_families() {
         let message = format!(
             "{server} listens for us on IPv6 only: somebody else has port {port} there on IPv4, where visitors arrive"
         );
@@ -108,13 +108,13 @@ pub(crate) async fn elsewhere(way: &Way, session: &Session, port: u16) -> StageE
             )
             .retryable(true);
     }
-    arrives_elsewhere(way, port)
+    arrives_elsewhere(spec, port)
 }
 
-fn arrives_elsewhere(way: &Way, port: u16) -> StageError {
+fn arrives_elsewhere(spec: &ForwardSpec, port: u16) -> StageError {
     let message = format!(
         "{}:{port} accepts connections, but they do not arrive in this ssh session",
-        way.public_host
+        spec.public_host
     );
     StageError::new("tunnel.arrives_elsewhere", message)
         .hint("check that public_host is the ssh server itself; `ss -tlnp` there shows who else listens on this port")
@@ -126,9 +126,9 @@ fn gateway_ports_off(message: String) -> StageError {
         .hint("set `GatewayPorts clientspecified` in the server's sshd_config and reload sshd; leave bind_address unset")
 }
 
-pub(crate) fn unverified(way: &Way, port: u16, verify: Verify) -> StageError {
-    let at = format!("{}:{port}", way.public_host);
-    let (message, hint) = match verify {
+pub(crate) fn unverified(spec: &ForwardSpec, port: u16) -> StageError {
+    let at = format!("{}:{port}", spec.public_host);
+    let (message, hint) = match spec.verify {
         Verify::Origin => (
             format!(
                 "cannot tell by the origin whether {at} leads here: the source port is changed on the way"
@@ -138,7 +138,7 @@ pub(crate) fn unverified(way: &Way, port: u16, verify: Verify) -> StageError {
         _ => (
             format!(
                 "cannot tell whether {at} leads here: local port {} is in use",
-                way.local_port
+                spec.local_port
             ),
             "start the tunnel before the master, or set verify to auto",
         ),
@@ -156,11 +156,11 @@ pub(crate) fn pinned(why: &StageError) -> StageError {
 }
 
 /// The way is closed while the connection stands.
-pub(crate) fn closed(way: &Way, port: u16, error: &NotArrived) -> StageError {
+pub(crate) fn closed(spec: &ForwardSpec, port: u16, error: &NotArrived) -> StageError {
     match error {
-        NotArrived::Elsewhere => arrives_elsewhere(way, port),
+        NotArrived::Elsewhere => arrives_elsewhere(spec, port),
         NotArrived::Unreachable(source) => {
-            let message = format!("cannot connect to {}:{port} any more", way.public_host);
+            let message = format!("cannot connect to {}:{port} any more", spec.public_host);
             StageError::new("tunnel.port_unreachable", message)
                 .hint("check this machine's network and the server's firewall")
                 .retryable(true)
@@ -171,18 +171,18 @@ pub(crate) fn closed(way: &Way, port: u16, error: &NotArrived) -> StageError {
 
 /// The server listens, and we cannot get there.
 pub(crate) fn unreachable(
-    way: &Way,
+    spec: &ForwardSpec,
     session: &Session,
     port: u16,
     listening: &Listening,
     error: &io::Error,
 ) -> StageError {
-    let at = format!("{}:{port}", way.public_host);
+    let at = format!("{}:{port}", spec.public_host);
     if listening.on_loopback_only() {
         return loopback_only(session, &at).source(error);
     }
     let message = format!("cannot connect to {at}, which is to lead here");
-    closed_on_the_way(message, way).source(error)
+    closed_on_the_way(message, spec).source(error)
 }
 
 /// The server listens for us on loopback, and pods are to come by another address.
@@ -194,18 +194,18 @@ pub(crate) fn loopback_only(session: &Session, at: &str) -> StageError {
 }
 
 /// No port that the server grants lets a visitor through.
-pub(crate) fn all_closed(way: &Way) -> StageError {
-    let (range, host) = (way.range, &way.public_host);
+pub(crate) fn all_closed(spec: &ForwardSpec) -> StageError {
+    let (range, host) = (spec.range, &spec.public_host);
     let message = format!("cannot connect to any port of {range} that {host} has free");
-    closed_on_the_way(message, way)
+    closed_on_the_way(message, spec)
 }
 
-fn closed_on_the_way(message: String, way: &Way) -> StageError {
+fn closed_on_the_way(message: String, spec: &ForwardSpec) -> StageError {
     StageError::new("tunnel.port_unreachable", message)
         .hint(format!(
             "open ports {} in the server's firewall; check public_host, and `GatewayPorts clientspecified` in \
              sshd_config; where pods get there and this machine does not, set verify to off",
-            way.range
+            spec.range
         ))
         .retryable(true)
 }

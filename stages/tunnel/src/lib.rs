@@ -10,6 +10,7 @@ mod choices;
 mod claim;
 mod config;
 mod diagnosis;
+mod forward;
 mod ghosts;
 mod life;
 mod look;

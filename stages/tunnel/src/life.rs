@@ -13,10 +13,11 @@ use tokio::time::timeout;
 
 use crate::Tunnel;
 use crate::backoff::Backoff;
-use crate::choices::{PortPolicy, Verify};
-use crate::claim::{Claimed, Unclaimed, Way};
+use crate::choices::Verify;
+use crate::claim::{Unclaimed, accept, claim};
 use crate::config::Config;
 use crate::diagnosis;
+use crate::forward::{Bound, Forward};
 use crate::ghosts::Ghosts;
 use crate::network::Network;
 use crate::ssh::{ANY_IPV4, Greeting, Resolved, Session, Socket};
@@ -32,12 +33,11 @@ pub(crate) struct Life<'a> {
     cx: &'a Context<Tunnel>,
     config: &'a Config,
     resolved: Resolved,
-    /// The tunnel's own first, then one for each of `forwards`.
-    ways: Vec<Way>,
+    /// The tunnel's own first; there is always that one.
+    forwards: Vec<Forward>,
     network: Network,
-    /// The session that is up, and the ports that are ours in it. Whoever drops the future finds them here to close.
+    /// The session that is up. Whoever drops the future finds it here to close.
     session: Option<Session>,
-    held: Vec<Claimed>,
     ghosts: Ghosts,
     told_unnoted: bool,
     told_wider: bool,
@@ -50,18 +50,15 @@ pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), Sta
         () = cx.shutdown.cancelled() => return Ok(()),
     };
     let socket = Socket::reserve(cx, &resolved.target(config).to_string())?;
-    let way = Way::new(config, &resolved);
-    let beside = config.forwards.iter().map(|forward| way.beside(forward));
-    let ways = std::iter::once(way.clone()).chain(beside).collect();
+    let forwards = Forward::all(config, &resolved, cx.previous());
     let network = Network::watch(resolved.directly_reached());
     let mut life = Life {
         cx,
         config,
         resolved,
-        ways,
+        forwards,
         network,
         session: None,
-        held: Vec::new(),
         ghosts: Ghosts::default(),
         told_unnoted: false,
         told_wider: false,
@@ -71,7 +68,7 @@ pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), Sta
         () = cx.shutdown.cancelled() => Ok(()),
     };
     if let Some(session) = life.session.take()
-        && session.close(&life.held).await
+        && session.close().await
     {
         life.ghosts.session_ended()?;
     }
@@ -126,28 +123,27 @@ impl Life<'_> {
             "connect",
             format!("connecting to {}", self.resolved.target(self.config)),
         );
-        let claims = self.first_attempt(socket).await?;
-        let mut claims = self.accept(claims)?;
-        self.ready(&claims).await?;
+        let bound = self.first_attempt(socket).await?;
+        self.bind(bound)?;
+        self.ready().await?;
         loop {
-            let lost = self.hold(&claims).await;
+            let lost = self.hold().await;
             self.ghosts.session_lost();
             let lost_at = Instant::now();
             self.cx.degraded(lost);
-            claims = self.recover(socket, claims).await?;
-            self.ready(&claims).await?;
+            self.recover(socket).await?;
+            self.ready().await?;
             self.told_back(lost_at);
         }
     }
 
     /// A server that is busy for a moment is given one.
-    async fn first_attempt(&mut self, socket: &Socket) -> Result<Vec<Claimed>, StageError> {
-        let choices = self.choices(&self.previous_ports())?;
+    async fn first_attempt(&mut self, socket: &Socket) -> Result<Vec<Bound>, StageError> {
         let mut backoff = Backoff::up_to(self.config.reconnect_pause.duration());
         let from = Instant::now();
         loop {
-            let error = match self.attempt(socket, choices.clone()).await {
-                Ok(claims) => return Ok(claims),
+            let error = match self.attempt(socket, false).await {
+                Ok(bound) => return Ok(bound),
                 Err(unclaimed) => unclaimed.error,
             };
             if error.code != "tunnel.server_busy" || from.elapsed() > BUSY {
@@ -158,33 +154,8 @@ impl Life<'_> {
         }
     }
 
-    /// The ports that this instance had on this server in the run before, one for each way.
-    fn previous_ports(&self) -> Vec<Option<u16>> {
-        let previous = self.cx.previous();
-        let previous = previous.filter(|o| o.ssh_host == self.resolved.host);
-        let main = previous.as_ref().map(|o| o.port);
-        let beside = self.config.forwards.iter().map(|forward| {
-            let before = previous.as_ref()?.forwards.get(&forward.name())?;
-            Some(before.port)
-        });
-        std::iter::once(main).chain(beside).collect()
-    }
-
-    /// Which ports each way may have, best first: those of before, and all others unless they are pinned.
-    fn choices(&self, before: &[Option<u16>]) -> Result<Vec<Vec<u16>>, StageError> {
-        let choice = |(way, before): (&Way, &Option<u16>)| match (before, self.config.port_policy) {
-            (Some(port), PortPolicy::Pinned) => Ok(vec![*port]),
-            _ => way.shuffled(*before),
-        };
-        self.ways.iter().zip(before).map(choice).collect()
-    }
-
-    /// A new ssh, and in it a port for each way.
-    async fn attempt(
-        &mut self,
-        socket: &Socket,
-        choices: Vec<Vec<u16>>,
-    ) -> Result<Vec<Claimed>, Unclaimed> {
+    /// A new ssh, and in it a port for each forward. With `insist` the tunnel's own has to be the one before.
+    async fn attempt(&mut self, socket: &Socket, insist: bool) -> Result<Vec<Bound>, Unclaimed> {
         self.renew(socket).await?;
         let Some(session) = &self.session else {
             return Err(StageError::internal("no session to claim a port in").into());
@@ -193,12 +164,11 @@ impl Life<'_> {
             "port",
             format!("logged in to {}; asking it for a port", session.target()),
         );
-        let mut choices = self.ways.iter().zip(choices);
-        let Some((way, ports)) = choices.next() else {
-            return Err(StageError::internal("no way at all").into());
-        };
+        let policy = self.config.port_policy;
+        let (own, more) = (&self.forwards[0], &self.forwards[1..]);
+        let ports = own.ports(policy, insist)?;
         let only = (ports.len() == 1).then(|| ports[0]);
-        let main = match way.claim(session, ports).await {
+        let own = match claim(&own.spec, session, ports).await {
             Err(unclaimed) if unclaimed.ports_are_lost && self.ghosts.may_hold_the_port() => {
                 let error = match only {
                     Some(port) => diagnosis::held_by_a_ghost(session, port),
@@ -206,27 +176,45 @@ impl Life<'_> {
                 };
                 return Err(Unclaimed { error, ..unclaimed });
             }
-            claimed => claimed?,
+            bound => bound?,
         };
-        self.held = vec![main];
-        let beside = choices.map(|(way, mut ports)| {
-            ports.retain(|port| *port != main.port);
-            way.claim(session, ports)
+        let more = more.iter().map(async |forward| {
+            let mut ports = forward.ports(policy, false)?;
+            ports.retain(|port| *port != own.port);
+            claim(&forward.spec, session, ports).await
         });
-        self.held.extend(try_join_all(beside).await?);
+        let mut bound = vec![own];
+        bound.extend(try_join_all(more).await?);
         if !self.ghosts.is_noted()
             && let Ok(greeting) = timeout(NOTE, session.greeting()).await
         {
             self.note(&greeting)?;
         }
-        Ok(self.held.clone())
+        Ok(bound)
+    }
+
+    /// Takes what an attempt got, where every proof is as good as the user wants it. Returns the ports that are others now:
+    /// before, and after. The proof of then stands for a port that we have again, even where the master is now in the way of
+    /// another proof: other outputs would restart it.
+    fn bind(&mut self, bound: Vec<Bound>) -> Result<Vec<(u16, u16)>, StageError> {
+        let accepted = self.forwards.iter().zip(bound);
+        let accepted = accepted.map(|(forward, bound)| match forward.bound {
+            Some(before) if before.port == bound.port => Ok(before),
+            _ => accept(&forward.spec, bound),
+        });
+        let accepted: Vec<Bound> = accepted.collect::<Result<_, _>>()?;
+        if self.forwards[0].bound.as_ref() == accepted.first() {
+            self.ghosts.laid();
+        }
+        let forwards = self.forwards.iter_mut().zip(accepted);
+        let moved = forwards.filter_map(|(forward, now)| Some((forward.bind(now)?, now.port)));
+        Ok(moved.collect())
     }
 
     /// Ends the session that may still be there, and logs in anew.
     async fn renew(&mut self, socket: &Socket) -> Result<(), StageError> {
-        let held = std::mem::take(&mut self.held);
         if let Some(old) = self.session.take() {
-            match old.close(&held).await {
+            match old.close().await {
                 true => self.ghosts.session_ended()?,
                 false if self.ghosts.is_noted() => self.ghosts.session_lost(),
                 false => {}
@@ -249,7 +237,7 @@ impl Life<'_> {
 
     async fn connect(&self, socket: &Path) -> Result<Session, StageError> {
         let ghosts = self.ghosts.to_end();
-        let public_host = self.ways.first().map_or("", |way| &way.public_host);
+        let public_host = &self.forwards[0].spec.public_host;
         let (mut session, address) = tokio::try_join!(
             Session::connect(self.config, &self.resolved, socket, &ghosts, &self.network),
             async { Ok(bind_address(self.config, public_host).await) },

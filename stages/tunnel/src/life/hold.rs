@@ -6,22 +6,22 @@ use protocol::StageError;
 use tokio::time::MissedTickBehavior;
 
 use super::Life;
-use crate::arrival::{NotArrived, Prober};
-use crate::claim::{Claimed, Proof, Way};
+use crate::arrival::{NotArrived, Prober, Proof};
 use crate::diagnosis;
+use crate::forward::ForwardSpec;
 
 /// Two proofs in a row have to fail: one may have met a moment without network.
 const FAILED_PROOFS: u32 = 2;
 
-/// The ways that can be proven from this machine.
-struct Proofs(Vec<(Way, u16, Prober)>);
+/// The forwards that can be proven from this machine.
+struct Proofs(Vec<(ForwardSpec, u16, Prober)>);
 
 impl Proofs {
-    /// The first way that is closed.
-    async fn all(&mut self) -> Result<(), (&Way, u16, NotArrived)> {
-        for (way, port, prober) in &mut self.0 {
+    /// The first that is closed.
+    async fn all(&mut self) -> Result<(), (&ForwardSpec, u16, NotArrived)> {
+        for (spec, port, prober) in &mut self.0 {
             if let Err(error) = prober.prove_again(*port).await {
-                return Err((way, *port, error));
+                return Err((spec, *port, error));
             }
         }
         Ok(())
@@ -30,13 +30,13 @@ impl Proofs {
 
 impl Life<'_> {
     /// Holds until the connection is lost. A way that closes while the connection stands is reported, and so is its return.
-    pub(super) async fn hold(&mut self, claims: &[Claimed]) -> StageError {
-        let outputs = match self.outputs(claims) {
+    pub(super) async fn hold(&mut self) -> StageError {
+        let outputs = match self.outputs() {
             Ok(outputs) => outputs,
             Err(error) => return error,
         };
         let cx = self.cx;
-        let mut proofs = self.proofs(claims);
+        let mut proofs = self.proofs();
         let mut ticks = tokio::time::interval(self.config.probe_interval.duration());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.reset();
@@ -72,27 +72,28 @@ impl Life<'_> {
                     self.told_back(closed_at);
                 }
                 Ok(()) => failed = 0,
-                Err((way, port, error)) => {
+                Err((spec, port, error)) => {
                     if failed == 0 {
                         closed_at = Instant::now();
                     }
                     failed += 1;
                     if failed == FAILED_PROOFS {
-                        cx.degraded(diagnosis::closed(way, port, &error));
+                        cx.degraded(diagnosis::closed(spec, port, &error));
                     }
                 }
             }
         }
     }
 
-    fn proofs(&self, claims: &[Claimed]) -> Proofs {
+    fn proofs(&self) -> Proofs {
         let Some(session) = &self.session else {
             return Proofs(Vec::new());
         };
-        let from_here = |(way, claimed): (&Way, &Claimed)| {
-            let provable = way.is_verified() && claimed.proof != Proof::OutOfReach;
-            provable.then(|| (way.clone(), claimed.port, way.prober(session)))
-        };
-        Proofs(self.ways.iter().zip(claims).filter_map(from_here).collect())
+        let from_here = self.forwards.iter().filter_map(|forward| {
+            let (spec, bound) = (&forward.spec, forward.bound?);
+            let is_provable = spec.is_verified() && bound.proof != Proof::OutOfReach;
+            is_provable.then(|| (spec.clone(), bound.port, spec.prober(session)))
+        });
+        Proofs(from_here.collect())
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::Life;
 use crate::backoff::Backoff;
 use crate::choices::PortPolicy;
-use crate::claim::{Claimed, Unclaimed};
+use crate::claim::Unclaimed;
 use crate::diagnosis;
 use crate::ssh::Socket;
 
@@ -20,40 +20,30 @@ const OUTWAIT_GHOST: Duration = Duration::from_secs(60 * 60);
 impl Life<'_> {
     /// Tries for ever: on the same ports, until somebody else has had the tunnel's own for too long. The port of another
     /// forward is replaced as soon as somebody else has it.
-    pub(super) async fn recover(
-        &mut self,
-        socket: &Socket,
-        before: Vec<Claimed>,
-    ) -> Result<Vec<Claimed>, StageError> {
+    pub(super) async fn recover(&mut self, socket: &Socket) -> Result<(), StageError> {
         let mut backoff = Backoff::up_to(self.config.reconnect_pause.duration());
         let mut told = String::new();
         let mut port_lost: Option<(Instant, StageError)> = None;
-        let ports: Vec<Option<u16>> = before.iter().map(|c| Some(c.port)).collect();
         loop {
             self.pause(&mut backoff, &told).await;
-            let mut choices = self.choices(&ports)?;
-            match &port_lost {
-                Some((at, why)) if at.elapsed() >= self.patience() => {
-                    if self.config.port_policy == PortPolicy::Pinned {
-                        return Err(diagnosis::pinned(why));
-                    }
-                }
-                _ => choices[0].truncate(1),
+            let given_up = port_lost
+                .as_ref()
+                .filter(|(at, _)| at.elapsed() >= self.patience());
+            if let (Some((_, why)), PortPolicy::Pinned) = (given_up, self.config.port_policy) {
+                return Err(diagnosis::pinned(why));
             }
-            let unclaimed = match self.attempt(socket, choices).await {
-                Ok(claims) => match self.recovered(&before, claims) {
-                    Ok(claims) => {
-                        self.tell_new_ports(&before, &claims, port_lost.map(|(_, why)| why));
-                        return Ok(claims);
-                    }
-                    Err(error) => error.into(),
-                },
-                Err(unclaimed) => unclaimed,
-            };
+            let insist = given_up.is_none();
+            let bound = self.attempt(socket, insist).await;
             let Unclaimed {
                 error,
                 ports_are_lost,
-            } = unclaimed;
+            } = match bound.and_then(|bound| Ok(self.bind(bound)?)) {
+                Ok(moved) => {
+                    self.tell_new_ports(&moved, port_lost.map(|(_, why)| why));
+                    return Ok(());
+                }
+                Err(unclaimed) => unclaimed,
+            };
             if ports_are_lost {
                 let at = port_lost.map_or_else(Instant::now, |(at, _)| at);
                 port_lost = Some((at, error.clone()));
@@ -89,35 +79,12 @@ impl Life<'_> {
         }
     }
 
-    /// What holds from now on. The proof of then stands for a port that we have again, even where the master is now in the
-    /// way of another proof: other outputs would restart it.
-    fn recovered(
-        &mut self,
-        before: &[Claimed],
-        claims: Vec<Claimed>,
-    ) -> Result<Vec<Claimed>, StageError> {
-        let mut held = Vec::new();
-        for ((way, before), claimed) in self.ways.iter().zip(before).zip(claims) {
-            held.push(match before.port == claimed.port {
-                true => *before,
-                false => way.accept(claimed)?,
-            });
-        }
-        if held.first() == before.first() {
-            self.ghosts.laid();
-        }
-        Ok(held)
-    }
-
-    fn tell_new_ports(&self, before: &[Claimed], claims: &[Claimed], why: Option<StageError>) {
+    fn tell_new_ports(&self, moved: &[(u16, u16)], why: Option<StageError>) {
         let why = why.map_or_else(String::new, |why| format!(": {}", why.message));
-        for (before, now) in before.iter().zip(claims) {
-            if before.port != now.port {
-                self.cx.warn(format!(
-                    "port {} could not be had again, it is {} now{why}",
-                    before.port, now.port
-                ));
-            }
+        for (before, now) in moved {
+            self.cx.warn(format!(
+                "port {before} could not be had again, it is {now} now{why}"
+            ));
         }
     }
 }

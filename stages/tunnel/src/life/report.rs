@@ -5,26 +5,22 @@ use std::time::Instant;
 use protocol::StageError;
 
 use super::Life;
-use crate::claim::{Claimed, Proof};
+use crate::arrival::Proof;
+use crate::forward::{Bound, Forward};
 use crate::outputs::{Forwarded, Outputs};
 
 impl Life<'_> {
-    /// Whether every proof is as good as the user wants it.
-    pub(super) fn accept(&self, claims: Vec<Claimed>) -> Result<Vec<Claimed>, StageError> {
-        let mut accepted = self.ways.iter().zip(claims);
-        accepted.try_fold(Vec::new(), |mut all, (way, claimed)| {
-            all.push(way.accept(claimed)?);
-            Ok(all)
-        })
+    fn bound(&self) -> impl Iterator<Item = (&Forward, Bound)> {
+        self.forwards.iter().filter_map(|f| Some((f, f.bound?)))
     }
 
-    pub(super) async fn ready(&mut self, claims: &[Claimed]) -> Result<(), StageError> {
-        for (way, claimed) in self.ways.iter().zip(claims) {
-            let at = format!("{}:{}", way.public_host, claimed.port);
-            match claimed.proof {
+    pub(super) async fn ready(&mut self) -> Result<(), StageError> {
+        for (Forward { spec, .. }, bound) in self.bound() {
+            let at = format!("{}:{}", spec.public_host, bound.port);
+            match bound.proof {
                 Proof::Changed => self.cx.warn(format!(
                     "unverified: connections to {at} arrive here, but their source port is changed on the way and local port {} is in use, so they may have been somebody else's",
-                    way.local_port
+                    spec.local_port
                 )),
                 Proof::OutOfReach => self.cx.warn(format!(
                     "unverified: this machine does not get to {at}, so only a pod can tell whether it leads here"
@@ -32,30 +28,33 @@ impl Life<'_> {
                 Proof::Seen(_) | Proof::NotAskedFor => {}
             }
         }
-        let ports: Vec<String> = claims.iter().map(|c| c.port.to_string()).collect();
-        let (ports, are, them) = match &ports[..] {
-            [port] => (format!("port {port}"), "is", "it"),
-            ports => (format!("ports {}", ports.join(", ")), "are", "them"),
-        };
-        if self.is_open_to_all(claims).await {
-            let host = self.ways.first().map_or("", |way| &way.public_host);
+        let ports: Vec<u16> = self.bound().map(|(_, bound)| bound.port).collect();
+        if let Some(own) = ports.first()
+            && self.is_open_to_all(*own).await
+        {
+            let shown: Vec<String> = ports.iter().map(u16::to_string).collect();
+            let (ports, are, them) = match &shown[..] {
+                [port] => (format!("port {port}"), "is", "it"),
+                ports => (format!("ports {}", ports.join(", ")), "are", "them"),
+            };
+            let host = &self.forwards[0].spec.public_host;
             self.cx.warn(format!(
                 "{ports} of {host} {are} open to whoever can reach {them}; narrow it with bind_address, a firewall or PermitListen",
             ));
         }
-        self.cx.ready(self.outputs(claims)?).await
+        self.cx.ready(self.outputs()?).await
     }
 
     /// As far as it was asked for, and, where the user asked for less, as far as the server tells: with `GatewayPorts yes`
     /// it takes all addresses whatever is asked for.
-    async fn is_open_to_all(&mut self, claims: &[Claimed]) -> bool {
-        let (Some(session), Some(main)) = (&self.session, claims.first()) else {
+    async fn is_open_to_all(&mut self, port: u16) -> bool {
+        let Some(session) = &self.session else {
             return false;
         };
         if session.wants_all_addresses() {
             return true;
         }
-        let wider = session.listening(main.port).await.on_all_addresses();
+        let wider = session.listening(port).await.on_all_addresses();
         if wider && !self.told_wider {
             self.told_wider = true;
             self.cx.warn(format!(
@@ -67,27 +66,23 @@ impl Life<'_> {
         wider
     }
 
-    pub(super) fn outputs(&self, claims: &[Claimed]) -> Result<Outputs, StageError> {
-        let (Some(way), Some((main, beside))) = (self.ways.first(), claims.split_first()) else {
-            return Err(StageError::internal("no port to report"));
+    pub(super) fn outputs(&self) -> Result<Outputs, StageError> {
+        let forwarded = |(forward, bound): (&Forward, Bound)| Forwarded {
+            port: bound.port,
+            local_port: forward.spec.local_port,
+            verified: bound.proof.verified(),
         };
-        let forwards = self.config.forwards.iter().zip(beside);
-        let forwards = forwards.map(|(forward, claimed)| {
-            let forwarded = Forwarded {
-                port: claimed.port,
-                local_port: claimed.local_port,
-                verified: claimed.proof.verified(),
-            };
-            (forward.name(), forwarded)
-        });
+        let named = |bound: (&Forward, Bound)| Some((bound.0.name.clone()?, forwarded(bound)));
+        let own = self.bound().next().map(forwarded);
+        let own = own.ok_or_else(|| StageError::internal("no port to report"))?;
         Ok(Outputs {
-            host: way.public_host.clone(),
-            port: main.port,
+            host: self.forwards[0].spec.public_host.clone(),
+            port: own.port,
             scheme: self.config.scheme,
             ssh_host: self.resolved.host.clone(),
-            local_port: main.local_port,
-            verified: main.proof.verified(),
-            forwards: forwards.collect(),
+            local_port: own.local_port,
+            verified: own.verified,
+            forwards: self.bound().filter_map(named).collect(),
         })
     }
 

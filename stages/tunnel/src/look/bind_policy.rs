@@ -1,7 +1,7 @@
 //! For whom the server listens: its GatewayPorts, as far as they can be seen.
 
 use super::ports::PATIENCE;
-use crate::claim::Way;
+use crate::forward::ForwardSpec;
 use crate::ssh::{ANY_IPV4, Listening, NotListening, Refusal, Session};
 
 const LOOPBACK: &str = "127.0.0.1";
@@ -33,13 +33,17 @@ enum Seen {
 }
 
 /// Asks for a free port twice, on all addresses and on loopback, and gives it back.
-pub(super) async fn bind_policy(session: &mut Session, way: &Way, port: u16) -> BindPolicy {
+pub(super) async fn bind_policy(
+    session: &mut Session,
+    spec: &ForwardSpec,
+    port: u16,
+) -> BindPolicy {
     let asked = std::mem::replace(&mut session.bind_address, ANY_IPV4.to_owned());
-    let policy = match listened(session, way, port).await {
+    let policy = match listened(session, spec, port).await {
         Ok(Seen::OnLoopback) => BindPolicy::Off,
         Ok(Seen::OnAll) => {
             session.bind_address = LOOPBACK.to_owned();
-            match listened(session, way, port).await {
+            match listened(session, spec, port).await {
                 Ok(Seen::OnLoopback | Seen::NotFromOutside) => BindPolicy::AsAsked,
                 Ok(Seen::OnAll) => BindPolicy::Always,
                 Ok(Seen::Nothing) | Err(_) => BindPolicy::NotOff,
@@ -52,23 +56,23 @@ pub(super) async fn bind_policy(session: &mut Session, way: &Way, port: u16) -> 
     policy
 }
 
-async fn listened(session: &Session, way: &Way, port: u16) -> Result<Seen, NotListening> {
-    session.listen(port, way.local_port).await?;
+async fn listened(session: &Session, spec: &ForwardSpec, port: u16) -> Result<Seen, NotListening> {
+    session.listen(port, spec.local_port).await?;
     let listening = session.listening(port).await;
     let seen = if listening.on_loopback_only() {
         Seen::OnLoopback
     } else if listening.on_all_addresses() {
         Seen::OnAll
-    } else if listening != Listening::default() || way.leads_to_loopback().await {
+    } else if listening != Listening::default() || spec.leads_to_loopback().await {
         Seen::Nothing
     } else {
-        let mut prober = way.prober(session);
+        let mut prober = spec.prober(session);
         prober.patience = PATIENCE;
         match prober.prove_again(port).await {
             Ok(()) => Seen::OnAll,
             Err(_) => Seen::NotFromOutside,
         }
     };
-    session.give_back(port, way.local_port).await;
+    session.give_back(port, spec.local_port).await;
     Ok(seen)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt};
 
 use crate::arrival::NotArrived;
-use crate::claim::Way;
+use crate::forward::ForwardSpec;
 use crate::port_range::PortRange;
 use crate::ssh::{NotListening, Refusal, Session};
 
@@ -42,15 +42,15 @@ pub(super) struct Ports {
 /// Asks for each port, visits it if told to, and gives it back. `counted` hears how far it got.
 pub(super) async fn ports(
     session: &Session,
-    way: &Way,
+    spec: &ForwardSpec,
     visit: bool,
     counted: impl Fn(usize, usize),
 ) -> Ports {
-    let chosen = sample(way.range);
+    let chosen = sample(spec.range);
     let total = chosen.len();
     let looking = stream::iter(chosen).map(|port| async move {
-        let found = look_at(session, way, visit, port).await;
-        session.give_back(port, way.local_port).await;
+        let found = look_at(session, spec, visit, port).await;
+        session.give_back(port, spec.local_port).await;
         (port, found)
     });
     let mut looking = looking.buffered(SIDE_BY_SIDE);
@@ -62,21 +62,21 @@ pub(super) async fn ports(
         }
     }
     Ports {
-        all: usize::from(way.range.last - way.range.first) + 1,
+        all: usize::from(spec.range.last - spec.range.first) + 1,
         found,
         was_visited: visit,
     }
 }
 
-async fn look_at(session: &Session, way: &Way, visit: bool, port: u16) -> Port {
-    match session.listen(port, way.local_port).await {
+async fn look_at(session: &Session, spec: &ForwardSpec, visit: bool, port: u16) -> Port {
+    match session.listen(port, spec.local_port).await {
         Ok(()) if !visit => return Port::Free,
         Ok(()) => {}
         Err(NotListening::Refused(Refusal::Taken)) => return Port::Taken,
         Err(NotListening::Refused(_)) => return Port::NotPermitted,
         Err(NotListening::Broken(_)) => return Port::Unknown,
     }
-    let mut prober = way.prober(session);
+    let mut prober = spec.prober(session);
     prober.patience = PATIENCE;
     match prober.prove_again(port).await {
         Ok(()) => Port::Free,

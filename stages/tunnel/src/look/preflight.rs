@@ -4,8 +4,10 @@ use protocol::{Check, Context};
 
 use super::{FORBIDDEN, FORWARDING, Inside, Look, What};
 use crate::Tunnel;
-use crate::claim::{Claimed, Proof, Way};
+use crate::arrival::Proof;
+use crate::claim::{accept, claim};
 use crate::config::Config;
+use crate::forward::{Bound, ForwardSpec};
 use crate::life::bind_address;
 use crate::outputs::Verified;
 
@@ -20,15 +22,14 @@ pub(crate) async fn preflight(cx: &Context<Tunnel>, config: Config) {
 
 impl Look<'_> {
     async fn port(&self, inside: Inside) {
-        let way = Way::new(&self.config, &inside.resolved);
+        let spec = ForwardSpec::new(&self.config, &inside.resolved);
         let mut session = inside.session;
-        session.bind_address = bind_address(&self.config, &way.public_host).await;
-        let claimed = match way.shuffled(None) {
-            Ok(ports) => way.claim(&session, ports).await.map_err(|u| u.error),
+        session.bind_address = bind_address(&self.config, &spec.public_host).await;
+        let claimed = match spec.shuffled(None) {
+            Ok(ports) => claim(&spec, &session, ports).await.map_err(|u| u.error),
             Err(error) => Err(error),
         };
-        let held: Vec<Claimed> = claimed.as_ref().ok().copied().into_iter().collect();
-        let claimed = claimed.and_then(|claimed| way.accept(claimed));
+        let claimed = claimed.and_then(|claimed| accept(&spec, claimed));
         let (id, title) = FORWARDING;
         match &claimed {
             Err(error) if FORBIDDEN.contains(&error.code.as_str()) => {
@@ -37,16 +38,16 @@ impl Look<'_> {
             }
             _ => {
                 self.cx.report(Check::ok(id, title, ""));
-                self.tell(PORT, claimed, |claimed| proof(&way, *claimed));
+                self.tell(PORT, claimed, |claimed| proof(&spec, *claimed));
             }
         }
-        session.close(&held).await;
+        session.close().await;
     }
 }
 
-fn proof(way: &Way, claimed: Claimed) -> String {
-    let at = format!("{}:{}", way.public_host, claimed.port);
-    match claimed.proof {
+fn proof(spec: &ForwardSpec, bound: Bound) -> String {
+    let at = format!("{}:{}", spec.public_host, bound.port);
+    match bound.proof {
         Proof::Seen(Verified::Tcp) => format!("{at} takes connections, tried and given back"),
         Proof::Seen(_) => format!("{at} does, tried and given back"),
         Proof::OutOfReach => {

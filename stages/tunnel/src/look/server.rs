@@ -9,9 +9,10 @@ use super::bind_policy::{BindPolicy, bind_policy};
 use super::ports::{Ports, ports};
 use super::{FORBIDDEN, FORWARDING, Inside, Look, What, sshd_config};
 use crate::Tunnel;
-use crate::claim::Way;
+use crate::claim::claim;
 use crate::config::Config;
 use crate::diagnosis;
+use crate::forward::ForwardSpec;
 use crate::life::bind_address;
 use crate::ssh::{Resolved, Session};
 
@@ -55,19 +56,19 @@ pub(crate) async fn server(cx: &Context<Tunnel>, config: Config) {
 
 impl Look<'_> {
     async fn grants(&self, inside: Inside) {
-        let way = Way::new(&self.config, &inside.resolved);
+        let spec = ForwardSpec::new(&self.config, &inside.resolved);
         let mut session = inside.session;
-        session.bind_address = bind_address(&self.config, &way.public_host).await;
-        self.with_a_port(&way, &mut session, inside.took).await;
+        session.bind_address = bind_address(&self.config, &spec.public_host).await;
+        self.with_a_port(&spec, &mut session, inside.took).await;
         self.commands(&session).await;
-        session.close(&[]).await;
+        session.close().await;
     }
 
     /// Looks at what takes a port that is free.
-    async fn with_a_port(&self, way: &Way, session: &mut Session, login_took: Duration) {
-        let claimed = match way.shuffled(None) {
+    async fn with_a_port(&self, spec: &ForwardSpec, session: &mut Session, login_took: Duration) {
+        let claimed = match spec.shuffled(None) {
             Ok(ports) => {
-                let claimed = way.unproven().claim(session, ports).await;
+                let claimed = claim(&spec.unproven(), session, ports).await;
                 claimed.map_err(|unclaimed| unclaimed.error)
             }
             Err(error) => Err(error),
@@ -75,17 +76,17 @@ impl Look<'_> {
         let (id, title) = FORWARDING;
         match claimed {
             Ok(claimed) => {
-                session.give_back(claimed.port, way.local_port).await;
+                session.give_back(claimed.port, spec.local_port).await;
                 self.cx.report(Check::ok(id, title, ""));
-                let mut policy = bind_policy(session, way, claimed.port).await;
-                let ports = self.visited(policy != BindPolicy::Off, way, session).await;
+                let mut policy = bind_policy(session, spec, claimed.port).await;
+                let ports = self.visited(policy != BindPolicy::Off, spec, session).await;
                 // Where only visitors tell, this very port may be closed on the way.
                 if let (BindPolicy::Unknown, Some(open)) = (policy, ports.first_open()) {
-                    policy = bind_policy(session, way, open).await;
+                    policy = bind_policy(session, spec, open).await;
                 }
-                self.bind(policy, session, way);
-                self.ports(&ports, way, None);
-                self.latency(way, session, claimed.port, login_took).await;
+                self.bind(policy, session, spec);
+                self.ports(&ports, spec, None);
+                self.latency(spec, session, claimed.port, login_took).await;
             }
             Err(error) if FORBIDDEN.contains(&error.code.as_str()) => {
                 self.cx.report(Check::failed(id, title, &error));
@@ -94,18 +95,18 @@ impl Look<'_> {
             Err(error) => {
                 self.cx.report(Check::ok(id, title, ""));
                 self.cx.skip(&[BIND], "needs a free port");
-                let ports = self.visited(false, way, session).await;
-                self.ports(&ports, way, Some(error));
+                let ports = self.visited(false, spec, session).await;
+                self.ports(&ports, spec, Some(error));
                 self.cx.skip(&[LATENCY], "needs a free port");
             }
         }
     }
 
-    fn bind(&self, policy: BindPolicy, session: &Session, way: &Way) {
+    fn bind(&self, policy: BindPolicy, session: &Session, spec: &ForwardSpec) {
         let (id, title) = BIND;
         let check = match policy {
             BindPolicy::Off if session.wants_all_addresses() => {
-                Check::failed(id, title, &diagnosis::loopback_only(session, &way.public_host))
+                Check::failed(id, title, &diagnosis::loopback_only(session, &spec.public_host))
             }
             BindPolicy::Off => {
                 let address = &session.bind_address;
@@ -126,32 +127,38 @@ impl Look<'_> {
         self.cx.report(check);
     }
 
-    async fn visited(&self, from_outside: bool, way: &Way, session: &Session) -> Ports {
+    async fn visited(&self, from_outside: bool, spec: &ForwardSpec, session: &Session) -> Ports {
         let counted = |done: usize, total: usize| {
-            let message = format!("looking at the ports of {}", way.range);
+            let message = format!("looking at the ports of {}", spec.range);
             self.cx
                 .progress_count("ports", message, done as u64, total as u64);
         };
-        ports(session, way, from_outside && way.is_verified(), counted).await
+        ports(session, spec, from_outside && spec.is_verified(), counted).await
     }
 
-    fn ports(&self, found: &Ports, way: &Way, claim: Option<StageError>) {
+    fn ports(&self, found: &Ports, spec: &ForwardSpec, claim: Option<StageError>) {
         let (id, title) = PORTS;
         let told = found.describe();
-        let check = match claim.or_else(|| found.error(way)) {
+        let check = match claim.or_else(|| found.error(spec)) {
             Some(error) => Check::failed(id, title, &error.cause(told)),
             None => Check::ok(id, title, told),
         };
-        self.cx.report(match found.note(way) {
+        self.cx.report(match found.note(spec) {
             Some(note) if check.hint.is_none() => check.hint(note),
             _ => check,
         });
     }
 
-    async fn latency(&self, way: &Way, session: &Session, port: u16, login_took: Duration) {
+    async fn latency(
+        &self,
+        spec: &ForwardSpec,
+        session: &Session,
+        port: u16,
+        login_took: Duration,
+    ) {
         let (id, title) = LATENCY;
         let login = format!("the login took {:.0?}", login_took);
-        self.cx.report(match round_trip(session, way, port).await {
+        self.cx.report(match round_trip(session, spec, port).await {
             Some(took) => {
                 let message =
                     format!("within {took:.2?}, the median of {REQUESTS} requests; {login}");
@@ -203,7 +210,7 @@ impl Look<'_> {
         drop(timeout(SILENCE, log.wait_for(|log| log.was_asked || log.ended)).await);
         let took = since.elapsed().as_secs_f64();
         let was_asked = log.borrow().was_asked;
-        session.session.close(&[]).await;
+        session.session.close().await;
         self.cx.report(match was_asked {
             true => Check::ok(id, title, format!("asked after {took:.0} s of silence")),
             false => Check::skipped(id, title, format!("it did not ask within {took:.0} s of silence")).hint(
@@ -216,19 +223,19 @@ impl Look<'_> {
 
 impl Ports {
     /// Why a tunnel would not get a port that pods reach, although the server grants one.
-    fn error(&self, way: &Way) -> Option<StageError> {
-        let closed = !self.has_free() && self.some_are_closed() && !way.may_be_out_of_reach();
-        closed.then(|| diagnosis::all_closed(way))
+    fn error(&self, spec: &ForwardSpec) -> Option<StageError> {
+        let closed = !self.has_free() && self.some_are_closed() && !spec.may_be_out_of_reach();
+        closed.then(|| diagnosis::all_closed(spec))
     }
 
-    fn note(&self, way: &Way) -> Option<String> {
-        let range = way.range;
+    fn note(&self, spec: &ForwardSpec) -> Option<String> {
+        let range = spec.range;
         if !self.was_visited {
             return Some(format!(
                 "whether a firewall lets visitors to {range} through was not looked at"
             ));
         }
-        if self.some_are_closed() && way.may_be_out_of_reach() {
+        if self.some_are_closed() && spec.may_be_out_of_reach() {
             return Some("this machine need not get to public_host: only a pod can tell which ports are open".into());
         }
         if self.some_are_closed() {
@@ -243,13 +250,13 @@ impl Ports {
 }
 
 /// A request to listen is answered after one round trip.
-async fn round_trip(session: &Session, way: &Way, port: u16) -> Option<Duration> {
+async fn round_trip(session: &Session, spec: &ForwardSpec, port: u16) -> Option<Duration> {
     let mut took = Vec::new();
     for _ in 0..REQUESTS {
         let asked = Instant::now();
-        session.listen(port, way.local_port).await.ok()?;
+        session.listen(port, spec.local_port).await.ok()?;
         took.push(asked.elapsed());
-        session.give_back(port, way.local_port).await;
+        session.give_back(port, spec.local_port).await;
     }
     took.sort_unstable();
     took.get(took.len() / 2).copied()

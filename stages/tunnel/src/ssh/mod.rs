@@ -10,7 +10,7 @@ mod socket;
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -30,7 +30,6 @@ pub(crate) use report::{Arrival, Log, Refusal};
 pub(crate) use resolved::Resolved;
 pub(crate) use socket::Socket;
 
-use crate::claim::Claimed;
 use crate::config::Config;
 use crate::network::Network;
 
@@ -63,6 +62,8 @@ pub(crate) struct Session {
     pub(crate) bind_address: String,
     login: Vec<OsString>,
     greeting: watch::Receiver<Option<Greeting>>,
+    /// The ports that the server listens on for us, each with the local one.
+    held: Mutex<Vec<(u16, u16)>>,
     tasks: JoinSet<()>,
 }
 
@@ -158,6 +159,7 @@ impl Session {
             bind_address: ANY_IPV4.to_owned(),
             login: options::login(config),
             greeting,
+            held: Mutex::default(),
             tasks,
         };
         session.greet(sender, ghosts).await;
@@ -230,7 +232,10 @@ impl Session {
         )
         .await
         {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.held().push((port, local_port));
+                Ok(())
+            }
             Ok(Err(openssh::Error::SshMux(error)))
                 if error.to_string().contains("refused the request") =>
             {
@@ -274,9 +279,14 @@ impl Session {
 
     /// Asks the server to listen on a port no longer. False when it did not answer.
     pub(crate) async fn give_back(&self, port: u16, local_port: u16) -> bool {
+        self.held().retain(|held| held.0 != port);
         let (from, to) = self.ends(port, local_port);
         let close = self.mux.close_port_forward(ForwardType::Remote, from, to);
         matches!(timeout(GIVE_BACK, close).await, Ok(Ok(())))
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<(u16, u16)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ends(&self, port: u16, local_port: u16) -> (Endpoint<'_>, Endpoint<'_>) {
@@ -309,9 +319,12 @@ impl Session {
         }
     }
 
-    /// Gives these ports back and ends ssh. False when the server may not have heard of it.
-    pub(crate) async fn close(mut self, held: &[Claimed]) -> bool {
-        let all = held.iter().map(|c| self.give_back(c.port, c.local_port));
+    /// Gives all ports back and ends ssh. False when the server may not have heard of it.
+    pub(crate) async fn close(mut self) -> bool {
+        let held = self.held().clone();
+        let all = held
+            .iter()
+            .map(|(port, local)| self.give_back(*port, *local));
         let heard = !held.is_empty() && join_all(all).await.into_iter().all(|heard| heard);
         self.process.terminate();
         drop(timeout(TERMINATE, self.process.child.wait()).await);
