@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
+use protocol::kinds::{OURS, PLUGIN};
+use protocol::validate::{Answer, Request, answer};
 use protocol::yaml::Document;
-use protocol::{Env, Exit};
+use protocol::{Description, Env, Exit, Stage, StageError, description};
+use remote::host::Host;
+use remote::kinds::{Kind, Kinds};
 use remote::plan::Source;
 
 /// Every file is refused with exit code 2, or becomes one that can be read and has only what stock devcluster knows.
@@ -23,11 +27,49 @@ pub fn compile(data: &[u8]) {
     }
 }
 
-fn compiled(document: &Document) -> Result<String, protocol::StageError> {
-    let env = Env::from_pairs([("HOME", "/h"), ("A", "$B ${A} ~"), ("B", "")]);
+fn compiled(document: &Document) -> Result<String, StageError> {
     let source = Source {
         path: Path::new("/h/devcluster.yaml"),
         document,
     };
-    remote::compile::compile(&source, Vec::new(), &env, Path::new("/$A")).map(|it| it.text)
+    let compiling = remote::compile::compile(&source, None, &InProcess, Path::new("/$A"));
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let compiled = runtime.expect("no runtime").block_on(compiling);
+    compiled.map(|it| it.text)
+}
+
+/// The stages of this project, without a process for each question.
+struct InProcess;
+
+impl Kinds for InProcess {
+    fn all(&self) -> Vec<String> {
+        OURS.map(str::to_owned).into()
+    }
+
+    async fn describe(&self, kind: &str) -> Result<Option<Kind>, StageError> {
+        let description: Description = match kind {
+            "tunnel" => description::<tunnel::Tunnel>(),
+            "gateway" => description::<gateway::Gateway>(),
+            "config-emit" => description::<config_emit::ConfigEmit>(),
+            PLUGIN => description::<Host>(),
+            _ => return Ok(None),
+        };
+        Ok(Some(Kind {
+            program: vec![format!("/$A/devcluster-{kind}")],
+            description,
+        }))
+    }
+
+    async fn validate(&self, kind: &Kind, request: &Request) -> Result<Answer, StageError> {
+        fn of<S: Stage>(request: &Request) -> Answer {
+            let env = Env::from_pairs([("HOME", "/h"), ("A", "$B ${A} ~"), ("B", "")]);
+            answer::<S>(request, &env)
+        }
+        Ok(match kind.description.kind.as_str() {
+            "tunnel" => of::<tunnel::Tunnel>(request),
+            "gateway" => of::<gateway::Gateway>(request),
+            "config-emit" => of::<config_emit::ConfigEmit>(request),
+            _ => of::<Host>(request),
+        })
+    }
 }

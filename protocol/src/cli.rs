@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 
-use crate::config::{Sources, properties, schema_of};
+use crate::config::{Sources, properties};
 use crate::stage::Stage;
-use command::{look_id, looks};
+use crate::verbs::describe::{Description, description};
+use command::look_id;
 
 pub(crate) use command::PREFLIGHT;
 pub use command::command;
@@ -24,10 +25,11 @@ pub(crate) enum Verb {
     Check,
     Cleanup,
     Describe,
+    Validate,
 }
 
 /// Verbs by name, with their help.
-pub(crate) const VERBS: [(&str, Verb, &str); 6] = [
+pub(crate) const VERBS: [(&str, Verb, &str); 7] = [
     (
         "run",
         Verb::Run,
@@ -57,6 +59,11 @@ pub(crate) const VERBS: [(&str, Verb, &str); 6] = [
         "describe",
         Verb::Describe,
         "Print versions, verbs and schemas as JSON",
+    ),
+    (
+        "validate",
+        Verb::Validate,
+        "Read the configs of a file as JSON on stdin, print what is wrong with them; runs nothing",
     ),
 ];
 
@@ -103,32 +110,34 @@ pub(crate) fn parse<S: Stage>(mut args: Vec<OsString>) -> Result<Call, clap::Err
         args.insert(1.min(args.len()), "run".into());
     }
     let bare = args.last().is_some_and(|a| a == "--");
-    let matches = command::<S>().try_get_matches_from(args)?;
+    let described = description::<S>();
+    let mut command = command(&S::program(), &described);
+    let matches = command.try_get_matches_from_mut(args)?;
     let Some((name, sub)) = matches.subcommand() else {
-        return Err(command::<S>().error(clap::error::ErrorKind::MissingSubcommand, "no verb"));
+        return Err(command.error(clap::error::ErrorKind::MissingSubcommand, "no verb"));
     };
     let verb = VERBS
         .iter()
         .find(|(n, ..)| *n == name)
         .map_or(Verb::Run, |(_, v, _)| *v);
-    let call = call::<S>(verb, sub);
+    let call = call::<S>(verb, &described, sub);
     let nameless = call
         .command
         .first()
         .is_some_and(|program| program.is_empty());
     if nameless || (bare && call.command.is_empty()) {
         let what = "`--` is followed by no command: name a program, or leave `--` away";
-        return Err(command::<S>().error(clap::error::ErrorKind::TooFewValues, what));
+        return Err(command.error(clap::error::ErrorKind::TooFewValues, what));
     }
     Ok(call)
 }
 
-fn call<S: Stage>(verb: Verb, m: &ArgMatches) -> Call {
+fn call<S: Stage>(verb: Verb, described: &Description, m: &ArgMatches) -> Call {
     let text = |id: &str| m.try_get_one::<String>(id).ok().flatten().cloned();
     let number = |id: &str| m.try_get_one::<f64>(id).ok().flatten().copied();
     let set = |id: &str| m.try_get_one::<bool>(id).ok().flatten() == Some(&true);
     let path = |id: &str| m.try_get_one::<PathBuf>(id).ok().flatten().cloned();
-    let fields = properties(&schema_of::<S::Config>());
+    let fields = properties(&described.config);
     let flags = fields
         .keys()
         .filter_map(|field| Some((field.clone(), text(&format!("field.{field}"))?)));
@@ -148,8 +157,8 @@ fn call<S: Stage>(verb: Verb, m: &ArgMatches) -> Call {
         },
         timeout: number("timeout").map(Duration::from_secs_f64),
         linger: number("linger").map_or(Duration::ZERO, Duration::from_secs_f64),
-        look: looks::<S>()
-            .map(|(name, _)| name)
+        look: std::iter::once(PREFLIGHT)
+            .chain(S::LOOKS.iter().map(|(name, _)| *name))
             .find(|name| set(&look_id(name))),
         dry_run: set("dry-run"),
         sources: Sources {

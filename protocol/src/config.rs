@@ -12,7 +12,10 @@ use crate::error::{Exit, StageError};
 use crate::files;
 pub use crate::problem::segments;
 use crate::problem::{Problem, Source};
+use crate::validate::Unknown;
 use crate::wording::plain;
+
+mod samples;
 
 /// Where the values of a config come from, weakest first.
 #[derive(Debug, Default)]
@@ -170,26 +173,32 @@ pub fn load<C: DeserializeOwned + JsonSchema>(
 ) -> Result<C, StageError> {
     let gathered = gather(sources, &schema_of::<C>(), env)?;
     match parse(gathered.values.clone(), validate) {
-        Ok(config) => Ok(config),
-        Err(problems) => Err(config_error(kind, program, problems, &gathered)),
+        (Some(config), problems) if problems.is_empty() => Ok(config),
+        (_, problems) => Err(config_error(kind, program, problems, &gathered)),
     }
 }
 
-/// Checks values that stand in a larger file. The problems' paths are those of the values.
+/// Checks values that stand in a larger file, of which some are not known yet: those count as set and valid, and a problem
+/// that depends on one is none. The problems' paths are those of the values.
 pub fn check<C: DeserializeOwned + JsonSchema>(
     values: &Map<String, Value>,
+    unknown: &Unknown,
     env: &Env,
     validate: impl Fn(&C) -> Vec<Problem>,
-) -> Result<C, Vec<Problem>> {
+) -> (Option<C>, Vec<Problem>) {
     let mut values = values.clone();
+    samples::put(&mut values, unknown, &schema_of::<C>());
     prepare(&mut values, env);
-    parse(values, validate)
+    let (config, mut problems) = parse(values, validate);
+    let is_free = |path: &str| path.is_empty() || !unknown.touches(&segments(path));
+    problems.retain(|p| is_free(&p.path) && p.depends_on.iter().all(|field| is_free(field)));
+    (config, problems)
 }
 
 fn parse<C: DeserializeOwned + JsonSchema>(
     values: Map<String, Value>,
     validate: impl Fn(&C) -> Vec<Problem>,
-) -> Result<C, Vec<Problem>> {
+) -> (Option<C>, Vec<Problem>) {
     let schema = schema_of::<C>();
     let mut problems = unknown_fields(&values, &schema);
     problems.extend(missing_fields(&values, &schema));
@@ -197,10 +206,7 @@ fn parse<C: DeserializeOwned + JsonSchema>(
     if let Some(config) = &config {
         problems.extend(validate(config));
     }
-    match config {
-        Some(config) if problems.is_empty() => Ok(config),
-        _ => Err(problems),
-    }
+    (config, problems)
 }
 
 fn unknown_fields(values: &Map<String, Value>, schema: &Value) -> Vec<Problem> {

@@ -11,6 +11,7 @@ use crate::hub::Hub;
 use crate::ledger::Ledger;
 use crate::message::{Check, Level};
 use crate::preflight::What;
+use crate::provides::Provides;
 use crate::rundir::RunDir;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
@@ -86,6 +87,11 @@ impl<S: Stage> Context<S> {
     pub async fn ready(&self, outputs: S::Outputs) -> Result<(), StageError> {
         self.delivered().await?;
         self.hub.ready(object(&outputs)?, &S::summary(&outputs))
+    }
+
+    /// Says what the outputs mean, where the type alone does not tell it. Before the first [`Context::ready`].
+    pub fn set_provides(&self, provides: Provides) {
+        self.hub.set_provides(provides);
     }
 
     /// Reports what `once` found out.

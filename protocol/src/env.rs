@@ -24,6 +24,11 @@ impl Env {
             .collect())
     }
 
+    /// Every variable.
+    pub fn iter(&self) -> impl Iterator<Item = (&OsString, &OsString)> {
+        self.0.iter()
+    }
+
     /// A variable that is set and is text.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(std::ffi::OsStr::new(name))?.to_str()
@@ -74,18 +79,7 @@ impl Env {
                 rest = escaped;
                 continue;
             }
-            let (name, length) = match after.strip_prefix('{') {
-                Some(braced) => match braced.find('}') {
-                    Some(end) => (&braced[..end], end + 2),
-                    None => ("", 0),
-                },
-                None => {
-                    let end = after
-                        .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-                        .unwrap_or(after.len());
-                    (&after[..end], end)
-                }
-            };
+            let (name, length) = name_at_start(after);
             match self.get(name).filter(|_| !name.is_empty()) {
                 Some(value) => out.push_str(value),
                 None => out.push_str(&rest[at..=at + length]),
@@ -94,6 +88,12 @@ impl Env {
         }
         out.push_str(rest);
         out
+    }
+
+    /// The directories of `$PATH`.
+    pub fn search_path(&self) -> Vec<PathBuf> {
+        let path = self.0.get(std::ffi::OsStr::new("PATH"));
+        path.into_iter().flat_map(std::env::split_paths).collect()
     }
 
     fn expand_home(&self, text: String) -> String {
@@ -110,14 +110,46 @@ impl Env {
         if name.contains('/') {
             return Some(PathBuf::from(name)).filter(|p| is_executable(p));
         }
-        let path = self.0.get(std::ffi::OsStr::new("PATH"))?;
-        std::env::split_paths(path)
-            .map(|dir| dir.join(name))
-            .find(|p| is_executable(p))
+        let dirs = self.search_path().into_iter();
+        dirs.map(|dir| dir.join(name)).find(|p| is_executable(p))
     }
 }
 
-fn is_executable(path: &Path) -> bool {
+/// The variables that a text names, as [`Env::expand_variables`] reads it.
+pub fn variables(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        let after = &rest[at + 1..];
+        if let Some(escaped) = after.strip_prefix('$') {
+            rest = escaped;
+            continue;
+        }
+        let (name, end) = name_at_start(after);
+        found.extend((!name.is_empty()).then_some(name));
+        rest = &after[end..];
+    }
+    found
+}
+
+/// The name of a variable behind its `$`, and where the text goes on.
+fn name_at_start(after: &str) -> (&str, usize) {
+    match after.strip_prefix('{') {
+        Some(braced) => match braced.find('}') {
+            Some(end) => (&braced[..end], end + 2),
+            None => ("", 0),
+        },
+        None => {
+            let end = after
+                .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .unwrap_or(after.len());
+            (&after[..end], end)
+        }
+    }
+}
+
+/// Whether this is a program.
+pub fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }

@@ -13,6 +13,7 @@ use crate::io::Sink;
 use crate::message::{
     self, Check, CheckStatus, Failure, Level, Log, Message, Outputs, Progress, Ready,
 };
+use crate::provides::Provides;
 use crate::rundir::{OutputsFile, Phase, RunDir, Status};
 
 /// Where all that a stage says passes.
@@ -38,6 +39,7 @@ struct State {
     status: Status,
     previous: Option<OutputsFile>,
     outputs: Option<Map<String, Value>>,
+    provides: Provides,
     generation: u64,
 }
 
@@ -50,6 +52,7 @@ fn now_ms() -> u64 {
 impl Hub {
     pub(crate) fn new(
         kind: &'static str,
+        provides: Provides,
         program: String,
         instance: String,
         run: String,
@@ -73,6 +76,7 @@ impl Hub {
             status,
             previous: None,
             outputs: None,
+            provides,
             generation: 0,
         };
         let readiness = watch::Sender::new(false);
@@ -102,6 +106,11 @@ impl Hub {
         state.generation = previous.as_ref().map_or(0, |p| p.generation);
         state.previous = previous;
         state.write_status();
+    }
+
+    /// What the outputs mean, where only the run tells.
+    pub(crate) fn set_provides(&self, provides: Provides) {
+        self.state().provides = provides;
     }
 
     /// The outputs of the run before.
@@ -228,9 +237,10 @@ impl Hub {
         state.generation = state.generation.saturating_add(u64::from(!as_before));
         self.write_outputs(&state, &outputs)?;
         state.outputs = Some(outputs.clone());
-        let generation = state.generation;
+        let (generation, provides) = (state.generation, state.provides.clone());
         drop(state);
         self.send(&Message::Outputs(Outputs {
+            provides,
             stage: self.instance.clone(),
             kind: self.kind.to_owned(),
             run: self.run.clone(),
@@ -251,6 +261,7 @@ impl Hub {
             run: self.run.clone(),
             generation: state.generation,
             outputs: outputs.clone(),
+            provides: state.provides.clone(),
             secrets: Map::new(),
             prev: state
                 .outputs

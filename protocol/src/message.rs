@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::error::StageError;
 pub use crate::preflight::{Check, CheckStatus, Offer};
+use crate::provides::Provides;
 
 /// The protocol version. Within one version fields and types are only ever added.
 pub const VERSION: u64 = 1;
@@ -107,6 +108,9 @@ pub struct Outputs {
     pub generation: u64,
     /// The values; the shape is the outputs schema of `describe`.
     pub outputs: Map<String, Value>,
+    /// What they mean: JSON pointers into them, by meaning.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub provides: Provides,
 }
 
 /// The outputs hold now.

@@ -17,6 +17,8 @@ pub struct Problem {
     pub message: String,
     /// Where it stands: `file:line:column`, or the flag.
     pub place: Option<String>,
+    /// Paths of other fields without which it would be none.
+    pub(crate) depends_on: Vec<String>,
     on_key: bool,
     mark: Option<Box<Mark>>,
 }
@@ -36,6 +38,7 @@ impl Problem {
             path: path.into(),
             message: message.into(),
             place: None,
+            depends_on: Vec::new(),
             on_key: false,
             mark: None,
         }
@@ -49,12 +52,25 @@ impl Problem {
         }
     }
 
+    /// It is one only because of the value of another field, too.
+    #[must_use]
+    pub fn depends_on(mut self, field: impl Into<String>) -> Problem {
+        self.depends_on.push(field.into());
+        self
+    }
+
+    /// It is the key that is wrong, not its value.
+    pub fn is_on_key(&self) -> bool {
+        self.on_key
+    }
+
     /// The same field of something larger.
     #[must_use]
     pub fn below(mut self, parent: &str) -> Problem {
-        self.path = match self.path.is_empty() {
-            true => parent.to_owned(),
-            false => format!("{parent}.{}", self.path),
+        self.path = match self.path.as_str() {
+            "" => parent.to_owned(),
+            path if parent.is_empty() || path.starts_with('[') => format!("{parent}{path}"),
+            path => format!("{parent}.{path}"),
         };
         self
     }

@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Exit, StageError};
 use crate::files;
+use crate::provides::Provides;
 
 /// How long `run` waits for a predecessor that is just stopping.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -54,6 +55,9 @@ pub struct OutputsFile {
     pub generation: u64,
     /// The values.
     pub outputs: Map<String, Value>,
+    /// What they mean: JSON pointers into them, by meaning.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub provides: Provides,
     /// Paths of 0600 files that hold secrets, by name.
     #[serde(default)]
     pub secrets: Map<String, Value>,
@@ -320,6 +324,7 @@ mod tests {
             run: run.into(),
             generation: 1,
             outputs: Map::new(),
+            provides: Map::new(),
             secrets: Map::new(),
             prev: None,
         }

@@ -85,6 +85,7 @@ pub async fn run<S: Stage>(args: Vec<OsString>, env: Env, mut io: Io) -> u8 {
         Verb::Check => verbs::upkeep::check::<S>(call, env, io).await,
         Verb::Cleanup => verbs::upkeep::cleanup::<S>(call, env, io).await,
         Verb::Describe => verbs::describe::describe::<S>(&mut io),
+        Verb::Validate => verbs::validate::validate::<S>(&env, &mut io).await,
     }
 }
 
@@ -131,6 +132,7 @@ impl Session {
         let events = call.events.unwrap_or(events);
         let hub = Hub::new(
             S::KIND,
+            S::provides(),
             S::program(),
             call.instance.clone(),
             run_id(),

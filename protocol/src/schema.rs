@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::message::{Command, Message, VERSION};
 use crate::rundir::{OutputsFile, Status};
+use crate::validate::{Answer, Request};
 use crate::verbs::describe::Description;
 
 /// File name and content of each schema.
@@ -29,6 +30,14 @@ pub fn all() -> Vec<(&'static str, Value)> {
         (
             "describe.json",
             plain::<Description>("What the verb `describe` prints."),
+        ),
+        (
+            "validate.json",
+            plain::<Request>("What the verb `validate` reads from stdin."),
+        ),
+        (
+            "validate-answer.json",
+            plain::<Answer>("What the verb `validate` prints."),
         ),
     ]
 }

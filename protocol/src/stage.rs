@@ -3,11 +3,14 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::context::Context;
 use crate::error::{Exit, StageError};
 use crate::ledger::Entry;
 use crate::problem::Problem;
+use crate::provides::Provides;
+use crate::validate::{self, Exposure, Gate, Unknown};
 
 /// What became of a ledger entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +56,28 @@ pub trait Stage: Sized + 'static {
     fn validate(_config: &Self::Config) -> Vec<Problem> {
         Vec::new()
     }
+
+    /// What the outputs mean.
+    fn provides() -> Provides {
+        Provides::new()
+    }
+
+    /// Who waits for it in a file that does not say.
+    const GATE: Gate = Gate::Stage;
+
+    /// Who reaches what by it; the worst that the unknown values leave open. `None` is a config that cannot be read.
+    fn exposes(_config: Option<&Self::Config>, _unknown: &Unknown) -> Vec<Exposure> {
+        Vec::new()
+    }
+
+    /// What it is going to do, in a line for people. The fields are as written, defaults included.
+    fn outline(_fields: &Map<String, Value>) -> String {
+        let first = Self::ABOUT.split(['.', ':']).next().unwrap_or_default();
+        first.to_owned()
+    }
+
+    /// Adds what only all instances of a file together, their upstreams and the targets tell.
+    fn validate_file(_request: &validate::Request, _answer: &mut validate::Answer) {}
 
     /// The config asks for a document on stdout: no protocol lines then.
     fn takes_stdout(_config: &Self::Config) -> bool {

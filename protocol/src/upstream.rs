@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::error::{Exit, StageError};
 use crate::message::Message;
+use crate::provides::{self, Provides};
 use crate::rundir::{OutputsFile, Phase, RunDir, Status};
 
 /// How often the run directory is looked at.
@@ -33,6 +34,15 @@ pub struct Upstream {
     pub generation: u64,
     /// The values.
     pub outputs: Map<String, Value>,
+    /// What they mean: JSON pointers into them, by meaning.
+    pub provides: Provides,
+}
+
+impl Upstream {
+    /// The value with this meaning, or the part of it by this name.
+    pub fn find(&self, meaning: &str, part: Option<&str>) -> Option<&Value> {
+        provides::find(&self.provides, &self.outputs, meaning, part)
+    }
 }
 
 /// What upstreams reported, by instance.
@@ -80,6 +90,7 @@ impl Chain {
                     run: o.run,
                     generation: o.generation,
                     outputs: o.outputs,
+                    provides: o.provides,
                 };
                 state.found.insert(name.clone(), upstream);
                 state.seen.entry(name).or_default();
@@ -265,6 +276,7 @@ impl From<OutputsFile> for Upstream {
             run: file.run,
             generation: file.generation,
             outputs: file.outputs,
+            provides: file.provides,
         }
     }
 }

@@ -86,6 +86,7 @@ fn message() -> impl Strategy<Value = Message> {
                     run,
                     generation,
                     outputs,
+                    provides: Map::new(),
                 })
             }
         ),

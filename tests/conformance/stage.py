@@ -13,7 +13,7 @@ import sys
 import time
 
 KIND = "reference"
-VERBS = ["run", "once", "wait", "check", "cleanup", "describe"]
+VERBS = ["run", "once", "wait", "check", "cleanup", "describe", "validate"]
 FIELDS = {"value": {"type": "string"}, "token": {"type": "string", "writeOnly": True}}
 LIMIT = 65536
 BREAK = os.environ.get("BREAK", "")
@@ -531,6 +531,37 @@ def cleanup(call):
     return 1 if BREAK == "verbs.cleanup" and not had else 0
 
 
+def rules(config, unknown):
+    """Mistakes that a schema cannot tell: pointer and message."""
+    if "token" in config and "value" not in config:
+        yield "/token", "is of no use without `value`"
+
+
+def validate(call):
+    """The whole of stdin is one request."""
+    try:
+        request = json.loads(sys.stdin.buffer.read((4 << 20) + 1))
+        instances = request["instances"] if request["dcs"] == 1 else []
+    except (ValueError, KeyError, TypeError):
+        people("that is no request")
+        return 2
+    verdicts = []
+    for instance in instances:
+        config, unknown = instance["config"], instance.get("unknown", [])
+        wrong = [("/" + key, "unknown field") for key in config if key not in FIELDS and BREAK != "validate.problems"]
+        known = {k: v for k, v in config.items() if k in FIELDS and ("/" + k not in unknown or BREAK == "validate.unknown")}
+        wrong += [("/" + key, "has to be a string") for key, value in known.items()
+                  if FIELDS[key]["type"] == "string" and (not isinstance(value, str) or BREAK == "validate.unknown" and "$" in value)]
+        wrong += rules(config, unknown)
+        problems = [{"path": path, "message": message} for path, message in wrong]
+        verdicts.append({"stage": instance["stage"], "problems": problems, "effective": known, "gate": "stage",
+                         "exposes": [], "waits_for": [], "outline": f"holds a port for {config.get('value', 'x')}"})
+    if BREAK == "validate.offline":
+        open(os.path.join(os.environ["HOME"], "validated"), "w").close()
+    print(json.dumps({"dcs": 1, "instances": verdicts}))
+    return 0
+
+
 def describe(call):
     if BREAK == "describe.quick":
         time.sleep(1.1)
@@ -572,7 +603,7 @@ def main():
             if instead != fd:
                 os.dup2(instead, fd)
     call = Call(sys.argv[1:])
-    verbs = {"run": lambda c: Run(c).go(), "once": once, "wait": wait, "check": check, "cleanup": cleanup, "describe": describe}
+    verbs = {"run": lambda c: Run(c).go(), "once": once, "wait": wait, "check": check, "cleanup": cleanup, "describe": describe, "validate": validate}
     try:
         return verbs[call.verb](call)
     except Failure as failure:
@@ -580,4 +611,5 @@ def main():
         return failure.exit
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -21,6 +21,7 @@ mod driver {
     mod schema;
     mod status;
     mod stock_files;
+    mod stranger;
     mod up;
 }
 mod gateway {

@@ -107,6 +107,7 @@ impl Upstream {
             kind: self.kind.clone(),
             run: "1a2b".into(),
             generation,
+            provides: provides(&self.kind),
             outputs,
             secrets: Map::new(),
             prev: None,
@@ -115,6 +116,19 @@ impl Upstream {
         let path = self.run_dir.outputs_path(&self.name);
         files::replace(&path, &bytes, true).expect("outputs are written");
     }
+}
+
+/// What the outputs of the real ones mean.
+fn provides(kind: &str) -> Map<String, Value> {
+    let provides = match kind {
+        "tunnel" => json!({"determined.master_address": {"host": "/host", "port": "/port"}}),
+        "gateway" => json!({
+            "determined.task_gateway": "/internal_task_gateway",
+            "kubeconfig": "/kubeconfig_path",
+        }),
+        _ => json!({}),
+    };
+    provides.as_object().cloned().unwrap_or_default()
 }
 
 pub async fn tunnel_and_gateway(home: &Home) -> [Upstream; 2] {

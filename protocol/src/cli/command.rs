@@ -10,29 +10,29 @@ use clap::{Arg, ArgAction, Command};
 use serde_json::Value;
 
 use super::{VERBS, Verb};
-use crate::config::{properties, schema_of, takes_only};
+use crate::config::{properties, takes_only};
 use crate::rundir::is_instance_name;
-use crate::stage::Stage;
+use crate::verbs::describe::Description;
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or config, 3 protocol version, 4 upstream missing or failed, 5 check failed, \
 6 locked, 7 timeout, 70 internal, 75 failed but worth a retry.";
 
-/// The whole command.
-pub fn command<S: Stage>() -> Command {
-    let mut command = Command::new(S::program())
-        .version(S::VERSION)
-        .about(S::ABOUT)
+/// The whole command line of the program that describes itself so.
+pub fn command(program: &str, described: &Description) -> Command {
+    let examples = &described.examples;
+    let mut command = Command::new(program.to_owned())
+        .version(described.version.clone())
+        .about(described.about.clone())
         .after_help(format!(
-            "Without a verb, `run` is meant.\n{EXIT_CODES}\n\n{}",
-            S::EXAMPLES
+            "Without a verb, `run` is meant.\n{EXIT_CODES}\n\n{examples}"
         ))
         .subcommand_required(true);
     for (name, verb, about) in VERBS {
         let mut sub = Command::new(name)
             .about(about)
-            .after_help(format!("{EXIT_CODES}\n\n{}", S::EXAMPLES));
-        if verb != Verb::Describe {
-            sub = sub.args(instance_args::<S>());
+            .after_help(format!("{EXIT_CODES}\n\n{examples}"));
+        if !matches!(verb, Verb::Describe | Verb::Validate) {
+            sub = sub.args(instance_args(&described.kind));
         }
         if verb == Verb::Wait {
             sub = sub.arg(timeout_arg());
@@ -40,17 +40,17 @@ pub fn command<S: Stage>() -> Command {
         if matches!(verb, Verb::Wait | Verb::Once) {
             sub = sub.arg(linger_arg());
         }
-        if !matches!(verb, Verb::Describe | Verb::Wait) {
+        if !matches!(verb, Verb::Describe | Verb::Validate | Verb::Wait) {
             sub = sub.arg(events_arg());
         }
         if verb == Verb::Check {
-            sub = sub.args(look_args::<S>());
+            sub = sub.args(look_args(described));
         }
         if verb == Verb::Cleanup {
             sub = sub.arg(dry_run_arg());
         }
         if matches!(verb, Verb::Run | Verb::Once | Verb::Check) {
-            sub = sub.arg(config_arg()).args(field_args::<S>());
+            sub = sub.arg(config_arg()).args(field_args(&described.config));
         }
         if matches!(verb, Verb::Run | Verb::Once) {
             sub = sub.arg(stdin_arg(verb));
@@ -63,7 +63,7 @@ pub fn command<S: Stage>() -> Command {
     command
 }
 
-fn instance_args<S: Stage>() -> [Arg; 2] {
+fn instance_args(kind: &str) -> [Arg; 2] {
     let name = |text: &str| match is_instance_name(text) {
         true => Ok(text.to_owned()),
         false => Err(
@@ -72,8 +72,7 @@ fn instance_args<S: Stage>() -> [Arg; 2] {
     };
     [
         Arg::new("name").long("name").value_name("INSTANCE").value_parser(name).help(format!(
-            "Name of this instance; several of a kind need one each [default: {}]",
-            S::KIND
+            "Name of this instance; several of a kind need one each [default: {kind}]"
         )),
         Arg::new("run-dir").long("run-dir").value_name("DIR").value_parser(PathBufValueParser::new().try_map(utf8)).help(
             "Where the stages of one devcluster meet [default: $XDG_RUNTIME_DIR/devcluster-stages, else one in the temporary directory]",
@@ -103,23 +102,25 @@ pub(crate) const PREFLIGHT: &str = "preflight";
 const PREFLIGHT_HELP: &str = "Before a run: look at everything that it will need, and say of each whether it is there, and the \
 mend. Takes nothing and leaves nothing";
 
-pub(super) fn looks<S: Stage>() -> impl Iterator<Item = (&'static str, &'static str)> {
-    std::iter::once((PREFLIGHT, PREFLIGHT_HELP)).chain(S::LOOKS.iter().copied())
+fn looks(described: &Description) -> impl Iterator<Item = (&str, &str)> {
+    let more = described.diagnostics.iter();
+    let more = more.map(|d| (d.name.as_str(), d.about.as_str()));
+    std::iter::once((PREFLIGHT, PREFLIGHT_HELP)).chain(more)
 }
 
 pub(super) fn look_id(name: &str) -> String {
     format!("look.{name}")
 }
 
-fn look_args<S: Stage>() -> impl Iterator<Item = Arg> {
-    looks::<S>().map(|(name, help)| {
-        let others = looks::<S>().map(|(other, _)| other);
+fn look_args(described: &Description) -> impl Iterator<Item = Arg> {
+    looks(described).map(|(name, help)| {
+        let others = looks(described).map(|(other, _)| other);
         let others = others.filter(move |other| *other != name).map(look_id);
         Arg::new(look_id(name))
-            .long(name)
+            .long(name.to_owned())
             .action(ArgAction::SetTrue)
             .conflicts_with_all(others)
-            .help(help)
+            .help(help.to_owned())
     })
 }
 
@@ -187,9 +188,8 @@ fn command_arg() -> Arg {
         .help("Run this once ready, hold everything up meanwhile, and exit with its code")
 }
 
-fn field_args<S: Stage>() -> Vec<Arg> {
-    let fields = properties(&schema_of::<S::Config>());
-    fields
+fn field_args(config: &Value) -> Vec<Arg> {
+    properties(config)
         .iter()
         .map(|(name, property)| field_arg(name, property))
         .collect()

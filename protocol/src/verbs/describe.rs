@@ -2,13 +2,15 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::cli::VERBS;
 use crate::config::schema_of;
 use crate::error::Exit;
 use crate::io::Io;
+use crate::kinds;
 use crate::message::VERSION;
+use crate::provides::Provides;
 use crate::stage::Stage;
 
 /// What `describe` prints.
@@ -24,10 +26,44 @@ pub struct Description {
     pub about: String,
     /// The verbs that it has.
     pub verbs: Vec<String>,
-    /// JSON Schema of its config.
+    /// JSON Schema of its config; absent, it takes anything.
+    #[serde(default = "anything")]
     pub config: Value,
     /// JSON Schema of its outputs.
+    #[serde(default = "anything")]
     pub outputs: Value,
+    /// What the outputs mean: JSON pointers into them, by meaning.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub provides: Provides,
+    /// The release that a kind of this project belongs to: its programs are used together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// Flags of `check` beside `--preflight`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<Diagnostic>,
+    /// The end of its help: commands to copy.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub examples: String,
+}
+
+/// A flag of `check`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Diagnostic {
+    /// The flag without its hyphens.
+    pub name: String,
+    /// What it looks at.
+    pub about: String,
+}
+
+fn anything() -> Value {
+    Value::Bool(true)
+}
+
+impl Description {
+    /// Whether the program has this verb.
+    pub fn has(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|v| v == verb)
+    }
 }
 
 /// What `describe` of this stage prints.
@@ -40,6 +76,16 @@ pub fn description<S: Stage>() -> Description {
         verbs: VERBS.iter().map(|(name, ..)| (*name).to_owned()).collect(),
         config: schema_of::<S::Config>(),
         outputs: schema_of::<S::Outputs>(),
+        provides: S::provides(),
+        release: kinds::is_ours(S::KIND).then(|| kinds::RELEASE.to_owned()),
+        diagnostics: S::LOOKS
+            .iter()
+            .map(|(name, about)| Diagnostic {
+                name: (*name).to_owned(),
+                about: (*about).to_owned(),
+            })
+            .collect(),
+        examples: S::EXAMPLES.to_owned(),
     }
 }
 

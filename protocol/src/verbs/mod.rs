@@ -8,3 +8,4 @@ pub(crate) mod once;
 pub(crate) mod run;
 pub(crate) mod stdin;
 pub(crate) mod upkeep;
+pub(crate) mod validate;

@@ -137,11 +137,11 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
         }
         (Some(base), Some(out)) if real(base) == real(out) => {
             let why = "is the base itself, which is never written to";
-            problems.push(Problem::new("out", why));
+            problems.push(Problem::new("out", why).depends_on("base"));
         }
         (None, Some(_)) if config.format.needs_base() => {
             let why = "missing; this format is made from a devcluster.yaml or a stage's config";
-            problems.push(Problem::key("base", why));
+            problems.push(Problem::key("base", why).depends_on("format"));
         }
         _ => {}
     }

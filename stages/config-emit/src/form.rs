@@ -162,6 +162,7 @@ mod tests {
             kind: "plugin".into(),
             run: "1".into(),
             generation: 1,
+            provides: Map::new(),
             outputs: outputs.as_object().cloned().unwrap_or_default(),
         };
         outputs

@@ -23,6 +23,7 @@ mod restart;
 mod stage;
 mod target;
 mod used;
+mod validate;
 mod values;
 
 pub use assign::{Candidate, Unassigned, assign};

@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use protocol::ledger::Entry;
+use protocol::validate::{Answer, Gate, Request};
 use protocol::{Context, Exit, Problem, Reports, Stage, StageError, Undone};
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::config::{self, Config, ConfigEmit, Outputs};
 use crate::emitted::Emitted;
 use crate::follow::Follower;
-use crate::{file, preflight};
+use crate::{file, preflight, validate};
 
 impl Stage for ConfigEmit {
     const KIND: &'static str = "config-emit";
@@ -31,6 +33,23 @@ impl Stage for ConfigEmit {
 
     fn validate(config: &Config) -> Vec<Problem> {
         config::validate(config)
+    }
+
+    const GATE: Gate = Gate::Consumer;
+
+    fn outline(fields: &Map<String, Value>) -> String {
+        let upstreams = fields.get("upstreams").and_then(Value::as_array);
+        let upstreams = upstreams.into_iter().flatten().filter_map(Value::as_str);
+        let upstreams = upstreams.collect::<Vec<_>>().join(" and ");
+        if !fields.contains_key("out") {
+            return format!("restarts what uses outdated values of {upstreams}");
+        }
+        let stage = fields["stage"].as_str().unwrap_or_default();
+        format!("writes what {upstreams} found out into the config of {stage}")
+    }
+
+    fn validate_file(request: &Request, answer: &mut Answer) {
+        validate::file(request, answer);
     }
 
     fn takes_stdout(config: &Config) -> bool {

@@ -1,5 +1,6 @@
-//! The values to set, picked from what the upstreams reported: by kind and shape, for names are free.
+//! The values to set, picked from what the upstreams reported by its meaning.
 
+use protocol::provides::{KUBECONFIG, MASTER_ADDRESS, TASK_GATEWAY};
 use protocol::{Exit, Reports, StageError, Upstream};
 use serde_json::{Map, Value};
 
@@ -33,18 +34,21 @@ pub(crate) struct GatewayValues {
 }
 
 impl Values {
-    /// Picks them from reports, gateways in the order of these names. Outputs that are neither a tunnel's nor a gateway's are not looked at.
+    /// Picks them from reports by their meaning, gateways in the order of these names.
     ///
     /// # Errors
-    /// `config_emit.ambiguous_upstream` with two tunnels, `config_emit.bad_outputs` when one is not what its kind promises.
+    /// `config_emit.ambiguous_upstream` with two master addresses, `config_emit.bad_outputs` when one is not what its kind promises.
     pub(crate) fn from_reports(reports: &Reports, order: &[String]) -> Result<Values, StageError> {
-        let tunnel = only(reports, "tunnel", is_tunnel)?;
-        let mut gateways: Vec<_> = reports.iter().filter(|(_, u)| is_gateway(u)).collect();
+        let master = only(reports, |u| u.provides.contains_key(MASTER_ADDRESS))?;
+        let mut gateways: Vec<_> = reports
+            .iter()
+            .filter(|(_, u)| u.provides.contains_key(TASK_GATEWAY))
+            .collect();
         gateways.sort_by_key(|(name, _)| order.iter().position(|n| n == *name));
         let block =
             |(name, upstream): (&String, &Upstream)| Ok((name.clone(), block(name, upstream)?));
         Ok(Values {
-            master: tunnel.map(|(name, u)| address(name, u)).transpose()?,
+            master: master.map(|(name, u)| address(name, u)).transpose()?,
             gateways: gateways.into_iter().map(block).collect::<Result<_, _>>()?,
         })
     }
@@ -55,20 +59,8 @@ impl Values {
     }
 }
 
-/// A plugin may stand in for the tunnel: the scheme tells its outputs from any other address.
-fn is_tunnel(upstream: &Upstream) -> bool {
-    let has = |key| upstream.outputs.contains_key(key);
-    upstream.kind == "tunnel"
-        || (upstream.kind != "gateway" && has("host") && has("port") && has("scheme"))
-}
-
-fn is_gateway(upstream: &Upstream) -> bool {
-    upstream.kind == "gateway" || upstream.outputs.contains_key("internal_task_gateway")
-}
-
 fn only<'a>(
     reports: &'a Reports,
-    what: &str,
     fits: impl Fn(&Upstream) -> bool,
 ) -> Result<Option<(&'a str, &'a Upstream)>, StageError> {
     let mut fitting = reports.iter().filter(|(_, u)| fits(u));
@@ -79,7 +71,7 @@ fn only<'a>(
             let names = format!("{name}, {}", rest.join(", "));
             Err(StageError::new(
                 "config_emit.ambiguous_upstream",
-                format!("more than one upstream reports what a {what} does: {names}"),
+                format!("more than one upstream provides the master's address: {names}"),
             )
             .hint("name the one to use, and the others you need, with `upstreams`")
             .exit(Exit::Usage))
@@ -89,8 +81,9 @@ fn only<'a>(
 }
 
 fn address(name: &str, upstream: &Upstream) -> Result<MasterAddress, StageError> {
-    let host = upstream.outputs.get("host").and_then(Value::as_str);
-    let port = upstream.outputs.get("port").and_then(Value::as_u64);
+    let part = |part| upstream.find(MASTER_ADDRESS, Some(part));
+    let host = part("host").and_then(Value::as_str);
+    let port = part("port").and_then(Value::as_u64);
     let port = port.and_then(|p| u16::try_from(p).ok());
     match (host, port) {
         (Some(host), Some(port)) if !host.is_empty() && port > 0 => Ok(MasterAddress {
@@ -102,11 +95,10 @@ fn address(name: &str, upstream: &Upstream) -> Result<MasterAddress, StageError>
 }
 
 fn block(name: &str, upstream: &Upstream) -> Result<GatewayValues, StageError> {
-    let block = upstream.outputs.get("internal_task_gateway");
-    let Some(Value::Object(block)) = block else {
+    let Some(Value::Object(block)) = upstream.find(TASK_GATEWAY, None) else {
         return Err(bad(name, "a mapping `internal_task_gateway`"));
     };
-    let kubeconfig = match upstream.outputs.get("kubeconfig_path") {
+    let kubeconfig = match upstream.find(KUBECONFIG, None) {
         None | Some(Value::Null) => None,
         Some(Value::String(path)) => Some(path.clone()),
         Some(_) => return Err(bad(name, "a path as `kubeconfig_path`")),

@@ -189,7 +189,8 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
             let message = format!(
                 "whoever is on the way can change {url:?}: set `provision_digest`, or use https"
             );
-            problems.push(Problem::new("provision_manifests", message));
+            let problem = Problem::new("provision_manifests", message);
+            problems.push(problem.depends_on("provision_digest"));
         }
     }
     if !is_controller(&config.provision_controller) {

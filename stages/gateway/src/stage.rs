@@ -7,7 +7,10 @@ use cluster::fault::{self, Attempt};
 use cluster::kubeconfig;
 use cluster::minify::minify;
 use protocol::ledger::Entry;
+use protocol::provides::{KUBECONFIG, Provides, TASK_GATEWAY};
+use protocol::validate::Gate;
 use protocol::{Context, Exit, Problem, Stage, StageError, Undone};
+use serde_json::{Map, Value};
 
 use crate::collect;
 use crate::config::{self, Config};
@@ -43,6 +46,25 @@ impl Stage for Gateway {
 
     fn validate(config: &Config) -> Vec<Problem> {
         config::validate(config)
+    }
+
+    fn provides() -> Provides {
+        Provides::from_iter([
+            (TASK_GATEWAY.to_owned(), "/internal_task_gateway".into()),
+            (KUBECONFIG.to_owned(), "/kubeconfig_path".into()),
+        ])
+    }
+
+    const GATE: Gate = Gate::Consumer;
+
+    fn outline(fields: &Map<String, Value>) -> String {
+        let text = |name: &str| fields.get(name).and_then(Value::as_str);
+        let context = text("k8s_context").map(|c| format!("context {c}"));
+        let context = context.unwrap_or_else(|| "the current context".to_owned());
+        match text("gateway") {
+            Some(gateway) => format!("holds Gateway {gateway} in {context}, for the master"),
+            None => format!("holds a Gateway in {context}, or makes one, for the master"),
+        }
     }
 
     fn summary(outputs: &Outputs) -> String {

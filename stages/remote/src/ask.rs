@@ -118,15 +118,15 @@ mod tests {
 
     #[test]
     fn a_yes_reaches_the_command_of_the_stage_and_nothing_else() {
-        let text = "# mine\nstages:\n- gateway: {k8s_context: a, take_over: false}\n- db: {}\n";
-        let document = Document::parse(text).unwrap();
-        let source = crate::plan::Source {
-            path: std::path::Path::new("f.yaml"),
-            document: &document,
+        let cmd =
+            "[/p/devcluster-gateway, run, --name=gateway, --k8s-context=a, --take-over=false]";
+        let text =
+            format!("# mine\nstages:\n- custom: {{name: gateway, cmd: {cmd}}}\n- db: {{}}\n");
+        let document = Document::parse(&text).unwrap();
+        let compiled = crate::compile::Compiled {
+            text,
+            plan: crate::plan::Plan::default(),
         };
-        let env = Env::from_pairs([("HOME", "/h")]);
-        let programs = std::path::Path::new("/p");
-        let compiled = crate::compile::compile(&source, Vec::new(), &env, programs).unwrap();
         let before = compiled.text.clone();
         let mut job = Job {
             compiled,

@@ -17,6 +17,7 @@ use crate::doctor::{Format, doctor};
 use crate::flat::FLAT_FLAGS;
 use crate::host::Host;
 use crate::input::{Asked, load};
+use crate::kinds::Programs;
 use crate::up::{Wishes, up};
 use crate::{gc, manual, migrate, plugins, schema, status};
 use command::{NAME, apart, command};
@@ -61,18 +62,22 @@ fn exec(name: &str, args: &[OsString]) -> StageError {
 
 async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
     let env = Env::of_process();
-    let programs = programs()?;
+    let beside = own_directory()?;
+    let programs = Programs {
+        beside: &beside,
+        env: &env,
+    };
     match matches.subcommand() {
-        Some(("compile", m)) => compile(m, &env, &programs).await,
+        Some(("compile", m)) => compile(m, &programs).await,
         Some(("up", m)) => {
-            let job = load(&asked(m), &env, &programs)?;
+            let job = load(&asked(m), &programs).await?;
             let wishes = Wishes {
                 i_know: m.get_flag("i-know"),
                 dry_run: m.get_flag("dry-run"),
                 no_preflight: m.get_flag("no-preflight"),
                 arguments: values(m, "devcluster"),
             };
-            up(job, wishes, &env, &programs).await
+            up(job, wishes, &programs).await
         }
         Some(("doctor", m)) => {
             let format = if is_json(m) {
@@ -80,11 +85,11 @@ async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
             } else {
                 Format::Text
             };
-            doctor(&asked(m), format, &env, &programs).await
+            doctor(&asked(m), format, &programs).await
         }
         Some(("status", m)) => {
             let wishes = status::Wishes {
-                run_dir: run_dir(m, &env, &programs)?,
+                run_dir: run_dir(m, &programs).await?,
                 watch: m.get_flag("watch"),
                 check: m.get_flag("check"),
                 format: match is_json(m) {
@@ -92,13 +97,13 @@ async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
                     false => status::Format::Text,
                 },
             };
-            status::status(&wishes, &env, &programs).await
+            status::status(&wishes, &programs).await
         }
-        Some(("gc", m)) => collect(m, &env, &programs).await,
+        Some(("gc", m)) => collect(m, &programs).await,
         Some(("migrate", m)) => {
             let mut asked = asked(m);
             asked.file = asked.file.or(m.get_one::<PathBuf>("file").cloned());
-            let text = migrate::migrate(&asked, &env)?;
+            let text = migrate::migrate(&asked, &programs).await?;
             if let Some(out) = m.get_one::<PathBuf>("out").filter(|out| out.exists()) {
                 let message = format!("{} is there already", out.display());
                 return Err(StageError::new("remote.out_exists", message)
@@ -108,7 +113,9 @@ async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
             deliver(m, text.as_bytes())
         }
         Some(("schema", m)) => {
-            let text = serde_json::to_string_pretty(&schema::schema()).unwrap_or_default() + "\n";
+            let text = serde_json::to_string_pretty(&schema::schema(&programs).await?)
+                .unwrap_or_default()
+                + "\n";
             let code = deliver(m, text.as_bytes())?;
             if let Some(out) = m.get_one::<PathBuf>("out") {
                 let path = std::path::absolute(out).unwrap_or_else(|_| out.clone());
@@ -122,27 +129,31 @@ async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
         Some(("completions", m)) => {
             let shell = *m.get_one::<Shell>("shell").unwrap_or(&Shell::Bash);
             let dir = m.get_one::<PathBuf>("dir").map(PathBuf::as_path);
-            manual::completions(command(), shell, dir).map(|()| Exit::Ok as u8)
+            manual::completions(command(), shell, dir, &programs)
+                .await
+                .map(|()| Exit::Ok as u8)
         }
         Some(("man", m)) => {
             let dir = m.get_one::<PathBuf>("dir").map(PathBuf::as_path);
-            manual::man(command(), dir).map(|()| Exit::Ok as u8)
+            manual::man(command(), dir, &programs)
+                .await
+                .map(|()| Exit::Ok as u8)
         }
         _ => Err(StageError::internal("a command without a body")),
     }
 }
 
 /// The stage binaries are beside our own.
-fn programs() -> Result<PathBuf, StageError> {
+fn own_directory() -> Result<PathBuf, StageError> {
     let own =
         std::env::current_exe().map_err(|e| StageError::io("cannot find our own path", &e))?;
     Ok(own.parent().map(Path::to_owned).unwrap_or_default())
 }
 
-async fn compile(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, StageError> {
-    let job = load(&asked(m), env, programs)?;
+async fn compile(m: &ArgMatches, programs: &Programs<'_>) -> Result<u8, StageError> {
+    let job = load(&asked(m), programs).await?;
     if m.get_flag("with-plugins") {
-        plugins::check(&job, env).await?;
+        plugins::check(&job, programs.env).await?;
     }
     for warning in &job.compiled.plan.warnings {
         say(&format!("warning: {warning}"));
@@ -176,16 +187,16 @@ fn deliver(m: &ArgMatches, content: &[u8]) -> Result<u8, StageError> {
     Ok(Exit::Ok as u8)
 }
 
-async fn collect(m: &ArgMatches, env: &Env, programs: &Path) -> Result<u8, StageError> {
-    let run_dir = run_dir(m, env, programs)?;
+async fn collect(m: &ArgMatches, programs: &Programs<'_>) -> Result<u8, StageError> {
+    let run_dir = run_dir(m, programs).await?;
     if m.get_flag("dry-run") {
-        say(&gc::foresee(env, run_dir.as_deref(), programs).await);
+        say(&gc::foresee(run_dir.as_deref(), programs).await);
         return Ok(Exit::Ok as u8);
     }
-    let ended = gc::end_orphans(env, run_dir.as_deref()).await;
+    let ended = gc::end_orphans(programs.env, run_dir.as_deref()).await;
     ended.iter().for_each(|line| say(line));
-    let swept = gc::sweep(env, run_dir.as_deref(), programs).await?;
-    gc::forget_killed(env, run_dir.as_deref(), programs).await;
+    let swept = gc::sweep(run_dir.as_deref(), programs).await?;
+    gc::forget_killed(run_dir.as_deref(), programs).await;
     say(&swept.report());
     Ok(if swept.left.is_empty() {
         Exit::Ok
@@ -199,7 +210,7 @@ fn is_json(m: &ArgMatches) -> bool {
 }
 
 /// The run directory that was named, or that of a file.
-fn run_dir(m: &ArgMatches, env: &Env, programs: &Path) -> Result<Option<PathBuf>, StageError> {
+async fn run_dir(m: &ArgMatches, programs: &Programs<'_>) -> Result<Option<PathBuf>, StageError> {
     let file = m.get_one::<PathBuf>("config").cloned();
     let named = m.get_one::<PathBuf>("run-dir").cloned();
     let run_dir = match (named, file) {
@@ -210,7 +221,7 @@ fn run_dir(m: &ArgMatches, env: &Env, programs: &Path) -> Result<Option<PathBuf>
                 file,
                 ..Asked::default()
             };
-            Some(load(&asked, env, programs)?.run_dir(env))
+            Some(load(&asked, programs).await?.run_dir(programs.env))
         }
     };
     Ok(run_dir.map(|d| std::path::absolute(&d).unwrap_or(d)))

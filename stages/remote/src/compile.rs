@@ -1,13 +1,16 @@
-//! A devcluster.yaml with new stages becomes one that stock devcluster reads. Offline: nothing is run and nothing is asked.
+//! A devcluster.yaml with new stages becomes one that stock devcluster reads. Offline: of the stages only `describe` and
+//! `validate` are run.
 
 use std::path::Path;
 
+use protocol::kinds::{PLUGIN, RENDERER};
 use protocol::yaml::{self, Document, Editor, Seg};
-use protocol::{Env, StageError, problem};
+use protocol::{StageError, problem};
 use serde_json::{Map, Value, json};
 
+use crate::kinds::Kinds;
 use crate::numbers;
-use crate::plan::{CONFIG_WORD, Consumer, Exec, Kind, NewStage, Place, Plan, Source, Wanted};
+use crate::plan::{CONFIG_WORD, Consumer, Exec, Flat, NewStage, Place, Plan, Source};
 use crate::problems::refused;
 
 /// devcluster's own default; it has to be written out once an argument of it changes.
@@ -39,14 +42,14 @@ impl Compiled {
     }
 }
 
-/// Compiles a file; `extra` are stages that its user asked for elsewhere, and `programs` is where the stage binaries are.
-pub fn compile(
-    source: &Source,
-    extra: Vec<Wanted>,
-    env: &Env,
+/// Compiles a file; `flat` are stages that its user asked for elsewhere. `programs` is where those of this project are.
+pub async fn compile(
+    source: &Source<'_>,
+    flat: Option<Flat<'_>>,
+    kinds: &impl Kinds,
     programs: &Path,
 ) -> Result<Compiled, StageError> {
-    let plan = Plan::read(source, extra, env)?;
+    let plan = Plan::read(source, flat, kinds).await?;
     if plan.stages.is_empty() {
         return Ok(Compiled {
             text: source.document.text().to_owned(),
@@ -115,22 +118,23 @@ impl Writer<'_> {
     }
 
     fn binary(&self, stage: &NewStage) -> Vec<String> {
-        match stage.kind {
-            Kind::Plugin => vec![self.program("devcluster-remote"), "host".into()],
-            kind => vec![self.program(&format!("devcluster-{}", kind.name()))],
-        }
+        let words = stage.program.iter();
+        words.map(|word| word.replace('$', "$$")).collect()
     }
 
     fn custom(&self, stage: &NewStage) -> Value {
         let mut cmd = self.binary(stage);
-        if stage.kind != Kind::Plugin {
+        if stage.kind != PLUGIN {
             cmd.push("run".into());
         }
         cmd.extend(self.instance_flags(&stage.name));
         cmd.push("--events=none".into());
         cmd.extend(flags(&stage.config));
-        if let Some(consumer) = self.plan.consumers.iter().find(|c| c.emit == stage.name) {
-            cmd.extend(self.emit_flags(consumer));
+        if stage.kind == RENDERER {
+            match self.plan.consumers.iter().find(|c| c.emit == stage.name) {
+                Some(consumer) => cmd.extend(self.emit_flags(consumer)),
+                None => cmd.push(format!("--upstreams={}", json!(self.plan.followed()))),
+            }
             let temp_dir = self.plan.temp_dir.trim_end_matches('/');
             cmd.push(format!("--control-socket={temp_dir}/sock"));
         }
@@ -164,12 +168,7 @@ impl Writer<'_> {
         if consumer.kind != "master" {
             flags.push("--known-fields=false".into());
         }
-        let gateways = self.plan.stages.iter();
-        let managers =
-            gateways.filter_map(|s| Some((s.name.clone(), s.resource_manager.clone()?.into())));
-        let managers: Map<String, Value> = managers
-            .filter(|(name, _)| consumer.upstreams.contains(name))
-            .collect();
+        let managers = self.plan.managers_of(consumer);
         if !managers.is_empty() {
             let managers = unexpanded(&Value::Object(managers).to_string());
             flags.push(format!("--resource-managers={managers}"));

@@ -11,6 +11,7 @@ use protocol::{Check, CheckStatus, Env, Exit, StageError};
 use serde_json::{Value, json};
 
 use crate::input::{Asked, Job, load};
+use crate::kinds::Programs;
 use crate::plugins;
 use crate::preflight::{self, Looked};
 use paint::Paint;
@@ -31,30 +32,30 @@ pub enum Format {
 pub async fn doctor(
     asked: &Asked,
     format: Format,
-    env: &Env,
-    programs: &Path,
+    programs: &Programs<'_>,
 ) -> Result<u8, StageError> {
+    let env = programs.env;
     let mut report = Report::new(format);
     let named = asked.file.is_some() || !asked.flags.is_empty();
-    let job = named.then(|| load(asked, env, programs));
+    let job = match named {
+        true => Some(load(asked, programs).await),
+        false => None,
+    };
     let mut ours = machine::of_laptop(env).await;
     match &job {
         None => ours.push(Check::skipped("file", FILE, "no file was named").hint(
             "devcluster-remote doctor -c devcluster.yaml looks at what its stages need, too",
         )),
-        Some(Ok(job)) => ours.extend(of_file(job, asked, env, programs).await),
+        Some(Ok(job)) => ours.extend(of_file(job, asked, env).await),
         Some(Err(error)) => ours.push(Check::failed("file", FILE, error)),
     }
     report.add(Looked {
         stage: OURS.to_owned(),
-        kind: "remote",
+        kind: "remote".to_owned(),
         checks: ours,
     });
     match &job {
-        Some(Ok(job)) if preflight::missing_programs(job, programs).is_empty() => {
-            preflight::look(job, env, |looked| report.add(looked)).await;
-        }
-        Some(Ok(_)) => report.say("the stages were not asked: their programs are missing"),
+        Some(Ok(job)) => preflight::look(job, env, |looked| report.add(looked)).await,
         Some(Err(_)) => report.say("the stages were not asked: the file has to be mended first"),
         None => {}
     }
@@ -63,7 +64,7 @@ pub async fn doctor(
 
 const FILE: &str = "the file is right";
 
-async fn of_file(job: &Job, asked: &Asked, env: &Env, programs: &Path) -> Vec<Check> {
+async fn of_file(job: &Job, asked: &Asked, env: &Env) -> Vec<Check> {
     let name = asked.file.as_deref().unwrap_or(Path::new("command line"));
     let stages = job.compiled.plan.stages.iter().map(|s| s.name.as_str());
     let stages: Vec<_> = stages.collect();
@@ -86,7 +87,7 @@ async fn of_file(job: &Job, asked: &Asked, env: &Env, programs: &Path) -> Vec<Ch
     };
     let mut checks = vec![file];
     checks.extend(of_plugins(job, env).await);
-    checks.extend(machine::of_job(job, env, programs).await);
+    checks.extend(machine::of_job(job, env).await);
     checks
 }
 
@@ -126,7 +127,7 @@ impl Report {
             kind,
             checks,
         } = looked;
-        let mut text = format!("{}\n", self.paint.head(&stage, kind));
+        let mut text = format!("{}\n", self.paint.head(&stage, &kind));
         if checks.is_empty() {
             text.push_str("  – nothing to look at before a run\n");
         }
@@ -135,7 +136,7 @@ impl Report {
             self.failed += usize::from(check.status == CheckStatus::Failed);
             text.push_str(&self.paint.check(&check));
             let mut value = serde_json::to_value(check).unwrap_or_default();
-            value["kind"] = kind.into();
+            value["kind"] = kind.as_str().into();
             self.checks.push(value);
         }
         if self.format == Format::Text {

@@ -1,24 +1,20 @@
-//! A tunnel that the whole internet reaches, in front of a master that lets anyone in, is refused.
+//! A port that the whole internet reaches, in front of a master that lets anyone in, is refused.
 
-use std::net::IpAddr;
-
+use protocol::env::variables;
+use protocol::provides::MASTER_ADDRESS;
+use protocol::validate::Audience;
 use protocol::{Env, Exit, StageError};
 use serde_json::Value;
 
 use crate::compile::Compiled;
-use crate::plan::Kind;
+use crate::plan::NewStage;
 
 /// Built-in users of a Determined master have blank passwords unless its config sets one.
 pub(crate) fn refuse_open_master(compiled: &Compiled, env: &Env) -> Result<(), StageError> {
-    let tunnels = compiled
-        .plan
-        .stages
-        .iter()
-        .filter(|s| s.kind == Kind::Tunnel);
-    let public = tunnels
-        .into_iter()
-        .find(|s| is_public(s.config.get("bind_address"), env));
-    let Some(tunnel) = public else { return Ok(()) };
+    let stages = compiled.plan.stages.iter();
+    let Some(stage) = stages.into_iter().find(|s| is_open_to_the_internet(s)) else {
+        return Ok(());
+    };
     let value = compiled.value();
     let stages = value["stages"].as_array().into_iter().flatten();
     for master in stages.filter_map(|s| s.get("master")) {
@@ -26,13 +22,14 @@ pub(crate) fn refuse_open_master(compiled: &Compiled, env: &Env) -> Result<(), S
         let password = &master["config_file"]["security"]["initial_user_password"];
         if let Some((why, mend)) = weakness(password, env) {
             let message = format!(
-                "{} would listen on all addresses of the ssh server, and {name} lets anyone in: {why}",
-                tunnel.name
+                "{} would let the whole internet reach {name}, which lets anyone in: {why}",
+                stage.name
             );
             return Err(StageError::new("remote.open_master", message)
                 .hint(format!(
-                    "{mend}, or bind_address in the tunnel to an address that only the cluster reaches; \
-                     --i-know goes on regardless"
+                    "{mend}, or have {} listen where only the cluster reaches it (bind_address of a tunnel); \
+                     --i-know goes on regardless",
+                    stage.name
                 ))
                 .exit(Exit::Usage));
         }
@@ -40,16 +37,14 @@ pub(crate) fn refuse_open_master(compiled: &Compiled, env: &Env) -> Result<(), S
     Ok(())
 }
 
-/// Only an address or a host name that is clearly not "all of them" is narrow. ssh takes many spellings of zero.
-fn is_public(bind_address: Option<&Value>, env: &Env) -> bool {
-    let Some(text) = bind_address.and_then(Value::as_str) else {
-        return true;
-    };
-    let text = env.expand(text);
-    let bare = text.trim().trim_start_matches('[').trim_end_matches(']');
-    match bare.parse::<IpAddr>() {
-        Ok(address) => address.is_unspecified(),
-        Err(_) => !bare.starts_with(|c: char| c.is_ascii_alphabetic()),
+/// Whether it opens a port to anyone and nothing guards it. A stage that provides the master's address and does not say who
+/// reaches it is taken for one.
+fn is_open_to_the_internet(stage: &NewStage) -> bool {
+    match &stage.verdict.exposes {
+        Some(ports) => ports
+            .iter()
+            .any(|p| p.to == Audience::Internet && p.guard.is_none()),
+        None => stage.provides.contains_key(MASTER_ADDRESS),
     }
 }
 
@@ -61,16 +56,9 @@ fn weakness(password: &Value, env: &Env) -> Option<(String, String)> {
         return Some((why.to_owned(), set.to_owned()));
     };
     // devcluster leaves a variable that is not set as it is: a password that everybody can read here.
-    let unset = text.replace("$$", "");
-    let unset = unset
-        .split('$')
-        .skip(1)
-        .map(|rest| {
-            let rest = rest.trim_start_matches('{');
-            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-            &rest[..end.unwrap_or(rest.len())]
-        })
-        .find(|name| !name.is_empty() && env.get(name).is_none());
+    let unset = variables(text)
+        .into_iter()
+        .find(|name| env.get(name).is_none());
     if let Some(name) = unset {
         let why = format!("its initial_user_password is ${name}, which is not set");
         return Some((why, format!("export {name} first")));
@@ -85,21 +73,6 @@ fn weakness(password: &Value, env: &Env) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_is_clearly_narrow_is_not_public() {
-        let env = Env::from_pairs([("EMPTY", ""), ("INNER", "10.0.0.1")]);
-        for public in [
-            "", " ", "*", "0", "0.0", "0.0.0.0", "00.0.0.0", "0x0", "::", "::0", "[::]", "$NOPE",
-            "${EMPTY}",
-        ] {
-            assert!(is_public(Some(&public.into()), &env), "{public:?}");
-        }
-        for narrow in ["127.0.0.1", "::1", "[::1]", "localhost", "$INNER"] {
-            assert!(!is_public(Some(&narrow.into()), &env), "{narrow:?}");
-        }
-        assert!(is_public(None, &env));
-    }
 
     #[test]
     fn a_password_has_to_be_there_after_devcluster_has_expanded_it() {

@@ -3,14 +3,20 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::config::{self, nearest};
+use protocol::config::nearest;
+use protocol::kinds::RENDERER;
 use protocol::yaml::Document;
-use protocol::{Env, Problem, Stage, StageError};
+use protocol::{Env, Problem, StageError};
 use serde_json::{Map, Value};
 
 use crate::input::{Asked, read, usage};
-use crate::plan::{Kind, Place, Source, Wanted};
+use crate::kinds::{Kinds, Programs};
+use crate::plan::{self, Origin, Place, Plan, Source, Wanted};
 use crate::problems::refused;
+
+/// The stages that the Python tool was.
+pub(crate) const TUNNEL: &str = "tunnel";
+pub(crate) const GATEWAY: &str = "gateway";
 
 /// The keys of the Python tool, as flags.
 pub const FLAT_FLAGS: [(&str, &str); 7] = [
@@ -53,12 +59,14 @@ pub(crate) struct Flat {
 
 impl Flat {
     /// Reads one; `document` is that of the file, where there is one.
-    pub(crate) fn read(
+    pub(crate) async fn read(
         path: &Path,
         document: Option<&Document>,
         asked: &Asked,
-        env: &Env,
+        programs: &Programs<'_>,
     ) -> Result<Flat, StageError> {
+        let env = programs.env;
+        let file = document.map(|document| Source { path, document });
         let mut keys = match document.map(Document::value) {
             Some(Value::Object(keys)) => keys,
             _ => Map::new(),
@@ -70,20 +78,30 @@ impl Flat {
         let base = take("base_devcluster_path").map(|b| PathBuf::from(env.expand(&b)));
         let base = base.map_or_else(|| default_base(env), Ok)?;
         keys.entry("ssh_user").or_insert_with(|| "ubuntu".into());
-        let sorted = sort_keys(keys, env);
-        let (tunnel, gateway) = sorted.map_err(|problems| match document {
-            Some(document) => refused(&Source { path, document }, problems),
-            None => problems
-                .iter()
-                .fold(usage("the flags do not fit"), |e, p| e.cause(p.to_string())),
-        })?;
-        Ok(Flat {
-            document: read(&base)?,
+        let (tunnel, gateway) = match sort_keys(keys, programs).await? {
+            Ok(sorted) => sorted,
+            Err(problems) => {
+                return Err(origin(file.as_ref()).refused(problems));
+            }
+        };
+        let (document, unreadable) = match read(&base) {
+            Ok(base) => (base, None),
+            Err(error) => (any_base()?, Some(error)),
+        };
+        let flat = Flat {
             base,
+            document,
             root,
             tunnel,
             gateway,
-        })
+        };
+        let Some(error) = unreadable else {
+            return Ok(flat);
+        };
+        // What is wrong with the keys themselves comes first.
+        let stages = flat.stages(file.as_ref())?;
+        Plan::read(&flat.source(), Some(stages), programs).await?;
+        Err(error)
     }
 
     /// The base, by the name that messages show.
@@ -94,10 +112,24 @@ impl Flat {
         }
     }
 
-    /// The stages that the keys become.
-    pub(crate) fn stages(&self) -> Result<Vec<Wanted>, StageError> {
-        wanted(&self.source(), self.tunnel.clone(), self.gateway.clone())
+    /// The stages that the keys become, and the file that they stand in.
+    pub(crate) fn stages<'a>(
+        &self,
+        file: Option<&'a Source<'a>>,
+    ) -> Result<plan::Flat<'a>, StageError> {
+        let stages = wanted(&self.source(), self.tunnel.clone(), self.gateway.clone())?;
+        let origin = origin(file);
+        Ok(plan::Flat { stages, origin })
     }
+}
+
+fn origin<'a>(file: Option<&'a Source<'a>>) -> Origin<'a> {
+    file.map_or(Origin::Flags, Origin::File)
+}
+
+/// A file that the stages can be put into.
+fn any_base() -> Result<Document, StageError> {
+    Document::parse("stages: [{master: {}}]").map_err(|e| StageError::internal(e.message))
 }
 
 fn text(value: &Value) -> String {
@@ -126,16 +158,15 @@ fn default_base(env: &Env) -> Result<PathBuf, StageError> {
 
 type Bodies = (Map<String, Value>, Map<String, Value>);
 
-/// Each key goes to the stage that knows it; every mistake at once.
-fn sort_keys(keys: Map<String, Value>, env: &Env) -> Result<Bodies, Vec<Problem>> {
-    let fields = |schema: Value| {
-        schema["properties"]
-            .as_object()
-            .cloned()
-            .unwrap_or_default()
-    };
-    let tunnel_fields = fields(config::schema_of::<<tunnel::Tunnel as Stage>::Config>());
-    let gateway_fields = fields(config::schema_of::<<gateway::Gateway as Stage>::Config>());
+/// Each key goes to the stage that knows it.
+async fn sort_keys(
+    keys: Map<String, Value>,
+    programs: &Programs<'_>,
+) -> Result<Result<Bodies, Vec<Problem>>, StageError> {
+    let [tunnel_fields, gateway_fields] = [
+        fields(TUNNEL, programs).await?,
+        fields(GATEWAY, programs).await?,
+    ];
     let (mut tunnel, mut gateway, mut problems) = (Map::new(), Map::new(), Vec::new());
     for (key, value) in keys {
         if tunnel_fields.contains_key(&key) {
@@ -144,37 +175,24 @@ fn sort_keys(keys: Map<String, Value>, env: &Env) -> Result<Bodies, Vec<Problem>
             gateway.insert(key, value);
         } else {
             let known = FLAT_FLAGS.iter().map(|(k, _)| *k);
-            let known = known.chain(
-                tunnel_fields
-                    .keys()
-                    .chain(gateway_fields.keys())
-                    .map(String::as_str),
-            );
-            let meant = nearest(&key, known)
+            let fields = tunnel_fields.keys().chain(gateway_fields.keys());
+            let meant = nearest(&key, known.chain(fields.map(String::as_str)))
                 .map(|m| format!("; did you mean `{m}`?"))
                 .unwrap_or_default();
             problems.push(Problem::key(key, format!("unknown key{meant}")));
         }
     }
-    problems.extend(
-        config::check::<<tunnel::Tunnel as Stage>::Config>(&tunnel, env, tunnel::Tunnel::validate)
-            .err()
-            .unwrap_or_default(),
-    );
-    problems.extend(
-        config::check::<<gateway::Gateway as Stage>::Config>(
-            &gateway,
-            env,
-            gateway::Gateway::validate,
-        )
-        .err()
-        .unwrap_or_default(),
-    );
-    if problems.is_empty() {
-        Ok((tunnel, gateway))
-    } else {
-        Err(problems)
-    }
+    Ok(match problems.is_empty() {
+        true => Ok((tunnel, gateway)),
+        false => Err(problems),
+    })
+}
+
+async fn fields(kind: &str, programs: &Programs<'_>) -> Result<Map<String, Value>, StageError> {
+    let described = programs.describe(kind).await?;
+    let described = described.ok_or_else(|| usage(plan::unknown_kind(kind, &[])))?;
+    let fields = described.description.config["properties"].as_object();
+    Ok(fields.cloned().unwrap_or_default())
 }
 
 /// The tunnel and the gateway go first, so that they come up while the database does; config-emit right before the master.
@@ -189,15 +207,12 @@ fn wanted(
         .and_then(Value::as_array)
         .map(Vec::as_slice)
         .unwrap_or_default();
-    let has = |kind: Kind| items.iter().position(|i| i.get(kind.name()).is_some());
-    let listed = [Kind::Tunnel, Kind::Gateway, Kind::ConfigEmit]
+    let has = |kind: &str| items.iter().position(|i| i.get(kind).is_some());
+    let listed = [TUNNEL, GATEWAY, RENDERER]
         .into_iter()
         .find_map(|k| Some((k, has(k)?)));
     if let Some((kind, i)) = listed {
-        let message = format!(
-            "lists a {} already: run this file itself, with -c",
-            kind.name()
-        );
+        let message = format!("lists a {kind} already: run this file itself, with -c");
         return Err(refused(
             base,
             vec![Problem::new(format!("stages[{i}]"), message)],
@@ -207,14 +222,14 @@ fn wanted(
         let message = "no master stage: nothing here would use the tunnel or the gateway";
         return Err(refused(base, vec![Problem::new("stages", message)]));
     };
-    let stage = |kind, item, body| Wanted {
-        kind,
+    let stage = |kind: &str, item, body| Wanted {
+        kind: kind.to_owned(),
         place: Place::Before(item),
         body,
     };
     Ok(vec![
-        stage(Kind::Tunnel, 0, tunnel),
-        stage(Kind::Gateway, 0, gateway),
-        stage(Kind::ConfigEmit, master, Map::new()),
+        stage(TUNNEL, 0, tunnel),
+        stage(GATEWAY, 0, gateway),
+        stage(RENDERER, master, Map::new()),
     ])
 }

@@ -6,6 +6,7 @@ mod killed;
 use std::path::Path;
 use std::process::Stdio;
 
+use protocol::kinds::PLUGIN;
 use protocol::rundir::RunDir;
 use protocol::{Env, Exit, NOTHING_LEFT, StageError, ledger, run_id};
 use tokio::process::Command;
@@ -14,6 +15,7 @@ pub use foresee::foresee;
 pub use killed::forget_killed;
 
 use crate::devcluster::orphans;
+use crate::kinds::Programs;
 use crate::places;
 
 /// What became of the leftovers.
@@ -28,13 +30,9 @@ pub struct Swept {
 }
 
 /// Cleans up after every instance that left something; with a run directory, only those that met there.
-pub async fn sweep(
-    env: &Env,
-    run_dir: Option<&Path>,
-    programs: &Path,
-) -> Result<Swept, StageError> {
+pub async fn sweep(run_dir: Option<&Path>, programs: &Programs<'_>) -> Result<Swept, StageError> {
     let mut swept = Swept::default();
-    let survey = ledger::all(env);
+    let survey = ledger::all(programs.env);
     for (path, why) in survey.unreadable {
         if run_dir.is_none_or(|d| ledger::is_of(&path, d)) {
             let ledger = path.display().to_string();
@@ -50,7 +48,13 @@ pub async fn sweep(
             swept.running.push(owner.instance);
             continue;
         }
-        let mut command = cleanup(&owner.kind, &owner.instance, &owner.run_dir, programs);
+        let mut command = match cleanup(&owner.kind, &owner.instance, &owner.run_dir, programs) {
+            Ok(command) => command,
+            Err(why) => {
+                swept.left.push((owner.instance, why));
+                continue;
+            }
+        };
         match command.output().await {
             Ok(output) if output.status.code() == Some(Exit::Locked as i32) => {
                 swept.running.push(owner.instance);
@@ -98,29 +102,33 @@ async fn remove_settled(path: &Path, owner: &ledger::Owner) {
 }
 
 /// Has a stage undo what an instance of its kind left.
-fn cleanup(kind: &str, instance: &str, run_dir: &Path, programs: &Path) -> Command {
-    let mut command = program_of(kind, programs);
+fn cleanup(
+    kind: &str,
+    instance: &str,
+    run_dir: &Path,
+    programs: &Programs,
+) -> Result<Command, String> {
+    let mut command = program_of(kind, programs)?;
     command
         .args(["cleanup", "--events=none", "--name", instance, "--run-dir"])
         .arg(run_dir)
         .stdin(Stdio::null());
-    command
+    Ok(command)
 }
 
-/// The program of a kind of stage, beside our own.
-pub(crate) fn program_of(kind: &str, programs: &Path) -> Command {
-    if kind == "plugin" {
-        let mut command = Command::new(programs.join("devcluster-remote"));
+/// The program of a kind of stage; a plugin's is our own host.
+pub(crate) fn program_of(kind: &str, programs: &Programs) -> Result<Command, String> {
+    if kind == PLUGIN {
+        let mut command = Command::new(programs.beside.join("devcluster-remote"));
         command.arg("host");
-        return command;
+        return Ok(command);
     }
-    let name = format!("devcluster-{kind}");
-    let beside = programs.join(&name);
-    // A stage that is not ours has its own place.
-    Command::new(if beside.is_file() {
-        beside
-    } else {
-        name.into()
+    programs.find(kind).map(Command::new).map_err(|skipped| {
+        let missing = format!("there is no devcluster-{kind} that may be run");
+        std::iter::once(missing)
+            .chain(skipped)
+            .collect::<Vec<_>>()
+            .join("\n")
     })
 }
 

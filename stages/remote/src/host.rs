@@ -1,11 +1,8 @@
 //! `host`: runs a plugin, a program that knows only the wire, as a full stage. The runtime gives it the run directory, the
 //! lock, the ready line and the shutdown; the plugin is told `start` and `shutdown` on its stdin and answers on its stdout.
 
-mod call;
-mod describe;
 mod plugin;
 mod preflight;
-mod process;
 mod upkeep;
 mod wire;
 
@@ -19,7 +16,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-pub(crate) use describe::{Described, describe};
 use plugin::Plugin;
 
 /// The plugin host.
@@ -66,6 +62,10 @@ impl Stage for Host {
         vec![Problem::new("with", message)]
     }
 
+    fn outline(fields: &Map<String, Value>) -> String {
+        format!("hosts {}", fields["uses"].as_str().unwrap_or_default())
+    }
+
     async fn run(cx: &Context<Self>, config: Config) -> Result<(), StageError> {
         let program = find(&cx.env, &config.uses)?;
         let ticket = cx.ledger.intend("plugin", json!({"uses": program}))?;
@@ -103,8 +103,8 @@ impl Stage for Host {
         upkeep::undo(cx, entry).await
     }
 
-    async fn foresee(_cx: &Context<Self>, entry: &Entry) -> Result<Option<String>, StageError> {
-        upkeep::foresee(entry).await
+    async fn foresee(cx: &Context<Self>, entry: &Entry) -> Result<Option<String>, StageError> {
+        upkeep::foresee(cx, entry).await
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::compile::{Compiled, compile, run_dir};
 use crate::flat::Flat;
+use crate::kinds::Programs;
 use crate::plan::Source;
 use crate::problems::{self, refused};
 
@@ -57,14 +58,14 @@ impl Job {
 }
 
 /// Reads and compiles what was asked for.
-pub fn load(asked: &Asked, env: &Env, programs: &Path) -> Result<Job, StageError> {
+pub async fn load(asked: &Asked, programs: &Programs<'_>) -> Result<Job, StageError> {
     let Some(file) = &asked.file else {
         if asked.flags.is_empty() {
             return Err(usage(
                 "no file: pass -c devcluster.yaml, -c remote_connect.yaml, or the flags of the latter",
             ));
         }
-        return load_flat(Path::new("command line"), None, asked, env, programs);
+        return load_flat(Path::new("command line"), None, asked, programs).await;
     };
     let document = read(file)?;
     let value = document.value();
@@ -77,7 +78,7 @@ pub fn load(asked: &Asked, env: &Env, programs: &Path) -> Result<Job, StageError
         if !odd.is_empty() {
             return Err(refused(&source, odd));
         }
-        return load_flat(file, Some(&document), asked, env, programs);
+        return load_flat(file, Some(&document), asked, programs).await;
     }
     if let Some(flag) = asked.flags.keys().next() {
         let flag = flag.replace('_', "-");
@@ -91,7 +92,7 @@ pub fn load(asked: &Asked, env: &Env, programs: &Path) -> Result<Job, StageError
         path: file,
         document: &document,
     };
-    let compiled = compile(&source, Vec::new(), env, programs)?;
+    let compiled = compile(&source, None, programs, programs.beside).await?;
     Ok(Job {
         compiled,
         root: None,
@@ -120,20 +121,23 @@ pub(crate) fn read(file: &Path) -> Result<Document, StageError> {
     })
 }
 
-fn load_flat(
+async fn load_flat(
     path: &Path,
     document: Option<&Document>,
     asked: &Asked,
-    env: &Env,
-    programs: &Path,
+    programs: &Programs<'_>,
 ) -> Result<Job, StageError> {
-    let flat = Flat::read(path, document, asked, env)?;
-    let compiled = compile(&flat.source(), flat.stages()?, env, programs)?;
+    let flat = Flat::read(path, document, asked, programs).await?;
+    let compiled = {
+        let file = document.map(|document| Source { path, document });
+        let stages = Some(flat.stages(file.as_ref())?);
+        compile(&flat.source(), stages, programs, programs.beside).await?
+    };
     // A `cwd` of the file itself says more than ours.
     let root = flat.root.filter(|_| compiled.plan.cwd.is_none());
     Ok(Job {
         compiled,
-        root: root.map(|r| PathBuf::from(env.expand(&r))),
+        root: root.map(|r| PathBuf::from(programs.env.expand(&r))),
         file: flat.base,
         document: flat.document,
     })

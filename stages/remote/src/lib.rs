@@ -1,6 +1,7 @@
 //! `devcluster-remote`: one file in, a running cluster out.
 
 mod ask;
+mod call;
 pub mod cli;
 pub mod compile;
 pub mod devcluster;
@@ -10,6 +11,7 @@ pub mod flat;
 pub mod gc;
 pub mod host;
 pub mod input;
+pub mod kinds;
 mod manual;
 pub mod migrate;
 mod numbers;
@@ -20,6 +22,7 @@ mod plugins;
 mod preflight;
 mod problems;
 pub mod schema;
+mod schema_check;
 pub mod status;
 mod stock;
 mod summary;

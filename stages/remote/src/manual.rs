@@ -6,29 +6,38 @@ use std::path::Path;
 use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
-use protocol::StageError;
+use protocol::kinds::OURS;
+use protocol::{StageError, command, description};
 
 use crate::host::Host;
+use crate::input::usage;
+use crate::kinds::{Kinds, Programs};
+use crate::plan::unknown_kind;
 
 /// The driver's command line with that of its own stage in the place of a stub, and those of the stages.
-fn programs(driver: Command) -> Vec<Command> {
-    let host = protocol::command::<Host>().name("host");
-    vec![
-        driver.mut_subcommand("host", |_| host),
-        protocol::command::<tunnel::Tunnel>(),
-        protocol::command::<gateway::Gateway>(),
-        protocol::command::<config_emit::ConfigEmit>(),
-    ]
+async fn all(driver: Command, programs: &Programs<'_>) -> Result<Vec<Command>, StageError> {
+    let host = command("host", &description::<Host>());
+    let mut all = vec![driver.mut_subcommand("host", |_| host)];
+    for kind in OURS {
+        let described = programs.describe(kind).await?;
+        let described = described.ok_or_else(|| usage(unknown_kind(kind, &[])))?;
+        all.push(command(
+            &format!("devcluster-{kind}"),
+            &described.description,
+        ));
+    }
+    Ok(all)
 }
 
 /// Completions for a shell: to stdout for a shell that reads them by `source`, or a file for each program.
-pub(crate) fn completions(
+pub(crate) async fn completions(
     driver: Command,
     shell: Shell,
     dir: Option<&Path>,
+    programs: &Programs<'_>,
 ) -> Result<(), StageError> {
-    let mut all = Vec::new();
-    for mut program in programs(driver) {
+    let mut scripts = Vec::new();
+    for mut program in all(driver, programs).await? {
         let name = program.get_name().to_owned();
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut program, &name, &mut script);
@@ -44,10 +53,10 @@ pub(crate) fn completions(
                 };
                 write(&dir.join(file), &script)?;
             }
-            None => all.extend(script),
+            None => scripts.extend(script),
         }
     }
-    print(&all)
+    print(&scripts)
 }
 
 /// clap_complete up to 4.6.11 spells a program's name with a hyphen in two ways, and completes nothing behind a verb:
@@ -60,13 +69,17 @@ fn with_one_spelling(script: &[u8], name: &str) -> Vec<u8> {
 }
 
 /// Man pages: that of the driver to stdout, or one for each program and each of its verbs.
-pub(crate) fn man(driver: Command, dir: Option<&Path>) -> Result<(), StageError> {
+pub(crate) async fn man(
+    driver: Command,
+    dir: Option<&Path>,
+    programs: &Programs<'_>,
+) -> Result<(), StageError> {
     let Some(dir) = dir else {
         let mut page = Vec::new();
         Man::new(driver).render(&mut page).map_err(unwritable)?;
         return print(&page);
     };
-    for mut program in programs(driver) {
+    for mut program in all(driver, programs).await? {
         program.build();
         let name = program.get_name().to_owned();
         page(&program, &name, dir)?;

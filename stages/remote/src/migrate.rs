@@ -1,37 +1,39 @@
 //! `migrate`: the old tool's flat file becomes a devcluster.yaml that lists the stages, with comments that explain them.
 
+use protocol::kinds::RENDERER;
 use protocol::yaml::{self, Document, Editor, Seg};
-use protocol::{Env, Exit, StageError};
+use protocol::{Exit, StageError};
 use serde_json::{Value, json};
 
-use crate::flat::Flat;
+use crate::flat::{Flat, GATEWAY, TUNNEL};
 use crate::input::{Asked, read, usage};
+use crate::kinds::Programs;
 use crate::numbers;
-use crate::plan::{Kind, Place, Plan, Wanted};
+use crate::plan::{Place, Plan, Source, Wanted};
 
 /// What the new file says above each stage.
-fn explanation(kind: Kind) -> &'static [&'static str] {
+fn explanation(kind: &str) -> &'static [&'static str] {
     match kind {
-        Kind::Tunnel => &[
+        TUNNEL => &[
             "Pods reach the master through this ssh server (was: ssh_key_path, reverse_proxy_host, ssh_user,",
             "remote_port_range). The port is found by the server itself, proven from outside, and comes back after a loss.",
             "The server's host key has to be known; `host_key_policy: accept-new` takes an unknown one on first sight.",
             "Whoever reaches the port reaches the master: set security.initial_user_password in its config_file.",
         ],
-        Kind::Gateway => &[
+        GATEWAY => &[
             "The master reaches tasks through a Gateway of this cluster (was: k8s_context; unset: the current one).",
             "It is held by a Lease, so that no other master takes it, and given back in the end. Where no controller is there, `up` asks whether to install one.",
         ],
-        Kind::ConfigEmit => &[
+        RENDERER => &[
             "Before each start of the master, its config gets what the two above found out: determined_master_host and",
             "_port, internal_task_gateway, kubeconfig_path. The file here is never rewritten.",
         ],
-        Kind::Plugin => &[],
+        _ => &[],
     }
 }
 
 /// Writes the new form of what was asked for.
-pub fn migrate(asked: &Asked, env: &Env) -> Result<String, StageError> {
+pub async fn migrate(asked: &Asked, programs: &Programs<'_>) -> Result<String, StageError> {
     let document = match &asked.file {
         None => None,
         Some(file) => {
@@ -50,12 +52,16 @@ pub fn migrate(asked: &Asked, env: &Env) -> Result<String, StageError> {
         .file
         .clone()
         .unwrap_or_else(|| "the command line".into());
-    let flat = Flat::read(&path, document.as_ref(), asked, env)?;
-    let wanted = flat.stages()?;
-    let kinds: Vec<Kind> = wanted.iter().map(|w| w.kind).collect();
-    let bodies: Vec<(Place, Value)> = wanted.iter().map(item).collect();
+    let flat = Flat::read(&path, document.as_ref(), asked, programs).await?;
+    let file = document.as_ref().map(|document| Source {
+        path: &path,
+        document,
+    });
+    let wanted = flat.stages(file.as_ref())?;
+    let kinds: Vec<String> = wanted.stages.iter().map(|w| w.kind.clone()).collect();
+    let bodies: Vec<(Place, Value)> = wanted.stages.iter().map(item).collect();
     let source = flat.source();
-    let plan = Plan::read(&source, wanted, env)?;
+    let plan = Plan::read(&source, Some(wanted), programs).await?;
     let mut editor = Editor::new(source.document);
     let edited = (|| {
         for (place, item) in bodies {
@@ -84,7 +90,7 @@ pub fn migrate(asked: &Asked, env: &Env) -> Result<String, StageError> {
 fn item(wanted: &Wanted) -> (Place, Value) {
     let mut body = wanted.body.clone();
     body.retain(|_, value| !value.is_null());
-    (wanted.place, json!({wanted.kind.name(): body}))
+    (wanted.place, json!({wanted.kind.as_str(): body}))
 }
 
 fn head(name: &str, flat: &Flat, has_cwd: bool) -> String {
@@ -107,7 +113,7 @@ fn head(name: &str, flat: &Flat, has_cwd: bool) -> String {
 
 /// Puts the explanations above the stages, and what stood above an old stage above that one again. Where a comment would
 /// change what is read, such as inside of brackets, nothing is moved and nothing is said.
-fn commented(text: &str, kinds: &[Kind], root: bool) -> String {
+fn commented(text: &str, kinds: &[String], root: bool) -> String {
     let Ok(document) = Document::parse_as_pyyaml(text) else {
         return text.to_owned();
     };
@@ -118,7 +124,7 @@ fn commented(text: &str, kinds: &[Kind], root: bool) -> String {
     };
     let items = wanted["stages"].as_array().map(Vec::as_slice);
     let items = items.unwrap_or_default();
-    let kind_of = |i: usize| kinds.iter().find(|k| items[i].get(k.name()).is_some());
+    let kind_of = |i: usize| kinds.iter().find(|k| items[i].get(k.as_str()).is_some());
     let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
     if root {
         lines[line_of(&[Seg::from("cwd")])]
@@ -146,7 +152,7 @@ fn commented(text: &str, kinds: &[Kind], root: bool) -> String {
             lines[old].insert_str(0, &comment);
         }
         let indent = lines[line].len() - lines[line].trim_start().len();
-        let explained = explanation(*kind).iter();
+        let explained = explanation(kind).iter();
         let comment: String = explained
             .map(|l| format!("{:indent$}# {l}\n", ""))
             .collect();

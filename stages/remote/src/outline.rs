@@ -1,13 +1,13 @@
 //! What a run is going to do, stage by stage, in words.
 
-use protocol::Env;
+use protocol::kinds::is_ours;
 use serde_json::Value;
 
 use crate::input::Job;
-use crate::plan::{Kind, NewStage};
+use crate::plan::{NewStage, Plan};
 
 /// A line for each stage, in the order in which devcluster starts them; the numbers are the keys of its console.
-pub(crate) fn outline(job: &Job, env: &Env) -> String {
+pub(crate) fn outline(job: &Job) -> String {
     let compiled = job.compiled.value();
     let items = compiled["stages"].as_array().into_iter().flatten();
     let lines: Vec<(String, String)> = items
@@ -16,7 +16,7 @@ pub(crate) fn outline(job: &Job, env: &Env) -> String {
             let name = body["name"].as_str().unwrap_or(kind).to_owned();
             let ours = job.compiled.plan.stages.iter().find(|s| s.name == name);
             let what = match ours.filter(|_| kind == "custom") {
-                Some(stage) => of_ours(stage, job, env),
+                Some(stage) => of_ours(stage, &job.compiled.plan),
                 None => of_stock(kind, body, job),
             };
             (name, what)
@@ -31,48 +31,14 @@ pub(crate) fn outline(job: &Job, env: &Env) -> String {
     text
 }
 
-fn of_ours(stage: &NewStage, job: &Job, env: &Env) -> String {
-    let field = |name: &str| match stage.config.get(name) {
-        Some(Value::String(text)) => Some(env.expand(text)),
-        Some(Value::Array(ends)) => {
-            let ends: Vec<_> = ends.iter().map(Value::to_string).collect();
-            Some(ends.join("-"))
-        }
-        Some(Value::Null) | None => None,
-        Some(other) => Some(other.to_string()),
-    };
-    match stage.kind {
-        Kind::Tunnel => {
-            let host = field("reverse_proxy_host").unwrap_or_default();
-            let ports = field("remote_port_range").unwrap_or_else(|| "8000-9000".to_owned());
-            let to = field("local_port").unwrap_or_else(|| "8080".to_owned());
-            format!("has {host} pass one of its ports {ports} on to port {to} here, for pods")
-        }
-        Kind::Gateway => {
-            let context = field("k8s_context").map_or_else(
-                || "the current context".to_owned(),
-                |c| format!("context {c}"),
-            );
-            match field("gateway") {
-                Some(gateway) => format!("holds Gateway {gateway} in {context}, for the master"),
-                None => format!("holds a Gateway in {context}, or makes one, for the master"),
-            }
-        }
-        Kind::ConfigEmit => {
-            let consumers = job.compiled.plan.consumers.iter();
-            let consumer = consumers.into_iter().find(|c| c.emit == stage.name);
-            consumer.map_or_else(String::new, |consumer| {
-                let sources = match consumer.upstreams.is_empty() {
-                    true => "nobody".to_owned(),
-                    false => consumer.upstreams.join(" and "),
-                };
-                format!(
-                    "writes what {sources} found out into the config of {}",
-                    consumer.name
-                )
-            })
-        }
-        Kind::Plugin => format!("hosts {}", field("uses").unwrap_or_default()),
+fn of_ours(stage: &NewStage, plan: &Plan) -> String {
+    let about = &plan.kinds[&stage.kind].description.about;
+    let own = Some(stage.verdict.outline.as_str()).filter(|text| !text.is_empty());
+    let what = own.unwrap_or_else(|| about.split(['.', ':']).next().unwrap_or_default());
+    match stage.program.as_slice() {
+        // Whose program runs is worth knowing where it is a stranger's.
+        [program] if !is_ours(&stage.kind) => format!("{what} ({program})"),
+        _ => what.to_owned(),
     }
 }
 

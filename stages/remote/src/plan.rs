@@ -1,56 +1,33 @@
 //! What a devcluster.yaml asks for beyond what devcluster knows: the new stages, and who uses what they find out.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use futures::future::join_all;
+use protocol::provides::Provides;
+use protocol::validate::{Gate, TargetVerdict, Verdict};
 use protocol::yaml::Document;
-use protocol::{Env, Problem, StageError};
+use protocol::{Exit, Problem, StageError};
 use serde_json::{Map, Value};
 
+use crate::kinds::{Kind, Kinds};
 use crate::problems::{odd, refused};
 use crate::stock;
+pub(crate) use judge::{said, unknown};
 pub(crate) use references::Exec;
 use references::Literal;
 pub use references::PluginReference;
 pub(crate) use stages::DRIVERS;
 use stages::read_item;
+pub(crate) use stages::unknown_kind;
 
 mod consumers;
+mod judge;
 mod references;
 mod stages;
 
 /// The word in a `cmdline` that stands for the path of the config.
 pub(crate) const CONFIG_WORD: &str = ":config";
-
-/// A kind of stage that devcluster does not know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `devcluster-tunnel`
-    Tunnel,
-    /// `devcluster-gateway`
-    Gateway,
-    /// `devcluster-config-emit`
-    ConfigEmit,
-    /// Any program that speaks the protocol.
-    Plugin,
-}
-
-impl Kind {
-    const ALL: [Kind; 4] = [Kind::Tunnel, Kind::Gateway, Kind::ConfigEmit, Kind::Plugin];
-
-    /// The key in the file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Tunnel => "tunnel",
-            Kind::Gateway => "gateway",
-            Kind::ConfigEmit => "config-emit",
-            Kind::Plugin => "plugin",
-        }
-    }
-
-    fn of(name: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|k| k.name() == name)
-    }
-}
 
 /// Where a new stage goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,16 +56,24 @@ impl Place {
 pub struct NewStage {
     /// Instance name.
     pub name: String,
-    /// What it is.
-    pub kind: Kind,
+    /// Its key in the file.
+    pub kind: String,
+    /// The words that run it.
+    pub program: Vec<String>,
+    /// What its outputs mean.
+    pub provides: Provides,
     /// Where it goes.
     pub place: Place,
     /// Its config: the body without what the driver itself reads.
     pub config: Map<String, Value>,
+    /// Who waits for it, where its user says so.
+    gate: Option<Gate>,
     /// Whether later stages are held back until it is ready.
     pub gates: bool,
-    /// The resource manager that a gateway is for, where its user says so.
+    /// The resource manager whose tasks it leads to, where its user says so.
     pub resource_manager: Option<String>,
+    /// What it says of its config.
+    pub verdict: Verdict,
 }
 
 /// A stage whose config is rendered.
@@ -111,12 +96,18 @@ pub struct Consumer {
 pub struct Plan {
     /// The new stages, in order.
     pub stages: Vec<NewStage>,
+    /// Their kinds.
+    pub(crate) kinds: BTreeMap<String, Kind>,
     /// Who gets their outputs.
     pub consumers: Vec<Consumer>,
+    /// What the configs of masters amount to.
+    pub(crate) targets: Vec<TargetVerdict>,
     /// devcluster's `temp_dir`, as written.
     pub temp_dir: String,
     /// The file's `cwd`, as written.
     pub cwd: Option<String>,
+    /// Renderers that restart commands and have no config to render.
+    pub(crate) followers: Vec<String>,
     /// Commands with references in them.
     pub(crate) execs: Vec<Exec>,
     /// Texts in these and in rendered configs that only look like references.
@@ -137,8 +128,8 @@ pub struct Source<'a> {
 
 /// A stage's body as it stands in the file, or as the flat form asks for it.
 pub struct Wanted {
-    /// What it is.
-    pub kind: Kind,
+    /// Its key in the file.
+    pub kind: String,
     /// Where it goes.
     pub place: Place,
     /// Its body.
@@ -146,8 +137,12 @@ pub struct Wanted {
 }
 
 impl Plan {
-    /// Reads the plan of a devcluster.yaml, with further stages that its user asked for elsewhere. All mistakes at once.
-    pub fn read(source: &Source, extra: Vec<Wanted>, env: &Env) -> Result<Plan, StageError> {
+    /// Reads the plan of a devcluster.yaml. All mistakes at once.
+    pub async fn read(
+        source: &Source<'_>,
+        flat: Option<Flat<'_>>,
+        kinds: &impl Kinds,
+    ) -> Result<Plan, StageError> {
         let mut problems = Vec::new();
         let value = source.document.value();
         let Some(items) = value.get("stages").and_then(Value::as_array) else {
@@ -157,7 +152,8 @@ impl Plan {
             problems.extend(stock::check(&value).problems);
             return Err(refused(source, problems));
         };
-        let mut wanted = extra;
+        let origin = flat.as_ref().map(|flat| flat.origin);
+        let mut wanted = flat.map(|flat| flat.stages).unwrap_or_default();
         for (i, item) in items.iter().enumerate() {
             match read_item(item) {
                 Ok(Some((kind, body))) => {
@@ -188,21 +184,89 @@ impl Plan {
             let message = "devcluster takes `~` literally here; write $HOME";
             problems.push(Problem::new("temp_dir", message));
         }
+        plan.learn(&mut wanted, kinds, &mut problems).await;
         for stage in wanted {
-            plan.add(stage, source, env, &mut problems);
+            plan.add(stage, source, &mut problems);
         }
         plan.find_consumers(items, &mut problems);
+        plan.judge(source, kinds, &mut problems).await;
         if !plan.stages.is_empty() {
             plan.find_references(source, &mut problems);
+            plan.check_followers(&mut problems);
             plan.warn_of_commands();
         }
-        plan.point_tunnels_at_the_master(items);
         let stock = stock::check(&value);
         problems.extend(stock.problems);
         plan.warnings.extend(stock.warnings);
-        match problems.is_empty() {
-            true => Ok(plan),
-            false => Err(refused(source, problems)),
+        if problems.is_empty() {
+            return Ok(plan);
+        }
+        Err(match origin {
+            // What is wrong with the flat form is not in the file that it is put into.
+            Some(origin) if problems.iter().all(|p| !p.path.starts_with("stages")) => {
+                origin.refused(problems)
+            }
+            _ => refused(source, problems),
+        })
+    }
+
+    /// Learns what the kinds are, side by side. A stage of a kind that is not there is no stage.
+    async fn learn(
+        &mut self,
+        wanted: &mut Vec<Wanted>,
+        kinds: &impl Kinds,
+        problems: &mut Vec<Problem>,
+    ) {
+        let names: BTreeSet<String> = wanted.iter().map(|w| w.kind.clone()).collect();
+        let described = names.into_iter().map(async |name| {
+            let described = kinds.describe(&name).await;
+            (name, described)
+        });
+        for (name, described) in join_all(described).await {
+            let message = match described {
+                Ok(Some(kind)) => {
+                    self.kinds.insert(name, kind);
+                    continue;
+                }
+                Ok(None) => unknown_kind(&name, &kinds.all()),
+                Err(error) => said(error),
+            };
+            let of_kind = wanted.iter().filter(|w| w.kind == name);
+            problems.extend(of_kind.map(|w| {
+                let at = format!("stages[{}].{name}", w.place.item());
+                Problem::key(at, message.clone())
+            }));
+            wanted.retain(|w| w.kind != name);
+        }
+    }
+}
+
+/// The stages of the flat form, and where that stands.
+pub struct Flat<'a> {
+    /// To be put into the file.
+    pub stages: Vec<Wanted>,
+    /// What is shown of a mistake in them.
+    pub origin: Origin<'a>,
+}
+
+/// Where the flat form stands.
+#[derive(Clone, Copy)]
+pub enum Origin<'a> {
+    /// A file of its own.
+    File(&'a Source<'a>),
+    /// The command line.
+    Flags,
+}
+
+impl Origin<'_> {
+    pub(crate) fn refused(self, problems: Vec<Problem>) -> StageError {
+        match self {
+            Origin::File(source) => refused(source, problems),
+            Origin::Flags => {
+                let error = StageError::new("remote.usage", "the flags do not fit");
+                let causes = problems.iter().map(Problem::to_string);
+                causes.fold(error.exit(Exit::Usage), StageError::cause)
+            }
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The preflights of a file's stages, side by side: each by its own binary, with the very flags that devcluster will use.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use protocol::frame::{self, Frame};
+use protocol::kinds::RENDERER;
 use protocol::message::{Message, decode_message};
 use protocol::{Check, Env, StageError, child};
 use serde_json::Value;
@@ -15,7 +16,7 @@ use tokio::process::{ChildStderr, ChildStdout, Command};
 use tokio::time::timeout;
 
 use crate::input::Job;
-use crate::plan::{Kind, NewStage};
+use crate::plan::NewStage;
 
 /// How long a stage may look around. What it found until then counts.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +30,7 @@ pub(crate) struct Looked {
     /// Instance name.
     pub(crate) stage: String,
     /// What it is.
-    pub(crate) kind: &'static str,
+    pub(crate) kind: String,
     /// In the order in which they became known.
     pub(crate) checks: Vec<Check>,
 }
@@ -50,7 +51,7 @@ pub(crate) async fn look(job: &Job, env: &Env, mut found: impl FnMut(Looked)) {
                     .for_each(|c| c.stage.clone_from(&stage.name));
                 Looked {
                     stage: stage.name.clone(),
-                    kind: stage.kind.name(),
+                    kind: stage.kind.clone(),
                     checks,
                 }
             }
@@ -81,7 +82,7 @@ fn arguments(compiled: &Value, stage: &NewStage, job: &Job, env: &Env) -> Vec<St
     let verb = ["check", "--preflight", "--events=all"].map(str::to_owned);
     let at = at.unwrap_or(words.len());
     words.splice(at..at, verb);
-    if stage.kind == Kind::ConfigEmit {
+    if stage.kind == RENDERER {
         // What devcluster will write when it starts is in the user's file already.
         let file = std::path::absolute(&job.file).unwrap_or_else(|_| job.file.clone());
         words.retain(|word| !word.starts_with("--base="));
@@ -187,16 +188,4 @@ pub(crate) fn stock<'a>(compiled: &'a Value, job: &Job) -> Vec<(&'a str, &'a Val
         .filter(|(kind, body)| *kind != "custom" || !ours(&body["name"]))
         .map(|(kind, body)| (kind.as_str(), body))
         .collect()
-}
-
-/// The programs that stand beside the driver's own and are not there.
-pub(crate) fn missing_programs(job: &Job, programs: &Path) -> Vec<PathBuf> {
-    let kinds = job.compiled.plan.stages.iter().map(|s| s.kind.name());
-    let mut missing: Vec<_> = kinds
-        .filter(|kind| *kind != "plugin")
-        .map(|kind| programs.join(format!("devcluster-{kind}")))
-        .filter(|path| !path.is_file())
-        .collect();
-    missing.dedup();
-    missing
 }

@@ -1,42 +1,56 @@
 //! One JSON Schema for the whole file, in either form, so that an editor completes and checks it. Draft 7: what editors read.
 
-use protocol::Stage;
-use schemars::JsonSchema;
+use protocol::kinds::{DEVCLUSTERS, PLUGIN, RENDERER, is_ours};
+use protocol::provides::TASK_GATEWAY;
+use protocol::{Description, StageError};
 use serde_json::{Map, Value, json};
 
-use crate::host::Host;
-use crate::plan::DRIVERS;
+use crate::flat::{FLAT_FLAGS, GATEWAY, TUNNEL};
+use crate::input::usage;
+use crate::kinds::{Kinds, Programs};
+use crate::plan::{DRIVERS, unknown_kind};
+use protocol::program::say;
 
 /// devcluster's own kinds of stage; a test compares it with what stock devcluster takes.
 const STOCK: &str = include_str!("schema/stock.json");
 
-/// The schema of a devcluster.yaml that may list the new stages, and of a flat remote_connect.yaml.
-pub fn schema() -> Value {
+/// The schema of a devcluster.yaml that may list the new stages, those of strangers on `$PATH` too, and of a flat
+/// remote_connect.yaml.
+pub async fn schema(programs: &Programs<'_>) -> Result<Value, StageError> {
     let mut definitions: Map<String, Value> = serde_json::from_str(STOCK).unwrap_or_default();
-    let ours = [
-        ("tunnel", body::<tunnel::Tunnel>(&[])),
-        ("gateway", gateway()),
-        ("config-emit", body::<config_emit::ConfigEmit>(&DRIVERS)),
-        ("plugin", body::<Host>(&[])),
-    ];
-    let flat = flat();
-    definitions.extend(ours.map(|(kind, schema)| (kind.to_owned(), schema)));
-    let kinds = [
-        "tunnel",
-        "gateway",
-        "config-emit",
-        "plugin",
-        "master",
-        "db",
-        "agent",
-        "custom",
-        "custom_docker",
-        "elastic",
-    ];
-    let references = kinds.map(|kind| {
-        let reference = json!({"$ref": format!("#/definitions/{kind}")});
-        (kind.to_owned(), reference)
-    });
+    let mut kinds = programs.all();
+    kinds.push(PLUGIN.to_owned());
+    let mut flat = Map::new();
+    for name in &kinds {
+        let described = match programs.describe(name).await {
+            Ok(Some(kind)) => kind.description,
+            Ok(None) => return Err(usage(unknown_kind(name, &[]))),
+            Err(error) if is_ours(name) => return Err(error),
+            // An editor is better off without it than without the rest.
+            Err(error) => {
+                say(&format!("warning: {} is left out: {}", name, error.message));
+                continue;
+            }
+        };
+        if [TUNNEL, GATEWAY].contains(&name.as_str()) {
+            let fields = as_draft7(&described.config)["properties"]
+                .as_object()
+                .cloned();
+            flat.extend(fields.unwrap_or_default());
+        }
+        definitions.insert(name.clone(), body(&described));
+    }
+    let references = kinds
+        .iter()
+        .map(String::as_str)
+        .chain(DEVCLUSTERS)
+        .map(|kind| {
+            let reference = json!({"$ref": format!("#/definitions/{kind}")});
+            (kind.to_owned(), reference)
+        });
+    let references: Map<String, Value> = references
+        .filter(|(kind, _)| definitions.contains_key(kind))
+        .collect();
     definitions.insert(
         "stage".to_owned(),
         json!({
@@ -45,22 +59,22 @@ pub fn schema() -> Value {
             "minProperties": 1,
             "maxProperties": 1,
             "additionalProperties": false,
-            "properties": Map::from_iter(references),
+            "properties": references,
         }),
     );
     definitions.insert("devcluster".to_owned(), devcluster());
-    definitions.insert("remote_connect".to_owned(), flat);
-    json!({
+    definitions.insert("remote_connect".to_owned(), remote_connect(flat));
+    Ok(json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "devcluster-remote",
-        "description": "A devcluster.yaml that may list the stages tunnel, gateway, config-emit and plugin, or a flat remote_connect.yaml.",
+        "description": "A devcluster.yaml that may list new kinds of stage, or a flat remote_connect.yaml.",
         "type": "object",
         "properties": {"stages": {"description": "The stages, in the order in which they start.", "type": "array"}},
         "if": {"required": ["stages"]},
         "then": {"$ref": "#/definitions/devcluster"},
         "else": {"$ref": "#/definitions/remote_connect"},
         "definitions": definitions,
-    })
+    }))
 }
 
 fn devcluster() -> Value {
@@ -91,78 +105,86 @@ fn devcluster() -> Value {
 }
 
 /// A stage's config, with what the driver reads of it.
-fn body<S: Stage>(without: &[&str]) -> Value {
-    let mut schema = draft7::<S::Config>();
-    schema["description"] = S::ABOUT.into();
+fn body(described: &Description) -> Value {
+    let mut schema = as_draft7(&described.config);
+    if !schema.is_object() {
+        schema = json!({"type": "object"});
+    }
+    let without: &[&str] = if described.kind == RENDERER {
+        &DRIVERS
+    } else {
+        &[]
+    };
+    schema["description"] = described.about.as_str().into();
+    if let Some(schema) = schema.as_object_mut() {
+        schema.shift_remove("$schema");
+        schema.shift_remove("title");
+    }
     if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
         required.retain(|field| !without.iter().any(|w| field == w));
     }
     let needs_nothing = schema["required"].as_array().is_none_or(Vec::is_empty);
-    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-        properties.retain(|field, _| !without.contains(&field.as_str()));
-        properties.insert(
-            "name".to_owned(),
-            json!({
-                "description": "Name of this instance; several of a kind need one each.",
-                "type": "string",
-                "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
-                "default": S::KIND,
-            }),
-        );
-        properties.insert("gate".to_owned(), json!({
+    let mut fields = match schema["properties"].take() {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    fields.retain(|field, _| !without.contains(&field.as_str()));
+    let mut add = |name: &str, field: Value| fields.insert(name.to_owned(), field);
+    add(
+        "name",
+        json!({
+            "description": "Name of this instance; several of a kind need one each.",
+            "type": "string",
+            "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+            "default": described.kind,
+        }),
+    );
+    add(
+        "gate",
+        json!({
             "description": "Who waits until it is ready: the next stage, or only the one that uses what it finds out.",
             "enum": ["stage", "consumer"],
-        }));
-    }
-    if needs_nothing {
-        schema["type"] = json!(["object", "null"]);
-    }
-    schema
-}
-
-fn gateway() -> Value {
-    let mut schema = body::<gateway::Gateway>(&[]);
-    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-        properties.insert(
-            "resource_manager".to_owned(),
+        }),
+    );
+    if described.provides.contains_key(TASK_GATEWAY) {
+        add(
+            "resource_manager",
             json!({
                 "description": "The resource manager that it is for, by its name or cluster_name.",
                 "type": "string",
             }),
         );
     }
+    schema["properties"] = fields.into();
+    if needs_nothing {
+        schema["type"] = json!(["object", "null"]);
+    }
     schema
 }
 
-fn draft7<T: JsonSchema>() -> Value {
-    let settings =
-        schemars::generate::SchemaSettings::draft07().with(|s| s.inline_subschemas = true);
-    let mut schema = settings
-        .into_generator()
-        .into_root_schema_for::<T>()
-        .to_value();
-    if let Some(schema) = schema.as_object_mut() {
-        schema.shift_remove("$schema");
-        schema.shift_remove("title");
+/// A list of fixed length is written in another way there.
+fn as_draft7(schema: &Value) -> Value {
+    match schema {
+        Value::Object(map) => {
+            let fixed = map.contains_key("prefixItems");
+            let fields = map.iter().map(|(key, value)| {
+                let key = match key.as_str() {
+                    "prefixItems" => "items",
+                    "items" if fixed => "additionalItems",
+                    other => other,
+                };
+                (key.to_owned(), as_draft7(value))
+            });
+            Value::Object(fields.collect())
+        }
+        Value::Array(items) => items.iter().map(as_draft7).collect(),
+        other => other.clone(),
     }
-    schema
 }
 
 /// Every key of the Python tool, and those of the two stages that they become.
-fn flat() -> Value {
-    let mut properties = Map::new();
-    for schema in [
-        draft7::<<tunnel::Tunnel as Stage>::Config>(),
-        draft7::<<gateway::Gateway as Stage>::Config>(),
-    ] {
-        properties.extend(
-            schema["properties"]
-                .as_object()
-                .cloned()
-                .unwrap_or_default(),
-        );
-    }
-    for (key, help) in crate::flat::FLAT_FLAGS {
+fn remote_connect(mut properties: Map<String, Value>) -> Value {
+    for (key, help) in FLAT_FLAGS {
         properties
             .entry(key)
             .or_insert_with(|| json!({"description": help, "type": "string"}));

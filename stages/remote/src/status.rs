@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use futures::future::join_all;
+use protocol::kinds::{PLUGIN, is_ours};
 use protocol::rundir::{Phase, RunDir};
 use protocol::{Env, Exit, StageError};
 use serde::Serialize;
@@ -14,6 +15,7 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use crate::gc::program_of;
+use crate::kinds::Programs;
 use crate::places::run_dirs;
 use protocol::program::say;
 
@@ -90,7 +92,8 @@ struct Place {
 }
 
 /// Shows it, once or for as long as somebody watches. Returns the exit code.
-pub async fn status(wishes: &Wishes, env: &Env, programs: &Path) -> Result<u8, StageError> {
+pub async fn status(wishes: &Wishes, programs: &Programs<'_>) -> Result<u8, StageError> {
+    let env = programs.env;
     let mut shown: Option<Vec<Place>> = None;
     loop {
         let mut places = places(wishes.run_dir.as_deref(), env);
@@ -197,7 +200,7 @@ fn instance(run_dir: &RunDir, name: &str) -> Option<Instance> {
 }
 
 /// Has every instance that says that it is ready asked by its own program, side by side.
-async fn check(places: &mut [Place], programs: &Path) {
+async fn check(places: &mut [Place], programs: &Programs<'_>) {
     let asked = places.iter_mut().flat_map(|place| {
         let run_dir = place.run_dir.clone();
         let ready = place
@@ -206,8 +209,16 @@ async fn check(places: &mut [Place], programs: &Path) {
             .filter(|i| i.phase == Standing::Ready);
         ready.map(move |instance| (run_dir.clone(), instance))
     });
-    let answers = asked.map(async |(run_dir, instance)| {
-        let mut command = program_of(&instance.kind, programs);
+    // A stranger's program is not run only to look at it.
+    let ours = asked.filter(|(_, instance)| is_ours(&instance.kind) || instance.kind == PLUGIN);
+    let answers = ours.map(async |(run_dir, instance)| {
+        let mut command = match program_of(&instance.kind, programs) {
+            Ok(command) => command,
+            Err(why) => {
+                instance.health = Some(format!("cannot be asked: {why}"));
+                return;
+            }
+        };
         command
             .args([
                 "check",

@@ -4,20 +4,11 @@ mod fields;
 
 use protocol::Problem;
 use protocol::config::nearest;
+use protocol::kinds::DEVCLUSTERS;
 use serde_json::{Map, Value};
 
 use fields::Type::{self, Path, Port, Signal, Steps, Text, Texts, Variables, Words};
 use fields::fields;
-
-/// devcluster's own kinds of stage.
-pub(crate) const KINDS: [&str; 6] = [
-    "elastic",
-    "db",
-    "master",
-    "agent",
-    "custom",
-    "custom_docker",
-];
 
 const SIGNALS: &str = "HUP INT QUIT ILL TRAP ABRT IOT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CLD CONT STOP \
     TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO POLL PWR SYS EMT INFO RTMIN RTMAX";
@@ -91,7 +82,8 @@ impl Checked {
 
     fn stage(&mut self, i: usize, item: &Value) {
         let first = item.as_object().and_then(|o| o.iter().next());
-        let Some((kind, body)) = first.filter(|(kind, _)| KINDS.contains(&kind.as_str())) else {
+        let Some((kind, body)) = first.filter(|(kind, _)| DEVCLUSTERS.contains(&kind.as_str()))
+        else {
             return;
         };
         let path = format!("stages[{i}].{kind}");

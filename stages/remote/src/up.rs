@@ -16,8 +16,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::devcluster::{self, Devcluster, Event, Options, orphans};
 use crate::exposure::refuse_open_master;
 use crate::input::Job;
+use crate::kinds::Programs;
 use crate::outline::outline;
-use crate::plan::{Kind, Plan};
 use crate::plugins;
 use crate::{ask, gc, summary};
 use protocol::program::say;
@@ -47,12 +47,8 @@ pub struct Site {
 }
 
 /// Compiles onto disk, runs devcluster until it ends, and cleans up. Returns the exit code.
-pub async fn up(
-    mut job: Job,
-    wishes: Wishes,
-    env: &Env,
-    programs: &Path,
-) -> Result<u8, StageError> {
+pub async fn up(mut job: Job, wishes: Wishes, programs: &Programs<'_>) -> Result<u8, StageError> {
+    let env = programs.env;
     let plan = &job.compiled.plan;
     for warning in &plan.warnings {
         say(&format!("warning: {warning}"));
@@ -61,11 +57,10 @@ pub async fn up(
         refuse_open_master(&job.compiled, env)?;
     }
     let program = devcluster::find(env)?;
-    check_programs(plan, programs)?;
     plugins::check(&job, env).await?;
     say(&format!(
         "devcluster will start\n{}",
-        outline(&job, env).trim_end()
+        outline(&job).trim_end()
     ));
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let oneshot = !interactive && !devcluster::chooses_console(&wishes.arguments);
@@ -97,7 +92,7 @@ pub async fn up(
         say(&format!("devcluster left {orphan}; ended it"));
     }
     let swept = tokio::select! {
-        swept = gc::sweep(env, Some(site.run_dir.path()), programs) => swept?,
+        swept = gc::sweep(Some(site.run_dir.path()), programs) => swept?,
         () = signals.next() => {
             let message = "stopped while cleaning up; `devcluster-remote gc` goes on with it";
             return Err(StageError::new("remote.interrupted", message));
@@ -236,27 +231,6 @@ pub(crate) fn refuse_second_devcluster(temp_dir: &Path) -> Result<(), StageError
                 .exit(Exit::Locked))
         }
         _ => Ok(()),
-    }
-}
-
-/// devcluster dies on a missing binary and leaves the earlier stages behind: look before it does.
-pub fn check_programs(plan: &Plan, programs: &Path) -> Result<(), StageError> {
-    let kinds = plan
-        .stages
-        .iter()
-        .map(|s| s.kind)
-        .filter(|k| *k != Kind::Plugin);
-    let missing = kinds
-        .map(|k| programs.join(format!("devcluster-{}", k.name())))
-        .find(|p| !p.is_file());
-    match missing {
-        None => Ok(()),
-        Some(path) => Err(StageError::new(
-            "remote.program_missing",
-            format!("no {}: a stage needs it", path.display()),
-        )
-        .hint("install the stages beside devcluster-remote: make install")
-        .exit(Exit::Usage)),
     }
 }
 

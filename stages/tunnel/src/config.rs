@@ -1,10 +1,11 @@
 //! What the user says.
 
 use std::collections::BTreeSet;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use protocol::Problem;
+use protocol::validate::Audience;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
@@ -166,6 +167,20 @@ fn default_reconnect_pause() -> Seconds {
 }
 
 impl Config {
+    /// Who reaches the port on the ssh server. Only an address or a name that is clearly not "all of them" is narrow: ssh
+    /// takes many spellings of zero.
+    pub(crate) fn audience(&self) -> Audience {
+        let address = self.bind_address.as_deref().unwrap_or_default().trim();
+        match address.parse::<IpAddr>() {
+            Ok(address) if address.is_unspecified() => Audience::Internet,
+            Ok(address) if address.is_loopback() => Audience::Host,
+            Ok(_) => Audience::Cluster,
+            Err(_) if address == "localhost" => Audience::Host,
+            Err(_) if address.starts_with(|c: char| c.is_ascii_alphabetic()) => Audience::Cluster,
+            Err(_) => Audience::Internet,
+        }
+    }
+
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let host = &self.reverse_proxy_host;
@@ -214,7 +229,14 @@ impl Config {
         let mut names = BTreeSet::new();
         for (i, forward) in self.forwards.iter().enumerate() {
             let mut problem = |field: &str, message: String| {
-                problems.push(Problem::new(format!("forwards[{i}].{field}"), message));
+                let problem = Problem::new(format!("forwards[{i}].{field}"), message);
+                let others = self
+                    .forwards
+                    .iter()
+                    .enumerate()
+                    .filter(|(other, _)| *other != i);
+                let others = others.map(|(other, _)| format!("forwards[{other}]"));
+                problems.push(others.fold(problem.depends_on("local_port"), Problem::depends_on));
             };
             let (port, name) = (forward.local_port, forward.name());
             if port == 0 {

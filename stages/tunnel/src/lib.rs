@@ -20,7 +20,11 @@ mod port_range;
 mod ssh;
 
 use protocol::ledger::Entry;
+use protocol::provides::{MASTER_ADDRESS, Provides};
+use protocol::validate::{Audience, Exposure, Unknown};
 use protocol::{Context, Problem, Stage, StageError, Undone};
+
+use serde_json::{Map, Value, json};
 
 pub use choices::{HostKeyPolicy, PortPolicy, Scheme, Seconds, Verify};
 pub use config::{Config, Forward};
@@ -46,6 +50,39 @@ impl Stage for Tunnel {
 
     fn validate(config: &Config) -> Vec<Problem> {
         config.problems()
+    }
+
+    fn provides() -> Provides {
+        let address = json!({"host": "/host", "port": "/port"});
+        Provides::from_iter([(MASTER_ADDRESS.to_owned(), address)])
+    }
+
+    fn exposes(config: Option<&Config>, unknown: &Unknown) -> Vec<Exposure> {
+        let address = config.filter(|_| !unknown.has("bind_address"));
+        let to = address.map_or(Audience::Internet, Config::audience);
+        let port = "/port".to_owned();
+        vec![Exposure {
+            port,
+            to,
+            guard: None,
+        }]
+    }
+
+    fn outline(fields: &Map<String, Value>) -> String {
+        let text = |name: &str| match &fields.get(name) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(ends)) => {
+                let ends: Vec<String> = ends.iter().map(Value::to_string).collect();
+                ends.join("-")
+            }
+            other => other.map(Value::to_string).unwrap_or_default(),
+        };
+        format!(
+            "has {} pass one of its ports {} on to port {} here, for pods",
+            text("reverse_proxy_host"),
+            text("remote_port_range"),
+            text("local_port"),
+        )
     }
 
     fn summary(outputs: &Outputs) -> String {

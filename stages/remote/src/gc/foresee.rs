@@ -4,26 +4,27 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::future::join_all;
-use protocol::{Env, Exit, ledger};
+use protocol::{Exit, ledger};
 use tokio::time::timeout;
 
 use super::{cleanup, is_running};
 use crate::devcluster::orphans;
+use crate::kinds::Programs;
 use crate::places;
 
 /// A login takes a second; to a server that does not answer it takes as long as ssh has patience.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// What a sweep would do, for people. No lock is taken and nothing is changed.
-pub async fn foresee(env: &Env, run_dir: Option<&Path>, programs: &Path) -> String {
-    let survey = ledger::all(env);
+pub async fn foresee(run_dir: Option<&Path>, programs: &Programs<'_>) -> String {
+    let survey = ledger::all(programs.env);
     let mut lines = Vec::new();
     for (path, why) in survey.unreadable {
         if run_dir.is_none_or(|d| ledger::is_of(&path, d)) {
             lines.push(format!("cannot read {}: {why}", path.display()));
         }
     }
-    for temp_dir in places::temp_dirs(env, run_dir) {
+    for temp_dir in places::temp_dirs(programs.env, run_dir) {
         let orphans = orphans::left(&temp_dir).await.into_iter();
         lines.extend(orphans.map(|o| format!("{o} outlived its devcluster: would end it")));
     }
@@ -54,8 +55,8 @@ pub async fn foresee(env: &Env, run_dir: Option<&Path>, programs: &Path) -> Stri
 }
 
 /// What the stage itself says, or why it does not.
-async fn ask(owner: &ledger::Owner, programs: &Path) -> Result<Vec<String>, String> {
-    let mut command = cleanup(&owner.kind, &owner.instance, &owner.run_dir, programs);
+async fn ask(owner: &ledger::Owner, programs: &Programs<'_>) -> Result<Vec<String>, String> {
+    let mut command = cleanup(&owner.kind, &owner.instance, &owner.run_dir, programs)?;
     command.arg("--dry-run").kill_on_drop(true);
     let output = match timeout(LOOK, command.output()).await {
         Ok(Ok(output)) => output,

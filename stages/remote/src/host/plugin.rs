@@ -13,16 +13,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::call::each_line;
-use super::process::Group;
 use super::wire::Wire;
 use super::{Host, directory};
+use crate::call::{BRIEF, Group, each_line};
 
 /// What a plugin has between `shutdown` and SIGTERM; the runtime's own grace ends it soon after.
 pub(super) const POLITE: Duration = Duration::from_millis(250);
-
-/// How long last words are waited for when something else holds the pipe.
-pub(super) const BRIEF: Duration = Duration::from_millis(100);
 
 pub(super) struct Plugin<'a> {
     cx: &'a Context<Host>,

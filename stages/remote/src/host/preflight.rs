@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
+use protocol::config::count;
 use protocol::message::{Message, decode_message};
-use protocol::{Context, Problem, StageError, What};
+use protocol::{Context, Description, Problem, StageError, What};
 use serde_json::Value;
 
-use super::call::{call, failed};
-use super::describe::{Described, describe};
 use super::{Config, Host, directory, find};
+use crate::call::{Call, failed};
+use crate::kinds::describe;
+use crate::plugins::wrong_config;
 
 const OWN: What = ("preflight", "the plugin can look around");
 const CONFIG: What = ("config", "the config is what the plugin takes");
@@ -24,7 +26,7 @@ pub(super) async fn preflight(cx: &Context<Host>, config: &Config) {
         }
     };
     cx.tell(PROGRAM, Ok(program.display().to_string()));
-    let described = match describe(&program).await {
+    let described = match describe(&program, &cx.env).await {
         Ok(described) => described,
         Err(error) => {
             cx.tell(DESCRIBE, Err(error));
@@ -33,7 +35,7 @@ pub(super) async fn preflight(cx: &Context<Host>, config: &Config) {
     };
     cx.tell(DESCRIBE, Ok(described.verbs.join(", ")));
     let with = Value::Object(config.with.clone());
-    match fits(&described, &with) {
+    match fits(cx, &program, &described, &with).await {
         Ok(()) => cx.tell(CONFIG, Ok("fits its schema".to_owned())),
         Err(error) => return cx.tell(CONFIG, Err(error)),
     }
@@ -44,15 +46,19 @@ pub(super) async fn preflight(cx: &Context<Host>, config: &Config) {
     }
 }
 
-fn fits(described: &Described, with: &Value) -> Result<(), StageError> {
-    let problems = described.problems(with)?;
+async fn fits(
+    cx: &Context<Host>,
+    program: &Path,
+    described: &Description,
+    with: &Value,
+) -> Result<(), StageError> {
+    let dir = directory(cx);
+    let found = wrong_config(program, described, &cx.instance, with, &dir, &cx.env).await?;
+    let problems: Vec<Problem> = found.into_iter().map(|p| p.below("with")).collect();
     if problems.is_empty() {
         return Ok(());
     }
-    let message = match problems.len() {
-        1 => "`with` has 1 problem".to_owned(),
-        n => format!("`with` has {n} problems"),
-    };
+    let message = format!("`with` has {}", count(&problems));
     let mut error = StageError::new("remote.plugin_config", message);
     error.caused_by = problems.iter().map(Problem::to_string).collect();
     Err(error)
@@ -76,7 +82,8 @@ async fn own(cx: &Context<Host>, program: &Path, with: &Value) -> Result<(), Sta
         &file,
     ];
     let people = cx.clone();
-    let called = call(program, &args, move |line| people.info(line)).await?;
+    let call = Call::new(program, &args);
+    let called = call.run(move |line| people.info(line)).await?;
     let mut found = 0;
     for line in called.stdout.split(|b| *b == b'\n') {
         if let Ok(Some(Message::Check(check))) = decode_message(line) {

@@ -5,9 +5,9 @@ use std::path::Path;
 use protocol::ledger::Entry;
 use protocol::{Context, StageError, Undone};
 
-use super::call::{call, failed};
-use super::describe::describe;
 use super::{Host, directory};
+use crate::call::{Call, failed};
+use crate::kinds::describe;
 
 pub(super) async fn undo(cx: &Context<Host>, entry: &Entry) -> Result<Undone, StageError> {
     let Some(program) = entry.data["uses"].as_str() else {
@@ -26,11 +26,14 @@ pub(super) async fn undo(cx: &Context<Host>, entry: &Entry) -> Result<Undone, St
 }
 
 /// What a plugin left only itself knows.
-pub(super) async fn foresee(entry: &Entry) -> Result<Option<String>, StageError> {
+pub(super) async fn foresee(
+    cx: &Context<Host>,
+    entry: &Entry,
+) -> Result<Option<String>, StageError> {
     let Some(program) = entry.data["uses"].as_str().map(Path::new) else {
         return Ok(None);
     };
-    if !program.exists() || !describe(program).await?.has("cleanup") {
+    if !program.exists() || !describe(program, &cx.env).await?.has("cleanup") {
         return Ok(None);
     }
     let shown = program.display();
@@ -38,14 +41,15 @@ pub(super) async fn foresee(entry: &Entry) -> Result<Option<String>, StageError>
 }
 
 async fn cleanup(cx: &Context<Host>, program: &Path) -> Result<Undone, StageError> {
-    if !describe(program).await?.has("cleanup") {
+    if !describe(program, &cx.env).await?.has("cleanup") {
         return Ok(Undone::Nothing);
     }
     let dir = directory(cx);
     let dir = dir.to_string_lossy();
     let args = ["cleanup", "--name", &cx.instance, "--run-dir", &dir];
     let people = cx.clone();
-    let called = call(program, &args, move |line| people.info(line)).await?;
+    let call = Call::new(program, &args);
+    let called = call.run(move |line| people.info(line)).await?;
     match called.success {
         true => Ok(Undone::Removed(format!("{} cleaned up", program.display()))),
         false => Err(failed(program, "cleanup", &called.how)),

@@ -76,6 +76,7 @@ impl<'a> Wire<'a> {
             Message::Outputs(outputs) => {
                 self.ready &= self.outputs.as_ref() == Some(&outputs.outputs);
                 self.outputs = Some(outputs.outputs);
+                self.cx.set_provides(outputs.provides);
             }
             Message::Ready(_) if self.ready => {}
             Message::Ready(_) => {

@@ -1,17 +1,17 @@
 //! The stages whose config is rendered, and by whom.
 
-use config_emit::determined::{self, Manager};
-use config_emit::{Candidate, assign};
 use protocol::Problem;
+use protocol::kinds::RENDERER;
+use protocol::provides::{MASTER_ADDRESS, TASK_GATEWAY};
 use protocol::rundir::is_instance_name;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{CONFIG_WORD, Consumer, Kind, NewStage, Place, Plan};
+use super::{CONFIG_WORD, Consumer, NewStage, Plan};
 
 impl Plan {
     pub(super) fn find_consumers(&mut self, items: &[Value], problems: &mut Vec<Problem>) {
         let configs: Vec<Config> = items.iter().enumerate().filter_map(Config::of).collect();
-        let emits = self.stages.iter().filter(|s| s.kind == Kind::ConfigEmit);
+        let emits = self.stages.iter().filter(|s| s.kind == RENDERER);
         let emits: Vec<NewStage> = emits.cloned().collect();
         for emit in &emits {
             match consumer_of(emit, &configs) {
@@ -22,27 +22,28 @@ impl Plan {
                             "{} renders the config of {} already",
                             first.emit, first.name
                         );
-                        let place = format!("stages[{}].config-emit", emit.place.item());
-                        problems.push(Problem::key(place, message));
+                        problems.push(Problem::key(emit.at(""), message));
                     }
                     let consumer = self.consumer(config, emit);
-                    self.check_managers(&consumer, config.body, problems);
                     self.consumers.push(consumer);
                 }
+                Err(_) if configs.is_empty() && !emit.config.contains_key("stage") => {
+                    self.followers.push(emit.name.clone());
+                }
                 Err(message) => {
-                    let place = format!("stages[{}].config-emit", emit.place.item());
                     problems.push(match emit.config.contains_key("stage") {
-                        true => Problem::new(format!("{place}.stage"), message),
-                        false => Problem::key(place, message),
+                        true => Problem::new(emit.at("stage"), message),
+                        false => Problem::key(emit.at(""), message),
                     });
                 }
             }
         }
         let masters = configs.iter().any(|c| c.kind == "master");
-        let finds_out = self
-            .stages
-            .iter()
-            .any(|s| matches!(s.kind, Kind::Tunnel | Kind::Gateway));
+        let finds_out = self.stages.iter().any(|s| {
+            [MASTER_ADDRESS, TASK_GATEWAY]
+                .iter()
+                .any(|m| s.provides.contains_key(*m))
+        });
         if finds_out && emits.is_empty() && masters {
             self.warnings.push(
                 "no config-emit stage: the master is not told what the tunnel and the gateway find out; \
@@ -52,9 +53,25 @@ impl Plan {
         }
     }
 
+    /// A renderer without a config to render follows what commands refer to.
+    pub(super) fn check_followers(&self, problems: &mut Vec<Problem>) {
+        if self.execs.iter().any(|e| e.noted.is_some()) {
+            return;
+        }
+        let idle = self.stages.iter().filter(|s| self.followers.contains(&s.name));
+        let message = "no master stage to render a config for, and no command that refers to what a stage finds out";
+        problems.extend(idle.map(|s| Problem::key(s.at(""), message)));
+    }
+
+    /// The instances that a renderer without a config follows.
+    pub(crate) fn followed(&self) -> Vec<&str> {
+        let stages = self.stages.iter().filter(|s| s.kind != RENDERER);
+        stages.map(|s| s.name.as_str()).collect()
+    }
+
     /// Who uses what is old can be told of it by a config-emit alone.
     pub(super) fn warn_of_commands(&mut self) {
-        let follows = self.stages.iter().any(|s| s.kind == Kind::ConfigEmit);
+        let follows = self.stages.iter().any(|s| s.kind == RENDERER);
         let noted = self.execs.iter().find_map(|e| e.noted.as_ref());
         if let (false, Some((stage, _))) = (follows, noted.and_then(|n| n.rsplit_once('.'))) {
             self.warnings.push(format!(
@@ -68,7 +85,7 @@ impl Plan {
             .stages
             .iter()
             .filter(|s| s.place.order() < (config.item, true));
-        let upstreams = before.filter(|s| s.kind != Kind::ConfigEmit);
+        let upstreams = before.filter(|s| s.kind != RENDERER);
         Consumer {
             name: config.name.clone(),
             kind: config.kind,
@@ -78,50 +95,15 @@ impl Plan {
         }
     }
 
-    /// Each gateway has to find its resource manager.
-    fn check_managers(&self, consumer: &Consumer, body: &Value, problems: &mut Vec<Problem>) {
-        let managers = determined::managers(&body["config_file"]);
-        let managers: Vec<_> = managers
-            .into_iter()
-            .filter(Manager::is_kubernetes)
-            .collect();
-        let gateways = self.stages.iter().filter(|s| s.kind == Kind::Gateway);
-        let gateways: Vec<&NewStage> = gateways
-            .filter(|s| consumer.upstreams.contains(&s.name))
-            .collect();
-        if managers.is_empty() || consumer.kind != "master" {
-            return;
-        }
-        let candidates = gateways.iter().map(|s| Candidate {
-            instance: &s.name,
-            wanted: s.resource_manager.as_deref(),
-        });
-        let wrong = assign(&managers, &candidates.collect::<Vec<_>>()).err();
-        for unassigned in wrong.into_iter().flatten() {
-            let gateway = gateways.iter().find(|s| s.name == unassigned.instance);
-            let path = match gateway.map(|s| s.place) {
-                Some(Place::Item(i)) => format!("stages[{i}].gateway.resource_manager"),
-                _ => format!("stages[{}].{}", consumer.item, consumer.kind),
-            };
-            problems.push(Problem::new(path, unassigned.message));
-        }
-    }
-
-    /// A tunnel that was not told which port to expose exposes the master's.
-    pub(super) fn point_tunnels_at_the_master(&mut self, items: &[Value]) {
-        let ports = items
+    /// The resource managers that their users name, by the instance that leads to their tasks.
+    pub(crate) fn managers_of(&self, consumer: &Consumer) -> Map<String, Value> {
+        let before = self
+            .stages
             .iter()
-            .filter_map(|i| i.get("master")?.get("config_file")?.get("port")?.as_u64());
-        // One that is none is the master's mistake, not the tunnel's.
-        let Some(port) = ports.into_iter().next().filter(|p| *p <= 65_535) else {
-            return;
-        };
-        for tunnel in self.stages.iter_mut().filter(|s| s.kind == Kind::Tunnel) {
-            tunnel
-                .config
-                .entry("local_port")
-                .or_insert_with(|| port.into());
-        }
+            .filter(|s| consumer.upstreams.contains(&s.name));
+        let named =
+            before.filter_map(|s| Some((s.name.clone(), s.resource_manager.clone()?.into())));
+        named.collect()
     }
 }
 

@@ -4,14 +4,14 @@ mod site;
 
 use std::ops::Range;
 
-use protocol::config::schema_of;
+use protocol::kinds::{PLUGIN, RENDERER};
 use protocol::reference::{Part, Reference, Shape, is_templated, parse, shape_at};
 use protocol::rundir::is_instance_name;
 use protocol::yaml::{Document, Scalar, Seg, show};
-use protocol::{Problem, Stage, problem};
+use protocol::{Problem, problem};
 use serde_json::Value;
 
-use super::{Kind, NewStage, Plan, Source};
+use super::{NewStage, Plan, Source};
 use site::Site;
 
 /// A command of devcluster's that gets its values from `config-emit exec`.
@@ -200,7 +200,7 @@ impl One<'_> {
                 self.check(
                     item,
                     &references,
-                    |kind| kind != Kind::ConfigEmit,
+                    |stage| stage.kind != RENDERER,
                     !alone,
                     &mut looked,
                 );
@@ -236,14 +236,14 @@ impl One<'_> {
     fn before(
         &self,
         item: usize,
-        fits: impl Fn(Kind) -> bool,
+        fits: impl Fn(&NewStage) -> bool,
     ) -> impl Iterator<Item = &NewStage> + Clone {
         let before = self
             .plan
             .stages
             .iter()
             .filter(move |s| s.place.order() < (item, true));
-        let before: Vec<&NewStage> = before.filter(|s| fits(s.kind)).collect();
+        let before: Vec<&NewStage> = before.filter(|s| fits(s)).collect();
         before.into_iter()
     }
 
@@ -251,7 +251,7 @@ impl One<'_> {
         &self,
         item: usize,
         references: &[&Reference<'_>],
-        fits: impl Fn(Kind) -> bool,
+        fits: impl Fn(&NewStage) -> bool,
         in_text: bool,
         looked: &mut Looked,
     ) {
@@ -271,7 +271,7 @@ impl One<'_> {
             let Some(schema) = before
                 .clone()
                 .find(|s| s.name == name)
-                .and_then(|s| outputs_schema(s.kind))
+                .and_then(|s| self.outputs_schema(s))
             else {
                 looked.plugins.push(PluginReference {
                     instance: name.to_owned(),
@@ -280,7 +280,7 @@ impl One<'_> {
                 });
                 continue;
             };
-            match shape_at(name, &schema, path) {
+            match shape_at(name, schema, path) {
                 Err(why) => looked.problems.push(self.problem(range, why)),
                 Ok(Shape::Collection) if in_text => {
                     let message = "a list or a mapping cannot be a part of a text";
@@ -296,14 +296,9 @@ impl One<'_> {
         let all = self.plan.stages.iter().map(|s| s.name.as_str());
         match reference.resolve(all) {
             Ok((name, _)) => {
-                let kind = self
-                    .plan
-                    .stages
-                    .iter()
-                    .find(|s| s.name == name)
-                    .map(|s| s.kind);
-                match kind {
-                    Some(Kind::ConfigEmit) => {
+                let mut stages = self.plan.stages.iter();
+                match stages.find(|s| s.name == name) {
+                    Some(stage) if stage.kind == RENDERER => {
                         format!("{name} renders configs itself; refer to what it got from")
                     }
                     _ => format!(
@@ -314,14 +309,10 @@ impl One<'_> {
             Err(_) => why,
         }
     }
-}
 
-/// What a kind of stage finds out; a plugin alone knows what it does.
-fn outputs_schema(kind: Kind) -> Option<Value> {
-    match kind {
-        Kind::Tunnel => Some(schema_of::<<tunnel::Tunnel as Stage>::Outputs>()),
-        Kind::Gateway => Some(schema_of::<<gateway::Gateway as Stage>::Outputs>()),
-        Kind::ConfigEmit => Some(schema_of::<<config_emit::ConfigEmit as Stage>::Outputs>()),
-        Kind::Plugin => None,
+    /// The schema of what a stage finds out; a plugin has to be run for that.
+    fn outputs_schema(&self, stage: &NewStage) -> Option<&Value> {
+        let kind = self.plan.kinds.get(&stage.kind)?;
+        (stage.kind != PLUGIN).then_some(&kind.description.outputs)
     }
 }

@@ -2,119 +2,124 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::config::{self, nearest};
+use protocol::Problem;
+use protocol::config::nearest;
+use protocol::kinds::{DEVCLUSTERS, PLUGIN, RENDERER, is_ours};
+use protocol::provides::TASK_GATEWAY;
 use protocol::rundir::is_instance_name;
-use protocol::{Env, Problem, Stage};
+use protocol::validate::{Gate, Verdict};
 use serde_json::{Map, Value};
 
-use super::{Kind, NewStage, Place, Plan, Source, Wanted};
-use crate::stock::KINDS as STOCK;
+use super::{NewStage, Plan, Source, Wanted};
 
 impl Plan {
-    pub(super) fn add(
-        &mut self,
-        wanted: Wanted,
-        source: &Source,
-        env: &Env,
-        problems: &mut Vec<Problem>,
-    ) {
-        let Wanted {
-            kind,
-            place,
-            mut body,
-        } = wanted;
-        // A stage that the flat form asked for was checked where it was read.
-        let at = |field: &str| match place {
-            Place::Item(i) => format!("stages[{i}].{}.{field}", kind.name()),
-            Place::Before(_) => field.to_owned(),
-        };
-        let name = match body.shift_remove("name") {
-            None => kind.name().to_owned(),
-            Some(Value::String(name)) if is_instance_name(&name) => name,
-            Some(_) => {
-                let rule = "a name has at most 63 letters, digits, `.`, `_` or `-`, the first a letter or digit";
-                problems.push(Problem::new(at("name"), rule));
-                kind.name().to_owned()
-            }
-        };
-        if self.stages.iter().any(|s| s.name == name) {
-            let message = format!("a second stage named `{name}`; give each its own `name`");
-            problems.push(Problem::new(at("name"), message));
-        }
-        let gates = match body
-            .shift_remove("gate")
-            .as_ref()
-            .map(|g| g.as_str().unwrap_or_default())
-        {
-            None => matches!(kind, Kind::Tunnel | Kind::Plugin),
-            Some("stage") => true,
-            Some("consumer") => false,
-            Some(_) => {
-                problems.push(Problem::new(at("gate"), "either `stage` or `consumer`"));
-                true
-            }
-        };
-        let resource_manager = match kind {
-            Kind::Gateway => body.shift_remove("resource_manager"),
-            _ => None,
-        };
-        let resource_manager = match resource_manager {
-            None => None,
-            Some(Value::String(name)) => Some(name),
-            Some(_) => {
-                let message = "expected the name or cluster_name of a resource manager";
-                problems.push(Problem::new(at("resource_manager"), message));
-                None
-            }
-        };
-        if kind == Kind::Plugin {
-            resolve_plugin(&mut body, source.path);
-        }
-        for mut problem in check(kind, &body, env) {
-            problem.path = at(&problem.path);
-            problems.push(problem);
-        }
-        self.stages.push(NewStage {
-            name,
+    pub(super) fn add(&mut self, wanted: Wanted, source: &Source, problems: &mut Vec<Problem>) {
+        let Wanted { kind, place, body } = wanted;
+        let known = &self.kinds[&kind];
+        let mut stage = NewStage {
+            name: kind.clone(),
+            program: known.program.clone(),
+            provides: known.description.provides.clone(),
             kind,
             place,
             config: body,
-            gates,
-            resource_manager,
-        });
+            gate: None,
+            gates: true,
+            resource_manager: None,
+            verdict: Verdict::default(),
+        };
+        let mut wrong = |at: String, message: &str| problems.push(Problem::new(at, message));
+        match stage.config.shift_remove("name") {
+            None => {}
+            Some(Value::String(name)) if is_instance_name(&name) => stage.name = name,
+            Some(_) => wrong(
+                stage.at("name"),
+                "a name has at most 63 letters, digits, `.`, `_` or `-`, the first a letter or digit",
+            ),
+        }
+        if self.stages.iter().any(|s| s.name == stage.name) {
+            let message = format!(
+                "a second stage named `{}`; give each its own `name`",
+                stage.name
+            );
+            wrong(stage.at("name"), &message);
+        }
+        let gate = stage.config.shift_remove("gate");
+        stage.gate = match gate.as_ref().map(|g| g.as_str().unwrap_or_default()) {
+            None => None,
+            Some("stage") => Some(Gate::Stage),
+            Some("consumer") => Some(Gate::Consumer),
+            Some(_) => {
+                wrong(stage.at("gate"), "either `stage` or `consumer`");
+                None
+            }
+        };
+        if stage.provides.contains_key(TASK_GATEWAY) {
+            stage.resource_manager = match stage.config.shift_remove("resource_manager") {
+                None => None,
+                Some(Value::String(name)) => Some(name),
+                Some(_) => {
+                    wrong(
+                        stage.at("resource_manager"),
+                        "expected the name or cluster_name of a resource manager",
+                    );
+                    None
+                }
+            };
+        }
+        if stage.kind == PLUGIN {
+            resolve_plugin(&mut stage.config, source.path);
+        }
+        if stage.kind == RENDERER {
+            for field in DRIVERS
+                .into_iter()
+                .filter(|f| stage.config.contains_key(*f))
+            {
+                let message = "is set by the driver; leave it out";
+                problems.push(Problem::key(stage.at(field), message));
+            }
+        }
+        self.stages.push(stage);
     }
 }
 
 type Body = Map<String, Value>;
 
 /// A new stage's kind and body; `None` for one of devcluster's own.
-pub(super) fn read_item(item: &Value) -> Result<Option<(Kind, Body)>, Problem> {
+pub(super) fn read_item(item: &Value) -> Result<Option<(String, Body)>, Problem> {
     let Some((key, body)) = item.as_object().and_then(|o| o.iter().next()) else {
         let message = "a stage is a mapping with one key, its kind";
         return Err(Problem::new("", message));
     };
-    if STOCK.contains(&key.as_str()) {
+    if DEVCLUSTERS.contains(&key.as_str()) {
         return Ok(None);
     }
-    let Some(kind) = Kind::of(key) else {
-        let known = STOCK.into_iter().chain(Kind::ALL.map(Kind::name));
-        let meant = nearest(key, known.clone()).map_or_else(
-            || format!("known: {}", known.collect::<Vec<_>>().join(", ")),
-            |meant| format!("did you mean `{meant}`?"),
-        );
-        let message = format!("unknown kind of stage `{key}`; {meant}");
-        return Err(Problem::key(key, message));
-    };
     if let Some(second) = item.as_object().and_then(|o| o.keys().nth(1)) {
         let message =
             format!("a second kind beside `{key}`; a stage has one, so begin another with `-`");
         return Err(Problem::key(second, message));
     }
     match body {
-        Value::Object(body) => Ok(Some((kind, body.clone()))),
-        Value::Null => Ok(Some((kind, Map::new()))),
+        Value::Object(body) => Ok(Some((key.clone(), body.clone()))),
+        Value::Null => Ok(Some((key.clone(), Map::new()))),
         _ => Err(Problem::new(key, "takes `key: value` lines")),
     }
+}
+
+/// What is said of a kind that is not there; `found` are those whose programs are.
+pub(crate) fn unknown_kind(key: &str, found: &[String]) -> String {
+    if is_ours(key) {
+        return format!(
+            "devcluster-{key} is not installed; put it beside devcluster-remote: make install"
+        );
+    }
+    let known = DEVCLUSTERS.into_iter().chain([PLUGIN]);
+    let known = known.chain(found.iter().map(String::as_str));
+    let meant = nearest(key, known.clone()).map_or_else(
+        || format!("known: {}", known.collect::<Vec<_>>().join(", ")),
+        |meant| format!("did you mean `{meant}`?"),
+    );
+    format!("unknown kind of stage `{key}`; {meant}")
 }
 
 /// `./x` is relative to the file, a bare name is looked up on `$PATH`.
@@ -141,28 +146,3 @@ pub(crate) const DRIVERS: [&str; 7] = [
     "resource_managers",
     "control_socket",
 ];
-
-fn check(kind: Kind, body: &Map<String, Value>, env: &Env) -> Vec<Problem> {
-    match kind {
-        Kind::Tunnel => check_as::<tunnel::Tunnel>(body, env),
-        Kind::Gateway => check_as::<gateway::Gateway>(body, env),
-        Kind::Plugin => check_as::<crate::host::Host>(body, env),
-        Kind::ConfigEmit => {
-            let taken = DRIVERS.into_iter().filter(|f| body.contains_key(*f));
-            let mut problems: Vec<_> = taken
-                .map(|f| Problem::key(f, "is set by the driver; leave it out"))
-                .collect();
-            let mut complete = body.clone();
-            complete.entry("base").or_insert_with(|| "base".into());
-            complete.entry("out").or_insert_with(|| "out".into());
-            problems.extend(check_as::<config_emit::ConfigEmit>(&complete, env));
-            problems
-        }
-    }
-}
-
-fn check_as<S: Stage>(body: &Map<String, Value>, env: &Env) -> Vec<Problem> {
-    config::check::<S::Config>(body, env, S::validate)
-        .err()
-        .unwrap_or_default()
-}

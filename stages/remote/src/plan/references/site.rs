@@ -1,5 +1,6 @@
 //! Where a reference stands: that says who gets its value, or that nobody can.
 
+use protocol::kinds::DEVCLUSTERS;
 use protocol::reference::Malformed;
 use protocol::reference::script::{in_command, script};
 use protocol::yaml::Seg;
@@ -55,7 +56,7 @@ impl One<'_> {
             found,
         };
         let site = match (*kind, below) {
-            ("tunnel" | "gateway" | "config-emit" | "plugin", _) => Site::Nowhere(
+            (kind, _) if !DEVCLUSTERS.contains(&kind) => Site::Nowhere(
                 "the config of this stage takes no references; they can stand in those of devcluster's own stages",
             ),
             ("master" | "agent", ["config_file", ..]) => Site::Config,

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The group that a plugin leads. What is left of it is killed when this is dropped.
-pub(super) struct Group(Option<Pid>);
+pub(crate) struct Group(Option<Pid>);
 
 impl Group {
-    pub(super) fn led_by(child: &Child) -> Group {
+    pub(crate) fn led_by(child: &Child) -> Group {
         Group(child.id().and_then(|id| Pid::from_raw(id as i32)))
     }
 
@@ -24,12 +24,12 @@ impl Group {
         }
     }
 
-    pub(super) fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
     /// Ends those that the leader left behind.
-    pub(super) async fn end(&mut self, patience: Duration) {
+    pub(crate) async fn end(&mut self, patience: Duration) {
         self.terminate();
         let deadline = Instant::now() + patience;
         while self.0.is_some_and(|g| test_kill_process_group(g).is_ok()) {

@@ -1,0 +1,37 @@
+//! What outputs mean. A stage's `provides` maps a meaning to the place in its outputs, so that who uses it asks for the
+//! meaning and never for a kind of stage.
+
+use serde_json::{Map, Value};
+
+/// Where pods reach the master: an object with the pointers `host` and `port`.
+pub const MASTER_ADDRESS: &str = "determined.master_address";
+
+/// Determined's `internal_task_gateway`: how the master reaches tasks.
+pub const TASK_GATEWAY: &str = "determined.task_gateway";
+
+/// The path of a kubeconfig for the cluster of the tasks.
+pub const KUBECONFIG: &str = "kubeconfig";
+
+/// JSON pointers into outputs by meaning: one pointer, or an object of them.
+pub type Provides = Map<String, Value>;
+
+/// The value with this meaning, or the part of it by this name.
+pub fn find<'a>(
+    provides: &Provides,
+    outputs: &'a Map<String, Value>,
+    meaning: &str,
+    part: Option<&str>,
+) -> Option<&'a Value> {
+    let pointer = provides.get(meaning)?;
+    let pointer = part.map_or(Some(pointer), |part| pointer.get(part))?;
+    let mut keys = pointer.as_str()?.strip_prefix('/')?.split('/');
+    let first = outputs.get(&unescape(keys.next()?))?;
+    keys.try_fold(first, |at, key| match at {
+        Value::Array(items) => items.get(key.parse::<usize>().ok()?),
+        _ => at.get(unescape(key)),
+    })
+}
+
+pub(crate) fn unescape(key: &str) -> String {
+    key.replace("~1", "/").replace("~0", "~")
+}

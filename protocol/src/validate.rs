@@ -1,0 +1,309 @@
+//! The verb `validate`: what is wrong with the configs in a file, and what they amount to, as the stage itself tells it before
+//! anything runs. One JSON document on stdin, one on stdout.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use yaml::Seg;
+
+use crate::config::{check, properties, schema_of};
+use crate::env::Env;
+use crate::message::VERSION;
+use crate::problem::Problem;
+use crate::provides::{Provides, unescape};
+use crate::stage::Stage;
+
+/// Bytes of a request and of an answer.
+pub const LIMIT: usize = 4 << 20;
+
+/// All instances of one kind in a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Request {
+    /// Protocol version.
+    pub dcs: u64,
+    /// Always `validate`.
+    #[serde(rename = "type")]
+    pub type_: RequestType,
+    /// Where relative paths start.
+    pub dir: PathBuf,
+    /// The instances of this kind, in the order of the file.
+    #[serde(default)]
+    pub instances: Vec<Instance>,
+    /// The inline configs of the stages that use outputs, such as a master's.
+    #[serde(default)]
+    pub targets: Vec<Target>,
+}
+
+/// The type of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestType {
+    /// The only one.
+    Validate,
+}
+
+/// One instance and its config.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Instance {
+    /// Instance name.
+    pub stage: String,
+    /// Its config as written.
+    pub config: Map<String, Value>,
+    /// JSON pointers to the values that hold a variable or a reference: set, valid, and not known yet.
+    #[serde(default)]
+    pub unknown: Vec<String>,
+    /// The instances before it, in the order of the file.
+    #[serde(default)]
+    pub upstreams: Vec<Predecessor>,
+}
+
+/// An instance before another one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Predecessor {
+    /// Instance name.
+    pub stage: String,
+    /// Kind of stage.
+    pub kind: String,
+    /// What its outputs mean.
+    #[serde(default)]
+    pub provides: Provides,
+}
+
+/// The inline config of a stage that uses outputs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Target {
+    /// Name of the stage.
+    pub stage: String,
+    /// Its config as written.
+    pub config: Value,
+    /// JSON pointers to the values that hold a variable or a reference.
+    #[serde(default)]
+    pub unknown: Vec<String>,
+}
+
+/// What `validate` prints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Answer {
+    /// Protocol version.
+    pub dcs: u64,
+    /// One verdict for each instance of the request.
+    #[serde(default)]
+    pub instances: Vec<Verdict>,
+    /// What the targets amount to, from a kind that knows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<TargetVerdict>,
+}
+
+/// What a stage says of one instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Verdict {
+    /// Instance name.
+    pub stage: String,
+    /// Every mistake at once.
+    #[serde(default)]
+    pub problems: Vec<Mistake>,
+    /// The known values that a run will use, defaults included.
+    #[serde(default)]
+    pub effective: Map<String, Value>,
+    /// Who reaches what by it. Absent, a stage that provides a master's address exposes it to the internet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposes: Option<Vec<Exposure>>,
+    /// Who waits for it where the file does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
+    /// The instances before it for which it waits by itself.
+    #[serde(default)]
+    pub waits_for: Vec<String>,
+    /// What it is going to do, in a line for people.
+    #[serde(default)]
+    pub outline: String,
+}
+
+/// A mistake in a config.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Mistake {
+    /// JSON pointer into the config; empty for the whole.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// It is the key that is wrong, not its value.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub key: bool,
+    /// The target in whose config it is; absent, it is in the instance's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+}
+
+/// Something that others can reach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Exposure {
+    /// JSON pointer into the outputs to the port.
+    pub port: String,
+    /// Who reaches it.
+    pub to: Audience,
+    /// What keeps visitors out who should not come in; absent, nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<String>,
+}
+
+/// Who can reach a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Audience {
+    /// Anyone.
+    Internet,
+    /// Those in the cluster's network.
+    Cluster,
+    /// Those on one machine.
+    Host,
+}
+
+/// Who waits until a stage is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// Every later stage.
+    Stage,
+    /// Only the stage that uses its outputs.
+    Consumer,
+}
+
+/// What a target's config amounts to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TargetVerdict {
+    /// Name of the stage.
+    pub stage: String,
+    /// The port on which it will listen, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Whether it will speak TLS.
+    #[serde(default)]
+    pub tls: bool,
+    /// Its resource managers.
+    #[serde(default)]
+    pub managers: Vec<ManagerVerdict>,
+}
+
+/// A resource manager of a master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ManagerVerdict {
+    /// Its name.
+    pub name: String,
+    /// The instance that provides its task gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+}
+
+/// The values of a config that are set but not known yet.
+#[derive(Clone, Debug, Default)]
+pub struct Unknown(Vec<Vec<Seg>>);
+
+impl Unknown {
+    /// From JSON pointers.
+    pub fn from_pointers(pointers: &[String]) -> Unknown {
+        Unknown(pointers.iter().map(|p| path_of(p)).collect())
+    }
+
+    /// Whether the value at this path, or a part of it, is unknown.
+    pub fn touches(&self, path: &[Seg]) -> bool {
+        let related = |u: &[Seg]| u.starts_with(path) || path.starts_with(u);
+        self.0.iter().any(|u| related(u))
+    }
+
+    /// Whether this top-level field, or a part of it, is unknown.
+    pub fn has(&self, field: &str) -> bool {
+        self.touches(&[field.into()])
+    }
+
+    pub(crate) fn paths(&self) -> &[Vec<Seg>] {
+        &self.0
+    }
+}
+
+/// A JSON pointer as a path.
+pub fn path_of(pointer: &str) -> Vec<Seg> {
+    let keys = pointer.split('/').skip(1).map(unescape);
+    keys.map(|key| match key.parse::<usize>() {
+        Ok(index) => Seg::Index(index),
+        Err(_) => Seg::Key(key),
+    })
+    .collect()
+}
+
+/// A path as a JSON pointer.
+pub fn pointer_of(path: &[Seg]) -> String {
+    let key = |seg: &Seg| match seg {
+        Seg::Key(key) => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Seg::Index(index) => format!("/{index}"),
+    };
+    path.iter().map(key).collect()
+}
+
+/// What a stage answers.
+pub fn answer<S: Stage>(request: &Request, env: &Env) -> Answer {
+    let schema = schema_of::<S::Config>();
+    let instances = request.instances.iter();
+    let mut answer = Answer {
+        dcs: VERSION,
+        instances: instances.map(|i| verdict::<S>(i, &schema, env)).collect(),
+        targets: Vec::new(),
+    };
+    S::validate_file(request, &mut answer);
+    answer
+}
+
+fn verdict<S: Stage>(instance: &Instance, schema: &Value, env: &Env) -> Verdict {
+    let unknown = Unknown::from_pointers(&instance.unknown);
+    let (config, problems) = check::<S::Config>(&instance.config, &unknown, env, S::validate);
+    let mut fields: Map<String, Value> = properties(schema)
+        .iter()
+        .filter_map(|(field, schema)| Some((field.clone(), schema.get("default")?.clone())))
+        .collect();
+    fields.extend(instance.config.clone());
+    fields.retain(|_, value| !value.is_null());
+    let outline = S::outline(&fields);
+    fields.retain(|field, _| !unknown.has(field));
+    Verdict {
+        stage: instance.stage.clone(),
+        problems: problems.iter().map(Mistake::from).collect(),
+        effective: fields,
+        exposes: Some(S::exposes(config.as_ref(), &unknown)),
+        gate: Some(S::GATE),
+        waits_for: Vec::new(),
+        outline,
+    }
+}
+
+impl From<&Problem> for Mistake {
+    fn from(problem: &Problem) -> Mistake {
+        let (message, hint) = match problem.message.split_once("; ") {
+            Some((message, hint)) => (message, Some(hint.to_owned())),
+            None => (problem.message.as_str(), None),
+        };
+        Mistake {
+            path: pointer_of(&crate::problem::segments(&problem.path)),
+            message: message.to_owned(),
+            hint,
+            key: problem.is_on_key(),
+            target: None,
+        }
+    }
+}
+
+impl From<&Mistake> for Problem {
+    fn from(mistake: &Mistake) -> Problem {
+        let path = yaml::show(&path_of(&mistake.path));
+        let hint = mistake.hint.as_ref().map(|hint| format!("; {hint}"));
+        let message = format!("{}{}", mistake.message, hint.unwrap_or_default());
+        if mistake.key {
+            Problem::key(path, message)
+        } else {
+            Problem::new(path, message)
+        }
+    }
+}

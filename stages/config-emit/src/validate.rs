@@ -1,0 +1,117 @@
+//! What the configs of masters amount to, and whether each task gateway has its resource manager there.
+
+use protocol::provides::TASK_GATEWAY;
+use protocol::validate::{
+    Answer, Instance, ManagerVerdict, Mistake, Request, Target, TargetVerdict, Unknown, Verdict,
+    pointer_of,
+};
+use serde_json::Value;
+
+use crate::assign::{Candidate, assign};
+use crate::determined::{self, Manager};
+
+/// The port of a master that does not say which, with TLS and without.
+const PORTS: (u16, u16) = (8443, 8080);
+
+pub(crate) fn file(request: &Request, answer: &mut Answer) {
+    answer.targets = request.targets.iter().map(target).collect();
+    for (instance, verdict) in request.instances.iter().zip(&mut answer.instances) {
+        verdict.waits_for = waits_for(instance);
+        let name = instance.config.get("stage").and_then(Value::as_str);
+        let name = name.unwrap_or("master");
+        let targets = request.targets.iter().zip(&mut answer.targets);
+        for (target, told) in targets.filter(|(target, _)| target.stage == name) {
+            assign_managers(instance, verdict, target, told);
+        }
+    }
+}
+
+/// The upstreams that it is told of, else all.
+fn waits_for(instance: &Instance) -> Vec<String> {
+    let all = instance.upstreams.iter().map(|u| u.stage.clone());
+    match instance.config.get("upstreams").and_then(Value::as_array) {
+        Some(named) => all
+            .filter(|name| named.contains(&name.as_str().into()))
+            .collect(),
+        None => all.collect(),
+    }
+}
+
+fn kubernetes(config: &Value) -> Vec<Manager<'_>> {
+    let mut managers = determined::managers(config);
+    managers.retain(Manager::is_kubernetes);
+    managers
+}
+
+fn target(target: &Target) -> TargetVerdict {
+    let unknown = Unknown::from_pointers(&target.unknown);
+    let config = &target.config;
+    let tls = ["cert", "key"].map(|file| &config["security"]["tls"][file]);
+    let tls = tls.iter().all(|file| file.is_string());
+    let port = match &config["port"] {
+        _ if unknown.has("port") || unknown.has("security") && config["port"].is_null() => None,
+        Value::Null => Some(if tls { PORTS.0 } else { PORTS.1 }),
+        // One that is none is the master's mistake.
+        port => port.as_u64().and_then(|port| u16::try_from(port).ok()),
+    };
+    let managers = kubernetes(config);
+    TargetVerdict {
+        stage: target.stage.clone(),
+        port,
+        tls,
+        managers: managers
+            .iter()
+            .map(|manager| ManagerVerdict {
+                name: manager.name().unwrap_or_default().to_owned(),
+                upstream: None,
+            })
+            .collect(),
+    }
+}
+
+/// Each task gateway has to find its resource manager.
+fn assign_managers(
+    instance: &Instance,
+    verdict: &mut Verdict,
+    target: &Target,
+    told: &mut TargetVerdict,
+) {
+    let managers = kubernetes(&target.config);
+    let unknown = Unknown::from_pointers(&target.unknown);
+    let open = unknown.has("resource_manager")
+        || unknown.has("additional_resource_managers")
+        || Unknown::from_pointers(&instance.unknown).has("resource_managers");
+    if managers.is_empty() || open {
+        return;
+    }
+    let wanted = instance.config.get("resource_managers");
+    let provides = instance.upstreams.iter();
+    let gateways: Vec<Candidate<'_>> = provides
+        .filter(|u| u.provides.contains_key(TASK_GATEWAY) && verdict.waits_for.contains(&u.stage))
+        .map(|u| Candidate {
+            instance: &u.stage,
+            wanted: wanted.and_then(|w| w.get(&u.stage)?.as_str()),
+        })
+        .collect();
+    match assign(&managers, &gateways) {
+        Ok(assigned) => {
+            for (gateway, manager) in gateways.iter().zip(assigned) {
+                told.managers[manager].upstream = Some(gateway.instance.to_owned());
+            }
+        }
+        Err(wrong) => verdict.problems.extend(wrong.into_iter().map(|unassigned| {
+            let path = ["resource_managers".into(), unassigned.instance.into()];
+            let (message, hint) = match unassigned.message.split_once("; ") {
+                Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
+                None => (unassigned.message, None),
+            };
+            Mistake {
+                path: pointer_of(&path),
+                message,
+                hint,
+                key: false,
+                target: None,
+            }
+        })),
+    }
+}

@@ -1,0 +1,139 @@
+//! A program called for one answer: started, read up to a bound, and ended with all that it started.
+
+mod process;
+
+use std::path::Path;
+use std::time::Duration;
+
+use protocol::{Env, StageError, child};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::devcluster::text::Lines;
+pub(crate) use process::Group;
+
+/// How long a short verb may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the end of what a program started is waited for.
+pub(crate) const BRIEF: Duration = Duration::from_millis(100);
+
+/// What is read of its stdout.
+pub(crate) const LIMIT: u64 = 1024 * 1024;
+
+/// What an offline verb gets of our environment: nothing in it is a secret.
+const PLAIN: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
+
+/// A program, a verb and its arguments.
+pub(crate) struct Call<'a> {
+    program: &'a Path,
+    args: &'a [&'a str],
+    plain: Option<&'a Env>,
+    stdin: Vec<u8>,
+    limit: u64,
+}
+
+/// What a call came to.
+pub(crate) struct Called {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) success: bool,
+    /// How it ended, for people.
+    pub(crate) how: String,
+}
+
+pub(crate) fn failed(program: &Path, verb: &str, why: &str) -> StageError {
+    let message = format!("`{} {verb}` failed: {why}", program.display());
+    StageError::new("remote.plugin_upkeep", message).hint("correct the program and try again")
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(program: &'a Path, args: &'a [&'a str]) -> Call<'a> {
+        Call {
+            program,
+            args,
+            plain: None,
+            stdin: Vec::new(),
+            limit: LIMIT,
+        }
+    }
+
+    /// With these of the variables alone that no secret is in.
+    pub(crate) fn plain(mut self, env: &'a Env) -> Call<'a> {
+        self.plain = Some(env);
+        self
+    }
+
+    /// Writes this to its stdin, and reads as much of its stdout as may answer that.
+    pub(crate) fn asking(mut self, stdin: Vec<u8>, limit: usize) -> Call<'a> {
+        self.stdin = stdin;
+        self.limit = limit as u64;
+        self
+    }
+
+    /// Runs it to its end. `people` gets the lines of its stderr. Dropped, it ends what it started.
+    pub(crate) async fn run(
+        self,
+        people: impl FnMut(String) + Send + 'static,
+    ) -> Result<Called, StageError> {
+        let verb = self.args.first().copied().unwrap_or_default();
+        let failed = |why: &str| failed(self.program, verb, why);
+        let mut command = Command::new(self.program);
+        command.args(self.args);
+        if let Some(env) = self.plain {
+            command.env_clear().envs(env.iter().filter(|(name, _)| {
+                let name = name.to_string_lossy();
+                PLAIN.contains(&&*name) || name.starts_with("XDG_")
+            }));
+        }
+        let mut child = child::spawn_spoken_to(&mut command).map_err(|e| failed(&e.to_string()))?;
+        let mut group = Group::led_by(&child);
+        let (Some(mut stdin), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(StageError::internal("a program without pipes"));
+        };
+        let (mut input, mut output, mut words) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        let question = self.stdin;
+        // A program that does not read answers all the same.
+        input.spawn(async move { drop(stdin.write_all(&question).await) });
+        output.spawn(collect(stdout, self.limit));
+        words.spawn(each_line(stderr, people));
+        let status = timeout(PATIENCE, child.wait())
+            .await
+            .map_err(|_| failed(&format!("no end after {} s", PATIENCE.as_secs())))?
+            .map_err(|e| failed(&e.to_string()))?;
+        // What it started and left may hold the pipes.
+        let rest = async { (output.join_next().await, words.join_next().await) };
+        let (rest, ()) = tokio::join!(timeout(BRIEF, rest), group.end(BRIEF));
+        let stdout = match rest {
+            Ok((Some(Ok(bytes)), _)) => bytes,
+            _ => return Err(failed("something that it started holds its stdout")),
+        };
+        if stdout.len() as u64 > self.limit {
+            let most = self.limit >> 20;
+            return Err(failed(&format!("it writes over {most} MiB to stdout")));
+        }
+        Ok(Called {
+            stdout,
+            success: status.success(),
+            how: status.to_string(),
+        })
+    }
+}
+
+/// Closes the pipe when there is too much in it: a program that goes on writing ends by that.
+async fn collect(stdout: impl AsyncRead + Unpin, limit: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    drop(stdout.take(limit + 1).read_to_end(&mut bytes).await);
+    bytes
+}
+
+/// What a program writes to stderr is for people.
+pub(crate) async fn each_line(stderr: impl AsyncRead + Unpin, mut people: impl FnMut(String)) {
+    let mut lines = Lines::new(stderr);
+    while let Some(line) = lines.next().await {
+        people(line);
+    }
+}

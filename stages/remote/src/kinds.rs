@@ -1,0 +1,257 @@
+//! The kinds of stage: which program a kind is, and what that program says of itself.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use protocol::env::is_executable;
+use protocol::kinds::{OURS, PLUGIN, RELEASE, is_kind, is_ours};
+use protocol::message::VERSION;
+use protocol::validate::{self, Answer, Request};
+use protocol::{Description, Env, Exit, StageError, description};
+use serde_json::{Map, Value};
+
+use crate::call::{Call, Called, failed};
+use crate::host::Host;
+
+/// The last lines of stderr that an error shows.
+const TAIL: usize = 5;
+
+/// Who answers for a kind.
+#[allow(async_fn_in_trait, reason = "the driver runs on one thread")]
+pub trait Kinds {
+    /// The kinds whose programs are there, ours first.
+    fn all(&self) -> Vec<String>;
+
+    /// What it is. `None`: there is no such program.
+    async fn describe(&self, kind: &str) -> Result<Option<Kind>, StageError>;
+
+    /// What is wrong with its instances.
+    async fn validate(&self, kind: &Kind, request: &Request) -> Result<Answer, StageError>;
+}
+
+/// A kind of stage.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    /// The words that run it.
+    pub program: Vec<String>,
+    /// What it says of itself.
+    pub description: Description,
+}
+
+/// The programs of this machine.
+#[derive(Clone, Debug)]
+pub struct Programs<'a> {
+    /// The directory of our own program, where those of our kinds are.
+    pub beside: &'a Path,
+    /// Where `$PATH` is.
+    pub env: &'a Env,
+}
+
+impl Programs<'_> {
+    /// The program of a kind, if one may be run: beside ours, else on `$PATH`, in absolute directories and files that others
+    /// cannot write to. The error lists what was passed over.
+    pub fn find(&self, kind: &str) -> Result<PathBuf, Vec<String>> {
+        if !is_kind(kind) {
+            return Err(Vec::new());
+        }
+        let name = format!("devcluster-{kind}");
+        let beside = self.beside.join(&name);
+        if is_executable(&beside) {
+            return Ok(beside);
+        }
+        let mut skipped = Vec::new();
+        for dir in self.env.search_path() {
+            let program = dir.join(&name);
+            if !dir.is_absolute() || !is_executable(&program) {
+                continue;
+            }
+            match others_write(&program) {
+                None => return Ok(program),
+                Some(why) => skipped.push(format!("{} is not run: {why}", program.display())),
+            }
+        }
+        Err(skipped)
+    }
+}
+
+/// Who else could put another program in the place of this one, or of the one that it leads to.
+fn others_write(program: &Path) -> Option<String> {
+    let real = program.canonicalize().ok()?;
+    let dirs = [program.parent(), real.parent()].into_iter().flatten();
+    dirs.chain([real.as_path()]).find_map(|path| {
+        let shown = path.display();
+        let Ok(meta) = path.metadata() else {
+            return Some(format!("{shown} cannot be looked at"));
+        };
+        let (me, group) = (rustix::process::geteuid(), rustix::process::getegid());
+        if meta.uid() != 0 && meta.uid() != me.as_raw() {
+            return Some(format!("{shown} belongs to user {}", meta.uid()));
+        }
+        // With umask 002 our own group, which is ours alone, may write to what we make.
+        let others =
+            meta.mode() & 0o002 != 0 || (meta.mode() & 0o020 != 0 && meta.gid() != group.as_raw());
+        others.then(|| format!("others may write to {shown}"))
+    })
+}
+
+impl Kinds for Programs<'_> {
+    fn all(&self) -> Vec<String> {
+        let mut kinds: Vec<String> = OURS.map(str::to_owned).into();
+        let dirs = self
+            .env
+            .search_path()
+            .into_iter()
+            .filter(|d| d.is_absolute());
+        let entries = dirs
+            .filter_map(|dir| dir.read_dir().ok())
+            .flatten()
+            .flatten();
+        let mut found: Vec<String> = entries
+            .filter_map(|entry| {
+                let kind = entry
+                    .file_name()
+                    .to_str()?
+                    .strip_prefix("devcluster-")?
+                    .to_owned();
+                self.find(&kind).ok().filter(|_| !is_ours(&kind))?;
+                Some(kind)
+            })
+            .collect();
+        found.sort();
+        found.dedup();
+        kinds.extend(found);
+        kinds
+    }
+
+    async fn describe(&self, kind: &str) -> Result<Option<Kind>, StageError> {
+        if kind == PLUGIN {
+            let own = self.beside.join("devcluster-remote");
+            return Ok(Some(Kind {
+                program: vec![own.display().to_string(), "host".to_owned()],
+                description: description::<Host>(),
+            }));
+        }
+        let program = match self.find(kind) {
+            Ok(program) => program,
+            Err(skipped) if skipped.is_empty() => return Ok(None),
+            Err(skipped) => {
+                let message = format!("no devcluster-{kind} that may be run");
+                let error = StageError::new("remote.unsafe_program", message)
+                    .hint("take the right to write there from others, or move the program");
+                return Err(skipped.into_iter().fold(error, StageError::cause));
+            }
+        };
+        let description = describe(&program, self.env).await?;
+        refuse_other(kind, &program, &description)?;
+        Ok(Some(Kind {
+            program: vec![program.display().to_string()],
+            description,
+        }))
+    }
+
+    async fn validate(&self, kind: &Kind, request: &Request) -> Result<Answer, StageError> {
+        if kind.description.kind == PLUGIN {
+            return Ok(validate::answer::<Host>(request, self.env));
+        }
+        let program = kind.program.first().map(Path::new).unwrap_or(Path::new(""));
+        ask(program, request, self.env).await
+    }
+}
+
+/// A program of another kind, version or release is not used.
+fn refuse_other(kind: &str, program: &Path, described: &Description) -> Result<(), StageError> {
+    let refused = |message: String, hint: &str| {
+        Err(StageError::new("remote.other_program", message)
+            .hint(hint)
+            .exit(Exit::Usage))
+    };
+    let shown = program.display();
+    if described.dcs != VERSION {
+        let message = format!(
+            "{shown} speaks protocol version {}, this program speaks {VERSION}",
+            described.dcs
+        );
+        return refused(message, "use releases of both that speak the same version");
+    }
+    if described.kind != kind {
+        let message = format!("{shown} describes itself as `{}`", described.kind);
+        return refused(
+            message,
+            "a program devcluster-<kind> is a stage of that kind",
+        );
+    }
+    let release = described.release.as_deref().unwrap_or("another project");
+    if is_ours(kind) && release != RELEASE {
+        let message = format!("{shown} is of release {release}, this program is of {RELEASE}");
+        return refused(message, "install one release: make install");
+    }
+    Ok(())
+}
+
+/// Asks a program what it is.
+pub(crate) async fn describe(program: &Path, env: &Env) -> Result<Description, StageError> {
+    let call = Call::new(program, &["describe"]).plain(env);
+    let called = heard(program, "describe", call).await?;
+    let unusable = |e| failed(program, "describe", "its output is not a description").source(&e);
+    let mut said: Map<String, Value> =
+        serde_json::from_slice(&called.stdout).map_err(|e| unusable(e))?;
+    // A plugin is run by its path: what it does not say is not needed.
+    let unsaid = [
+        ("dcs", VERSION.into()),
+        ("kind", PLUGIN.into()),
+        ("version", "".into()),
+        ("about", "".into()),
+    ];
+    for (field, value) in unsaid {
+        said.entry(field).or_insert(value);
+    }
+    serde_json::from_value(Value::Object(said)).map_err(|e| unusable(e))
+}
+
+/// Asks a program what is wrong with its configs.
+pub(crate) async fn ask(
+    program: &Path,
+    request: &Request,
+    env: &Env,
+) -> Result<Answer, StageError> {
+    let question = serde_json::to_vec(request)
+        .map_err(|e| StageError::internal("a request is not JSON").source(&e))?;
+    let call = Call::new(program, &["validate"])
+        .plain(env)
+        .asking(question, validate::LIMIT);
+    let called = heard(program, "validate", call).await?;
+    let answer: Answer = serde_json::from_slice(&called.stdout)
+        .map_err(|e| failed(program, "validate", "its output is not an answer").source(&e))?;
+    match answer.dcs {
+        VERSION => Ok(answer),
+        other => {
+            let why = format!("it answers in protocol version {other}");
+            Err(failed(program, "validate", &why))
+        }
+    }
+}
+
+/// Calls it; what it wrote to stderr explains a failure.
+async fn heard(program: &Path, verb: &str, call: Call<'_>) -> Result<Called, StageError> {
+    let words = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = words.clone();
+    let called = call
+        .run(move |line| {
+            if let Ok(mut words) = heard.lock() {
+                words.push(line);
+                let spare = words.len().saturating_sub(TAIL);
+                words.drain(..spare);
+            }
+        })
+        .await;
+    let error = match called {
+        Ok(called) if called.success => return Ok(called),
+        Ok(called) => failed(program, verb, &called.how),
+        Err(error) => error,
+    };
+    let words = words.lock().map(|words| words.join("\n"));
+    Err(match words {
+        Ok(words) if !words.is_empty() => error.cause(words),
+        _ => error,
+    })
+}

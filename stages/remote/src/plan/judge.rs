@@ -1,0 +1,282 @@
+//! What the stages themselves say of their configs in a file.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use protocol::env::variables;
+use protocol::kinds::{PLUGIN, RENDERER, is_ours};
+use protocol::provides::MASTER_ADDRESS;
+use protocol::validate::{
+    Answer, Gate, Instance, Mistake, Predecessor, Request, RequestType, Target, TargetVerdict,
+    Unknown, Verdict, pointer_of,
+};
+use protocol::yaml::{Seg, show};
+use protocol::{Problem, StageError};
+use serde_json::{Value, json};
+
+use super::{NewStage, Plan, Source};
+use crate::kinds::Kinds;
+use crate::schema_check;
+use protocol::reference::is_templated;
+
+impl Plan {
+    /// Asks each kind for all of its instances, the kinds side by side, and takes in what they answer. The renderer goes first:
+    /// it knows the master's port.
+    pub(super) async fn judge(
+        &mut self,
+        source: &Source<'_>,
+        kinds: &impl Kinds,
+        problems: &mut Vec<Problem>,
+    ) {
+        let targets = targets(source);
+        let (first, rest): (Vec<_>, Vec<_>) = self
+            .kinds
+            .keys()
+            .cloned()
+            .partition(|kind| kind == RENDERER);
+        self.ask(&first, &targets, source, kinds, problems).await;
+        self.point_at_the_master();
+        self.ask(&rest, &targets, source, kinds, problems).await;
+    }
+
+    async fn ask(
+        &mut self,
+        names: &[String],
+        targets: &[Target],
+        source: &Source<'_>,
+        kinds: &impl Kinds,
+        problems: &mut Vec<Problem>,
+    ) {
+        let asked = names.iter().map(async |name| {
+            let request = self.request(name, targets, source);
+            let kind = &self.kinds[name];
+            let answer = match kind.description.has("validate") {
+                true => kinds.validate(kind, &request).await,
+                false => Ok(Answer {
+                    dcs: request.dcs,
+                    instances: Vec::new(),
+                    targets: Vec::new(),
+                }),
+            };
+            (name, request, answer)
+        });
+        for (name, request, answer) in join_all(asked).await {
+            match answer {
+                Ok(answer) => self.accept(name, &request, answer, problems),
+                Err(error) => {
+                    let first = self.stages.iter().find(|s| s.kind == *name);
+                    let at = first.map(|s| s.at("")).unwrap_or_default();
+                    problems.push(Problem::key(at, said(error)));
+                }
+            }
+        }
+    }
+
+    fn request(&self, kind: &str, targets: &[Target], source: &Source) -> Request {
+        let dir = source.path.parent().unwrap_or(std::path::Path::new(""));
+        let of_kind = self.stages.iter().filter(|s| s.kind == kind);
+        Request {
+            dcs: protocol::message::VERSION,
+            type_: RequestType::Validate,
+            dir: std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
+            instances: of_kind.map(|stage| self.instance(stage)).collect(),
+            targets: targets.to_vec(),
+        }
+    }
+
+    fn instance(&self, stage: &NewStage) -> Instance {
+        let mut config = stage.config.clone();
+        if stage.kind == RENDERER {
+            config.extend(self.given_by_us(stage));
+        }
+        let before = self
+            .stages
+            .iter()
+            .filter(|s| s.place.order() < stage.place.order());
+        Instance {
+            stage: stage.name.clone(),
+            unknown: unknown(&Value::Object(config.clone())),
+            config,
+            upstreams: before
+                .filter(|s| s.kind != RENDERER)
+                .map(|s| Predecessor {
+                    stage: s.name.clone(),
+                    kind: s.kind.clone(),
+                    provides: s.provides.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    /// What compiling will set in a renderer's config.
+    fn given_by_us(&self, stage: &NewStage) -> serde_json::Map<String, Value> {
+        let consumer = self.consumers.iter().find(|c| c.emit == stage.name);
+        let given = match consumer {
+            Some(consumer) => json!({
+                "base": "base",
+                "out": "out",
+                "stage": consumer.name,
+                "upstreams": consumer.upstreams,
+                "resource_managers": self.managers_of(consumer),
+            }),
+            None => json!({"control_socket": "sock", "upstreams": self.followed()}),
+        };
+        given.as_object().cloned().unwrap_or_default()
+    }
+
+    fn accept(
+        &mut self,
+        kind: &str,
+        request: &Request,
+        answer: Answer,
+        problems: &mut Vec<Problem>,
+    ) {
+        let mut verdicts: BTreeMap<String, Verdict> = answer
+            .instances
+            .into_iter()
+            .map(|v| (v.stage.clone(), v))
+            .collect();
+        for instance in &request.instances {
+            let verdict = verdicts.remove(&instance.stage).unwrap_or_default();
+            problems.extend(self.problems_of(instance, &verdict));
+            let stage = self.stages.iter_mut().find(|s| s.name == instance.stage);
+            if let Some(stage) = stage.filter(|s| s.kind == kind) {
+                let gate = stage.gate.or(verdict.gate).unwrap_or(Gate::Stage);
+                stage.gates = gate == Gate::Stage;
+                stage.verdict = verdict;
+            }
+        }
+        self.targets.extend(answer.targets);
+    }
+
+    /// What a stage says of itself comes first; a stranger's schema adds what it does not say.
+    fn problems_of(&self, instance: &Instance, verdict: &Verdict) -> Vec<Problem> {
+        let Some(stage) = self.stages.iter().find(|s| s.name == instance.stage) else {
+            return Vec::new();
+        };
+        let placed = verdict.problems.iter().map(|m| self.placed(stage, m));
+        let mut problems: Vec<Problem> = placed.collect();
+        if !is_ours(&stage.kind) && stage.kind != PLUGIN {
+            let schema = &self.kinds[&stage.kind].description.config;
+            let config = Value::Object(instance.config.clone());
+            let unknown = Unknown::from_pointers(&instance.unknown);
+            match schema_check::problems(schema, &config, &unknown) {
+                Ok(more) => {
+                    let more = more.into_iter().map(|p| p.below(&stage.at("")));
+                    let new = more.filter(|m| problems.iter().all(|p| p.path != m.path));
+                    let new: Vec<Problem> = new.collect();
+                    problems.extend(new);
+                }
+                Err(error) => problems.push(Problem::key(stage.at(""), said(error))),
+            }
+        }
+        problems
+    }
+
+    /// A mistake at the place in the file that a person would change.
+    fn placed(&self, stage: &NewStage, mistake: &Mistake) -> Problem {
+        let mut problem = Problem::from(mistake);
+        if let Some(target) = &mistake.target {
+            let consumer = self.consumers.iter().find(|c| c.name == *target);
+            let at = consumer.map(|c| format!("stages[{}].{}.config_file", c.item, c.kind));
+            return problem.below(&at.unwrap_or_default());
+        }
+        let managed = problem.path.strip_prefix("resource_managers.");
+        let managed = managed.filter(|_| stage.kind == RENDERER);
+        if let Some(other) = managed.and_then(|name| self.stages.iter().find(|s| s.name == name)) {
+            problem.path = match other.place {
+                super::Place::Item(_) => other.at("resource_manager"),
+                super::Place::Before(_) => {
+                    let consumer = self.consumers.iter().find(|c| c.emit == stage.name);
+                    let at = consumer.map(|c| format!("stages[{}].{}", c.item, c.kind));
+                    at.unwrap_or_default()
+                }
+            };
+            return problem;
+        }
+        problem.path = stage.at(&problem.path);
+        problem
+    }
+
+    /// A way to the master that was not told which port to lead to leads to the master's.
+    fn point_at_the_master(&mut self) {
+        let port = self.targets.iter().find_map(|t: &TargetVerdict| t.port);
+        for stage in self.stages.iter_mut() {
+            let properties = &self.kinds[&stage.kind].description.config["properties"];
+            let default = &properties["local_port"]["default"];
+            if let Some(port) = port
+                && stage.provides.contains_key(MASTER_ADDRESS)
+                && properties.get("local_port").is_some()
+                && *default != port
+            {
+                stage
+                    .config
+                    .entry("local_port")
+                    .or_insert_with(|| port.into());
+            }
+        }
+    }
+}
+
+/// The masters of a file, with their configs.
+fn targets(source: &Source) -> Vec<Target> {
+    let value = source.document.value();
+    let items = value["stages"].as_array().into_iter().flatten();
+    items
+        .filter_map(|item| item.get("master"))
+        .map(|master| Target {
+            stage: master["name"].as_str().unwrap_or("master").to_owned(),
+            config: master["config_file"].clone(),
+            unknown: unknown(&master["config_file"]),
+        })
+        .collect()
+}
+
+/// JSON pointers to the texts with a variable or a reference in them: only the run knows those.
+pub(crate) fn unknown(config: &Value) -> Vec<String> {
+    fn collect(value: &Value, path: &mut Vec<Seg>, found: &mut Vec<String>) {
+        let mut below = |seg: Seg, value: &Value| {
+            path.push(seg);
+            collect(value, path, found);
+            path.pop();
+        };
+        match value {
+            Value::String(text) if is_templated(text) || !variables(text).is_empty() => {
+                found.push(pointer_of(path));
+            }
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .for_each(|(i, v)| below(i.into(), v)),
+            Value::Object(map) => map.iter().for_each(|(k, v)| below(k.as_str().into(), v)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    collect(config, &mut Vec::new(), &mut found);
+    found
+}
+
+/// An error of a program, as a problem in the file that names it.
+pub(crate) fn said(error: StageError) -> String {
+    // What it said itself says more than a hint for everybody.
+    let tail = match error.caused_by.as_slice() {
+        [] => error.hint.unwrap_or_default(),
+        causes => causes.join(": ").replace('\n', " "),
+    };
+    format!("{}; {tail}", error.message)
+}
+
+impl NewStage {
+    /// The path of one of its fields, in the file or in the flat form.
+    pub(crate) fn at(&self, field: &str) -> String {
+        let whole = match self.place {
+            super::Place::Item(i) => show(&["stages".into(), i.into(), self.kind.as_str().into()]),
+            super::Place::Before(_) => return field.to_owned(),
+        };
+        match field {
+            "" => whole,
+            _ => format!("{whole}.{field}"),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Whether a config fits the JSON Schema that a stranger's program describes.
+
+use jsonschema::ValidationError;
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::paths::{Location, LocationSegment};
+use protocol::config::nearest;
+use protocol::validate::Unknown;
+use protocol::yaml::{Seg, show};
+use protocol::{Problem, StageError};
+use serde_json::Value;
+
+/// What is wrong with a config. No value is shown: it may be a secret.
+pub(crate) fn problems(
+    schema: &Value,
+    config: &Value,
+    unknown: &Unknown,
+) -> Result<Vec<Problem>, StageError> {
+    let validator = jsonschema::validator_for(schema).map_err(|e| {
+        let message = format!(
+            "the config schema of the program is not a valid JSON Schema: {}",
+            e.masked()
+        );
+        StageError::new("remote.plugin_schema", message)
+            .hint("correct what its `describe` prints under `config`")
+    })?;
+    let errors = validator.iter_errors(config);
+    let known = errors.filter(|e| {
+        let path = path_of(e.instance_path());
+        path.is_empty() || !unknown.touches(&path)
+    });
+    Ok(known.flat_map(|e| problem(schema, &e)).collect())
+}
+
+fn problem(schema: &Value, error: &ValidationError) -> Vec<Problem> {
+    let path = show(&path_of(error.instance_path()));
+    let properties = &schema["properties"];
+    match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            let known: Vec<&str> = properties
+                .as_object()
+                .into_iter()
+                .flat_map(|p| p.keys().map(String::as_str))
+                .collect();
+            let unknown = unexpected.iter().map(|field| {
+                let meant = nearest(field, known.iter().copied());
+                let tail = meant.map(|m| format!("; did you mean `{m}`?"));
+                let message = format!("unknown field{}", tail.unwrap_or_default());
+                Problem::key(field, message).below(&path)
+            });
+            unknown.collect()
+        }
+        ValidationErrorKind::Required { property } => {
+            let field = property.as_str().unwrap_or_default();
+            let about = properties[field]["description"].as_str();
+            let about = about.map(|a| format!(" ({a})")).unwrap_or_default();
+            vec![Problem::new(path, format!("`{field}` is missing{about}"))]
+        }
+        _ => vec![Problem::new(path, error.masked().to_string())],
+    }
+}
+
+fn path_of(location: &Location) -> Vec<Seg> {
+    location
+        .into_iter()
+        .map(|segment| match segment {
+            LocationSegment::Property(name) => Seg::Key(name.to_string()),
+            LocationSegment::Index(index) => Seg::Index(index),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_config_that_does_not_fit_is_told_by_field_and_never_by_value() {
+        let schema = json!({"type": "object", "additionalProperties": false, "required": ["server"], "properties": {
+            "server": {"type": "string", "description": "Where to connect to"},
+            "ports": {"type": "array", "items": {"type": "integer"}},
+            "mode": {"enum": ["fast", "safe"]}}});
+        let with = json!({"sever": "a", "ports": [1, "hunter2"], "mode": "hunter2"});
+        let check = |with: &Value, unknown: &[&str]| {
+            let unknown: Vec<String> = unknown.iter().map(|u| (*u).to_owned()).collect();
+            problems(&schema, with, &Unknown::from_pointers(&unknown)).unwrap()
+        };
+        let problems = check(&with, &[]);
+        let text: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        let text = text.join("\n");
+        for expected in [
+            "sever: unknown field; did you mean `server`?",
+            "`server` is missing (Where to connect to)",
+            "ports[1]: ",
+            "mode: ",
+        ] {
+            assert!(text.contains(expected), "{expected}\n---\n{text}");
+        }
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(check(&json!({"server": "a"}), &[]).is_empty());
+        let unknown = json!({"server": "a", "ports": ["$PORT"], "mode": "$MODE"});
+        assert!(check(&unknown, &["/ports/0", "/mode"]).is_empty());
+    }
+}

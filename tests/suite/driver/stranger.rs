@@ -1,0 +1,313 @@
+//! A full stage of somebody else: listed by its kind, run from `$PATH`, and first-class in every verb of the driver.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+use support::devcluster::python_program;
+use support::{DEADLINE, Home, bin};
+use tokio::process::Command;
+
+/// The reference stage by another name, with fields and a rule of its own.
+const HELLO: &str = r#"#!/usr/bin/env python3
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("stage", "REFERENCE")
+stage = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stage)
+stage.KIND, stage.__doc__ = "hello", "Greets everyone. Politely."
+stage.FIELDS = {"value": {"type": "string"}, "times": {"type": "string", "pattern": "^[0-9]+$"}, "least": {"type": "integer"}}
+stage.rules = lambda config, unknown: [("/times", "has to be a multiple of `value`")] if "times" in config and "value" in config and not {"/times", "/value"} & set(unknown) else []
+sys.exit(stage.main())
+"#;
+
+/// A directory for programs, on `$PATH` before all others.
+struct Bin(PathBuf);
+
+impl Bin {
+    fn new(home: &Home) -> Bin {
+        let dir = home.path().join("bin");
+        std::fs::create_dir(&dir).expect("cannot make a directory");
+        Bin(dir)
+    }
+
+    fn with_hello(home: &Home) -> Bin {
+        let bin = Bin::new(home);
+        let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/stage.py");
+        bin.put(
+            "devcluster-hello",
+            &HELLO.replace("REFERENCE", &reference.display().to_string()),
+        );
+        bin
+    }
+
+    fn put(&self, name: &str, script: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, script).expect("cannot write");
+        set_mode(&path, 0o755);
+        path
+    }
+
+    fn path(&self) -> String {
+        let path = std::env::var("PATH").unwrap_or_default();
+        format!("{}:{path}", self.0.display())
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("cannot chmod");
+}
+
+fn file(home: &Home, stages: &str) -> PathBuf {
+    let path = home.path().join("devcluster.yaml");
+    let temp_dir = home.path().join("devcluster");
+    let text = format!("temp_dir: {}\nstages:\n{stages}", temp_dir.display());
+    std::fs::write(&path, text).expect("cannot write");
+    path
+}
+
+fn remote(home: &Home, path: &str, args: &[&str]) -> Command {
+    let mut command = home.command(&bin("devcluster-remote"));
+    command
+        .args(args)
+        .env("PATH", path)
+        .env("DEVCLUSTER", python_program("DEVCLUSTER", "devcluster"))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+async fn output(home: &Home, path: &str, args: &[&str]) -> Output {
+    let mut command = remote(home, path, args);
+    let output = tokio::time::timeout(DEADLINE, command.output()).await;
+    output.expect("no end").expect("no start")
+}
+
+async fn compile(home: &Home, path: &str, stages: &str) -> (bool, String) {
+    let file = file(home, stages);
+    let output = output(home, path, &["compile", "-c", file.to_str().expect("text")]).await;
+    let both = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&both).into_owned(),
+    )
+}
+
+const GREETED: &str = "  - hello: {value: hi}
+  - custom: {name: greeted, cmd: [sh, -c, 'exec sleep 600', '${{ hello.value }}']}
+";
+
+#[tokio::test]
+async fn it_is_listed_by_its_kind_and_referred_to() {
+    let home = Home::new();
+    let bin = Bin::with_hello(&home);
+    let (ok, text) = compile(&home, &bin.path(), GREETED).await;
+    assert!(ok, "{text}");
+    let program = bin.0.join("devcluster-hello").display().to_string();
+    assert!(text.contains(&program), "{text}");
+    let (ok, text) = compile(
+        &home,
+        &bin.path(),
+        &GREETED.replace("hello.value", "hello.valeu"),
+    )
+    .await;
+    assert!(!ok && text.contains("did you mean `hello.value`"), "{text}");
+}
+
+#[tokio::test]
+async fn its_mistakes_are_shown_at_the_users_line() {
+    let home = Home::new();
+    let bin = Bin::with_hello(&home);
+    let stages = "  - hello:\n      value: a\n      times: '7'\n      least: many\n";
+    let (ok, text) = compile(&home, &bin.path(), stages).await;
+    assert!(!ok, "{text}");
+    for (place, expected) in [
+        (
+            "devcluster.yaml:5:14",
+            "stages[0].hello.times: has to be a multiple of `value`",
+        ),
+        ("devcluster.yaml:6:14", "stages[0].hello.least: "),
+    ] {
+        assert!(
+            text.contains(expected) && text.contains(place) && text.contains("^"),
+            "{text}"
+        );
+    }
+    // What is not known yet is not wrong.
+    let stages = "  - hello: {value: $A, times: '${B}', least: $C}\n";
+    let (ok, text) = compile(&home, &bin.path(), stages).await;
+    assert!(ok, "{text}");
+}
+
+#[tokio::test]
+async fn doctor_status_gc_and_schema_know_it() {
+    let home = Home::new();
+    let bin = Bin::with_hello(&home);
+    let path = bin.path();
+    let file = file(&home, "  - hello: {value: hi}\n");
+    let file = file.to_str().expect("text");
+    let told = output(&home, &path, &["doctor", "-c", file]).await;
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(
+        told.contains("a port can be had") && told.contains("devcluster-hello"),
+        "{told}"
+    );
+
+    let schema = output(&home, &path, &["schema"]).await;
+    let schema: Value = serde_json::from_slice(&schema.stdout).expect("JSON");
+    assert_eq!(
+        schema["definitions"]["hello"]["properties"]["times"]["type"],
+        "string"
+    );
+
+    let mut up = remote(&home, &path, &["up", "-c", file])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("no driver");
+    let run_dir = home.path().join("devcluster/stages");
+    let is_ready = async |path: &str| {
+        let status = output(
+            &home,
+            path,
+            &[
+                "status",
+                "--format",
+                "json",
+                "--run-dir",
+                run_dir.to_str().expect("text"),
+            ],
+        )
+        .await;
+        let status = String::from_utf8_lossy(&status.stdout).into_owned();
+        (
+            status.contains("\"hello\"") && status.contains("\"ready\""),
+            status,
+        )
+    };
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while !is_ready(&path).await.0 {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{}",
+            is_ready(&path).await.1
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let pid = rustix::process::Pid::from_raw(up.id().expect("a pid") as i32).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("cannot signal");
+    let ended = tokio::time::timeout(DEADLINE, up.wait())
+        .await
+        .expect("no end")
+        .expect("no status");
+    assert!(ended.success(), "{ended}");
+    let swept = output(&home, &path, &["gc"]).await;
+    assert!(
+        swept.status.success(),
+        "{}",
+        String::from_utf8_lossy(&swept.stderr)
+    );
+}
+
+#[tokio::test]
+async fn only_a_program_that_others_cannot_replace_is_run() {
+    let home = Home::new();
+    let bin = Bin::new(&home);
+    let spy = format!(
+        "#!/bin/sh\ntouch {}\nexit 1\n",
+        home.path().join("ran").display()
+    );
+    let program = bin.put("devcluster-spy", &spy);
+    let ran = || home.path().join("ran").exists();
+    let stages = "  - spy: {}\n";
+    let open = home.path().join("open");
+    std::fs::create_dir(&open).expect("cannot make a directory");
+    std::fs::copy(&program, open.join("devcluster-spy")).expect("cannot copy");
+    set_mode(&open, 0o777);
+    for path in [
+        "bin".to_owned(),
+        String::new(),
+        format!("{}", open.display()),
+    ] {
+        let mut command = remote(&home, &format!("{path}:/usr/bin:/bin"), &["compile", "-c"]);
+        command.arg(file(&home, stages)).current_dir(home.path());
+        let output = command.output().await.expect("no driver");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && !ran(), "{path:?}: {text}");
+    }
+    set_mode(&program, 0o777);
+    let (ok, text) = compile(&home, &bin.path(), stages).await;
+    assert!(
+        !ok && !ran() && text.contains("others may write to"),
+        "{text}"
+    );
+    set_mode(&program, 0o755);
+    let (ok, _) = compile(&home, &bin.path(), stages).await;
+    assert!(!ok && ran(), "it may be run, and fails");
+}
+
+#[tokio::test]
+async fn a_reserved_name_is_never_a_kind_and_an_unknown_one_suggests_the_nearest() {
+    let home = Home::new();
+    let bin = Bin::with_hello(&home);
+    for (kind, expected) in [
+        ("remote", "unknown kind of stage `remote`"),
+        ("sandbox", "unknown kind of stage `sandbox`"),
+        ("../x", "unknown kind of stage"),
+        ("Hello", "unknown kind of stage `Hello`"),
+        ("tunel", "did you mean `tunnel`?"),
+        ("helo", "did you mean `hello`?"),
+    ] {
+        bin.put("devcluster-remote", "#!/bin/sh\ntouch \"$HOME/ran\"\n");
+        let (ok, text) = compile(&home, &bin.path(), &format!("  - '{kind}': {{}}\n")).await;
+        assert!(!ok && text.contains(expected), "{kind}: {text}");
+        assert!(!home.path().join("ran").exists(), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn it_gets_no_secret_of_the_environment_and_a_flood_ends_it() {
+    let home = Home::new();
+    let bin = Bin::new(&home);
+    bin.put(
+        "devcluster-env",
+        "#!/bin/sh\nenv > \"$HOME/seen\"\nexit 1\n",
+    );
+    let mut command = remote(&home, &bin.path(), &["compile", "-c"]);
+    command
+        .arg(file(&home, "  - env: {}\n"))
+        .env("DET_PASSWORD", "hunter2");
+    command.output().await.expect("no driver");
+    let seen = std::fs::read_to_string(home.path().join("seen")).expect("it was not run");
+    assert!(
+        seen.contains("PATH=") && !seen.contains("hunter2"),
+        "{seen}"
+    );
+
+    bin.put("devcluster-flood", "#!/bin/sh\nexec cat /dev/zero\n");
+    let (ok, text) = compile(&home, &bin.path(), "  - flood: {}\n").await;
+    assert!(!ok && text.contains("over 1 MiB"), "{text}");
+}
+
+#[tokio::test]
+async fn a_stage_of_this_project_and_of_another_release_is_refused_with_both_named() {
+    let home = Home::new();
+    let programs = Bin::new(&home);
+    for name in ["devcluster-remote", "devcluster-gateway"] {
+        std::fs::copy(bin(name), programs.0.join(name)).expect("cannot copy");
+    }
+    let real = bin("devcluster-tunnel");
+    let older = format!(
+        "#!/bin/sh\n{} \"$@\" | sed 's/\"release\": \"[^\"]*\"/\"release\": \"0.0.9\"/'\n",
+        real.display()
+    );
+    programs.put("devcluster-tunnel", &older);
+    let mut command = home.command(&programs.0.join("devcluster-remote"));
+    command
+        .args(["compile", "-c"])
+        .arg(file(&home, "  - tunnel: {reverse_proxy_host: a}\n"));
+    let output = command.output().await.expect("no driver");
+    let text = String::from_utf8_lossy(&output.stderr);
+    let ours = env!("CARGO_PKG_VERSION");
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("0.0.9") && text.contains(ours), "{text}");
+}
