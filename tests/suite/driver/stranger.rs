@@ -115,6 +115,22 @@ async fn it_is_listed_by_its_kind_and_referred_to() {
 }
 
 #[tokio::test]
+async fn a_file_without_a_master_follows_its_changes() {
+    let home = Home::new();
+    let bin = Bin::with_hello(&home);
+    let stages = format!("  - config-emit: {{}}\n{GREETED}");
+    let (ok, text) = compile(&home, &bin.path(), &stages).await;
+    assert!(ok, "{text}");
+    assert!(text.contains("--upstreams=[\\\"hello\\\"]"), "{text}");
+    assert!(
+        text.contains("/sock") && !text.contains("--base="),
+        "{text}"
+    );
+    let (ok, text) = compile(&home, &bin.path(), "  - config-emit: {}\n  - hello: {}\n").await;
+    assert!(!ok && text.contains("no command that refers to"), "{text}");
+}
+
+#[tokio::test]
 async fn its_mistakes_are_shown_at_the_users_line() {
     let home = Home::new();
     let bin = Bin::with_hello(&home);

@@ -58,7 +58,10 @@ impl Plan {
         if self.execs.iter().any(|e| e.noted.is_some()) {
             return;
         }
-        let idle = self.stages.iter().filter(|s| self.followers.contains(&s.name));
+        let idle = self
+            .stages
+            .iter()
+            .filter(|s| self.followers.contains(&s.name));
         let message = "no master stage to render a config for, and no command that refers to what a stage finds out";
         problems.extend(idle.map(|s| Problem::key(s.at(""), message)));
     }
