@@ -16,13 +16,14 @@ export DEVCLUSTER
 export DEVCLUSTER_SKIPPED := $(abspath $(BUILD)/skipped)
 export DEVCLUSTER_PYTHON := $(abspath $(BUILD)/venv/bin/python)
 
-.PHONY: help demo sandbox test bench soak check schema install deps
+.PHONY: help demo sandbox cluster test bench soak check schema install deps
 # A benchmark beside another measures the other.
 .NOTPARALLEL:
 
 help:
 	@echo "make demo     a pod reaches a master through a tunnel, all on this machine"
 	@echo "make sandbox  the same with devcluster's console, to look around in"
+	@echo "make cluster  a real Kubernetes of one node to try things on, as root (docs/cluster.md)"
 	@echo "make test     all tests, on real sshd and stock devcluster"
 	@echo "make bench    figures, beside those of other tools in the same run (BENCH=\"$(BENCH)\")"
 	@echo "make soak     long rounds of what make test does in short ones (SOAK=\"$(SOAK)\")"
@@ -40,6 +41,10 @@ demo: deps
 sandbox: deps
 	$(CARGO) build --workspace --bins
 	DEVCLUSTER_SSHD="$$(scripts/get-sshd)" $(BIN)/devcluster-remote sandbox
+
+cluster:
+	@dir=$$(scripts/get-bed) && { said=$$(scripts/can-run-node "$$dir/root") || { echo "$$said" >&2; exit 1; }; } && \
+	  exec "$$dir/bed" up -text -dir "$$dir"
 
 test: deps
 	@scripts/get-kube-apiserver >/dev/null || echo "== no kube-apiserver: tests that need one are skipped" >&2

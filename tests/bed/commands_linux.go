@@ -45,6 +45,8 @@ func (c *cluster) obey(commands commands) error {
 	}
 }
 
+const commandNames = "pull|plug laptop|cloud|ssh, balancer on|off, kill|start|restart PROCESS, reboot"
+
 func (c *cluster) do(words []string) error {
 	switch strings.Join(words, " ") {
 	case "balancer on":
@@ -71,5 +73,5 @@ func (c *cluster) do(words []string) error {
 			return c.processes.resume(words[1])
 		}
 	}
-	return fmt.Errorf("commands are: pull|plug laptop|cloud|ssh; balancer on|off; kill|start|restart <process>; reboot")
+	return fmt.Errorf("commands are: %s", commandNames)
 }

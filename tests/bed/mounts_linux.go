@@ -42,7 +42,7 @@ func mountAll(spec *spec) error {
 	// The bed's directories are known by their real paths until /run is ours.
 	state, images := spec.State, filepath.Join(spec.Dir, "images")
 	debian := filepath.Join(spec.Dir, "root")
-	for _, dir := range []string{"kubelet", "upper", "work", "ssh", "cni"} {
+	for _, dir := range []string{"kubelet", "upper", "work", "sshd", "cni"} {
 		if err := os.MkdirAll(filepath.Join(state, dir), 0o755); err != nil {
 			return err
 		}

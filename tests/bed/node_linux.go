@@ -64,7 +64,9 @@ func node([]string) error {
 	if err != nil {
 		return err
 	}
-	if err := bed.say(bed.description()); err != nil {
+	if spec.Text {
+		fmt.Print(bed.help())
+	} else if err := bed.say(bed.description()); err != nil {
 		return err
 	}
 	return bed.obey(commands)
@@ -74,17 +76,37 @@ func (c *cluster) say(what any) error { return json.NewEncoder(os.Stdout).Encode
 
 // What `up` prints when it is ready.
 func (c *cluster) description() map[string]any {
-	state := c.spec.State
+	state, enter := c.spec.State, map[string]string{}
+	for _, host := range hosts {
+		enter[host.name] = c.spec.entrance(host.name)
+	}
 	return map[string]any{
 		"number":     c.spec.Number,
 		"kubeconfig": filepath.Join(state, "kubeconfig"),
 		"server":     c.server(),
 		"namespaces": c.spec.Namespaces,
-		"addresses":  map[string]string{"laptop": c.at.Laptop, "node": c.at.Node, "ssh": c.at.SSH},
-		"ssh_config": filepath.Join(state, "ssh", "config"),
+		"enter":      enter,
+		"addresses":  map[string]string{"laptop": c.at.Laptop, "cloud": c.at.Node, "ssh": c.at.SSH},
+		"ssh_config": filepath.Join(state, "sshd", "config"),
 		"audit":      filepath.Join(state, "audit.log"),
 		"logs":       filepath.Join(state, "logs"),
 	}
+}
+
+func (c *cluster) help() string {
+	said := c.description()
+	text := fmt.Sprintf("The cluster runs. Its API is %s, which the hosts of the bed reach:\n\n", c.server())
+	for i, address := range []string{c.at.Laptop, c.at.Node, c.at.SSH} {
+		text += fmt.Sprintf("  %-7s %-11s %s COMMAND...\n", hosts[i].name, address, c.spec.entrance(hosts[i].name))
+	}
+	return text + fmt.Sprintf(`
+kubeconfig  %s
+ssh config  %s (for %s)
+logs        %s
+
+Commands here: %s.
+End it with Ctrl-D or Ctrl-C.
+`, said["kubeconfig"], said["ssh_config"], c.at.SSH, said["logs"], commandNames)
 }
 
 func (c *cluster) server() string { return "https://" + c.at.Node + ":6443" }
@@ -107,7 +129,7 @@ func (c *cluster) start(ctx context.Context) error {
 func (c *cluster) writeFiles(context.Context) error {
 	for file, from := range map[string]string{
 		"containerd.toml": "containerd.toml", "kubelet.yaml": "kubelet.yaml", "kube-proxy.yaml": "kube-proxy.yaml",
-		"Corefile": "Corefile", "cni/bed.conflist": "cni.conflist", "ssh/sshd_config": "sshd_config",
+		"Corefile": "Corefile", "cni/bed.conflist": "cni.conflist", "sshd/sshd_config": "sshd_config",
 		"node.nft": "node.nft", "laptop.nft": "laptop.nft",
 	} {
 		text, err := template.ParseFS(configs, "config/"+from)

@@ -11,23 +11,23 @@ import (
 // The public ssh server, and what the laptop needs to log in there.
 func (c *cluster) startSSH() error {
 	for _, key := range []string{"host_key", "id"} {
-		if said, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", at("ssh", key)).CombinedOutput(); err != nil {
+		if said, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", at("sshd", key)).CombinedOutput(); err != nil {
 			return fmt.Errorf("ssh-keygen: %w: %s", err, said)
 		}
 	}
-	host, err := os.ReadFile(at("ssh", "host_key.pub"))
+	host, err := os.ReadFile(at("sshd", "host_key.pub"))
 	if err != nil {
 		return err
 	}
-	outside := func(name string) string { return filepath.Join(c.spec.State, "ssh", name) }
+	outside := func(name string) string { return filepath.Join(c.spec.State, "sshd", name) }
 	config := fmt.Sprintf("Host %s\n  User root\n  IdentityFile %s\n  IdentitiesOnly yes\n  UserKnownHostsFile %s\n", c.at.SSH, outside("id"), outside("known_hosts"))
-	if err := os.WriteFile(at("ssh", "config"), []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(at("sshd", "config"), []byte(config), 0o600); err != nil {
 		return err
 	}
-	if err := os.WriteFile(at("ssh", "known_hosts"), []byte(c.at.SSH+" "+string(host)), 0o600); err != nil {
+	if err := os.WriteFile(at("sshd", "known_hosts"), []byte(c.at.SSH+" "+string(host)), 0o600); err != nil {
 		return err
 	}
-	if err := os.Link(at("ssh", "id.pub"), at("ssh", "authorized_keys")); err != nil {
+	if err := os.Link(at("sshd", "id.pub"), at("sshd", "authorized_keys")); err != nil {
 		return err
 	}
 	// The install script of the package would have made it.
@@ -41,5 +41,5 @@ func (c *cluster) startSSH() error {
 			return err
 		}
 	}
-	return c.processes.start(program{"sshd", sshSpace, []string{"-D", "-e", "-f", at("ssh", "sshd_config")}})
+	return c.processes.start(program{"sshd", sshSpace, []string{"-D", "-e", "-f", at("sshd", "sshd_config")}})
 }

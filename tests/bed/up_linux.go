@@ -25,6 +25,8 @@ type spec struct {
 	// Paths of the network namespaces as the rest of the machine sees them.
 	Namespaces map[string]string
 	Cgroup     string
+	// Whether a person reads what is printed.
+	Text bool
 }
 
 const specVariable = "DEVCLUSTER_BED"
@@ -43,6 +45,7 @@ func must[T any](value T, err error) T {
 func up(args []string) error {
 	flags := flag.NewFlagSet("up", flag.ExitOnError)
 	dir := flags.String("dir", "", "what scripts/get-bed printed")
+	text := flags.Bool("text", false, "print what a person wants to know, no JSON")
 	_ = flags.Parse(args)
 	root, err := filepath.Abs(*dir)
 	if err != nil {
@@ -56,7 +59,7 @@ func up(args []string) error {
 	if err != nil {
 		return err
 	}
-	failure := run(&spec{Number: state.number, Dir: root, State: state.path, Cgroup: state.cgroup})
+	failure := run(&spec{Number: state.number, Dir: root, State: state.path, Cgroup: state.cgroup, Text: *text})
 	if err := watcher.end(); err != nil {
 		return fmt.Errorf("cleaning up: %w", err)
 	}
@@ -73,6 +76,9 @@ func run(spec *spec) error {
 		}
 		files = append(files, file)
 		spec.Namespaces[name] = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), file.Fd())
+	}
+	if err := writeEntrances(spec); err != nil {
+		return err
 	}
 	text, err := json.Marshal(spec)
 	if err != nil {
@@ -120,6 +126,28 @@ func run(spec *spec) error {
 	close(ended)
 	return err
 }
+
+// A script for each host that runs a command there, with kubectl and the admin's kubeconfig at hand.
+func writeEntrances(spec *spec) error {
+	bin := filepath.Join(spec.State, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return err
+	}
+	scripts := map[string]string{filepath.Join(bin, "kubectl"): fmt.Sprintf("exec %q kubectl \"$@\"\n", self)}
+	for _, host := range hosts {
+		scripts[spec.entrance(host.name)] = fmt.Sprintf("export KUBECONFIG=%q PATH=%q:$PATH\n"+
+			"[ $# -gt 0 ] || set -- \"${SHELL:-sh}\"\nexec nsenter --net=%s \"$@\"\n",
+			filepath.Join(spec.State, "kubeconfig"), bin, spec.Namespaces[host.name])
+	}
+	for path, script := range scripts {
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *spec) entrance(host string) string { return filepath.Join(s.State, host) }
 
 // Starts a process in that network namespace, on this thread, on which its parent-death signal depends.
 func startIn(space *os.File, command *exec.Cmd) error {
