@@ -1,6 +1,6 @@
 //! The driver's command line.
 
-mod command;
+mod help;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -8,45 +8,236 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::ArgMatches;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum as _};
 use clap_complete::Shell;
+use protocol::program::say;
 use protocol::{Env, Exit, StageError, files, program};
 use serde_json::Value;
 
-use crate::doctor::{Format, doctor};
-use crate::flat::FLAT_FLAGS;
+use crate::doctor::doctor;
+use crate::flat::FlatFlags;
+use crate::format::Format;
 use crate::host::Host;
 use crate::input::{Asked, load};
 use crate::kinds::Programs;
 use crate::up::{Wishes, up};
 use crate::{gc, manual, migrate, plugins, schema, status};
-use command::{NAME, apart, command};
-use protocol::program::say;
+
+const NAME: &str = "devcluster-remote";
+
+/// Work on Determined against a remote Kubernetes cluster: one file in, a running cluster out
+#[derive(Parser)]
+#[command(name = NAME, version, after_help = help::EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Compile, run stock devcluster, and clean up after it
+    #[command(after_help = help::UP)]
+    Up(Up),
+    /// Print the devcluster.yaml that stock devcluster will get; of the stages only `describe` and `validate` are run
+    Compile(Compile),
+    /// Look at everything that a run will need: here, on the ssh server, on the cluster
+    #[command(after_help = help::DOCTOR)]
+    Doctor(Doctor),
+    /// Undo what dead runs left, here, on ssh servers and on clusters
+    #[command(after_help = help::GC)]
+    Gc(Gc),
+    /// Show where each stage stands: phase, outputs, health, last error
+    #[command(after_help = help::STATUS)]
+    Status(Status),
+    /// Write the new form of a remote_connect.yaml, with comments that explain it
+    #[command(after_help = help::MIGRATE)]
+    Migrate(Migrate),
+    /// Print one JSON Schema for the whole file, so that an editor completes and checks it
+    #[command(after_help = help::SCHEMA)]
+    Schema {
+        #[command(flatten)]
+        out: Out,
+    },
+    /// Print completions for a shell, of this program and of the stages
+    #[command(after_help = help::COMPLETIONS)]
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL", value_parser = shells())]
+        shell: Shell,
+        /// Write a file for each program into this directory
+        #[arg(long, value_name = "PATH")]
+        dir: Option<PathBuf>,
+    },
+    /// Print the man page, or write those of every program and verb
+    #[command(after_help = help::MAN)]
+    Man {
+        /// Write a page for each program and verb into this directory
+        #[arg(long, value_name = "PATH")]
+        dir: Option<PathBuf>,
+    },
+    /// Run a plugin, a program that knows only the wire of PROTOCOL.md, as a stage
+    Host,
+    /// Try it all with no cluster and no server: a local sshd, stand-ins for the rest
+    Sandbox(Apart),
+    /// Check a stage in any language against PROTOCOL.md, from outside
+    Conformance(Apart),
+}
+
+#[derive(Args)]
+struct Up {
+    #[command(flatten)]
+    input: Input,
+    /// Say what would happen; write and start nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// At a terminal: do not look at what the stages need, and ask nothing
+    #[arg(long)]
+    no_preflight: bool,
+    /// Expose a master without a password all the same
+    #[arg(long)]
+    i_know: bool,
+    /// Arguments for devcluster, such as --target-stage db
+    #[arg(last = true, value_name = "ARGS")]
+    devcluster: Vec<OsString>,
+}
+
+#[derive(Args)]
+struct Compile {
+    #[command(flatten)]
+    input: Input,
+    /// Run `describe` and `validate` of each plugin and check its `with` against what they say
+    #[arg(long)]
+    with_plugins: bool,
+    /// Write it to this file instead, with mode 0600
+    #[arg(short, long, value_name = "PATH")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Doctor {
+    #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
+    format: Formatted,
+}
+
+#[derive(Args)]
+struct Gc {
+    #[command(flatten)]
+    place: Place,
+    /// Look what is left, here, on the server and on the cluster, and say what would be undone; undo nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Args)]
+struct Status {
+    #[command(flatten)]
+    place: Place,
+    /// Go on, and show every change, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+    /// Have every stage that is ready asked whether what it reported still holds
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    format: Formatted,
+}
+
+#[derive(Args)]
+struct Migrate {
+    /// The remote_connect.yaml
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
+    out: Out,
+}
+
+/// A file, and the keys of the flat form.
+#[derive(Args)]
+struct Input {
+    /// A devcluster.yaml that lists the new stages, or a flat remote_connect.yaml
+    #[arg(short, long, visible_alias = "config-file", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flat: FlatFlags,
+}
+
+/// Which devcluster is meant.
+#[derive(Args)]
+struct Place {
+    /// Only the stages of this file [default: everything of yours]
+    #[arg(
+        short,
+        long,
+        visible_alias = "config-file",
+        value_name = "FILE",
+        conflicts_with = "run_dir"
+    )]
+    config: Option<PathBuf>,
+    /// Only what met in this run directory
+    #[arg(long, value_name = "PATH")]
+    run_dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Formatted {
+    /// Lines for people, or one JSON document
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+}
+
+#[derive(Args)]
+struct Out {
+    /// Write it to this file instead
+    #[arg(short, long, value_name = "PATH")]
+    out: Option<PathBuf>,
+}
+
+/// A verb that is a program of its own, which gets all that follows the verb.
+#[derive(Args)]
+struct Apart {
+    /// What the program takes; --help shows it
+    #[arg(value_name = "ARGS")]
+    args: Vec<OsString>,
+}
+
+fn shells() -> impl TypedValueParser<Value = Shell> {
+    PossibleValuesParser::new(["bash", "zsh", "fish"])
+        .map(|name| Shell::from_str(&name, false).unwrap_or(Shell::Bash))
+}
 
 /// The whole of `main`.
 pub fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
-    if args.get(1).is_some_and(|a| a == "host") {
-        args.drain(..2);
-        args.insert(0, format!("{NAME} host").into());
-        return protocol::run_stage_from::<Host>(args);
+    match args.get(1).and_then(|verb| verb.to_str()) {
+        Some("host") => {
+            args.drain(..2);
+            args.insert(0, format!("{NAME} host").into());
+            return protocol::run_stage_from::<Host>(args);
+        }
+        Some(verb @ ("sandbox" | "conformance")) => {
+            let name = format!("devcluster-{verb}");
+            return program::run(NAME, async { Err(exec(&name, &args[2..])) });
+        }
+        _ => {}
     }
-    if let Some(name) = args.get(1).and_then(|a| apart(a.to_str()?)) {
-        return program::run(NAME, async { Err(exec(name, &args[2..])) });
-    }
-    let matches = match command().try_get_matches_from(args) {
-        Ok(matches) => matches,
+    match Cli::try_parse_from(args) {
+        Ok(cli) => program::run(NAME, dispatch(cli.verb)),
         Err(error) => {
             // Help goes to stdout, complaints to stderr; there is no third place to complain about those.
             drop(error.print());
-            return ExitCode::from(if error.use_stderr() {
+            let exit = if error.use_stderr() {
                 Exit::Usage
             } else {
                 Exit::Ok
-            } as u8);
+            };
+            ExitCode::from(exit as u8)
         }
-    };
-    program::run(NAME, dispatch(&matches))
+    }
 }
 
 /// Becomes a program that is called by a verb of ours, as git's are.
@@ -60,113 +251,84 @@ fn exec(name: &str, args: &[OsString]) -> StageError {
     }
 }
 
-async fn dispatch(matches: &ArgMatches) -> Result<u8, StageError> {
+async fn dispatch(verb: Verb) -> Result<u8, StageError> {
+    let own =
+        std::env::current_exe().map_err(|e| StageError::io("cannot find our own path", &e))?;
     let env = Env::of_process();
-    let beside = own_directory()?;
     let programs = Programs {
-        beside: &beside,
+        beside: own.parent().unwrap_or(Path::new("/")),
         env: &env,
     };
-    match matches.subcommand() {
-        Some(("compile", m)) => compile(m, &programs).await,
-        Some(("up", m)) => {
-            let job = load(&asked(m), &programs).await?;
+    match verb {
+        Verb::Compile(verb) => return compile(verb, &programs).await,
+        Verb::Up(verb) => {
             let wishes = Wishes {
-                i_know: m.get_flag("i-know"),
-                dry_run: m.get_flag("dry-run"),
-                no_preflight: m.get_flag("no-preflight"),
-                arguments: values(m, "devcluster"),
+                i_know: verb.i_know,
+                dry_run: verb.dry_run,
+                no_preflight: verb.no_preflight,
+                arguments: verb.devcluster,
             };
-            up(job, wishes, &programs).await
+            return up(
+                load(&verb.input.into(), &programs).await?,
+                wishes,
+                &programs,
+            )
+            .await;
         }
-        Some(("doctor", m)) => {
-            let format = if is_json(m) {
-                Format::Json
-            } else {
-                Format::Text
-            };
-            doctor(&asked(m), format, &programs).await
+        Verb::Doctor(verb) => {
+            return doctor(&verb.input.into(), verb.format.format, &programs).await;
         }
-        Some(("status", m)) => {
+        Verb::Status(verb) => {
             let wishes = status::Wishes {
-                run_dir: run_dir(m, &programs).await?,
-                watch: m.get_flag("watch"),
-                check: m.get_flag("check"),
-                format: match is_json(m) {
-                    true => status::Format::Json,
-                    false => status::Format::Text,
-                },
+                run_dir: run_dir(verb.place, &programs).await?,
+                watch: verb.watch,
+                check: verb.check,
+                format: verb.format.format,
             };
-            status::status(&wishes, &programs).await
+            return status::status(&wishes, &programs).await;
         }
-        Some(("gc", m)) => collect(m, &programs).await,
-        Some(("migrate", m)) => {
-            let mut asked = asked(m);
-            asked.file = asked.file.or(m.get_one::<PathBuf>("file").cloned());
-            let text = migrate::migrate(&asked, &programs).await?;
-            if let Some(out) = m.get_one::<PathBuf>("out").filter(|out| out.exists()) {
-                let message = format!("{} is there already", out.display());
-                return Err(StageError::new("remote.out_exists", message)
-                    .hint("name another file with --out, or move that one away")
-                    .exit(Exit::Usage));
-            }
-            deliver(m, text.as_bytes())
-        }
-        Some(("schema", m)) => {
-            let text = serde_json::to_string_pretty(&schema::schema(&programs).await?)
-                .unwrap_or_default()
-                + "\n";
-            let code = deliver(m, text.as_bytes())?;
-            if let Some(out) = m.get_one::<PathBuf>("out") {
-                let path = std::path::absolute(out).unwrap_or_else(|_| out.clone());
+        Verb::Gc(verb) => return collect(verb, &programs).await,
+        Verb::Migrate(verb) => migrate(verb, &programs).await?,
+        Verb::Schema { out } => {
+            let schema = schema::schema(&programs).await?;
+            let text = serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n";
+            deliver(out.out.as_deref(), text.as_bytes())?;
+            if let Some(out) = out.out {
+                let path = std::path::absolute(&out).unwrap_or(out);
                 let line = format!("# yaml-language-server: $schema={}", path.display());
                 say(&format!(
                     "put this line on top of the file, for the editor\n{line}"
                 ));
             }
-            Ok(code)
         }
-        Some(("completions", m)) => {
-            let shell = *m.get_one::<Shell>("shell").unwrap_or(&Shell::Bash);
-            let dir = m.get_one::<PathBuf>("dir").map(PathBuf::as_path);
-            manual::completions(command(), shell, dir, &programs)
-                .await
-                .map(|()| Exit::Ok as u8)
+        Verb::Completions { shell, dir } => {
+            manual::completions(Cli::command(), shell, dir.as_deref(), &programs).await?;
         }
-        Some(("man", m)) => {
-            let dir = m.get_one::<PathBuf>("dir").map(PathBuf::as_path);
-            manual::man(command(), dir, &programs)
-                .await
-                .map(|()| Exit::Ok as u8)
+        Verb::Man { dir } => manual::man(Cli::command(), dir.as_deref(), &programs).await?,
+        Verb::Host | Verb::Sandbox(_) | Verb::Conformance(_) => {
+            return Err(StageError::internal("a verb that is another program"));
         }
-        _ => Err(StageError::internal("a command without a body")),
     }
+    Ok(Exit::Ok as u8)
 }
 
-/// The stage binaries are beside our own.
-fn own_directory() -> Result<PathBuf, StageError> {
-    let own =
-        std::env::current_exe().map_err(|e| StageError::io("cannot find our own path", &e))?;
-    Ok(own.parent().map(Path::to_owned).unwrap_or_default())
-}
-
-async fn compile(m: &ArgMatches, programs: &Programs<'_>) -> Result<u8, StageError> {
-    let job = load(&asked(m), programs).await?;
-    if m.get_flag("with-plugins") {
+async fn compile(verb: Compile, programs: &Programs<'_>) -> Result<u8, StageError> {
+    let job = load(&verb.input.into(), programs).await?;
+    if verb.with_plugins {
         plugins::check(&job, programs.env).await?;
     }
     for warning in &job.compiled.plan.warnings {
         say(&format!("warning: {warning}"));
     }
     let text = job.compiled.text.as_bytes();
-    let written = match m.get_one::<PathBuf>("out") {
-        Some(out) if is_same(out, &job.file) => {
+    let written = match verb.out {
+        Some(out) if is_same(&out, &job.file) => {
             let message = format!("{} is what is compiled", out.display());
             return Err(StageError::new("remote.out_is_source", message)
                 .hint("name another file with --out: the source would be lost")
                 .exit(Exit::Usage));
         }
-        Some(out) => files::replace(out, text, false),
+        Some(out) => files::replace(&out, text, false),
         None => std::io::stdout().write_all(text),
     };
     written.map_err(|e| StageError::io("cannot write the compiled file", &e))?;
@@ -178,18 +340,29 @@ fn is_same(one: &Path, other: &Path) -> bool {
     whole(one).is_some_and(|one| Some(one) == whole(other))
 }
 
-/// To the file that was named, else to stdout.
-fn deliver(m: &ArgMatches, content: &[u8]) -> Result<u8, StageError> {
-    match m.get_one::<PathBuf>("out") {
-        Some(out) => manual::write(out, content)?,
-        None => manual::print(content)?,
+async fn migrate(mut verb: Migrate, programs: &Programs<'_>) -> Result<(), StageError> {
+    verb.input.config = verb.input.config.or(verb.file);
+    let text = migrate::migrate(&verb.input.into(), programs).await?;
+    if let Some(out) = verb.out.out.as_ref().filter(|out| out.exists()) {
+        let message = format!("{} is there already", out.display());
+        return Err(StageError::new("remote.out_exists", message)
+            .hint("name another file with --out, or move that one away")
+            .exit(Exit::Usage));
     }
-    Ok(Exit::Ok as u8)
+    deliver(verb.out.out.as_deref(), text.as_bytes())
 }
 
-async fn collect(m: &ArgMatches, programs: &Programs<'_>) -> Result<u8, StageError> {
-    let run_dir = run_dir(m, programs).await?;
-    if m.get_flag("dry-run") {
+/// To the file that was named, else to stdout.
+fn deliver(out: Option<&Path>, content: &[u8]) -> Result<(), StageError> {
+    match out {
+        Some(out) => manual::write(out, content),
+        None => manual::print(content),
+    }
+}
+
+async fn collect(verb: Gc, programs: &Programs<'_>) -> Result<u8, StageError> {
+    let run_dir = run_dir(verb.place, programs).await?;
+    if verb.dry_run {
         say(&gc::foresee(run_dir.as_deref(), programs).await);
         return Ok(Exit::Ok as u8);
     }
@@ -198,22 +371,17 @@ async fn collect(m: &ArgMatches, programs: &Programs<'_>) -> Result<u8, StageErr
     let swept = gc::sweep(run_dir.as_deref(), programs).await?;
     gc::forget_killed(run_dir.as_deref(), programs).await;
     say(&swept.report());
-    Ok(if swept.left.is_empty() {
+    let exit = if swept.left.is_empty() {
         Exit::Ok
     } else {
         Exit::Failed
-    } as u8)
-}
-
-fn is_json(m: &ArgMatches) -> bool {
-    m.get_one::<String>("format").is_some_and(|f| f == "json")
+    };
+    Ok(exit as u8)
 }
 
 /// The run directory that was named, or that of a file.
-async fn run_dir(m: &ArgMatches, programs: &Programs<'_>) -> Result<Option<PathBuf>, StageError> {
-    let file = m.get_one::<PathBuf>("config").cloned();
-    let named = m.get_one::<PathBuf>("run-dir").cloned();
-    let run_dir = match (named, file) {
+async fn run_dir(place: Place, programs: &Programs<'_>) -> Result<Option<PathBuf>, StageError> {
+    let run_dir = match (place.run_dir, place.config) {
         (Some(named), _) => Some(named),
         (None, None) => None,
         (None, file) => {
@@ -227,24 +395,15 @@ async fn run_dir(m: &ArgMatches, programs: &Programs<'_>) -> Result<Option<PathB
     Ok(run_dir.map(|d| std::path::absolute(&d).unwrap_or(d)))
 }
 
-fn asked(m: &ArgMatches) -> Asked {
-    let given = |key: &str| {
-        m.get_one::<String>(key)
-            .map(|v| (key.to_owned(), Value::String(v.clone())))
-    };
-    Asked {
-        file: m.get_one::<PathBuf>("config").cloned(),
-        flags: FLAT_FLAGS
-            .iter()
-            .filter_map(|(key, _)| given(key))
-            .collect(),
+impl From<Input> for Asked {
+    fn from(input: Input) -> Asked {
+        let flags = match serde_json::to_value(input.flat) {
+            Ok(Value::Object(flags)) => flags,
+            _ => serde_json::Map::new(),
+        };
+        Asked {
+            file: input.config,
+            flags: flags.into_iter().filter(|(_, v)| !v.is_null()).collect(),
+        }
     }
-}
-
-fn values(m: &ArgMatches, id: &str) -> Vec<OsString> {
-    m.get_many::<OsString>(id)
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect()
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use protocol::{Check, CheckStatus, Env, Exit, StageError};
 use serde_json::{Value, json};
 
+use crate::format::Format;
 use crate::input::{Asked, Job, load};
 use crate::kinds::Programs;
 use crate::plugins;
@@ -18,15 +19,6 @@ use paint::Paint;
 
 /// The head of our own checks, and the name that they bear in JSON.
 const OURS: &str = "this machine";
-
-/// How the result is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Lines for people, as they become known.
-    Text,
-    /// One document.
-    Json,
-}
 
 /// Looks at everything, shows it, and returns the exit code.
 pub async fn doctor(

@@ -3,10 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use protocol::config::nearest;
 use protocol::kinds::RENDERER;
 use protocol::yaml::Document;
 use protocol::{Env, Problem, StageError};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::input::{Asked, read, usage};
@@ -19,30 +21,42 @@ pub(crate) const TUNNEL: &str = "tunnel";
 pub(crate) const GATEWAY: &str = "gateway";
 
 /// The keys of the Python tool, as flags.
-pub const FLAT_FLAGS: [(&str, &str); 7] = [
-    (
-        "ssh_key_path",
-        "Private key for the ssh server; agent and ssh_config serve without it",
-    ),
-    ("reverse_proxy_host", "The ssh server that pods can reach"),
-    ("ssh_user", "User on the ssh server [default: ubuntu]"),
-    (
-        "remote_port_range",
-        "Ports to try on the ssh server, such as 8000,9000",
-    ),
-    (
-        "k8s_context",
-        "Context of the kubeconfig [default: the current one]",
-    ),
-    (
-        "determined_root",
-        "Checkout of Determined; devcluster runs there",
-    ),
-    (
-        "base_devcluster_path",
-        "The devcluster.yaml to put the stages into [default: devcluster's own]",
-    ),
-];
+#[derive(Debug, Default, Args, Serialize)]
+#[command(next_help_heading = "Keys of remote_connect.yaml; they win over the file")]
+pub struct FlatFlags {
+    /// Private key for the ssh server; agent and ssh_config serve without it
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    ssh_key_path: Option<String>,
+    /// The ssh server that pods can reach
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    reverse_proxy_host: Option<String>,
+    /// User on the ssh server [default: ubuntu]
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    ssh_user: Option<String>,
+    /// Ports to try on the ssh server, such as 8000,9000
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    remote_port_range: Option<String>,
+    /// Context of the kubeconfig [default: the current one]
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    k8s_context: Option<String>,
+    /// Checkout of Determined; devcluster runs there
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    determined_root: Option<String>,
+    /// The devcluster.yaml to put the stages into [default: devcluster's own]
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    base_devcluster_path: Option<String>,
+}
+
+/// The keys of the Python tool, with what they are for.
+pub(crate) fn flat_keys() -> Vec<(String, String)> {
+    let command = FlatFlags::augment_args(clap::Command::new("flat"));
+    let keys = command.get_arguments();
+    keys.map(|arg| {
+        let help = arg.get_help().map(ToString::to_string);
+        (arg.get_id().to_string(), help.unwrap_or_default())
+    })
+    .collect()
+}
 
 /// What a flat file, and the flags that win over it, ask for.
 #[derive(Debug)]
@@ -174,9 +188,12 @@ async fn sort_keys(
         } else if gateway_fields.contains_key(&key) {
             gateway.insert(key, value);
         } else {
-            let known = FLAT_FLAGS.iter().map(|(k, _)| *k);
-            let fields = tunnel_fields.keys().chain(gateway_fields.keys());
-            let meant = nearest(&key, known.chain(fields.map(String::as_str)))
+            let flat = flat_keys();
+            let known = flat.iter().map(|(key, _)| key);
+            let known = known
+                .chain(tunnel_fields.keys())
+                .chain(gateway_fields.keys());
+            let meant = nearest(&key, known.map(String::as_str))
                 .map(|m| format!("; did you mean `{m}`?"))
                 .unwrap_or_default();
             problems.push(Problem::key(key, format!("unknown key{meant}")));

@@ -8,6 +8,7 @@ pub mod devcluster;
 pub mod doctor;
 mod exposure;
 pub mod flat;
+pub mod format;
 pub mod gc;
 pub mod host;
 pub mod input;

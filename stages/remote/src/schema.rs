@@ -5,7 +5,7 @@ use protocol::provides::TASK_GATEWAY;
 use protocol::{Description, StageError};
 use serde_json::{Map, Value, json};
 
-use crate::flat::{FLAT_FLAGS, GATEWAY, TUNNEL};
+use crate::flat::{GATEWAY, TUNNEL, flat_keys};
 use crate::input::usage;
 use crate::kinds::{Kinds, Programs};
 use crate::plan::{DRIVERS, unknown_kind};
@@ -184,7 +184,7 @@ fn as_draft7(schema: &Value) -> Value {
 
 /// Every key of the Python tool, and those of the two stages that they become.
 fn remote_connect(mut properties: Map<String, Value>) -> Value {
-    for (key, help) in FLAT_FLAGS {
+    for (key, help) in flat_keys() {
         properties
             .entry(key)
             .or_insert_with(|| json!({"description": help, "type": "string"}));

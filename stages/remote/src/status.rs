@@ -14,12 +14,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
+use crate::format::Format;
 use crate::gc::program_of;
 use crate::kinds::Programs;
 use crate::places::run_dirs;
 use protocol::program::say;
-
-pub use show::Format;
 
 /// How often `--watch` looks. Files are read; nobody is asked.
 const LOOK: Duration = Duration::from_millis(500);

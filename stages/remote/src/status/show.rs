@@ -6,15 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 use super::{Instance, Place, Standing, Wishes};
-
-/// How it is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
-    Text,
-    /// A document; with `--watch` one line for each change.
-    Json,
-}
+use crate::format::Format;
 
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
