@@ -11,7 +11,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client, Config};
 use sandbox::kube_api::{Denied, KubeApi, Options, seed};
 
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 async fn start(options: Options) -> (KubeApi, Client) {
     let api = KubeApi::start(options).await.expect("a free port");

@@ -2,15 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::{DEADLINE, Home, bin};
-
-/// What a stage has from the wish to stop to its end.
-pub const STOP: Duration = Duration::from_millis(500);
 
 /// A line of shell that says `ready`.
 pub const READY: &str = r#"echo '{"dcs":1,"type":"ready","stage":"x","run":"r","gen":1}'"#;

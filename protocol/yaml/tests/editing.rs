@@ -278,8 +278,9 @@ fn an_edit_that_cannot_be_made_says_where() {
 }
 
 #[test]
-fn three_hundred_edits_of_five_thousand_lines_take_a_moment() {
+fn three_hundred_edits_of_five_thousand_lines_cost_a_few_readings() {
     use std::fmt::Write;
+    const READINGS: u32 = 8;
     let mut text = String::from("stages:\n");
     for i in 0..1250 {
         let _ = write!(
@@ -287,6 +288,11 @@ fn three_hundred_edits_of_five_thousand_lines_take_a_moment() {
             "  - custom: # {i}\n      name: n{i}\n      cmd: [a, b] # c\n      port: {i}\n"
         );
     }
+    let started = std::time::Instant::now();
+    for _ in 0..READINGS {
+        Document::parse(&text).expect("the text is YAML");
+    }
+    let readings = started.elapsed();
     let started = std::time::Instant::now();
     let out = edited(&text, |e| {
         for i in 0..150 {
@@ -313,6 +319,6 @@ fn three_hundred_edits_of_five_thousand_lines_take_a_moment() {
     });
     let took = started.elapsed();
     assert_eq!(out.lines().count(), text.lines().count() + 300);
-    assert!(took.as_millis() < 2000, "{took:?}, unoptimised");
-    eprintln!("300 edits of {} lines: {took:?}", text.lines().count());
+    eprintln!("300 edits took {took:?}, {READINGS} readings {readings:?}");
+    assert!(took < readings);
 }

@@ -2,7 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -57,9 +57,7 @@ async fn a_resident_one_follows_its_upstreams_and_checks_itself() {
     std::fs::write(&out, "mine").expect("written");
     assert_eq!(check().await, Some(5));
     stage.signal(Signal::TERM);
-    let (status, took) = stage.wait().await;
-    assert_eq!(status.code(), Some(0), "{}", stage.stderr());
-    assert!(took < Duration::from_millis(500), "{took:?}");
+    assert!(stage.wait().await.0.success(), "{}", stage.stderr());
 }
 
 #[tokio::test]

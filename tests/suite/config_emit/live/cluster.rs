@@ -151,7 +151,7 @@ stages:
 
     pub(crate) async fn end(self) {
         let log = self.devcluster.log().to_owned();
-        let (_, code) = self.devcluster.close().await;
+        let code = self.devcluster.close().await;
         assert_eq!(code, 0, "{log}");
         leaks::gone("processes", || leaks::processes(&self.home.mark())).await;
     }

@@ -95,12 +95,7 @@ async fn contour_is_installed_serves_what_determined_asks_for_and_goes_with_the_
         ),
     ] {
         stage.signal(Signal::TERM);
-        let (status, took) = stage.wait().await;
-        assert!(
-            status.success() && took.as_millis() < 500,
-            "{took:?}: {}",
-            stage.stderr()
-        );
+        assert!(stage.wait().await.0.success(), "{}", stage.stderr());
         let mut cleanup = StageClient::start(gateway_command(home, "cleanup", &[]));
         let (status, _) = cleanup.wait().await;
         assert!(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
-use support::gateway::{assert_nothing_of_ours, cleanup, outputs, run_as, stop};
+use support::gateway::{SESSIONS, assert_nothing_of_ours, cleanup, outputs, run_as, stop};
 use support::kube::gateway_command;
 use support::kube_infra::{CONTOUR, CRDS, DEPLOYMENTS, NAMESPACES};
 use support::kube_real::{GATEWAYS, LEASES, RealKube, STAGE, in_namespace, path, real_kube};
@@ -235,8 +235,7 @@ async fn what_a_vanished_user_left_is_collected_by_the_gc_of_anybody() {
         return;
     };
     let (vanished, other) = (Home::new(), Home::new());
-    let args = ["--provision", "auto", "--lease-duration", "2"];
-    let mut stage = StageClient::start(command(&kube, &vanished, &args));
+    let mut stage = auto(&kube, &vanished);
     outputs(&mut stage).await;
     kube.class("contour", CONTOUR).await;
     kube.gateway("default", "tcp-gateway").await;
@@ -246,6 +245,11 @@ async fn what_a_vanished_user_left_is_collected_by_the_gc_of_anybody() {
     stop(neighbour).await;
     stage.signal(Signal::KILL);
     stage.wait().await;
+    // As if its session had been for a moment: one that is makes little of an API that is slow to answer.
+    let moment = json!({"spec": {"leaseDurationSeconds": 2}});
+    for lease in kube.items(SESSIONS).await {
+        kube.merge(&path(LEASES, &lease), &moment).await;
+    }
     // As `devcluster-remote gc` does, by the ledger of one who only met the other.
     kube.until("collection", async || {
         let said = cleanup(&other).await;

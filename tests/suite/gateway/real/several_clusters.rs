@@ -95,7 +95,7 @@ async fn three_resource_managers_on_three_contexts_share_a_tunnel() {
             .value();
         assert_eq!(kubeconfig["current-context"], context, "{name}");
     }
-    let (_, code) = devcluster.close().await;
+    let code = devcluster.close().await;
     assert_eq!(code, 0);
     site.nothing_is_left().await;
 }
