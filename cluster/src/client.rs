@@ -1,16 +1,17 @@
-//! The way to one cluster.
+//! A cluster, as the user of a context sees it.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig};
+use kube::config::{ExecInteractiveMode, KubeConfigOptions};
 use protocol::{Env, StageError};
 
 use crate::connection;
-use crate::fault::{self, Peer};
-use crate::kubeconfig::malformed;
-use crate::minify::Minified;
+use crate::errors::{self, Attempt};
+use crate::kubeconfig::{ClusterRef, KubeContext, malformed};
+use crate::proxy;
 
 /// An API that is there answers each request in a fraction of a second; a list of thousands takes a few.
 pub const ANSWER: Duration = Duration::from_secs(20);
@@ -24,12 +25,9 @@ pub struct Patience {
 
 impl Patience {
     /// A session whose Lease ends soon has to know soon that nobody answers.
-    pub fn of_session(connect: Duration, lease: Duration) -> Self {
-        let answer = lease / 3;
-        Self {
-            connect,
-            answer: answer.clamp(Duration::from_secs(3), ANSWER),
-        }
+    pub fn for_lease(connect: Duration, lease: Duration) -> Self {
+        let answer = (lease / 3).clamp(Duration::from_secs(3), ANSWER);
+        Self { connect, answer }
     }
 }
 
@@ -42,70 +40,94 @@ impl Default for Patience {
     }
 }
 
-/// A cluster, as the user of the kubeconfig sees it.
+/// A cluster, as the user of a context sees it.
 #[derive(Clone)]
 pub struct Cluster {
     pub client: Client,
-    pub peer: Peer,
+    pub context: Arc<KubeContext>,
 }
 
 impl Cluster {
     /// Reads certificates and runs the user's credential plugin, where there is one. No request is made yet.
     pub async fn connect(
-        minified: &Minified,
+        context: KubeContext,
         patience: Patience,
         env: &Env,
     ) -> Result<Self, StageError> {
-        let peer = Peer {
-            context: minified.context.clone(),
-            server: minified.server.clone(),
-            plugin: minified.plugin.clone(),
-        };
-        let config = config(minified, patience.connect, env).await?;
+        let config = config(&context, patience.connect, env).await?;
         let client = connection::client(config, patience.answer)
             .await
-            .map_err(|error| fault::of_connecting(&peer, &error))?;
-        Ok(Self { client, peer })
+            .map_err(|error| context.connection_failed(&error))?;
+        Ok(Self {
+            client,
+            context: Arc::new(context),
+        })
+    }
+
+    /// `None`: the user has done away with the cluster. If it is there still, what we had there expires, and others collect
+    /// it.
+    pub async fn from_ledger(
+        reference: &ClusterRef,
+        env: &Env,
+    ) -> Result<Option<Self>, StageError> {
+        match reference.load()? {
+            Some(context) => Self::connect(context, Patience::default(), env)
+                .await
+                .map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The error of a request, as ours.
+    pub fn failed(
+        &self,
+        verb: &'static str,
+        resource: &'static str,
+        namespace: Option<&str>,
+        error: &kube::Error,
+    ) -> StageError {
+        let attempt = Attempt::new(verb, resource, namespace);
+        self.context.request_failed(&attempt, error)
     }
 }
 
 async fn config(
-    minified: &Minified,
+    context: &KubeContext,
     connect: Duration,
     env: &Env,
 ) -> Result<kube::Config, StageError> {
     let unusable = |error: &dyn std::error::Error| {
-        malformed(
-            format!("context {:?}", minified.context),
-            fault::in_one_line(error),
-        )
+        let place = format!("context {:?}", context.name);
+        malformed(&place, &errors::in_one_line(error))
     };
-    let mut kubeconfig: Kubeconfig =
-        serde_json::from_value(minified.document.clone()).map_err(|error| unusable(&error))?;
+    let mut kubeconfig = context.kubeconfig.clone();
     // Without a terminal a plugin has nobody to ask, and our streams are no business of its.
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
-        let users = kubeconfig
-            .auth_infos
-            .iter_mut()
-            .filter_map(|user| user.auth_info.as_mut());
-        for exec in users.filter_map(|user| user.exec.as_mut()) {
-            exec.interactive_mode = Some(ExecInteractiveMode::Never);
-        }
+        let users = kubeconfig.auth_infos.iter_mut();
+        let plugins = users.filter_map(|user| user.auth_info.as_mut()?.exec.as_mut());
+        plugins.for_each(|exec| exec.interactive_mode = Some(ExecInteractiveMode::Never));
     }
-    let own_proxy = kubeconfig.clusters.iter().any(|named| {
-        named
-            .cluster
-            .as_ref()
-            .and_then(|cluster| cluster.proxy_url.as_ref())
-            .is_some_and(|url| !url.is_empty())
-    });
+    let server = context
+        .server
+        .parse()
+        .map_err(|error: http::uri::InvalidUri| unusable(&error))?;
+    let cluster = kubeconfig.clusters.first_mut();
+    let own = cluster.and_then(|it| it.cluster.as_mut()?.proxy_url.replace(UNUSED.to_owned()));
+    let proxy_url = match own.filter(|url| !url.is_empty()) {
+        Some(url) => Some(
+            url.parse()
+                .map_err(|error: http::uri::InvalidUri| unusable(&error))?,
+        ),
+        None => proxy::of_environment(&server, env),
+    };
     let options = KubeConfigOptions::default();
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
         .map_err(|error| unusable(&error))?;
-    if !own_proxy {
-        config.proxy_url = crate::proxy::of_environment(&config.cluster_url, env);
-    }
+    config.proxy_url = proxy_url;
     config.connect_timeout = Some(connect);
     Ok(config)
 }
+
+/// A proxy in the place of which ours is put: with none kube reads the process's environment, by other rules than kubectl.
+const UNUSED: &str = "http://unused";

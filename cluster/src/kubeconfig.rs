@@ -1,64 +1,115 @@
-//! Reading kubeconfig files as kubectl does: those of `$KUBECONFIG` merged, the first to name a thing wins, and relative
-//! paths count from the file that they stand in.
+//! The kubeconfig, and the one context out of it that is used. kube reads and merges the files as client-go does.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use protocol::yaml::Document;
+use kube::config::{Kubeconfig, KubeconfigError};
+use protocol::config::nearest;
+use protocol::ledger::Entry;
 use protocol::{Env, Exit, StageError};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-/// The three lists of a kubeconfig, each with the key of what its entries hold.
-pub const LISTS: [(&str, &str); 3] = [
-    ("clusters", "cluster"),
-    ("users", "user"),
-    ("contexts", "context"),
-];
+const MISSING: &str = "cluster.kubeconfig_missing";
+const CONTEXT_UNKNOWN: &str = "cluster.context_unknown";
 
-/// Fields that hold a path.
-const CLUSTER_PATHS: [&str; 1] = ["certificate-authority"];
-const USER_PATHS: [&str; 3] = ["client-certificate", "client-key", "tokenFile"];
-
-/// All files merged, every path in it absolute. It holds secrets: never shown.
-pub struct Kubeconfig {
-    pub merged: Map<String, Value>,
-    /// Where it was read from, for messages.
-    pub origin: String,
+/// Which cluster, as a ledger keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRef {
+    pub kubeconfig: Vec<PathBuf>,
+    pub context: String,
 }
 
-/// Reads the file of the config, else those of `$KUBECONFIG`, else `~/.kube/config`.
-pub fn load(file: Option<&Path>, env: &Env) -> Result<Kubeconfig, StageError> {
-    load_files(&files(file, env))
-}
+impl ClusterRef {
+    pub fn from_entry(entry: &Entry) -> Option<Self> {
+        serde_json::from_value(entry.data.clone()).ok()
+    }
 
-/// Reads these, of which at least one has to be there.
-pub fn load_files(files: &[PathBuf]) -> Result<Kubeconfig, StageError> {
-    let origin = files
-        .iter()
-        .map(|file| file.display().to_string())
-        .collect::<Vec<_>>()
-        .join(", ");
-    let mut merged = Map::new();
-    let mut read = 0;
-    for file in files {
-        if let Some(next) = read_one(file)? {
-            read += 1;
-            merge(&mut merged, next);
+    /// What a ledger entry holds: this, and the fields of `more`.
+    pub fn entry_data(&self, more: impl Serialize) -> Result<Value, StageError> {
+        let write = || {
+            let mut data = serde_json::to_value(self)?;
+            if let (Some(data), Value::Object(more)) =
+                (data.as_object_mut(), serde_json::to_value(more)?)
+            {
+                data.extend(more);
+            }
+            Ok(data)
+        };
+        write().map_err(|error: serde_json::Error| {
+            StageError::internal("a ledger entry cannot be written").source(&error)
+        })
+    }
+
+    /// `None`: the kubeconfig does not know the cluster any more.
+    pub(crate) fn load(&self) -> Result<Option<KubeContext>, StageError> {
+        match KubeContext::from_files(self.kubeconfig.clone(), Some(&self.context)) {
+            Ok(context) => Ok(Some(context)),
+            Err(error) if [MISSING, CONTEXT_UNKNOWN].contains(&error.code.as_str()) => Ok(None),
+            Err(error) => Err(error),
         }
     }
-    if read == 0 {
-        return Err(StageError::new(
-            "gateway.kubeconfig_missing",
-            format!("there is no kubeconfig at {origin}"),
-        )
-        .hint("set `kubeconfig` or $KUBECONFIG to the file that kubectl uses for this cluster")
-        .exit(Exit::Usage));
-    }
-    Ok(Kubeconfig { merged, origin })
 }
 
-/// Those that [`load`] reads, absolute.
-pub fn files(file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
+/// One context of a kubeconfig. It holds secrets: no Debug, never shown.
+#[derive(Clone)]
+pub struct KubeContext {
+    pub name: String,
+    /// The API's URL.
+    pub server: String,
+    /// The credential plugin of the user, where there is one.
+    pub plugin: Option<String>,
+    /// Where it was read from; absolute.
+    pub files: Vec<PathBuf>,
+    /// It, its cluster and its user, and nothing else. Paths are absolute.
+    pub kubeconfig: Kubeconfig,
+}
+
+impl KubeContext {
+    /// The named context, else the current one, of this file, else of `$KUBECONFIG`, else of `~/.kube/config`.
+    pub fn load(file: Option<&Path>, name: Option<&str>, env: &Env) -> Result<Self, StageError> {
+        Self::from_files(files(file, env), name)
+    }
+
+    fn from_files(files: Vec<PathBuf>, name: Option<&str>) -> Result<Self, StageError> {
+        let shown: Vec<String> = files.iter().map(|it| it.display().to_string()).collect();
+        let origin = shown.join(", ");
+        let merged = read(&files, &origin)?;
+        select(merged, files, &origin, name)
+    }
+
+    pub fn reference(&self) -> ClusterRef {
+        ClusterRef {
+            kubeconfig: self.files.clone(),
+            context: self.name.clone(),
+        }
+    }
+
+    /// The context's own namespace, else `default`.
+    pub fn namespace(&self) -> &str {
+        let context = self.kubeconfig.contexts.first();
+        let namespace = context.and_then(|it| it.context.as_ref()?.namespace.as_deref());
+        namespace.filter(is_set).unwrap_or("default")
+    }
+
+    /// The file for a program that is to know this context alone.
+    pub fn document(&self) -> Result<String, StageError> {
+        let text = serde_json::to_string_pretty(&self.kubeconfig).map_err(|error| {
+            StageError::internal("a kubeconfig cannot be written").source(&error)
+        })?;
+        Ok(text + "\n")
+    }
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "Option::filter passes a reference"
+)]
+fn is_set(text: &&str) -> bool {
+    !text.is_empty()
+}
+
+fn files(file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     if let Some(file) = file {
         return vec![absolute(file.to_owned())];
@@ -75,123 +126,145 @@ pub fn files(file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
     }
 }
 
-fn read_one(file: &Path) -> Result<Option<Map<String, Value>>, StageError> {
-    let shown = file.display();
-    let text = match protocol::files::read_text(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
-            let message = format!("cannot read the kubeconfig {shown}");
-            return Err(StageError::new("gateway.kubeconfig_unreadable", message)
-                .source(&error)
-                .exit(Exit::Usage));
-        }
-    };
-    let document = Document::parse(&text).map_err(|error| {
-        malformed(
-            format!("{shown}:{}:{}", error.line, error.column),
-            format!("it is not YAML: {}", error.message),
-        )
-    })?;
-    let mut map = match document.value() {
-        Value::Object(map) => map,
-        Value::Null => Map::new(),
-        _ => {
-            return Err(malformed(
-                format!("{shown}:1:1"),
-                "it is no mapping".to_owned(),
-            ));
-        }
-    };
-    for (list, _) in LISTS {
-        check_list(&shown.to_string(), list, map.get(list))?;
+/// Those of the files that exist, merged; at least one has to.
+fn read(files: &[PathBuf], origin: &str) -> Result<Kubeconfig, StageError> {
+    let mut merged: Option<Kubeconfig> = None;
+    for file in files {
+        let mut next = match Kubeconfig::read_from(file) {
+            Ok(next) => next,
+            Err(KubeconfigError::ReadConfig(error, _)) if error.kind() == ErrorKind::NotFound => {
+                continue;
+            }
+            Err(KubeconfigError::ReadConfig(error, _)) => {
+                let message = format!("cannot read the kubeconfig {}", file.display());
+                return Err(StageError::new("cluster.kubeconfig_unreadable", message)
+                    .source(&error)
+                    .exit(Exit::Usage));
+            }
+            Err(error) => return Err(not_parsed(file, &error)),
+        };
+        next.current_context = next.current_context.filter(|name| !name.is_empty());
+        merged = Some(match merged {
+            None => next,
+            Some(merged) => merged
+                .merge(next)
+                .map_err(|error| malformed(origin, &error.to_string()))?,
+        });
     }
-    make_absolute(&mut map, file.parent().unwrap_or(Path::new("/")));
-    Ok(Some(map))
+    merged.ok_or_else(|| {
+        StageError::new(MISSING, format!("there is no kubeconfig at {origin}"))
+            .hint("set `kubeconfig` or $KUBECONFIG to the file that kubectl uses for this cluster")
+            .exit(Exit::Usage)
+    })
 }
 
-pub fn malformed(place: String, what: String) -> StageError {
+/// A parser shows the lines in question, and these may hold a token.
+fn not_parsed(file: &Path, error: &KubeconfigError) -> StageError {
+    let mut place = file.display().to_string();
+    let mut text = error.to_string();
+    if let KubeconfigError::Parse(error) = error {
+        if let Some(at) = error.location() {
+            place += &format!(":{}:{}", at.line(), at.column());
+        }
+        text = error.without_snippet().to_string();
+    }
+    let line = text.lines().next().unwrap_or_default();
+    malformed(&place, line)
+}
+
+pub(crate) fn malformed(place: &str, what: &str) -> StageError {
     StageError::new(
-        "gateway.kubeconfig_malformed",
+        "cluster.kubeconfig_malformed",
         format!("{place}: the kubeconfig cannot be used: {what}"),
     )
     .hint("`kubectl config view` has to be able to read it")
     .exit(Exit::Usage)
 }
 
-fn check_list(shown: &str, list: &str, value: Option<&Value>) -> Result<(), StageError> {
-    let named = |item: &Value| item["name"].as_str().is_some();
-    match value {
-        None | Some(Value::Null) => Ok(()),
-        Some(Value::Array(items)) if items.iter().all(named) => Ok(()),
-        Some(_) => Err(malformed(
-            shown.to_owned(),
-            format!("`{list}` is not a list of things with a name"),
-        )),
+/// As `kubectl config view --minify`.
+fn select(
+    merged: Kubeconfig,
+    files: Vec<PathBuf>,
+    origin: &str,
+    wanted: Option<&str>,
+) -> Result<KubeContext, StageError> {
+    let names: Vec<&str> = merged.contexts.iter().map(|it| it.name.as_str()).collect();
+    let Some(name) = wanted.or(merged.current_context.as_deref()) else {
+        return Err(unset(origin, &names));
+    };
+    let named = merged.contexts.iter().find(|it| it.name == name);
+    let named = named.ok_or_else(|| unknown(origin, name, &names))?;
+    let context = named.context.clone().unwrap_or_default();
+    let broken = |what: String| malformed(origin, &format!("context {name:?} {what}"));
+    if context.cluster.is_empty() {
+        return Err(broken("names no cluster".to_owned()));
     }
-}
-
-fn make_absolute(map: &mut Map<String, Value>, directory: &Path) {
-    let absolute = |value: &mut Value| {
-        if let Some(path) = value.as_str().filter(|path| !path.is_empty()) {
-            *value = directory.join(path).to_string_lossy().into_owned().into();
+    let cluster = merged.clusters.iter().find(|it| it.name == context.cluster);
+    let cluster = cluster.ok_or_else(|| {
+        broken(format!(
+            "names the cluster {:?}, which is not there",
+            context.cluster
+        ))
+    })?;
+    let server = cluster.cluster.as_ref().and_then(|it| it.server.clone());
+    let Some(server) = server.filter(|server| !server.is_empty()) else {
+        let what = format!("cluster {:?} has no server", cluster.name);
+        return Err(malformed(origin, &what));
+    };
+    let user = match context.user.as_deref().filter(is_set) {
+        None => None,
+        Some(user) => {
+            let found = merged.auth_infos.iter().find(|it| it.name == user);
+            Some(
+                found
+                    .ok_or_else(|| broken(format!("names the user {user:?}, who is not there")))?,
+            )
         }
     };
-    for cluster in entries(map, "clusters", "cluster") {
-        for field in CLUSTER_PATHS {
-            cluster.get_mut(field).map(absolute);
-        }
-    }
-    for user in entries(map, "users", "user") {
-        for field in USER_PATHS {
-            user.get_mut(field).map(absolute);
-        }
-        // A bare name is looked up in $PATH, as a shell does; only one with a slash counts from the file.
-        let command = user
-            .get_mut("exec")
-            .and_then(|exec| exec.get_mut("command"));
-        if let Some(command) =
-            command.filter(|command| command.as_str().is_some_and(|text| text.contains('/')))
-        {
-            absolute(command);
-        }
-    }
+    let plugin = user.and_then(|user| user.auth_info.as_ref()?.exec.as_ref()?.command.clone());
+    Ok(KubeContext {
+        name: name.to_owned(),
+        server,
+        plugin,
+        files,
+        kubeconfig: Kubeconfig {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Config".to_owned()),
+            current_context: Some(name.to_owned()),
+            clusters: vec![cluster.clone()],
+            auth_infos: user.cloned().into_iter().collect(),
+            contexts: vec![named.clone()],
+            ..Kubeconfig::default()
+        },
+    })
 }
 
-fn entries<'a>(
-    map: &'a mut Map<String, Value>,
-    list: &str,
-    inner: &'a str,
-) -> impl Iterator<Item = &'a mut Value> {
-    let items = map.get_mut(list).and_then(Value::as_array_mut);
-    items
-        .into_iter()
-        .flatten()
-        .filter_map(move |item| item.get_mut(inner))
+const NO_CONTEXT: &str =
+    "it has no context at all: `kubectl config get-contexts` shows what kubectl knows";
+
+fn unknown(origin: &str, name: &str, names: &[&str]) -> StageError {
+    let message = format!("the kubeconfig {origin} has no context {name:?}");
+    let hint = match nearest(name, names.iter().copied()) {
+        Some(meant) => format!("did you mean {meant:?}? It has: {}", names.join(", ")),
+        None => choose_one(names),
+    };
+    StageError::new(CONTEXT_UNKNOWN, message)
+        .hint(hint)
+        .exit(Exit::Usage)
 }
 
-fn merge(merged: &mut Map<String, Value>, next: Map<String, Value>) {
-    for (key, value) in next {
-        match (merged.get_mut(&key), value) {
-            (Some(Value::Array(items)), Value::Array(more)) => {
-                let new = |item: &Value, items: &[Value]| {
-                    items.iter().all(|known| known["name"] != item["name"])
-                };
-                for item in more {
-                    if new(&item, items) {
-                        items.push(item);
-                    }
-                }
-            }
-            (None | Some(Value::Null), value) => {
-                merged.insert(key, value);
-            }
-            (Some(Value::String(text)), value) if text.is_empty() => {
-                merged.insert(key, value);
-            }
-            _ => {}
-        }
+fn unset(origin: &str, names: &[&str]) -> StageError {
+    let message = format!("the kubeconfig {origin} has no current context");
+    StageError::new("cluster.context_unset", message)
+        .hint(choose_one(names))
+        .exit(Exit::Usage)
+}
+
+fn choose_one(names: &[&str]) -> String {
+    if names.is_empty() {
+        return NO_CONTEXT.to_owned();
     }
+    format!("set `k8s_context` to one of: {}", names.join(", "))
 }
 
 #[cfg(test)]
@@ -200,81 +273,108 @@ mod tests {
 
     use super::*;
 
-    fn write(path: &Path, text: &str) {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
+    const TWO: &str = r#"
+current-context: minikube
+preferences: {colors: true}
+clusters:
+- {name: m, cluster: {server: "https://m", certificate-authority: ca.crt, extensions: [{name: x, extension: {a: 1}}]}}
+- {name: g, cluster: {server: "https://g"}}
+users:
+- {name: m, user: {client-certificate-data: Q0VSVA==, client-key: ../keys/k}}
+- {name: g, user: {exec: {command: ./bin/login, provideClusterInfo: true}}}
+contexts:
+- {name: minikube, context: {cluster: m, user: m, namespace: mine}}
+- {name: my-gke, context: {cluster: g, user: g}}
+- {name: anonymous, context: {cluster: g}}
+- {name: torn, context: {cluster: g, user: gone}}
+"#;
 
-    fn env(kubeconfig: &str, home: &Path) -> Env {
-        Env::from_pairs([("KUBECONFIG", kubeconfig), ("HOME", home.to_str().unwrap())])
-    }
-
-    #[test]
-    fn the_first_of_several_files_wins_and_paths_count_from_their_own_file() {
+    fn load(texts: &[&str], name: Option<&str>) -> Result<KubeContext, StageError> {
         let dir = tempfile::tempdir().unwrap();
-        let (a, b) = (dir.path().join("a/config"), dir.path().join("b/config"));
-        write(
-            &a,
-            "current-context: ''\nclusters:\n- {name: c, cluster: {server: 'https://a', certificate-authority: ca.crt}}\n",
-        );
-        write(
-            &b,
-            "current-context: x\nclusters:\n- {name: c, cluster: {server: 'https://b'}}\nusers:\n- name: u\n  user:\n    \
-             client-key: ../keys/k\n    exec: {command: ./bin/login}\n- {name: v, user: {exec: {command: aws}}}\n",
-        );
-        let missing = dir.path().join("missing");
-        let listed = format!("{}:{}::{}", missing.display(), a.display(), b.display());
-        let merged = load(None, &env(&listed, dir.path())).unwrap().merged;
-        let ca = a.with_file_name("ca.crt");
-        assert_eq!(
-            merged["clusters"],
-            json!([
-                {"name": "c", "cluster": {"server": "https://a", "certificate-authority": ca}}
-            ])
-        );
-        assert_eq!(merged["current-context"], "x");
-        let user = &merged["users"][0]["user"];
-        assert_eq!(user["client-key"], json!(b.with_file_name("../keys/k")));
-        assert_eq!(
-            user["exec"]["command"],
-            json!(b.with_file_name("./bin/login"))
-        );
-        assert_eq!(merged["users"][1]["user"]["exec"]["command"], "aws");
-    }
-
-    #[test]
-    fn without_a_list_the_file_in_the_home_directory_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        write(&dir.path().join(".kube/config"), "current-context: home\n");
-        assert_eq!(
-            load(None, &env("", dir.path())).unwrap().merged["current-context"],
-            "home"
-        );
-    }
-
-    #[test]
-    fn a_missing_and_a_malformed_file_are_told_apart() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("config");
-        let code = |file: &Path| {
-            load(Some(file), &env("", dir.path()))
-                .map(|_| ())
-                .unwrap_err()
+        let write = |(at, text): (usize, &&str)| {
+            let file = dir.path().join(at.to_string());
+            std::fs::write(&file, text).unwrap();
+            file.to_str().unwrap().to_owned()
         };
-        assert_eq!(code(&file).code, "gateway.kubeconfig_missing");
-        for (text, place) in [
-            ("a: [\n", ":"),
-            ("- a\n", ":1:1"),
-            ("contexts: 3\n", ""),
-            ("users: [{user: {}}]\n", ""),
+        let mut listed: Vec<String> = texts.iter().enumerate().map(write).collect();
+        listed.push(dir.path().join("missing").to_str().unwrap().to_owned());
+        let env = Env::from_pairs([("KUBECONFIG", listed.join("::").as_str())]);
+        let mut context = KubeContext::load(None, name, &env)?;
+        let text = context
+            .document()?
+            .replace(dir.path().to_str().unwrap(), "");
+        context.kubeconfig = serde_json::from_str(&text).unwrap();
+        Ok(context)
+    }
+
+    fn fails(text: &str, name: Option<&str>) -> StageError {
+        load(&[text], name).map(|_| ()).unwrap_err()
+    }
+
+    #[test]
+    fn the_chosen_context_is_left_whole_and_alone_with_absolute_paths() {
+        let first =
+            "clusters: [{name: g, cluster: {server: 'https://first'}}]\ncurrent-context: ''\n";
+        let one = load(&[first, TWO], Some("my-gke")).unwrap();
+        assert_eq!(one.server, "https://first", "the first to name it wins");
+        assert_eq!(
+            one.plugin.as_deref().map(|it| it.ends_with("/bin/login")),
+            Some(true)
+        );
+        assert_eq!(one.namespace(), "default");
+        let current = load(&[first, TWO], None).unwrap();
+        assert_eq!(
+            (current.name.as_str(), current.namespace()),
+            ("minikube", "mine")
+        );
+        assert_eq!(
+            serde_json::to_value(&current.kubeconfig).unwrap(),
+            json!({
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "minikube",
+                "clusters": [{"name": "m", "cluster": {
+                    "server": "https://m",
+                    "certificate-authority": "/ca.crt",
+                    "extensions": [{"name": "x", "extension": {"a": 1}}],
+                }}],
+                "users": [{"name": "m", "user": {"client-certificate-data": "Q0VSVA==", "client-key": "/../keys/k"}}],
+                "contexts": [{"name": "minikube", "context": {"cluster": "m", "user": "m", "namespace": "mine"}}],
+            })
+        );
+        let anonymous = load(&[TWO], Some("anonymous")).unwrap();
+        assert!(anonymous.kubeconfig.auth_infos.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_used_has_a_code_and_no_secret_of_the_file_in_its_message() {
+        let unknown = fails(TWO, Some("mygke"));
+        assert_eq!(unknown.code, "cluster.context_unknown");
+        let hint = unknown.hint.unwrap();
+        assert!(hint.contains("did you mean \"my-gke\"?") && hint.contains("minikube"));
+        assert_eq!(fails("contexts: []\n", None).code, "cluster.context_unset");
+        let torn = fails(TWO, Some("torn"));
+        assert!(torn.message.contains("names the user \"gone\""), "{torn}");
+        let none = KubeContext::load(
+            Some("/missing".as_ref()),
+            None,
+            &Env::from_pairs([("A", "b")]),
+        );
+        assert_eq!(
+            none.map(|_| ()).unwrap_err().code,
+            "cluster.kubeconfig_missing"
+        );
+        for text in [
+            "a: [\n",
+            "- a\n",
+            "contexts: 3\n",
+            "users: [{user: {token: hunter2}}]\n",
+            "users:\n- {name: u, user: {token: hunter2, password: []}}\n",
         ] {
-            write(&file, text);
-            let error = code(&file);
-            assert_eq!(error.code, "gateway.kubeconfig_malformed", "{text}");
+            let error = fails(text, None);
+            assert_eq!(error.code, "cluster.kubeconfig_malformed", "{text}");
             assert!(
-                error
-                    .message
-                    .starts_with(&format!("{}{place}", file.display())),
+                error.message.contains("/0:") && !error.message.contains("hunter2"),
                 "{error}"
             );
         }

@@ -2,11 +2,14 @@
 
 pub mod client;
 mod connection;
-pub mod fault;
-pub mod kinds;
+pub mod errors;
 pub mod kubeconfig;
-pub mod minify;
-pub mod observed;
+pub mod lease;
+pub mod lease_expiry;
+pub mod objects;
 pub mod permissions;
 pub mod proxy;
-pub mod reach;
+
+pub use client::{Cluster, Patience};
+pub use errors::{Attempt, status};
+pub use kubeconfig::{ClusterRef, KubeContext};

@@ -9,7 +9,7 @@ use kube::api::PostParams;
 use protocol::StageError;
 
 use crate::client::Cluster;
-use crate::fault::{self, Attempt};
+use crate::errors::Attempt;
 
 /// The first of these that the user may not do is the error, the others its causes.
 pub async fn refuse_denied(cluster: &Cluster, needed: &[Attempt]) -> Result<(), StageError> {
@@ -22,7 +22,7 @@ pub async fn refuse_denied(cluster: &Cluster, needed: &[Attempt]) -> Result<(), 
     let Some(first) = denied.next() else {
         return Ok(());
     };
-    let mut error = fault::forbidden(&cluster.peer, first);
+    let mut error = cluster.context.forbidden(first);
     error
         .caused_by
         .extend(denied.map(|other| format!("nor may it {}", other.describe())));

@@ -2,9 +2,9 @@
 
 use protocol::{Context, StageError, ask};
 
-use crate::stage::Gateway;
+use crate::Gateway;
 
-/// Whether the person says yes; nobody does not.
+/// Whether a person says yes; without a terminal it is a no.
 pub(crate) async fn yes(cx: &Context<Gateway>, question: &str) -> Result<bool, StageError> {
     if !ask::is_possible() {
         return Ok(false);

@@ -3,15 +3,14 @@
 
 use std::time::Duration;
 
-use cluster::client::Cluster;
-use cluster::fault;
-use cluster::kinds::{Kinds, Reference};
-use kube::api::{DeleteParams, ListParams, Preconditions};
+use cluster::objects::{self, Kind, Kinds, Reference};
+use cluster::{Cluster, status};
+use kube::api::ListParams;
 use protocol::StageError;
 use tokio::time::Instant;
 
-use crate::lease::Claim;
-use crate::own::GATEWAY_NAME;
+use crate::lease::GatewayLease;
+use crate::objects::GATEWAY_NAME;
 
 /// How long a controller may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,79 +34,65 @@ const REST: [(&str, &str); 8] = [
     ("projectcontour.io/v1alpha1", "ContourConfiguration"),
 ];
 
+/// What there is, for people.
+pub(crate) async fn titles(
+    cluster: &Cluster,
+    lease: &GatewayLease,
+) -> Result<Vec<String>, StageError> {
+    let all = list(cluster, &mut Kinds::new(cluster), lease, true).await?;
+    Ok(all.iter().map(|it| it.reference.title()).collect())
+}
+
 /// Waits until the controller has removed it, and else removes it. Says what we had to remove.
-pub(crate) async fn sweep(cluster: &Cluster, claim: &Claim) -> Result<Vec<String>, StageError> {
+pub(crate) async fn remove(
+    cluster: &Cluster,
+    lease: &GatewayLease,
+) -> Result<Vec<String>, StageError> {
     let deadline = Instant::now() + PATIENCE;
     let mut kinds = Kinds::new(cluster);
-    loop {
-        if all(cluster, &mut kinds, claim, &RUNNING).await?.is_empty() {
+    while Instant::now() < deadline {
+        if list(cluster, &mut kinds, lease, false).await?.is_empty() {
             return Ok(Vec::new());
-        }
-        if Instant::now() > deadline {
-            break;
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     let mut removed = Vec::new();
-    for child in all(
-        cluster,
-        &mut kinds,
-        claim,
-        &[&RUNNING[..], &REST[..]].concat(),
-    )
-    .await?
-    {
-        delete(cluster, &mut kinds, claim, &child).await?;
+    for child in list(cluster, &mut kinds, lease, true).await? {
+        child.delete(cluster, lease).await?;
         removed.push(child.reference.title());
     }
     Ok(removed)
 }
 
-/// What is there of it.
-pub(crate) async fn left(cluster: &Cluster, claim: &Claim) -> Result<Vec<String>, StageError> {
-    let mut kinds = Kinds::new(cluster);
-    let of = [&RUNNING[..], &REST[..]].concat();
-    let children = all(cluster, &mut kinds, claim, &of).await?;
-    Ok(children.iter().map(|it| it.reference.title()).collect())
-}
-
 struct Child {
+    kind: Kind,
     reference: Reference,
     uid: Option<String>,
 }
 
 /// Controllers put the Gateway's name on what they make for it, and no other Gateway ever had ours.
-async fn all(
+async fn list(
     cluster: &Cluster,
     kinds: &mut Kinds<'_>,
-    claim: &Claim,
-    of: &[(&str, &str)],
+    lease: &GatewayLease,
+    with_rest: bool,
 ) -> Result<Vec<Child>, StageError> {
-    let labelled = ListParams::default().labels(&format!("{GATEWAY_NAME}={}", claim.gateway));
+    let labelled = ListParams::default().labels(&format!("{GATEWAY_NAME}={}", lease.gateway));
+    let rest: &[_] = if with_rest { &REST } else { &[] };
     let mut children = Vec::new();
-    for (api_version, kind) in of {
-        let any = Reference {
-            api_version: (*api_version).to_owned(),
-            kind: (*kind).to_owned(),
-            namespace: Some(claim.namespace.clone()),
-            name: String::new(),
-        };
+    for (api_version, kind) in RUNNING.iter().chain(rest) {
+        let any = Reference::any(api_version, kind, &lease.namespace);
         let Some(kind) = kinds.of(&any).await? else {
             continue;
         };
         let listed = match kind.api(cluster, &any).list_metadata(&labelled).await {
             Ok(list) => list.items,
             // Not ours to know then.
-            Err(kube::Error::Api(status)) if status.code == 403 => continue,
-            Err(error) => {
-                return Err(fault::of_request(
-                    &cluster.peer,
-                    &kind.attempt("list", &any),
-                    &error,
-                ));
-            }
+            Err(error) if status(&error) == 403 => continue,
+            Err(error) => return Err(kind.failed(cluster, "list", &any, &error)),
         };
         children.extend(listed.into_iter().map(|it| Child {
+            kind: kind.clone(),
             reference: Reference {
                 namespace: it.metadata.namespace,
                 name: it.metadata.name.unwrap_or_default(),
@@ -119,44 +104,21 @@ async fn all(
     Ok(children)
 }
 
-async fn delete(
-    cluster: &Cluster,
-    kinds: &mut Kinds<'_>,
-    claim: &Claim,
-    child: &Child,
-) -> Result<(), StageError> {
-    let Some(kind) = kinds.of(&child.reference).await? else {
-        return Ok(());
-    };
-    let exactly = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: child.uid.clone(),
-            resource_version: None,
-        }),
-        ..DeleteParams::background()
-    };
-    match kind
-        .api(cluster, &child.reference)
-        .delete(&child.reference.name, &exactly)
-        .await
-    {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        Err(error) => {
+impl Child {
+    async fn delete(&self, cluster: &Cluster, lease: &GatewayLease) -> Result<(), StageError> {
+        let api = self.kind.api(cluster, &self.reference);
+        let deleted = objects::delete(&api, &self.reference.name, self.uid.clone()).await;
+        deleted.map(drop).map_err(|error| {
             let message = format!(
                 "Gateway {} is deleted, but its controller has not removed {}",
-                claim.title(),
-                child.reference.title()
+                lease.title(),
+                self.reference.title()
             );
-            let refused = fault::of_request(
-                &cluster.peer,
-                &kind.attempt("delete", &child.reference),
-                &error,
-            );
-            Err(StageError::new("gateway.children_left", message)
+            let refused = self.kind.failed(cluster, "delete", &self.reference, &error);
+            StageError::new("gateway.children_left", message)
                 .cause(refused.message)
                 .hint("is the controller running? `devcluster-remote gc` looks again")
-                .retryable(true))
-        }
+                .retryable(true)
+        })
     }
 }

@@ -4,13 +4,12 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cluster::client::Patience;
+use cluster::{KubeContext, Patience};
 use protocol::Problem;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::manifests::{Manifests, is_digest};
-use crate::own::CONTOUR;
+use crate::manifests::{CONTOUR, Manifests, is_digest};
 use crate::ports::{LOWEST_PORT, PortRange};
 
 /// From one more than the CRD's own limit to the last at which the API takes the CRD's rules as not too costly.
@@ -89,8 +88,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where a Gateway of ours is made, and its Lease.
+    pub(crate) fn namespace(&self, context: &KubeContext) -> String {
+        let set = self.gateway_namespace.as_deref();
+        set.unwrap_or(context.namespace()).to_owned()
+    }
+
     pub(crate) fn patience(&self) -> Patience {
-        Patience::of_session(
+        Patience::for_lease(
             Duration::from_secs(self.connect_timeout),
             Duration::from_secs(self.lease_duration.into()),
         )

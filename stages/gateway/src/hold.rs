@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use cluster::Cluster;
+use cluster::errors::FORBIDDEN;
 use futures::StreamExt;
 use protocol::{Context, StageError};
 
+use crate::Gateway;
+use crate::acquire::ReadyGateway;
 use crate::config::Config;
-use crate::objects::{self, State, title};
+use crate::objects::{self, GatewayObject, State, title};
 use crate::outputs::Outputs;
-use crate::stage::Gateway;
-use crate::take::Found;
 use crate::wait;
 
-/// The pauses between two looks while the credentials do not do.
+/// The pauses between two attempts while the credentials are rejected.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -20,72 +22,97 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub(crate) async fn hold(
     cx: &Context<Gateway>,
     config: &Config,
-    found: Found,
-    mut outputs: Outputs,
+    found: ReadyGateway,
+    outputs: Outputs,
 ) -> Result<(), StageError> {
-    let (cluster, mut gateway) = (found.cluster, found.gateway);
-    let peer = &cluster.peer;
-    let watch = |gateway: &_| wait::watch(&cluster, gateway, config.lease_duration);
-    let mut events = found.events.unwrap_or_else(|| watch(&gateway));
-    let name = title(&gateway);
-    let mut wrong: Option<StageError> = None;
+    let name = title(&found.gateway);
+    let mut held = Held {
+        cx,
+        cluster: found.cluster.clone(),
+        gateway: found.gateway,
+        outputs,
+        wrong: None,
+    };
+    let watch = |gateway: &_| wait::watch(&found.cluster, gateway, config.lease_duration);
+    let mut events = found.events.unwrap_or_else(|| watch(&held.gateway));
     let mut pause = SHORTEST;
     loop {
-        let mut fresh = false;
-        let news = match events.next().await {
+        let error = match events.next().await {
             Some(Ok(Some(seen))) => {
-                gateway = seen;
                 pause = SHORTEST;
-                match objects::state(&gateway) {
-                    State::Ready(address) => {
-                        let moved = address != outputs.internal_task_gateway.gateway_ip;
-                        if moved {
-                            cx.warn(format!("the address of Gateway {name} is {address} now"));
-                            outputs.internal_task_gateway.gateway_ip = address;
-                        }
-                        if moved || wrong.take().is_some() {
-                            wrong = None;
-                            cx.ready(outputs.clone()).await?;
-                        }
-                        continue;
-                    }
-                    state => wait::not_ready(&gateway, &state, peer),
-                }
+                held.saw(seen).await?;
+                continue;
             }
-            Some(Ok(None)) => wait::deleted(&name),
-            Some(Err(error)) => match wait::interrupted(peer, &gateway, &error) {
-                // The Gateway serves on while nobody watches it, and the watch comes back.
-                Ok(passing) => {
-                    cx.debug(format!(
-                        "the watch on Gateway {name} was interrupted: {passing}"
-                    ));
-                    continue;
-                }
-                Err(forbidden) if forbidden.code == "gateway.forbidden" => {
-                    cx.warn(format!(
-                        "{forbidden}: what becomes of Gateway {name} will not be noticed"
-                    ));
-                    return std::future::pending().await;
-                }
-                // Once they do, a watch that goes on where it was has no news; a new one has.
-                Err(lasting) => {
-                    fresh = true;
-                    lasting
-                }
-            },
+            Some(Ok(None)) => {
+                held.degraded(wait::deleted(&name));
+                continue;
+            }
+            Some(Err(error)) => error,
             None => return Err(StageError::internal("the watch on the Gateway ended")),
         };
-        if wrong
-            .as_ref()
-            .is_none_or(|before| before.code != news.code || before.message != news.message)
-        {
-            cx.degraded(news.clone());
-            wrong = Some(news);
+        match wait::interrupted(&found.cluster.context, &held.gateway, &error) {
+            // The Gateway serves on while it is not watched, and the watch comes back.
+            Ok(passing) => cx.debug(format!(
+                "the watch on Gateway {name} was interrupted: {passing}"
+            )),
+            Err(forbidden) if forbidden.code == FORBIDDEN => {
+                cx.warn(format!(
+                    "{forbidden}: what becomes of Gateway {name} will not be noticed"
+                ));
+                return std::future::pending().await;
+            }
+            // Once they are accepted, a watch that goes on where it was has no news; a new one has.
+            Err(lasting) => {
+                held.degraded(lasting);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST);
+                events = watch(&held.gateway);
+            }
         }
-        if fresh {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST);
-            events = watch(&gateway);
+    }
+}
+
+struct Held<'a> {
+    cx: &'a Context<Gateway>,
+    cluster: Cluster,
+    gateway: GatewayObject,
+    outputs: Outputs,
+    /// What was reported and holds still.
+    wrong: Option<StageError>,
+}
+
+impl Held<'_> {
+    async fn saw(&mut self, gateway: GatewayObject) -> Result<(), StageError> {
+        self.gateway = gateway;
+        let address = match objects::state(&self.gateway) {
+            State::Ready(address) => address,
+            state => {
+                let error = wait::not_ready(&self.gateway, &state, &self.cluster.context);
+                self.degraded(error);
+                return Ok(());
+            }
+        };
+        let reported = &mut self.outputs.internal_task_gateway.gateway_ip;
+        let moved = *reported != address;
+        if moved {
+            let name = title(&self.gateway);
+            self.cx
+                .warn(format!("the address of Gateway {name} is {address} now"));
+            *reported = address;
+        }
+        if self.wrong.take().is_some() || moved {
+            self.cx.ready(self.outputs.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells each thing once.
+    fn degraded(&mut self, error: StageError) {
+        let same =
+            |before: &StageError| (&before.code, &before.message) == (&error.code, &error.message);
+        if !self.wrong.as_ref().is_some_and(same) {
+            self.cx.degraded(error.clone());
+            self.wrong = Some(error);
         }
     }
 }

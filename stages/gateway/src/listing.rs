@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cluster::client::Cluster;
+use cluster::Cluster;
 use kube::Api;
 use kube::api::ListParams;
 use kube::core::{ObjectMeta, Request};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use cluster::fault;
+use cluster::errors::in_one_line;
 use cluster::proxy;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
@@ -12,6 +12,9 @@ use protocol::{Env, StageError};
 use ring::digest;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+/// The controller that is installed by default.
+pub(crate) const CONTOUR: &str = "projectcontour.io/gateway-controller";
 
 /// Contour's gateway provisioner, of the release that serves CRD bundles 1.3 to 1.6.
 const CONTOUR_URL: &str = "https://raw.githubusercontent.com/projectcontour/contour/v1.33.6/examples/render/contour-gateway-provisioner.yaml";
@@ -196,7 +199,7 @@ async fn ask(uri: &Uri, env: &Env) -> Result<http::Response<Body>, String> {
     let mut config = kube::Config::new(base.map_err(|error| error.to_string())?);
     config.proxy_url = proxy::of_environment(uri, env);
     config.connect_timeout = Some(CONNECT);
-    let said = |error: kube::Error| fault::in_one_line(&error);
+    let said = |error: kube::Error| in_one_line(&error);
     let client = kube::Client::try_from(config).map_err(said)?;
     let path = uri.path_and_query().map_or("/", |it| it.as_str());
     let request = Request::get(path)

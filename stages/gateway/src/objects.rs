@@ -1,11 +1,24 @@
 //! The parts of Kubernetes objects that are read here. They are never written back: what they leave out would be lost.
 
-use cluster::client::Cluster;
+use cluster::Cluster;
 use kube::Api;
 use kube::core::{ApiResource, GroupVersionKind, Object};
 use serde::{Deserialize, Serialize};
 
+use crate::ports::PortRange;
+
 pub(crate) const GROUP: &str = "gateway.networking.k8s.io";
+
+pub(crate) const GATEWAYS: &str = "gateways.gateway.networking.k8s.io";
+pub(crate) const CLASSES: &str = "gatewayclasses.gateway.networking.k8s.io";
+pub(crate) const TCP_ROUTES: &str = "tcproutes.gateway.networking.k8s.io";
+pub(crate) const SERVICES: &str = "services";
+
+/// What every controller puts on what it makes for a Gateway.
+pub(crate) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+
+/// On everything that was installed with a controller: which installing it belongs to.
+pub(crate) const INSTALLED: &str = "devcluster-gateway/infrastructure";
 
 /// On a Gateway, one for each port that a Determined master has opened.
 const PORT_ANNOTATION: &str = "determined.ai/det-gateway-port-";
@@ -170,9 +183,10 @@ impl Condition {
             reason,
             message,
         } = self;
-        match message.is_empty() {
-            true => format!("{kind} is {status} ({reason})"),
-            false => format!("{kind} is {status} ({reason}: {message})"),
+        if message.is_empty() {
+            format!("{kind} is {status} ({reason})")
+        } else {
+            format!("{kind} is {status} ({reason}: {message})")
         }
     }
 }
@@ -203,4 +217,47 @@ pub(crate) fn name(gateway: &GatewayObject) -> &str {
 
 pub(crate) fn namespace(gateway: &GatewayObject) -> &str {
     gateway.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+/// How many listeners can be added: places on the Gateway and free ports in the range are both needed.
+pub(crate) fn capacity(gateway: &GatewayObject, max_listeners: u32, range: PortRange) -> u32 {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let listeners = &gateway.spec.listeners;
+    let inside = listeners.iter().filter(|it| range.holds(it.port)).count();
+    max_listeners
+        .saturating_sub(count(listeners.len()))
+        .min(range.len().saturating_sub(count(inside)))
+}
+
+/// Whether the controller of this class has accepted it.
+pub(crate) fn is_accepted(class: &ClassObject) -> bool {
+    let conditions = class.status.iter().flat_map(|status| &status.conditions);
+    let mut accepted = conditions.filter(|it| it.kind == "Accepted" && it.status == "True");
+    class.metadata.deletion_timestamp.is_none() && accepted.next().is_some()
+}
+
+/// Whether the class is of a controller that we installed.
+pub(crate) fn is_installed(class: &ClassObject) -> bool {
+    let labels = class.metadata.labels.as_ref();
+    labels.is_some_and(|all| all.contains_key(INSTALLED))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn capacity_is_bounded_by_listeners_and_by_ports() {
+        let gateway = serde_json::from_value(json!({
+            "metadata": {"namespace": "n", "name": "g"},
+            "spec": {"gatewayClassName": "c", "listeners": [{"port": 80}, {"port": 9000}, {"port": 9001}]},
+        }))
+        .unwrap();
+        let capacity = |limit, end| capacity(&gateway, limit, PortRange { start: 9000, end });
+        assert_eq!(capacity(64, 9999), 61);
+        assert_eq!(capacity(64, 9004), 3);
+        assert_eq!(capacity(2, 9999), 0);
+    }
 }

@@ -1,15 +1,11 @@
 //! What a session and its master have to be allowed.
 
-use cluster::client::Cluster;
-use cluster::fault::Attempt;
+use cluster::lease::LEASES;
 use cluster::permissions::refuse_denied;
+use cluster::{Attempt, Cluster};
 use protocol::StageError;
 
-use crate::lease::LEASES;
-use crate::survey::GATEWAYS;
-
-const TCP_ROUTES: &str = "tcproutes.gateway.networking.k8s.io";
-const SERVICES: &str = "services";
+use crate::objects::{GATEWAYS, SERVICES, TCP_ROUTES};
 
 /// What the master does with its Gateway, and what it makes for each port of a task.
 const MASTER: [(&str, &[&str]); 3] = [

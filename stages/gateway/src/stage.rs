@@ -2,34 +2,24 @@
 
 use std::time::Duration;
 
-use cluster::client::Cluster;
-use cluster::fault::{self, Attempt};
-use cluster::kubeconfig;
-use cluster::minify::minify;
+use cluster::{Cluster, KubeContext};
 use protocol::ledger::Entry;
 use protocol::provides::{KUBECONFIG, Provides, TASK_GATEWAY};
 use protocol::validate::Gate;
 use protocol::{Context, Exit, Problem, Stage, StageError, Undone};
 use serde_json::{Map, Value};
 
-use crate::collect;
+use crate::acquire::{self, ReadyGateway, Resources, Selection};
 use crate::config::{self, Config};
 use crate::dry_run::dry_run;
-use crate::file::{self, KubeconfigFile};
-use crate::foresee;
 use crate::hold::hold;
-use crate::objects::{self, GatewayObject, State};
+use crate::kubeconfig_file::KubeconfigFile;
+use crate::lease::SESSION;
+use crate::objects::{self, GATEWAYS, GatewayObject, State};
 use crate::outputs::{InternalTaskGateway, Outputs};
 use crate::ports::PortRange;
-use crate::preflight;
-use crate::provision;
-use crate::session::{self, Session};
-use crate::survey::GATEWAYS;
-use crate::take::{self, Found, Held, Taken};
-use crate::wait;
-
-/// Finds the Gateway and watches over it.
-pub struct Gateway;
+use crate::session::Session;
+use crate::{Gateway, gc, preflight, provision, undo, wait};
 
 impl Stage for Gateway {
     const KIND: &'static str = "gateway";
@@ -87,21 +77,21 @@ impl Stage for Gateway {
                 () = cx.shutdown.cancelled() => Ok(()),
             };
         }
-        let mut held = Held::default();
-        let taken = tokio::select! {
-            taken = take::take(cx, &config, &mut held) => taken.map(Some),
+        let mut held = Resources::default();
+        let selected = tokio::select! {
+            selected = acquire::acquire(cx, &config, &mut held) => selected.map(Some),
             () = cx.shutdown.cancelled() => Ok(None),
         };
-        let served = match (taken, &mut held.session) {
-            (Ok(Some(taken)), Some(session)) => serve(cx, &config, taken, session).await,
+        let served = match (selected, &mut held.session) {
+            (Ok(Some(selection)), Some(session)) => serve(cx, &config, selection, session).await,
             (Ok(_), _) => Ok(()),
             (Err(error), _) => Err(error),
         };
-        let given_back = held.release(cx, config.leave).await;
-        served.and(given_back)
+        let released = held.release(cx, config.leave).await;
+        served.and(released)
     }
 
-    /// Takes nothing: another stage holds the Gateway up, or somebody for whom it is enough to know. The kubeconfig stays; the
+    /// Takes nothing: another stage holds the Gateway up, or it is enough to know. The kubeconfig stays; the
     /// ledger has it, and the next run or `cleanup` removes it.
     async fn once(cx: &Context<Self>, config: Config) -> Result<Outputs, StageError> {
         if config.dry_run {
@@ -110,14 +100,14 @@ impl Stage for Gateway {
                 .hint("`devcluster-gateway run --dry-run`")
                 .exit(Exit::Usage));
         }
-        let found = take::find(cx, &config).await?;
+        let found = acquire::discover(cx, &config).await?;
         let capacity = found.capacity(cx, &config)?;
-        let file = KubeconfigFile::write(cx, &found.minified)?;
+        let file = KubeconfigFile::write(cx, &found.cluster.context)?;
         Ok(found.outputs(&file, config.port_range, capacity))
     }
 
     fn goes_on(entry: &Entry) -> bool {
-        [session::KIND, provision::KIND, collect::KIND].contains(&entry.what.as_str())
+        [SESSION, provision::KIND, gc::KIND].contains(&entry.what.as_str())
     }
 
     async fn check(
@@ -125,32 +115,26 @@ impl Stage for Gateway {
         config: Option<Config>,
         outputs: Outputs,
     ) -> Result<(), StageError> {
-        let kubeconfig = kubeconfig::load(Some(&outputs.kubeconfig_path), &cx.env)?;
         let patience = config.as_ref().map(Config::patience).unwrap_or_default();
-        let minified = minify(&kubeconfig, None)?;
-        let cluster = Cluster::connect(&minified, patience, &cx.env).await?;
-        let reported = &outputs.internal_task_gateway;
-        let namespace = Some(reported.gateway_namespace.as_str());
-        let gateway = objects::gateways(&cluster, namespace)
-            .get_opt(&reported.gateway_name)
-            .await
-            .map_err(|error| {
-                fault::of_request(
-                    &cluster.peer,
-                    &Attempt::new("get", GATEWAYS, namespace),
-                    &error,
-                )
-            })?;
+        let context = KubeContext::load(Some(&outputs.kubeconfig_path), None, &cx.env)?;
+        let cluster = Cluster::connect(context, patience, &cx.env).await?;
+        let InternalTaskGateway {
+            gateway_name: name,
+            gateway_namespace: namespace,
+            gateway_ip: reported,
+            ..
+        } = &outputs.internal_task_gateway;
+        let gateways = objects::gateways(&cluster, Some(namespace));
+        let gateway = gateways.get_opt(name).await;
+        let gateway =
+            gateway.map_err(|error| cluster.failed("get", GATEWAYS, Some(namespace), &error))?;
         let Some(gateway) = gateway else {
-            return Err(wait::deleted(&format!(
-                "{}/{}",
-                reported.gateway_namespace, reported.gateway_name
-            )));
+            return Err(wait::deleted(&format!("{namespace}/{name}")));
         };
         match objects::state(&gateway) {
-            State::Ready(address) if address == reported.gateway_ip => Ok(()),
-            State::Ready(address) => Err(moved(&gateway, &reported.gateway_ip, &address)),
-            state => Err(wait::not_ready(&gateway, &state, &cluster.peer)),
+            State::Ready(address) if address == *reported => Ok(()),
+            State::Ready(address) => Err(moved(&gateway, reported, &address)),
+            state => Err(wait::not_ready(&gateway, &state, &cluster.context)),
         }
     }
 
@@ -159,17 +143,11 @@ impl Stage for Gateway {
     }
 
     async fn undo(cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError> {
-        match entry.what.as_str() {
-            session::KIND => session::undo(entry, &cx.env).await,
-            provision::KIND => provision::undo(cx, entry).await,
-            collect::KIND => collect::undo(cx, entry).await,
-            file::KIND => file::undo(&entry.data),
-            _ => Ok(Undone::Nothing),
-        }
+        undo::undo(cx, entry).await
     }
 
     async fn foresee(cx: &Context<Self>, entry: &Entry) -> Result<Option<String>, StageError> {
-        foresee::foresee(cx, entry).await
+        undo::foresee(cx, entry).await
     }
 }
 
@@ -186,16 +164,16 @@ fn moved(gateway: &GatewayObject, reported: &str, address: &str) -> StageError {
 async fn serve(
     cx: &Context<Gateway>,
     config: &Config,
-    taken: Taken,
+    selection: Selection,
     session: &mut Session,
 ) -> Result<(), StageError> {
     let found = tokio::select! {
-        found = taken.ready(cx, config) => found?,
+        found = selection.ready(cx, config) => found?,
         lost = session.keep(cx) => return Err(lost),
         () = cx.shutdown.cancelled() => return Ok(()),
     };
     let capacity = found.capacity(cx, config)?;
-    let file = KubeconfigFile::write(cx, &found.minified)?;
+    let file = KubeconfigFile::write(cx, &found.cluster.context)?;
     let outputs = found.outputs(&file, config.port_range, capacity);
     let cluster = found.cluster.clone();
     let held = async {
@@ -203,19 +181,19 @@ async fn serve(
         hold(cx, config, found, outputs.clone()).await
     };
     let period = Duration::from_secs(config.lease_duration.into());
-    let title = session.claim.title();
+    let title = session.lease.title();
     let held = tokio::select! {
         held = held => held,
-        never = collect::from_time_to_time(cx, &cluster, period, &title) => never,
+        never = gc::run_periodically(cx, &cluster, period, &title) => never,
         lost = session.keep(cx) => Err(lost),
         () = cx.shutdown.cancelled() => Ok(()),
     };
     held.and(file.remove())
 }
 
-impl Found {
+impl ReadyGateway {
     fn capacity(&self, cx: &Context<Gateway>, config: &Config) -> Result<u32, StageError> {
-        let capacity = capacity(&self.gateway, self.max_listeners, config.port_range);
+        let capacity = objects::capacity(&self.gateway, self.max_listeners, config.port_range);
         let title = objects::title(&self.gateway);
         if capacity < config.min_capacity {
             let message = format!(
@@ -245,72 +223,10 @@ impl Found {
                 gateway_port_range_end: range.end,
             },
             kubeconfig_path: file.path.clone(),
-            context: self.minified.context.clone(),
+            context: self.cluster.context.name.clone(),
             controller: self.controller.clone(),
             capacity,
             provisioned: self.provisioned,
         }
-    }
-}
-
-/// How many listeners can be added: places on the Gateway and free ports in the range are both needed.
-pub(crate) fn capacity(gateway: &GatewayObject, max_listeners: u32, range: PortRange) -> u32 {
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let listeners = &gateway.spec.listeners;
-    let inside = listeners
-        .iter()
-        .filter(|listener| range.holds(listener.port))
-        .count();
-    max_listeners
-        .saturating_sub(count(listeners.len()))
-        .min(range.len().saturating_sub(count(inside)))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn capacity_is_bounded_by_listeners_and_by_ports() {
-        let gateway = serde_json::from_value(json!({
-            "metadata": {"namespace": "n", "name": "g"},
-            "spec": {"gatewayClassName": "c", "listeners": [{"port": 80}, {"port": 9000}, {"port": 9001}]},
-        }))
-        .unwrap();
-        assert_eq!(
-            capacity(
-                &gateway,
-                64,
-                PortRange {
-                    start: 9000,
-                    end: 9999
-                }
-            ),
-            61
-        );
-        assert_eq!(
-            capacity(
-                &gateway,
-                64,
-                PortRange {
-                    start: 9000,
-                    end: 9004
-                }
-            ),
-            3
-        );
-        assert_eq!(
-            capacity(
-                &gateway,
-                2,
-                PortRange {
-                    start: 9000,
-                    end: 9999
-                }
-            ),
-            0
-        );
     }
 }

@@ -1,50 +1,21 @@
 //! What there is on the cluster: one round of requests, side by side.
 
-use cluster::client::{ANSWER, Cluster};
-use cluster::fault::{self, Attempt};
+use cluster::client::ANSWER;
+use cluster::errors::FORBIDDEN;
+use cluster::{Cluster, KubeContext, lease_expiry, status};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
-use protocol::StageError;
+use protocol::{Context, StageError};
 
+use crate::Gateway;
 use crate::config::Config;
 use crate::crd::{Crd, MAX_LISTENERS};
-use crate::lease;
+use crate::lease::{self, GatewayLease};
 use crate::listing;
-use crate::objects::{self, ClassObject, GROUP, GatewayObject};
+use crate::objects::{self, CLASSES, ClassObject, GATEWAYS, GROUP, GatewayObject};
+use crate::usage::Usage;
 
-pub(crate) const GATEWAYS: &str = "gateways.gateway.networking.k8s.io";
-pub(crate) const CLASSES: &str = "gatewayclasses.gateway.networking.k8s.io";
-
-/// What the user's config asks for.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Wanted {
-    pub(crate) name: Option<String>,
-    pub(crate) namespace: Option<String>,
-    pub(crate) class: Option<String>,
-    pub(crate) selector: Option<String>,
-    pub(crate) take_over: bool,
-}
-
-impl Wanted {
-    pub(crate) fn of(config: &Config) -> Self {
-        Self {
-            name: config.gateway.clone(),
-            namespace: config.gateway_namespace.clone(),
-            class: config.gateway_class.clone(),
-            selector: config.selector.clone(),
-            take_over: config.take_over,
-        }
-    }
-
-    pub(crate) fn place(&self) -> String {
-        self.namespace.as_ref().map_or_else(
-            || "any namespace".to_owned(),
-            |namespace| format!("namespace {namespace}"),
-        )
-    }
-}
-
-/// What there is.
+/// What there is, as far as a decision needs it.
 pub(crate) struct Survey {
     /// Those that the config's name and namespace leave.
     pub(crate) gateways: Vec<GatewayObject>,
@@ -54,6 +25,12 @@ pub(crate) struct Survey {
     pub(crate) max_listeners: u32,
     /// Those of all sessions, expired or not.
     pub(crate) leases: Vec<Lease>,
+    /// What others have.
+    pub(crate) usage: Usage,
+    /// The Gateway of our run before, by `namespace/name`.
+    pub(crate) previous: Option<String>,
+    /// The Gateway that a session of ours holds.
+    pub(crate) held: Option<String>,
 }
 
 /// What each request of the round was answered.
@@ -67,19 +44,31 @@ pub(crate) struct Answers {
     leases: Result<Vec<Lease>, StageError>,
 }
 
-pub(crate) async fn ask(cluster: &Cluster, wanted: &Wanted) -> Result<Answers, StageError> {
+/// The cluster that the config names.
+pub(crate) async fn connect(cx: &Context<Gateway>, config: &Config) -> Result<Cluster, StageError> {
+    let (file, name) = (config.kubeconfig.as_deref(), config.k8s_context.as_deref());
+    let context = KubeContext::load(file, name, &cx.env)?;
+    let line = format!(
+        "asking the API of context {:?} for its Gateways",
+        context.name
+    );
+    cx.progress("connect", line);
+    Cluster::connect(context, config.patience(), &cx.env).await
+}
+
+pub(crate) async fn ask(cluster: &Cluster, config: &Config) -> Result<Answers, StageError> {
     let requests = async {
         tokio::join!(
-            gateways(cluster, wanted),
+            gateways(cluster, config),
             serves_tcp_routes(cluster),
             classes(cluster),
             Crd::get(cluster),
-            lease::list(cluster, wanted.namespace.as_deref())
+            lease::list(cluster, config.gateway_namespace.as_deref())
         )
     };
     let (gateways, tcp_routes, classes, crd, leases) = tokio::time::timeout(ANSWER, requests)
         .await
-        .map_err(|_| fault::no_answer(&cluster.peer))?;
+        .map_err(|_| cluster.context.no_answer())?;
     Ok(Answers {
         gateways,
         tcp_routes,
@@ -89,36 +78,83 @@ pub(crate) async fn ask(cluster: &Cluster, wanted: &Wanted) -> Result<Answers, S
     })
 }
 
-pub(crate) async fn survey(cluster: &Cluster, wanted: &Wanted) -> Result<Survey, StageError> {
-    ask(cluster, wanted).await?.survey(cluster)
-}
-
 impl Answers {
-    pub(crate) fn survey(self, cluster: &Cluster) -> Result<Survey, StageError> {
+    pub(crate) fn survey(
+        self,
+        cx: &Context<Gateway>,
+        cluster: &Cluster,
+    ) -> Result<Survey, StageError> {
         let Some(gateways) = self.gateways? else {
             return Err(no_gateway_api(cluster));
         };
         if !self.tcp_routes? {
             return Err(no_tcp_routes(cluster, self.crd.as_ref()));
         }
+        let previous = cx
+            .previous()
+            .filter(|it| it.context == cluster.context.name);
+        let previous = previous.map(|it| it.internal_task_gateway);
         Ok(Survey {
             gateways,
             classes: self.classes?,
             max_listeners: self.crd.as_ref().map_or(MAX_LISTENERS, Crd::max_listeners),
             leases: self.leases?,
+            usage: Usage::default(),
+            previous: previous.map(|it| format!("{}/{}", it.gateway_namespace, it.gateway_name)),
+            held: None,
         })
+    }
+}
+
+impl Survey {
+    /// What others have, for those who only look: expired Leases are as good as gone.
+    pub(crate) async fn look_at_usage(&mut self, cx: &Context<Gateway>, cluster: &Cluster) {
+        let is_there = |ours: &GatewayLease| {
+            let mut leases = self.leases.iter().filter_map(GatewayLease::from_lease);
+            leases.any(|it| it.title() == ours.title() && it.holder == ours.holder)
+        };
+        let entries = cx.ledger.entries();
+        let ours = entries.iter().filter_map(GatewayLease::from_entry);
+        self.held = ours.filter(is_there).map(|it| it.title()).next();
+        let mut live = self.others();
+        let expired = lease_expiry::expired(&live, &cx.env);
+        let expired: Vec<Lease> = expired.into_iter().cloned().collect();
+        live.retain(|it| !expired.contains(it));
+        self.set_usage(cluster, &live).await;
+    }
+
+    /// Leases of sessions that are not ours.
+    pub(crate) fn others(&self) -> Vec<Lease> {
+        let is_other = |lease: &&Lease| self.held.is_none() || lease::title(lease) != self.held;
+        self.leases.iter().filter(is_other).cloned().collect()
+    }
+
+    /// What others have by these Leases, and by what runs of Determined.
+    pub(crate) async fn set_usage(&mut self, cluster: &Cluster, live: &[Lease]) {
+        self.usage = Usage::of_leases(live);
+        let held = self.held.as_deref();
+        self.usage.ask(cluster, &self.gateways, held).await;
+    }
+
+    /// Whether the Gateway of this title is ours from before.
+    pub(crate) fn is_ours(&self, title: &str) -> bool {
+        match &self.held {
+            Some(held) => held == title,
+            None => self.previous.as_deref() == Some(title) && !self.usage.holds(title),
+        }
     }
 }
 
 /// `None`: there is no such API.
 async fn gateways(
     cluster: &Cluster,
-    wanted: &Wanted,
+    config: &Config,
 ) -> Result<Option<Vec<GatewayObject>>, StageError> {
-    let api = objects::gateways(cluster, wanted.namespace.as_deref());
+    let namespace = config.gateway_namespace.as_deref();
+    let api = objects::gateways(cluster, namespace);
     let mut listed = ListParams::default();
-    listed.label_selector.clone_from(&wanted.selector);
-    let (verb, answer) = match (&wanted.name, &wanted.namespace) {
+    listed.label_selector.clone_from(&config.selector);
+    let (verb, answer) = match (&config.gateway, namespace) {
         // One Gateway by its name: what a user may get need not be listed.
         (Some(name), Some(_)) => ("get", api.get(name).await.map(|gateway| vec![gateway])),
         (Some(name), None) => {
@@ -132,11 +168,10 @@ async fn gateways(
         Err(kube::Error::Api(status)) if status.code == 404 && status.reason == "NotFound" => {
             Ok(Some(Vec::new()))
         }
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) if status(&error) == 404 => Ok(None),
         Err(error) => {
-            let attempt = Attempt::new(verb, GATEWAYS, wanted.namespace.as_deref());
-            let mut error = fault::of_request(&cluster.peer, &attempt, &error);
-            if error.code == "gateway.forbidden" && verb == "list" && wanted.namespace.is_none() {
+            let mut error = cluster.failed(verb, GATEWAYS, namespace, &error);
+            if error.code == FORBIDDEN && verb == "list" && namespace.is_none() {
                 let instead =
                     ", or set `gateway` and `gateway_namespace`: one Gateway needs no list";
                 error.hint = error.hint.map(|hint| hint + instead);
@@ -148,20 +183,16 @@ async fn gateways(
 
 /// Determined speaks v1alpha2 of TCPRoute and no other version.
 async fn serves_tcp_routes(cluster: &Cluster) -> Result<bool, StageError> {
-    match cluster
-        .client
-        .list_api_group_resources(&format!("{GROUP}/v1alpha2"))
-        .await
-    {
-        Ok(list) => Ok(list
-            .resources
-            .iter()
-            .any(|resource| resource.name == "tcproutes")),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-        Err(error) => {
-            let attempt = Attempt::new("discover", "gateway.networking.k8s.io/v1alpha2", None);
-            Err(fault::of_request(&cluster.peer, &attempt, &error))
-        }
+    let version = format!("{GROUP}/v1alpha2");
+    match cluster.client.list_api_group_resources(&version).await {
+        Ok(list) => Ok(list.resources.iter().any(|it| it.name == "tcproutes")),
+        Err(error) if status(&error) == 404 => Ok(false),
+        Err(error) => Err(cluster.failed(
+            "discover",
+            "gateway.networking.k8s.io/v1alpha2",
+            None,
+            &error,
+        )),
     }
 }
 
@@ -169,33 +200,30 @@ async fn classes(cluster: &Cluster) -> Result<Option<Vec<ClassObject>>, StageErr
     match objects::classes(cluster).list(&ListParams::default()).await {
         Ok(list) => Ok(Some(list.items)),
         // A Gateway that works has a class that works: not seeing it costs a name in the outputs.
-        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Ok(None),
-        Err(error) => Err(fault::of_request(
-            &cluster.peer,
-            &Attempt::new("list", CLASSES, None),
-            &error,
-        )),
+        Err(error) if matches!(status(&error), 403 | 404) => Ok(None),
+        Err(error) => Err(cluster.failed("list", CLASSES, None, &error)),
     }
 }
 
 pub(crate) fn no_gateway_api(cluster: &Cluster) -> StageError {
-    StageError::new("gateway.api_missing", format!("the cluster of context {:?} has no Gateway API", cluster.peer.context)).hint(
+    let name = &cluster.context.name;
+    let message = format!("the cluster of context {name:?} has no Gateway API");
+    StageError::new("gateway.api_missing", message).hint(
         "have an admin install the Gateway API's experimental channel and a controller that takes TCPRoutes, such as \
          Contour's gateway provisioner",
     )
 }
 
 pub(crate) fn no_tcp_routes(cluster: &Cluster, crd: Option<&Crd>) -> StageError {
-    let context = &cluster.peer.context;
-    let installed = match crd.and_then(Crd::bundle) {
-        Some((version, channel)) => {
-            format!(" It has the Gateway API's {version}, {channel} channel.")
-        }
-        None => String::new(),
-    };
-    StageError::new(
-        "gateway.tcproute_missing",
-        format!("the cluster of context {context:?} does not serve TCPRoute v1alpha2, which Determined uses.{installed}"),
+    let name = &cluster.context.name;
+    let installed = crd.and_then(Crd::bundle).map(|(version, channel)| {
+        format!(" It has the Gateway API's {version}, {channel} channel.")
+    });
+    let message = format!(
+        "the cluster of context {name:?} does not serve TCPRoute v1alpha2, which Determined uses.{}",
+        installed.unwrap_or_default()
+    );
+    StageError::new("gateway.tcproute_missing", message).hint(
+        "have an admin install the experimental channel of the Gateway API: the standard one does not serve that version",
     )
-    .hint("have an admin install the experimental channel of the Gateway API: the standard one does not serve that version")
 }

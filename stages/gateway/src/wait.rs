@@ -3,16 +3,15 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use cluster::client::Cluster;
-use cluster::fault::{self, Attempt, Peer};
+use cluster::errors::is_refusal;
+use cluster::lease::RENEWALS;
+use cluster::{Attempt, Cluster, KubeContext};
 use futures::{Stream, StreamExt};
 use kube::runtime::{WatchStreamExt, watcher};
 use protocol::{Exit, StageError};
 use tokio::time::{Instant, timeout_at};
 
-use crate::objects::{self, GatewayObject, State, title};
-use crate::session::RENEWALS;
-use crate::survey::GATEWAYS;
+use crate::objects::{self, GATEWAYS, GatewayObject, State, title};
 
 /// A cloud's load balancer has an address by then, if it gets one without help.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -65,7 +64,7 @@ fn of_one(
 pub(crate) async fn until_ready(
     events: &mut Events,
     mut gateway: GatewayObject,
-    peer: &Peer,
+    context: &KubeContext,
     timeout: Duration,
     mut tell: impl FnMut(String),
 ) -> Result<(GatewayObject, String), StageError> {
@@ -93,18 +92,20 @@ pub(crate) async fn until_ready(
                 interruption = None;
             }
             Ok(Some(Ok(None))) => return Err(deleted(&title(&gateway))),
-            Ok(Some(Err(error))) => interruption = Some(interrupted(peer, &gateway, &error)?),
+            Ok(Some(Err(error))) => interruption = Some(interrupted(context, &gateway, &error)?),
             // A watcher never ends by itself.
             Ok(None) => return Err(StageError::internal("the watch on the Gateway ended")),
             Err(_) if Instant::now() >= start + timeout => {
-                return Err(interruption.unwrap_or_else(|| late(&gateway, &state, peer, timeout)));
+                return Err(
+                    interruption.unwrap_or_else(|| late(&gateway, &state, context, timeout))
+                );
             }
             Err(_) => {
                 mend_at = None;
                 tell(format!(
                     "Gateway {} still has no address: {}",
                     title(&gateway),
-                    mend(&gateway, &state, peer)
+                    mend(&gateway, &state, context)
                 ));
             }
         }
@@ -113,35 +114,25 @@ pub(crate) async fn until_ready(
 
 /// An error from which the watch recovers by itself, as ours; one from which it cannot, as `Err`.
 pub(crate) fn interrupted(
-    peer: &Peer,
+    context: &KubeContext,
     gateway: &GatewayObject,
     error: &watcher::Error,
 ) -> Result<StageError, StageError> {
-    let of = |verb, error| {
-        fault::of_request(
-            peer,
-            &Attempt::new(verb, GATEWAYS, gateway.metadata.namespace.as_deref()),
-            error,
-        )
-    };
+    let attempt = |verb| Attempt::new(verb, GATEWAYS, gateway.metadata.namespace.as_deref());
     let ours = match error {
-        watcher::Error::InitialListFailed(error) => of("list", error),
+        watcher::Error::InitialListFailed(error) => context.request_failed(&attempt("list"), error),
         watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
-            of("watch", error)
+            context.request_failed(&attempt("watch"), error)
         }
-        watcher::Error::WatchError(status) => fault::of_status(
-            peer,
-            &Attempt::new("watch", GATEWAYS, gateway.metadata.namespace.as_deref()),
-            status,
-        ),
-        watcher::Error::NoResourceVersion => fault::no_answer(peer),
+        watcher::Error::WatchError(status) => {
+            context.request_failed(&attempt("watch"), &kube::Error::Api(status.clone()))
+        }
+        watcher::Error::NoResourceVersion => context.no_answer(),
     };
-    match ours.code.as_str() {
-        "gateway.forbidden" | "gateway.credentials_refused" | "gateway.credentials_unavailable" => {
-            Err(ours)
-        }
-        _ => Ok(ours),
+    if is_refusal(&ours) {
+        return Err(ours);
     }
+    Ok(ours)
 }
 
 fn reason(state: &State) -> &str {
@@ -160,7 +151,11 @@ pub(crate) fn deleted(title: &str) -> StageError {
 }
 
 /// What is wrong with a Gateway that does not work now.
-pub(crate) fn not_ready(gateway: &GatewayObject, state: &State, peer: &Peer) -> StageError {
+pub(crate) fn not_ready(
+    gateway: &GatewayObject,
+    state: &State,
+    context: &KubeContext,
+) -> StageError {
     let code = match state {
         State::NoAddress(_) => "gateway.no_address",
         _ => "gateway.not_programmed",
@@ -173,11 +168,16 @@ pub(crate) fn not_ready(gateway: &GatewayObject, state: &State, peer: &Peer) -> 
             reason(state)
         ),
     )
-    .hint(mend(gateway, state, peer))
+    .hint(mend(gateway, state, context))
 }
 
-fn late(gateway: &GatewayObject, state: &State, peer: &Peer, timeout: Duration) -> StageError {
-    let mut error = not_ready(gateway, state, peer)
+fn late(
+    gateway: &GatewayObject,
+    state: &State,
+    context: &KubeContext,
+    timeout: Duration,
+) -> StageError {
+    let mut error = not_ready(gateway, state, context)
         .retryable(true)
         .exit(Exit::Timeout);
     error.message = format!(
@@ -190,7 +190,7 @@ fn late(gateway: &GatewayObject, state: &State, peer: &Peer, timeout: Duration) 
 }
 
 /// The likely mend.
-fn mend(gateway: &GatewayObject, state: &State, peer: &Peer) -> String {
+fn mend(gateway: &GatewayObject, state: &State, context: &KubeContext) -> String {
     let namespace = objects::namespace(gateway);
     // Contour and others say Programmed=False, AddressNotAssigned, until the load balancer has an address.
     if matches!(state, State::NotProgrammed(reason) if !reason.contains("AddressNotAssigned")) {
@@ -200,11 +200,11 @@ fn mend(gateway: &GatewayObject, state: &State, peer: &Peer) -> String {
             objects::name(gateway)
         );
     }
-    match peer.context.as_str() {
-        context if context.contains("minikube") => {
-            format!("run `minikube tunnel -p {context}` in another terminal and leave it running")
+    match context.name.as_str() {
+        name if name.contains("minikube") => {
+            format!("run `minikube tunnel -p {name}` in another terminal and leave it running")
         }
-        context if context.starts_with("kind-") => {
+        name if name.starts_with("kind-") => {
             "kind has no load balancers: run cloud-provider-kind".to_owned()
         }
         _ => format!(
@@ -237,11 +237,13 @@ mod tests {
         }))
     }
 
-    fn peer() -> Peer {
-        Peer {
-            context: "minikube".into(),
+    fn minikube() -> KubeContext {
+        KubeContext {
+            name: "minikube".into(),
             server: "https://s".into(),
             plugin: None,
+            files: Vec::new(),
+            kubeconfig: kube::config::Kubeconfig::default(),
         }
     }
 
@@ -257,11 +259,11 @@ mod tests {
     {
         let (_open, mut events) = channel();
         let start = Instant::now();
-        let (mut lines, peer) = (Vec::new(), peer());
+        let (mut lines, context) = (Vec::new(), minikube());
         let waited = until_ready(
             &mut events,
             programmed(json!([])),
-            &peer,
+            &context,
             Duration::from_secs(60),
             |line| {
                 lines.push((start.elapsed().as_secs(), line));
@@ -305,11 +307,15 @@ mod tests {
                 json!([{"type": "Hostname", "value": "lb.example.com"}]),
             ))))
             .unwrap();
-        let (mut lines, peer) = (Vec::new(), peer());
+        let (mut lines, context) = (Vec::new(), minikube());
         let start = gateway(json!({}));
-        let waited = until_ready(&mut events, start, &peer, Duration::from_secs(60), |line| {
-            lines.push(line)
-        });
+        let waited = until_ready(
+            &mut events,
+            start,
+            &context,
+            Duration::from_secs(60),
+            |line| lines.push(line),
+        );
         assert_eq!(waited.await.unwrap().1, "lb.example.com");
         assert_eq!(lines.len(), 2, "{lines:?}");
     }
@@ -317,12 +323,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_gateway_that_is_deleted_meanwhile_ends_the_wait() {
         let (sender, mut events) = channel();
-        let peer = peer();
+        let context = minikube();
         sender.unbounded_send(Ok(None)).unwrap();
         let waited = until_ready(
             &mut events,
             gateway(json!({})),
-            &peer,
+            &context,
             Duration::from_secs(60),
             |_| {},
         );

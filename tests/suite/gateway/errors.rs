@@ -77,7 +77,7 @@ async fn a_missing_permission_is_named_by_verb_and_resource() {
         let words = format!("may not {verb} gateways.gateway.networking.k8s.io");
         assert_error(
             fail_on(denied(verb), args).await,
-            "gateway.forbidden",
+            "cluster.forbidden",
             1,
             &[&words],
         );
@@ -88,7 +88,7 @@ async fn a_missing_permission_is_named_by_verb_and_resource() {
     };
     assert_error(
         fail_on(waiting, &[]).await,
-        "gateway.forbidden",
+        "cluster.forbidden",
         1,
         &["may not watch", "namespace default"],
     );
@@ -158,16 +158,16 @@ async fn an_unknown_context_a_missing_file_and_a_malformed_one_are_told_apart() 
     let unknown = fail(&home, &kubeconfig, &["--k8s-context", "sandbx"]).await;
     assert_error(
         unknown,
-        "gateway.context_unknown",
+        "cluster.context_unknown",
         2,
         &["did you mean", "sandbox"],
     );
     let missing = fail(&home, &home.path().join("none"), &[]).await;
-    assert_error(missing, "gateway.kubeconfig_missing", 2, &["none"]);
+    assert_error(missing, "cluster.kubeconfig_missing", 2, &["none"]);
     std::fs::write(&kubeconfig, "clusters: [\n").expect("cannot write");
     assert_error(
         fail(&home, &kubeconfig, &[]).await,
-        "gateway.kubeconfig_malformed",
+        "cluster.kubeconfig_malformed",
         2,
         &["kubeconfig:1:11"],
     );
@@ -176,7 +176,7 @@ async fn an_unknown_context_a_missing_file_and_a_malformed_one_are_told_apart() 
     let kubeconfig = write_kubeconfig(&home, "kubeconfig", &without_current);
     assert_error(
         fail(&home, &kubeconfig, &[]).await,
-        "gateway.context_unset",
+        "cluster.context_unset",
         2,
         &["sandbox"],
     );
@@ -197,7 +197,7 @@ async fn an_api_that_is_not_there_is_reported_soon() {
         let failed = fail(&home, &kubeconfig, &["--connect-timeout", "1"]).await;
         assert_error(
             failed,
-            "gateway.unreachable",
+            "cluster.unreachable",
             75,
             &[server.as_str().unwrap_or_default()],
         );
@@ -217,7 +217,7 @@ async fn refused_credentials_and_missing_ones_are_told_apart() {
     let path = write_kubeconfig(&home, "kubeconfig", &kubeconfig);
     let refused = fail(&home, &path, &[]).await;
     assert!(!refused.0.to_string().contains("wr0ng"), "{}", refused.0);
-    assert_error(refused, "gateway.credentials_refused", 1, &["Unauthorized"]);
+    assert_error(refused, "cluster.credentials_refused", 1, &["Unauthorized"]);
 
     let plugin = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", "echo $SECRET; echo log in first >&2; exit 3"]});
     kubeconfig["users"][0]["user"] = json!({"exec": plugin});
@@ -227,7 +227,7 @@ async fn refused_credentials_and_missing_ones_are_told_apart() {
     assert!(!missing.0.to_string().contains("t0ken"), "{}", missing.0);
     assert_error(
         missing,
-        "gateway.credentials_unavailable",
+        "cluster.credentials_unavailable",
         1,
         &["log in first"],
     );

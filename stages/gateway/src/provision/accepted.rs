@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use cluster::client::Cluster;
-use cluster::fault::{self, Attempt};
-use cluster::kinds::Reference;
+use cluster::objects::Reference;
+use cluster::{Cluster, status};
 use futures::StreamExt;
 use kube::runtime::{WatchStreamExt, watcher};
 use protocol::{Context, Exit, StageError};
@@ -12,9 +11,8 @@ use tokio::time::Instant;
 
 use super::lock::Installed;
 use super::pods;
-use crate::objects::{self, ClassObject};
-use crate::stage::Gateway;
-use crate::survey::CLASSES;
+use crate::Gateway;
+use crate::objects::{self, CLASSES, is_accepted};
 
 /// How often the pods of a controller are looked at while it is waited for.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
@@ -23,22 +21,9 @@ pub(super) async fn accepted(cluster: &Cluster, class: &str) -> Result<bool, Sta
     match objects::classes(cluster).get_opt(class).await {
         Ok(class) => Ok(class.as_ref().is_some_and(is_accepted)),
         // The API of classes is not there yet.
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-        Err(error) => Err(fault::of_request(
-            &cluster.peer,
-            &Attempt::new("get", CLASSES, None),
-            &error,
-        )),
+        Err(error) if status(&error) == 404 => Ok(false),
+        Err(error) => Err(cluster.failed("get", CLASSES, None, &error)),
     }
-}
-
-fn is_accepted(class: &ClassObject) -> bool {
-    let conditions = class
-        .status
-        .as_ref()
-        .map_or(&[][..], |status| &status.conditions);
-    class.metadata.deletion_timestamp.is_none()
-        && objects::find(conditions, "Accepted").is_some_and(|it| it.status == "True")
 }
 
 /// Waits until the controller has taken its class; tells what its pods say meanwhile.

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use cluster::client::Cluster;
-use cluster::fault;
-use cluster::kinds::{Kind, Kinds};
+use cluster::Cluster;
+use cluster::objects::{Kind, Kinds};
 use futures::StreamExt;
 use futures::stream;
 use kube::api::{Patch, PatchParams};
@@ -113,7 +112,7 @@ async fn definition(cluster: &Cluster, step: &Step, mark: &str) -> Result<String
         Ok(Err(error)) => {
             let attempt = kind.attempt("watch", &step.object.reference);
             Err(StageError::new(
-                "gateway.api_error",
+                "cluster.api_error",
                 format!("cannot {}", attempt.describe()),
             )
             .source(&error)
@@ -158,9 +157,8 @@ pub(crate) async fn one(
     {
         Ok(_) => Ok(()),
         Err(error) => {
-            let attempt = kind.attempt("patch", &object.reference);
-            Err(fault::of_request(&cluster.peer, &attempt, &error)
-                .cause(format!("it was about {}", object.reference.title())))
+            let failed = kind.failed(cluster, "patch", &object.reference, &error);
+            Err(failed.cause(format!("it was about {}", object.reference.title())))
         }
     }
 }

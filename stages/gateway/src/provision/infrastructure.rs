@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use cluster::client::Cluster;
-use cluster::reach::Way;
+use cluster::{Cluster, ClusterRef};
 use protocol::ledger::Ticket;
 use protocol::{Context, StageError};
 use serde_json::json;
 
 use super::KIND;
 use super::accepted::accepted;
-use super::lock::{Lock, Terms};
-use crate::claim::holder;
-use crate::stage::Gateway;
-use crate::take::Place;
+use super::lock::{Lock, LockRequest};
+use crate::Gateway;
+use crate::lease::holder;
 
 /// Longer than anybody installs, whose `timeout` is the default.
 const OTHERS: Duration = Duration::from_secs(330);
@@ -27,11 +25,12 @@ pub(crate) struct Infrastructure {
 
 impl Infrastructure {
     /// Writes down that what is installed is ours to remove, unless others use it; once for a cluster.
-    pub(super) fn intend(cx: &Context<Gateway>, place: &Place) -> Result<Self, StageError> {
-        let way = place.way();
+    pub(super) fn intend(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Self, StageError> {
+        let reference = cluster.context.reference();
         for entry in cx.ledger.entries().iter().filter(|it| it.what == KIND) {
-            if let (Some(known), Some(holder)) = (Way::of(entry), entry.data["holder"].as_str())
-                && known == way
+            if let (Some(known), Some(holder)) =
+                (ClusterRef::from_entry(entry), entry.data["holder"].as_str())
+                && known == reference
             {
                 return Ok(Self {
                     ticket: cx.ledger.take_up(entry),
@@ -41,8 +40,7 @@ impl Infrastructure {
             }
         }
         let holder = holder(cx);
-        let mut data = way.data()?;
-        data["holder"] = json!(holder);
+        let data = reference.entry_data(json!({"holder": holder}))?;
         Ok(Self {
             ticket: cx.ledger.intend(KIND, data)?,
             holder,
@@ -58,14 +56,14 @@ impl Infrastructure {
         create: bool,
     ) -> Result<bool, StageError> {
         if self.lock.is_none() {
-            let terms = Terms {
+            let request = LockRequest {
                 holder: &self.holder,
                 create,
                 patience: OTHERS,
                 env: &cx.env,
             };
             self.lock =
-                Lock::acquire(cluster, terms, |line| cx.progress("provision", line)).await?;
+                Lock::acquire(cluster, request, |line| cx.progress("provision", line)).await?;
         }
         Ok(self.lock.is_some())
     }
@@ -97,16 +95,16 @@ impl Infrastructure {
 /// False: it has been removed, and what there is has to be looked at anew.
 pub(crate) async fn join(
     cx: &Context<Gateway>,
-    place: &Place,
+    cluster: &Cluster,
     slot: &mut Option<Infrastructure>,
     class: &str,
 ) -> Result<bool, StageError> {
     if slot.is_none() {
-        *slot = Some(Infrastructure::intend(cx, place)?);
+        *slot = Some(Infrastructure::intend(cx, cluster)?);
     }
     let Some(infrastructure) = slot else {
         return Ok(false);
     };
-    infrastructure.lock(cx, &place.cluster, false).await?;
-    accepted(&place.cluster, class).await
+    infrastructure.lock(cx, cluster, false).await?;
+    accepted(cluster, class).await
 }

@@ -11,27 +11,24 @@ mod remove;
 
 use std::time::Duration;
 
-use cluster::client::Cluster;
-use cluster::fault::Attempt;
 use cluster::permissions::refuse_denied;
+use cluster::{Attempt, Cluster};
 use protocol::{Context, StageError, run_id};
 use serde_json::json;
 
 use self::accepted::{accepted, until_accepted};
 use self::lock::Installed;
 use self::object::Object;
-use self::plan::{MARK, Step};
+use self::plan::Step;
+use crate::Gateway;
 use crate::ask;
 use crate::config::{Config, Provision};
 use crate::manifests;
-use crate::objects::{ClassObject, GROUP};
+use crate::objects::{CLASSES, GROUP};
 use crate::permissions;
-use crate::stage::Gateway;
-use crate::survey::CLASSES;
-use crate::take::Place;
 
 pub(crate) use infrastructure::{Infrastructure, join};
-pub(crate) use remove::{last_one_out, left, undo};
+pub(crate) use remove::{last_one_out, left};
 
 /// The word for it in the ledger.
 pub(crate) const KIND: &str = "infrastructure";
@@ -39,39 +36,14 @@ pub(crate) const KIND: &str = "infrastructure";
 /// The GatewayClass that is made where the manifests bring none.
 const CLASS: &str = "devcluster-gateway";
 
-/// What cannot be had without a controller.
-const MENDED: [&str; 5] = [
-    "gateway.api_missing",
-    "gateway.tcproute_missing",
-    "gateway.none",
-    "gateway.none_usable",
-    "gateway.no_class",
-];
-
-/// Whether the class is of a controller that we installed.
-pub(crate) fn is_ours(class: &ClassObject) -> bool {
-    class
-        .metadata
-        .labels
-        .as_ref()
-        .is_some_and(|all| all.contains_key(MARK))
-}
-
-/// Whether it makes sense to install a controller because of this.
-pub(crate) fn mends(config: &Config, error: &StageError) -> bool {
-    config.gateway.is_none()
-        && config.gateway_class.is_none()
-        && MENDED.contains(&error.code.as_str())
-}
-
 /// What would be installed.
-pub(crate) struct Offer {
+pub(crate) struct InstallPlan {
     loaded: manifests::Loaded,
     objects: Vec<Object>,
     class: Object,
 }
 
-impl Offer {
+impl InstallPlan {
     pub(crate) async fn prepare(
         cx: &Context<Gateway>,
         config: &Config,
@@ -117,14 +89,14 @@ impl Offer {
 
     /// A line for each object.
     pub(crate) async fn lines(&self, cluster: &Cluster) -> Result<Vec<String>, StageError> {
-        let mark = remove::mark(cluster).await?;
+        let mark = Installed::look(cluster).await?.mark;
         let steps = plan::plan(cluster, self.objects.clone(), &mark).await?;
         Ok(steps.iter().map(Step::line).collect())
     }
 
     /// What the user may not do of it.
     pub(crate) async fn forbidden(&self, cluster: &Cluster) -> Result<(), StageError> {
-        let mark = remove::mark(cluster).await?;
+        let mark = Installed::look(cluster).await?.mark;
         let steps = plan::plan(cluster, self.objects.clone(), &mark).await?;
         review(cluster, &steps).await
     }
@@ -144,7 +116,7 @@ fn class(controller: &str) -> Result<Object, StageError> {
 pub(crate) async fn offer(
     cx: &Context<Gateway>,
     config: &Config,
-    place: &Place,
+    cluster: &Cluster,
     slot: &mut Option<Infrastructure>,
     missing: StageError,
 ) -> Result<(), StageError> {
@@ -160,40 +132,39 @@ pub(crate) async fn offer(
         if !protocol::ask::is_possible() {
             return refused(missing);
         }
-        let offer = Offer::prepare(cx, config).await?;
+        let plan = InstallPlan::prepare(cx, config).await?;
         cx.warn(missing.message.clone());
-        for line in offer.lines(&place.cluster).await? {
+        for line in plan.lines(cluster).await? {
             cx.info(line);
         }
         let question = format!(
             "Install {} on the cluster of context {:?}?",
-            offer.summary(),
-            place.minified.context
+            plan.summary(),
+            cluster.context.name
         );
-        return match ask::yes(cx, &question).await? {
-            true => install(cx, config, place, slot, offer).await,
-            false => refused(missing),
-        };
+        if !ask::yes(cx, &question).await? {
+            return refused(missing);
+        }
+        return install(cx, config, cluster, slot, plan).await;
     }
     cx.info(&missing.message);
-    let offer = Offer::prepare(cx, config).await?;
-    install(cx, config, place, slot, offer).await
+    let plan = InstallPlan::prepare(cx, config).await?;
+    install(cx, config, cluster, slot, plan).await
 }
 
 /// Installs it, under the Lease, which stays ours until a Gateway of the class keeps others from removing it again.
 async fn install(
     cx: &Context<Gateway>,
     config: &Config,
-    place: &Place,
+    cluster: &Cluster,
     slot: &mut Option<Infrastructure>,
-    offer: Offer,
+    plan: InstallPlan,
 ) -> Result<(), StageError> {
-    let cluster = &place.cluster;
     // Nothing is installed for a session that cannot be.
-    let namespace = place.gateway_namespace(config);
+    let namespace = config.namespace(&cluster.context);
     permissions::review(cluster, &namespace, &config.task_namespace, true).await?;
     if slot.is_none() {
-        *slot = Some(Infrastructure::intend(cx, place)?);
+        *slot = Some(Infrastructure::intend(cx, cluster)?);
     }
     let Some(infrastructure) = slot else {
         return Ok(());
@@ -202,7 +173,7 @@ async fn install(
     let Some(lock) = &mut infrastructure.lock else {
         return Ok(());
     };
-    let name = offer.class.reference.name.clone();
+    let name = plan.class.reference.name.clone();
     if accepted(cluster, &name).await? {
         cx.info(format!(
             "another session has installed the controller of GatewayClass {name} meanwhile"
@@ -214,8 +185,8 @@ async fn install(
         installed.mark = run_id();
     }
     installed.class.clone_from(&name);
-    installed.digest.clone_from(&offer.loaded.digest);
-    let steps = plan::plan(cluster, offer.objects.clone(), &installed.mark).await?;
+    installed.digest.clone_from(&plan.loaded.digest);
+    let steps = plan::plan(cluster, plan.objects.clone(), &installed.mark).await?;
     steps
         .iter()
         .filter(|it| !it.applies())
@@ -224,7 +195,7 @@ async fn install(
     note(&mut installed, &steps);
     lock.write(installed.clone()).await?;
     let timeout = Duration::from_secs(config.timeout);
-    let work = lock.during(async |_| {
+    let work = lock.during(async {
         let tell = |line: String, done: usize, total: usize| {
             cx.progress_count("provision", line, done as u64, total as u64)
         };
@@ -254,11 +225,9 @@ async fn review(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
         if step.object.reference.kind == "Namespace" {
             needed.extend(remove::attempts(cluster, &step.object.reference).await?);
         }
-        let verbs: &[&'static str] = match step.is_crd() {
-            true => &["create", "patch", "get", "list", "watch"],
-            false => &["create", "patch", "get", "list", "watch", "delete"],
-        };
-        for verb in verbs {
+        // A CRD stays.
+        let verbs = ["create", "patch", "get", "list", "watch", "delete"];
+        for verb in &verbs[..verbs.len() - usize::from(step.is_crd())] {
             let attempt = match &step.kind {
                 Some(kind) => kind.attempt(verb, &step.object.reference),
                 None if step.object.reference.kind == "GatewayClass" => {

@@ -1,6 +1,6 @@
 //! The objects of a manifest.
 
-use cluster::kinds::Reference;
+use cluster::objects::Reference;
 use protocol::StageError;
 use protocol::yaml::Document;
 use serde_json::Value;

@@ -1,8 +1,7 @@
 //! What is to be done with each object of the manifests, by what there is on the cluster.
 
-use cluster::client::Cluster;
-use cluster::fault;
-use cluster::kinds::{Kind, Kinds};
+use cluster::Cluster;
+use cluster::objects::{Kind, Kinds};
 use futures::StreamExt;
 use futures::stream;
 use kube::core::DynamicObject;
@@ -11,10 +10,7 @@ use serde_json::{Value, json};
 
 use super::object::{CRD, Object};
 use crate::crd::bundle;
-use crate::objects::GROUP;
-
-/// On everything that was installed: which installing it belongs to.
-pub(crate) const MARK: &str = "devcluster-gateway/infrastructure";
+use crate::objects::{GROUP, INSTALLED};
 
 /// Requests side by side.
 const AT_ONCE: usize = 8;
@@ -125,20 +121,18 @@ async fn look(
         .api(cluster, &object.reference)
         .get_opt(&object.reference.name)
         .await;
-    answer.map_err(|error| {
-        fault::of_request(
-            &cluster.peer,
-            &kind.attempt("get", &object.reference),
-            &error,
-        )
-    })
+    answer.map_err(|error| kind.failed(cluster, "get", &object.reference, &error))
 }
 
 fn judge(object: &Object, there: &DynamicObject, mark: &str) -> Verdict {
     if object.reference.kind == CRD {
         return Verdict::Keep(crd_remark(object, there));
     }
-    let marked = there.metadata.labels.as_ref().and_then(|all| all.get(MARK));
+    let marked = there
+        .metadata
+        .labels
+        .as_ref()
+        .and_then(|all| all.get(INSTALLED));
     match (marked, &there.metadata.deletion_timestamp) {
         (_, Some(_)) => Verdict::Wait,
         (Some(marked), None) if marked == mark => Verdict::Renew,
@@ -194,7 +188,7 @@ fn refuse_mixed(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
     let message = format!(
         "no controller is installed on the cluster of context {:?}: its Gateway API is of the standard channel, and Determined \
          needs TCPRoute v1alpha2 of the experimental one",
-        cluster.peer.context
+        cluster.context.name
     );
     Err(StageError::new("gateway.crd_channel", message).cause(kept.line()).hint(
         "which channel a cluster has is its admin's choice: ask for `kubectl apply --server-side -f \
@@ -210,7 +204,7 @@ pub(crate) fn marked(object: &Object, mark: &str) -> Value {
         if labels.is_null() {
             *labels = json!({});
         }
-        labels[MARK] = json!(mark);
+        labels[INSTALLED] = json!(mark);
     }
     body
 }

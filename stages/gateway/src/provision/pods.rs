@@ -1,7 +1,7 @@
 //! What the pods of a controller say: why it does not come up.
 
-use cluster::client::Cluster;
-use cluster::kinds::Reference;
+use cluster::Cluster;
+use cluster::objects::Reference;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::Api;

@@ -2,24 +2,18 @@
 
 use std::time::Duration;
 
-use cluster::client::Cluster;
-use cluster::fault::{self, Attempt};
-use cluster::kinds::{Kind, Kinds, Reference};
-use cluster::reach::{self, Way};
+use cluster::objects::{self, Kind, Kinds, Reference};
+use cluster::{Attempt, Cluster, status};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, ListParams, Preconditions};
-use protocol::ledger::Entry;
+use kube::api::ListParams;
 use protocol::{Context, StageError, Undone};
 use tokio::time::Instant;
 
 use super::apply::gone;
-use super::lock::{self, Installed, Lock, Terms};
+use super::lock::{Installed, Lock, LockRequest};
 use super::object::Object;
-use super::plan::MARK;
-use crate::objects::{GatewayObject, gateways, title};
-use crate::own::GATEWAY_NAME;
-use crate::stage::Gateway;
-use crate::survey::GATEWAYS;
+use crate::Gateway;
+use crate::objects::{GATEWAY_NAME, GATEWAYS, GatewayObject, INSTALLED, gateways, title};
 
 /// How long somebody else may hold the Lease.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -41,14 +35,9 @@ const CONTENTS: [(&str, &str); 9] = [
     ("batch/v1", "Job"),
 ];
 
-/// The mark of what is installed on the cluster; empty when nothing is.
-pub(super) async fn mark(cluster: &Cluster) -> Result<String, StageError> {
-    lock::look(cluster).await.map(|installed| installed.mark)
-}
-
 /// What the last one out would remove; these Gateways go before it.
 pub(crate) async fn left(cluster: &Cluster, going: &[String]) -> Result<Vec<String>, StageError> {
-    let installed = lock::look(cluster).await?;
+    let installed = Installed::look(cluster).await?;
     let used = of_class(cluster, &installed.class).await?;
     if used.iter().any(|it| !going.contains(&title(it))) {
         return Ok(Vec::new());
@@ -59,52 +48,41 @@ pub(crate) async fn left(cluster: &Cluster, going: &[String]) -> Result<Vec<Stri
         .collect())
 }
 
-/// Undoes a ledger entry.
-pub(crate) async fn undo(cx: &Context<Gateway>, entry: &Entry) -> Result<Undone, StageError> {
-    let (Some(way), Some(holder)) = (Way::of(entry), entry.data["holder"].as_str()) else {
-        return Ok(Undone::Nothing);
-    };
-    match reach::cluster(&way, &cx.env).await? {
-        Some(cluster) => last_one_out(cx, &cluster, holder).await,
-        None => Ok(Undone::Nothing),
-    }
-}
-
 /// Removes what was installed, unless somebody uses it.
 pub(crate) async fn last_one_out(
     cx: &Context<Gateway>,
     cluster: &Cluster,
     holder: &str,
 ) -> Result<Undone, StageError> {
-    let terms = Terms {
+    let request = LockRequest {
         holder,
         create: false,
         patience: PATIENCE,
         env: &cx.env,
     };
-    let Some(mut lock) = Lock::acquire(cluster, terms, |line| cx.info(line)).await? else {
+    let Some(mut lock) = Lock::acquire(cluster, request, |line| cx.info(line)).await? else {
         return Ok(Undone::Nothing);
     };
     let installed = lock.installed.clone();
-    let removed = lock
-        .during(async |_| match user(cluster, &installed.class).await? {
-            Some(user) => {
-                cx.info(format!(
-                    "the controller of GatewayClass {} stays: Gateway {user} is of it",
-                    installed.class
-                ));
-                Ok(None)
-            }
-            None => remove(cx, cluster, &installed).await.map(Some),
-        })
-        .await;
+    let work = async {
+        let Some(user) = user(cluster, &installed.class).await? else {
+            return remove(cx, cluster, &installed).await.map(Some);
+        };
+        cx.info(format!(
+            "the controller of GatewayClass {} stays: Gateway {user} is of it",
+            installed.class
+        ));
+        Ok(None)
+    };
+    let removed = lock.during(work).await;
     match removed {
         Ok(Some(removed)) => {
             lock.delete().await?;
-            Ok(match removed.is_empty() {
-                true => Undone::Nothing,
-                false => Undone::Removed(format!("the controller: {}", removed.join(", "))),
-            })
+            if removed.is_empty() {
+                return Ok(Undone::Nothing);
+            }
+            let what = format!("the controller: {}", removed.join(", "));
+            Ok(Undone::Removed(what))
         }
         Ok(None) => lock.release().await.map(|()| Undone::Nothing),
         Err(error) => {
@@ -121,11 +99,8 @@ async fn of_class(cluster: &Cluster, class: &str) -> Result<Vec<GatewayObject>, 
             all.items.retain(|it| it.spec.gateway_class_name == class);
             Ok(all.items)
         }
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
-        Err(error) => {
-            let attempt = Attempt::new("list", GATEWAYS, None);
-            Err(fault::of_request(&cluster.peer, &attempt, &error))
-        }
+        Err(error) if status(&error) == 404 => Ok(Vec::new()),
+        Err(error) => Err(cluster.failed("list", GATEWAYS, None, &error)),
     }
 }
 
@@ -159,9 +134,7 @@ async fn remove(
             continue;
         };
         let api = kind.api(cluster, reference);
-        let failed = |verb, error: &kube::Error| {
-            fault::of_request(&cluster.peer, &kind.attempt(verb, reference), error)
-        };
+        let failed = |verb, error: &kube::Error| kind.failed(cluster, verb, reference, error);
         let there = api
             .get_opt(&reference.name)
             .await
@@ -178,17 +151,9 @@ async fn remove(
             ));
             continue;
         }
-        let exactly = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: there.metadata.uid.clone(),
-                resource_version: None,
-            }),
-            ..DeleteParams::background()
-        };
-        match api.delete(&reference.name, &exactly).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => continue,
-            Err(error) => return Err(failed("delete", &error)),
+        let deleted = objects::delete(&api, &reference.name, there.metadata.uid).await;
+        if !deleted.map_err(|error| failed("delete", &error))? {
+            continue;
         }
         let object = Object {
             reference: reference.clone(),
@@ -204,18 +169,14 @@ fn is_marked(metadata: &ObjectMeta, mark: &str) -> bool {
     metadata
         .labels
         .as_ref()
-        .and_then(|all| all.get(MARK))
+        .and_then(|all| all.get(INSTALLED))
         .is_some_and(|it| it == mark)
 }
 
 /// What is looked for in a namespace before it goes.
 fn insides(namespace: &Reference) -> impl Iterator<Item = Reference> {
-    CONTENTS.iter().map(|(api_version, kind)| Reference {
-        api_version: (*api_version).to_owned(),
-        kind: (*kind).to_owned(),
-        namespace: Some(namespace.name.clone()),
-        name: String::new(),
-    })
+    let any = |(version, kind): &(&str, &str)| Reference::any(version, kind, &namespace.name);
+    CONTENTS.iter().map(any)
 }
 
 /// What one has to be allowed so that this namespace can go again.
@@ -264,7 +225,7 @@ async fn contents(
     let listed = kind.api(cluster, any).list_metadata(&params).await;
     listed
         .map(|list| list.items.into_iter().map(|it| it.metadata).collect())
-        .map_err(|error| fault::of_request(&cluster.peer, &kind.attempt("list", any), &error))
+        .map_err(|error| kind.failed(cluster, "list", any, &error))
 }
 
 fn is_ours(metadata: &ObjectMeta, mark: &str) -> bool {

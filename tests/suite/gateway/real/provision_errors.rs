@@ -331,7 +331,7 @@ async fn the_role_for_installing_suffices_and_whatever_it_lacks_is_named_before_
         kube.grant(LIMITED, &lacking).await;
         let (error, _) = fail_as(&kube, LIMITED, &manifests, &[]).await;
         let words = format!("may not {verb} {resource}");
-        assert_error(&error, "gateway.forbidden", &[&words]);
+        assert_error(&error, "cluster.forbidden", &[&words]);
     }
     assert_eq!(changes_of(&kube, LIMITED), Vec::<String>::new());
     kube.grant(LIMITED, &rules).await;

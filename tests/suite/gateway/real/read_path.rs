@@ -258,7 +258,7 @@ async fn what_is_not_there_or_never_works_is_told_apart(cluster: &Cluster) {
         ),
         (
             &["--gateway-namespace", "empty"],
-            "gateway.namespace_missing",
+            "cluster.namespace_missing",
             "no namespace empty",
         ),
         (

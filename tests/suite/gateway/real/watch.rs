@@ -154,8 +154,8 @@ async fn credentials_of_a_plugin_are_refreshed_and_those_that_cannot_be_are_name
     assert!(calls(home.path()) > before, "an old token is used again");
 
     for (token, code) in [
-        ("expired", "gateway.credentials_refused"),
-        ("", "gateway.credentials_unavailable"),
+        ("expired", "cluster.credentials_refused"),
+        ("", "cluster.credentials_unavailable"),
     ] {
         has_token(&home, token);
         let degraded = stage.wait_for("degraded").await["error"].clone();

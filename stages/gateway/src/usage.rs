@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster::client::Cluster;
+use cluster::Cluster;
+use cluster::lease::describe;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -19,7 +20,7 @@ const AT_ONCE: usize = 50;
 
 /// What is known of others.
 #[derive(Debug, Default)]
-pub(crate) struct Rivals {
+pub(crate) struct Usage {
     /// Who holds a Gateway, by the Gateway's `namespace/name`.
     held: BTreeMap<String, String>,
     /// Allocations that have pods; `None` when that may not be known.
@@ -27,7 +28,7 @@ pub(crate) struct Rivals {
     /// Gateways that somebody else took while we were about to.
     lost: BTreeMap<String, String>,
     /// Gateways that a person takes in spite of what a dead master left on them.
-    pardoned: BTreeSet<String>,
+    allowed: BTreeSet<String>,
 }
 
 /// What others have with one Gateway.
@@ -42,16 +43,16 @@ pub(crate) enum Use {
     Lost(String),
 }
 
-impl Rivals {
+impl Usage {
     pub(crate) fn of_leases<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Self {
         let held = leases
             .into_iter()
-            .filter_map(|lease| Some((lease::title(lease)?, lease::describe(lease))));
+            .filter_map(|lease| Some((lease::title(lease)?, describe(lease))));
         Self {
             held: held.collect(),
             alive: Some(BTreeSet::new()),
             lost: BTreeMap::new(),
-            pardoned: BTreeSet::new(),
+            allowed: BTreeSet::new(),
         }
     }
 
@@ -90,19 +91,24 @@ impl Rivals {
         }
     }
 
-    /// Somebody was faster; `leases` are those that there are now.
-    pub(crate) fn lose(&mut self, title: String, who: String, leases: &[Lease]) {
+    /// Another session was faster; `leases` are those that there are now.
+    pub(crate) fn record_loss(&mut self, title: String, who: String, leases: &[Lease]) {
         self.lost.insert(title, who);
         self.held.extend(Self::of_leases(leases).held);
     }
 
-    pub(crate) fn pardon(&mut self, title: String) {
-        self.pardoned.insert(title);
+    pub(crate) fn allow(&mut self, title: String) {
+        self.allowed.insert(title);
     }
 
     /// Sessions that started together all want the same Gateway first. Who has lost one picks any of the others.
-    pub(crate) fn crowded(&self) -> bool {
+    pub(crate) fn lost_a_race(&self) -> bool {
         !self.lost.is_empty()
+    }
+
+    /// Whether another session has this Gateway.
+    pub(crate) fn holds(&self, title: &str) -> bool {
+        self.held.contains_key(title) || self.lost.contains_key(title)
     }
 
     pub(crate) fn with(&self, gateway: &GatewayObject) -> Use {
@@ -114,7 +120,7 @@ impl Rivals {
             return Use::Live(who.clone());
         }
         let ports: Vec<(&str, &str)> = objects::determined_ports(gateway).collect();
-        if ports.is_empty() || self.pardoned.contains(&title) {
+        if ports.is_empty() || self.allowed.contains(&title) {
             return Use::None;
         }
         let Some(alive) = &self.alive else {
@@ -124,16 +130,14 @@ impl Rivals {
             ));
         };
         let used = ports.iter().filter(|(_, id)| alive.contains(*id)).count();
-        match used {
-            0 => Use::Leftovers(format!(
-                "a dead Determined master left {} on it",
-                listed(&ports)
-            )),
-            used => Use::Live(format!(
-                "another Determined master uses it: {used} of its {} ports belong to tasks with pods",
-                ports.len()
-            )),
+        if used == 0 {
+            let ports = listed(&ports);
+            return Use::Leftovers(format!("a dead Determined master left {ports} on it"));
         }
+        Use::Live(format!(
+            "another Determined master uses it: {used} of its {} ports belong to tasks with pods",
+            ports.len()
+        ))
     }
 }
 

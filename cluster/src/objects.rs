@@ -1,15 +1,18 @@
 //! Objects of any kind: where the API has them.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
 use kube::Api;
+use kube::api::{DeleteParams, Preconditions};
 use kube::core::{ApiResource, DynamicObject};
 use protocol::StageError;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::client::Cluster;
-use crate::fault::{self, Attempt};
+use crate::errors::{Attempt, status};
 
 /// Which object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +26,16 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// Any object of this kind in the namespace, where it has one.
+    pub fn any(api_version: &str, kind: &str, namespace: &str) -> Self {
+        Self {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            namespace: Some(namespace.to_owned()),
+            name: String::new(),
+        }
+    }
+
     /// `Kind namespace/name`
     pub fn title(&self) -> String {
         match &self.namespace {
@@ -60,6 +73,18 @@ impl Kind {
     pub fn attempt(&self, verb: &'static str, reference: &Reference) -> Attempt {
         let namespace = reference.namespace.as_deref().filter(|_| self.namespaced);
         Attempt::new(verb, self.title(), namespace)
+    }
+
+    /// The error of a request, as ours.
+    pub fn failed(
+        &self,
+        cluster: &Cluster,
+        verb: &'static str,
+        reference: &Reference,
+        error: &kube::Error,
+    ) -> StageError {
+        let attempt = self.attempt(verb, reference);
+        cluster.context.request_failed(&attempt, error)
     }
 }
 
@@ -106,16 +131,37 @@ impl<'a> Kinds<'a> {
 }
 
 async fn ask(cluster: &Cluster, version: &str) -> Result<Option<APIResourceList>, StageError> {
-    let answer = match version.contains('/') {
-        true => cluster.client.list_api_group_resources(version).await,
-        false => cluster.client.list_core_api_resources(version).await,
+    let answer = if version.contains('/') {
+        cluster.client.list_api_group_resources(version).await
+    } else {
+        cluster.client.list_core_api_resources(version).await
     };
     match answer {
         Ok(list) => Ok(Some(list)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) if status(&error) == 404 => Ok(None),
         Err(error) => {
             let attempt = Attempt::new("discover", version.to_owned(), None);
-            Err(fault::of_request(&cluster.peer, &attempt, &error))
+            Err(cluster.context.request_failed(&attempt, &error))
         }
+    }
+}
+
+/// Deletes the object of this name that has this uid, where one is given. False: it is gone, or another one by now.
+pub async fn delete<K>(api: &Api<K>, name: &str, uid: Option<String>) -> kube::Result<bool>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let preconditions = uid.map(|uid| Preconditions {
+        uid: Some(uid),
+        resource_version: None,
+    });
+    let params = DeleteParams {
+        preconditions,
+        ..DeleteParams::background()
+    };
+    match api.delete(name, &params).await {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(status(&error), 404 | 409) => Ok(false),
+        Err(error) => Err(error),
     }
 }

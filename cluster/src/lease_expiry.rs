@@ -20,24 +20,20 @@ struct Sighting {
     last: u64,
 }
 
-/// Notes these Leases as they are now, and returns those that have expired. Without a file that can be written none ever
-/// does, which is the safe side.
-pub fn expired<'a>(leases: &'a [Lease], env: &Env) -> Vec<&'a Lease> {
+/// Notes these Leases as they are now. Without a file that can be written none ever expires, which is the safe side.
+pub fn note(leases: &[Lease], env: &Env) {
     if leases.is_empty() {
-        return Vec::new();
+        return;
     }
     let path = path(env);
     let mut seen = read(&path);
-    let expired = judge(leases, &mut seen, now());
+    judge(leases, &mut seen, now());
     let text = serde_json::to_vec(&seen).unwrap_or_default();
-    match files::replace(&path, &text, false) {
-        Ok(()) => expired,
-        Err(_) => Vec::new(),
-    }
+    drop(files::replace(&path, &text, false));
 }
 
-/// Those that have expired by what earlier runs saw. Notes nothing.
-pub fn known_to_have_expired<'a>(leases: &'a [Lease], env: &Env) -> Vec<&'a Lease> {
+/// Those that have expired by what was noted before.
+pub fn expired<'a>(leases: &'a [Lease], env: &Env) -> Vec<&'a Lease> {
     judge(leases, &mut read(&path(env)), now())
 }
 

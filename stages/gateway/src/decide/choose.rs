@@ -1,12 +1,12 @@
-//! Which Gateway: every candidate gets a verdict with its reason, and the first that fits is taken.
+//! Which of the Gateways there are: every candidate gets a verdict with its reason, and the first that fits is taken.
 
 use protocol::{Context, StageError, run_id};
 
+use crate::Gateway;
+use crate::config::Config;
 use crate::objects::{self, ClassObject, GatewayObject, State, refusal, title};
-use crate::provision;
-use crate::rivals::{Rivals, Use};
-use crate::stage::Gateway;
-use crate::survey::{Survey, Wanted};
+use crate::survey::Survey;
+use crate::usage::{Usage, Use};
 
 /// Controllers that cannot open a port while they run.
 const STATIC_PORTS: [(&str, &str); 2] = [
@@ -20,8 +20,8 @@ const STATIC_PORTS: [(&str, &str); 2] = [
     ),
 ];
 
-/// A cluster may have thousands of Gateways; more lines than this are read by nobody.
-const SHOWN: usize = 20;
+/// A cluster may have thousands of Gateways; more lines than this are not read.
+pub(super) const SHOWN: usize = 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
@@ -50,82 +50,75 @@ impl Choice {
     }
 }
 
-/// `ours` is the Gateway of our run before, by `namespace/name`: it stays ours whatever our master left on it.
-pub(crate) fn choose(
-    survey: &Survey,
-    wanted: &Wanted,
-    ours: Option<&str>,
-    rivals: &Rivals,
-) -> Result<Choice, StageError> {
-    let classes = survey.classes.as_deref();
-    let is_ours = |gateway: &GatewayObject| ours.is_some_and(|ours| ours == title(gateway));
+/// A Gateway that could be taken but for what a dead master left on it.
+pub(crate) struct Abandoned {
+    pub(crate) title: String,
+    pub(crate) left: String,
+}
+
+impl Abandoned {
+    /// What a person is asked about it.
+    pub(crate) fn question(&self) -> String {
+        format!("Gateway {}: {}. Take it?", self.title, self.left)
+    }
+}
+
+/// The Gateway of our run before stays ours whatever our master left on it.
+pub(crate) fn choose(survey: &Survey, config: &Config) -> Result<Choice, StageError> {
+    let usage = &survey.usage;
+    let is_ours = |gateway: &GatewayObject| survey.is_ours(&title(gateway));
     let mut gateways: Vec<&GatewayObject> = survey.gateways.iter().collect();
     gateways.sort_by_cached_key(|gateway| (!is_ours(gateway), title(gateway)));
     let verdicts: Vec<Verdict> = gateways
         .iter()
-        .map(|gateway| judge(gateway, classes, wanted, is_ours(gateway), rivals))
+        .map(|gateway| judge(gateway, survey, config))
         .collect();
-    let free = |at: &usize| is_ours(gateways[*at]) || rivals.with(gateways[*at]) == Use::None;
+    let free = |at: &usize| is_ours(gateways[*at]) || usage.with(gateways[*at]) == Use::None;
     let usable = |at: &usize| verdicts[*at] == Verdict::Usable;
     let waiting = |at: &usize| matches!(verdicts[*at], Verdict::Waiting(_));
     let places = || 0..gateways.len();
-    let taken = first(rivals, places().filter(usable).filter(free))
-        .or_else(|| first(rivals, places().filter(waiting).filter(free)))
+    let taken = first(usage, places().filter(usable).filter(free))
+        .or_else(|| first(usage, places().filter(waiting).filter(free)))
         .or_else(|| places().find(usable))
         .or_else(|| places().find(waiting));
     let Some(taken) = taken else {
-        return Err(none(&gateways, &verdicts, wanted));
+        return Err(none(&gateways, &verdicts, config));
     };
     let lines = lines(&gateways, &verdicts, Some(taken));
     let gateway = gateways.swap_remove(taken).clone();
-    let warnings = warnings(&gateway, is_ours(&gateway), rivals);
-    let class = class_of(&gateway, classes);
-    let controller = class.map(|class| class.spec.controller_name.clone());
-    let provisioned = class.is_some_and(provision::is_ours);
+    let warnings = warnings(&gateway, survey);
+    let class = class_of(&gateway, survey);
     Ok(Choice {
+        controller: class.map(|class| class.spec.controller_name.clone()),
+        provisioned: class.is_some_and(objects::is_installed),
         gateway,
-        controller,
-        provisioned,
         lines,
         warnings,
     })
 }
 
-/// Gateways that could be taken but for what a dead master left on them, with what that is.
-pub(crate) fn leftovers(
-    survey: &Survey,
-    wanted: &Wanted,
-    rivals: &Rivals,
-) -> Vec<(String, String)> {
-    let over = Wanted {
+/// Those that would be taken without what a dead master left on them.
+pub(super) fn abandoned(survey: &Survey, config: &Config) -> Vec<Abandoned> {
+    let over = Config {
         take_over: true,
-        ..wanted.clone()
+        ..config.clone()
     };
-    let classes = survey.classes.as_deref();
-    let left = survey
-        .gateways
-        .iter()
-        .filter_map(|gateway| match rivals.with(gateway) {
-            Use::Leftovers(what) => Some((gateway, what)),
-            _ => None,
-        });
-    left.filter(|(gateway, _)| {
-        !matches!(
-            judge(gateway, classes, &over, false, rivals),
-            Verdict::Unusable(_)
-        )
-    })
-    .map(|(gateway, what)| (title(gateway), what))
-    .collect()
+    let left = |gateway: &GatewayObject| match survey.usage.with(gateway) {
+        Use::Leftovers(left) => Some(Abandoned {
+            title: title(gateway),
+            left,
+        }),
+        _ => None,
+    };
+    let gateways = survey.gateways.iter();
+    gateways
+        .filter(|it| !matches!(judge(it, survey, &over), Verdict::Unusable(_)))
+        .filter_map(left)
+        .collect()
 }
 
-/// What a person is asked about one of them.
-pub(crate) fn question(title: &str, left: &str) -> String {
-    format!("Gateway {title}: {left}. Take it?")
-}
-
-fn first(rivals: &Rivals, mut candidates: impl Iterator<Item = usize>) -> Option<usize> {
-    if !rivals.crowded() {
+fn first(usage: &Usage, mut candidates: impl Iterator<Item = usize>) -> Option<usize> {
+    if !usage.lost_a_race() {
         return candidates.next();
     }
     let all: Vec<usize> = candidates.collect();
@@ -133,37 +126,29 @@ fn first(rivals: &Rivals, mut candidates: impl Iterator<Item = usize>) -> Option
     all.get(random.checked_rem(all.len())?).copied()
 }
 
-fn class_of<'a>(
-    gateway: &GatewayObject,
-    classes: Option<&'a [ClassObject]>,
-) -> Option<&'a ClassObject> {
-    classes?
-        .iter()
-        .find(|class| class.metadata.name.as_ref() == Some(&gateway.spec.gateway_class_name))
+fn class_of<'a>(gateway: &GatewayObject, survey: &'a Survey) -> Option<&'a ClassObject> {
+    let name = &gateway.spec.gateway_class_name;
+    let mut classes = survey.classes.iter().flatten();
+    classes.find(|class| class.metadata.name.as_ref() == Some(name))
 }
 
-fn judge(
-    gateway: &GatewayObject,
-    classes: Option<&[ClassObject]>,
-    wanted: &Wanted,
-    ours: bool,
-    rivals: &Rivals,
-) -> Verdict {
+fn judge(gateway: &GatewayObject, survey: &Survey, config: &Config) -> Verdict {
+    let is_ours = survey.is_ours(&title(gateway));
     if gateway.metadata.deletion_timestamp.is_some() {
         return Verdict::Unusable("it is being deleted".to_owned());
     }
     let class = &gateway.spec.gateway_class_name;
-    if let Some(wanted) = wanted.class.as_ref().filter(|wanted| *wanted != class) {
+    if let Some(wanted) = config.gateway_class.as_ref().filter(|it| *it != class) {
         return Verdict::Unusable(format!("its class is {class}, not {wanted}"));
     }
-    if let Some(reason) = class_problem(gateway, classes) {
+    if let Some(reason) = class_problem(gateway, survey) {
         return Verdict::Unusable(reason);
     }
     // Who names a Gateway knows it better than its status does.
-    if wanted.name.is_none() && !ours && objects::takes_tcp(gateway) == Some(false) {
+    if config.gateway.is_none() && !is_ours && objects::takes_tcp(gateway) == Some(false) {
         return Verdict::Unusable("none of its listeners takes TCPRoutes".to_owned());
     }
-    if !ours && let Some(reason) = rival(gateway, wanted, rivals) {
+    if !is_ours && let Some(reason) = taken_by(gateway, &survey.usage, config) {
         return Verdict::Unusable(reason);
     }
     match objects::state(gateway) {
@@ -173,21 +158,21 @@ fn judge(
 }
 
 /// A Gateway is for one master: a starting one deletes listeners that it does not know.
-fn rival(gateway: &GatewayObject, wanted: &Wanted, rivals: &Rivals) -> Option<String> {
-    match rivals.with(gateway) {
+fn taken_by(gateway: &GatewayObject, usage: &Usage, config: &Config) -> Option<String> {
+    match usage.with(gateway) {
         Use::Lost(who) => Some(who),
         Use::None => None,
-        _ if wanted.take_over => None,
-        Use::Leftovers(_) if wanted.name.is_some() => None,
+        _ if config.take_over => None,
+        Use::Leftovers(_) if config.gateway.is_some() => None,
         Use::Live(who) => Some(format!("{who}; `take_over` takes it all the same")),
         Use::Leftovers(what) => Some(format!("{what}; `take_over` takes it")),
     }
 }
 
-fn class_problem(gateway: &GatewayObject, classes: Option<&[ClassObject]>) -> Option<String> {
+fn class_problem(gateway: &GatewayObject, survey: &Survey) -> Option<String> {
     let name = &gateway.spec.gateway_class_name;
-    classes?;
-    let Some(class) = class_of(gateway, classes) else {
+    survey.classes.as_ref()?;
+    let Some(class) = class_of(gateway, survey) else {
         return Some(format!("there is no GatewayClass {name}"));
     };
     let controller = &class.spec.controller_name;
@@ -228,7 +213,7 @@ fn line(gateway: &GatewayObject, verdict: &Verdict, taken: bool) -> String {
     }
 }
 
-fn warnings(gateway: &GatewayObject, ours: bool, rivals: &Rivals) -> Vec<String> {
+fn warnings(gateway: &GatewayObject, survey: &Survey) -> Vec<String> {
     let mut warnings = Vec::new();
     let title = title(gateway);
     if objects::takes_tcp(gateway) == Some(false) {
@@ -236,8 +221,8 @@ fn warnings(gateway: &GatewayObject, ours: bool, rivals: &Rivals) -> Vec<String>
             "none of the listeners of Gateway {title} takes TCPRoutes; Determined needs them"
         ));
     }
-    if let (false, Use::Live(what) | Use::Leftovers(what) | Use::Lost(what)) =
-        (ours, rivals.with(gateway))
+    if let Use::Live(what) | Use::Leftovers(what) | Use::Lost(what) = survey.usage.with(gateway)
+        && !survey.is_ours(&title)
     {
         warnings.push(format!(
             "Gateway {title}: {what}; a master that starts frees the ports that it does not know"
@@ -246,10 +231,13 @@ fn warnings(gateway: &GatewayObject, ours: bool, rivals: &Rivals) -> Vec<String>
     warnings
 }
 
-fn none(gateways: &[&GatewayObject], verdicts: &[Verdict], wanted: &Wanted) -> StageError {
-    let place = wanted.place();
+fn none(gateways: &[&GatewayObject], verdicts: &[Verdict], config: &Config) -> StageError {
+    let place = match &config.gateway_namespace {
+        Some(namespace) => format!("namespace {namespace}"),
+        None => "any namespace".to_owned(),
+    };
     if gateways.is_empty() {
-        let (code, message) = match &wanted.name {
+        let (code, message) = match &config.gateway {
             Some(name) => (
                 "gateway.not_found",
                 format!("there is no Gateway {name} in {place}"),
@@ -263,10 +251,7 @@ fn none(gateways: &[&GatewayObject], verdicts: &[Verdict], wanted: &Wanted) -> S
         "gateway.none_usable",
         format!("no Gateway in {place} can be used"),
     )
-    .hint("mend one of them, or set `gateway`, `gateway_namespace` or `gateway_class`");
+    .hint("fix one of them, or set `gateway`, `gateway_namespace` or `gateway_class`");
     error.caused_by = lines(gateways, verdicts, None);
     error
 }
-
-#[cfg(test)]
-mod tests;

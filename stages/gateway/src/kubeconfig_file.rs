@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use cluster::minify::Minified;
+use cluster::KubeContext;
 use protocol::ledger::Ticket;
 use protocol::{Context, StageError, Undone, files};
 use serde_json::json;
 
-use crate::stage::Gateway;
+use crate::Gateway;
 
 /// The word for it in the ledger.
 pub(crate) const KIND: &str = "kubeconfig";
@@ -19,11 +19,10 @@ pub(crate) struct KubeconfigFile {
 }
 
 impl KubeconfigFile {
-    pub(crate) fn write(cx: &Context<Gateway>, minified: &Minified) -> Result<Self, StageError> {
+    pub(crate) fn write(cx: &Context<Gateway>, context: &KubeContext) -> Result<Self, StageError> {
         let path = cx.run_dir.file(&format!("{}.kubeconfig", cx.instance));
         let ticket = cx.ledger.intend(KIND, json!({"path": path}))?;
-        let text = format!("{:#}\n", minified.document);
-        files::replace(&path, text.as_bytes(), false)
+        files::replace(&path, context.document()?.as_bytes(), false)
             .map_err(|error| StageError::io(format!("cannot write {}", path.display()), &error))?;
         Ok(Self { path, ticket })
     }

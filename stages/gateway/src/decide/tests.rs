@@ -1,6 +1,8 @@
 use serde_json::{Value, json};
 
+use super::choose::SHOWN;
 use super::*;
+use crate::usage::Usage;
 
 fn gateway(name: &str, status: Value) -> Value {
     json!({
@@ -35,16 +37,20 @@ fn survey(gateways: Vec<Value>, controller: &str) -> Survey {
         classes: Some(vec![serde_json::from_value(class).unwrap()]),
         max_listeners: 64,
         leases: Vec::new(),
+        usage: Usage::of_leases([]),
+        previous: None,
+        held: None,
     }
 }
 
-fn pick(gateways: Vec<Value>, wanted: &Wanted, ours: Option<&str>) -> Result<Choice, StageError> {
-    choose(
-        &survey(gateways, "c/c"),
-        wanted,
-        ours,
-        &Rivals::of_leases([]),
-    )
+fn config(value: Value) -> Config {
+    serde_json::from_value(value).unwrap()
+}
+
+fn pick(gateways: Vec<Value>, config: &Config, ours: Option<&str>) -> Result<Choice, StageError> {
+    let mut survey = survey(gateways, "c/c");
+    survey.previous = ours.map(str::to_owned);
+    choose(&survey, config)
 }
 
 #[test]
@@ -61,7 +67,7 @@ fn the_first_usable_one_is_taken_and_every_candidate_has_its_reason() {
         http,
         used,
     ];
-    let choice = pick(all, &Wanted::default(), None).unwrap();
+    let choice = pick(all, &config(json!({})), None).unwrap();
     assert_eq!(objects::name(&choice.gateway), "d");
     assert_eq!(choice.controller.as_deref(), Some("c/c"));
     assert_eq!(
@@ -82,7 +88,7 @@ fn our_own_from_before_goes_before_the_others_whatever_is_left_on_it() {
     own["metadata"]["annotations"] = json!({"determined.ai/det-gateway-port-40000": "x"});
     let choice = pick(
         vec![gateway("a", works()), own],
-        &Wanted::default(),
+        &config(json!({})),
         Some("n/z"),
     )
     .unwrap();
@@ -95,18 +101,15 @@ fn a_named_one_is_taken_with_a_warning_where_it_looks_odd() {
     let mut odd = gateway("a", works());
     odd["status"]["listeners"][0]["supportedKinds"] = json!([]);
     odd["metadata"]["annotations"] = json!({"determined.ai/det-gateway-port-40000": "x"});
-    let wanted = Wanted {
-        name: Some("a".into()),
-        ..Wanted::default()
-    };
-    assert_eq!(pick(vec![odd], &wanted, None).unwrap().warnings.len(), 2);
+    let named = config(json!({"gateway": "a"}));
+    assert_eq!(pick(vec![odd], &named, None).unwrap().warnings.len(), 2);
 }
 
 #[test]
 fn one_that_is_not_ready_is_waited_for_when_there_is_no_better() {
     let no_address =
         json!({"conditions": [{"type": "Programmed", "status": "True", "reason": "Programmed"}]});
-    let choice = pick(vec![gateway("a", no_address)], &Wanted::default(), None).unwrap();
+    let choice = pick(vec![gateway("a", no_address)], &config(json!({})), None).unwrap();
     assert_eq!(
         choice.lines,
         ["Gateway n/a: taken, though not usable yet: it has no address"]
@@ -115,11 +118,8 @@ fn one_that_is_not_ready_is_waited_for_when_there_is_no_better() {
 
 #[test]
 fn when_none_is_usable_the_error_says_why_of_each() {
-    let wanted = Wanted {
-        class: Some("istio".into()),
-        ..Wanted::default()
-    };
-    let error = pick(vec![gateway("a", works())], &wanted, None)
+    let istio = config(json!({"gateway_class": "istio"}));
+    let error = pick(vec![gateway("a", works())], &istio, None)
         .map(|_| ())
         .unwrap_err();
     assert_eq!(error.code, "gateway.none_usable");
@@ -128,7 +128,7 @@ fn when_none_is_usable_the_error_says_why_of_each() {
         ["Gateway n/a: passed over: its class is contour, not istio"]
     );
     let traefik = survey(vec![gateway("a", works())], "traefik.io/gateway-controller");
-    let error = choose(&traefik, &Wanted::default(), None, &Rivals::of_leases([]))
+    let error = choose(&traefik, &config(json!({})))
         .map(|_| ())
         .unwrap_err();
     assert!(
@@ -140,15 +140,9 @@ fn when_none_is_usable_the_error_says_why_of_each() {
 
 #[test]
 fn nothing_there_and_nothing_of_that_name_are_told_apart() {
-    let code = |wanted: &Wanted| pick(Vec::new(), wanted, None).map(|_| ()).unwrap_err().code;
-    assert_eq!(code(&Wanted::default()), "gateway.none");
-    assert_eq!(
-        code(&Wanted {
-            name: Some("x".into()),
-            ..Wanted::default()
-        }),
-        "gateway.not_found"
-    );
+    let code = |config: &Config| pick(Vec::new(), config, None).map(|_| ()).unwrap_err().code;
+    assert_eq!(code(&config(json!({}))), "gateway.none");
+    assert_eq!(code(&config(json!({"gateway": "x"}))), "gateway.not_found");
 }
 
 #[test]
@@ -160,12 +154,11 @@ fn one_that_another_session_holds_is_taken_over_only_on_request_and_only_when_no
     let lease = [serde_json::from_value(lease).unwrap()];
     let pick = |names: &[&str], take_over| {
         let gateways = names.iter().map(|name| gateway(name, works())).collect();
-        let wanted = Wanted {
-            take_over,
-            ..Wanted::default()
-        };
-        let rivals = Rivals::of_leases(&lease);
-        choose(&survey(gateways, "c/c"), &wanted, None, &rivals)
+        let mut survey = survey(gateways, "c/c");
+        survey.usage = Usage::of_leases(&lease);
+        // What was ours before is not any more.
+        survey.previous = Some("n/a".to_owned());
+        choose(&survey, &config(json!({"take_over": take_over})))
             .map(|choice| objects::name(&choice.gateway).to_owned())
     };
     assert_eq!(pick(&["a", "b"], false).unwrap(), "b");
@@ -181,8 +174,44 @@ fn of_thousands_only_the_first_and_the_taken_one_are_shown() {
         .map(|i| gateway(&format!("a{i:04}"), json!({})))
         .collect();
     all.push(gateway("z", works()));
-    let lines = pick(all, &Wanted::default(), None).unwrap().lines;
+    let lines = pick(all, &config(json!({})), None).unwrap().lines;
     assert_eq!(lines.len(), SHOWN + 2);
     assert_eq!(lines[SHOWN], "Gateway n/z: taken");
     assert_eq!(lines[SHOWN + 1], "and 1980 other Gateways");
+}
+
+#[test]
+fn without_a_class_there_is_nothing_to_make_and_with_one_it_is_made_or_a_controller_is_missing() {
+    let decided = |survey: &Survey, value| match decide(survey, &config(value)).plan {
+        Plan::Take(choice) => format!("take {}", objects::name(&choice.gateway)),
+        Plan::Make(make) => format!("make {}", make.class.metadata.name.unwrap()),
+        Plan::Install(error) => format!("install {}", error.code),
+        Plan::Fail(error) => format!("fail {}", error.code),
+    };
+    let mut contour = survey(vec![gateway("a", works())], CONTOUR);
+    let dedicated = json!({"prefer": "dedicated"});
+    assert_eq!(decided(&contour, json!({})), "take a");
+    assert_eq!(
+        decided(&contour, dedicated.clone()),
+        "install gateway.no_class"
+    );
+    contour.held = Some("n/a".to_owned());
+    assert_eq!(decided(&contour, dedicated.clone()), "take a");
+    contour.held = None;
+    let accepted = json!({"conditions": [{"type": "Accepted", "status": "True"}]});
+    let class = &mut contour.classes.as_mut().unwrap()[0];
+    class.status = Some(serde_json::from_value(accepted).unwrap());
+    assert_eq!(decided(&contour, dedicated), "make contour");
+    contour.gateways.clear();
+    assert_eq!(decided(&contour, json!({})), "make contour");
+    assert_eq!(
+        decided(&contour, json!({"gateway": "b"})),
+        "fail gateway.not_found"
+    );
+    assert_eq!(
+        decided(&contour, json!({"gateway_class": "d"})),
+        "fail gateway.none"
+    );
+    contour.classes = None;
+    assert_eq!(decided(&contour, json!({})), "install gateway.none");
 }

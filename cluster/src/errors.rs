@@ -1,0 +1,313 @@
+//! The errors of the API, and of the way to it, as ours.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use kube::client::AuthError;
+use kube::core::Status;
+use protocol::StageError;
+
+use crate::kubeconfig::KubeContext;
+
+pub const FORBIDDEN: &str = "cluster.forbidden";
+const CREDENTIALS_REFUSED: &str = "cluster.credentials_refused";
+const CREDENTIALS_UNAVAILABLE: &str = "cluster.credentials_unavailable";
+
+/// What was asked of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    pub verb: &'static str,
+    pub resource: Cow<'static, str>,
+    /// Empty for what has no namespace, and for all namespaces at once.
+    pub namespace: String,
+}
+
+impl Attempt {
+    pub fn new(
+        verb: &'static str,
+        resource: impl Into<Cow<'static, str>>,
+        namespace: Option<&str>,
+    ) -> Self {
+        Self {
+            verb,
+            resource: resource.into(),
+            namespace: namespace.unwrap_or_default().to_owned(),
+        }
+    }
+
+    pub fn describe(&self) -> String {
+        match self.namespace.as_str() {
+            "" => format!("{} {}", self.verb, self.resource),
+            namespace => format!("{} {} in namespace {namespace}", self.verb, self.resource),
+        }
+    }
+}
+
+/// The status with which the API refused; 0: it did not answer.
+pub fn status(error: &kube::Error) -> u16 {
+    match error {
+        kube::Error::Api(status) => status.code,
+        _ => 0,
+    }
+}
+
+/// Whether the API answers, and refuses: to ask again changes nothing.
+pub fn is_refusal(error: &StageError) -> bool {
+    [FORBIDDEN, CREDENTIALS_REFUSED, CREDENTIALS_UNAVAILABLE].contains(&error.code.as_str())
+}
+
+impl KubeContext {
+    /// An error met while getting ready to talk.
+    pub(crate) fn connection_failed(&self, error: &kube::Error) -> StageError {
+        match auth_error(error) {
+            Some(auth) => self.credentials_unavailable(auth),
+            None => self.unreachable(error),
+        }
+    }
+
+    /// An error met by a request.
+    pub fn request_failed(&self, attempt: &Attempt, error: &kube::Error) -> StageError {
+        let (name, attempted) = (&self.name, attempt.describe());
+        match error {
+            kube::Error::Api(status) if status.code == 401 => self.credentials_refused(status),
+            kube::Error::Api(status) if status.code == 403 => {
+                self.forbidden(attempt).cause(server_text(status))
+            }
+            kube::Error::Api(status) => {
+                let code = status.code;
+                let message = format!("the API of context {name:?} answered {code} to {attempted}");
+                StageError::new("cluster.api_error", message)
+                    .cause(server_text(status))
+                    .retryable(code == 429 || code >= 500)
+            }
+            kube::Error::SerdeError(error) => {
+                let message = format!(
+                    "what the API of context {name:?} answered to {attempted} is not such an object"
+                );
+                StageError::new("cluster.api_error", message).source(error)
+            }
+            error => self.connection_failed(error),
+        }
+    }
+
+    /// The user may not do this.
+    pub fn forbidden(&self, attempt: &Attempt) -> StageError {
+        let Attempt {
+            verb,
+            resource,
+            namespace,
+        } = attempt;
+        let message = format!(
+            "the user of context {:?} may not {}",
+            self.name,
+            attempt.describe()
+        );
+        let flag = if namespace.is_empty() {
+            String::new()
+        } else {
+            format!(" -n {namespace}")
+        };
+        StageError::new(FORBIDDEN, message).hint(format!(
+            "ask the cluster's admin for the verb `{verb}` on `{resource}`; `kubectl auth can-i {verb} {resource}{flag}` shows it"
+        ))
+    }
+
+    fn credentials_refused(&self, status: &Status) -> StageError {
+        let Self { name, server, .. } = self;
+        let message =
+            format!("the API at {server} does not accept the credentials of context {name:?}");
+        StageError::new(CREDENTIALS_REFUSED, message)
+            .cause(server_text(status))
+            .hint(format!(
+                "log in again, until `kubectl --context {name} auth whoami` works"
+            ))
+    }
+
+    /// A plugin's output and its environment may hold tokens, so only its stderr is shown.
+    fn credentials_unavailable(&self, error: &AuthError) -> StageError {
+        let name = &self.name;
+        let source = self.plugin.as_deref().unwrap_or("the kubeconfig");
+        let message =
+            format!("credentials for context {name:?} could not be obtained from {source}");
+        let cause = match error {
+            AuthError::AuthExecRun { out, .. } => {
+                let stderr = String::from_utf8_lossy(&out.stderr);
+                format!("it ended with {}: {}", out.status, tail(stderr.trim()))
+            }
+            AuthError::AuthExecParse(_) => "it printed no ExecCredential".to_owned(),
+            error => error.to_string(),
+        };
+        StageError::new(CREDENTIALS_UNAVAILABLE, message)
+            .cause(cause)
+            .hint(format!(
+                "run `kubectl --context {name} auth whoami` at a prompt; it says what is missing"
+            ))
+    }
+
+    fn unreachable(&self, error: &kube::Error) -> StageError {
+        let text = chain(error).join(": ");
+        if !text.contains("certificate") {
+            return self.no_answer().cause(text);
+        }
+        let Self { name, server, .. } = self;
+        let message =
+            format!("the certificate of the API at {server} is not one that the kubeconfig trusts");
+        StageError::new("cluster.certificate_refused", message)
+            .cause(text)
+            .hint(format!(
+                "get the kubeconfig of context {name:?} again: the cluster may have been made again"
+            ))
+    }
+
+    /// The API does not answer, or not in time.
+    pub fn no_answer(&self) -> StageError {
+        let Self { name, server, .. } = self;
+        let message = format!("the API of context {name:?} at {server} cannot be reached");
+        StageError::new("cluster.unreachable", message)
+            .hint(format!(
+                "is the cluster running, and a VPN up if it needs one? `kubectl --context {name} version` tells"
+            ))
+            .retryable(true)
+    }
+
+    /// `field` is that of the config which names it.
+    pub fn namespace_missing(&self, namespace: &str, field: &str) -> StageError {
+        let message = format!(
+            "there is no namespace {namespace} on the cluster of context {:?}",
+            self.name
+        );
+        StageError::new("cluster.namespace_missing", message).hint(format!(
+            "`kubectl create namespace {namespace}`, or set `{field}` to one that exists"
+        ))
+    }
+}
+
+fn auth_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a AuthError> {
+    sources(error).find_map(|error| error.downcast_ref())
+}
+
+fn sources<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}
+
+/// The error and its sources. kube's own words repeat their source: only the innermost of such a run are kept.
+fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
+    let texts: Vec<String> = sources(error).map(|error| error.to_string()).collect();
+    let repeated = |at: usize| {
+        texts
+            .get(at + 1)
+            .is_some_and(|next| texts[at].contains(next.as_str()))
+    };
+    (0..texts.len())
+        .filter(|at| !repeated(*at))
+        .map(|at| texts[at].clone())
+        .collect()
+}
+
+/// The error and its sources, for a message of ours.
+pub fn in_one_line(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(next) = source {
+        let more = next.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = next.source();
+    }
+    tail(&text).to_owned()
+}
+
+fn server_text(status: &Status) -> String {
+    let text = if status.message.is_empty() {
+        &status.reason
+    } else {
+        &status.message
+    };
+    format!("the API said: {}", tail(text.trim()))
+}
+
+/// A page of HTML from some proxy says no more than its end.
+fn tail(text: &str) -> &str {
+    let start = text.len().saturating_sub(400);
+    let start = (start..text.len())
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0);
+    &text[start..]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    fn context() -> KubeContext {
+        KubeContext {
+            name: "c".into(),
+            server: "https://s".into(),
+            plugin: Some("login".into()),
+            files: Vec::new(),
+            kubeconfig: kube::config::Kubeconfig::default(),
+        }
+    }
+
+    #[test]
+    fn each_answer_of_the_api_has_its_own_code() {
+        let attempt = Attempt::new("list", "gateways.gateway.networking.k8s.io", None);
+        for (code, expected, retryable) in [
+            (401, "cluster.credentials_refused", false),
+            (403, "cluster.forbidden", false),
+            (500, "cluster.api_error", true),
+            (422, "cluster.api_error", false),
+        ] {
+            let status = Status {
+                code,
+                message: "words".into(),
+                ..Status::default()
+            };
+            let error = context().request_failed(&attempt, &kube::Error::Api(status.boxed()));
+            assert_eq!(
+                (error.code.as_str(), error.retryable),
+                (expected, retryable)
+            );
+            assert_eq!(error.caused_by, ["the API said: words"]);
+        }
+    }
+
+    #[test]
+    fn what_a_plugin_printed_and_was_given_is_never_shown() {
+        let out = std::process::Output {
+            status: std::process::ExitStatus::from_raw(256),
+            stdout: b"secret-token".to_vec(),
+            stderr: b"please log in".to_vec(),
+        };
+        let auth = AuthError::AuthExecRun {
+            cmd: "PASSWORD=secret login".into(),
+            out: Box::new(out),
+        };
+        let error = kube::Error::Service(Box::new(kube::Error::Auth(auth)));
+        let error = context().connection_failed(&error);
+        assert_eq!(error.code, "cluster.credentials_unavailable");
+        let shown = error.render("x");
+        assert!(
+            shown.contains("please log in") && !shown.contains("secret"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_dead_server_and_a_wrong_certificate_are_told_apart() {
+        let failed = |text: &str| {
+            let error = std::io::Error::other(text.to_owned());
+            let error = context().connection_failed(&kube::Error::Service(Box::new(error)));
+            (error.code, error.retryable)
+        };
+        let dead = failed("tcp connect error");
+        assert_eq!(dead, ("cluster.unreachable".to_owned(), true));
+        let foreign = failed("invalid peer certificate: UnknownIssuer");
+        assert_eq!(foreign, ("cluster.certificate_refused".to_owned(), false));
+    }
+}

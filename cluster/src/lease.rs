@@ -1,0 +1,251 @@
+//! Leases: whoever makes one holds what it stands for, for as long as it is renewed.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions, PropagationPolicy};
+use protocol::StageError;
+
+use crate::client::Cluster;
+use crate::errors::status;
+
+pub const LEASES: &str = "leases.coordination.k8s.io";
+
+/// The label of everything that a stage makes.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// A Lease is renewed this many times before it would expire, so that a few lost requests cost nothing.
+pub const RENEWALS: u32 = 10;
+
+/// A Lease as one wants it to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub namespace: String,
+    /// The field of the config that names the namespace.
+    pub namespace_field: &'static str,
+    pub name: String,
+    /// Who holds it: no two sessions have the same.
+    pub holder: String,
+    /// Seconds.
+    pub duration: u32,
+    /// The value of [`MANAGED_BY`].
+    pub manager: &'static str,
+    pub annotations: Vec<(&'static str, String)>,
+}
+
+/// What became of a request to take or renew.
+#[derive(Debug)]
+pub enum Outcome {
+    Ours(Box<Lease>),
+    /// As somebody else holds it, or left it.
+    Theirs(Box<Lease>),
+    /// There is none any more.
+    Gone,
+}
+
+impl Claim {
+    fn api(&self, cluster: &Cluster) -> Api<Lease> {
+        Api::namespaced(cluster.client.clone(), &self.namespace)
+    }
+
+    fn failed(&self, cluster: &Cluster, verb: &'static str, error: &kube::Error) -> StageError {
+        cluster.failed(verb, LEASES, Some(&self.namespace), error)
+    }
+
+    fn write_into(&self, lease: &mut Lease) {
+        let now = MicroTime(Timestamp::now());
+        let metadata = &mut lease.metadata;
+        let labels = metadata.labels.get_or_insert_default();
+        labels.insert(MANAGED_BY.to_owned(), self.manager.to_owned());
+        let annotations = metadata.annotations.get_or_insert_default();
+        for (key, value) in &self.annotations {
+            annotations.insert((*key).to_owned(), value.clone());
+        }
+        let is_new = metadata.resource_version.is_none();
+        let spec = lease.spec.get_or_insert_default();
+        if spec.holder_identity.as_ref() != Some(&self.holder) {
+            spec.holder_identity = Some(self.holder.clone());
+            spec.acquire_time = Some(now.clone());
+            spec.lease_transitions = (!is_new).then(|| spec.lease_transitions.unwrap_or(0) + 1);
+        }
+        spec.lease_duration_seconds = i32::try_from(self.duration).ok();
+        spec.renew_time = Some(now);
+    }
+
+    /// Makes the Lease.
+    pub async fn create(&self, cluster: &Cluster) -> Result<Outcome, StageError> {
+        let mut lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                ..ObjectMeta::default()
+            },
+            ..Lease::default()
+        };
+        self.write_into(&mut lease);
+        let (leases, params) = (self.api(cluster), PostParams::default());
+        match leases.create(&params, &lease).await {
+            Ok(lease) => Ok(Outcome::Ours(Box::new(lease))),
+            // Also when the answer to our own first try was lost and the client tried again.
+            Err(error) if status(&error) == 409 => self.get(cluster).await,
+            Err(error) if status(&error) == 404 => Err(cluster
+                .context
+                .namespace_missing(&self.namespace, self.namespace_field)),
+            Err(error) => Err(self.failed(cluster, "create", &error)),
+        }
+    }
+
+    pub async fn get(&self, cluster: &Cluster) -> Result<Outcome, StageError> {
+        match self.api(cluster).get_opt(&self.name).await {
+            Ok(None) => Ok(Outcome::Gone),
+            Ok(Some(lease)) if holder(&lease) == self.holder => Ok(Outcome::Ours(Box::new(lease))),
+            Ok(Some(lease)) => Ok(Outcome::Theirs(Box::new(lease))),
+            Err(error) => Err(self.failed(cluster, "get", &error)),
+        }
+    }
+
+    /// Puts the claim in the place of what `seen` says: renews the Lease, or takes it over. Who is faster wins.
+    pub async fn replace(&self, cluster: &Cluster, seen: &Lease) -> Result<Outcome, StageError> {
+        self.change(cluster, seen, |lease| self.write_into(lease))
+            .await
+    }
+
+    /// Leaves the Lease, held by no session, if it is ours still.
+    pub async fn vacate(&self, cluster: &Cluster, seen: &Lease) -> Result<(), StageError> {
+        let vacate = |lease: &mut Lease| {
+            self.write_into(lease);
+            lease.spec.get_or_insert_default().holder_identity = None;
+        };
+        self.change(cluster, seen, vacate).await.map(drop)
+    }
+
+    async fn change(
+        &self,
+        cluster: &Cluster,
+        seen: &Lease,
+        change: impl Fn(&mut Lease),
+    ) -> Result<Outcome, StageError> {
+        let (leases, params) = (self.api(cluster), PostParams::default());
+        let mut lease = seen.clone();
+        loop {
+            change(&mut lease);
+            match leases.replace(&self.name, &params, &lease).await {
+                Ok(lease) => return Ok(Outcome::Ours(Box::new(lease))),
+                Err(error) if matches!(status(&error), 404 | 409) => match self.get(cluster).await?
+                {
+                    // It has changed by a request of ours whose answer was lost.
+                    Outcome::Ours(now) => lease = *now,
+                    other => return Ok(other),
+                },
+                Err(error) => return Err(self.failed(cluster, "update", &error)),
+            }
+        }
+    }
+
+    /// Deletes the Lease if it is ours still; `seen` saves a request. With `orphan`, what it owns stays.
+    pub async fn delete(
+        &self,
+        cluster: &Cluster,
+        mut seen: Option<Lease>,
+        orphan: bool,
+    ) -> Result<(), StageError> {
+        loop {
+            let lease = match seen.take() {
+                Some(lease) => lease,
+                None => match self.get(cluster).await? {
+                    Outcome::Ours(lease) => *lease,
+                    _ => return Ok(()),
+                },
+            };
+            if delete(cluster, &lease, orphan).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Renews the Lease until it is lost, and says how that came. `failed` hears of requests that came to nothing.
+    pub async fn renew_until_lost(
+        &self,
+        cluster: &Cluster,
+        seen: &mut Lease,
+        failed: impl Fn(&StageError),
+    ) -> String {
+        let period = Duration::from_secs(self.duration.into()) / RENEWALS;
+        loop {
+            tokio::time::sleep(period).await;
+            match self.replace(cluster, seen).await {
+                Ok(Outcome::Ours(lease)) => *seen = *lease,
+                Ok(Outcome::Theirs(lease)) => return describe(&lease),
+                Ok(Outcome::Gone) => return "its Lease has been deleted".to_owned(),
+                // It stays ours until the API says otherwise: others could not ask it either.
+                Err(error) => failed(&error),
+            }
+        }
+    }
+}
+
+/// Deletes exactly this one. With `orphan`, what it owns stays. False: it has changed since it was read.
+pub async fn delete(cluster: &Cluster, lease: &Lease, orphan: bool) -> Result<bool, StageError> {
+    let metadata = &lease.metadata;
+    let policy = if orphan {
+        PropagationPolicy::Orphan
+    } else {
+        PropagationPolicy::Background
+    };
+    let params = DeleteParams {
+        propagation_policy: Some(policy),
+        preconditions: Some(Preconditions {
+            uid: metadata.uid.clone(),
+            resource_version: metadata.resource_version.clone(),
+        }),
+        ..DeleteParams::default()
+    };
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), namespace);
+    match leases.delete(name, &params).await {
+        Ok(_) => Ok(true),
+        Err(error) if status(&error) == 404 => Ok(true),
+        Err(error) if status(&error) == 409 => Ok(false),
+        Err(error) => Err(cluster.failed("delete", LEASES, Some(namespace), &error)),
+    }
+}
+
+/// All Leases of a manager; none where they may not be listed.
+pub async fn list(
+    cluster: &Cluster,
+    namespace: Option<&str>,
+    manager: &str,
+) -> Result<Vec<Lease>, StageError> {
+    let leases: Api<Lease> = match namespace {
+        Some(namespace) => Api::namespaced(cluster.client.clone(), namespace),
+        None => Api::all(cluster.client.clone()),
+    };
+    let labelled = ListParams::default().labels(&format!("{MANAGED_BY}={manager}"));
+    match leases.list(&labelled).await {
+        Ok(list) => Ok(list.items),
+        Err(error) if status(&error) == 403 => Ok(Vec::new()),
+        Err(error) => Err(cluster.failed("list", LEASES, namespace, &error)),
+    }
+}
+
+/// Empty: no session holds it.
+pub fn holder(lease: &Lease) -> &str {
+    let spec = lease.spec.as_ref();
+    spec.and_then(|spec| spec.holder_identity.as_deref())
+        .unwrap_or_default()
+}
+
+/// For people: who, and when it was renewed.
+pub fn describe(lease: &Lease) -> String {
+    let renewed = lease
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.renew_time.as_ref());
+    let renewed = renewed.map_or_else(String::new, |time| {
+        format!(", which was renewed at {}", time.0.strftime("%F %T UTC"))
+    });
+    format!("session {:?} holds it by a Lease{renewed}", holder(lease))
+}

@@ -1,0 +1,369 @@
+//! From a cluster to a Gateway that is ours: look, decide, take or make, wait.
+
+use std::time::Duration;
+
+use cluster::{Cluster, ClusterRef, lease_expiry};
+use k8s_openapi::api::coordination::v1::Lease;
+use protocol::{Context, StageError, run_id};
+
+use crate::Gateway;
+use crate::ask;
+use crate::config::Config;
+use crate::crd::raise;
+use crate::decide::{
+    Abandoned, Choice, Decision, Make, Plan, choose, decide, is_fixed_by_provisioning,
+};
+use crate::dedicated;
+use crate::gc;
+use crate::lease::{self, GatewayLease};
+use crate::objects::{self, GatewayObject, State};
+use crate::permissions;
+use crate::provision::{self, Infrastructure};
+use crate::session::{Acquired, Session};
+use crate::survey::{Survey, ask, connect};
+use crate::undo;
+use crate::wait::{self, Events};
+
+/// A Gateway that works, and what is needed to watch over it.
+pub(crate) struct ReadyGateway {
+    pub(crate) cluster: Cluster,
+    pub(crate) gateway: GatewayObject,
+    pub(crate) address: String,
+    pub(crate) controller: Option<String>,
+    pub(crate) provisioned: bool,
+    pub(crate) max_listeners: u32,
+    pub(crate) events: Option<Events>,
+}
+
+/// A Gateway that is ours, working or not.
+pub(crate) struct Selection {
+    cluster: Cluster,
+    gateway: GatewayObject,
+    /// Whether it was made for this session.
+    made: bool,
+    controller: Option<String>,
+    /// Whether its controller was installed by us.
+    provisioned: bool,
+    max_listeners: u32,
+}
+
+impl Selection {
+    fn existing(cluster: &Cluster, survey: &Survey, choice: Choice, made: bool) -> Self {
+        Self {
+            cluster: cluster.clone(),
+            gateway: choice.gateway,
+            made,
+            controller: choice.controller,
+            provisioned: choice.provisioned,
+            max_listeners: survey.max_listeners,
+        }
+    }
+
+    /// Waits until it works.
+    pub(crate) async fn ready(
+        self,
+        cx: &Context<Gateway>,
+        config: &Config,
+    ) -> Result<ReadyGateway, StageError> {
+        let Self {
+            cluster, gateway, ..
+        } = self;
+        let namespace = objects::namespace(&gateway).to_owned();
+        let waits = async {
+            if let State::Ready(address) = objects::state(&gateway) {
+                return Ok((gateway, address, None));
+            }
+            let mut events = wait::watch(&cluster, &gateway, config.lease_duration);
+            let timeout = Duration::from_secs(config.timeout);
+            let tell = |line| cx.progress("wait", line);
+            let ready = wait::until_ready(&mut events, gateway, &cluster.context, timeout, tell);
+            let (gateway, address) = ready.await?;
+            Ok((gateway, address, Some(events)))
+        };
+        let may = permissions::review(&cluster, &namespace, &config.task_namespace, self.made);
+        let ((gateway, address, events), ()) = tokio::try_join!(waits, may)?;
+        Ok(ReadyGateway {
+            cluster,
+            gateway,
+            address,
+            controller: self.controller,
+            provisioned: self.provisioned,
+            max_listeners: self.max_listeners,
+            events,
+        })
+    }
+}
+
+/// Only looks: for a Gateway that another stage holds up.
+pub(crate) async fn discover(
+    cx: &Context<Gateway>,
+    config: &Config,
+) -> Result<ReadyGateway, StageError> {
+    let cluster = connect(cx, config).await?;
+    let mut survey = ask(&cluster, config).await?.survey(cx, &cluster)?;
+    survey.look_at_usage(cx, &cluster).await;
+    let choice = choose(&survey, config)?;
+    choice.tell(cx);
+    let selection = Selection::existing(&cluster, &survey, choice, false);
+    selection.ready(cx, config).await
+}
+
+/// What is ours on the cluster by now, to be given back in the end.
+#[derive(Default)]
+pub(crate) struct Resources {
+    pub(crate) session: Option<Session>,
+    pub(crate) infrastructure: Option<Infrastructure>,
+}
+
+impl Resources {
+    /// Everything that takes one round of requests; the rest is in the ledger.
+    pub(crate) async fn release(
+        self,
+        cx: &Context<Gateway>,
+        leave: bool,
+    ) -> Result<(), StageError> {
+        let session = async {
+            match self.session {
+                Some(session) => session.release(leave).await,
+                None => Ok(()),
+            }
+        };
+        let infrastructure = async {
+            match self.infrastructure {
+                Some(infrastructure) => infrastructure.release(cx, leave).await,
+                None => Ok(()),
+            }
+        };
+        let (session, infrastructure) = tokio::join!(session, infrastructure);
+        session.and(infrastructure)
+    }
+
+    /// Gives back a session that another Gateway was chosen over.
+    async fn release_session(&mut self) -> Result<(), StageError> {
+        match self.session.take() {
+            Some(session) => session.release(false).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// The code of an error that says that the cluster changed under us, and has to be looked at again.
+const CLASS_GONE: &str = "gateway.class_gone";
+
+/// How often the cluster may change under us before that is an error.
+const ATTEMPTS: u32 = 4;
+
+/// Takes or makes a Gateway, and installs a controller if it comes to that. What has to be undone is in `held` before the
+/// first request for it.
+pub(crate) async fn acquire(
+    cx: &Context<Gateway>,
+    config: &Config,
+    held: &mut Resources,
+) -> Result<Selection, StageError> {
+    let cluster = connect(cx, config).await?;
+    held.session = resume(cx, &cluster).await?;
+    let (mut attempts, mut installed) = (0, false);
+    loop {
+        let run = Run {
+            cx,
+            config,
+            cluster: &cluster,
+        };
+        let error = match run.try_acquire(held).await {
+            Ok(selection) => return Ok(selection),
+            Err(error) => error,
+        };
+        attempts += 1;
+        if error.code == CLASS_GONE && attempts < ATTEMPTS {
+            cx.info(error.message);
+        } else if !installed && is_fixed_by_provisioning(&error, config) {
+            provision::offer(cx, config, &cluster, &mut held.infrastructure, error).await?;
+            installed = true;
+        } else {
+            return Err(error);
+        }
+    }
+}
+
+/// The session of a run that died, if its Lease is still ours. Sessions that cannot be resumed are released.
+async fn resume(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Option<Session>, StageError> {
+    let mut resumed = None;
+    for entry in cx.ledger.entries() {
+        let Some(lease) = GatewayLease::from_entry(&entry) else {
+            continue;
+        };
+        if ClusterRef::from_entry(&entry).is_none_or(|it| it.context != cluster.context.name) {
+            continue;
+        }
+        if resumed.is_none() {
+            resumed = Session::resume(cx, cluster, &entry, &lease).await?;
+            if resumed.is_some() {
+                cx.info(format!("Gateway {} is still ours", lease.title()));
+                continue;
+            }
+        }
+        match undo::session(cluster, &lease).await {
+            Ok(_) => cx.ledger.take_up(&entry).settle()?,
+            Err(error) => cx.warn(format!("an earlier session is not given back yet: {error}")),
+        }
+    }
+    Ok(resumed)
+}
+
+struct Run<'a> {
+    cx: &'a Context<Gateway>,
+    config: &'a Config,
+    cluster: &'a Cluster,
+}
+
+impl Run<'_> {
+    async fn try_acquire(&self, held: &mut Resources) -> Result<Selection, StageError> {
+        let Self {
+            cx,
+            config,
+            cluster,
+        } = *self;
+        let mut survey = ask(cluster, config).await?.survey(cx, cluster)?;
+        survey.held = held.session.as_ref().map(|session| session.lease.title());
+        self.raise_limit(&mut survey).await?;
+        let live = gc::collect(cx, cluster, survey.others()).await?;
+        survey.set_usage(cluster, &live).await;
+        loop {
+            let Decision { plan, abandoned } = decide(&survey, config);
+            if let Some(title) = self.allowed(abandoned).await? {
+                survey.usage.allow(title);
+                continue;
+            }
+            let choice = match plan {
+                Plan::Take(choice) => choice,
+                Plan::Make(make) => return self.make(&survey, *make, held).await,
+                Plan::Install(error) | Plan::Fail(error) => return Err(error),
+            };
+            if let Err(who) = self.take(&choice.gateway, held).await? {
+                let title = objects::title(&choice.gateway);
+                cx.debug(format!("Gateway {title}: {who}"));
+                let leases = lease::list(cluster, config.gateway_namespace.as_deref()).await?;
+                survey.usage.record_loss(title, who, &leases);
+                continue;
+            }
+            choice.tell(cx);
+            let made = held.session.as_ref().is_some_and(|it| it.lease.made);
+            return Ok(Selection::existing(cluster, &survey, *choice, made));
+        }
+    }
+
+    async fn raise_limit(&self, survey: &mut Survey) -> Result<(), StageError> {
+        let limit = self.config.raise_max_items;
+        let Some(limit) = limit.filter(|it| *it > survey.max_listeners) else {
+            return Ok(());
+        };
+        raise(self.cluster, limit).await?;
+        survey.max_listeners = limit;
+        self.cx.warn(format!(
+            "the CRD of Gateways allows {limit} listeners now, on every Gateway of this cluster; installing it again undoes that"
+        ));
+        Ok(())
+    }
+
+    /// A Gateway that a dead master left its ports on, if a person at the terminal says that it is to be taken.
+    async fn allowed(&self, abandoned: Vec<Abandoned>) -> Result<Option<String>, StageError> {
+        for gateway in abandoned {
+            if ask::yes(self.cx, &gateway.question()).await? {
+                return Ok(Some(gateway.title));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes its Lease, unless that is ours already; the session is in the slot before the first request that has to be
+    /// undone. The inner error: another session has it.
+    async fn take(
+        &self,
+        gateway: &GatewayObject,
+        held: &mut Resources,
+    ) -> Result<Result<(), String>, StageError> {
+        let title = objects::title(gateway);
+        if held
+            .session
+            .as_ref()
+            .is_some_and(|it| it.lease.title() == title)
+        {
+            return Ok(Ok(()));
+        }
+        held.release_session().await?;
+        let lease = self.lease(objects::namespace(gateway), objects::name(gateway), false);
+        let session = held
+            .session
+            .insert(Session::intend(self.cx, self.cluster, lease)?);
+        let may_take = |lease: &Lease| {
+            let lease = std::slice::from_ref(lease);
+            lease_expiry::note(lease, &self.cx.env);
+            self.config.take_over || !lease_expiry::expired(lease, &self.cx.env).is_empty()
+        };
+        match session.acquire(may_take).await? {
+            Acquired::Yes => Ok(Ok(())),
+            Acquired::No(who) => {
+                if let Some(session) = held.session.take() {
+                    session.forget()?;
+                }
+                Ok(Err(who))
+            }
+        }
+    }
+
+    fn lease(&self, namespace: &str, gateway: &str, made: bool) -> GatewayLease {
+        GatewayLease {
+            namespace: namespace.to_owned(),
+            gateway: gateway.to_owned(),
+            holder: lease::holder(self.cx),
+            duration: self.config.lease_duration,
+            made,
+        }
+    }
+
+    async fn make(
+        &self,
+        survey: &Survey,
+        make: Make,
+        held: &mut Resources,
+    ) -> Result<Selection, StageError> {
+        let Self {
+            cx,
+            config,
+            cluster,
+        } = *self;
+        let Make { class, passed_over } = make;
+        passed_over.iter().for_each(|line| cx.info(line));
+        held.release_session().await?;
+        let name = class.metadata.name.as_deref().unwrap_or_default();
+        let provisioned = objects::is_installed(&class);
+        if provisioned && !provision::join(cx, cluster, &mut held.infrastructure, name).await? {
+            let message =
+                format!("GatewayClass {name} has just been removed by the last one that used it");
+            return Err(StageError::new(CLASS_GONE, message).retryable(true));
+        }
+        let namespace = config.namespace(&cluster.context);
+        let lease = self.lease(&namespace, &format!("devcluster-{}", run_id()), true);
+        let line = format!("making Gateway {} of GatewayClass {name}", lease.title());
+        cx.progress("make", line);
+        let session = held.session.insert(Session::intend(cx, cluster, lease)?);
+        if let Acquired::No(who) = session.acquire(|_| false).await? {
+            let message = format!("a name of our own is taken: {who}");
+            return Err(StageError::internal(message));
+        }
+        let (lease, owner) = (&session.lease, session.confirmed.as_ref());
+        let gateway = dedicated::make(cluster, lease, owner, &class, config.port_range).await?;
+        if let Some(infrastructure) = &mut held.infrastructure {
+            // From here on the Gateway keeps others from removing its class.
+            infrastructure.unlock().await?;
+        }
+        Ok(Selection {
+            cluster: cluster.clone(),
+            gateway,
+            made: true,
+            controller: Some(class.spec.controller_name.clone()),
+            provisioned,
+            max_listeners: survey.max_listeners,
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! How a run comes by its Gateway, by what there is on the cluster: the one decision for run, preflight and dry run.
+
+mod choose;
+
+use protocol::StageError;
+
+use self::choose::abandoned;
+pub(crate) use self::choose::{Abandoned, Choice, choose};
+use crate::config::{Config, Prefer};
+use crate::manifests::CONTOUR;
+use crate::objects::{self, ClassObject, is_accepted, is_installed, refusal};
+use crate::survey::Survey;
+
+/// Controllers that open whatever TCP port a Gateway asks for, best known first.
+const DYNAMIC: [&str; 2] = [CONTOUR, "gateway.envoyproxy.io/gatewayclass-controller"];
+
+/// What only a controller brings.
+const FIXED_BY_PROVISIONING: [&str; 5] = [
+    "gateway.api_missing",
+    "gateway.tcproute_missing",
+    "gateway.none",
+    "gateway.none_usable",
+    "gateway.no_class",
+];
+
+/// How a run comes by its Gateway.
+pub(crate) enum Plan {
+    Take(Box<Choice>),
+    Make(Box<Make>),
+    /// A controller has to be installed first; the error says what is missing without one.
+    Install(StageError),
+    Fail(StageError),
+}
+
+/// One of our own.
+pub(crate) struct Make {
+    pub(crate) class: ClassObject,
+    /// A line for each Gateway that there is.
+    pub(crate) passed_over: Vec<String>,
+}
+
+/// What a run does, and what a person may have it do instead.
+pub(crate) struct Decision {
+    pub(crate) plan: Plan,
+    /// Gateways that a dead master left its ports on, where none is taken.
+    pub(crate) abandoned: Vec<Abandoned>,
+}
+
+impl Plan {
+    /// Something is missing.
+    pub(crate) fn without(error: StageError, config: &Config) -> Self {
+        if is_fixed_by_provisioning(&error, config) {
+            Self::Install(error)
+        } else {
+            Self::Fail(error)
+        }
+    }
+}
+
+/// Whether it makes sense to install a controller because of this.
+pub(crate) fn is_fixed_by_provisioning(error: &StageError, config: &Config) -> bool {
+    config.gateway.is_none()
+        && config.gateway_class.is_none()
+        && FIXED_BY_PROVISIONING.contains(&error.code.as_str())
+}
+
+pub(crate) fn decide(survey: &Survey, config: &Config) -> Decision {
+    let only = |plan| Decision {
+        plan,
+        abandoned: Vec::new(),
+    };
+    let none = match choose(survey, config) {
+        Ok(choice) if is_acceptable(survey, config, &choice) => {
+            return only(Plan::Take(Box::new(choice)));
+        }
+        Ok(_) => None,
+        Err(none) if config.gateway.is_some() => return only(Plan::Fail(none)),
+        Err(none) => Some(none),
+    };
+    let abandoned = match config.prefer {
+        Prefer::Existing => abandoned(survey, config),
+        Prefer::Dedicated => Vec::new(),
+    };
+    let plan = match class(survey.classes.as_deref(), config) {
+        Ok(class) => Plan::Make(Box::new(Make {
+            class: class.clone(),
+            passed_over: none.map(|none| none.caused_by).unwrap_or_default(),
+        })),
+        // With one of our own out of the question, that there is no other is the news.
+        Err(reasons) => {
+            let mut error = none.unwrap_or_else(no_class);
+            error.caused_by.extend(reasons);
+            Plan::without(error, config)
+        }
+    };
+    Decision { plan, abandoned }
+}
+
+/// With `prefer: dedicated` only a Gateway that was named, or that a session of ours holds, is taken.
+fn is_acceptable(survey: &Survey, config: &Config, choice: &Choice) -> bool {
+    config.prefer == Prefer::Existing
+        || config.gateway.is_some()
+        || survey.held == Some(objects::title(&choice.gateway))
+}
+
+/// The class to make one of, or why there is none, a line for each.
+fn class<'a>(
+    classes: Option<&'a [ClassObject]>,
+    config: &Config,
+) -> Result<&'a ClassObject, Vec<String>> {
+    let Some(classes) = classes else {
+        return Err(vec!["GatewayClasses may not be listed".to_owned()]);
+    };
+    let mut reasons = Vec::new();
+    let mut usable = Vec::new();
+    for class in classes {
+        match unsuitable(class, config) {
+            None => usable.push(class),
+            Some(reason) => {
+                let name = class.metadata.name.as_deref().unwrap_or_default();
+                reasons.push(format!(
+                    "GatewayClass {name}: no Gateway is made of it: {reason}"
+                ));
+            }
+        }
+    }
+    let rank = |class: &&ClassObject| {
+        let known = |name: &&str| **name == class.spec.controller_name;
+        (DYNAMIC.iter().position(known), class.metadata.name.clone())
+    };
+    usable.into_iter().min_by_key(rank).ok_or(reasons)
+}
+
+fn unsuitable(class: &ClassObject, config: &Config) -> Option<String> {
+    let controller = &class.spec.controller_name;
+    if config.gateway_class.is_some() && config.gateway_class != class.metadata.name {
+        return Some("`gateway_class` names another".to_owned());
+    }
+    if !is_accepted(class) {
+        let conditions = class.status.as_ref().map(|status| &status.conditions);
+        let why = conditions.and_then(|conditions| refusal(conditions, "Accepted"));
+        return Some(
+            why.unwrap_or_else(|| format!("its controller {controller} has not accepted it")),
+        );
+    }
+    // Who names a class, or the controller that we installed, knows what it can do.
+    if config.gateway_class.is_none()
+        && !is_installed(class)
+        && !DYNAMIC.contains(&controller.as_str())
+    {
+        return Some(format!(
+            "{controller} is not known to open ports by itself; `gateway_class` takes it all the same"
+        ));
+    }
+    None
+}
+
+fn no_class() -> StageError {
+    let message = "there is no GatewayClass of which a Gateway could be made";
+    StageError::new("gateway.no_class", message).hint(
+        "have an admin install a controller that takes TCPRoutes, such as Contour's gateway provisioner, with a GatewayClass",
+    )
+}
+
+#[cfg(test)]
+mod tests;

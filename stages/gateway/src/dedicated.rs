@@ -1,0 +1,171 @@
+//! A Gateway of our own: made from a GatewayClass that can open ports, and deleted with all that came of it.
+
+use cluster::Cluster;
+use cluster::lease::MANAGED_BY;
+use cluster::objects;
+use cluster::status;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Api;
+use kube::api::{ListParams, PostParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use protocol::StageError;
+use serde_json::{Value, json};
+
+use crate::lease::{GatewayLease, MANAGER};
+use crate::objects::{
+    ClassObject, GATEWAYS, GROUP, GatewayObject, SERVICES, TCP_ROUTES, gateway_resource, gateways,
+};
+use crate::ports::PortRange;
+
+/// A Gateway has to have a listener before Determined adds its own: one port that is not used otherwise.
+const PLACEHOLDER: u16 = 7999;
+
+/// Makes the Gateway that the Lease of its session owns.
+pub(crate) async fn make(
+    cluster: &Cluster,
+    lease: &GatewayLease,
+    owner: Option<&Lease>,
+    class: &ClassObject,
+    range: PortRange,
+) -> Result<GatewayObject, StageError> {
+    let api: Api<DynamicObject> = Api::namespaced_with(
+        cluster.client.clone(),
+        &lease.namespace,
+        &gateway_resource(),
+    );
+    let params = PostParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    let object = serde_json::from_value(manifest(lease, owner, class, range))
+        .map_err(|error| StageError::internal("our own Gateway is not an object").source(&error))?;
+    let made = match api.create(&params, &object).await {
+        // The answer to a first try was lost, and the client tried again: the name is ours alone.
+        Err(error) if status(&error) == 409 => api.get(&lease.gateway).await,
+        made => made,
+    };
+    let made =
+        made.map_err(|error| cluster.failed("create", GATEWAYS, Some(&lease.namespace), &error))?;
+    serde_json::to_value(made)
+        .and_then(serde_json::from_value)
+        .map_err(|error| StageError::internal("the API's Gateway is not one").source(&error))
+}
+
+fn manifest(
+    lease: &GatewayLease,
+    owner: Option<&Lease>,
+    class: &ClassObject,
+    range: PortRange,
+) -> Value {
+    let owner = owner.map(|lease| OwnerReference {
+        api_version: "coordination.k8s.io/v1".to_owned(),
+        kind: "Lease".to_owned(),
+        name: lease.metadata.name.clone().unwrap_or_default(),
+        uid: lease.metadata.uid.clone().unwrap_or_default(),
+        ..OwnerReference::default()
+    });
+    let port = if range.holds(PLACEHOLDER) {
+        range.end
+    } else {
+        PLACEHOLDER
+    };
+    json!({
+        "apiVersion": format!("{GROUP}/v1"),
+        "kind": "Gateway",
+        "metadata": {
+            "name": lease.gateway,
+            "namespace": lease.namespace,
+            "labels": {MANAGED_BY: MANAGER},
+            "annotations": {"devcluster-gateway/session": lease.holder},
+            "ownerReferences": Vec::from_iter(owner),
+        },
+        "spec": {
+            "gatewayClassName": class.metadata.name,
+            "listeners": [{
+                "name": "devcluster",
+                "port": port,
+                "protocol": "TCP",
+                "allowedRoutes": {"namespaces": {"from": "All"}},
+            }],
+        },
+    })
+}
+
+/// Deletes the Gateway of this session, whose name no other ever had. Whether there was one.
+pub(crate) async fn delete(cluster: &Cluster, lease: &GatewayLease) -> Result<bool, StageError> {
+    let gateways = gateways(cluster, Some(&lease.namespace));
+    let deleted = objects::delete(&gateways, &lease.gateway, None).await;
+    deleted.map_err(|error| cluster.failed("delete", GATEWAYS, Some(&lease.namespace), &error))
+}
+
+/// A TCPRoute and a Service of the same name, which Determined makes for each port; only a task's normal end removes them.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    namespace: String,
+    name: String,
+    uid: Option<String>,
+}
+
+fn tcp_routes() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1alpha2", "TCPRoute"))
+}
+
+/// Those that lead to the Gateway.
+pub(crate) async fn routes(
+    cluster: &Cluster,
+    lease: &GatewayLease,
+) -> Result<Vec<Route>, StageError> {
+    let all: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &tcp_routes());
+    let routes = match all.list(&ListParams::default()).await {
+        Ok(list) => list.items,
+        Err(error) if matches!(status(&error), 403 | 404) => Vec::new(),
+        Err(error) => return Err(cluster.failed("list", TCP_ROUTES, None, &error)),
+    };
+    let routes = routes.into_iter().filter(|it| leads_to(it, lease));
+    Ok(routes
+        .filter_map(|DynamicObject { metadata, .. }| {
+            Some(Route {
+                namespace: metadata.namespace?,
+                name: metadata.name?,
+                uid: metadata.uid,
+            })
+        })
+        .collect())
+}
+
+fn leads_to(route: &DynamicObject, lease: &GatewayLease) -> bool {
+    let parents = route.data["spec"]["parentRefs"].as_array();
+    parents.into_iter().flatten().any(|parent| {
+        let namespace = parent["namespace"]
+            .as_str()
+            .or(route.metadata.namespace.as_deref());
+        parent["name"] == lease.gateway.as_str() && namespace == Some(lease.namespace.as_str())
+    })
+}
+
+impl Route {
+    pub(crate) fn title(&self) -> String {
+        format!("TCPRoute and Service {}/{}", self.namespace, self.name)
+    }
+
+    pub(crate) async fn delete(self, cluster: &Cluster) -> Result<bool, StageError> {
+        let Self {
+            namespace,
+            name,
+            uid,
+        } = self;
+        let failed = |resource| {
+            let namespace = &namespace;
+            move |error| cluster.failed("delete", resource, Some(namespace), &error)
+        };
+        let client = || cluster.client.clone();
+        let routes: Api<DynamicObject> = Api::namespaced_with(client(), &namespace, &tcp_routes());
+        let route = objects::delete(&routes, &name, uid).await;
+        let route = route.map_err(failed(TCP_ROUTES))?;
+        let services: Api<Service> = Api::namespaced(client(), &namespace);
+        let service = objects::delete(&services, &name, None).await;
+        Ok(service.map_err(failed(SERVICES))? || route)
+    }
+}

@@ -1,0 +1,143 @@
+//! Which Gateway a run would have, by the run's own decision.
+
+use protocol::{Check, StageError};
+
+use super::{CAPACITY, CONTROLLER, GATEWAY, LEFTOVERS, Preflight};
+use crate::config::Provision;
+use crate::decide::{Choice, Decision, Plan, decide};
+use crate::objects::{self, State};
+use crate::provision::InstallPlan;
+use crate::survey::{Answers, Survey};
+
+impl Preflight<'_> {
+    pub(super) async fn gateway(&self, answers: Answers) {
+        let survey = answers.survey(self.cx, self.cluster);
+        let mut survey = match survey {
+            Ok(survey) => survey,
+            Err(error) => {
+                self.cx.skip(&[LEFTOVERS], "needs the Gateway API");
+                return self.without(Plan::without(error, self.config)).await;
+            }
+        };
+        survey.look_at_usage(self.cx, self.cluster).await;
+        let decision = decide(&survey, self.config);
+        // Before the Gateway itself: who takes one needs no controller.
+        self.leftovers(&decision, &survey);
+        match decision.plan {
+            Plan::Take(choice) => self.take(&choice, &survey),
+            Plan::Make(make) => {
+                let class = make.class.metadata.name.unwrap_or_default();
+                let found = format!("one is made of GatewayClass {class}");
+                self.cx.tell(GATEWAY, Ok(found));
+                self.cx.skip(&[CONTROLLER], "not needed");
+                let found = format!("{} listeners at most", survey.max_listeners);
+                self.cx.tell(CAPACITY, Ok(found));
+            }
+            plan => self.without(plan).await,
+        }
+    }
+
+    fn take(&self, choice: &Choice, survey: &Survey) {
+        let gateway = &choice.gateway;
+        let state = match objects::state(gateway) {
+            State::Ready(address) => format!("at {address}"),
+            State::NoAddress(reason) | State::NotProgrammed(reason) => {
+                format!("though not usable yet: {reason}")
+            }
+        };
+        let found = format!("{}, {state}", objects::title(gateway));
+        let mut check = Check::ok(GATEWAY.0, GATEWAY.1, found);
+        if !choice.warnings.is_empty() {
+            check = check.hint(choice.warnings.join("\n"));
+        }
+        self.cx.report(check);
+        self.cx.skip(&[CONTROLLER], "not needed");
+        let limit = self.config.raise_max_items.unwrap_or(0);
+        let limit = limit.max(survey.max_listeners);
+        let free = objects::capacity(gateway, limit, self.config.port_range);
+        let found = format!("{free} more, of {limit} listeners");
+        if free >= self.config.min_capacity.max(1) {
+            return self.cx.tell(CAPACITY, Ok(found));
+        }
+        let error = StageError::new("gateway.capacity_low", format!("it has room for {found}"))
+            .hint("widen `port_range`, free listeners, lower `min_capacity`, or set `raise_max_items`");
+        self.cx.tell(CAPACITY, Err(error));
+    }
+
+    /// There is none, and none can be made yet.
+    async fn without(&self, plan: Plan) {
+        let missing = match plan {
+            Plan::Install(missing) if self.config.provision != Provision::Never => missing,
+            Plan::Install(error) | Plan::Fail(error) => {
+                self.cx.tell(GATEWAY, Err(error));
+                return self.cx.skip(&[CONTROLLER, CAPACITY], "needs the Gateway");
+            }
+            Plan::Take(_) | Plan::Make(_) => return,
+        };
+        if self.config.provision == Provision::Ask {
+            let hint = "say yes when you are asked at a terminal, or set `provision: auto`";
+            let question = format!(
+                "Install a controller on the cluster of context {:?}, and remove it in the end?",
+                self.cluster.context.name
+            );
+            let check = Check::failed(GATEWAY.0, GATEWAY.1, &missing.hint(hint));
+            self.cx.report(check.offer(question, "provision", "auto"));
+        } else {
+            let why = "one is made once a controller is installed";
+            self.cx.skip(&[GATEWAY], why);
+        }
+        let install = async {
+            let install = InstallPlan::prepare(self.cx, self.config).await?;
+            install.forbidden(self.cluster).await?;
+            Ok(install.summary())
+        };
+        self.cx.tell(CONTROLLER, install.await);
+        self.cx.skip(&[CAPACITY], "needs the Gateway");
+    }
+
+    /// Gateways that could be taken but for what a dead master left on them: that is for a person to say.
+    fn leftovers(&self, decision: &Decision, survey: &Survey) {
+        let (id, title) = LEFTOVERS;
+        let Decision { plan, abandoned } = decision;
+        if abandoned.is_empty() {
+            return match plan {
+                Plan::Fail(_) => {
+                    let why = "`gateway` names the one to take";
+                    self.cx.skip(&[LEFTOVERS], why);
+                }
+                _ => self.cx.report(Check::ok(id, title, "")),
+            };
+        }
+        let left = abandoned
+            .iter()
+            .map(|it| format!("{}: {}", it.title, it.left));
+        let left = left.collect::<Vec<_>>().join("\n");
+        let check = match plan {
+            Plan::Install(missing) if self.config.provision != Provision::Auto => {
+                Check::failed(id, title, &StageError::new(missing.code.as_str(), left))
+            }
+            Plan::Fail(missing) => {
+                Check::failed(id, title, &StageError::new(missing.code.as_str(), left))
+            }
+            _ => Check::ok(id, title, format!("{left}; another is made")),
+        };
+        let hint = "say yes when you are asked at a terminal, or name it with `gateway` and `gateway_namespace`";
+        let check = check.hint(hint);
+        self.cx.report(match only_by_name(decision, survey) {
+            Some((name, question)) => check.offer(question, "gateway", name),
+            None => check,
+        });
+    }
+}
+
+/// The first that its name alone tells from all others, and the question about it. A Gateway that is named is taken with
+/// what was left on it, and no other is: `take_over` would take one from a session, too.
+fn only_by_name<'a>(decision: &Decision, survey: &'a Survey) -> Option<(&'a str, String)> {
+    decision.abandoned.iter().find_map(|abandoned| {
+        let mut gateways = survey.gateways.iter();
+        let name = objects::name(gateways.find(|it| objects::title(it) == abandoned.title)?);
+        let all = survey.gateways.iter();
+        let namesakes = all.filter(|it| objects::name(it) == name);
+        (namesakes.count() == 1).then(|| (name, abandoned.question()))
+    })
+}
