@@ -1,4 +1,4 @@
-//! Every check, in the order in which they run.
+//! Every check. PROTOCOL.md has the table of them, so that what it promises is what is run.
 
 mod chain;
 mod control;
@@ -17,27 +17,113 @@ mod stdout;
 mod streams;
 mod verbs;
 
-use super::Check;
+pub(super) use ready::{REACHED, in_vain};
 
-/// The registry.
-pub(super) fn all() -> impl Iterator<Item = &'static Check> {
-    let groups: [&[Check]; 16] = [
-        describe::CHECKS,
-        stdout::CHECKS,
-        outputs::CHECKS,
-        ready::CHECKS,
-        control::CHECKS,
-        input::CHECKS,
-        stdin::CHECKS,
-        shutdown::CHECKS,
-        streams::CHECKS,
-        secrets::CHECKS,
-        run_dir::CHECKS,
-        lock::CHECKS,
-        verbs::CHECKS,
-        chain::CHECKS,
-        kills::CHECKS,
-        devcluster::CHECKS,
-    ];
-    groups.into_iter().flatten()
+use futures::future::LocalBoxFuture;
+
+use crate::Level;
+use crate::scene::Scene;
+use crate::verdict::Verdict;
+
+/// The page, and its name.
+const PAGE: (&str, &str) = ("PROTOCOL.md", include_str!("../../protocol/PROTOCOL.md"));
+
+/// A check in a world of its own.
+type Run = for<'a> fn(Scene<'a>) -> LocalBoxFuture<'a, Verdict>;
+
+/// Its id, which is stable: reports and scripts name it.
+type Named = (&'static str, Run);
+
+/// They look at ports of the machine, or load it: no other check runs beside them.
+const ALONE: [&str; 4] = ["shutdown", "kill", "devcluster", REACHED];
+
+const GROUPS: [&[Named]; 16] = [
+    describe::CHECKS,
+    ready::CHECKS,
+    stdout::CHECKS,
+    outputs::CHECKS,
+    control::CHECKS,
+    input::CHECKS,
+    stdin::CHECKS,
+    shutdown::CHECKS,
+    streams::CHECKS,
+    secrets::CHECKS,
+    run_dir::CHECKS,
+    lock::CHECKS,
+    verbs::CHECKS,
+    chain::CHECKS,
+    kills::CHECKS,
+    devcluster::CHECKS,
+];
+
+/// One thing that is checked.
+#[derive(Clone, Copy)]
+pub(super) struct Check {
+    pub(super) id: &'static str,
+    /// The lowest level that has to pass it.
+    pub(super) level: Level,
+    /// What holds when it passes.
+    pub(super) title: &'static str,
+    /// The heading in PROTOCOL.md, as an anchor.
+    section: &'static str,
+    pub(super) run: Run,
+}
+
+impl Check {
+    /// Whether it is meant by its id, or by the beginning of that.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        let rest = self.id.strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
+    pub(super) fn runs_alone(&self) -> bool {
+        ALONE.iter().any(|name| self.is_named(name))
+    }
+
+    /// Where the protocol says so.
+    pub(super) fn section(&self) -> String {
+        format!("{}#{}", PAGE.0, self.section)
+    }
+}
+
+/// Every check, in the order of the page.
+pub(super) fn all() -> impl Iterator<Item = Check> {
+    PAGE.1.lines().filter_map(check)
+}
+
+/// A row of the table: ``| [`id`](#section) | level | title |``.
+fn check(row: &'static str) -> Option<Check> {
+    let (id, rest) = row.strip_prefix("| [`")?.split_once("`](#")?;
+    let (section, rest) = rest.split_once(") | ")?;
+    let (level, rest) = rest.split_once(" | ")?;
+    let (_, run) = GROUPS
+        .iter()
+        .copied()
+        .flatten()
+        .find(|(named, _)| *named == id)?;
+    Some(Check {
+        id,
+        level: match level {
+            "plugin" => Level::Plugin,
+            _ => Level::Stage,
+        },
+        title: rest.strip_suffix(" |")?,
+        section,
+        run: *run,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_and_the_kit_have_the_same_checks() {
+        let rows = PAGE.1.lines().filter(|l| l.starts_with("| [`"));
+        let checks: Vec<&str> = all().map(|check| check.id).collect();
+        assert_eq!(rows.count(), checks.len());
+        let named = GROUPS.iter().copied().flatten().map(|(id, _)| *id);
+        let missing: Vec<&str> = named.filter(|id| !checks.contains(id)).collect();
+        assert!(missing.is_empty(), "not on the page: {missing:?}");
+    }
 }

@@ -1,18 +1,23 @@
-//! The command line of the kit.
+//! The command line of the kit, and the order in which the checks run.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use protocol::{Env, Exit, StageError, files, program};
-use serde_json::{Map, Value, json};
+use clap::Parser;
+use futures::StreamExt;
+use futures::stream;
+use protocol::{Env, Exit, StageError, program};
+use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::RwLock;
 
-use super::report::{Entry, Outcome, Report, level_word, show};
-use super::subject::{Subject, read_config, resolve, split};
-use super::{Check, Level, checks};
+use super::Level;
+use super::checks::{self, Check};
+use super::report::{Entry, Out, Outcome, Report, list};
+use super::scene::{Scene, tidy};
+use super::subject::{Subject, read_config, resolve, split, usage};
 
 const NAME: &str = "devcluster-conformance";
 
@@ -22,263 +27,273 @@ const EXAMPLES: &str = "Examples:
   devcluster-remote conformance --level stage --json report.json -- node my-stage.js
 
 Words after `--` up to the first that begins with `-` call the program; the verb is put after them, and what follows are \
-flags of the config of a full stage. Every check runs the program in a home of its own, one after the other, so a config \
-with a fixed port or server is fine.
+flags of the config of a full stage. Every check runs the program in a home of its own. Checks run side by side only where \
+instances become ready beside each other, so a config with a fixed port or server is fine.
 
 Exit codes: 0 everything passed, 1 something failed, 2 usage, 5 the program has no `describe` that can be read.";
 
+/// Check a stage in any language against PROTOCOL.md, from outside
+#[derive(Parser)]
+#[command(name = NAME, version, after_help = EXAMPLES)]
+struct Cli {
+    /// How much of the protocol it has to speak [default: what the verbs of its `describe` say]
+    #[arg(long)]
+    level: Option<Level>,
+    /// Config with which it becomes ready, YAML or JSON; `with` of a plugin stage
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// This field of the config holds a secret, or the path of a file with one; it must be seen nowhere. Fields that the
+    /// schema calls `writeOnly` are taken without being named
+    #[arg(long, value_name = "FIELD")]
+    secret: Vec<String>,
+    /// Run these checks alone; `describe` stands for all that begin with it
+    #[arg(long, value_name = "ID")]
+    only: Vec<String>,
+    /// List the checks and run none
+    #[arg(long)]
+    list: bool,
+    /// Write the report as JSON too; `-` is stdout, and the text goes to stderr then
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How long it may take to become ready; while the machine is busy with something else no time passes
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    ready_within: u64,
+    /// How often it is killed, each time at another point
+    #[arg(long, value_name = "COUNT", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    kills: u32,
+    /// How many checks run side by side, where so many instances become ready beside each other
+    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: u8,
+    /// What could not be checked counts as failed
+    #[arg(long)]
+    no_skips: bool,
+    /// Stock devcluster to run it under [default: $DEVCLUSTER, else the one on $PATH]
+    #[arg(long, value_name = "PATH")]
+    devcluster: Option<String>,
+    /// The program, and flags of its config
+    #[arg(last = true, required_unless_present = "list", value_name = "PROGRAM")]
+    program: Vec<OsString>,
+}
+
 /// The whole of `main`.
 pub fn main() -> ExitCode {
-    let matches = command().get_matches();
-    program::run(NAME, run(&matches, &Env::of_process()))
+    let cli = Cli::parse();
+    program::run(NAME, cli.run(&Env::of_process()))
 }
 
-fn command() -> Command {
-    Command::new(NAME)
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("Check a stage in any language against PROTOCOL.md, from outside")
-        .after_help(EXAMPLES)
-        .args([
-            Arg::new("level")
-                .long("level")
-                .value_parser(["plugin", "stage"])
-                .help("How much of the protocol it has to speak [default: what the verbs of its `describe` say]"),
-            Arg::new("config")
-                .short('c')
-                .long("config")
-                .value_name("FILE")
-                .value_parser(value_parser!(PathBuf))
-                .help("Config with which it becomes ready, YAML or JSON; `with` of a plugin stage"),
-            Arg::new("secret")
-                .long("secret")
-                .value_name("FIELD")
-                .action(ArgAction::Append)
-                .help("This field of the config holds a secret, or the path of a file with one; it must be seen nowhere. Fields that the schema calls `writeOnly` are taken without being named"),
-            Arg::new("only")
-                .long("only")
-                .value_name("ID")
-                .action(ArgAction::Append)
-                .help("Run these checks alone; `describe` stands for all that begin with it"),
-            Arg::new("list").long("list").action(ArgAction::SetTrue).help("List the checks and run none"),
-            Arg::new("json")
-                .long("json")
-                .value_name("FILE")
-                .value_parser(value_parser!(PathBuf))
-                .help("Write the report as JSON too; `-` is stdout, and the text goes to stderr then"),
-            Arg::new("ready-within")
-                .long("ready-within")
-                .value_name("SECONDS")
-                .value_parser(value_parser!(u64).range(1..=3600))
-                .default_value("60")
-                .help("How long it may take to become ready"),
-            Arg::new("kills")
-                .long("kills")
-                .value_name("COUNT")
-                .value_parser(value_parser!(u32).range(1..=10_000))
-                .default_value("6")
-                .help("How often it is killed, each time at another point"),
-            Arg::new("no-skips")
-                .long("no-skips")
-                .action(ArgAction::SetTrue)
-                .help("What could not be checked counts as failed"),
-            Arg::new("devcluster")
-                .long("devcluster")
-                .value_name("PATH")
-                .help("Stock devcluster to run it under [default: $DEVCLUSTER, else the one on $PATH]"),
-            Arg::new("program")
-                .last(true)
-                .num_args(1..)
-                .required_unless_present("list")
-                .value_name("PROGRAM")
-                .value_parser(value_parser!(OsString))
-                .help("The program, and flags of its config"),
-        ])
-}
-
-/// Runs the checks and returns the exit code.
-async fn run(m: &ArgMatches, env: &Env) -> Result<u8, StageError> {
-    let only: Vec<&String> = m.get_many("only").into_iter().flatten().collect();
-    let level = m.get_one::<String>("level").map(|l| match l.as_str() {
-        "stage" => Level::Stage,
-        _ => Level::Plugin,
-    });
-    let chosen = choose(&only)?;
-    if m.get_flag("list") {
-        let chosen = chosen.iter().filter(|c| level.is_none_or(|l| c.level <= l));
-        return list(chosen, m.get_one("json"));
-    }
-    let mut subject = subject(m, env)?;
-    let mut signals =
-        signal(SignalKind::interrupt()).and_then(|int| Ok((int, signal(SignalKind::terminate())?)));
-    let interrupted = async {
-        match &mut signals {
-            Ok((int, term)) => tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} },
-            Err(_) => std::future::pending().await,
+impl Cli {
+    async fn run(&self, env: &Env) -> Result<u8, StageError> {
+        let chosen = self.chosen()?;
+        let out = Out(self.json.as_deref());
+        if self.list {
+            let level = self.level.unwrap_or(Level::Stage);
+            let listed: Vec<Check> = chosen.into_iter().filter(|c| c.level <= level).collect();
+            let (text, json) = list(&listed);
+            out.json(&json)?;
+            out.text(&text);
+            return Ok(Exit::Ok as u8);
         }
-    };
-    let work = async {
-        subject.describe(level).await?;
-        subject.secrets.extend(marked_secrets(&subject));
-        report(m, &subject, &chosen).await
-    };
-    tokio::select! {
-        code = work => code,
-        () = interrupted => {
-            Err(StageError::new("remote.interrupted", "interrupted; the stage under test was ended"))
+        let mut subject = self.subject(env)?;
+        let failed = |e| StageError::io("cannot listen to signals", &e);
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let interrupted = tokio::select! {
+            code = self.check(&mut subject, &chosen, out) => Some(code),
+            _ = interrupt.recv() => None,
+            _ = terminate.recv() => None,
+        };
+        tidy(&subject).await;
+        interrupted.unwrap_or_else(|| {
+            let message = "interrupted; the stage under test was ended";
+            Err(StageError::new("conformance.interrupted", message))
+        })
+    }
+
+    fn chosen(&self) -> Result<Vec<Check>, StageError> {
+        for name in &self.only {
+            if !checks::all().any(|check| check.is_named(name)) {
+                return Err(usage(format!("no check is named {name}"))
+                    .hint("`devcluster-remote conformance --list` names them all"));
+            }
         }
+        let is_chosen = |check: &Check| {
+            let mut names = self.only.iter();
+            self.only.is_empty() || names.any(|name| check.is_named(name))
+        };
+        Ok(checks::all().filter(is_chosen).collect())
     }
-}
 
-fn choose(only: &[&String]) -> Result<Vec<&'static Check>, StageError> {
-    let named = |check: &Check, name: &str| {
-        check.id == name
-            || check
-                .id
-                .strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with('.'))
-    };
-    for name in only {
-        if !checks::all().any(|c| named(c, name)) {
-            return Err(
-                StageError::new("remote.conformance", format!("no check is named {name}"))
-                    .hint("`devcluster-remote conformance --list` names them all")
-                    .exit(Exit::Usage),
-            );
+    fn subject(&self, env: &Env) -> Result<Subject, StageError> {
+        let (mut program, flags) = split(self.program.clone());
+        resolve(&mut program, env)?;
+        let config = match &self.config {
+            Some(file) => read_config(file, env)?,
+            None => Map::new(),
+        };
+        let mut secrets = Vec::new();
+        for field in &self.secret {
+            let value = config.get(field).and_then(Value::as_str).ok_or_else(|| {
+                usage(format!(
+                    "--secret {field}: the config has no text in that field"
+                ))
+            })?;
+            secrets.extend(secrets_in(value));
         }
+        let devcluster = match &self.devcluster {
+            Some(path) => {
+                let found = env.find_program(path);
+                Some(found.ok_or_else(|| usage(format!("no program {path}")))?)
+            }
+            None => env.find_program(env.get("DEVCLUSTER").unwrap_or("devcluster")),
+        };
+        Ok(Subject {
+            program,
+            flags,
+            config,
+            level: Level::Plugin,
+            description: Value::Null,
+            secrets,
+            patience: Duration::from_secs(self.ready_within),
+            kills: self.kills,
+            devcluster: devcluster.map(|d| std::path::absolute(&d).unwrap_or(d)),
+            driver: program::find("devcluster-remote", env).ok(),
+            in_vain: None,
+            untidy: Default::default(),
+        })
     }
-    Ok(checks::all()
-        .filter(|c| only.is_empty() || only.iter().any(|n| named(c, n)))
-        .collect())
-}
 
-fn list<'a>(
-    checks: impl Iterator<Item = &'a &'static Check>,
-    out: Option<&PathBuf>,
-) -> Result<u8, StageError> {
-    let (mut text, mut all) = (String::new(), Vec::new());
-    for check in checks {
-        let (id, title, section) = (
-            check.id,
-            check.title,
-            format!("PROTOCOL.md#{}", check.section),
-        );
-        text.push_str(&format!(
-            "{id:<26} {:<10} {title}\n",
-            level_word(check.level)
-        ));
-        all.push(json!({"id": id, "level": check.level, "title": title, "section": section}));
+    async fn check(
+        &self,
+        subject: &mut Subject,
+        chosen: &[Check],
+        out: Out<'_>,
+    ) -> Result<u8, StageError> {
+        subject.describe(self.level).await?;
+        subject.secrets.extend(marked_secrets(subject));
+        let chosen = chosen.iter().filter(|c| c.level <= subject.level);
+        let chosen: Vec<&Check> = chosen.collect();
+        let began = Instant::now();
+        let (mut jobs, mut reached) = (1, None);
+        // What a single check waits for it finds out by itself.
+        if chosen.len() > 1 {
+            let entry = self.becomes_ready(subject).await;
+            jobs = self.side_by_side(subject, began.elapsed()).await;
+            reached = entry;
+        }
+        let entries = run_all(subject, &chosen, jobs, reached, out).await;
+        let took = began.elapsed();
+        let report = Report { entries, took };
+        out.text(&report.summary(subject));
+        out.json(&report.json(subject))?;
+        let bad = |outcome| report.count(outcome) > 0;
+        let failed = bad(Outcome::Failed) || (self.no_skips && bad(Outcome::Skipped));
+        Ok(if failed { Exit::Failed } else { Exit::Ok } as u8)
     }
-    write_json(&Value::Array(all), out)?;
-    show(&text, out.is_some_and(|o| o == Path::new("-")));
-    Ok(Exit::Ok as u8)
-}
 
-fn write_json(report: &Value, out: Option<&PathBuf>) -> Result<(), StageError> {
-    let Some(out) = out else { return Ok(()) };
-    let text = format!("{report:#}\n");
-    if out == Path::new("-") {
-        show(&text, false);
-        return Ok(());
+    /// Whether it becomes ready at all; if not, that is found out once.
+    async fn becomes_ready(&self, subject: &mut Subject) -> Option<Entry> {
+        let check = checks::all().find(|check| check.id == checks::REACHED)?;
+        let (entry, verdict) = run(&check, subject).await;
+        subject.in_vain = verdict.err().and_then(|why| checks::in_vain(&why));
+        Some(entry)
     }
-    files::replace(out, text.as_bytes(), false)
-        .map_err(|e| StageError::io(format!("cannot write the report {}", out.display()), &e))
-}
 
-fn subject(m: &ArgMatches, env: &Env) -> Result<Subject, StageError> {
-    let words = m
-        .get_many::<OsString>("program")
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect();
-    let (mut program, flags) = split(words);
-    resolve(&mut program, env)?;
-    let config = m
-        .get_one::<PathBuf>("config")
-        .map_or(Ok(Map::new()), |file| read_config(file, env))?;
-    let mut secrets = Vec::new();
-    for field in m.get_many::<String>("secret").into_iter().flatten() {
-        let value = config.get(field).and_then(Value::as_str).ok_or_else(|| {
-            StageError::new(
-                "remote.conformance",
-                format!("--secret {field}: the config has no text in that field"),
-            )
-            .exit(Exit::Usage)
-        })?;
-        secrets.extend(secrets_in(value));
+    /// How many instances become ready beside each other: all that are asked for, or one. So long as the first took they
+    /// may take, and a little more.
+    async fn side_by_side(&self, subject: &Subject, first: Duration) -> usize {
+        let jobs = usize::from(self.jobs);
+        let all_ready = async {
+            let mut runs = Vec::new();
+            for _ in 0..jobs {
+                let scene = Scene::new(subject).await?;
+                let mut running = scene.started().await?;
+                running.patience = first + Duration::from_secs(1);
+                runs.push((running, scene));
+            }
+            for (running, _) in &mut runs {
+                running.ready().await?;
+            }
+            for (running, _) in &mut runs {
+                running.stop().await?;
+            }
+            anyhow::Ok(())
+        };
+        let together = jobs > 1 && all_ready.await.is_ok();
+        tidy(subject).await;
+        if together { jobs } else { 1 }
     }
-    let devcluster = match m.get_one::<String>("devcluster") {
-        Some(path) => Some(env.find_program(path).ok_or_else(|| {
-            StageError::new("remote.devcluster_missing", format!("no program {path}"))
-                .exit(Exit::Usage)
-        })?),
-        None => env.find_program(env.get("DEVCLUSTER").unwrap_or("devcluster")),
-    };
-    Ok(Subject {
-        program,
-        flags,
-        config,
-        level: Level::Plugin,
-        description: Value::Null,
-        secrets,
-        patience: Duration::from_secs(m.get_one("ready-within").copied().unwrap_or(60)),
-        kills: m.get_one("kills").copied().unwrap_or(1),
-        devcluster: devcluster.map(|d| std::path::absolute(&d).unwrap_or(d)),
-        driver: program::find("devcluster-remote", env).ok(),
-    })
 }
 
 /// The value of a field that is a secret, or the lines of the file that it names.
 fn secrets_in(value: &str) -> Vec<String> {
     /// Anything shorter is found everywhere.
     const SHORTEST: usize = 6;
-    let lines = match std::fs::read_to_string(value) {
-        Ok(text) => text
-            .lines()
-            .filter(|l| !l.starts_with("-----"))
-            .map(str::to_owned)
-            .collect(),
-        Err(_) => vec![value.to_owned()],
-    };
-    lines.into_iter().filter(|l| l.len() >= SHORTEST).collect()
+    let text = std::fs::read_to_string(value).unwrap_or_else(|_| value.to_owned());
+    let lines = text.lines().filter(|l| !l.starts_with("-----"));
+    lines
+        .filter(|l| l.len() >= SHORTEST)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn marked_secrets(subject: &Subject) -> Vec<String> {
-    let properties = subject.description["config"]["properties"]
-        .as_object()
+    let properties = subject.description["config"]["properties"].as_object();
+    let marked = properties
         .into_iter()
-        .flatten();
-    let marked = properties.filter(|(_, schema)| schema["writeOnly"] == true);
+        .flatten()
+        .filter(|(_, schema)| schema["writeOnly"] == true);
     marked
         .filter_map(|(field, _)| subject.config.get(field)?.as_str())
         .flat_map(secrets_in)
         .collect()
 }
 
-async fn report(
-    m: &ArgMatches,
-    subject: &Subject,
-    chosen: &[&'static Check],
-) -> Result<u8, StageError> {
-    let out = m.get_one::<PathBuf>("json");
-    let to_stderr = out.is_some_and(|o| o == Path::new("-"));
+/// Runs a check in a world of its own.
+async fn run(check: &Check, subject: &Subject) -> (Entry, anyhow::Result<()>) {
     let began = Instant::now();
-    let mut entries = Vec::new();
-    for check in chosen.iter().filter(|c| c.level <= subject.level) {
-        let from = Instant::now();
-        let verdict = (check.run)(subject).await;
-        let entry = Entry::new(check, verdict, from.elapsed());
-        show(&entry.text(), to_stderr);
+    let verdict = match Scene::new(subject).await {
+        Ok(scene) => (check.run)(scene).await,
+        Err(error) => Err(error),
+    };
+    tidy(subject).await;
+    (Entry::new(check, &verdict, began.elapsed()), verdict)
+}
+
+/// Runs the checks, so many side by side, and shows each in its turn. What was found of `ready` before is not looked for
+/// again, and shown in any case where it keeps others from being tried.
+async fn run_all(
+    subject: &Subject,
+    chosen: &[&Check],
+    jobs: usize,
+    reached: Option<Entry>,
+    out: Out<'_>,
+) -> Vec<Entry> {
+    let is_chosen = chosen.iter().any(|check| check.id == checks::REACHED);
+    let reached = &reached;
+    let mut entries: Vec<Entry> = Vec::new();
+    if let Some(entry) = reached
+        && !is_chosen
+        && subject.in_vain.is_some()
+    {
+        out.text(&entry.text());
+        entries.push(entry.clone());
+    }
+    let turn = &RwLock::new(());
+    let runs = chosen.iter().map(|check| async move {
+        if let Some(known) = reached.as_ref().filter(|known| known.id == check.id) {
+            return known.clone();
+        }
+        let (_alone, _together);
+        match check.runs_alone() {
+            true => _alone = turn.write().await,
+            false => _together = turn.read().await,
+        }
+        run(check, subject).await.0
+    });
+    let mut done = stream::iter(runs).buffered(jobs);
+    while let Some(entry) = done.next().await {
+        out.text(&entry.text());
         entries.push(entry);
     }
-    let report = Report {
-        entries,
-        took: began.elapsed(),
-    };
-    show(&report.summary(subject), to_stderr);
-    write_json(&report.json(subject), out)?;
-    let strict = m.get_flag("no-skips");
-    let failed =
-        report.count(Outcome::Failed) > 0 || (strict && report.count(Outcome::Skipped) > 0);
-    Ok(if failed { Exit::Failed } else { Exit::Ok } as u8)
+    entries
 }

@@ -1,14 +1,17 @@
 //! What the checks found, for people and for programs.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
+use protocol::{StageError, files};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::Level;
+use super::checks::Check;
 use super::subject::Subject;
-use super::verdict::{Finding, Verdict};
-use super::{Check, Level};
+use super::verdict::{Skipped, Verdict};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -19,9 +22,9 @@ pub(super) enum Outcome {
 }
 
 /// What came of one check.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Entry {
-    id: &'static str,
+    pub(super) id: &'static str,
     level: Level,
     title: &'static str,
     /// Where the protocol says so.
@@ -35,17 +38,25 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(check: &Check, verdict: Verdict, took: Duration) -> Entry {
+    pub(super) fn new(check: &Check, verdict: &Verdict, took: Duration) -> Entry {
         let (outcome, detail, mend) = match verdict {
             Ok(()) => (Outcome::Passed, None, None),
-            Err(Finding::Failed(what)) => (Outcome::Failed, Some(what), None),
-            Err(Finding::Skipped(why, mend)) => (Outcome::Skipped, Some(why), Some(mend)),
+            Err(error) => match error.downcast_ref::<Skipped>() {
+                Some(Skipped { why, hint }) => {
+                    (Outcome::Skipped, Some(why.clone()), Some(hint.clone()))
+                }
+                None if error.is::<std::io::Error>() => {
+                    let detail = format!("the kit itself failed: {error:#}");
+                    (Outcome::Failed, Some(detail), None)
+                }
+                None => (Outcome::Failed, Some(format!("{error:#}")), None),
+            },
         };
         Entry {
             id: check.id,
             level: check.level,
             title: check.title,
-            section: format!("PROTOCOL.md#{}", check.section),
+            section: check.section(),
             outcome,
             detail,
             mend,
@@ -55,33 +66,23 @@ impl Entry {
 
     /// A line, and what was found where it did not pass.
     pub(super) fn text(&self) -> String {
-        let sign = match self.outcome {
-            Outcome::Passed => "✓",
-            Outcome::Failed => "✗",
-            Outcome::Skipped => "-",
+        let (sign, label) = match self.outcome {
+            Outcome::Passed => ("✓", ""),
+            Outcome::Failed => ("✗", ""),
+            Outcome::Skipped => ("-", "skipped: "),
         };
-        let mut text = format!(
-            "{sign} {:<26} {} ({:.1} s)\n",
-            self.id, self.title, self.seconds
-        );
+        let (id, title) = (self.id, self.title);
+        let mut text = format!("{sign} {id:<26} {title} ({:.1} s)\n", self.seconds);
         if let Some(detail) = &self.detail {
-            let label = if self.outcome == Outcome::Skipped {
-                "skipped: "
-            } else {
-                ""
-            };
-            text.push_str(&indented(&format!("{label}{detail}")));
+            let mut found = format!("{label}{detail}\n");
             if let Some(mend) = &self.mend {
-                text.push_str(&indented(&format!("mend: {mend}")));
+                found += &format!("mend: {mend}\n");
             }
-            text.push_str(&indented(&format!("see {}", self.section)));
+            found += &format!("see {}", self.section);
+            text.extend(found.lines().map(|line| format!("    {line}\n")));
         }
         text
     }
-}
-
-fn indented(text: &str) -> String {
-    text.lines().map(|l| format!("    {l}\n")).collect()
 }
 
 /// All of them.
@@ -123,18 +124,49 @@ impl Report {
     }
 }
 
-pub(super) fn level_word(level: Level) -> &'static str {
+/// The checks as `--list` shows them, for people and for programs.
+pub(super) fn list(checks: &[Check]) -> (String, Value) {
+    let line = |check: &Check| {
+        let (level, title) = (level_word(check.level), check.title);
+        format!("{:<26} {level:<10} {title}\n", check.id)
+    };
+    let entry = |check: &Check| {
+        let section = check.section();
+        json!({"id": check.id, "level": check.level, "title": check.title, "section": section})
+    };
+    let text = checks.iter().map(line).collect();
+    (text, checks.iter().map(entry).collect())
+}
+
+fn level_word(level: Level) -> &'static str {
     match level {
         Level::Plugin => "plugin",
         Level::Stage => "full stage",
     }
 }
 
-/// Writes to stdout, or to stderr where stdout takes the JSON.
-pub(super) fn show(text: &str, to_stderr: bool) {
-    // Nobody may read it; the exit code says it all the same.
-    drop(match to_stderr {
-        true => std::io::stderr().write_all(text.as_bytes()),
-        false => std::io::stdout().write_all(text.as_bytes()),
-    });
+/// Where a report goes: to stdout as text, and as JSON where that is asked for. Where stdout takes the JSON, the text goes
+/// to stderr.
+#[derive(Clone, Copy)]
+pub(super) struct Out<'a>(pub(super) Option<&'a Path>);
+
+impl Out<'_> {
+    pub(super) fn text(self, text: &str) {
+        // Nobody may read it; the exit code says it all the same.
+        drop(match self.0 == Some(Path::new("-")) {
+            true => std::io::stderr().write_all(text.as_bytes()),
+            false => std::io::stdout().write_all(text.as_bytes()),
+        });
+    }
+
+    pub(super) fn json(self, report: &Value) -> Result<(), StageError> {
+        let Some(out) = self.0 else { return Ok(()) };
+        let text = format!("{report:#}\n");
+        if out == Path::new("-") {
+            drop(std::io::stdout().write_all(text.as_bytes()));
+            return Ok(());
+        }
+        files::replace(out, text.as_bytes(), false)
+            .map_err(|e| StageError::io(format!("cannot write the report {}", out.display()), &e))
+    }
 }

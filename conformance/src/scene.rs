@@ -1,4 +1,4 @@
-//! A world of its own for one check: a home, a run directory, and eyes for what is left in them.
+//! A world of its own for one run: a home, a run directory, and eyes for what is left in them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -7,37 +7,38 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use anyhow::{Result, bail};
+use protocol::rundir::RunDir;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
-use tokio::time::{Instant, sleep, timeout};
 
-use super::running::{Input, Output, Running, Streams};
+use super::harness::{Output, Running, SOON, machine, until_some, within};
 use super::subject::{INSTANCE, Subject};
-use super::verdict::{Finding, Verdict, failed};
-use super::world;
+use super::verdict::Verdict;
 
 /// A canary: set in the environment of every stage, and of no use to any.
 const CANARY: &str = "DEVCLUSTER_CONFORMANCE_SECRET";
 
-/// How long something that has to go may take, on a machine that is busy.
-pub(super) const SOON: Duration = Duration::from_secs(5);
-
 /// What any verb that ends by itself may take.
 const SLOW: Duration = Duration::from_secs(30);
 
-/// The kernel tells nobody when a process that is not our child ends.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How long the last `cleanup` may take.
+const LAST: Duration = Duration::from_secs(10);
 
 pub(super) struct Scene<'a> {
     pub(super) subject: &'a Subject,
-    home: TempDir,
+    /// Always there, until it is dropped.
+    home: Option<TempDir>,
+    path: PathBuf,
     before: BTreeSet<u16>,
 }
 
 impl<'a> Scene<'a> {
-    pub(super) fn new(subject: &'a Subject) -> Result<Scene<'a>, Finding> {
+    /// What scenes before this one left to be cleaned up would stand in its way.
+    pub(super) async fn new(subject: &'a Subject) -> Result<Scene<'a>> {
+        tidy(subject).await;
         // Short: a socket's path may have 108 bytes.
         let home = tempfile::Builder::new().prefix("dcs-").tempdir()?;
         for inside in ["tmp", "state", "run"] {
@@ -45,23 +46,37 @@ impl<'a> Scene<'a> {
                 .mode(0o700)
                 .create(home.path().join(inside))?;
         }
-        Ok(Scene {
+        Ok(Scene::at(subject, home))
+    }
+
+    fn at(subject: &'a Subject, home: TempDir) -> Scene<'a> {
+        Scene {
             subject,
-            home,
-            before: world::listening(),
-        })
+            path: home.path().to_owned(),
+            home: Some(home),
+            before: machine::listening(),
+        }
+    }
+
+    /// Another world for the same program.
+    pub(super) async fn another(&self) -> Result<Scene<'a>> {
+        Scene::new(self.subject).await
     }
 
     pub(super) fn home(&self) -> &Path {
-        self.home.path()
+        &self.path
     }
 
     pub(super) fn run_dir(&self) -> PathBuf {
         self.home().join("run")
     }
 
+    pub(super) fn open_run_dir(&self) -> Result<RunDir> {
+        Ok(RunDir::open(&self.run_dir())?)
+    }
+
     /// Found in the environment of every process that was started from here, directly or not.
-    pub(super) fn mark(&self) -> String {
+    fn mark(&self) -> String {
         format!("HOME={}", self.home().display())
     }
 
@@ -81,22 +96,24 @@ impl<'a> Scene<'a> {
             .stdin(Stdio::null())
             .process_group(0)
             .kill_on_drop(true);
-        for inherited in [
-            "XDG_RUNTIME_DIR",
-            "XDG_CONFIG_HOME",
-            "XDG_CACHE_HOME",
-            "XDG_DATA_HOME",
-        ] {
-            command.env_remove(inherited);
+        for inherited in ["RUNTIME_DIR", "CONFIG_HOME", "CACHE_HOME", "DATA_HOME"] {
+            command.env_remove(format!("XDG_{inherited}"));
         }
+        command
+    }
+
+    /// The program under test, with nothing behind its own words.
+    pub(super) fn bare(&self) -> Command {
+        let words = &self.subject.program;
+        let mut command = self.program(&words[0]);
+        command.args(&words[1..]);
         command
     }
 
     /// The program under test with a verb, and the flags that every verb but `describe` has.
     pub(super) fn verb(&self, verb: &str, args: &[&str]) -> Command {
-        let words = &self.subject.program;
-        let mut command = self.program(&words[0]);
-        command.args(&words[1..]).arg(verb);
+        let mut command = self.bare();
+        command.arg(verb);
         if verb != "describe" {
             command
                 .args(["--name", INSTANCE, "--run-dir"])
@@ -109,60 +126,67 @@ impl<'a> Scene<'a> {
         command
     }
 
+    /// The same with its config in a file, as devcluster calls a full stage.
+    pub(super) fn configured(&self, verb: &str, args: &[&str]) -> Result<Command> {
+        let file = self.config_file("config.json", &self.subject.start_config())?;
+        let mut command = self.verb(verb, &[]);
+        command.arg("--config").arg(file).args(args);
+        Ok(command)
+    }
+
     /// Runs a verb to its end.
-    pub(super) async fn call(&self, verb: &str, args: &[&str]) -> Result<Output, Finding> {
+    pub(super) async fn call(&self, verb: &str, args: &[&str]) -> Result<Output> {
         self.output(self.verb(verb, args)).await
     }
 
     /// Runs a command to its end. `wait` alone may take ten seconds, however quickly a stage becomes ready.
-    pub(super) async fn output(&self, command: Command) -> Result<Output, Finding> {
-        let within = self.subject.patience.max(SLOW);
-        let running = Running::spawn(self, command, Streams::default())?;
-        running.output(within).await
+    pub(super) async fn output(&self, command: Command) -> Result<Output> {
+        let limit = self.subject.patience.max(SLOW);
+        Running::spawn(command)?.output(limit).await
+    }
+
+    /// Starts the program under test with the stdin that the command has.
+    pub(super) fn spawn(&self, command: Command) -> Result<Running> {
+        Ok(self.known(Running::spawn(command)?))
+    }
+
+    /// Starts the program under test to be spoken to.
+    pub(super) fn spawn_hosted(&self, command: Command) -> Result<Running> {
+        Ok(self.known(Running::spawn_hosted(command)?))
+    }
+
+    fn known(&self, mut running: Running) -> Running {
+        running.patience = self.subject.patience;
+        running.in_vain = self.subject.in_vain.clone().map(Into::into);
+        running
     }
 
     /// `run` as a host calls it. Nothing was sent yet.
-    pub(super) fn hosted(&self) -> Result<Running, Finding> {
-        Running::spawn(
-            self,
-            self.verb("run", &["--stdin", "control"]),
-            Streams::default(),
-        )
+    pub(super) fn hosted(&self) -> Result<Running> {
+        self.spawn_hosted(self.verb("run", &["--stdin", "control"]))
     }
 
     /// The same, with `start` sent.
-    pub(super) async fn started(&self) -> Result<Running, Finding> {
+    pub(super) async fn started(&self) -> Result<Running> {
         let mut running = self.hosted()?;
         running.tell(&self.start()).await?;
         Ok(running)
     }
 
     /// The same, and ready.
-    pub(super) async fn ready(&self) -> Result<Running, Finding> {
+    pub(super) async fn ready(&self) -> Result<Running> {
         let mut running = self.started().await?;
         running.ready().await?;
         Ok(running)
     }
 
     /// `run` of a full stage as devcluster calls it, but with every message on stdout.
-    pub(super) fn listed(&self) -> Result<Running, Finding> {
-        let command = self.listed_command(&["--events", "all"])?;
-        let streams = Streams {
-            stdin: Input::Null,
-            closed: None,
-        };
-        Running::spawn(self, command, streams)
-    }
-
-    pub(super) fn listed_command(&self, args: &[&str]) -> Result<Command, Finding> {
-        let file = self.config_file("config.json", &self.subject.start_config())?;
-        let mut command = self.verb("run", args);
-        command.arg("--config").arg(file);
-        Ok(command)
+    pub(super) fn listed(&self) -> Result<Running> {
+        self.spawn(self.configured("run", &["--events", "all"])?)
     }
 
     /// A config file that only its owner reads.
-    pub(super) fn config_file(&self, name: &str, config: &Value) -> Result<PathBuf, Finding> {
+    pub(super) fn config_file(&self, name: &str, config: &Value) -> Result<PathBuf> {
         let path = self.home().join(name);
         protocol::files::replace(&path, config.to_string().as_bytes(), false)?;
         Ok(path)
@@ -172,23 +196,31 @@ impl<'a> Scene<'a> {
         json!({"dcs": 1, "type": "start", "config": self.subject.start_config()})
     }
 
-    /// `outputs/<instance>.json`, when it is there.
-    pub(super) fn outputs_file(&self) -> Option<Value> {
-        let path = self
-            .run_dir()
-            .join("outputs")
-            .join(format!("{INSTANCE}.json"));
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    /// A message with the config of a `start` and a field in it that the program does not know.
+    pub(super) fn with_unknown_field(&self, kind: &str) -> Value {
+        let mut message = self.start();
+        message["type"] = json!(kind);
+        message["config"]["no_such_field"] = json!(1);
+        message
     }
 
-    pub(super) fn processes(&self) -> Vec<world::Process> {
-        world::processes(&self.mark())
+    pub(super) fn outputs_path(&self) -> PathBuf {
+        self.run_dir().join(format!("outputs/{INSTANCE}.json"))
+    }
+
+    /// The outputs file, when it is there.
+    pub(super) fn outputs_file(&self) -> Option<Value> {
+        serde_json::from_slice(&std::fs::read(self.outputs_path()).ok()?).ok()
+    }
+
+    pub(super) fn processes(&self) -> Vec<machine::Process> {
+        machine::processes(&self.mark())
     }
 
     /// Listening ports that were not there before and that it holds, or names in its outputs.
     pub(super) fn ports(&self, outputs: &Value) -> BTreeSet<u16> {
-        let mut ports = world::ports_of(&self.processes());
-        let open = world::listening();
+        let mut ports = machine::ports_of(&self.processes());
+        let open = machine::listening();
         each_port(outputs, &mut |port| {
             if open.contains(&port) {
                 ports.insert(port);
@@ -199,27 +231,51 @@ impl<'a> Scene<'a> {
 
     /// Waits until no process of this world is left.
     pub(super) async fn no_process_is_left(&self) -> Verdict {
-        let left = until_empty(|| self.processes()).await;
-        match left.as_slice() {
-            [] => Ok(()),
-            [process, ..] => failed(format!("it left a process behind: {process}")),
+        let left = self.until_empty(|| self.processes()).await;
+        match left.first() {
+            None => Ok(()),
+            Some(process) => bail!("it left a process behind: {process}"),
         }
     }
 
     /// Waits until nobody listens on these ports.
     pub(super) async fn no_port_is_left(&self, ports: &BTreeSet<u16>) -> Verdict {
-        let open = || world::listening().intersection(ports).copied().collect();
-        match until_empty(open).await.as_slice() {
-            [] => Ok(()),
-            [port, ..] => failed(format!("port {port} is still open after its end")),
+        let open = || machine::listening().intersection(ports).copied().collect();
+        match self.until_empty(open).await.first() {
+            None => Ok(()),
+            Some(port) => bail!("port {port} is still open after its end"),
+        }
+    }
+
+    async fn until_empty<T>(&self, left: impl Fn() -> Vec<T>) -> Vec<T> {
+        let empty = until_some(|| left().is_empty().then_some(()));
+        let pids = || self.processes().iter().map(|p| p.pid).collect();
+        match within(SOON, pids, empty).await.1 {
+            Some(()) => Vec::new(),
+            None => left(),
         }
     }
 
     /// Files of this world, relative to the home.
     pub(super) fn files(&self) -> BTreeSet<PathBuf> {
-        let all = world::files(self.home()).into_iter();
+        let all = machine::files(self.home()).into_iter();
         all.filter_map(|f| Some(f.strip_prefix(self.home()).ok()?.to_owned()))
             .collect()
+    }
+
+    /// Whether there are files that were not there before.
+    pub(super) fn no_new_file(&self, before: &BTreeSet<PathBuf>) -> Verdict {
+        match self.files().difference(before).next() {
+            None => Ok(()),
+            Some(new) => bail!("it wrote ~/{}", new.display()),
+        }
+    }
+
+    /// Whether a run that was killed here may have left something that a `cleanup` takes away.
+    fn is_untidy(&self, had_processes: bool) -> bool {
+        let has_files = |dir: &str| !machine::files(&self.home().join(dir)).is_empty();
+        let noted = has_files("state") || (!self.subject.is_stage() && has_files("run"));
+        self.subject.has("cleanup") && (had_processes || noted)
     }
 }
 
@@ -236,69 +292,39 @@ fn each_port(value: &Value, take: &mut impl FnMut(u16)) {
     }
 }
 
-async fn until_empty<T>(mut left: impl FnMut() -> Vec<T>) -> Vec<T> {
-    let deadline = Instant::now() + SOON;
+/// Has the program clean up where it was killed: what such a run made outside of its world would stand in the way of the
+/// next one.
+pub(super) async fn tidy(subject: &Subject) {
     loop {
-        let now = left();
-        if now.is_empty() || Instant::now() >= deadline {
-            return now;
+        let Some(home) = subject.untidy.borrow_mut().pop() else {
+            return;
+        };
+        let mut scene = Scene::at(subject, home);
+        // Nothing depends on what it says.
+        if let Ok(running) = Running::spawn(scene.verb("cleanup", &[])) {
+            drop(running.output(LAST).await);
         }
-        sleep(PAUSE).await;
+        kill(&scene.processes());
+        scene.home = None;
     }
 }
 
-/// Waits for something that nobody tells of. `None` when it did not come in time.
-pub(super) async fn eventually<T>(
-    within: Duration,
-    mut look: impl FnMut() -> Option<T>,
-) -> Option<T> {
-    let looking = async {
-        loop {
-            if let Some(found) = look() {
-                return found;
-            }
-            sleep(PAUSE).await;
-        }
-    };
-    timeout(within, looking).await.ok()
-}
-
-/// How long the last `cleanup` may take.
-const LAST: Duration = Duration::from_secs(10);
-
-impl Scene<'_> {
-    /// What a killed run made outside of this world would stand in the way of the next check.
-    fn clean_up(&self) {
-        let mut command = self.verb("cleanup", &[]);
-        let command = command.as_std_mut();
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let Ok(mut child) = command.spawn() else {
-            return;
-        };
-        let deadline = std::time::Instant::now() + LAST;
-        while let Ok(None) = child.try_wait() {
-            if std::time::Instant::now() >= deadline {
-                // It was not asked for its opinion: nothing depends on it any more.
-                drop(child.kill());
-            }
-            std::thread::sleep(PAUSE);
+fn kill(processes: &[machine::Process]) {
+    for process in processes {
+        if let Some(pid) = Pid::from_raw(process.pid) {
+            // It may have ended meanwhile.
+            let _ = kill_process(pid, Signal::KILL);
         }
     }
 }
 
 impl Drop for Scene<'_> {
     fn drop(&mut self) {
+        let Some(home) = self.home.take() else { return };
         let left = self.processes();
-        for process in &left {
-            if let Some(pid) = Pid::from_raw(process.pid) {
-                // It may have ended meanwhile.
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        }
-        let noted = ["state", "run"].map(|d| !world::files(&self.home().join(d)).is_empty());
-        let may_be_left = !left.is_empty() || noted[0] || (noted[1] && !self.subject.is_stage());
-        if may_be_left && self.subject.has("cleanup") {
-            self.clean_up();
+        kill(&left);
+        if self.is_untidy(!left.is_empty()) {
+            self.subject.untidy.borrow_mut().push(home);
         }
     }
 }

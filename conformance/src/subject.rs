@@ -1,5 +1,6 @@
 //! The program under test: how it is called, with which config, and what it says of itself.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,10 +8,11 @@ use std::time::Duration;
 use protocol::config::read_mapping;
 use protocol::{Env, Exit, StageError};
 use serde_json::{Map, Value};
+use tempfile::TempDir;
 
 use super::Level;
 use super::scene::Scene;
-use super::verdict::Finding;
+use super::verdict::Skipped;
 
 /// The program under test.
 #[derive(Debug)]
@@ -32,13 +34,17 @@ pub(super) struct Subject {
     pub(super) devcluster: Option<PathBuf>,
     /// devcluster-remote, which hosts a plugin.
     pub(super) driver: Option<PathBuf>,
+    /// Why no check waits for `ready`, where that is known.
+    pub(super) in_vain: Option<Skipped>,
+    /// Homes in which a run was killed, to be cleaned up after.
+    pub(super) untidy: RefCell<Vec<TempDir>>,
 }
 
 /// The name of every instance.
 pub(super) const INSTANCE: &str = "subject";
 
-fn usage(message: String) -> StageError {
-    StageError::new("remote.conformance", message).exit(Exit::Usage)
+pub(super) fn usage(message: impl Into<String>) -> StageError {
+    StageError::new("conformance.usage", message).exit(Exit::Usage)
 }
 
 /// Words up to the first that begins with `-` call the program; the verb goes after them, the rest after the verb.
@@ -53,7 +59,7 @@ pub(super) fn split(words: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
 /// The absolute path of the program: checks run elsewhere.
 pub(super) fn resolve(program: &mut [OsString], env: &Env) -> Result<(), StageError> {
     let Some(first) = program.first_mut() else {
-        return Err(usage("no program to check: name it after `--`".into()));
+        return Err(usage("no program to check: name it after `--`"));
     };
     let name = first.to_string_lossy().into_owned();
     let found = env.find_program(&name).ok_or_else(|| {
@@ -87,37 +93,27 @@ fn each_text(value: &mut Value, change: &impl Fn(&str) -> String) {
 impl Subject {
     /// Asks the program what it is. A level that was not asked for follows from its verbs.
     pub(super) async fn describe(&mut self, level: Option<Level>) -> Result<(), StageError> {
-        let wrong = |why: String| {
-            StageError::new(
-                "remote.conformance_describe",
-                format!("`describe` says nothing that can be checked: {why}"),
-            )
-            .hint("PROTOCOL.md#describe shows what it prints")
-            .exit(Exit::CheckFailed)
-        };
         let said = async {
-            let scene = Scene::new(self)?;
-            scene.call("describe", &[]).await
+            let output = Scene::new(self).await?.call("describe", &[]).await?;
+            serde_json::from_slice(&output.stdout)
+                .map_err(|e| anyhow::anyhow!("{e}; stderr: {}", output.stderr.trim_end()))
         };
-        let output = said.await.map_err(|finding| match finding {
-            Finding::Failed(why) | Finding::Skipped(why, _) => wrong(why),
+        self.description = said.await.map_err(|why| {
+            let message = format!("`describe` says nothing that can be checked: {why:#}");
+            StageError::new("conformance.describe", message)
+                .hint("PROTOCOL.md#describe shows what it prints")
+                .exit(Exit::CheckFailed)
         })?;
-        self.description = serde_json::from_slice(&output.stdout)
-            .map_err(|e| wrong(format!("{e}; stderr: {}", output.stderr.trim_end())))?;
-        let full = self.verbs().iter().any(|v| v == "wait");
-        self.level = level.unwrap_or(if full { Level::Stage } else { Level::Plugin });
+        self.level = level.unwrap_or(match self.has("wait") {
+            true => Level::Stage,
+            false => Level::Plugin,
+        });
         Ok(())
     }
 
-    pub(super) fn verbs(&self) -> Vec<String> {
-        let verbs = self.description["verbs"].as_array().into_iter().flatten();
-        verbs
-            .filter_map(|v| v.as_str().map(str::to_owned))
-            .collect()
-    }
-
     pub(super) fn has(&self, verb: &str) -> bool {
-        self.verbs().iter().any(|v| v == verb)
+        let verbs = self.description["verbs"].as_array();
+        verbs.is_some_and(|verbs| verbs.iter().any(|v| v == verb))
     }
 
     pub(super) fn is_stage(&self) -> bool {

@@ -212,13 +212,15 @@ class Stage:
         if BREAK != "outputs.stale_gone":
             self.dir.remove("outputs", name)
         else:
-            time.sleep(0.4)
+            time.sleep(1)
         self.enter("preparing")
 
     def prepare(self, config):
         """The work: a port, and a process that ends with us because it reads from us."""
         if BREAK == "kill.leftovers":
             open(os.path.join(os.environ["HOME"], f"left-{self.run}"), "w").close()
+        if BREAK == "ready.reached":
+            time.sleep(600)
         if BREAK == "shutdown.early":
             time.sleep(1)
         if self.listener is None:
@@ -252,7 +254,7 @@ class Stage:
             self.enter("ready")
             self.say("ready", run=self.run, gen=self.gen)
         if BREAK == "outputs.file":
-            time.sleep(0.3)
+            time.sleep(1)
             self.dir.write(file, "outputs", self.call.name + ".json")
 
     def give_back(self):

@@ -4,90 +4,61 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
 use futures::FutureExt;
-use protocol::rundir::RunDir;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
 
-use crate::running::{Input, Running, Streams};
-use crate::scene::{Scene, eventually};
-use crate::subject::{INSTANCE, Subject};
-use crate::verdict::{Finding, Verdict, demand, failed, skipped};
-use crate::{Check, Level};
+use super::Named;
+use crate::harness::{Running, machine, within};
+use crate::scene::Scene;
+use crate::subject::INSTANCE;
+use crate::verdict::{Verdict, skipped};
 
 /// devcluster itself has to be loaded, and polls.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) const CHECKS: &[Check] = &[Check {
-    id: "devcluster.end_to_end",
-    level: Level::Plugin,
-    title: "as a stage of stock devcluster it comes up, is restarted, and goes; a plugin under its host",
-    section: "under-stock-devcluster",
-    run: |s| end_to_end(s).boxed_local(),
-}];
+pub(super) const CHECKS: &[Named] = &[("devcluster.end_to_end", |s| end_to_end(s).boxed_local())];
 
-async fn end_to_end(subject: &Subject) -> Verdict {
-    let Some(devcluster) = &subject.devcluster else {
-        return skipped(
-            "there is no devcluster to run it under",
-            "pipx install devcluster==1.3.2, or name one with --devcluster",
-        );
-    };
-    let scene = Scene::new(subject)?;
+async fn end_to_end(scene: Scene<'_>) -> Verdict {
+    let devcluster = scene.subject.devcluster.as_ref().ok_or_else(|| {
+        let hint = "pipx install devcluster==1.3.2, or name one with --devcluster";
+        skipped("there is no devcluster to run it under", hint)
+    })?;
+    if let Some(why) = scene.subject.in_vain.clone() {
+        return Err(why.into());
+    }
     let after = scene.home().join("after");
     let file = scene.config_file("devcluster.yaml", &devcluster_yaml(&scene, &after)?)?;
     let mut command = scene.program(devcluster);
     command.arg("--quiet").arg("-c").arg(file);
-    let mut running = Running::spawn(
-        &scene,
-        command,
-        Streams {
-            stdin: Input::Null,
-            closed: None,
-        },
-    )?;
-    let log =
-        |running: &Running| format!("\n{}\n{}", tail(&running.stdout.text()), running.state());
-    if eventually(subject.patience + PATIENCE, || after.exists().then_some(()))
+    let mut running = Running::spawn(command)?;
+    comes_and_goes(&scene, &mut running, &after)
         .await
-        .is_none()
-    {
-        return failed(format!(
-            "devcluster did not see that it is ready, and starts no later stage{}",
-            log(&running)
-        ));
-    }
-    let Some(first) = live_run(&scene) else {
-        return failed(format!(
-            "devcluster took it for ready, and it is not{}",
-            log(&running)
-        ));
-    };
-    let outputs = scene.outputs_file().unwrap_or_default();
-    let ports = scene.ports(&outputs["outputs"]);
-    let socket = scene.home().join("devcluster/sock");
-    match timeout(subject.patience + PATIENCE, restart(&socket)).await {
-        Ok(restarted) => restarted?,
-        Err(_) => {
-            let what = "restarted by devcluster it does not become ready again";
-            return failed(format!("{what}{}", log(&running)));
-        }
-    }
-    let second = live_run(&scene);
-    demand(second.as_ref().is_some_and(|run| *run != first), || {
-        format!(
-            "after a restart run {first} is followed by {second:?}{}",
-            log(&running)
-        )
-    })?;
+        .with_context(|| format!("{}\n{}", tail(&running.stdout.text()), running.state()))
+}
+
+async fn comes_and_goes(scene: &Scene<'_>, running: &mut Running, after: &Path) -> Verdict {
+    let patience = scene.subject.patience + PATIENCE;
+    let is_up = || after.exists().then_some(());
+    let up = running.eventually(patience, is_up).await;
+    up.context("devcluster did not see that it is ready, and starts no later stage")?;
+    let first = live_run(scene).context("devcluster took it for ready, and it is not")?;
+    let ports = scene.ports(&scene.outputs_file().unwrap_or_default()["outputs"]);
+    let (root, socket) = (running.pid(), scene.home().join("devcluster/sock"));
+    let (_, restarted) = within(patience, || machine::tree(root), restart(&socket)).await;
+    restarted.context("restarted by devcluster it does not become ready again")??;
+    let second = live_run(scene);
+    let is_new = second.as_ref().is_some_and(|run| *run != first);
+    ensure!(
+        is_new,
+        "after a restart run {first} is followed by {second:?}"
+    );
     running.signal(Signal::TERM);
     let (status, _) = running.ended(PATIENCE).await?;
-    demand(status.success(), || {
-        format!("devcluster ended with {status}{}", log(&running))
-    })?;
+    ensure!(status.success(), "devcluster ended with {status}");
     scene.no_process_is_left().await?;
     scene.no_port_is_left(&ports).await
 }
@@ -99,15 +70,10 @@ fn tail(text: &str) -> String {
 
 /// The run that is ready.
 fn live_run(scene: &Scene) -> Option<String> {
-    Some(
-        RunDir::open(&scene.run_dir())
-            .ok()?
-            .live_outputs(INSTANCE)?
-            .run,
-    )
+    Some(scene.open_run_dir().ok()?.live_outputs(INSTANCE)?.run)
 }
 
-fn devcluster_yaml(scene: &Scene, after: &Path) -> Result<Value, Finding> {
+fn devcluster_yaml(scene: &Scene, after: &Path) -> Result<Value> {
     let temp_dir = scene.home().join("devcluster");
     std::fs::create_dir(&temp_dir)?;
     let ready = format!(r#""type":"ready","stage":"{INSTANCE}""#);
@@ -123,49 +89,42 @@ fn devcluster_yaml(scene: &Scene, after: &Path) -> Result<Value, Finding> {
 }
 
 /// Its words, as they stand in a devcluster.yaml, where `$` has to be doubled.
-fn command(scene: &Scene) -> Result<Vec<String>, Finding> {
+fn command(scene: &Scene) -> Result<Vec<String>> {
     let subject = scene.subject;
-    let instance = [
-        "run".to_owned(),
-        format!("--name={INSTANCE}"),
-        format!("--run-dir={}", scene.run_dir().display()),
-        "--events=all".to_owned(),
-    ];
-    let mut words = Vec::new();
-    if subject.is_stage() {
-        words.extend(
-            subject
-                .program
-                .iter()
-                .map(|w| w.to_string_lossy().into_owned()),
-        );
-        words.extend(instance);
-        let config = scene.config_file("config.json", &subject.start_config())?;
-        words.push(format!("--config={}", config.display()));
-        words.extend(
-            subject
-                .flags
-                .iter()
-                .map(|w| w.to_string_lossy().into_owned()),
-        );
-    } else {
-        let Some(driver) = &subject.driver else {
-            return Err(Finding::Skipped(
-                "there is no devcluster-remote to host it".into(),
-                "make install".into(),
-            ));
-        };
-        words.extend([driver.display().to_string(), "host".to_owned()]);
-        words.extend(instance);
-        let config = json!({"uses": one_program(scene)?, "with": subject.config});
-        let config = scene.config_file("host.json", &config)?;
-        words.push(format!("--config={}", config.display()));
-    }
-    Ok(words.into_iter().map(|w| w.replace('$', "$$")).collect())
+    let command = match subject.is_stage() {
+        true => scene.configured("run", &["--events=all"])?,
+        false => {
+            let driver = subject.driver.as_ref();
+            let driver = driver.ok_or_else(|| {
+                skipped("there is no devcluster-remote to host it", "make install")
+            })?;
+            let config = json!({"uses": one_program(scene)?, "with": subject.config});
+            let config = scene.config_file("host.json", &config)?;
+            let mut command = scene.program(driver);
+            command
+                .args([
+                    "host",
+                    "run",
+                    "--events=all",
+                    "--name",
+                    INSTANCE,
+                    "--run-dir",
+                ])
+                .arg(scene.run_dir())
+                .arg("--config")
+                .arg(config);
+            command
+        }
+    };
+    let command = command.as_std();
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    Ok(words
+        .map(|w| w.to_string_lossy().replace('$', "$$"))
+        .collect())
 }
 
 /// A host runs one program; what is called with more words gets a script of its own.
-fn one_program(scene: &Scene) -> Result<PathBuf, Finding> {
+fn one_program(scene: &Scene) -> Result<PathBuf> {
     let words = &scene.subject.program;
     if let [program] = words.as_slice() {
         return Ok(program.into());
@@ -173,12 +132,9 @@ fn one_program(scene: &Scene) -> Result<PathBuf, Finding> {
     let quoted = words
         .iter()
         .map(|w| format!("'{}'", w.to_string_lossy().replace('\'', r"'\''")));
-    let script = format!(
-        "#!/bin/sh\nexec {} \"$@\"\n",
-        quoted.collect::<Vec<_>>().join(" ")
-    );
+    let words = quoted.collect::<Vec<_>>().join(" ");
     let path = scene.home().join("plugin");
-    std::fs::write(&path, script)?;
+    std::fs::write(&path, format!("#!/bin/sh\nexec {words} \"$@\"\n"))?;
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700))?;
     Ok(path)
 }
@@ -188,7 +144,7 @@ const UP: u64 = 3;
 
 /// Restarts the first stage, and returns once all are up again, by devcluster's own account. The connection is read to its
 /// end: a client that does not read, or vanishes, kills devcluster.
-async fn restart(socket: &Path) -> Result<(), Finding> {
+async fn restart(socket: &Path) -> Verdict {
     let (read, mut write) = UnixStream::connect(socket).await?.into_split();
     let mut lines = BufReader::new(read).lines();
     lines.next_line().await?;

@@ -3,176 +3,148 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures::FutureExt;
-use protocol::rundir::{OutputsFile, RunDir};
+use protocol::rundir::OutputsFile;
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::running::Running;
-use crate::scene::{Scene, eventually};
-use crate::subject::{INSTANCE, Subject};
-use crate::verdict::{Finding, Verdict, demand, failed};
-use crate::{Check, Level};
+use super::Named;
+use crate::harness::{Running, SOON};
+use crate::scene::Scene;
+use crate::subject::INSTANCE;
+use crate::verdict::Verdict;
 
-pub(super) const CHECKS: &[Check] = &[
-    Check {
-        id: "outputs.before_ready",
-        level: Level::Plugin,
-        title: "outputs come before the ready of the same run and gen",
-        section: "what-a-stage-says",
-        run: |s| before_ready(s).boxed_local(),
-    },
-    Check {
-        id: "outputs.schema",
-        level: Level::Plugin,
-        title: "the outputs fit the schema that describe prints",
-        section: "describe",
-        run: |s| schema(s).boxed_local(),
-    },
-    Check {
-        id: "outputs.file",
-        level: Level::Stage,
-        title: "the outputs file is there when ready is written, and says the same",
-        section: "the-run-directory",
-        run: |s| file(s).boxed_local(),
-    },
-    Check {
-        id: "outputs.stale_gone",
-        level: Level::Stage,
-        title: "the outputs file of a dead run is gone when the next one holds the lock",
-        section: "the-run-directory",
-        run: |s| stale_gone(s).boxed_local(),
-    },
+/// What is a moment late may be right when the kit gets to look: it looks so often.
+const LOOKS: usize = 3;
+
+pub(super) const CHECKS: &[Named] = &[
+    ("outputs.before_ready", |s| before_ready(s).boxed_local()),
+    ("outputs.schema", |s| schema(s).boxed_local()),
+    ("outputs.file", |s| file(s).boxed_local()),
+    ("outputs.stale_gone", |s| stale_gone(s).boxed_local()),
 ];
 
-async fn reported(scene: &Scene<'_>) -> Result<(Running, Value, Value), Finding> {
+async fn reported(scene: &Scene<'_>) -> Result<(Running, Value, Value)> {
     let mut running = scene.started().await?;
     let ready = running.ready().await?;
-    let Some(outputs) = running.last("outputs") else {
-        return failed("it said `ready` without `outputs` before");
-    };
+    let outputs = running.last("outputs");
+    ensure!(
+        !outputs.is_null(),
+        "it said `ready` without `outputs` before"
+    );
     Ok((running, outputs, ready))
 }
 
-async fn before_ready(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
+async fn before_ready(scene: Scene<'_>) -> Verdict {
     let (mut running, outputs, ready) = reported(&scene).await?;
     let messages = running.messages();
     let at = |kind: &str| messages.iter().position(|m| m["type"] == kind);
-    demand(at("outputs") < at("ready"), || {
-        "`ready` came before `outputs`".to_owned()
-    })?;
+    ensure!(at("outputs") < at("ready"), "`ready` came before `outputs`");
     for key in ["run", "gen"] {
-        demand(outputs[key] == ready[key], || {
-            format!(
-                "`{key}` is {} in `outputs` and {} in `ready`",
-                outputs[key], ready[key]
-            )
-        })?;
+        let (outputs, ready) = (&outputs[key], &ready[key]);
+        ensure!(
+            outputs == ready,
+            "`{key}` is {outputs} in `outputs` and {ready} in `ready`"
+        );
     }
-    let hello = running.last("hello").unwrap_or_default();
-    demand(hello["run"] == ready["run"], || {
-        format!("another `run` than in `hello`: {ready}")
-    })?;
-    demand(ready["gen"].is_u64(), || {
-        format!("`gen` is {}, and has to be a number", ready["gen"])
-    })?;
+    let hello = running.last("hello");
+    ensure!(
+        hello["run"] == ready["run"],
+        "another `run` than in `hello`: {ready}"
+    );
+    let generation = &ready["gen"];
+    ensure!(
+        generation.is_u64(),
+        "`gen` is {generation}, and has to be a number"
+    );
     running.stop().await.map(drop)
 }
 
-async fn schema(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
+async fn schema(scene: Scene<'_>) -> Verdict {
     let (mut running, outputs, _) = reported(&scene).await?;
-    let schema = &subject.description["outputs"];
-    let validator = match jsonschema::validator_for(schema) {
-        Ok(validator) => validator,
-        Err(e) => {
-            return failed(format!(
-                "the outputs schema of `describe` is no valid JSON Schema: {e}"
-            ));
-        }
-    };
-    if let Err(e) = validator.validate(&outputs["outputs"]) {
-        return failed(format!(
-            "{e}, at `{}` in {}",
-            e.instance_path(),
-            outputs["outputs"]
-        ));
+    let schema = &scene.subject.description["outputs"];
+    let validator = jsonschema::validator_for(schema)
+        .map_err(|e| anyhow!("the outputs schema of `describe` is no valid JSON Schema: {e}"))?;
+    let outputs = &outputs["outputs"];
+    if let Err(e) = validator.validate(outputs) {
+        bail!("{e}, at `{}` in {outputs}", e.instance_path());
     }
     running.stop().await.map(drop)
 }
 
-async fn file(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
+async fn file(scene: Scene<'_>) -> Verdict {
+    for _ in 0..LOOKS {
+        file_once(scene.another().await?).await?;
+    }
+    Ok(())
+}
+
+async fn file_once(scene: Scene<'_>) -> Verdict {
     let mut running = scene.listed()?;
     let ready = running.ready().await?;
     // At once: what comes later comes too late.
-    let Some(file) = scene.outputs_file() else {
-        return failed(format!(
-            "there is no outputs/{INSTANCE}.json in the run directory when `ready` is written"
-        ));
-    };
-    let outputs = running.last("outputs").unwrap_or_default();
+    let file = scene.outputs_file().with_context(|| {
+        format!("there is no outputs/{INSTANCE}.json in the run directory when `ready` is written")
+    })?;
+    let said = running.last("outputs");
     for key in ["dcs", "stage", "kind", "run", "gen", "outputs"] {
-        demand(file[key] == outputs[key], || {
-            format!(
-                "`{key}` is {} in the file and {} in the `outputs` message",
-                file[key], outputs[key]
-            )
-        })?;
+        let (file, said) = (&file[key], &said[key]);
+        ensure!(
+            file == said,
+            "`{key}` is {file} in the file and {said} in the `outputs` message"
+        );
     }
-    if let Err(e) = serde_json::from_value::<OutputsFile>(file) {
-        return failed(format!("nobody can read the outputs file: {e}"));
-    }
-    let path = scene
-        .run_dir()
-        .join("outputs")
-        .join(format!("{INSTANCE}.json"));
-    let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
-    demand(mode == 0o600, || {
-        format!("the outputs file has mode {mode:o}, and has to have 600")
-    })?;
-    let holder = open(&scene)?.holder(INSTANCE);
-    demand(holder.as_deref() == ready["run"].as_str(), || {
-        format!(
-            "`ready` is of run {} and the lock file names {holder:?}; a lock that nobody holds names none",
-            ready["run"]
-        )
-    })?;
+    serde_json::from_value::<OutputsFile>(file)
+        .map_err(|e| anyhow!("nobody can read the outputs file: {e}"))?;
+    let mode = std::fs::metadata(scene.outputs_path())?
+        .permissions()
+        .mode()
+        & 0o777;
+    ensure!(
+        mode == 0o600,
+        "the outputs file has mode {mode:o}, and has to have 600"
+    );
+    let holder = scene.open_run_dir()?.holder(INSTANCE);
+    let run = &ready["run"];
+    ensure!(
+        holder.as_deref() == run.as_str(),
+        "`ready` is of run {run} and the lock file names {holder:?}; a lock that nobody holds names none"
+    );
     running.stop().await.map(drop)
 }
 
-pub(super) fn open(scene: &Scene) -> Result<RunDir, Finding> {
-    RunDir::open(&scene.run_dir()).or_else(|e| failed(e.message))
+async fn stale_gone(scene: Scene<'_>) -> Verdict {
+    for _ in 0..LOOKS {
+        stale_gone_once(scene.another().await?).await?;
+    }
+    Ok(())
 }
 
-async fn stale_gone(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
+async fn stale_gone_once(scene: Scene<'_>) -> Verdict {
     let mut first = scene.ready().await?;
-    let stale = first.last("hello").unwrap_or_default()["run"].clone();
-    first.kill(false);
-    first.ended(crate::scene::SOON).await?;
+    let stale = first.last("hello")["run"].clone();
+    first.signal(Signal::KILL);
+    first.ended(SOON).await?;
     scene.no_process_is_left().await?;
     let mut second = scene.listed()?;
-    let run_dir = open(&scene)?;
+    let run_dir = scene.open_run_dir()?;
     let run = second.next("hello").await?["run"].clone();
     let holds = || (run_dir.holder(INSTANCE).as_deref() == run.as_str()).then_some(());
-    if eventually(subject.patience, holds).await.is_none() {
-        return failed("it did not take the lock");
-    }
+    let locked = second.eventually(second.patience, holds).await;
+    locked.context("it did not take the lock")?;
     let gone = || {
-        scene
-            .outputs_file()
-            .is_none_or(|f| f["run"] != stale)
-            .then_some(())
+        let is_gone = scene.outputs_file().is_none_or(|f| f["run"] != stale);
+        is_gone.then_some(())
     };
     // It has the lock, and puts the file aside before anything else.
-    if eventually(Duration::from_millis(100), gone).await.is_none() {
-        return failed("it holds the lock, and the outputs file of the dead run is still there");
-    }
+    let removed = second.eventually(Duration::from_millis(100), gone).await;
+    removed.context("it holds the lock, and the outputs file of the dead run is still there")?;
     second.ready().await?;
-    let now = scene.outputs_file().unwrap_or_default();
-    demand(now["run"] == run, || {
-        format!("it is ready and the outputs file names run {}", now["run"])
-    })?;
+    let now = &scene.outputs_file().unwrap_or_default()["run"];
+    ensure!(
+        *now == run,
+        "it is ready and the outputs file names run {now}"
+    );
     second.stop().await.map(drop)
 }

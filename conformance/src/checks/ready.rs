@@ -1,14 +1,15 @@
 //! `ready` as stock devcluster needs it.
 
+use anyhow::{Context, ensure};
 use futures::FutureExt;
-use protocol::message::Message;
-use protocol::message::{Ready, encode};
+use protocol::message::{Message, Ready, encode};
 
-use crate::running::{Input, Running, Streams};
+use super::Named;
+use crate::harness::machine::contains;
+use crate::harness::{NotSaid, shown};
 use crate::scene::Scene;
-use crate::subject::{INSTANCE, Subject};
-use crate::verdict::{Verdict, demand, failed, shown};
-use crate::{Check, Level};
+use crate::subject::INSTANCE;
+use crate::verdict::{Skipped, Verdict};
 
 /// The longest ready line.
 const LONGEST: usize = 240;
@@ -18,103 +19,91 @@ const CHUNK: usize = 4096;
 
 const READY: &[u8] = br#""type":"ready""#;
 
-pub(super) const CHECKS: &[Check] = &[
-    Check {
-        id: "ready.twice",
-        level: Level::Stage,
-        title: "ready is one write of two equal lines, seen whole at every offset of a 4096-byte reader",
-        section: "ready",
-        run: |s| twice(s).boxed_local(),
-    },
-    Check {
-        id: "ready.events",
-        level: Level::Stage,
-        title: "--events ready writes ready lines alone, --events none nothing",
-        section: "flags",
-        run: |s| events(s).boxed_local(),
-    },
+/// Without this most other checks cannot be tried.
+pub(crate) const REACHED: &str = "ready.reached";
+
+pub(super) const CHECKS: &[Named] = &[
+    (REACHED, |s| reached(s).boxed_local()),
+    ("ready.twice", |s| twice(s).boxed_local()),
+    ("ready.events", |s| events(s).boxed_local()),
 ];
 
-fn has(hay: &[u8], needle: &[u8]) -> bool {
-    crate::world::contains(hay, needle)
-}
-
-async fn twice(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
-    let mut running = scene.listed()?;
-    let ready = running.ready().await?;
-    running.stop().await?;
-    let Some(write) = running.stdout.writes().into_iter().find(|w| has(w, READY)) else {
-        return failed("no write with a `ready` in it");
-    };
-    let lines: Vec<&[u8]> = write.split_inclusive(|b| *b == b'\n').collect();
-    let equal = lines.len() == 2 && lines[0] == lines[1];
-    demand(equal, || {
-        format!("not one write of two equal lines: {}", shown(&write))
-    })?;
-    let line = lines[0];
-    demand(line.len() <= LONGEST, || {
-        format!(
-            "the line has {} bytes, and {LONGEST} is the limit",
-            line.len()
-        )
-    })?;
-    let expected = Message::Ready(Ready {
-        stage: INSTANCE.into(),
-        run: ready["run"].as_str().unwrap_or_default().into(),
-        generation: ready["gen"].as_u64().unwrap_or_default(),
-    });
-    let expected = encode(&expected).unwrap_or_default();
-    let start = expected
-        .trim_ascii_end()
-        .strip_suffix(b"}")
-        .unwrap_or_default();
-    demand(line.starts_with(start), || {
-        format!(
-            "its keys are not in the order of the specification: {} instead of {}",
-            shown(line),
-            shown(&expected)
-        )
-    })?;
-    for offset in 0..CHUNK {
-        let mut stream = vec![b'x'; offset];
-        stream.extend_from_slice(&write);
-        let seen = stream
-            .chunks(CHUNK)
-            .any(|chunk| has(chunk, line.trim_ascii_end()));
-        demand(seen, || {
-            format!("after {offset} other bytes a reader of {CHUNK} at a time sees no whole line")
-        })?;
+async fn reached(scene: Scene<'_>) -> Verdict {
+    let mut hosted = scene.ready().await?;
+    hosted.stop().await?;
+    if scene.subject.is_stage() {
+        let scene = scene.another().await?;
+        let mut listed = scene.listed()?;
+        listed.ready().await.context("listed in a file")?;
+        listed.stop().await?;
     }
     Ok(())
 }
 
-async fn events(subject: &Subject) -> Verdict {
+/// Why no check need wait for `ready`, after this one has failed.
+pub(crate) fn in_vain(why: &anyhow::Error) -> Option<Skipped> {
+    why.is::<NotSaid>().then(|| Skipped {
+        why: "not tried: it does not become ready, see `ready.reached`".into(),
+        hint: "have it become ready first".into(),
+    })
+}
+
+async fn twice(scene: Scene<'_>) -> Verdict {
+    let mut running = scene.listed()?;
+    let ready = running.ready().await?;
+    running.stop().await?;
+    let mut writes = running.stdout.writes().into_iter();
+    let write = writes
+        .find(|w| contains(w, READY))
+        .context("no write with a `ready` in it")?;
+    let lines: Vec<&[u8]> = write.split_inclusive(|b| *b == b'\n').collect();
+    let equal = lines.len() == 2 && lines[0] == lines[1];
+    ensure!(equal, "not one write of two equal lines: {}", shown(&write));
+    let line = lines[0].trim_ascii_end();
+    let length = lines[0].len();
+    ensure!(
+        length <= LONGEST,
+        "the line has {length} bytes, and {LONGEST} is the limit"
+    );
+    let expected = encode(&Message::Ready(Ready {
+        stage: INSTANCE.into(),
+        run: ready["run"].as_str().unwrap_or_default().into(),
+        generation: ready["gen"].as_u64().unwrap_or_default(),
+    }))?;
+    let start = expected.trim_ascii_end().strip_suffix(b"}");
+    ensure!(
+        start.is_some_and(|start| line.starts_with(start)),
+        "its keys are not in the order of the specification: {} instead of {}",
+        shown(line),
+        shown(&expected)
+    );
+    for offset in 0..CHUNK {
+        let stream = [vec![b'x'; offset], write.clone()].concat();
+        let seen = stream.chunks(CHUNK).any(|chunk| contains(chunk, line));
+        ensure!(
+            seen,
+            "after {offset} other bytes a reader of {CHUNK} at a time sees no whole line"
+        );
+    }
+    Ok(())
+}
+
+async fn events(scene: Scene<'_>) -> Verdict {
     for which in ["ready", "none"] {
-        let scene = Scene::new(subject)?;
-        let command = scene.listed_command(&["--events", which])?;
-        let mut running = Running::spawn(
-            &scene,
-            command,
-            Streams {
-                stdin: Input::Null,
-                closed: None,
-            },
-        )?;
+        let scene = scene.another().await?;
+        let mut running = scene.spawn(scene.configured("run", &["--events", which])?)?;
         let wait = scene.call("wait", &[]).await?;
-        demand(wait.code == Some(0), || format!("`wait`: {}", wait.shown()))?;
+        ensure!(wait.code == Some(0), "`wait`: {}", wait.shown());
         running.stop().await?;
         let stdout = running.stdout.bytes();
-        let ok = match which {
+        let right = match which {
             "none" => stdout.is_empty(),
             _ => {
-                has(&stdout, READY)
-                    && stdout
-                        .split_inclusive(|b| *b == b'\n')
-                        .all(|l| has(l, READY))
+                let lines = running.stdout.lines();
+                !lines.is_empty() && lines.iter().all(|line| contains(line, READY))
             }
         };
-        demand(ok, || format!("--events {which}: {}", shown(&stdout)))?;
+        ensure!(right, "--events {which}: {}", shown(&stdout));
     }
     Ok(())
 }

@@ -1,80 +1,66 @@
 //! A secret is nowhere to be seen.
 
+use std::path::Path;
+
+use anyhow::{bail, ensure};
 use futures::FutureExt;
-use serde_json::json;
 
-use crate::scene::{SOON, Scene};
-use crate::subject::Subject;
-use crate::verdict::{Finding, Verdict, demand};
-use crate::world;
-use crate::{Check, Level};
+use super::Named;
+use crate::harness::{SOON, machine};
+use crate::scene::Scene;
+use crate::verdict::Verdict;
 
-pub(super) const CHECKS: &[Check] = &[Check {
-    id: "secrets.nowhere",
-    level: Level::Plugin,
-    title: "no secret is in its output, in argv, in outputs, or in any file but one that `secrets` names",
-    section: "secrets",
-    run: |s| nowhere(s).boxed_local(),
-}];
+pub(super) const CHECKS: &[Named] = &[("secrets.nowhere", |s| nowhere(s).boxed_local())];
 
-async fn nowhere(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
+async fn nowhere(scene: Scene<'_>) -> Verdict {
     let mut running = scene.ready().await?;
-    let seen = |place: String, bytes: &[u8]| absent(&scene, &place, bytes);
+    let seen = |place: &str, bytes: &[u8]| absent(&scene, place, bytes);
     for process in scene.processes() {
-        seen(
-            format!("the command line of process {}", process.pid),
-            process.command.as_bytes(),
-        )?;
+        let place = format!("the command line of process {}", process.pid);
+        seen(&place, process.command.as_bytes())?;
     }
     let outputs = scene.outputs_file().unwrap_or_default();
-    let secrets = outputs["secrets"].as_object().cloned().unwrap_or_default();
-    for file in world::files(scene.home()) {
-        if secrets.values().any(|path| path.as_str() == file.to_str()) {
-            continue;
+    let named = outputs["secrets"].as_object();
+    let may_hold = |file: &Path| {
+        let mut paths = named.into_iter().flatten().map(|(_, path)| path.as_str());
+        paths.any(|path| path == file.to_str())
+    };
+    let in_files = |dir: &Path| {
+        for file in machine::files(dir) {
+            let bytes = std::fs::read(&file).unwrap_or_default();
+            if !may_hold(&file) {
+                seen(&format!("the file {}", file.display()), &bytes)?;
+            }
         }
-        seen(
-            format!("the file {}", file.display()),
-            &std::fs::read(&file).unwrap_or_default(),
-        )?;
-    }
+        Verdict::Ok(())
+    };
+    in_files(scene.home())?;
     running.stop().await?;
-    seen("stdout".into(), &running.stdout.bytes())?;
-    seen("stderr".into(), &running.stderr.bytes())?;
-    for file in world::files(&scene.run_dir())
-        .into_iter()
-        .chain(world::files(&scene.home().join("state")))
-    {
-        seen(
-            format!("the file {}", file.display()),
-            &std::fs::read(&file).unwrap_or_default(),
-        )?;
-    }
+    seen("stdout", &running.stdout.bytes())?;
+    seen("stderr", &running.stderr.bytes())?;
+    in_files(&scene.run_dir())?;
+    in_files(&scene.home().join("state"))?;
     let mut refused = scene.hosted()?;
-    let mut start = scene.start();
-    start["config"]["no_such_field"] = json!(1);
-    refused.tell(&start).await?;
-    refused.ended(SOON).await?;
-    refused.heard_out().await?;
+    refused.tell(&scene.with_unknown_field("start")).await?;
+    refused.end_within(SOON).await?;
     seen(
-        "what it says of a wrong config on stdout".into(),
+        "what it says of a wrong config on stdout",
         &refused.stdout.bytes(),
     )?;
     seen(
-        "what it says of a wrong config on stderr".into(),
+        "what it says of a wrong config on stderr",
         &refused.stderr.bytes(),
     )
 }
 
-fn absent(scene: &Scene, place: &str, bytes: &[u8]) -> Result<(), Finding> {
-    let canary = scene.canary();
-    let secret = std::iter::once(&canary)
-        .chain(&scene.subject.secrets)
-        .find(|s| world::contains(bytes, s.as_bytes()));
-    demand(secret.is_none(), || match secret {
-        Some(secret) if *secret == canary => {
-            format!("{place} holds a secret that was in its environment")
-        }
-        _ => format!("{place} holds a secret of its config"),
-    })
+fn absent(scene: &Scene, place: &str, bytes: &[u8]) -> Verdict {
+    let holds = |secret: &str| machine::contains(bytes, secret.as_bytes());
+    ensure!(
+        !holds(&scene.canary()),
+        "{place} holds a secret that was in its environment"
+    );
+    match scene.subject.secrets.iter().any(|s| holds(s)) {
+        true => bail!("{place} holds a secret of its config"),
+        false => Ok(()),
+    }
 }

@@ -3,70 +3,30 @@
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use anyhow::{bail, ensure};
 use futures::FutureExt;
 use rustix::process::Signal;
-use serde_json::{Value, json};
-use tokio::time::sleep;
+use serde_json::json;
 
-use crate::running::Running;
-use crate::scene::{SOON, Scene};
-use crate::subject::Subject;
-use crate::verdict::{Verdict, demand, failed};
-use crate::{Check, Level};
-
+use super::Named;
 use super::stdout::only_messages;
+use crate::harness::{Running, SOON};
+use crate::scene::Scene;
+use crate::verdict::Verdict;
 
-/// What a stage has.
+/// What a stage has, of its own time.
 const BUDGET: Duration = Duration::from_millis(500);
 
-/// The machine may be busy with something else: the best of these counts.
+/// The kit may notice the end late: the best of these counts.
 const ATTEMPTS: usize = 3;
 
-const SECTION: &str = "stopping";
-
-pub(super) const CHECKS: &[Check] = &[
-    Check {
-        id: "shutdown.message",
-        level: Level::Plugin,
-        title: "shutdown ends it within half a second, with exit 0, and nothing is left",
-        section: SECTION,
-        run: |s| message(s).boxed_local(),
-    },
-    Check {
-        id: "shutdown.stdin_end",
-        level: Level::Plugin,
-        title: "so does the end of stdin",
-        section: SECTION,
-        run: |s| stdin_end(s).boxed_local(),
-    },
-    Check {
-        id: "shutdown.early",
-        level: Level::Plugin,
-        title: "so does a shutdown that comes right after start",
-        section: SECTION,
-        run: |s| early(s).boxed_local(),
-    },
-    Check {
-        id: "shutdown.sigterm",
-        level: Level::Plugin,
-        title: "SIGTERM ends it within half a second and nothing is left; a full stage exits with 0",
-        section: SECTION,
-        run: |s| sigterm(s).boxed_local(),
-    },
-    Check {
-        id: "shutdown.sigterm_twice",
-        level: Level::Plugin,
-        title: "a second SIGTERM changes nothing of that",
-        section: SECTION,
-        run: |s| sigterm_twice(s).boxed_local(),
-    },
-    Check {
-        id: "shutdown.sigint",
-        level: Level::Stage,
-        title: "SIGINT is as good as SIGTERM",
-        section: SECTION,
-        run: |s| sigint(s).boxed_local(),
-    },
+pub(super) const CHECKS: &[Named] = &[
+    ("shutdown.message", |s| message(s).boxed_local()),
+    ("shutdown.stdin_end", |s| stdin_end(s).boxed_local()),
+    ("shutdown.early", |s| early(s).boxed_local()),
+    ("shutdown.sigterm", |s| sigterm(s).boxed_local()),
+    ("shutdown.sigterm_twice", |s| sigterm_twice(s).boxed_local()),
+    ("shutdown.sigint", |s| sigint(s).boxed_local()),
 ];
 
 /// How it is told.
@@ -90,7 +50,7 @@ impl Ask {
             Ask::Signal(signal) => running.signal(signal),
             Ask::Twice(signal) => {
                 running.signal(signal);
-                sleep(Duration::from_millis(5)).await;
+                running.stays(Duration::from_millis(5)).await;
                 running.signal(signal);
             }
         }
@@ -100,22 +60,23 @@ impl Ask {
 
 /// Makes it stop, several times if need be, and checks all that an end in good order is.
 async fn stops(
-    subject: &Subject,
+    scene: Scene<'_>,
     ask: Ask,
     judge: impl Fn(&Running, ExitStatus) -> Verdict,
 ) -> Verdict {
     let mut best = Duration::MAX;
     for _ in 0..ATTEMPTS {
-        let scene = Scene::new(subject)?;
+        let scene = scene.another().await?;
         let mut running = scene.started().await?;
         if !matches!(ask, Ask::Early) {
             running.ready().await?;
         }
-        let outputs = running
-            .last("outputs")
-            .map_or(Value::Null, |m| m["outputs"].clone());
-        let ports = scene.ports(&outputs);
+        let ports = scene.ports(&running.last("outputs")["outputs"]);
         ask.put_to(&mut running).await?;
+        if matches!(ask, Ask::Early) {
+            // Before that it is being loaded, and hears nothing.
+            running.next("hello").await?;
+        }
         let (status, took) = running.ended(SOON).await?;
         running.heard_out().await?;
         judge(&running, status)?;
@@ -126,81 +87,70 @@ async fn stops(
             return Ok(());
         }
     }
-    failed(format!(
-        "it took {} s to end, at best; the budget is {} s",
-        best.as_secs_f32(),
-        BUDGET.as_secs_f32()
-    ))
+    let [best, budget] = [best, BUDGET].map(|d| d.as_secs_f32());
+    bail!("it took {best:.2} s to end, at best; the budget is {budget} s")
 }
 
 /// It says why it stops, and how it ended.
 fn in_good_order(running: &Running, status: ExitStatus, reasons: &[&str]) -> Verdict {
-    demand(status.success(), || {
-        format!("it ended with {status}{}", running.state())
-    })?;
-    let messages = only_messages(&running.stdout)?;
-    let stopping = messages
-        .iter()
-        .find(|m| m["type"] == "stopping")
-        .cloned()
-        .unwrap_or_default();
-    demand(reasons.iter().any(|r| stopping["reason"] == *r), || {
-        format!("no `stopping` with the reason {reasons:?} but {stopping}")
-    })?;
+    ensure!(
+        status.success(),
+        "it ended with {status}{}",
+        running.state()
+    );
+    let messages = only_messages(running)?;
+    let stopping = running.last("stopping");
+    let right = reasons.iter().any(|r| stopping["reason"] == *r);
+    ensure!(
+        right,
+        "no `stopping` with the reason {reasons:?} but {stopping}"
+    );
     let result = messages.last().cloned().unwrap_or_default();
     let good = result["type"] == "result" && result["ok"] == true && result["exit"] == 0;
-    demand(good, || {
-        format!("the last message is not a `result` that is ok but {result}")
-    })
+    ensure!(
+        good,
+        "the last message is not a `result` that is ok but {result}"
+    );
+    Ok(())
 }
 
-async fn message(subject: &Subject) -> Verdict {
-    stops(subject, Ask::Message, |r, s| {
-        in_good_order(r, s, &["shutdown"])
-    })
-    .await
+async fn message(scene: Scene<'_>) -> Verdict {
+    let judge = |r: &Running, s| in_good_order(r, s, &["shutdown"]);
+    stops(scene, Ask::Message, judge).await
 }
 
-async fn stdin_end(subject: &Subject) -> Verdict {
-    stops(subject, Ask::StdinEnd, |r, s| {
-        in_good_order(r, s, &["stdin_closed", "shutdown"])
-    })
-    .await
+async fn stdin_end(scene: Scene<'_>) -> Verdict {
+    let judge = |r: &Running, s| in_good_order(r, s, &["stdin_closed", "shutdown"]);
+    stops(scene, Ask::StdinEnd, judge).await
 }
 
-async fn early(subject: &Subject) -> Verdict {
-    stops(subject, Ask::Early, |r, s| {
-        demand(s.success(), || format!("it ended with {s}{}", r.state()))?;
-        only_messages(&r.stdout).map(drop)
-    })
-    .await
+async fn early(scene: Scene<'_>) -> Verdict {
+    let judge = |r: &Running, s: ExitStatus| {
+        ensure!(s.success(), "it ended with {s}{}", r.state());
+        only_messages(r).map(drop)
+    };
+    stops(scene, Ask::Early, judge).await
 }
 
 /// A plugin may leave a signal to its default: it is then as dead as it has to be.
-fn by_signal(subject: &Subject, running: &Running, status: ExitStatus, reason: &str) -> Verdict {
-    match subject.is_stage() {
-        true => in_good_order(running, status, &[reason]),
-        false => only_messages(&running.stdout).map(drop),
-    }
+async fn by_signal(scene: Scene<'_>, signal: Signal, reason: &str) -> Verdict {
+    let is_stage = scene.subject.is_stage();
+    let judge = |r: &Running, s| match is_stage {
+        true => in_good_order(r, s, &[reason]),
+        false => only_messages(r).map(drop),
+    };
+    stops(scene, Ask::Signal(signal), judge).await
 }
 
-async fn sigterm(subject: &Subject) -> Verdict {
-    stops(subject, Ask::Signal(Signal::TERM), |r, s| {
-        by_signal(subject, r, s, "sigterm")
-    })
-    .await
+async fn sigterm(scene: Scene<'_>) -> Verdict {
+    by_signal(scene, Signal::TERM, "sigterm").await
 }
 
-async fn sigint(subject: &Subject) -> Verdict {
-    stops(subject, Ask::Signal(Signal::INT), |r, s| {
-        by_signal(subject, r, s, "sigint")
-    })
-    .await
+async fn sigint(scene: Scene<'_>) -> Verdict {
+    by_signal(scene, Signal::INT, "sigint").await
 }
 
-async fn sigterm_twice(subject: &Subject) -> Verdict {
-    stops(subject, Ask::Twice(Signal::TERM), |r, _| {
-        only_messages(&r.stdout).map(drop)
-    })
-    .await
+async fn sigterm_twice(scene: Scene<'_>) -> Verdict {
+    let judge = |r: &Running, _| only_messages(r).map(drop);
+    stops(scene, Ask::Twice(Signal::TERM), judge).await
 }

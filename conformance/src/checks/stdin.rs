@@ -1,131 +1,109 @@
 //! Whatever stdin is, a stage works and stops.
 
+use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
 use futures::FutureExt;
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+use tokio::process::Command;
 
-use crate::running::{Input, Running, Streams};
-use crate::scene::{SOON, Scene};
-use crate::subject::Subject;
-use crate::verdict::{Finding, Verdict, demand};
-use crate::world;
-use crate::{Check, Level};
-
+use super::Named;
 use super::stdout::only_messages;
-
-const SECTION: &str = "stdin";
+use super::streams::close_in_child;
+use crate::harness::{Running, SOON, machine, within};
+use crate::scene::Scene;
+use crate::verdict::Verdict;
 
 /// How long an idle stage is looked at, and how much of that it may compute.
-const IDLE: Duration = Duration::from_secs(1);
-const BUSY: Duration = Duration::from_millis(300);
+const IDLE: Duration = Duration::from_millis(300);
+const BUSY: Duration = Duration::from_millis(100);
 
-pub(super) const CHECKS: &[Check] = &[
-    Check {
-        id: "stdin.null",
-        level: Level::Plugin,
-        title: "with stdin at /dev/null a plugin ends in good order, a full stage works",
-        section: SECTION,
-        run: |s| null(s).boxed_local(),
-    },
-    Check {
-        id: "stdin.closed",
-        level: Level::Plugin,
-        title: "with stdin closed a plugin ends, a full stage works",
-        section: SECTION,
-        run: |s| closed(s).boxed_local(),
-    },
-    Check {
-        id: "stdin.silent",
-        level: Level::Plugin,
-        title: "with an open pipe in which nobody speaks it waits without computing",
-        section: SECTION,
-        run: |s| silent(s).boxed_local(),
-    },
-    Check {
-        id: "stdin.terminal",
-        level: Level::Plugin,
-        title: "stdin may be a terminal",
-        section: SECTION,
-        run: |s| terminal(s).boxed_local(),
-    },
+pub(super) const CHECKS: &[Named] = &[
+    ("stdin.null", |s| null(s).boxed_local()),
+    ("stdin.closed", |s| closed(s).boxed_local()),
+    ("stdin.silent", |s| silent(s).boxed_local()),
+    ("stdin.terminal", |s| terminal(s).boxed_local()),
 ];
 
-fn spawn(scene: &Scene, stdin: Input) -> Result<Running, Finding> {
-    let command = match scene.subject.is_stage() {
-        true => scene.listed_command(&["--events", "all"])?,
-        false => scene.verb("run", &["--stdin", "control"]),
-    };
-    Running::spawn(
-        scene,
-        command,
-        Streams {
-            stdin,
-            closed: None,
-        },
-    )
+/// A full stage as it is listed, a plugin as a host calls it.
+fn run(scene: &Scene) -> Result<Command> {
+    match scene.subject.is_stage() {
+        true => scene.configured("run", &["--events", "all"]),
+        false => Ok(scene.verb("run", &["--stdin", "control"])),
+    }
 }
 
 /// A full stage listed in a devcluster.yaml has nobody to speak to it; a plugin without a host has no reason to stay.
-async fn without_host(subject: &Subject, stdin: Input) -> Verdict {
-    let scene = Scene::new(subject)?;
-    let closed = matches!(stdin, Input::Closed);
-    let mut running = spawn(&scene, stdin)?;
-    if !subject.is_stage() {
-        let (status, _) = running.ended(SOON).await?;
-        running.heard_out().await?;
-        only_messages(&running.stdout)?;
+async fn without_host(scene: &Scene<'_>, is_closed: bool) -> Verdict {
+    let mut command = run(scene)?;
+    if is_closed {
+        close_in_child(&mut command, 0);
+    }
+    let mut running = scene.spawn(command)?;
+    if !scene.subject.is_stage() {
+        let status = running.end().await?;
+        only_messages(&running)?;
         // Without a stdin at all it may say that something is wrong.
-        let good = status.success() || (closed && status.code().is_some());
-        return demand(good, || {
-            format!("without a host it ended with {status}{}", running.state())
-        });
+        let good = status.success() || (is_closed && status.code().is_some());
+        ensure!(
+            good,
+            "without a host it ended with {status}{}",
+            running.state()
+        );
+        return Ok(());
     }
     running.ready().await?;
     let stays = running.stays(Duration::from_millis(200)).await;
-    demand(stays, || format!("it does not stay{}", running.state()))?;
+    ensure!(stays, "it does not stay{}", running.state());
     let status = running.stop().await?;
-    demand(status.success(), || format!("{status}{}", running.state()))
+    ensure!(status.success(), "{status}{}", running.state());
+    Ok(())
 }
 
-async fn null(subject: &Subject) -> Verdict {
-    without_host(subject, Input::Null).await
+async fn null(scene: Scene<'_>) -> Verdict {
+    without_host(&scene, false).await
 }
 
-async fn closed(subject: &Subject) -> Verdict {
-    without_host(subject, Input::Closed).await
+async fn closed(scene: Scene<'_>) -> Verdict {
+    without_host(&scene, true).await
 }
 
-async fn silent(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
-    let mut running = spawn(&scene, Input::Pipe)?;
-    if subject.is_stage() {
-        running.ready().await?;
-    } else {
-        running.next("hello").await?;
-    }
-    let before = world::cpu_time(running.pid());
-    let stays = running.stays(IDLE).await;
-    demand(stays, || format!("it does not wait{}", running.state()))?;
-    if let (Some(before), Some(after)) = (before, world::cpu_time(running.pid())) {
-        let busy = after.saturating_sub(before);
-        demand(busy < BUSY, || {
-            format!("it computed for {busy:?} of {IDLE:?} in which nothing happened")
-        })?;
-    }
+async fn silent(scene: Scene<'_>) -> Verdict {
+    let mut running = scene.spawn_hosted(run(&scene)?)?;
+    match scene.subject.is_stage() {
+        true => running.ready().await?,
+        false => running.next("hello").await?,
+    };
+    let computed = |pid| machine::work(&[pid]).computed;
+    let before = computed(running.pid());
+    // On a busy machine it takes a while until one that does nothing else has computed for so long.
+    let mut busy = scene.program("sh");
+    busy.args(["-c", "while :; do :; done"]);
+    let busy = Running::spawn(busy)?;
+    within(IDLE, || vec![busy.pid()], pending::<()>()).await;
+    drop(busy);
+    let used = computed(running.pid()).saturating_sub(before);
+    ensure!(
+        used < BUSY,
+        "it computed for {used:?} of {IDLE:?} in which nothing happened"
+    );
+    let stays = running.stays(Duration::from_millis(1)).await;
+    ensure!(stays, "it does not wait{}", running.state());
     running.signal(Signal::TERM);
     running.ended(SOON).await?;
     scene.no_process_is_left().await
 }
 
-async fn terminal(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
+async fn terminal(scene: Scene<'_>) -> Verdict {
     let (ours, theirs) = open_terminal()?;
-    let mut running = spawn(&scene, Input::Terminal(theirs))?;
-    if !subject.is_stage() {
+    let mut command = run(&scene)?;
+    command.stdin(theirs);
+    let mut running = scene.spawn(command)?;
+    if !scene.subject.is_stage() {
         running.next("hello").await?;
         rustix::io::write(&ours, format!("{}\n", scene.start()).as_bytes())?;
     }
@@ -136,7 +114,7 @@ async fn terminal(subject: &Subject) -> Verdict {
 }
 
 /// A terminal that takes long lines: not edited, not echoed.
-fn open_terminal() -> Result<(OwnedFd, OwnedFd), Finding> {
+fn open_terminal() -> Result<(OwnedFd, OwnedFd)> {
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
     grantpt(&ours)?;
     unlockpt(&ours)?;

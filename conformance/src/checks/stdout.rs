@@ -2,244 +2,183 @@
 
 use std::path::Path;
 
+use anyhow::{Result, bail, ensure};
 use futures::FutureExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Map, Value, json};
 use tokio::process::Command;
 
-use crate::heard::Heard;
-use crate::running::{Running, Streams, parse};
-use crate::scene::{SOON, Scene};
-use crate::subject::{INSTANCE, Subject};
-use crate::verdict::{Finding, Verdict, demand, failed, shown, skipped};
-use crate::{Check, Level};
+use super::Named;
+use crate::harness::{Running, SOON, parse, shown};
+use crate::scene::Scene;
+use crate::subject::INSTANCE;
+use crate::verdict::{Verdict, skipped};
 
-pub(super) const CHECKS: &[Check] = &[
-    Check {
-        id: "stdout.lines",
-        level: Level::Plugin,
-        title: "every line of a whole life is a message: hello first, result last",
-        section: "what-a-stage-says",
-        run: |s| lines(s).boxed_local(),
-    },
-    Check {
-        id: "stdout.one_write",
-        level: Level::Plugin,
-        title: "each message leaves in one write",
-        section: "lines",
-        run: |s| one_write(s).boxed_local(),
-    },
-    Check {
-        id: "stdout.unknown_config",
-        level: Level::Plugin,
-        title: "a config field that it does not know is refused: an error with a code, exit 2",
-        section: "versions",
-        run: |s| unknown_config(s).boxed_local(),
-    },
-    Check {
-        id: "stdout.bad_config",
-        level: Level::Plugin,
-        title: "a config of the wrong types is refused in messages, without a crash",
-        section: "errors",
-        run: |s| bad_config(s).boxed_local(),
-    },
-    Check {
-        id: "stdout.bad_day",
-        level: Level::Plugin,
-        title: "with no place for files and few descriptors stdout still holds messages only",
-        section: "lines",
-        run: |s| bad_day(s).boxed_local(),
-    },
+pub(super) const CHECKS: &[Named] = &[
+    ("stdout.lines", |s| lines(s).boxed_local()),
+    ("stdout.one_write", |s| one_write(s).boxed_local()),
+    ("stdout.unknown_config", |s| unknown_config(s).boxed_local()),
+    ("stdout.bad_config", |s| bad_config(s).boxed_local()),
+    ("stdout.bad_day", |s| bad_day(s).boxed_local()),
 ];
 
 /// Whether everything on stdout is a message of this instance, to the last byte.
-pub(super) fn only_messages(stdout: &Heard) -> Result<Vec<Value>, Finding> {
-    let (lines, end) = stdout.lines_from(0);
+pub(super) fn only_messages(running: &Running) -> Result<Vec<Value>> {
     let mut messages = Vec::new();
-    for line in lines {
-        let message = parse(&line).or_else(failed)?;
-        demand(message["stage"] == INSTANCE, || {
-            format!(
-                "it was called with --name {INSTANCE} and speaks as {}: {}",
-                message["stage"],
-                shown(&line)
-            )
-        })?;
+    let mut length = 0;
+    for line in running.stdout.lines() {
+        let message = parse(&line)?;
+        let name = &message["stage"];
+        let right = name == INSTANCE;
+        ensure!(
+            right,
+            "it was called with --name {INSTANCE} and speaks as {name}: {}",
+            shown(&line)
+        );
+        length += line.len();
         messages.push(message);
     }
-    let bytes = stdout.bytes();
-    demand(bytes.len() == end, || {
-        format!("half a line on stdout: {}", shown(&bytes[end..]))
-    })?;
+    let bytes = running.stdout.bytes();
+    ensure!(
+        bytes.len() == length,
+        "half a line on stdout: {}",
+        shown(&bytes[length..])
+    );
     Ok(messages)
 }
 
-async fn lines(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
+async fn lines(scene: Scene<'_>) -> Verdict {
     let mut running = scene.ready().await?;
     let status = running.stop().await?;
-    let messages = only_messages(&running.stdout)?;
-    let first = messages.first().cloned().unwrap_or_default();
-    demand(first["type"] == "hello", || {
-        format!("the first message is not `hello` but {first}")
-    })?;
-    let run = first["run"].as_str().unwrap_or_default();
-    let is_id = run.len() == 16 && run.bytes().all(|b| b.is_ascii_hexdigit());
-    demand(is_id, || {
-        format!(
-            "the `run` of `hello` is {}, and has to be 16 hex digits",
-            first["run"]
-        )
-    })?;
+    let messages = only_messages(&running)?;
+    let (Some(first), Some(last)) = (messages.first(), messages.last()) else {
+        bail!("it says nothing");
+    };
+    ensure!(
+        first["type"] == "hello",
+        "the first message is not `hello` but {first}"
+    );
+    let id = first["run"].as_str().unwrap_or_default();
+    let is_id = id.len() == 16 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    let run = &first["run"];
+    ensure!(
+        is_id,
+        "the `run` of `hello` is {run}, and has to be 16 hex digits"
+    );
     for message in messages.iter().filter(|m| m.get("run").is_some()) {
-        demand(message["run"] == first["run"], || {
-            format!("another `run` than in `hello`: {message}")
-        })?;
+        ensure!(
+            message["run"] == *run,
+            "another `run` than in `hello`: {message}"
+        );
     }
-    let last = messages.last().cloned().unwrap_or_default();
-    demand(last["type"] == "result", || {
-        format!("the last message is not `result` but {last}")
-    })?;
-    demand(
-        last["exit"].as_i64() == status.code().map(i64::from),
-        || format!("`result` says {last} and it ended with {status}"),
-    )?;
-    let again = Scene::new(subject)?;
+    ensure!(
+        last["type"] == "result",
+        "the last message is not `result` but {last}"
+    );
+    let exit = last["exit"].as_i64();
+    let same = exit == status.code().map(i64::from);
+    ensure!(same, "`result` says {last} and it ended with {status}");
+    let again = scene.another().await?;
     let mut next = again.ready().await?;
-    demand(
-        next.last("hello").is_some_and(|h| h["run"] != first["run"]),
-        || "two runs have the same `run`".to_owned(),
-    )?;
+    ensure!(
+        next.last("hello")["run"] != *run,
+        "two runs have the same `run`"
+    );
     next.stop().await.map(drop)
 }
 
-async fn one_write(subject: &Subject) -> Verdict {
+async fn one_write(scene: Scene<'_>) -> Verdict {
     if !cfg!(target_os = "linux") {
-        return skipped(
+        bail!(skipped(
             "this system does not show where a write ends",
-            "check it on Linux",
-        );
+            "check it on Linux"
+        ));
     }
-    let scene = Scene::new(subject)?;
     let mut running = scene.ready().await?;
     running.stop().await?;
-    let broken = running
-        .stdout
-        .writes()
-        .into_iter()
-        .find(|w| !w.ends_with(b"\n"));
-    match broken {
-        Some(write) => failed(format!(
-            "a write that does not end a message: {}",
-            shown(&write)
-        )),
+    let mut writes = running.stdout.writes().into_iter();
+    match writes.find(|w| !w.ends_with(b"\n")) {
+        Some(write) => bail!("a write that does not end a message: {}", shown(&write)),
         None => Ok(()),
     }
 }
 
-/// Its end, when it was told this.
-async fn refusal(
-    scene: &Scene<'_>,
-    start: &Value,
-) -> Result<(Vec<Value>, Option<i32>, String), Finding> {
-    let mut running = scene.hosted()?;
-    running.tell(start).await?;
-    let (status, _) = running.ended(scene.subject.patience).await?;
-    running.heard_out().await?;
-    Ok((
-        only_messages(&running.stdout)?,
-        status.code(),
-        running.state(),
-    ))
-}
-
 fn is_code(text: &str) -> bool {
-    let word = |w: &str| {
-        !w.is_empty()
-            && w.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
-    };
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
+    let word = |w: &str| !w.is_empty() && w.bytes().all(allowed);
     text.contains('.') && text.split('.').all(word)
 }
 
-/// The fatal error among the messages, with what every error has.
-fn fatal(messages: &[Value], state: &str) -> Result<Value, Finding> {
-    let error = messages
-        .iter()
-        .find(|m| m["type"] == "error" && m["error"]["fatal"] == true);
-    let Some(error) = error.map(|m| m["error"].clone()) else {
-        return failed(format!("no `error` message that is fatal{state}"));
+/// The first error that is fatal among the messages.
+pub(super) fn fatal(messages: &[Value]) -> Option<&Value> {
+    let errors = messages.iter().filter(|m| m["type"] == "error");
+    errors.map(|m| &m["error"]).find(|e| e["fatal"] == true)
+}
+
+/// There is a fatal error, and it has what every error has.
+fn says_why(messages: &[Value], running: &Running) -> Verdict {
+    let Some(error) = fatal(messages) else {
+        bail!("no `error` message that is fatal{}", running.state());
     };
-    demand(is_code(error["code"].as_str().unwrap_or_default()), || {
-        format!(
-            "the code {} is not namespaced, like `vpn.refused`",
-            error["code"]
-        )
-    })?;
-    demand(
-        error["message"].as_str().is_some_and(|m| !m.is_empty()),
-        || format!("an error without a message: {error}"),
-    )?;
-    Ok(error)
+    let code = &error["code"];
+    let named = is_code(code.as_str().unwrap_or_default());
+    ensure!(
+        named,
+        "the code {code} is not namespaced, like `vpn.refused`"
+    );
+    let told = error["message"].as_str().is_some_and(|m| !m.is_empty());
+    ensure!(told, "an error without a message: {error}");
+    Ok(())
 }
 
-async fn unknown_config(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
-    let mut start = scene.start();
-    start["config"]["no_such_field"] = json!(1);
-    let (messages, code, state) = refusal(&scene, &start).await?;
-    fatal(&messages, &state)?;
-    demand(code == Some(2), || {
-        format!("it ended with {code:?}, and a wrong config is exit code 2{state}")
-    })
+async fn unknown_config(scene: Scene<'_>) -> Verdict {
+    let mut running = scene.hosted()?;
+    running.tell(&scene.with_unknown_field("start")).await?;
+    let status = running.end_within(scene.subject.patience).await?;
+    says_why(&only_messages(&running)?, &running)?;
+    let (code, state) = (status.code(), running.state());
+    ensure!(
+        code == Some(2),
+        "it ended with {code:?}, and a wrong config is exit code 2{state}"
+    );
+    Ok(())
 }
 
-async fn bad_config(subject: &Subject) -> Verdict {
-    let properties = subject.description["config"]["properties"]
-        .as_object()
-        .cloned()
-        .unwrap_or_default();
+async fn bad_config(scene: Scene<'_>) -> Verdict {
+    let properties = scene.subject.description["config"]["properties"].as_object();
+    let fields = properties.into_iter().flatten().map(|(field, _)| field);
     // An object in an array is of no field's type.
-    let wrong: Map<String, Value> = properties
-        .into_iter()
-        .map(|(k, _)| (k, json!([{"no": [null]}])))
+    let wrong: Map<String, Value> = fields
+        .map(|field| (field.clone(), json!([{"no": [null]}])))
         .collect();
     let mut configs = vec![json!([1]), json!("text"), json!(7)];
-    if !wrong.is_empty() {
-        configs.push(Value::Object(wrong));
-    }
+    configs.extend((!wrong.is_empty()).then_some(Value::Object(wrong)));
     for config in configs {
-        let scene = Scene::new(subject)?;
+        let scene = scene.another().await?;
         let mut running = scene.hosted()?;
-        running
-            .tell(&json!({"dcs": 1, "type": "start", "config": config}))
-            .await?;
+        let start = json!({"dcs": 1, "type": "start", "config": config});
+        running.tell(&start).await?;
         // A start that is none may be skipped, and another waited for.
-        let ended = running.ended(SOON / 10).await;
-        if ended.is_err() {
+        if running.stays(SOON / 10).await {
             running.close_stdin();
         }
-        let (status, _) = match ended {
-            Ok(ended) => ended,
-            Err(_) => running.ended(SOON).await?,
-        };
-        running.heard_out().await?;
-        let messages = only_messages(&running.stdout)?;
+        let status = running.end().await?;
+        let messages = only_messages(&running)?;
+        let is_ready = messages.iter().any(|m| m["type"] == "ready");
+        ensure!(!is_ready, "it became ready with the config {config}");
         let state = running.state();
-        demand(!messages.iter().any(|m| m["type"] == "ready"), || {
-            format!("it became ready with the config {config}")
-        })?;
-        demand(status.code().is_some(), || {
-            format!("it crashed ({status}) on the config {config}{state}")
-        })?;
-        if status.code() != Some(0) {
-            fatal(&messages, &state)?;
+        ensure!(
+            status.code().is_some(),
+            "it crashed ({status}) on the config {config}{state}"
+        );
+        if !status.success() {
+            says_why(&messages, &running)?;
         }
     }
     Ok(())
 }
 
-async fn bad_day(subject: &Subject) -> Verdict {
+async fn bad_day(scene: Scene<'_>) -> Verdict {
     type Spoil = fn(&mut Command, &Path);
     let days: [(&str, Spoil); 3] = [
         ("without a temporary directory", |command, _| {
@@ -256,42 +195,27 @@ async fn bad_day(subject: &Subject) -> Verdict {
         }),
     ];
     for (what, spoil) in days {
-        let scene = Scene::new(subject)?;
+        let scene = scene.another().await?;
         std::fs::write(scene.home().join("file"), "")?;
-        let mut command = match what.contains("run directory") {
-            true => without_run_dir(&scene),
-            false => scene.verb("run", &["--stdin", "control"]),
-        };
+        let mut command = scene.bare();
+        command.args(["run", "--stdin", "control", "--name", INSTANCE]);
+        if !what.contains("run directory") {
+            command.arg("--run-dir").arg(scene.run_dir());
+        }
+        command.args(&scene.subject.flags);
         spoil(&mut command, scene.home());
-        let mut running = Running::spawn(&scene, command, Streams::default())?;
+        let mut running = scene.spawn_hosted(command)?;
         running.tell(&scene.start()).await?;
-        let until_known = running
-            .until("anything decisive", |m| {
-                m["type"] == "ready" || m["type"] == "result"
-            })
-            .await;
+        let decided = running.decided().await;
         running.close_stdin();
         let state = running.state();
-        let (status, _) = running.ended(SOON).await?;
-        running.heard_out().await?;
-        only_messages(&running.stdout)?;
+        let status = running.end().await?;
+        only_messages(&running)?;
         // Where not even the program can be loaded there is nobody to say why.
-        let spoke = until_known.is_ok() || !running.stderr.text().is_empty();
-        demand(spoke && status.code().is_some(), || {
-            format!("{what}: {status}{state}")
-        })?;
+        let spoke = decided.is_ok() || !running.stderr.text().is_empty();
+        ensure!(spoke && status.code().is_some(), "{what}: {status}{state}");
     }
     Ok(())
-}
-
-fn without_run_dir(scene: &Scene) -> Command {
-    let words = &scene.subject.program;
-    let mut command = scene.program(&words[0]);
-    command
-        .args(&words[1..])
-        .args(["run", "--stdin", "control", "--name", INSTANCE]);
-    command.args(&scene.subject.flags);
-    command
 }
 
 #[allow(
@@ -300,15 +224,11 @@ fn without_run_dir(scene: &Scene) -> Command {
 )]
 fn limit_descriptors(command: &mut Command, limit: u64) {
     let set = move || {
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: Some(limit),
-                maximum,
-            },
-        )?;
-        Ok(())
+        let limit = Rlimit {
+            current: Some(limit),
+            maximum: getrlimit(Resource::Nofile).maximum,
+        };
+        Ok(setrlimit(Resource::Nofile, limit)?)
     };
     // SAFETY: two plain system calls.
     unsafe {

@@ -2,146 +2,108 @@
 
 use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
 use futures::FutureExt;
+use tokio::process::Command;
 
-use crate::running::{Running, Streams};
-use crate::scene::{SOON, Scene};
-use crate::subject::Subject;
-use crate::verdict::{Finding, Verdict, demand, failed};
-use crate::world;
-use crate::{Check, Level};
-
+use super::Named;
 use super::stdout::only_messages;
+use crate::harness::machine::{contains, descriptors, files};
+use crate::harness::{Running, SOON};
+use crate::scene::Scene;
+use crate::verdict::Verdict;
 
-const SECTION: &str = "stopping";
-
-pub(super) const CHECKS: &[Check] = &[
-    Check {
-        id: "streams.descendants",
-        level: Level::Plugin,
-        title: "no process that it started holds its stdout or stderr",
-        section: SECTION,
-        run: |s| descendants(s).boxed_local(),
-    },
-    Check {
-        id: "streams.stdout_closed",
-        level: Level::Plugin,
-        title: "started with stdout closed it does not write messages elsewhere, and stops",
-        section: "lines",
-        run: |s| stdout_closed(s).boxed_local(),
-    },
-    Check {
-        id: "streams.stderr_closed",
-        level: Level::Plugin,
-        title: "started with stderr closed it works, and text for people does not get into stdout",
-        section: "lines",
-        run: |s| stderr_closed(s).boxed_local(),
-    },
-    Check {
-        id: "streams.host_gone",
-        level: Level::Plugin,
-        title: "it ends when all its pipes lose their other end",
-        section: SECTION,
-        run: |s| host_gone(s).boxed_local(),
-    },
-    Check {
-        id: "streams.reader_gone",
-        level: Level::Stage,
-        title: "it ends by itself when nobody reads its stdout, or its stderr, any more",
-        section: SECTION,
-        run: |s| reader_gone(s).boxed_local(),
-    },
+pub(super) const CHECKS: &[Named] = &[
+    ("streams.descendants", |s| descendants(s).boxed_local()),
+    ("streams.stdout_closed", |s| stdout_closed(s).boxed_local()),
+    ("streams.stderr_closed", |s| stderr_closed(s).boxed_local()),
+    ("streams.host_gone", |s| host_gone(s).boxed_local()),
+    ("streams.reader_gone", |s| reader_gone(s).boxed_local()),
 ];
 
-async fn descendants(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
+async fn descendants(scene: Scene<'_>) -> Verdict {
     let mut running = scene.ready().await?;
-    let own = running.pid();
-    let others: Vec<_> = scene
-        .processes()
-        .into_iter()
-        .filter(|p| p.pid != own)
-        .collect();
-    for process in others {
-        let held = world::descriptors(process.pid);
-        let pipe = running.pipes().into_iter().find(|pipe| held.contains(pipe));
-        demand(pipe.is_none(), || {
-            format!("{process} holds its stdout or stderr")
-        })?;
+    for process in scene.processes() {
+        let held = descriptors(process.pid);
+        let holds = running.pipes().iter().any(|pipe| held.contains(pipe));
+        let is_other = process.pid != running.pid();
+        ensure!(!(is_other && holds), "{process} holds its stdout or stderr");
     }
     running.stop().await.map(drop)
 }
 
-fn without(scene: &Scene, fd: i32) -> Result<Running, Finding> {
-    let command = scene.verb("run", &["--stdin", "control"]);
-    let streams = Streams {
-        closed: Some(fd),
-        ..Streams::default()
-    };
-    Running::spawn(scene, command, streams)
+async fn without(scene: &Scene<'_>, fd: i32) -> Result<Running> {
+    let mut command = scene.verb("run", &["--stdin", "control"]);
+    close_in_child(&mut command, fd);
+    let mut running = scene.spawn_hosted(command)?;
+    running.tell(&scene.start()).await?;
+    Ok(running)
 }
 
-async fn stdout_closed(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
-    let mut running = without(&scene, 1)?;
-    running.tell(&scene.start()).await?;
+async fn stdout_closed(scene: Scene<'_>) -> Verdict {
+    let mut running = without(&scene, 1).await?;
     // It may say that it cannot work like this, or work.
     if running.stays(Duration::from_secs(1)).await {
-        running
-            .tell(&serde_json::json!({"dcs": 1, "type": "shutdown"}))
-            .await?;
-        running.close_stdin();
-        running.ended(SOON).await?;
+        running.stop().await?;
     }
-    for file in world::files(scene.home()) {
+    for file in files(scene.home()) {
         let text = std::fs::read(&file).unwrap_or_default();
-        demand(!world::contains(&text, br#""type":"hello""#), || {
-            format!(
-                "its messages went into {}: a file that it opened got the number of stdout",
-                file.display()
-            )
-        })?;
+        let file = file.display();
+        ensure!(
+            !contains(&text, br#""type":"hello""#),
+            "its messages went into {file}: a file that it opened got the number of stdout"
+        );
     }
     scene.no_process_is_left().await
 }
 
-async fn stderr_closed(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
-    let mut running = without(&scene, 2)?;
-    running.tell(&scene.start()).await?;
+async fn stderr_closed(scene: Scene<'_>) -> Verdict {
+    let mut running = without(&scene, 2).await?;
     running.ready().await?;
     running.write(b"not a message\n").await?;
-    running
-        .tell(&serde_json::json!({"dcs": 1, "type": "shutdown"}))
-        .await?;
-    let (status, _) = running.ended(SOON).await?;
-    running.heard_out().await?;
-    only_messages(&running.stdout)?;
-    demand(status.success(), || format!("it ended with {status}"))?;
+    let status = running.stop().await?;
+    only_messages(&running)?;
+    ensure!(status.success(), "it ended with {status}");
     scene.no_process_is_left().await
 }
 
-async fn host_gone(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
+async fn host_gone(scene: Scene<'_>) -> Verdict {
     let mut running = scene.ready().await?;
-    running.stop_reading(1);
-    running.stop_reading(2);
+    running.stdout.close();
+    running.stderr.close();
     running.close_stdin();
     running.ended(SOON).await?;
     scene.no_process_is_left().await
 }
 
-async fn reader_gone(subject: &Subject) -> Verdict {
-    for fd in [1, 2] {
-        let scene = Scene::new(subject)?;
+async fn reader_gone(scene: Scene<'_>) -> Verdict {
+    for name in ["stdout", "stderr"] {
+        let scene = scene.another().await?;
         let mut running = scene.listed()?;
         running.ready().await?;
-        running.stop_reading(fd);
-        if running.ended(SOON).await.is_err() {
-            let stream = if fd == 1 { "stdout" } else { "stderr" };
-            return failed(format!("nobody reads its {stream} any more, and it stays"));
+        match name {
+            "stdout" => running.stdout.close(),
+            _ => running.stderr.close(),
         }
+        let ended = running.ended(SOON).await;
+        ended.with_context(|| format!("nobody reads its {name} any more"))?;
         scene.no_process_is_left().await?;
     }
     Ok(())
+}
+
+#[allow(
+    unsafe_code,
+    reason = "a descriptor of the child alone is closed between fork and exec"
+)]
+pub(super) fn close_in_child(command: &mut Command, fd: i32) {
+    let close = move || {
+        // SAFETY: the child does not use it between here and exec; close is async-signal-safe.
+        unsafe { rustix::io::close(fd) };
+        Ok(())
+    };
+    // SAFETY: one plain system call.
+    unsafe {
+        command.pre_exec(close);
+    }
 }

@@ -3,299 +3,188 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use anyhow::ensure;
 use futures::FutureExt;
+use rustix::process::Signal;
 
-use crate::running::{Input, Running, Streams};
-use crate::scene::{SOON, Scene};
-use crate::subject::{INSTANCE, Subject};
-use crate::verdict::{Verdict, demand, failed, shown};
-use crate::{Check, Level};
+use super::Named;
+use super::stdout::{fatal, only_messages};
+use crate::harness::{Output, SOON, shown};
+use crate::scene::Scene;
+use crate::subject::INSTANCE;
+use crate::verdict::Verdict;
 
-use super::stdout::only_messages;
-
-const SECTION: &str = "verbs";
-
-pub(super) const CHECKS: &[Check] = &[
-    Check {
-        id: "verbs.default",
-        level: Level::Stage,
-        title: "without a verb, run is meant",
-        section: SECTION,
-        run: |s| default(s).boxed_local(),
-    },
-    Check {
-        id: "verbs.usage",
-        level: Level::Stage,
-        title: "a command line that cannot be understood is exit 2, with nothing on stdout",
-        section: "exit-codes",
-        run: |s| usage(s).boxed_local(),
-    },
-    Check {
-        id: "verbs.wait",
-        level: Level::Stage,
-        title: "wait: 0 when ready, 4 when nobody runs it, 7 after --timeout",
-        section: SECTION,
-        run: |s| wait(s).boxed_local(),
-    },
-    Check {
-        id: "verbs.check",
-        level: Level::Stage,
-        title: "check: 0 while what was reported holds, 5 when it does not",
-        section: SECTION,
-        run: |s| check(s).boxed_local(),
-    },
-    Check {
-        id: "verbs.preflight",
-        level: Level::Stage,
-        title: "check --preflight says what is there, changes nothing, and takes no lock",
-        section: "preflight",
-        run: |s| preflight(s).boxed_local(),
-    },
-    Check {
-        id: "verbs.once",
-        level: Level::Stage,
-        title: "once reports and leaves no process, or is refused with exit 2",
-        section: SECTION,
-        run: |s| once(s).boxed_local(),
-    },
-    Check {
-        id: "verbs.cleanup",
-        level: Level::Stage,
-        title: "cleanup needs no config, can be repeated, and takes the outputs file away",
-        section: "cleanup",
-        run: |s| cleanup(s).boxed_local(),
-    },
-    Check {
-        id: "verbs.command",
-        level: Level::Stage,
-        title: "-- command runs once ready, owns stdout, and its exit code is the stage's",
-        section: "flags",
-        run: |s| command(s).boxed_local(),
-    },
+pub(super) const CHECKS: &[Named] = &[
+    ("verbs.default", |s| default(s).boxed_local()),
+    ("verbs.usage", |s| usage(s).boxed_local()),
+    ("verbs.wait", |s| wait(s).boxed_local()),
+    ("verbs.check", |s| check(s).boxed_local()),
+    ("verbs.preflight", |s| preflight(s).boxed_local()),
+    ("verbs.once", |s| once(s).boxed_local()),
+    ("verbs.cleanup", |s| cleanup(s).boxed_local()),
+    ("verbs.command", |s| command(s).boxed_local()),
 ];
 
-async fn default(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
-    let words = &subject.program;
-    let mut command = scene.program(&words[0]);
-    let config = scene.config_file("config.json", &subject.start_config())?;
+/// The exit code of a call, and when that is the one.
+fn exits(output: &Output, code: i32, when: &str) -> Verdict {
+    let how = output.shown();
+    ensure!(
+        output.code == Some(code),
+        "{when}, which is exit code {code}: {how}"
+    );
+    Ok(())
+}
+
+async fn default(scene: Scene<'_>) -> Verdict {
+    let config = scene.config_file("config.json", &scene.subject.start_config())?;
+    let mut command = scene.bare();
     command
-        .args(&words[1..])
         .args(["--name", INSTANCE, "--events", "all", "--run-dir"])
-        .arg(scene.run_dir());
-    command.arg("-c").arg(config).args(&subject.flags);
-    let mut running = Running::spawn(
-        &scene,
-        command,
-        Streams {
-            stdin: Input::Null,
-            closed: None,
-        },
-    )?;
+        .arg(scene.run_dir())
+        .arg("-c")
+        .arg(config)
+        .args(&scene.subject.flags);
+    let mut running = scene.spawn(command)?;
     running.ready().await?;
     running.stop().await.map(drop)
 }
 
-async fn usage(subject: &Subject) -> Verdict {
+async fn usage(scene: Scene<'_>) -> Verdict {
     for args in [
         ["--no-such-flag", "x"],
         ["--name", "../elsewhere"],
         ["--name", ""],
         ["--events", "some"],
     ] {
-        let scene = Scene::new(subject)?;
-        let mut command = scene.program(&subject.program[0]);
+        let mut command = scene.bare();
         command
-            .args(&subject.program[1..])
-            .arg("run")
-            .arg("--run-dir")
+            .args(["run", "--run-dir"])
             .arg(scene.run_dir())
             .args(args);
         let output = scene.output(command).await?;
         let right = output.code == Some(2) && output.stdout.is_empty() && !output.stderr.is_empty();
-        demand(right, || {
-            format!(
-                "{args:?}: {}; stdout: {}",
-                output.shown(),
-                shown(&output.stdout)
-            )
-        })?;
+        let (how, stdout) = (output.shown(), shown(&output.stdout));
+        ensure!(right, "{args:?}: {how}; stdout: {stdout}");
     }
     Ok(())
 }
 
-async fn wait(subject: &Subject) -> Verdict {
-    let (empty, scene) = (Scene::new(subject)?, Scene::new(subject)?);
+async fn wait(scene: Scene<'_>) -> Verdict {
+    let empty = scene.another().await?;
     let mut running = scene.listed()?;
-    let timed = ["--timeout", "0.2"];
     let (absent, late, ready) = tokio::join!(
         empty.call("wait", &[]),
-        empty.call("wait", &timed),
+        empty.call("wait", &["--timeout", "0.2"]),
         scene.call("wait", &[])
     );
-    let (absent, late, ready) = (absent?, late?, ready?);
-    demand(ready.code == Some(0), || {
-        format!("started together with `run`: {}", ready.shown())
-    })?;
-    demand(late.code == Some(7), || {
-        format!("--timeout 0.2, and nobody there: {}", late.shown())
-    })?;
-    let in_time = absent.took < Duration::from_secs(20);
-    demand(absent.code == Some(4) && in_time, || {
-        format!(
-            "nobody runs it, which is exit code 4 after 10 s: {} after {:?}",
-            absent.shown(),
-            absent.took
-        )
-    })?;
-    demand(scene.outputs_file().is_some(), || {
-        "`wait` returned 0 before the outputs file was there".to_owned()
-    })?;
+    let (absent, ready) = (absent?, ready?);
+    exits(&ready, 0, "it was started together with `run`")?;
+    exits(&late?, 7, "with --timeout 0.2 nobody runs it")?;
+    exits(&absent, 4, "nobody runs it for 10 s")?;
+    let took = absent.took;
+    let in_time = took < Duration::from_secs(20);
+    ensure!(
+        in_time,
+        "nobody runs it, which it has to say after 10 s: {took:?}"
+    );
+    let is_there = scene.outputs_file().is_some();
+    ensure!(
+        is_there,
+        "`wait` returned 0 before the outputs file was there"
+    );
     running.stop().await.map(drop)
 }
 
-async fn check(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
-    let before = scene.call("check", &[]).await?;
-    demand(before.code == Some(5), || {
-        format!("nobody runs it, which is exit code 5: {}", before.shown())
-    })?;
+async fn check(scene: Scene<'_>) -> Verdict {
+    exits(&scene.call("check", &[]).await?, 5, "nobody runs it")?;
     let mut running = scene.ready().await?;
-    let during = scene.call("check", &[]).await?;
-    demand(during.code == Some(0), || {
-        format!("it runs and is ready: {}", during.shown())
-    })?;
-    running.kill(false);
+    exits(&scene.call("check", &[]).await?, 0, "it runs and is ready")?;
+    running.signal(Signal::KILL);
     running.ended(SOON).await?;
-    let after = scene.call("check", &[]).await?;
-    demand(after.code == Some(5), || {
-        format!("it was killed, which is exit code 5: {}", after.shown())
-    })
+    exits(&scene.call("check", &[]).await?, 5, "it was killed")
 }
 
-async fn preflight(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
+async fn preflight(scene: Scene<'_>) -> Verdict {
     let mut running = scene.ready().await?;
-    let file = scene.config_file("config.json", &subject.start_config())?;
+    let command = scene.configured("check", &["--preflight", "--events", "all"])?;
     let before = scene.files();
-    let mut command = scene.verb("check", &["--preflight", "--events", "all", "--config"]);
-    command.arg(file);
-    let streams = Streams {
-        stdin: Input::Null,
-        closed: None,
-    };
-    let mut looking = Running::spawn(&scene, command, streams)?;
-    let (status, _) = looking.ended(subject.patience).await?;
-    looking.heard_out().await?;
-    let messages = only_messages(&looking.stdout)?;
+    let mut looking = scene.spawn(command)?;
+    let status = looking.end_within(scene.subject.patience).await?;
+    let messages = only_messages(&looking)?;
     let checks: Vec<_> = messages.iter().filter(|m| m["type"] == "check").collect();
     let ids: BTreeSet<&str> = checks.iter().filter_map(|c| c["id"].as_str()).collect();
-    demand(ids.len() == checks.len(), || {
-        "two checks have the same `id`".to_owned()
-    })?;
-    let any_failed = checks.iter().any(|c| c["status"] == "failed");
-    let expected = if any_failed { 5 } else { 0 };
-    demand(status.code() == Some(expected), || {
-        format!(
-            "beside a run, it ended with {status} and not {expected}{}",
-            looking.state()
-        )
-    })?;
-    if let Some(new) = scene.files().difference(&before).next() {
-        return failed(format!("it left ~/{}", new.display()));
-    }
+    ensure!(ids.len() == checks.len(), "two checks have the same `id`");
+    let expected = match checks.iter().any(|c| c["status"] == "failed") {
+        true => 5,
+        false => 0,
+    };
+    let (code, state) = (status.code(), looking.state());
+    ensure!(
+        code == Some(expected),
+        "beside a run, it ended with {status} and not {expected}{state}"
+    );
+    scene.no_new_file(&before)?;
     running.stop().await.map(drop)
 }
 
-async fn once(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
-    let file = scene.config_file("config.json", &subject.start_config())?;
-    let mut command = scene.verb("once", &["--events", "all", "-c"]);
-    command.arg(file);
-    let mut running = Running::spawn(
-        &scene,
-        command,
-        Streams {
-            stdin: Input::Null,
-            closed: None,
-        },
-    )?;
-    let (status, _) = running.ended(subject.patience).await?;
-    running.heard_out().await?;
-    let messages = only_messages(&running.stdout)?;
+async fn once(scene: Scene<'_>) -> Verdict {
+    let mut running = scene.spawn(scene.configured("once", &["--events", "all"])?)?;
+    let status = running.end_within(scene.subject.patience).await?;
+    let messages = only_messages(&running)?;
     let found = messages.iter().any(|m| m["type"] == "outputs");
-    let refused = messages
-        .iter()
-        .any(|m| m["type"] == "error" && m["error"]["fatal"] == true);
+    let refused = fatal(&messages).is_some();
     let right = match status.code() {
         Some(0) => found,
         Some(2) => refused,
         _ => false,
     };
-    demand(right, || {
-        format!(
-            "it ended with {status}; outputs: {found}, fatal error: {refused}{}",
-            running.state()
-        )
-    })?;
+    let state = running.state();
+    ensure!(
+        right,
+        "it ended with {status}; outputs: {found}, fatal error: {refused}{state}"
+    );
     scene.no_process_is_left().await
 }
 
-async fn cleanup(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
-    let fresh = scene.call("cleanup", &[]).await?;
-    demand(fresh.code == Some(0), || {
-        format!("where nothing ever ran: {}", fresh.shown())
-    })?;
+async fn cleanup(scene: Scene<'_>) -> Verdict {
+    exits(&scene.call("cleanup", &[]).await?, 0, "nothing ever ran")?;
     let mut running = scene.ready().await?;
-    running.kill(false);
+    running.signal(Signal::KILL);
     running.ended(SOON).await?;
     let before = scene.outputs_file();
     let look = scene.call("cleanup", &["--dry-run"]).await?;
     // A stage may lack it.
-    demand(matches!(look.code, Some(0 | 2)), || {
-        format!("with --dry-run: {}", look.shown())
-    })?;
-    demand(scene.outputs_file() == before, || {
-        "cleanup --dry-run changed the outputs file".to_owned()
-    })?;
+    ensure!(
+        matches!(look.code, Some(0 | 2)),
+        "with --dry-run: {}",
+        look.shown()
+    );
+    let same = scene.outputs_file() == before;
+    ensure!(same, "cleanup --dry-run changed the outputs file");
     for time in ["first", "second"] {
         let output = scene.call("cleanup", &[]).await?;
-        demand(output.code == Some(0), || {
-            format!("the {time} time after a kill: {}", output.shown())
-        })?;
+        exits(&output, 0, &format!("it is the {time} time after a kill"))?;
     }
-    demand(scene.outputs_file().is_none(), || {
-        "the outputs file of the dead run is still there".to_owned()
-    })
+    let is_gone = scene.outputs_file().is_none();
+    ensure!(is_gone, "the outputs file of the dead run is still there");
+    Ok(())
 }
 
-async fn command(subject: &Subject) -> Verdict {
-    let scene = Scene::new(subject)?;
-    let file = scene.config_file("config.json", &subject.start_config())?;
-    let mut command = scene.verb("run", &["--config"]);
+async fn command(scene: Scene<'_>) -> Verdict {
     let script =
         format!("test -f \"$DEVCLUSTER_RUN_DIR/outputs/{INSTANCE}.json\" && echo out && exit 7");
-    command.arg(file).args(["--", "sh", "-c", &script]);
-    let mut running = Running::spawn(
-        &scene,
-        command,
-        Streams {
-            stdin: Input::Null,
-            closed: None,
-        },
-    )?;
-    let (status, _) = running.ended(subject.patience).await?;
-    running.heard_out().await?;
+    let mut running = scene.spawn(scene.configured("run", &["--", "sh", "-c", &script])?)?;
+    let status = running.end_within(scene.subject.patience).await?;
     let stdout = running.stdout.bytes();
-    demand(status.code() == Some(7), || {
-        format!(
-            "the command ends with 7, and it with {status}{}",
-            running.state()
-        )
-    })?;
-    demand(stdout == b"out\n", || {
-        format!("stdout is the command's alone: {}", shown(&stdout))
-    })?;
+    let (code, state) = (status.code(), running.state());
+    ensure!(
+        code == Some(7),
+        "the command ends with 7, and it with {status}{state}"
+    );
+    ensure!(
+        stdout == b"out\n",
+        "stdout is the command's alone: {}",
+        shown(&stdout)
+    );
     scene.no_process_is_left().await
 }

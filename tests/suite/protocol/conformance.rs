@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use support::devcluster::python_program;
 use support::kube::{programmed, start_kube, write_kubeconfig};
 use support::tunnel::Setup;
-use support::{DEADLINE, Home, Options, bin, leaks};
+use support::{DEADLINE, Home, Options, bin, free_ports, leaks};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
@@ -75,7 +75,9 @@ async fn config_emit_passes_as_a_full_stage() {
 
 #[tokio::test]
 async fn the_tunnel_passes_as_a_full_stage() {
-    let setup = Setup::new(Options::default()).await;
+    let mut setup = Setup::new(Options::default()).await;
+    // Enough for all that run side by side.
+    setup.ports = free_ports(16);
     let report = passes(&setup.config(), &[&stage("devcluster-tunnel")]).await;
     assert_eq!(report["kind"], "tunnel");
     leaks::gone("what a tunnel leaves", || setup.left()).await;
@@ -168,7 +170,7 @@ async fn each_check_fails_on_a_stage_that_is_broken_in_that_way() {
 async fn fails(id: String, level: &str) {
     let home = Home::new();
     let reference = root().join("tests/conformance/stage.py");
-    let mut command = kit(&home, &["--only", &id, "--ready-within", "10"]);
+    let mut command = kit(&home, &["--only", &id, "--ready-within", "5"]);
     command
         .args(["--json", "-", "--level", level, "--"])
         .arg(reference)
@@ -231,9 +233,6 @@ async fn every_link_of_a_check_leads_to_a_heading_of_the_specification() {
             "{}: no heading for {section}",
             check["id"]
         );
-        let row = ["id", "level", "title"].map(|k| check[k].as_str().expect("text"));
-        let row = format!("| `{}` | {} | {} |\n", row[0], row[1], row[2]);
-        assert!(specification.contains(&row), "not in the table: {row}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a stage does to the machine: processes, listening ports, files. /proc on Linux, `ps` and `netstat` elsewhere.
+//! What a program does to the machine: processes, their work, listening ports, files. /proc on Linux, `ps` and `netstat`
+//! elsewhere.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,19 +7,19 @@ use std::time::Duration;
 
 /// A process that bears a mark.
 #[derive(Clone, Debug)]
-pub(super) struct Process {
-    pub(super) pid: i32,
-    pub(super) command: String,
+pub struct Process {
+    pub pid: i32,
+    pub command: String,
 }
 
 impl std::fmt::Display for Process {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", self.pid, self.command.trim_end())
+        write!(f, "{} {}", self.pid, self.command.trim_end())
     }
 }
 
-/// The processes that have this text in their environment.
-pub(super) fn processes(mark: &str) -> Vec<Process> {
+/// The processes that have this text in their environment or, on Linux, in their command line; not our own.
+pub fn processes(mark: &str) -> Vec<Process> {
     match cfg!(target_os = "linux") {
         true => of_proc(mark),
         false => of_ps(mark),
@@ -28,13 +29,14 @@ pub(super) fn processes(mark: &str) -> Vec<Process> {
 fn of_proc(mark: &str) -> Vec<Process> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
             continue;
         };
         // One that ends meanwhile reads as empty.
         let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
-        if contains(&read("environ"), mark.as_bytes()) {
-            let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+        let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+        let marked = command.contains(mark) || contains(&read("environ"), mark.as_bytes());
+        if marked && pid.unsigned_abs() != std::process::id() {
             found.push(Process { pid, command });
         }
     }
@@ -71,12 +73,12 @@ fn of_ps(mark: &str) -> Vec<Process> {
 }
 
 /// Whether the needle is somewhere in it.
-pub(super) fn contains(hay: &[u8], needle: &[u8]) -> bool {
+pub fn contains(hay: &[u8], needle: &[u8]) -> bool {
     !needle.is_empty() && hay.windows(needle.len()).any(|w| w == needle)
 }
 
 /// The TCP ports on which somebody listens here.
-pub(super) fn listening() -> BTreeSet<u16> {
+pub fn listening() -> BTreeSet<u16> {
     match cfg!(target_os = "linux") {
         true => sockets().into_iter().map(|(port, _)| port).collect(),
         false => {
@@ -117,7 +119,7 @@ fn sockets() -> Vec<(u16, String)> {
 }
 
 /// The ports on which one of these processes listens.
-pub(super) fn ports_of(processes: &[Process]) -> BTreeSet<u16> {
+pub fn ports_of(processes: &[Process]) -> BTreeSet<u16> {
     let held: BTreeSet<String> = processes.iter().flat_map(|p| descriptors(p.pid)).collect();
     let ours = |inode: &str| held.contains(&format!("socket:[{inode}]"));
     sockets()
@@ -128,7 +130,7 @@ pub(super) fn ports_of(processes: &[Process]) -> BTreeSet<u16> {
 }
 
 /// What the descriptors of a process lead to, such as `pipe:[4711]`.
-pub(super) fn descriptors(pid: i32) -> Vec<String> {
+pub fn descriptors(pid: i32) -> Vec<String> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
         .flatten()
@@ -139,24 +141,72 @@ pub(super) fn descriptors(pid: i32) -> Vec<String> {
 }
 
 /// The most memory that a process ever had, in KiB.
-pub(super) fn peak_memory(pid: i32) -> Option<u64> {
+pub fn peak_memory(pid: i32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// How long a process was at work.
-pub(super) fn cpu_time(pid: i32) -> Option<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some(Duration::from_millis(
-        ticks * 1000 / rustix::param::clock_ticks_per_second(),
-    ))
+/// What processes are at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// How long they computed so far, with their children that have ended.
+    pub computed: Duration,
+    /// One of them computes, or waits for a processor or a disk.
+    pub waits: bool,
+}
+
+/// What these processes are at; nothing where there is no /proc.
+pub fn work(pids: &[i32]) -> Work {
+    let mut work = Work::default();
+    for pid in pids {
+        let [state, times @ ..] = stat(&format!("/proc/{pid}/stat"), [0, 11, 12, 13, 14]);
+        let ticks: u64 = times.iter().filter_map(|t| t.parse::<u64>().ok()).sum();
+        work.computed +=
+            Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
+        let threads = tasks(*pid).map(|task| stat(&format!("{task}/stat"), [0])[0].clone());
+        let waits = |state: String| ["R", "D"].contains(&state.as_str());
+        work.waits |= state != "Z" && threads.into_iter().any(waits);
+    }
+    work
+}
+
+/// Fields behind the name, which may have blanks and parentheses in it.
+fn stat<const N: usize>(path: &str, fields: [usize; N]) -> [String; N] {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let behind = text.rsplit_once(')').map_or("", |(_, behind)| behind);
+    let all: Vec<&str> = behind.split_whitespace().collect();
+    fields.map(|at| all.get(at).copied().unwrap_or_default().to_owned())
+}
+
+fn tasks(pid: i32) -> impl Iterator<Item = String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let tasks = tasks.into_iter().flatten().flatten();
+    tasks.map(|task| task.path().display().to_string())
+}
+
+/// A process and all that it started, as far as none between has ended.
+pub fn tree(root: i32) -> Vec<i32> {
+    let mut found = vec![root];
+    let mut at = 0;
+    while let Some(pid) = found.get(at) {
+        let lists =
+            tasks(*pid).filter_map(|t| std::fs::read_to_string(format!("{t}/children")).ok());
+        let children: Vec<i32> = lists
+            .flat_map(|list| {
+                list.split_whitespace()
+                    .filter_map(|p| p.parse().ok())
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        found.extend(children);
+        at += 1;
+    }
+    found
 }
 
 /// Every file, socket and link below a directory; directories alone do not count.
-pub(super) fn files(dir: &Path) -> BTreeSet<PathBuf> {
+pub fn files(dir: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {

@@ -1,0 +1,375 @@
+//! A program that runs, and what it says.
+
+use std::os::fd::AsFd;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use protocol::frame::MAX_LINE;
+use protocol::message::{self, DecodeError};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::pipe::Sender;
+use tokio::process::{Child, Command};
+use tokio::time::sleep;
+
+use super::clock::within;
+use super::machine;
+use super::stream::{Stream, pipe, shown};
+
+/// What has to go at once goes in this time, of its own.
+pub const SOON: Duration = Duration::from_secs(5);
+
+/// How long a message may be waited for, where nothing else is said.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The kernel tells nobody when a byte in a pipe is read, or when a process that is not our child ends.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Lines of stderr that an error shows.
+const TAIL: usize = 8;
+
+/// A message that did not come, as far as the program is to blame for it: it ended, or its time was over.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotSaid(String);
+
+/// A running program. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    pid: Pid,
+    stdin: Option<Sender>,
+    pub stdout: Stream,
+    pub stderr: Stream,
+    /// How much of its own time a message may take.
+    pub patience: Duration,
+    /// Why `ready` is not worth waiting for.
+    pub in_vain: Option<anyhow::Error>,
+    /// The line that was looked at last.
+    last_line: Vec<u8>,
+    /// Its stdout and stderr as /proc names them.
+    pipes: [String; 2],
+}
+
+/// How a verb ended.
+#[derive(Debug)]
+pub struct Output {
+    pub code: Option<i32>,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+    /// Of its own time.
+    pub took: Duration,
+}
+
+impl Output {
+    /// How it ended, for people.
+    pub fn shown(&self) -> String {
+        let code = self.code.map(|code| format!("with exit code {code}"));
+        let how = code.unwrap_or_else(|| "by a signal".to_owned());
+        format!("it ended {how}{}", tail(&self.stderr))
+    }
+}
+
+fn tail(stderr: &str) -> String {
+    let lines: Vec<&str> = stderr.trim_end().lines().collect();
+    match lines.as_slice() {
+        [] => "; stderr is empty".to_owned(),
+        lines => {
+            let from = lines.len().saturating_sub(TAIL);
+            format!("; stderr:\n{}", lines[from..].join("\n"))
+        }
+    }
+}
+
+impl Running {
+    /// Starts a program with the stdin that the command has; stdout and stderr are read.
+    pub fn spawn(mut command: Command) -> Result<Running> {
+        let (out, stdout) = pipe()?;
+        let (err, stderr) = std::io::pipe()?;
+        command
+            .stdout(Stdio::from(stdout))
+            .stderr(Stdio::from(stderr))
+            .kill_on_drop(true);
+        let pipes = [named(&out)?, named(&err)?];
+        let child = command.spawn();
+        // It holds our copies of the writing ends.
+        drop(command);
+        let child = child.map_err(|e| anyhow!("cannot start it: {e}"))?;
+        let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
+        Ok(Running {
+            pid: pid.context("it has no process id")?,
+            child,
+            stdin: None,
+            stdout: Stream::read(out)?,
+            stderr: Stream::read(err.into())?,
+            patience: PATIENCE,
+            in_vain: None,
+            last_line: Vec::new(),
+            pipes,
+        })
+    }
+
+    /// Starts a program that is spoken to.
+    pub fn spawn_hosted(mut command: Command) -> Result<Running> {
+        let (theirs, ours) = std::io::pipe()?;
+        command.stdin(Stdio::from(theirs));
+        let mut running = Running::spawn(command)?;
+        running.stdin = Some(Sender::from_owned_fd(ours.into())?);
+        Ok(running)
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Its stdout and stderr as /proc names them.
+    pub fn pipes(&self) -> &[String; 2] {
+        &self.pipes
+    }
+
+    /// Sends a signal, unless it has ended.
+    pub fn signal(&self, signal: Signal) {
+        if self.child.id().is_some() {
+            // It may just have ended by itself.
+            let _ = kill_process(self.pid, signal);
+        }
+    }
+
+    /// Kills it with its group, as a host's death ends a plugin.
+    pub fn kill_group(&self) {
+        let _ = kill_process_group(self.pid, Signal::KILL);
+    }
+
+    /// Writes a message to its stdin.
+    pub async fn tell(&mut self, command: &Value) -> Result<()> {
+        self.write(format!("{command}\n").as_bytes()).await
+    }
+
+    /// Writes bytes to its stdin. That it has ended shows elsewhere.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let pid = self.pid();
+        let stdin = self.stdin.as_mut().context("its stdin is closed")?;
+        let written = within(SOON, || machine::tree(pid), stdin.write_all(bytes)).await;
+        match written {
+            (_, Some(_)) => Ok(()),
+            (_, None) => bail!("it does not read its stdin{}", self.state()),
+        }
+    }
+
+    /// Waits until it has read what was written.
+    pub async fn has_read(&mut self) -> Result<()> {
+        let pid = self.pid();
+        let stdin = self.stdin.as_ref().context("its stdin is closed")?;
+        let is_read = || {
+            let left = rustix::io::ioctl_fionread(stdin).unwrap_or_default();
+            (left == 0).then_some(())
+        };
+        match within(SOON, || machine::tree(pid), until_some(is_read)).await {
+            (_, Some(())) => Ok(()),
+            (_, None) => bail!("it does not read its stdin{}", self.state()),
+        }
+    }
+
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// What an error adds about its state.
+    pub fn state(&self) -> String {
+        tail(&self.stderr.text())
+    }
+
+    /// The next message that fits. `ready` is written twice, and counts once.
+    pub async fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Result<Value> {
+        self.until_within(self.patience, what, fits).await
+    }
+
+    pub async fn until_within(
+        &mut self,
+        patience: Duration,
+        what: &str,
+        fits: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let pid = self.pid();
+        let (stdout, last_line) = (&mut self.stdout, &mut self.last_line);
+        let fitting = async {
+            while let Some(line) = stdout.next_line().await {
+                if !line.ends_with(b"\n") {
+                    break;
+                }
+                let message = parse(&line)?;
+                let is_repeated = message["type"] == "ready" && line == *last_line;
+                *last_line = line;
+                if !is_repeated && fits(&message) {
+                    return Ok(Some(message));
+                }
+            }
+            Ok(None)
+        };
+        match within(patience, || machine::tree(pid), fitting).await {
+            (_, Some(Ok(Some(message)))) => Ok(message),
+            (_, Some(Err(error))) => Err(error),
+            (_, Some(Ok(None))) => {
+                let state = self.state();
+                bail!(NotSaid(format!(
+                    "it closed its stdout without {what}{state}"
+                )))
+            }
+            (after, None) => {
+                let (after, state) = (after.as_secs_f32(), self.state());
+                bail!(NotSaid(format!("no {what} after {after:.1} s{state}")))
+            }
+        }
+    }
+
+    pub async fn next(&mut self, kind: &str) -> Result<Value> {
+        self.until(&format!("`{kind}`"), |m| m["type"] == kind)
+            .await
+    }
+
+    pub async fn ready(&mut self) -> Result<Value> {
+        match self.in_vain.take() {
+            Some(why) => Err(why),
+            None => self.next("ready").await,
+        }
+    }
+
+    /// `ready` or `result`, whichever comes.
+    pub async fn decided(&mut self) -> Result<Value> {
+        if let Some(why) = self.in_vain.take() {
+            return Err(why);
+        }
+        let decides = |m: &Value| m["type"] == "ready" || m["type"] == "result";
+        self.until("`ready` or `result`", decides).await
+    }
+
+    /// The next line of stderr with this text.
+    pub async fn line(&mut self, text: &str) -> Result<String> {
+        let (patience, pid) = (self.patience, self.pid());
+        let line = self.stderr.wait_for(text);
+        match within(patience, || machine::tree(pid), line).await {
+            (_, Some(line)) => line,
+            (after, None) => bail!("no `{text}` on stderr after {:.1} s", after.as_secs_f32()),
+        }
+    }
+
+    /// Waits for something that it does and that nothing tells of. `None` when it did not come in time.
+    pub async fn eventually<T>(&self, limit: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
+        let pid = self.pid();
+        within(limit, || machine::tree(pid), until_some(look))
+            .await
+            .1
+    }
+
+    /// Every message so far; lines that are none are left out.
+    pub fn messages(&self) -> Vec<Value> {
+        let lines = self.stdout.lines();
+        lines.iter().filter_map(|l| parse(l).ok()).collect()
+    }
+
+    /// The last message of a type, or null.
+    pub fn last(&self, kind: &str) -> Value {
+        let last = self.messages().into_iter().rfind(|m| m["type"] == kind);
+        last.unwrap_or_default()
+    }
+
+    /// Waits for its end, and says how much of its own time that took.
+    pub async fn ended(&mut self, limit: Duration) -> Result<(ExitStatus, Duration)> {
+        let pid = self.pid();
+        match within(limit, || machine::tree(pid), self.child.wait()).await {
+            (took, Some(status)) => Ok((status?, took)),
+            (took, None) => {
+                let took = took.as_secs_f32();
+                bail!("it did not end within {took:.1} s{}", self.state())
+            }
+        }
+    }
+
+    /// Waits for its end, and until everything that it wrote was read.
+    pub async fn end(&mut self) -> Result<ExitStatus> {
+        self.end_within(SOON).await
+    }
+
+    pub async fn end_within(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let (status, _) = self.ended(limit).await?;
+        self.heard_out().await?;
+        Ok(status)
+    }
+
+    /// Whether it still runs after so much of its own time.
+    pub async fn stays(&mut self, time: Duration) -> bool {
+        self.ended(time).await.is_err()
+    }
+
+    /// Waits until everything that it wrote was read. Something that it left may hold the pipes.
+    pub async fn heard_out(&mut self) -> Result<()> {
+        let both = async { tokio::join!(self.stdout.end(), self.stderr.end()) };
+        match within(SOON, Vec::new, both).await {
+            (_, Some(_)) => Ok(()),
+            (_, None) => {
+                bail!("it ended, and something that it started still holds its stdout or stderr")
+            }
+        }
+    }
+
+    /// Ends it as a host does, or by SIGTERM where it is not spoken to.
+    pub async fn stop(&mut self) -> Result<ExitStatus> {
+        if self.stdin.is_some() {
+            self.tell(&json!({"dcs": 1, "type": "shutdown"})).await?;
+            self.close_stdin();
+        } else {
+            self.signal(Signal::TERM);
+        }
+        self.end().await
+    }
+
+    /// Waits for the end of a verb that ends by itself.
+    pub async fn output(mut self, limit: Duration) -> Result<Output> {
+        self.close_stdin();
+        let (status, took) = self.ended(limit).await?;
+        self.heard_out().await?;
+        Ok(Output {
+            code: status.code(),
+            stdout: self.stdout.bytes(),
+            stderr: self.stderr.text(),
+            took,
+        })
+    }
+}
+
+/// Looks again and again.
+pub async fn until_some<T>(look: impl Fn() -> Option<T>) -> T {
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn named(pipe: impl AsFd) -> std::io::Result<String> {
+    Ok(format!("pipe:[{}]", rustix::fs::fstat(pipe)?.st_ino))
+}
+
+/// A line as a message; the error says what is wrong with it.
+pub fn parse(line: &[u8]) -> Result<Value> {
+    let wrong = |why: String| anyhow!("a line on stdout is no message: {why}: {}", shown(line));
+    if line.len() > MAX_LINE {
+        let length = line.len();
+        return Err(wrong(format!(
+            "{length} bytes, and {MAX_LINE} is the limit"
+        )));
+    }
+    if let Err(e @ (DecodeError::Malformed(_) | DecodeError::Version(_))) =
+        message::decode_message(line)
+    {
+        return Err(wrong(e.to_string()));
+    }
+    let value: Value = serde_json::from_slice(line).map_err(|e| wrong(e.to_string()))?;
+    match value["stage"].is_string() {
+        true => Ok(value),
+        false => Err(wrong("without \"stage\"".into())),
+    }
+}
