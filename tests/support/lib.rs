@@ -15,7 +15,6 @@ pub mod kube;
 pub mod kube_infra;
 pub mod kube_real;
 pub mod leaks;
-pub mod lines;
 pub mod looks;
 pub mod netns;
 pub mod plugin;

@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use sandbox::kube_api::KubeApi;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
-use crate::devcluster::{PATIENCE, python_program};
+use crate::devcluster::python_program;
 use crate::kube::{programmed, start_kube, write_kubeconfig};
-use crate::lines::{OutputLines, lines};
-use crate::{Home, Options, TestSshd, bin, free_ports, leaks, start_sshd};
+use crate::{Home, Options, StageClient, TestSshd, bin, free_ports, leaks, start_sshd};
 
 /// Everything that the whole way needs.
 pub struct Site {
@@ -133,16 +132,11 @@ stages:
         command
     }
 
-    /// `devcluster-remote up` on a file, until it says that devcluster is up. What it writes to stdout is read and dropped.
-    pub async fn up(&self, file: &Path) -> (Child, OutputLines) {
-        let mut command = self.remote(&["up", "-c", path(file)]);
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.kill_on_drop(true).spawn().expect("no driver");
-        let mut said = lines(child.stderr.take().expect("no stderr"));
-        tokio::time::timeout(PATIENCE, said.wait_for("devcluster is up"))
-            .await
-            .expect("not up in time");
-        (child, said)
+    /// `devcluster-remote up` on a file, until it says that devcluster is up.
+    pub async fn up(&self, file: &Path) -> StageClient {
+        let mut driver = StageClient::start(self.remote(&["up", "-c", path(file)]));
+        driver.wait_for_line("devcluster is up").await;
+        driver
     }
 
     /// Waits until no process and no remote listener of this site is left; a half-written file never may be.

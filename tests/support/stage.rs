@@ -1,17 +1,14 @@
 //! A stage under test, and what it says.
 
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use conformance::harness::Running;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::process::Command;
 
 use crate::DEADLINE;
 
@@ -65,45 +62,51 @@ impl Default for Home {
     }
 }
 
-/// A running stage whose messages are read as they come.
+/// A running program: a stage that speaks, or a driver that writes for people. What does not come fails the test.
 #[derive(Debug)]
 pub struct StageClient {
-    child: Child,
+    running: Running,
     started: Instant,
-    lines: mpsc::UnboundedReceiver<String>,
-    messages: Vec<(Value, Duration)>,
-    stderr: Arc<Mutex<String>>,
-    readers: JoinSet<()>,
+    last_message: Duration,
 }
 
 impl StageClient {
-    /// Starts it, with stdin as the command has it, and every message on stdout.
-    pub fn start(mut command: Command) -> StageClient {
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        let started = Instant::now();
-        let mut child = command.spawn().expect("cannot start the stage");
-        let (sender, lines) = mpsc::unbounded_channel();
-        let stderr = Arc::new(Mutex::new(String::new()));
-        let mut readers = JoinSet::new();
-        readers.spawn(each_line(
-            child.stdout.take().expect("no stdout"),
-            move |line| drop(sender.send(line)),
-        ));
-        readers.spawn(each_line(child.stderr.take().expect("no stderr"), {
-            let stderr = stderr.clone();
-            move |line| *stderr.lock().unwrap_or_else(PoisonError::into_inner) += &(line + "\n")
-        }));
+    /// Starts it, with stdin as the command has it.
+    pub fn start(command: Command) -> StageClient {
+        StageClient::of(Running::spawn(command))
+    }
+
+    /// Starts it to be spoken to.
+    pub fn hosted(command: Command) -> StageClient {
+        StageClient::of(Running::spawn_hosted(command))
+    }
+
+    fn of(running: anyhow::Result<Running>) -> StageClient {
         StageClient {
-            child,
-            started,
-            lines,
-            messages: Vec::new(),
-            stderr,
-            readers,
+            running: running.expect("cannot start it"),
+            started: Instant::now(),
+            last_message: Duration::ZERO,
         }
+    }
+
+    fn expect<T>(&self, came: anyhow::Result<T>) -> T {
+        let (stdout, stderr) = (self.running.stdout.text(), self.running.stderr.text());
+        came.unwrap_or_else(|e| panic!("{e:#}\nstdout:\n{stdout}\nstderr:\n{stderr}"))
+    }
+
+    /// Says something to it.
+    pub async fn tell(&mut self, message: Value) {
+        let told = self.running.tell(&message).await;
+        self.expect(told);
+    }
+
+    pub async fn write(&mut self, bytes: &[u8]) {
+        let written = self.running.write(bytes).await;
+        self.expect(written);
+    }
+
+    pub fn close_stdin(&mut self) {
+        self.running.close_stdin();
     }
 
     /// The next message of this type.
@@ -112,109 +115,62 @@ impl StageClient {
             .await
     }
 
-    /// The next message that fits. Fails, with what was said until then, when none comes in time.
+    /// The next message that fits.
     pub async fn wait_until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let deadline = tokio::time::Instant::now() + DEADLINE;
-        loop {
-            let line = match tokio::time::timeout_at(deadline, self.lines.recv()).await {
-                Ok(Some(line)) => line,
-                Ok(None) => panic!("the stage ended without {what}\n{}", self.said()),
-                Err(_) => panic!("no {what} within {DEADLINE:?}\n{}", self.said()),
-            };
-            let message: Value = match serde_json::from_str(&line) {
-                Ok(message) => message,
-                Err(e) => panic!("not JSON: {line}: {e}\n{}", self.said()),
-            };
-            // `ready` is written twice in one write.
-            if self
-                .messages
-                .last()
-                .is_some_and(|(last, _)| *last == message && message["type"] == "ready")
-            {
-                continue;
-            }
-            self.messages
-                .push((message.clone(), self.started.elapsed()));
-            if fits(&message) {
-                return message;
-            }
-        }
+        let came = self.running.until(what, fits).await;
+        self.last_message = self.started.elapsed();
+        self.expect(came)
     }
 
     /// The next log message that contains this text.
     pub async fn wait_for_log(&mut self, text: &str) -> Value {
-        let what = format!("a log of {text:?}");
         let told = |message: &Value| {
-            message["message"]
-                .as_str()
-                .is_some_and(|m| m.contains(text))
+            let said = message["message"].as_str();
+            message["type"] == "log" && said.is_some_and(|said| said.contains(text))
         };
-        self.wait_until(&what, |message| message["type"] == "log" && told(message))
-            .await
+        self.wait_until(&format!("a log of {text:?}"), told).await
+    }
+
+    /// The next line on stderr that contains this text.
+    pub async fn wait_for_line(&mut self, text: &str) -> String {
+        let came = self.running.line(text).await;
+        self.expect(came)
     }
 
     /// How long after the start the last message came.
     pub fn last_message_after(&self) -> Duration {
-        self.messages
-            .last()
-            .map_or(Duration::ZERO, |(_, after)| *after)
+        self.last_message
     }
 
     /// Whether a message of this type came so far.
     pub fn has_said(&self, kind: &str) -> bool {
-        self.messages
-            .iter()
-            .any(|(message, _)| message["type"] == kind)
+        !self.running.last(kind).is_null()
     }
 
-    pub fn pid(&self) -> Pid {
-        let id = self.child.id().expect("the stage has ended");
-        Pid::from_raw(id as i32).expect("0 is no process id")
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).expect("cannot signal the stage");
-    }
-
-    /// Waits for the end, and returns how it ended and how long that took from now on.
-    pub async fn wait(&mut self) -> (ExitStatus, Duration) {
-        let from = Instant::now();
-        match tokio::time::timeout(DEADLINE, self.child.wait()).await {
-            Ok(status) => {
-                let took = from.elapsed();
-                // Its last words are in the pipe still; what it started may hold that open for longer.
-                let read = async { while self.readers.join_next().await.is_some() {} };
-                drop(tokio::time::timeout(LAST_WORDS, read).await);
-                (status.expect("cannot wait for the stage"), took)
-            }
-            Err(_) => panic!("the stage did not end within {DEADLINE:?}\n{}", self.said()),
-        }
+    /// What it wrote to stdout.
+    pub fn stdout(&self) -> String {
+        self.running.stdout.text()
     }
 
     /// What it wrote for people.
     pub fn stderr(&self) -> String {
-        self.stderr
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.running.stderr.text()
     }
 
-    fn said(&self) -> String {
-        let messages: Vec<String> = self
-            .messages
-            .iter()
-            .map(|(message, after)| format!("{:.3} s {message}", after.as_secs_f64()))
-            .collect();
-        let stderr = self.stderr();
-        let lines: Vec<&str> = stderr.lines().collect();
-        let tail = lines[lines.len().saturating_sub(30)..].join("\n");
-        format!("messages:\n{}\nstderr:\n{tail}", messages.join("\n"))
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.running.pid()).expect("0 is no process id")
     }
-}
 
-async fn each_line(reader: impl AsyncRead + Unpin, mut take: impl FnMut(String)) {
-    let mut lines = BufReader::new(reader).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        take(line);
+    pub fn signal(&self, signal: Signal) {
+        self.running.signal(signal);
+    }
+
+    /// Waits for the end, and returns how it ended and how much of its own time that took from now on.
+    pub async fn wait(&mut self) -> (ExitStatus, Duration) {
+        let ended = self.running.ended(DEADLINE).await;
+        let ended = self.expect(ended);
+        // Its last words are in the pipe still; what it started may hold that open for longer.
+        drop(tokio::time::timeout(LAST_WORDS, self.running.heard_out()).await);
+        ended
     }
 }

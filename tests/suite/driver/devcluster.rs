@@ -1,10 +1,11 @@
 //! The stages under stock devcluster: gates, restarts, crashes, quitting.
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::devcluster::TestDevcluster;
 use support::kube::idle;
 use support::site::Site;
-use support::{DEADLINE, leaks};
+use support::{DEADLINE, StageClient, leaks};
 
 /// devcluster's API gives TERM, then 3 s in all, then KILL.
 async fn started(site: &Site, text: &str) -> TestDevcluster {
@@ -206,16 +207,12 @@ async fn after_sigkill_of_devcluster_its_stages_end_and_the_next_start_works() {
 async fn oneshot_comes_up_and_a_signal_ends_it() {
     let site = Site::new().await;
     let file = site.write("source.yaml", &site.devcluster_yaml());
-    let (mut child, mut up) = site.up(&file).await;
-    let pid = rustix::process::Pid::from_raw(child.id().expect("it runs") as i32).expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("cannot signal");
-    let status = tokio::time::timeout(DEADLINE, child.wait())
-        .await
-        .expect("no end")
-        .expect("no status");
-    assert!(status.success(), "{status}");
-    let rest = up.rest().await;
-    assert!(rest.contains("nothing was left behind"), "{rest}");
+    let mut driver = site.up(&file).await;
+    driver.signal(Signal::TERM);
+    let (status, _) = driver.wait().await;
+    let said = driver.stderr();
+    assert!(status.success(), "{status}\n{said}");
+    assert!(said.contains("nothing was left behind"), "{said}");
     site.nothing_is_left().await;
 }
 
@@ -246,8 +243,8 @@ async fn after_sigkill_of_the_driver_everything_ends_and_the_next_run_works() {
     let site = Site::new().await;
     let file = site.write("source.yaml", &site.devcluster_yaml());
     for _ in 0..2 {
-        let (mut child, _) = site.up(&file).await;
-        child.kill().await.expect("cannot kill");
+        let driver = site.up(&file).await;
+        driver.signal(Signal::KILL);
         site.nothing_is_left().await;
     }
 }
@@ -278,7 +275,7 @@ async fn a_master_that_lets_anyone_in_is_not_exposed() {
 async fn a_second_up_on_the_same_directory_is_refused_and_disturbs_nothing() {
     let site = Site::new().await;
     let file = site.write("source.yaml", &site.devcluster_yaml());
-    let (mut child, _said) = site.up(&file).await;
+    let mut driver = site.up(&file).await;
     let compiled = site.run_dir().join("devcluster.yaml");
     let before = std::fs::read(&compiled).expect("no compiled file");
     let other = site.write(
@@ -294,10 +291,8 @@ async fn a_second_up_on_the_same_directory_is_refused_and_disturbs_nothing() {
     assert_eq!(output.status.code(), Some(6), "{stderr}");
     assert!(stderr.contains("temp_dir"), "{stderr}");
     assert_eq!(std::fs::read(&compiled).expect("no compiled file"), before);
-    assert!(child.try_wait().expect("no status").is_none());
-    let pid = rustix::process::Pid::from_raw(child.id().expect("it runs") as i32).expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("cannot signal");
-    assert!(child.wait().await.expect("no status").success());
+    driver.signal(Signal::TERM);
+    assert!(driver.wait().await.0.success());
     site.nothing_is_left().await;
 }
 
@@ -336,25 +331,14 @@ async fn a_devcluster_that_hangs_is_killed_by_the_third_signal() {
     let hang = "trap '' TERM INT HUP; echo 'devcluster is up' >&2; while :; do sleep 0.1; done";
     let mut command = site.remote(&["up", "-c", file.to_str().expect("text")]);
     command.env("DEVCLUSTER", stand_in(&site, hang));
-    command.stderr(std::process::Stdio::piped());
-    let mut child = command.kill_on_drop(true).spawn().expect("no driver");
-    let mut said = support::lines::lines(child.stderr.take().expect("no stderr"));
-    said.wait_for("devcluster is up").await;
-    let pid = rustix::process::Pid::from_raw(child.id().expect("it runs") as i32).expect("a pid");
-    let term = || rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    term().expect("cannot signal");
+    let mut driver = StageClient::start(command);
+    driver.wait_for_line("devcluster is up").await;
+    driver.signal(Signal::TERM);
     // Two signals at once are one: the second counts when the first was taken.
-    let killed = async {
-        loop {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            if term().is_err() || child.try_wait().expect("no status").is_some() {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(DEADLINE, killed)
-        .await
-        .expect("it stays");
+    let moment = std::time::Duration::from_millis(50);
+    while tokio::time::timeout(moment, driver.wait()).await.is_err() {
+        driver.signal(Signal::TERM);
+    }
     leaks::gone("processes", || leaks::processes(&site.home.mark())).await;
 }
 
@@ -362,20 +346,17 @@ async fn a_devcluster_that_hangs_is_killed_by_the_third_signal() {
 async fn what_a_killed_devcluster_leaves_up_ends() {
     let site = Site::new().await;
     let file = site.write("source.yaml", &site.devcluster_yaml());
-    let (mut child, mut said) = site.up(&file).await;
+    let mut driver = site.up(&file).await;
     let found = leaks::processes(&site.home.mark());
     let devcluster = found.iter().find(|p| p.contains("bin/devcluster -c"));
     let pid = devcluster.and_then(|p| p.split(' ').next()?.parse().ok());
     let pid = pid
         .and_then(rustix::process::Pid::from_raw)
         .expect("devcluster runs");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("cannot kill");
-    let status = tokio::time::timeout(DEADLINE, child.wait())
-        .await
-        .expect("it stays")
-        .expect("no status");
+    rustix::process::kill_process(pid, Signal::KILL).expect("cannot kill");
+    let (status, _) = driver.wait().await;
     assert_eq!(status.code(), Some(137));
-    let rest = said.rest().await;
-    assert!(rest.contains("devcluster-sandbox master"), "{rest}");
+    let said = driver.stderr();
+    assert!(said.contains("devcluster-sandbox master"), "{said}");
     site.nothing_is_left().await;
 }

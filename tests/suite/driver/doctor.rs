@@ -1,6 +1,6 @@
 //! `doctor`: everything that is missing is named in one go, each with its mend, and looking changes nothing.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use support::leaks;
 use support::site::Site;
@@ -88,15 +88,14 @@ async fn where_nothing_is_missing_nothing_fails_also_while_it_runs() {
     assert!(!site.run_dir().exists(), "looking made the run directory");
 
     let file = site.write("devcluster.yaml", &text);
-    let (mut up, _said) = site.up(&file).await;
+    let mut up = site.up(&file).await;
     let (checks, _) = examine(doctor(&site, &text)).await;
     assert_eq!(failed(&checks), Vec::<&str>::new(), "{checks:#?}");
     let own = checks.iter().find(|c| c["id"] == "temp_dir");
     let note = own.and_then(|c| c["hint"].as_str()).unwrap_or_default();
     assert!(note.contains("already runs"), "{own:?}");
-    let pid = up.id().and_then(|id| Pid::from_raw(id as i32));
-    kill_process(pid.expect("it ended"), Signal::TERM).expect("it is gone");
-    up.wait().await.expect("no end");
+    up.signal(Signal::TERM);
+    up.wait().await;
     site.nothing_is_left().await;
 }
 

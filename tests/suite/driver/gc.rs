@@ -40,9 +40,9 @@ async fn gc(site: &Site, flags: &[&str]) -> String {
 async fn what_a_killed_devcluster_left_everywhere_is_named_then_undone_without_its_file() {
     let site = Site::new().await;
     let file = site.write("devcluster.yaml", &site.devcluster_yaml());
-    let (mut driver, _said) = site.up(&file).await;
+    let mut driver = site.up(&file).await;
     kill_all_but_the_master_and_the_pod(&site).await;
-    driver.wait().await.expect("no end");
+    driver.wait().await;
 
     let requests = site.api.store().requests().len();
     let files = leaks::files(site.home.path());
@@ -81,7 +81,7 @@ async fn what_a_killed_devcluster_left_everywhere_is_named_then_undone_without_i
 async fn what_runs_under_a_devcluster_is_neither_ended_nor_undone() {
     let site = Site::new().await;
     let file = site.write("devcluster.yaml", &site.devcluster_yaml());
-    let (mut driver, mut up) = site.up(&file).await;
+    let mut driver = site.up(&file).await;
     let before = leaks::processes(&site.home.mark()).len();
     let said = gc(&site, &["--dry-run"]).await;
     assert!(said.contains("runs: would leave alone"), "{said}");
@@ -89,8 +89,7 @@ async fn what_runs_under_a_devcluster_is_neither_ended_nor_undone() {
     let said = gc(&site, &[]).await;
     assert!(said.contains("gateway is still running"), "{said}");
     assert_eq!(leaks::processes(&site.home.mark()).len(), before);
-    let pid = driver.id().and_then(|id| Pid::from_raw(id as i32));
-    kill_process(pid.expect("it ended"), Signal::TERM).expect("it is gone");
-    up.wait_for("nothing was left behind").await;
-    assert!(driver.wait().await.expect("no end").success());
+    driver.signal(Signal::TERM);
+    driver.wait_for_line("nothing was left behind").await;
+    assert!(driver.wait().await.0.success());
 }

@@ -1,13 +1,11 @@
 //! SIGKILL at random moments of the whole way. Whatever was killed: nothing is left, and the next run works.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::lines::lines;
 use support::random::{asked_for, moment_within};
 use support::site::Site;
-use support::{DEADLINE, leaks};
+use support::{StageClient, leaks};
 
 /// A start takes about a second; some moments are before its end, some after it.
 const LATEST: Duration = Duration::from_millis(1500);
@@ -35,17 +33,9 @@ fn nothing_is_half_written(site: &Site) {
 async fn whatever_is_killed_whenever_nothing_is_left_and_the_next_run_works() {
     let site = Site::new().await;
     let file = site.write("source.yaml", &site.devcluster_yaml());
-    let up = || {
-        let mut command = site.remote(&["up", "-c", file.to_str().expect("text")]);
-        command
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
-    };
     for round in 0..asked_for("DEVCLUSTER_ROUNDS", 6) {
-        let mut driver = up().spawn().expect("no driver");
-        let said = lines(driver.stderr.take().expect("no stderr"));
+        let up = site.remote(&["up", "-c", file.to_str().expect("text")]);
+        let mut driver = StageClient::start(up);
         let moment = moment_within(LATEST);
         // The moment is the point here: there is no event to wait for.
         drop(tokio::time::timeout(moment, driver.wait()).await);
@@ -59,27 +49,14 @@ async fn whatever_is_killed_whenever_nothing_is_left_and_the_next_run_works() {
             eprintln!("round {round}: killed after {moment:.0?}: {command}");
         }
         nothing_is_half_written(&site);
-        if let Some(id) = driver.id().and_then(|id| Pid::from_raw(id as i32)) {
-            let _ = kill_process(id, Signal::TERM);
-        }
-        tokio::time::timeout(DEADLINE, driver.wait())
-            .await
-            .expect("the driver stays")
-            .expect("no status");
-        drop(said);
+        driver.signal(Signal::TERM);
+        driver.wait().await;
         end_orphans(&site).await;
         site.nothing_is_left().await;
     }
-    let (mut driver, _said) = site.up(&file).await;
-    kill_process(
-        Pid::from_raw(driver.id().expect("it runs") as i32).expect("a pid"),
-        Signal::TERM,
-    )
-    .expect("cannot signal");
-    tokio::time::timeout(DEADLINE, driver.wait())
-        .await
-        .expect("the driver stays")
-        .expect("no status");
+    let mut driver = site.up(&file).await;
+    driver.signal(Signal::TERM);
+    driver.wait().await;
     site.nothing_is_left().await;
 }
 

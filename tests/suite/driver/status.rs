@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::SystemTime;
 
+use conformance::harness::Stream;
 use rustix::process::Signal;
 use serde_json::Value;
-use support::lines::lines;
 use support::tunnel::{Setup, any_listener, port_of};
 use support::{DEADLINE, Options, bin, leaks};
 use tokio::process::Command;
@@ -107,6 +107,11 @@ async fn every_phase_of_a_life_is_shown_as_it_is() {
     assert_eq!(instance["last_error"]["code"], "tunnel.server_refused");
 }
 
+async fn line(seen: &mut Stream, text: &str) -> String {
+    let line = tokio::time::timeout(DEADLINE, seen.wait_for(text)).await;
+    line.expect("not in time").expect("it ended")
+}
+
 #[tokio::test]
 async fn who_watches_sees_every_change() {
     let setup = Setup::new(Options::default()).await;
@@ -119,21 +124,15 @@ async fn who_watches_sees_every_change() {
         .stdout(Stdio::piped())
         .kill_on_drop(true);
     let mut watch = command.spawn().expect("no driver");
-    let mut seen = lines(watch.stdout.take().expect("no stdout"));
-    let line = tokio::time::timeout(DEADLINE, seen.wait_for("  tunnel  ready")).await;
-    assert!(line.expect("not in time").contains("gen 1"));
-    let outputs = tokio::time::timeout(DEADLINE, seen.wait_for("outputs: ")).await;
-    assert!(
-        outputs
-            .expect("not in time")
-            .contains(&format!("port {port}, "))
-    );
+    let stdout = watch.stdout.take().expect("no stdout").into_owned_fd();
+    let mut seen = Stream::read(stdout.expect("a pipe")).expect("a pipe");
+    assert!(line(&mut seen, "  tunnel  ready").await.contains("gen 1"));
+    let outputs = line(&mut seen, "outputs: ").await;
+    assert!(outputs.contains(&format!("port {port}, ")), "{outputs}");
     tunnel.signal(Signal::KILL);
     tunnel.wait().await;
     for text in ["  tunnel  killed", "mend: start it again"] {
-        tokio::time::timeout(DEADLINE, seen.wait_for(text))
-            .await
-            .expect("not in time");
+        line(&mut seen, text).await;
     }
     // Who reads no more ends it.
     drop(seen);

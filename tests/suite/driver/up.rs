@@ -1,6 +1,6 @@
 //! `up` as a person meets it: what will happen, what is asked beforehand, what was done in the end.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use support::kube::{programmed, without_controller};
 use support::leaks;
 use support::site::Site;
@@ -103,15 +103,14 @@ async fn without_a_tunnel_it_works_as_well() {
         ),
     );
     let file = site.write("devcluster.yaml", &text);
-    let (mut child, mut said) = site.up(&file).await;
+    let mut driver = site.up(&file).await;
     let rendered = std::fs::read_to_string(site.run_dir().join("master.yaml")).expect("no config");
     assert!(rendered.contains("internal_task_gateway"), "{rendered}");
     assert!(!rendered.contains("determined_master_host"), "{rendered}");
-    let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
-    kill_process(pid.expect("it ended"), Signal::TERM).expect("it is gone");
-    said.wait_for("gateway stopped in good order").await;
-    said.wait_for("nothing was left behind").await;
-    assert!(child.wait().await.expect("no end").success());
+    driver.signal(Signal::TERM);
+    driver.wait_for_line("gateway stopped in good order").await;
+    driver.wait_for_line("nothing was left behind").await;
+    assert!(driver.wait().await.0.success());
     site.nothing_is_left().await;
 }
 

@@ -1,13 +1,11 @@
 //! A plugin under `devcluster-remote host`, from `start` to its end.
 
 use std::path::Path;
-use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::plugin::{READY, exit_code, host, plugin, run, run_with, script};
-use support::{DEADLINE, Home, StageClient, leaks};
-use tokio::io::AsyncWriteExt;
+use support::{Home, StageClient, leaks};
 
 #[tokio::test]
 async fn a_plugin_becomes_a_full_stage() {
@@ -56,42 +54,28 @@ async fn a_plugin_does_not_outlive_sigkill_of_its_host_and_the_next_run_works() 
 async fn a_host_drives_it_over_stdin() {
     let home = Home::new();
     let mut command = host(&home, "run");
-    command
-        .args(["--stdin", "control"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().expect("no start");
-    let mut stdin = child.stdin.take().expect("no stdin");
-    let mut lines = support::lines::lines(child.stdout.take().expect("no stdout"));
-    lines.wait_for(r#""type":"hello""#).await;
-    let start = json!({"dcs": 1, "type": "start", "later": 1,
-        "config": {"uses": plugin(), "with": {"directory": home.path()}}});
-    stdin
-        .write_all(format!("not json\n{start}\n").as_bytes())
-        .await
-        .expect("no write");
-    let first = lines.wait_for(r#""type":"outputs""#).await;
-    lines.wait_for(r#""type":"ready""#).await;
-    let reload = json!({"dcs": 1, "type": "reload", "config": {"uses": plugin(), "with": {"directory": "/"}}});
-    stdin
-        .write_all(format!("{reload}\n").as_bytes())
-        .await
-        .expect("no write");
-    let second = lines.wait_for(r#""type":"outputs""#).await;
-    let generation =
-        |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["gen"].as_u64();
+    command.args(["--stdin", "control"]);
+    let mut stage = StageClient::hosted(command);
+    stage.wait_for("hello").await;
+    stage.write(b"not json\n").await;
+    let with = |directory: &Path| json!({"uses": plugin(), "with": {"directory": directory}});
+    let start = json!({"dcs": 1, "type": "start", "later": 1, "config": with(home.path())});
+    stage.tell(start).await;
+    let first = stage.wait_for("outputs").await;
+    stage.wait_for("ready").await;
+    let reload = json!({"dcs": 1, "type": "reload", "config": with(Path::new("/"))});
+    stage.tell(reload).await;
+    let second = stage.wait_for("outputs").await;
+    let generation = |outputs: &Value| outputs["gen"].as_u64();
     assert!(
         generation(&second) > generation(&first),
         "{first}\n{second}"
     );
-    drop(stdin);
-    let rest = lines.rest().await;
-    assert!(
-        rest.contains(r#""reason":"stdin_closed""#) && rest.contains(r#""exit":0"#),
-        "{rest}"
-    );
-    assert!(child.wait().await.expect("no status").success());
+    stage.close_stdin();
+    let stopping = stage.wait_for("stopping").await;
+    assert_eq!(stopping["reason"], "stdin_closed");
+    assert_eq!(stage.wait_for("result").await["exit"], 0);
+    assert!(stage.wait().await.0.success());
     leaks::gone("processes", || leaks::processes(&home.mark())).await;
 }
 
@@ -99,22 +83,10 @@ async fn a_host_drives_it_over_stdin() {
 async fn another_protocol_version_is_refused_with_exit_3() {
     let home = Home::new();
     let mut command = host(&home, "run");
-    command
-        .args(["--stdin", "control"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().expect("no start");
-    let mut stdin = child.stdin.take().expect("no stdin");
-    stdin
-        .write_all(b"{\"dcs\":2,\"type\":\"start\"}\n")
-        .await
-        .expect("no write");
-    let status = tokio::time::timeout(DEADLINE, child.wait())
-        .await
-        .expect("it stays")
-        .expect("no status");
-    assert_eq!(status.code(), Some(3));
+    command.args(["--stdin", "control"]);
+    let mut stage = StageClient::hosted(command);
+    stage.tell(json!({"dcs": 2, "type": "start"})).await;
+    assert_eq!(stage.wait().await.0.code(), Some(3));
 
     let plugin = script(
         &home,

@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 use support::devcluster::python_program;
 use support::plugin::plugin;
-use support::{DEADLINE, Home, bin, leaks};
+use support::{DEADLINE, Home, StageClient, bin, leaks};
 use tokio::process::Command;
 
 fn remote(home: &Home, args: &[&str]) -> Command {
@@ -264,16 +264,8 @@ async fn a_plugin_stage_comes_up_under_stock_devcluster_and_status_and_gc_know_i
         &home,
         "{name: files, uses: ./serve.py, with: {directory: $HOME}}",
     );
-    let mut command = remote(&home, &["up", "-c", shown(&file)]);
-    command.stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("no start");
-    let mut said = support::lines::lines(child.stderr.take().expect("no stderr"));
-    tokio::time::timeout(
-        support::devcluster::PATIENCE,
-        said.wait_for("devcluster is up"),
-    )
-    .await
-    .expect("not up");
+    let mut driver = StageClient::start(remote(&home, &["up", "-c", shown(&file)]));
+    driver.wait_for_line("devcluster is up").await;
     let run_dir = home.path().join("devcluster/stages");
     let status = output(remote(
         &home,
@@ -287,12 +279,8 @@ async fn a_plugin_stage_comes_up_under_stock_devcluster_and_status_and_gc_know_i
     );
     let gc = output(remote(&home, &["gc"])).await;
     assert!(text(&gc.stderr).contains("files"), "{}", text(&gc.stderr));
-    let pid = rustix::process::Pid::from_raw(child.id().expect("a pid") as i32).expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("no signal");
-    tokio::time::timeout(DEADLINE, child.wait())
-        .await
-        .expect("no end")
-        .expect("no status");
+    driver.signal(rustix::process::Signal::INT);
+    driver.wait().await;
     leaks::gone("processes", || leaks::processes(&home.mark())).await;
     assert!(leaks::files(&home.path().join("state")).is_empty());
 }

@@ -7,7 +7,6 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::plugin::{exit_code, host, plugin, run, run_with};
 use support::{DEADLINE, Home, StageClient, bin, leaks};
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 #[tokio::test]
@@ -71,37 +70,22 @@ async fn it_ends_when_nobody_reads_its_output_any_more() {
 async fn a_reload_that_is_wrong_is_refused_and_the_stage_works_on() {
     let home = Home::new();
     let mut command = host(&home, "run");
-    command
-        .args(["--stdin", "control"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut child = command.spawn().expect("no start");
-    let mut stdin = child.stdin.take().expect("no stdin");
-    let mut lines = support::lines::lines(child.stdout.take().expect("no stdout"));
+    command.args(["--stdin", "control"]);
+    let mut stage = StageClient::hosted(command);
     let good = json!({"uses": plugin(), "with": {"directory": home.path()}});
-    let start = json!({"dcs": 1, "type": "start", "config": good});
-    stdin
-        .write_all(format!("{start}\n").as_bytes())
-        .await
-        .expect("no write");
-    lines.wait_for(r#""type":"ready""#).await;
-    let reload = json!({"dcs": 1, "type": "reload", "config": {"used": "x"}});
-    stdin
-        .write_all(format!("{reload}\n").as_bytes())
-        .await
-        .expect("no write");
-    let refused = lines.wait_for(r#""type":"error""#).await;
-    assert!(refused.contains(r#""fatal":false"#), "{refused}");
+    let command = |kind: &str, config: &Value| json!({"dcs": 1, "type": kind, "config": config});
+    stage.tell(command("start", &good)).await;
+    stage.wait_for("ready").await;
+    stage.tell(command("reload", &json!({"used": "x"}))).await;
+    let refused = stage.wait_for("error").await;
+    assert_eq!(refused["error"]["fatal"], false, "{refused}");
     let (code, stderr) = exit_code(host(&home, "check")).await;
     assert_eq!(code, 0, "{stderr}");
-    let reload = json!({"dcs": 1, "type": "reload", "config": good});
-    let mut last = format!("{reload}\n").repeat(20);
+    let mut last = format!("{}\n", command("reload", &good)).repeat(20);
     last.push_str("{\"dcs\":1,\"type\":\"shutdown\"}\n");
-    stdin.write_all(last.as_bytes()).await.expect("no write");
-    let rest = lines.rest().await;
-    assert!(rest.contains(r#""reason":"shutdown""#), "{rest}");
-    assert!(child.wait().await.expect("no status").success());
+    stage.write(last.as_bytes()).await;
+    assert_eq!(stage.wait_for("stopping").await["reason"], "shutdown");
+    assert!(stage.wait().await.0.success());
 }
 
 #[tokio::test]
@@ -132,19 +116,15 @@ async fn a_command_runs_while_it_holds_and_its_exit_code_is_ours() {
 async fn a_command_ends_with_us_and_takes_what_it_started_along() {
     let home = Home::new();
     for (signal, command) in [
-        (Signal::TERM, "sleep 600 & echo up; wait"),
-        (Signal::KILL, "echo up; exec sleep 600"),
+        (Signal::TERM, "sleep 600 & echo up >&2; wait"),
+        (Signal::KILL, "echo up >&2; exec sleep 600"),
     ] {
         let mut run = run(&home);
-        run.args(["--", "sh", "-c", command])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut child = run.spawn().expect("no start");
-        let mut lines = support::lines::lines(child.stdout.take().expect("no stdout"));
-        lines.wait_for("up").await;
-        let pid = rustix::process::Pid::from_raw(child.id().expect("a pid") as i32);
-        rustix::process::kill_process(pid.expect("a pid"), signal).expect("no signal");
-        child.wait().await.expect("no status");
+        run.args(["--", "sh", "-c", command]);
+        let mut stage = StageClient::start(run);
+        stage.wait_for_line("up").await;
+        stage.signal(signal);
+        stage.wait().await;
         leaks::gone("processes", || leaks::processes(&home.mark())).await;
     }
 }
