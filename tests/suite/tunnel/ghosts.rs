@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use support::relay::Relay;
 use support::tunnel::{Setup, port_of};
-use support::{Options, StageClient, leaks};
+use support::{DEADLINE, Options, StageClient, leaks};
 
 /// A server, and the relay by which the tunnel reaches it. The forwarded ports are reached directly.
 async fn behind_a_relay(extra: &[&str]) -> (Setup, Relay) {
@@ -108,7 +108,18 @@ async fn a_session_of_somebody_else_is_never_ended() {
         .arg("-i")
         .arg(setup.sshd.key());
     other.arg(format!("{}@127.0.0.1", setup.sshd.user()));
+    let socket = setup.home.path().join("other");
+    other.arg("-MS").arg(&socket);
     let mut other = other.kill_on_drop(true).spawn().expect("no ssh");
+    // Until it is logged in the server has a process more for it, which ends by itself.
+    let logged_in = async {
+        while !socket.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, logged_in)
+        .await
+        .expect("no login");
 
     let mut tunnel = start(&setup, &relay, &[]);
     tunnel.wait_for("ready").await;
