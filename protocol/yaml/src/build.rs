@@ -6,11 +6,10 @@ use std::ops::Range;
 use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle};
 
 use crate::dialect;
-use crate::document::Oddity;
 use crate::error::Error;
 use crate::lines::Lines;
 use crate::scalar::Data;
-use crate::tree::{Id, Kind, Node, Tree, after_colon};
+use crate::tree::{Id, Kind, Node, Oddity, Tree, after_colon};
 
 mod rules;
 

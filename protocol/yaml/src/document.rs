@@ -1,14 +1,14 @@
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 
 use serde_json::Value;
 
 use crate::build;
+use crate::emit;
 use crate::error::Error;
 use crate::lines::Lines;
 use crate::path::Seg;
-use crate::scalar::{self, Data};
-use crate::tree::{Id, Kind, Tree};
+use crate::scalar::Data;
+use crate::tree::{Id, Kind, Oddity, Tree};
 
 /// A text and what `PyYAML` reads in it.
 #[derive(Debug, Clone)]
@@ -18,17 +18,6 @@ pub struct Document {
     pub(crate) tree: Tree,
     as_pyyaml: bool,
     oddities: Vec<Oddity>,
-}
-
-/// Something that `PyYAML` reads and JSON cannot hold, or that it reads in a way that nobody means.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Oddity {
-    /// The bytes of it.
-    pub range: Range<usize>,
-    /// What is odd about it.
-    pub message: String,
-    /// It is a key that the mapping has already: a mistake to all but PyYAML.
-    pub twin: bool,
 }
 
 impl Document {
@@ -175,10 +164,8 @@ impl Document {
                 Data::Null => Value::Null,
                 Data::Bool(b) => Value::Bool(*b),
                 Data::Number(n) => Value::Number(n.clone()),
-                Data::Timestamp if marked => serde_json::json!({ AS_WRITTEN: text }),
-                Data::Odd(tag, _) if marked => {
-                    serde_json::json!({ AS_WRITTEN: scalar::written(*tag, text) })
-                }
+                Data::Timestamp if marked => emit::marked(text),
+                Data::Odd(tag, _) if marked => emit::written(*tag, text),
                 Data::Odd(_, near) => near.clone().map_or(Value::Null, Value::Number),
                 Data::Str | Data::Timestamp | Data::Merge => Value::String(text.clone()),
             },
@@ -199,12 +186,4 @@ impl Document {
             Kind::Alias(_) => Value::Null,
         }
     }
-}
-
-/// No key of a real document: it is not printable.
-const AS_WRITTEN: &str = "\0written";
-
-/// The text of a value that only its text tells from others.
-pub(crate) fn as_written(value: &Value) -> Option<&str> {
-    value.as_object()?.get(AS_WRITTEN)?.as_str()
 }

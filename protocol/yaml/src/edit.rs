@@ -1,10 +1,9 @@
 //! A batch of changes to one document. They are noted against the document as it was read and
 //! applied together, so indices always mean the items of the original.
 
-use std::collections::{HashMap, HashSet};
-
 use serde_json::{Map, Value};
 
+use crate::changes::{Changes, Item, New};
 use crate::document::Document;
 use crate::error::Error;
 use crate::path::{Seg, show};
@@ -14,74 +13,11 @@ use crate::tree::{Id, Kind};
 
 mod items;
 
-/// A new item of a list.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Item {
-    Value(Value),
-    /// Block-style YAML, taken as it is but for its indent; comments are welcome.
-    Text(String),
-}
-
-impl From<Value> for Item {
-    fn from(value: Value) -> Item {
-        Item::Value(value)
-    }
-}
-
 /// Collects changes; [`Editor::finish`] gives the new text.
 #[derive(Debug)]
 pub struct Editor<'a> {
     doc: &'a Document,
     changes: Changes,
-}
-
-/// What is to become of the nodes of a document.
-#[derive(Debug, Default)]
-pub(crate) struct Changes {
-    pub(crate) replaced: HashMap<Id, New>,
-    /// Values of entries, and items, that go.
-    pub(crate) removed: HashSet<Id>,
-    pub(crate) added: HashMap<Id, Map<String, Value>>,
-    /// Before which of the original items; in the order of the calls.
-    pub(crate) inserted: HashMap<Id, Vec<(usize, New)>>,
-    /// What scalars stand for wherever they are used: their aliases stay.
-    pub(crate) substituted: HashMap<Id, Value>,
-}
-
-impl Changes {
-    /// What a node reads as when its own place changes, and nothing else.
-    pub(crate) fn value_of(&self, doc: &Document, id: Id, marked: bool) -> Value {
-        doc.value_with(id, marked, &self.substituted)
-    }
-
-    /// Whether the node is to read otherwise than its aliases.
-    pub(crate) fn is_replaced(&self, id: Id) -> bool {
-        let new = self.replaced.get(&id);
-        new.is_some_and(|new| self.substituted.get(&id) != Some(&new.value))
-    }
-}
-
-/// A value and, if the caller gave one, the text for it.
-#[derive(Debug, Clone)]
-pub(crate) struct New {
-    pub(crate) value: Value,
-    pub(crate) text: Option<String>,
-}
-
-impl New {
-    fn value(value: Value) -> New {
-        New { value, text: None }
-    }
-
-    fn item(item: Item) -> Result<New, Error> {
-        match item {
-            Item::Value(value) => Ok(New::value(value)),
-            Item::Text(text) => Ok(New {
-                value: Document::parse(&text)?.value(),
-                text: Some(text),
-            }),
-        }
-    }
 }
 
 impl<'a> Editor<'a> {

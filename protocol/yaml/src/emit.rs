@@ -2,9 +2,8 @@
 
 use std::fmt::Write;
 
-use serde_json::{Number, Value};
+use serde_json::{Number, Value, json};
 
-use crate::document::as_written;
 use crate::scalar::{self, Tag};
 
 /// Longer keys need the `? key` form: `PyYAML` looks no further than 1024 characters for the colon.
@@ -14,6 +13,30 @@ const LONGEST_KEY: usize = 1000;
 #[must_use]
 pub fn to_yaml(value: &Value) -> String {
     block(value, 0, "\n")
+}
+
+/// No key of a real document: it is not printable.
+const AS_WRITTEN: &str = "\0written";
+
+/// The text of a value that only its text tells from others.
+pub(crate) fn as_written(value: &Value) -> Option<&str> {
+    value.as_object()?.get(AS_WRITTEN)?.as_str()
+}
+
+/// A value that only its text tells from others.
+pub(crate) fn marked(text: &str) -> Value {
+    json!({ AS_WRITTEN: text })
+}
+
+/// The same of an odd scalar.
+pub(crate) fn written(tag: Tag, text: &str) -> Value {
+    let name = match tag {
+        _ if scalar::resolve(text) == tag => return marked(text),
+        Tag::Int => "int",
+        Tag::Float => "float",
+        _ => "binary",
+    };
+    marked(&format!("!!{name} {}", quote(text)))
 }
 
 /// A string as a scalar of one line: plain where every YAML reads it as that string, else in double quotes.

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use serde_json::Value;
 
+use crate::changes::New;
 use crate::document::Document;
-use crate::edit::New;
 use crate::emit;
 use crate::splice::{column, line_end, line_start, next_line};
 use crate::tree::{Id, Kind};

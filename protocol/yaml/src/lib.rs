@@ -6,6 +6,7 @@
 
 mod block_scalar;
 mod build;
+mod changes;
 mod dialect;
 mod document;
 mod edit;
@@ -23,9 +24,11 @@ mod timestamp;
 mod tree;
 mod wanted;
 
-pub use document::{Document, Oddity};
-pub use edit::{Editor, Item};
+pub use changes::Item;
+pub use document::Document;
+pub use edit::Editor;
 pub use emit::{quote, to_yaml};
 pub use error::Error;
 pub use path::{Seg, show};
 pub use scalars::Scalar;
+pub use tree::Oddity;

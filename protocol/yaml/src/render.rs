@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
+use crate::changes::{Changes, New};
 use crate::document::Document;
-use crate::edit::{Changes, New};
 use crate::emit;
 use crate::error::Error;
 use crate::layout::{self, Owner};

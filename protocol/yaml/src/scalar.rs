@@ -2,7 +2,6 @@
 
 use serde_json::Number;
 
-use crate::emit::quote;
 use crate::timestamp::{is_real_time, is_timestamp};
 
 /// The type that `PyYAML`'s resolver gives a plain scalar.
@@ -114,17 +113,6 @@ fn is_base64(text: &str) -> bool {
     let count = text.bytes().filter(is_data).count();
     let padding = text.bytes().filter(|b| *b == b'=').count();
     text.is_ascii() && count % 4 != 1 && padding >= (4 - count % 4) % 4
-}
-
-/// An odd scalar in one line.
-pub(crate) fn written(tag: Tag, text: &str) -> String {
-    let name = match tag {
-        _ if resolve(text) == tag => return text.to_owned(),
-        Tag::Int => "int",
-        Tag::Float => "float",
-        _ => "binary",
-    };
-    format!("!!{name} {}", quote(text))
 }
 
 fn bool_of(text: &str) -> Option<bool> {

@@ -48,6 +48,17 @@ impl Node {
     }
 }
 
+/// Something that `PyYAML` reads and JSON cannot hold, or that it reads in a way that nobody means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oddity {
+    /// The bytes of it.
+    pub range: Range<usize>,
+    /// What is odd about it.
+    pub message: String,
+    /// It is a key that the mapping has already: a mistake to all but PyYAML.
+    pub twin: bool,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Tree {
     pub(crate) nodes: Vec<Node>,

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
+use crate::changes::{Changes, New};
 use crate::document::Document;
-use crate::edit::{Changes, New};
 use crate::tree::{Id, Kind};
 
 /// An alias keeps the value it had when what it stands for changes or goes.
@@ -74,19 +74,14 @@ pub(crate) fn wanted(doc: &Document, changes: &Changes, id: Id) -> Value {
         Kind::Seq { items, .. } => {
             let mut out = Vec::new();
             for (i, item) in items.iter().enumerate() {
-                out.extend(inserted(changes, id, i).map(|n| n.value.clone()));
+                out.extend(changes.inserted(id, i).map(|n| n.value.clone()));
                 if !changes.removed.contains(item) {
                     out.push(wanted(doc, changes, *item));
                 }
             }
-            out.extend(inserted(changes, id, items.len()).map(|n| n.value.clone()));
+            out.extend(changes.inserted(id, items.len()).map(|n| n.value.clone()));
             Value::Array(out)
         }
         _ => changes.value_of(doc, id, true),
     }
-}
-
-pub(crate) fn inserted(changes: &Changes, seq: Id, index: usize) -> impl Iterator<Item = &New> {
-    let all = changes.inserted.get(&seq).into_iter().flatten();
-    all.filter(move |(i, _)| *i == index).map(|(_, new)| new)
 }

@@ -7,10 +7,9 @@ use granit_parser::Tag as RawTag;
 use super::Builder;
 use crate::block_scalar;
 use crate::dialect;
-use crate::document::Oddity;
 use crate::error::Error;
 use crate::scalar::{self, Data, Tag, Unread};
-use crate::tree::{Id, Kind, after_colon};
+use crate::tree::{Id, Kind, Oddity, after_colon};
 
 impl Builder<'_> {
     pub(super) fn document(&mut self, at: usize, version: u32) -> Result<(), Error> {

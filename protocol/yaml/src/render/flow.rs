@@ -10,7 +10,6 @@ use crate::emit;
 use crate::error::Error;
 use crate::layout::Owner;
 use crate::tree::Id;
-use crate::wanted::inserted;
 
 impl Renderer<'_> {
     pub(super) fn replace_in_flow(&mut self, id: Id, owner: Owner, value: &Value) {
@@ -54,7 +53,9 @@ impl Renderer<'_> {
         self.remove(&places.collect::<Vec<_>>(), true);
         for (i, item) in items.iter().enumerate() {
             let start = nodes[*item].start();
-            let fresh: String = inserted(self.changes, seq, i)
+            let fresh: String = self
+                .changes
+                .inserted(seq, i)
                 .map(|n| emit::flow(&n.value) + ", ")
                 .collect();
             if !fresh.is_empty() {
@@ -64,7 +65,9 @@ impl Renderer<'_> {
                 self.value(*item, Owner::Root, true)?;
             }
         }
-        let fresh: String = inserted(self.changes, seq, items.len())
+        let fresh: String = self
+            .changes
+            .inserted(seq, items.len())
             .map(|n| format!(", {}", emit::flow(&n.value)))
             .collect();
         if let (false, Some(last)) = (fresh.is_empty(), items.last()) {

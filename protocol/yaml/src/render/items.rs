@@ -1,13 +1,12 @@
 //! Lists in block style, and the lines of new items.
 
 use super::{Place, Renderer};
+use crate::changes::New;
 use crate::dialect::skip_trivia;
-use crate::edit::New;
 use crate::error::Error;
 use crate::layout::{self, Owner};
 use crate::splice::column;
 use crate::tree::Id;
-use crate::wanted::inserted;
 
 impl Renderer<'_> {
     pub(super) fn items(&mut self, seq: Id, items: &[Id]) -> Result<(), Error> {
@@ -26,7 +25,7 @@ impl Renderer<'_> {
         });
         self.remove(&places.collect::<Vec<_>>(), false);
         for (i, item) in items.iter().enumerate() {
-            let fresh: Vec<&New> = inserted(self.changes, seq, i).collect();
+            let fresh: Vec<&New> = self.changes.inserted(seq, i).collect();
             let dash = dashes[i];
             if i == 0 {
                 let pad = " ".repeat(indent);
@@ -43,7 +42,7 @@ impl Renderer<'_> {
             }
         }
         if let (Some(last), Some(dash)) = (items.last(), dashes.last()) {
-            let fresh: Vec<&New> = inserted(self.changes, seq, items.len()).collect();
+            let fresh: Vec<&New> = self.changes.inserted(seq, items.len()).collect();
             self.insert_items(&fresh, *last, *dash, indent);
         }
         Ok(())
