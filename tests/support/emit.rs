@@ -119,7 +119,7 @@ impl Upstream {
 }
 
 /// What the outputs of the real ones mean.
-fn provides(kind: &str) -> Map<String, Value> {
+pub fn provides(kind: &str) -> Map<String, Value> {
     let provides = match kind {
         "tunnel" => json!({"determined.master_address": {"host": "/host", "port": "/port"}}),
         "gateway" => json!({

@@ -7,8 +7,8 @@ use std::time::Instant;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::emit::{
-    DEVCLUSTER, RENDERED, command, finish, gateway_outputs, once, read, tunnel_and_gateway,
-    tunnel_outputs, write,
+    DEVCLUSTER, RENDERED, command, finish, gateway_outputs, once, provides, read,
+    tunnel_and_gateway, tunnel_outputs, write,
 };
 use support::{DEADLINE, Home, StageClient, bin};
 use tokio::io::AsyncWriteExt;
@@ -98,7 +98,7 @@ fn lines(name: &str, kind: &str, outputs: Value) -> String {
         envelope("hello", json!({"kind": kind, "version": "1", "pid": 1})),
         envelope(
             "outputs",
-            json!({"kind": kind, "gen": 1, "outputs": outputs}),
+            json!({"kind": kind, "gen": 1, "outputs": outputs, "provides": provides(kind)}),
         ),
         envelope("ready", json!({"gen": 1})),
         String::new(),

@@ -7,11 +7,13 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 use support::devcluster::python_program;
 use support::{DEADLINE, Home, bin};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 /// The reference stage by another name, with fields and a rule of its own.
 const HELLO: &str = r#"#!/usr/bin/env python3
 import importlib.util, sys
+sys.dont_write_bytecode = True
 spec = importlib.util.spec_from_file_location("stage", "REFERENCE")
 stage = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(stage)
@@ -121,7 +123,7 @@ async fn a_file_without_a_master_follows_its_changes() {
     let stages = format!("  - config-emit: {{}}\n{GREETED}");
     let (ok, text) = compile(&home, &bin.path(), &stages).await;
     assert!(ok, "{text}");
-    assert!(text.contains("--upstreams=[\\\"hello\\\"]"), "{text}");
+    assert!(text.contains("--upstreams=[\"hello\"]"), "{text}");
     assert!(
         text.contains("/sock") && !text.contains("--base="),
         "{text}"
@@ -180,41 +182,37 @@ async fn doctor_status_gc_and_schema_know_it() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("no driver");
-    let run_dir = home.path().join("devcluster/stages");
-    let is_ready = async |path: &str| {
-        let status = output(
-            &home,
-            path,
-            &[
-                "status",
-                "--format",
-                "json",
-                "--run-dir",
-                run_dir.to_str().expect("text"),
-            ],
-        )
-        .await;
-        let status = String::from_utf8_lossy(&status.stdout).into_owned();
-        (
-            status.contains("\"hello\"") && status.contains("\"ready\""),
-            status,
-        )
+    let stderr = up.stderr.take().expect("a pipe");
+    let mut said = BufReader::new(stderr).lines();
+    let is_up = async {
+        while let Ok(Some(line)) = said.next_line().await {
+            if line.contains("devcluster is up") {
+                return;
+            }
+        }
+        panic!("it ended before it was up");
     };
-    let deadline = tokio::time::Instant::now() + DEADLINE;
-    while !is_ready(&path).await.0 {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "{}",
-            is_ready(&path).await.1
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    tokio::time::timeout(DEADLINE, is_up).await.expect("not up");
+    let run_dir = home.path().join("devcluster/stages");
+    let run_dir = run_dir.to_str().expect("text");
+    let status = output(
+        &home,
+        &path,
+        &["status", "--format", "json", "--run-dir", run_dir],
+    )
+    .await;
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(
+        status.contains("\"hello\"") && status.contains("\"ready\""),
+        "{status}"
+    );
     let pid = rustix::process::Pid::from_raw(up.id().expect("a pid") as i32).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("cannot signal");
-    let ended = tokio::time::timeout(DEADLINE, up.wait())
+    let rest = async { while let Ok(Some(_)) = said.next_line().await {} };
+    let (ended, ()) = tokio::time::timeout(DEADLINE, async { tokio::join!(up.wait(), rest) })
         .await
-        .expect("no end")
-        .expect("no status");
+        .expect("no end");
+    let ended = ended.expect("no status");
     assert!(ended.success(), "{ended}");
     let swept = output(&home, &path, &["gc"]).await;
     assert!(
