@@ -16,7 +16,7 @@ export DEVCLUSTER
 export DEVCLUSTER_SKIPPED := $(abspath $(BUILD)/skipped)
 export DEVCLUSTER_PYTHON := $(abspath $(BUILD)/venv/bin/python)
 
-.PHONY: help demo sandbox cluster test bench soak check schema install deps
+.PHONY: help demo sandbox cluster bed-test test bench soak check schema install deps
 # A benchmark beside another measures the other.
 .NOTPARALLEL:
 
@@ -24,6 +24,7 @@ help:
 	@echo "make demo     a pod reaches a master through a tunnel, all on this machine"
 	@echo "make sandbox  the same with devcluster's console, to look around in"
 	@echo "make cluster  a real Kubernetes of one node to try things on, as root (docs/cluster.md)"
+	@echo "make bed-test tests on that cluster, as root"
 	@echo "make test     all tests, on real sshd and stock devcluster"
 	@echo "make bench    figures, beside those of other tools in the same run (BENCH=\"$(BENCH)\")"
 	@echo "make soak     long rounds of what make test does in short ones (SOAK=\"$(SOAK)\")"
@@ -45,6 +46,11 @@ sandbox: deps
 cluster:
 	@dir=$$(scripts/get-bed) && { said=$$(scripts/can-run-node "$$dir/root") || { echo "$$said" >&2; exit 1; }; } && \
 	  exec "$$dir/bed" up -text -dir "$$dir"
+
+# Each test starts a bed or two, so not beside others.
+bed-test:
+	scripts/get-bed >/dev/null
+	$(CARGO) $(TESTS) --test cluster -- --ignored --nocapture --test-threads 1
 
 test: deps
 	@scripts/get-kube-apiserver >/dev/null || echo "== no kube-apiserver: tests that need one are skipped" >&2

@@ -82,6 +82,7 @@ func (c *cluster) description() map[string]any {
 	}
 	return map[string]any{
 		"number":     c.spec.Number,
+		"cgroup":     c.spec.Cgroup,
 		"kubeconfig": filepath.Join(state, "kubeconfig"),
 		"server":     c.server(),
 		"namespaces": c.spec.Namespaces,

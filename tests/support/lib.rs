@@ -4,6 +4,7 @@
 //! missing: the tests that need one say so, and fail where `DEVCLUSTER_REQUIRE_KUBE` or
 //! `DEVCLUSTER_REQUIRE_NETNS` is set, as in `.ci/run`.
 
+pub mod bed;
 mod bin;
 mod claim;
 pub mod contour;

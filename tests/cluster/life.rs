@@ -1,0 +1,106 @@
+//! The bed itself: it runs pods, comes back from what is done to it, and leaves nothing behind.
+
+use support::bed::{Bed, eventually};
+
+fn runs_pods(bed: &Bed) {
+    bed.pod("default", "web", &["httpd", "-f", "-p", "8080", "-h", "/"]);
+    bed.kubectl(&["expose", "pod", "web", "--port=80", "--target-port=8080"]);
+    bed.pod("default", "client", &["sleep", "3600"]);
+    asks_web(bed);
+}
+
+fn asks_web(bed: &Bed) {
+    let wget = [
+        "exec",
+        "client",
+        "--",
+        "wget",
+        "-qO-",
+        "http://web.default.svc.cluster.local/etc/passwd",
+    ];
+    assert!(bed.kubectl(&wget).starts_with("root:"));
+}
+
+#[test]
+#[ignore = "make bed-test"]
+fn it_leaves_nothing_behind_when_it_ends() {
+    let bed = Bed::start();
+    eprintln!("ready after {:.1?}", bed.took);
+    runs_pods(&bed);
+    let traces = bed.traces();
+    assert!(traces.left().len() > 10, "{:?}", traces.left());
+    drop(bed);
+    assert_eq!(traces.left(), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "make bed-test"]
+fn it_leaves_nothing_behind_when_it_is_killed() {
+    let mut bed = Bed::start();
+    runs_pods(&bed);
+    let traces = bed.traces();
+    bed.kill();
+    traces.wait_until_gone();
+}
+
+#[test]
+#[ignore = "make bed-test"]
+fn the_next_one_removes_what_a_killed_watcher_could_not() {
+    let mut bed = Bed::start();
+    let traces = bed.traces();
+    bed.kill_watcher();
+    bed.kill();
+    let mut others = Vec::new();
+    // It has the same number when no other bed runs; others take what is free.
+    loop {
+        let next = Bed::start();
+        let same = next.ready["number"] == bed.ready["number"];
+        others.push(next);
+        if same {
+            break;
+        }
+    }
+    drop(others);
+    traces.wait_until_gone();
+}
+
+#[test]
+#[ignore = "make bed-test"]
+fn two_run_side_by_side() {
+    let one = Bed::start();
+    let two = Bed::start();
+    eprintln!("ready after {:.1?} and {:.1?}", one.took, two.took);
+    assert_ne!(one.text("/addresses/cloud"), two.text("/addresses/cloud"));
+    runs_pods(&one);
+    runs_pods(&two);
+    let traces = one.traces();
+    drop(one);
+    assert_eq!(traces.left(), Vec::<String>::new());
+    asks_web(&two);
+}
+
+#[test]
+#[ignore = "make bed-test"]
+fn pods_run_again_after_a_reboot_of_the_node_and_a_restart_of_the_api() {
+    let mut bed = Bed::start();
+    runs_pods(&bed);
+    bed.tell("restart kube-apiserver");
+    bed.tell("reboot");
+    let count = [
+        "get",
+        "pods",
+        "-o",
+        "jsonpath={.items[*].status.containerStatuses[0].restartCount}",
+    ];
+    eventually("both pods were started again", || {
+        bed.try_kubectl(&count).is_ok_and(|counts| counts == "1 1")
+    });
+    bed.kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "--timeout=120s",
+        "pod/web",
+        "pod/client",
+    ]);
+    asks_web(&bed);
+}

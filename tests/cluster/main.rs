@@ -1,0 +1,5 @@
+//! On a real cluster of one node, which needs root: `make bed-test`.
+
+mod life;
+mod network;
+mod reach;
