@@ -23,6 +23,8 @@ fn schema_of(example: &Value) -> &'static str {
     let has = |field: &str| example.get(field).is_some();
     match () {
         () if has("verbs") => "describe.json",
+        () if has("targets") => "validate.json",
+        () if has("instances") => "validate-answer.json",
         () if has("phase") => "status.json",
         () if has("secrets") => "outputs.json",
         () if has("type") && has("stage") => "message.json",
@@ -70,14 +72,16 @@ fn every_example_is_read_as_what_it_shows_and_fits_its_schema() {
             *seen.entry(name).or_insert(0) += 1;
         }
     }
-    // The lock and three lines of a ledger have none.
+    // Meanings, the lock and three lines of a ledger have none.
     let expected = [
-        ("", 4),
+        ("", 5),
         ("command.json", 4),
         ("describe.json", 1),
         ("message.json", 14),
         ("outputs.json", 1),
         ("status.json", 1),
+        ("validate-answer.json", 1),
+        ("validate.json", 1),
     ];
     assert_eq!(seen, BTreeMap::from(expected));
 }
