@@ -15,6 +15,7 @@ mod shutdown;
 mod stdin;
 mod stdout;
 mod streams;
+mod validate;
 mod verbs;
 
 pub(super) use ready::{REACHED, in_vain};
@@ -37,8 +38,9 @@ type Named = (&'static str, Run);
 /// They look at ports of the machine, or load it: no other check runs beside them.
 const ALONE: [&str; 4] = ["shutdown", "kill", "devcluster", REACHED];
 
-const GROUPS: [&[Named]; 16] = [
+const GROUPS: [&[Named]; 17] = [
     describe::CHECKS,
+    validate::CHECKS,
     ready::CHECKS,
     stdout::CHECKS,
     outputs::CHECKS,

@@ -554,7 +554,7 @@ def validate(call):
         known = {k: v for k, v in config.items() if k in FIELDS and ("/" + k not in unknown or BREAK == "validate.unknown")}
         wrong += [("/" + key, "has to be a string") for key, value in known.items()
                   if FIELDS[key]["type"] == "string" and (not isinstance(value, str) or BREAK == "validate.unknown" and "$" in value)]
-        wrong += rules(config, unknown)
+        wrong += [(path, message) for path, message in rules(config, unknown) if path not in unknown]
         problems = [{"path": path, "message": message} for path, message in wrong]
         verdicts.append({"stage": instance["stage"], "problems": problems, "effective": known, "gate": "stage",
                          "exposes": [], "waits_for": [], "outline": f"holds a port for {config.get('value', 'x')}"})

@@ -1,0 +1,177 @@
+//! `validate` tells what is wrong with a config before anything runs. A program that does not list it has nothing to show.
+
+use anyhow::{Result, anyhow, ensure};
+use futures::FutureExt;
+use protocol::validate::{Answer, pointer_of};
+use protocol::yaml::Seg;
+use serde_json::{Map, Value, json};
+
+use super::Named;
+use crate::harness::{Output, shown};
+use crate::scene::Scene;
+use crate::verdict::Verdict;
+
+pub(super) const CHECKS: &[Named] = &[
+    ("validate.problems", |s| problems(s).boxed_local()),
+    ("validate.unknown", |s| unknown(s).boxed_local()),
+    ("validate.offline", |s| offline(s).boxed_local()),
+];
+
+/// What a value looks like that only a run knows.
+const NOT_YET: &str = "${{ other.value }}";
+
+async fn ask(scene: &Scene<'_>, instances: &Value) -> Result<(Output, Answer)> {
+    let mut command = scene.bare();
+    command.arg("validate");
+    let mut running = scene.spawn_hosted(command)?;
+    let dir = scene.home();
+    let request = json!({"dcs": 1, "type": "validate", "dir": dir, "instances": instances});
+    running.write(request.to_string().as_bytes()).await?;
+    let output = running.output(scene.subject.patience).await?;
+    ensure!(output.code == Some(0), output.shown());
+    let answer = serde_json::from_slice(&output.stdout)
+        .map_err(|e| anyhow!("not an answer: {e}: {}", shown(&output.stdout)))?;
+    Ok((output, answer))
+}
+
+fn instance(name: &str, config: &Map<String, Value>, unknown: &[String]) -> Value {
+    json!({"stage": name, "config": config, "unknown": unknown, "upstreams": []})
+}
+
+async fn problems(scene: Scene<'_>) -> Verdict {
+    if !scene.subject.has("validate") {
+        return Ok(());
+    }
+    let right = scene.subject.config.clone();
+    let mut wrong = right.clone();
+    wrong.insert("no_such_field".to_owned(), 1.into());
+    let open = unknown_of(&right);
+    let asked = json!([
+        instance("right", &right, &open),
+        instance("wrong", &wrong, &open)
+    ]);
+    let (_, answer) = ask(&scene, &asked).await?;
+    let names: Vec<&str> = answer.instances.iter().map(|v| v.stage.as_str()).collect();
+    ensure!(
+        names == ["right", "wrong"],
+        "verdicts of {names:?}, asked about right and wrong"
+    );
+    let [right, wrong] = [&answer.instances[0], &answer.instances[1]];
+    ensure!(
+        right.problems.is_empty(),
+        "a config that runs has problems: {:?}",
+        right.problems
+    );
+    ensure!(
+        !wrong.problems.is_empty(),
+        "a field that it does not know is no problem"
+    );
+    Ok(())
+}
+
+/// The variables in the config of the subject are not known either.
+fn unknown_of(config: &Map<String, Value>) -> Vec<String> {
+    let texts = config
+        .iter()
+        .filter(|(_, v)| v.as_str().is_some_and(|t| t.contains('$')));
+    texts.map(|(field, _)| format!("/{field}")).collect()
+}
+
+async fn unknown(scene: Scene<'_>) -> Verdict {
+    if !scene.subject.has("validate") {
+        return Ok(());
+    }
+    let mut tried = Vec::new();
+    each_scalar(
+        &scene.subject.description["config"],
+        &mut Vec::new(),
+        &mut tried,
+    );
+    let asked = tried.iter().enumerate().map(|(i, path)| {
+        let mut config = Value::Object(scene.subject.config.clone());
+        put(&mut config, path);
+        let config = config.as_object().cloned().unwrap_or_default();
+        let mut open = unknown_of(&config);
+        open.push(pointer_of(path));
+        instance(&format!("i{i}"), &config, &open)
+    });
+    let asked: Vec<Value> = asked.collect();
+    let (_, answer) = ask(&scene, &asked.into()).await?;
+    ensure!(
+        answer.instances.len() == tried.len(),
+        "{} verdicts, {} asked",
+        answer.instances.len(),
+        tried.len()
+    );
+    for (path, verdict) in tried.iter().zip(&answer.instances) {
+        let pointer = pointer_of(path);
+        let wrong = verdict
+            .problems
+            .iter()
+            .find(|p| p.path.starts_with(&pointer));
+        ensure!(
+            wrong.is_none(),
+            "{pointer} is not known yet, and is a problem: {wrong:?}"
+        );
+        let told = serde_json::to_string(&verdict.effective)?;
+        ensure!(
+            !told.contains(NOT_YET),
+            "{pointer} is not known yet, and is in `effective`: {told}"
+        );
+    }
+    Ok(())
+}
+
+/// The paths of everything in a config that is one value, the first item of each list among them.
+fn each_scalar(schema: &Value, path: &mut Vec<Seg>, found: &mut Vec<Vec<Seg>>) {
+    let mut deeper = false;
+    for variant in std::iter::once(schema).chain(schema["anyOf"].as_array().into_iter().flatten()) {
+        for (key, property) in variant["properties"].as_object().into_iter().flatten() {
+            deeper = true;
+            path.push(key.as_str().into());
+            each_scalar(property, path, found);
+            path.pop();
+        }
+        if variant["items"].is_object() && path.len() < 4 {
+            deeper = true;
+            path.push(0.into());
+            each_scalar(&variant["items"], path, found);
+            path.pop();
+        }
+    }
+    if !deeper && !path.is_empty() {
+        found.push(path.clone());
+    }
+}
+
+/// Puts a value there that is not known yet.
+fn put(at: &mut Value, path: &[Seg]) {
+    match path.split_first() {
+        None => *at = NOT_YET.into(),
+        Some((Seg::Key(key), rest)) => {
+            if !at.is_object() {
+                *at = json!({});
+            }
+            put(&mut at[key.as_str()], rest);
+        }
+        Some((Seg::Index(_), rest)) => {
+            *at = json!([null]);
+            put(&mut at[0], rest);
+        }
+    }
+}
+
+async fn offline(scene: Scene<'_>) -> Verdict {
+    if !scene.subject.has("validate") {
+        return Ok(());
+    }
+    let before = scene.files();
+    let config = &scene.subject.config;
+    ask(
+        &scene,
+        &json!([instance("right", config, &unknown_of(config))]),
+    )
+    .await?;
+    scene.no_new_file(&before)?;
+    scene.no_process_is_left().await
+}
