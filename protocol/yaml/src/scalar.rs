@@ -276,37 +276,3 @@ fn float_of(text: &str) -> Result<Number, Unread> {
         Unread::Beyond(why, None)
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_mean_what_they_mean_to_pyyaml() {
-        for (text, tag) in [
-            ("yes", Tag::Bool),
-            ("y", Tag::Str),
-            ("0755", Tag::Int),
-            ("08", Tag::Str),
-            ("0o755", Tag::Str),
-            ("8000:22", Tag::Int),
-            ("8080:80", Tag::Str),
-            ("1e3", Tag::Str),
-            ("-.5", Tag::Str),
-            (".5", Tag::Float),
-            ("1_000", Tag::Int),
-            ("10.14", Tag::Float),
-            ("10.0.0.1", Tag::Str),
-            ("2001-12-14", Tag::Timestamp),
-            ("2001-12-14 21:59:43.10 -5", Tag::Timestamp),
-            ("2001-12-14-", Tag::Str),
-            ("<<", Tag::Merge),
-            ("~", Tag::Null),
-        ] {
-            assert_eq!(resolve(text), tag, "{text}");
-        }
-        assert_eq!(int_of("8000:22"), Ok(480_022.into()));
-        assert_eq!(int_of("0755"), Ok(493.into()));
-        assert!(int_of("0b_").is_err());
-    }
-}

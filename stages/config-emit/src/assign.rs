@@ -162,23 +162,4 @@ mod tests {
             Ok(vec![1])
         );
     }
-
-    #[test]
-    fn what_is_ambiguous_lists_the_choices() {
-        for (gateways, expected) in [
-            (&[("g", None)][..], "g: it is not said for which"),
-            (&[("g", Some("eats"))], "g: no resource manager `eats`"),
-            (
-                &[("a", Some("east")), ("b", Some("east"))],
-                "b: a is for `east-cluster` too",
-            ),
-        ] {
-            let error = assigned(&["east"], gateways).unwrap_err();
-            assert!(error.contains(expected), "{error}");
-            assert!(
-                error.contains("`resource_manager:` default, east-cluster"),
-                "{error}"
-            );
-        }
-    }
 }

@@ -43,18 +43,3 @@ pub(crate) fn diff(from: (&Path, &str), to: (&Path, &str), colours: bool) -> Str
     });
     painted.collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_diff_has_colours_where_they_are_wanted() {
-        let (from, to) = ((Path::new("a"), "x\n1\n"), (Path::new("b"), "x\n2\n"));
-        let plain = diff(from, to, false);
-        assert_eq!(plain, "--- a\n+++ b\n@@ -1,2 +1,2 @@\n x\n-1\n+2\n");
-        let painted = diff(from, to, true);
-        assert!(painted.contains("\u{1b}[31m-1\u{1b}[0m"), "{painted:?}");
-        assert!(painted.contains("\u{1b}[32m+2\u{1b}[0m"), "{painted:?}");
-    }
-}

@@ -172,18 +172,6 @@ mod tests {
     }
 
     #[test]
-    fn a_value_with_quotes_and_line_ends_stays_one_value() {
-        let reports = reports(&[("my-vpn", json!({"motd": "it's\nEND", "n": 1, "none": null}))]);
-        let shell = of_reports(&reports, Format::Shell).unwrap();
-        let expected =
-            "export MY_VPN_MOTD='it'\\''s\nEND'\nexport MY_VPN_N='1'\nexport MY_VPN_NONE=''\n";
-        assert_eq!(shell, expected);
-        let github = of_reports(&reports, Format::KeyValue).unwrap();
-        let expected = "MY_VPN_MOTD<<END_\nit's\nEND\nEND_\nMY_VPN_N=1\nMY_VPN_NONE=\n";
-        assert_eq!(github, expected);
-    }
-
-    #[test]
     fn two_values_of_one_name_are_refused() {
         let reports = reports(&[("a", json!({"b-c": 1, "b_c": 2}))]);
         let error = of_reports(&reports, Format::Shell).unwrap_err();

@@ -52,6 +52,12 @@ pub(crate) async fn claim(
     Ok(Bound { port, proof })
 }
 
+/// Any port of the range.
+pub(crate) async fn claim_any(spec: &ForwardSpec, session: &Session) -> Result<Bound, StageError> {
+    let claimed = claim(spec, session, spec.shuffled(None)?).await;
+    claimed.map_err(|unclaimed| unclaimed.error)
+}
+
 /// Whether the proof is as good as the user wants it.
 pub(crate) fn accept(spec: &ForwardSpec, bound: Bound) -> Result<Bound, StageError> {
     let verified = bound.proof.verified();

@@ -90,11 +90,9 @@ pub(crate) struct ForwardSpec {
 impl ForwardSpec {
     /// The tunnel's own.
     pub(crate) fn new(config: &Config, resolved: &Resolved) -> ForwardSpec {
-        let other = config.public_host.as_ref();
-        let other =
-            other.filter(|host| **host != resolved.host && **host != config.reverse_proxy_host);
+        let other = resolved.other_host(config);
         ForwardSpec {
-            public_host: other.unwrap_or(&resolved.host).clone(),
+            public_host: other.unwrap_or(&resolved.host).to_owned(),
             local_port: config.local_port,
             range: config.remote_port_range,
             verify: config.verify,

@@ -4,7 +4,6 @@ mod hold;
 mod recover;
 mod report;
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
@@ -13,14 +12,13 @@ use tokio::time::timeout;
 
 use crate::Tunnel;
 use crate::backoff::Backoff;
-use crate::choices::Verify;
 use crate::claim::{Unclaimed, accept, claim};
 use crate::config::Config;
 use crate::diagnosis;
 use crate::forward::{Bound, Forward};
 use crate::ghosts::Ghosts;
 use crate::network::Network;
-use crate::ssh::{ANY_IPV4, Greeting, Resolved, Session, Socket};
+use crate::ssh::{Greeting, Resolved, Session, Socket};
 
 /// How long `ready` waits for the ledger to name the server's process. A shell tells it within milliseconds.
 const NOTE: Duration = Duration::from_millis(300);
@@ -100,21 +98,6 @@ pub(crate) fn check_key(config: &Config) -> Result<(), StageError> {
         .hint("correct ssh_key_path, or leave it out to use what ssh_config and the agent offer")
         .source(&e)),
     }
-}
-
-/// All addresses of the server, unless the config says otherwise. Asked for as IPv4's: a server that is asked for any
-/// address takes `[::]` alone for a success while somebody else has the port on IPv4.
-pub(crate) async fn bind_address(config: &Config, public_host: &str) -> String {
-    if let Some(address) = &config.bind_address {
-        return address.clone();
-    }
-    let addresses = match config.verify {
-        Verify::Off => None,
-        _ => tokio::net::lookup_host((public_host, 0)).await.ok(),
-    };
-    let mut addresses = addresses.into_iter().flatten().peekable();
-    let only_ipv6 = addresses.peek().is_some() && addresses.all(|a| a.is_ipv6());
-    if only_ipv6 { "*" } else { ANY_IPV4 }.to_owned()
 }
 
 impl Life<'_> {
@@ -221,9 +204,11 @@ impl Life<'_> {
             }
         }
         socket.clear();
-        let session = self.connect(socket.path()).await?;
+        let (ghosts, path) = (self.ghosts.to_end(), socket.path());
+        let session =
+            Session::connect(self.config, &self.resolved, path, &ghosts, &self.network).await?;
         let session = self.session.insert(session);
-        if !self.ghosts.to_end().is_empty() {
+        if !ghosts.is_empty() {
             self.cx.progress(
                 "reclaim",
                 format!("having {} end our earlier session", session.target()),
@@ -233,17 +218,6 @@ impl Life<'_> {
             }
         }
         Ok(())
-    }
-
-    async fn connect(&self, socket: &Path) -> Result<Session, StageError> {
-        let ghosts = self.ghosts.to_end();
-        let public_host = &self.forwards[0].spec.public_host;
-        let (mut session, address) = tokio::try_join!(
-            Session::connect(self.config, &self.resolved, socket, &ghosts, &self.network),
-            async { Ok(bind_address(self.config, public_host).await) },
-        )?;
-        session.bind_address = address;
-        Ok(session)
     }
 
     fn note(&mut self, greeting: &Greeting) -> Result<(), StageError> {

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::de::{self, SeqAccess, Visitor};
+use serde::de;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 /// Ports from `first` to `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,33 +74,15 @@ impl Serialize for PortRange {
 
 impl<'de> Deserialize<'de> for PortRange {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RangeVisitor)
-    }
-}
-
-struct RangeVisitor;
-
-impl<'de> Visitor<'de> for RangeVisitor {
-    type Value = PortRange;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a port range such as 8000-9000 or [8000, 9000]")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<PortRange, E> {
-        PortRange::parse(text)
-    }
-
-    fn visit_u64<E: de::Error>(self, port: u64) -> Result<PortRange, E> {
-        let port = i64::try_from(port).unwrap_or(i64::MAX);
-        PortRange::new(port, port)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<PortRange, A::Error> {
-        let (first, last) = (seq.next_element()?, seq.next_element()?);
-        match (first, last, seq.next_element::<de::IgnoredAny>()?) {
-            (Some(first), Some(last), None) => PortRange::new(first, last),
-            _ => Err(de::Error::custom("a port range has two ends: [8000, 9000]")),
+        let wrong = || de::Error::custom("expected a port range such as 8000-9000 or [8000, 9000]");
+        let number = |value: &Value| value.as_i64().ok_or_else(wrong);
+        match &Value::deserialize(deserializer)? {
+            Value::String(text) => PortRange::parse(text),
+            Value::Array(ends) => match &ends[..] {
+                [first, last] => PortRange::new(number(first)?, number(last)?),
+                _ => Err(de::Error::custom("a port range has two ends: [8000, 9000]")),
+            },
+            only => PortRange::new(number(only)?, number(only)?),
         }
     }
 }
@@ -156,7 +139,7 @@ mod tests {
             (json!("9000-8000"), "empty"),
             (json!([0, 9000]), "within 1-65535"),
             (json!([8000, 65536]), "within 1-65535"),
-            (json!(-1), "invalid type"),
+            (json!(-1), "within 1-65535"),
             (json!("many"), "no port range"),
             (json!("1-2-3"), "no port range"),
             (json!([8000]), "two ends"),

@@ -5,10 +5,9 @@ use protocol::{Check, Context};
 use super::{FORBIDDEN, FORWARDING, Inside, Look, What};
 use crate::Tunnel;
 use crate::arrival::Proof;
-use crate::claim::{accept, claim};
+use crate::claim::{accept, claim_any};
 use crate::config::Config;
 use crate::forward::{Bound, ForwardSpec};
-use crate::life::bind_address;
 use crate::outputs::Verified;
 
 const PORT: What = ("port", "a port of the server leads here from outside");
@@ -23,12 +22,7 @@ pub(crate) async fn preflight(cx: &Context<Tunnel>, config: Config) {
 impl Look<'_> {
     async fn port(&self, inside: Inside) {
         let spec = ForwardSpec::new(&self.config, &inside.resolved);
-        let mut session = inside.session;
-        session.bind_address = bind_address(&self.config, &spec.public_host).await;
-        let claimed = match spec.shuffled(None) {
-            Ok(ports) => claim(&spec, &session, ports).await.map_err(|u| u.error),
-            Err(error) => Err(error),
-        };
+        let claimed = claim_any(&spec, &inside.session).await;
         let claimed = claimed.and_then(|claimed| accept(&spec, claimed));
         let (id, title) = FORWARDING;
         match &claimed {
@@ -41,7 +35,7 @@ impl Look<'_> {
                 self.tell(PORT, claimed, |claimed| proof(&spec, *claimed));
             }
         }
-        session.close().await;
+        inside.session.close().await;
     }
 }
 

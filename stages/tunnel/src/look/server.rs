@@ -9,11 +9,10 @@ use super::bind_policy::{BindPolicy, bind_policy};
 use super::ports::{Ports, ports};
 use super::{FORBIDDEN, FORWARDING, Inside, Look, What, sshd_config};
 use crate::Tunnel;
-use crate::claim::claim;
+use crate::claim::claim_any;
 use crate::config::Config;
 use crate::diagnosis;
 use crate::forward::ForwardSpec;
-use crate::life::bind_address;
 use crate::ssh::{Resolved, Session};
 
 const BIND: What = ("gateway_ports", "it listens for others than itself");
@@ -58,7 +57,6 @@ impl Look<'_> {
     async fn grants(&self, inside: Inside) {
         let spec = ForwardSpec::new(&self.config, &inside.resolved);
         let mut session = inside.session;
-        session.bind_address = bind_address(&self.config, &spec.public_host).await;
         self.with_a_port(&spec, &mut session, inside.took).await;
         self.commands(&session).await;
         session.close().await;
@@ -66,15 +64,8 @@ impl Look<'_> {
 
     /// Looks at what takes a port that is free.
     async fn with_a_port(&self, spec: &ForwardSpec, session: &mut Session, login_took: Duration) {
-        let claimed = match spec.shuffled(None) {
-            Ok(ports) => {
-                let claimed = claim(&spec.unproven(), session, ports).await;
-                claimed.map_err(|unclaimed| unclaimed.error)
-            }
-            Err(error) => Err(error),
-        };
         let (id, title) = FORWARDING;
-        match claimed {
+        match claim_any(&spec.unproven(), session).await {
             Ok(claimed) => {
                 session.give_back(claimed.port, spec.local_port).await;
                 self.cx.report(Check::ok(id, title, ""));

@@ -66,17 +66,15 @@ const RULES: &[Rule] = &[
 /// Why ssh ended, or hung, before it was logged in.
 pub(crate) fn connecting(lines: &[String], target: &Target) -> StageError {
     let lines = Lines(lines);
-    let error = RULES
-        .iter()
-        .find_map(|rule| rule(&lines, target))
-        .unwrap_or_else(|| {
-            StageError::new("tunnel.ssh_failed", format!("ssh to {target} failed"))
-                .hint(format!("see what it says by hand: {}", target.by_hand()))
-        });
-    lines
-        .complaints()
-        .into_iter()
-        .fold(error, StageError::cause)
+    let known = RULES.iter().find_map(|rule| rule(&lines, target));
+    lines.causes(known.unwrap_or_else(|| {
+        let hint = format!("see what it says by hand: {}", target.by_hand());
+        error("tunnel.ssh_failed", format!("ssh to {target} failed"), hint)
+    }))
+}
+
+fn error(code: &str, message: impl Into<String>, hint: impl Into<String>) -> StageError {
+    StageError::new(code, message).hint(hint)
 }
 
 /// Why ssh ended after it had been logged in.
@@ -95,27 +93,30 @@ pub(crate) fn connection_lost(lines: &[String], target: &Target) -> StageError {
 
 /// ssh did not come to an end in time.
 pub(crate) fn no_answer(lines: &[String], target: &Target, seconds: f64) -> StageError {
-    let error = StageError::new("tunnel.server_timeout", format!("{target} did not answer within {seconds} s"))
-        .hint("the server or a firewall on the way may be slow or closed: allow more with connect_timeout, or try another network")
-        .retryable(true);
-    Lines(lines)
-        .complaints()
-        .into_iter()
-        .fold(error, StageError::cause)
+    let message = format!("{target} did not answer within {seconds} s");
+    let hint = "the server or a firewall on the way may be slow or closed: allow more with connect_timeout, or try another network";
+    Lines(lines).causes(error("tunnel.server_timeout", message, hint).retryable(true))
 }
 
 struct Lines<'a>(&'a [String]);
 
 impl Lines<'_> {
     fn find(&self, text: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .map(String::as_str)
-            .find(|line| line.contains(text))
+        let mut lines = self.0.iter().map(String::as_str);
+        lines.find(|line| line.contains(text))
     }
 
     fn has(&self, text: &str) -> bool {
         self.find(text).is_some()
+    }
+
+    fn has_any(&self, texts: &[&str]) -> bool {
+        texts.iter().any(|text| self.has(text))
+    }
+
+    /// The error, with what ssh says of its own accord.
+    fn causes(&self, error: StageError) -> StageError {
+        self.complaints().into_iter().fold(error, StageError::cause)
     }
 
     fn complaints(&self) -> Vec<String> {

@@ -30,6 +30,7 @@ pub(crate) use report::{Arrival, Log, Refusal};
 pub(crate) use resolved::Resolved;
 pub(crate) use socket::Socket;
 
+use crate::choices::Verify;
 use crate::config::Config;
 use crate::network::Network;
 
@@ -88,6 +89,82 @@ fn start(args: &[OsString]) -> Result<Started, StageError> {
     Ok((process, log, tasks))
 }
 
+/// Starts ssh until one is logged in, or failed for good.
+async fn log_in(
+    config: &Config,
+    resolved: &Resolved,
+    socket: &Path,
+    network: &Network,
+) -> Result<Started, StageError> {
+    let target = resolved.target(config);
+    let args = options::master(config, resolved, socket);
+    // ssh has a limit of its own for each step; a login that hangs has none.
+    let limit = resolved.connect_timeout(config) * 2;
+    let mut restarts = 0;
+    let (process, log, tasks, in_time) = loop {
+        let (process, mut log, tasks) = start(&args)?;
+        let mut unreached = log.clone();
+        // A connect that got no answer is repeated by the kernel after ever longer pauses.
+        let better_anew = async {
+            // The guard that it returns would keep the log from being written.
+            let reached = async { drop(unreached.wait_for(|log| log.reached).await) };
+            let returned = tokio::select! {
+                () = reached => false,
+                () = network.returned(), if resolved.directly_reached().is_some() => true,
+            };
+            if !returned {
+                std::future::pending().await
+            }
+        };
+        let up = tokio::select! {
+            up = timeout(limit, log.wait_for(|log| log.up || log.ended || log.displaced)) => Some(up.is_ok()),
+            () = better_anew => None,
+            // Whoever answered before the change, such as a captive portal, may not have been the server.
+            () = network.changed(), if restarts < RESTARTS => {
+                restarts += 1;
+                None
+            }
+        };
+        let displaced = log.borrow().displaced;
+        match up {
+            // One of an earlier run was about to log in when that run was killed.
+            Some(_) if displaced && restarts < RESTARTS => {
+                restarts += 1;
+                drop(process);
+                // What is left of it would show at the next login.
+                drop(socket::end(socket).await);
+            }
+            Some(in_time) => break (process, log, tasks, in_time),
+            None => {}
+        }
+    };
+    let (logged_in, lines) = {
+        let log = log.borrow();
+        (log.up && !log.displaced, log.lines())
+    };
+    match (in_time, logged_in) {
+        (true, true) => Ok((process, log, tasks)),
+        (true, false) => Err(failure::connecting(&lines, &target)),
+        (false, _) => Err(failure::no_answer(&lines, &target, limit.as_secs_f64())),
+    }
+}
+
+/// All addresses of the server, unless the config says otherwise. Asked for as IPv4's: a server that is asked for any
+/// address takes `[::]` alone for a success while somebody else has the port on IPv4.
+async fn bind_address(config: &Config, resolved: &Resolved) -> String {
+    if let Some(address) = &config.bind_address {
+        return address.clone();
+    }
+    let host = resolved.other_host(config).unwrap_or(&resolved.host);
+    let addresses = match config.verify {
+        Verify::Off => None,
+        _ => tokio::net::lookup_host((host, 0)).await.ok(),
+    };
+    let mut addresses = addresses.into_iter().flatten().peekable();
+    let only_ipv6 = addresses.peek().is_some() && addresses.all(|a| a.is_ipv6());
+    if only_ipv6 { "*" } else { ANY_IPV4 }.to_owned()
+}
+
 impl Session {
     /// Starts ssh and waits until it is logged in and takes requests at `socket`. These ghosts are ended on the way.
     pub(crate) async fn connect(
@@ -97,66 +174,19 @@ impl Session {
         ghosts: &[RemoteSession],
         network: &Network,
     ) -> Result<Session, StageError> {
-        let target = resolved.target(config);
-        let args = options::master(config, resolved, socket);
-        // ssh has a limit of its own for each step; a login that hangs has none.
-        let limit = resolved.connect_timeout(config) * 2;
-        let mut restarts = 0;
-        let (process, log, tasks, up) = loop {
-            let (process, mut log, tasks) = start(&args)?;
-            let mut unreached = log.clone();
-            // A connect that got no answer is repeated by the kernel after ever longer pauses.
-            let better_anew = async {
-                // The guard that it returns would keep the log from being written.
-                let reached = async { drop(unreached.wait_for(|log| log.reached).await) };
-                let returned = tokio::select! {
-                    () = reached => false,
-                    () = network.returned(), if resolved.directly_reached().is_some() => true,
-                };
-                if !returned {
-                    std::future::pending().await
-                }
-            };
-            let up = tokio::select! {
-                up = timeout(limit, log.wait_for(|log| log.up || log.ended || log.displaced)) => Some(up.is_ok()),
-                () = better_anew => None,
-                // Whoever answered before the change, such as a captive portal, may not have been the server.
-                () = network.changed(), if restarts < RESTARTS => {
-                    restarts += 1;
-                    None
-                }
-            };
-            let displaced = log.borrow().displaced;
-            match up {
-                // One of an earlier run was about to log in when that run was killed.
-                Some(_) if displaced && restarts < RESTARTS => {
-                    restarts += 1;
-                    drop(process);
-                    // What is left of it would show at the next login.
-                    drop(socket::end(socket).await);
-                }
-                Some(up) => break (process, log, tasks, up),
-                None => {}
-            }
-        };
-        let (logged_in, lines) = {
-            let log = log.borrow();
-            (log.up && !log.displaced, log.lines())
-        };
-        if !up {
-            return Err(failure::no_answer(&lines, &target, limit.as_secs_f64()));
-        }
-        if !logged_in {
-            return Err(failure::connecting(&lines, &target));
-        }
+        let (login, bind_address) = tokio::join!(
+            log_in(config, resolved, socket, network),
+            bind_address(config, resolved)
+        );
+        let (process, log, tasks) = login?;
         let mux = Arc::new(openssh::Session::resume_mux(socket.into(), None));
         let (sender, greeting) = watch::channel(None);
         let mut session = Session {
             process,
             mux,
             log,
-            target,
-            bind_address: ANY_IPV4.to_owned(),
+            target: resolved.target(config),
+            bind_address,
             login: options::login(config),
             greeting,
             held: Mutex::default(),

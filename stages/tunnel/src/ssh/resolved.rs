@@ -91,6 +91,12 @@ impl Resolved {
         }
     }
 
+    /// The host by which pods come, where that is another than ssh's.
+    pub(crate) fn other_host<'a>(&self, config: &'a Config) -> Option<&'a str> {
+        let other = config.public_host.as_deref();
+        other.filter(|host| *host != self.host && *host != config.reverse_proxy_host)
+    }
+
     /// Where ssh connects to by itself.
     pub(crate) fn directly_reached(&self) -> Option<(String, u16)> {
         (!self.has_proxy).then(|| (self.host.clone(), self.port))
@@ -151,20 +157,6 @@ mod tests {
         ] {
             assert_eq!(with_ciphers(own).faster_ciphers(true), None, "{own}");
         }
-    }
-
-    #[test]
-    fn ssh_says_what_an_alias_stands_for() {
-        let text = "host proxy\nuser ubuntu\nhostname 203.0.113.7\nport 2222\nciphers a,b\n";
-        let resolved = Resolved::parse(text);
-        assert_eq!(
-            (
-                resolved.host.as_str(),
-                resolved.user.as_str(),
-                resolved.port
-            ),
-            ("203.0.113.7", "ubuntu", 2222)
-        );
     }
 
     #[test]
