@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use kube::config::{Kubeconfig, KubeconfigError};
-use protocol::config::nearest;
 use protocol::ledger::Entry;
+use protocol::suggest::nearest;
 use protocol::{Env, Exit, StageError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use protocol::kinds::{OURS, PLUGIN};
-use protocol::validate::{Answer, Request, answer};
+use protocol::validate::{Answer, Request};
 use protocol::yaml::Document;
-use protocol::{Description, Env, Exit, Stage, StageError, description};
+use protocol::{Description, Env, Exit, Stage, StageError, answer, description};
 use remote::host::Host;
 use remote::kinds::{Kind, Kinds};
 use remote::plan::Source;

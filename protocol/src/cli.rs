@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 
+use crate::call::{Call, Events, Stdin, VERBS, Verb};
 use crate::config::{Sources, properties};
 use crate::stage::Stage;
 use crate::verbs::describe::{Description, description};
@@ -15,92 +16,6 @@ use command::look_id;
 
 pub(crate) use command::PREFLIGHT;
 pub use command::command;
-
-/// What a stage was called to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Run,
-    Once,
-    Wait,
-    Check,
-    Cleanup,
-    Describe,
-    Validate,
-}
-
-/// Verbs by name, with their help.
-pub(crate) const VERBS: [(&str, Verb, &str); 7] = [
-    (
-        "run",
-        Verb::Run,
-        "Do the work and hold it up until told to stop (the default)",
-    ),
-    (
-        "once",
-        Verb::Once,
-        "Do the work, print the outputs, leave no process",
-    ),
-    (
-        "wait",
-        Verb::Wait,
-        "Wait until this instance is ready, has failed, or a deadline",
-    ),
-    (
-        "check",
-        Verb::Check,
-        "Check that what this instance reported still holds, or with --preflight that it can run at all",
-    ),
-    (
-        "cleanup",
-        Verb::Cleanup,
-        "Undo what a dead run left; needs no config; can be repeated",
-    ),
-    (
-        "describe",
-        Verb::Describe,
-        "Print versions, verbs and schemas as JSON",
-    ),
-    (
-        "validate",
-        Verb::Validate,
-        "Read the configs of a file as JSON on stdin, print what is wrong with them; runs nothing",
-    ),
-];
-
-/// Which lines go to stdout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Events {
-    All,
-    Ready,
-    None,
-}
-
-/// Who speaks on stdin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stdin {
-    None,
-    Chain,
-    Control,
-}
-
-/// A parsed command line.
-#[derive(Debug)]
-pub(crate) struct Call {
-    pub(crate) verb: Verb,
-    pub(crate) instance: String,
-    pub(crate) run_dir: Option<PathBuf>,
-    pub(crate) events: Option<Events>,
-    pub(crate) stdin: Stdin,
-    pub(crate) timeout: Option<Duration>,
-    /// How long to stay after an upstream failed.
-    pub(crate) linger: Duration,
-    /// Look at what `run` will need, or at one of [`Stage::LOOKS`], not at what was reported.
-    pub(crate) look: Option<&'static str>,
-    /// Say what `cleanup` would undo, and undo nothing.
-    pub(crate) dry_run: bool,
-    pub(crate) sources: Sources,
-    pub(crate) command: Vec<OsString>,
-}
 
 /// Parses the arguments, program name first. The error is clap's, `--help` and `--version` included.
 pub(crate) fn parse<S: Stage>(mut args: Vec<OsString>) -> Result<Call, clap::Error> {

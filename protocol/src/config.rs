@@ -12,6 +12,7 @@ use crate::error::{Exit, StageError};
 use crate::files;
 pub use crate::problem::segments;
 use crate::problem::{Problem, Source};
+use crate::suggest::nearest;
 use crate::validate::Unknown;
 use crate::wording::plain;
 
@@ -328,16 +329,6 @@ pub fn count(problems: &[Problem]) -> String {
         1 => "1 problem".to_owned(),
         n => format!("{n} problems"),
     }
-}
-
-/// The candidate that was probably meant.
-pub fn nearest<'a>(given: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let normal = |s: &str| s.to_ascii_lowercase().replace('-', "_");
-    candidates
-        .map(|c| (strsim::jaro_winkler(&normal(given), &normal(c)), c))
-        .filter(|(score, _)| *score > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, c)| c)
 }
 
 #[cfg(test)]

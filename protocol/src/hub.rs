@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use crate::cli::Events;
+use crate::call::Events;
 use crate::error::StageError;
 use crate::io::Sink;
 use crate::message::{

@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 pub mod ask;
+mod call;
 pub mod child;
 mod cli;
 pub mod config;
@@ -28,6 +29,7 @@ mod runtime;
 pub mod schema;
 mod shutdown;
 mod stage;
+pub mod suggest;
 mod upstream;
 pub mod validate;
 mod verbs;
@@ -46,4 +48,5 @@ pub use stage::{Stage, Undone};
 pub use upstream::{Reports, Upstream, Upstreams};
 pub use verbs::describe::{Description, Diagnostic, description};
 pub use verbs::upkeep::NOTHING_LEFT;
+pub use verbs::validate::answer;
 pub use yaml;

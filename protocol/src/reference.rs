@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 pub use shape::{Shape, shape_at};
 
-use crate::config::nearest;
+use crate::suggest::nearest;
 use crate::yaml::{Seg, show};
 
 /// A piece of a text.

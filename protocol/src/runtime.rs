@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cli::{self, Call, Events, Verb};
+use crate::call::{Call, Events, Verb};
+use crate::cli;
 use crate::context::Context;
 use crate::env::Env;
 use crate::error::{Exit, StageError};

@@ -8,12 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use yaml::Seg;
 
-use crate::config::{check, properties, schema_of};
-use crate::env::Env;
-use crate::message::VERSION;
 use crate::problem::Problem;
 use crate::provides::{Provides, unescape};
-use crate::stage::Stage;
 
 /// Bytes of a request and of an answer.
 pub const LIMIT: usize = 4 << 20;
@@ -242,41 +238,6 @@ pub fn pointer_of(path: &[Seg]) -> String {
         Seg::Index(index) => format!("/{index}"),
     };
     path.iter().map(key).collect()
-}
-
-/// What a stage answers.
-pub fn answer<S: Stage>(request: &Request, env: &Env) -> Answer {
-    let schema = schema_of::<S::Config>();
-    let instances = request.instances.iter();
-    let mut answer = Answer {
-        dcs: VERSION,
-        instances: instances.map(|i| verdict::<S>(i, &schema, env)).collect(),
-        targets: Vec::new(),
-    };
-    S::validate_file(request, &mut answer);
-    answer
-}
-
-fn verdict<S: Stage>(instance: &Instance, schema: &Value, env: &Env) -> Verdict {
-    let unknown = Unknown::from_pointers(&instance.unknown);
-    let (config, problems) = check::<S::Config>(&instance.config, &unknown, env, S::validate);
-    let mut fields: Map<String, Value> = properties(schema)
-        .iter()
-        .filter_map(|(field, schema)| Some((field.clone(), schema.get("default")?.clone())))
-        .collect();
-    fields.extend(instance.config.clone());
-    fields.retain(|_, value| !value.is_null());
-    let outline = S::outline(&fields);
-    fields.retain(|field, _| !unknown.has(field));
-    Verdict {
-        stage: instance.stage.clone(),
-        problems: problems.iter().map(Mistake::from).collect(),
-        effective: fields,
-        exposes: Some(S::exposes(config.as_ref(), &unknown)),
-        gate: Some(S::GATE),
-        waits_for: Vec::new(),
-        outline,
-    }
 }
 
 impl From<&Problem> for Mistake {

@@ -1,6 +1,6 @@
 //! What serde says about a value, in the words of whoever wrote it.
 
-use crate::config::nearest;
+use crate::suggest::nearest;
 
 /// The same complaint without the names of Rust's types.
 pub(crate) fn plain(message: &str) -> String {

@@ -9,7 +9,7 @@ use clap::builder::{
 use clap::{Arg, ArgAction, Command};
 use serde_json::Value;
 
-use super::{VERBS, Verb};
+use crate::call::{VERBS, Verb};
 use crate::config::{properties, takes_only};
 use crate::rundir::is_instance_name;
 use crate::verbs::describe::Description;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 
+use crate::call::{Events, Stdin};
 use crate::child::spawn_in_place;
-use crate::cli::{Events, Stdin};
 use crate::error::StageError;
 use crate::message::{Message, Stopping};
 use crate::rundir::Phase;

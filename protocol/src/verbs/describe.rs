@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::cli::VERBS;
+use crate::call::VERBS;
 use crate::config::schema_of;
 use crate::error::Exit;
 use crate::io::Io;

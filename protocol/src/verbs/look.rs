@@ -2,7 +2,8 @@
 
 use tokio::task::JoinSet;
 
-use crate::cli::{Call, Events, PREFLIGHT};
+use crate::call::{Call, Events};
+use crate::cli::PREFLIGHT;
 use crate::config;
 use crate::context::Context;
 use crate::env::Env;

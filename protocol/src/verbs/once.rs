@@ -4,7 +4,7 @@ use serde_json::Value;
 use tokio::io::BufReader;
 use tokio::task::JoinSet;
 
-use crate::cli::{Call, Stdin as StdinMode};
+use crate::call::{Call, Stdin as StdinMode};
 use crate::config;
 use crate::context::Context;
 use crate::env::Env;

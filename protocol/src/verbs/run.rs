@@ -8,7 +8,7 @@ use tokio::io::BufReader;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cli::{Call, Stdin as StdinMode};
+use crate::call::{Call, Stdin as StdinMode};
 use crate::config::{self, Sources};
 use crate::context::Context;
 use crate::env::Env;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::cli::{Call, Events};
+use crate::call::{Call, Events};
 use crate::config;
 use crate::context::Context;
 use crate::env::Env;

@@ -1,13 +1,15 @@
 //! `validate`: what is wrong with the configs of a file, offline and without writing anything.
 
+use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 
+use crate::config::{check, properties, schema_of};
 use crate::env::Env;
 use crate::error::{Exit, StageError};
 use crate::io::Io;
 use crate::message::VERSION;
 use crate::stage::Stage;
-use crate::validate::{LIMIT, Request, answer};
+use crate::validate::{Answer, Instance, LIMIT, Mistake, Request, Unknown, Verdict};
 
 pub(crate) async fn validate<S: Stage>(env: &Env, io: &mut Io) -> u8 {
     let written = match read(io).await {
@@ -53,4 +55,39 @@ async fn read(io: &mut Io) -> Result<Request, StageError> {
         return Err(refused(why).exit(Exit::Version));
     }
     Ok(request)
+}
+
+/// What a stage answers.
+pub fn answer<S: Stage>(request: &Request, env: &Env) -> Answer {
+    let schema = schema_of::<S::Config>();
+    let instances = request.instances.iter();
+    let mut answer = Answer {
+        dcs: VERSION,
+        instances: instances.map(|i| verdict::<S>(i, &schema, env)).collect(),
+        targets: Vec::new(),
+    };
+    S::validate_file(request, &mut answer);
+    answer
+}
+
+fn verdict<S: Stage>(instance: &Instance, schema: &Value, env: &Env) -> Verdict {
+    let unknown = Unknown::from_pointers(&instance.unknown);
+    let (config, problems) = check::<S::Config>(&instance.config, &unknown, env, S::validate);
+    let mut fields: Map<String, Value> = properties(schema)
+        .iter()
+        .filter_map(|(field, schema)| Some((field.clone(), schema.get("default")?.clone())))
+        .collect();
+    fields.extend(instance.config.clone());
+    fields.retain(|_, value| !value.is_null());
+    let outline = S::outline(&fields);
+    fields.retain(|field, _| !unknown.has(field));
+    Verdict {
+        stage: instance.stage.clone(),
+        problems: problems.iter().map(Mistake::from).collect(),
+        effective: fields,
+        exposes: Some(S::exposes(config.as_ref(), &unknown)),
+        gate: Some(S::GATE),
+        waits_for: Vec::new(),
+        outline,
+    }
 }

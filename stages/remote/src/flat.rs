@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use protocol::config::nearest;
 use protocol::kinds::RENDERER;
+use protocol::suggest::nearest;
 use protocol::yaml::Document;
 use protocol::{Env, Problem, StageError};
 use serde::Serialize;

@@ -7,7 +7,7 @@ use protocol::env::is_executable;
 use protocol::kinds::{OURS, PLUGIN, RELEASE, is_kind, is_ours};
 use protocol::message::VERSION;
 use protocol::validate::{self, Answer, Request};
-use protocol::{Description, Env, Exit, StageError, description};
+use protocol::{Description, Env, Exit, StageError, answer, description};
 use serde_json::{Map, Value};
 
 use crate::call::{Call, Called, failed};
@@ -151,7 +151,7 @@ impl Kinds for Programs<'_> {
 
     async fn validate(&self, kind: &Kind, request: &Request) -> Result<Answer, StageError> {
         if kind.description.kind == PLUGIN {
-            return Ok(validate::answer::<Host>(request, self.env));
+            return Ok(answer::<Host>(request, self.env));
         }
         let program = kind.program.first().map(Path::new).unwrap_or(Path::new(""));
         ask(program, request, self.env).await

@@ -3,7 +3,7 @@
 use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::paths::{Location, LocationSegment};
-use protocol::config::nearest;
+use protocol::suggest::nearest;
 use protocol::validate::Unknown;
 use protocol::yaml::{Seg, show};
 use protocol::{Problem, StageError};

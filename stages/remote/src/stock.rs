@@ -3,8 +3,8 @@
 mod fields;
 
 use protocol::Problem;
-use protocol::config::nearest;
 use protocol::kinds::DEVCLUSTERS;
+use protocol::suggest::nearest;
 use serde_json::{Map, Value};
 
 use fields::Type::{self, Path, Port, Signal, Steps, Text, Texts, Variables, Words};

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use protocol::Problem;
-use protocol::config::nearest;
 use protocol::kinds::{DEVCLUSTERS, PLUGIN, RENDERER, is_ours};
 use protocol::provides::TASK_GATEWAY;
 use protocol::rundir::is_instance_name;
+use protocol::suggest::nearest;
 use protocol::validate::{Gate, Verdict};
 use serde_json::{Map, Value};
 
