@@ -139,7 +139,7 @@ pub struct Failure {
 pub struct Stopping {
     /// Instance name.
     pub stage: String,
-    /// What made it stop: `sigterm`, `sigint`, `sighup`, `shutdown`, `cancel`, `stdin_closed`, `host_gone`, `upstream_gone`, `command_ended`.
+    /// What made it stop: `sigterm`, `sigint`, `sighup`, `shutdown`, `cancel`, `stdin_closed`, `host_gone`, `upstream_gone`, `command_ended`, `failed`.
     pub reason: String,
 }
 
