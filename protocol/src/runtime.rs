@@ -84,7 +84,7 @@ pub async fn run<S: Stage>(args: Vec<OsString>, env: Env, mut io: Io) -> u8 {
         Verb::Wait => verbs::upkeep::wait::<S>(call, env, io).await,
         Verb::Check if call.look.is_some() => verbs::look::look::<S>(call, env, io).await,
         Verb::Check => verbs::upkeep::check::<S>(call, env, io).await,
-        Verb::Cleanup => verbs::upkeep::cleanup::<S>(call, env, io).await,
+        Verb::Cleanup => verbs::cleanup::cleanup::<S>(call, env, io).await,
         Verb::Describe => verbs::describe::describe::<S>(&mut io),
         Verb::Validate => verbs::validate::validate::<S>(&env, &mut io).await,
     }

@@ -8,22 +8,10 @@ use serde_json::{Map, Value};
 use crate::context::Context;
 use crate::error::{Exit, StageError};
 use crate::ledger::Entry;
+use crate::leftover::Leftover;
 use crate::problem::Problem;
 use crate::provides::Provides;
 use crate::validate::{self, Exposure, Gate, Unknown};
-
-/// What became of a ledger entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Undone {
-    /// It is gone now; the text says what was removed.
-    Removed(String),
-    /// The same, and there may be more another time: the entry stays.
-    Partly(String),
-    /// There was nothing left to remove.
-    Nothing,
-    /// Nothing more can be done now: the entry stays, and a later `cleanup` or `gc` looks again.
-    Later,
-}
 
 /// A stage. See `config-emit` for a small one.
 #[allow(
@@ -129,12 +117,11 @@ pub trait Stage: Sized + 'static {
         false
     }
 
-    /// Undoes what a dead run left. Called for each open ledger entry, latest first; needs no config; repeatable.
-    async fn undo(cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError>;
-
-    /// What [`Stage::undo`] would remove now, for `cleanup --dry-run`: looks, also outside, and changes nothing. The instance
-    /// may run meanwhile. By default what the ledger says of it.
-    async fn foresee(_cx: &Context<Self>, entry: &Entry) -> Result<Option<String>, StageError> {
-        Ok(Some(entry.describe()))
-    }
+    /// What a dead run left of a ledger entry, in the order in which it is removed; looked at where it is, also outside, and
+    /// left as it is. `cleanup --dry-run` prints the list, also while the instance runs; `cleanup`, `gc` and the next `run`
+    /// remove each thing, latest entry first. Needs no config.
+    async fn leftovers<'a>(
+        cx: &'a Context<Self>,
+        entry: &'a Entry,
+    ) -> Result<Vec<Leftover<'a>>, StageError>;
 }

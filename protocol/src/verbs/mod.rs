@@ -1,8 +1,8 @@
 //! What each verb does.
 
+pub(crate) mod cleanup;
 pub(crate) mod command;
 pub(crate) mod describe;
-pub(crate) mod foresee;
 pub(crate) mod look;
 pub(crate) mod once;
 pub(crate) mod run;

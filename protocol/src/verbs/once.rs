@@ -13,9 +13,9 @@ use crate::io::Io;
 use crate::rundir::Phase;
 use crate::runtime::Session;
 use crate::stage::Stage;
+use crate::verbs::cleanup::undo_all;
 use crate::verbs::run::{hello, join_chain};
 use crate::verbs::stdin::Stdin;
-use crate::verbs::upkeep::undo_all;
 
 pub(crate) async fn once<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     let config = config::load(S::KIND, &S::program(), &call.sources, &env, S::validate);

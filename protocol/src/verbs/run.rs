@@ -21,9 +21,9 @@ use crate::runtime::Session;
 use crate::shutdown::{GRACE, Reason};
 use crate::stage::Stage;
 use crate::upstream::{Chain, Upstreams};
+use crate::verbs::cleanup::undo_all;
 use crate::verbs::command;
 use crate::verbs::stdin::{self, Stdin};
-use crate::verbs::upkeep::undo_all;
 
 /// The newest config of the host, or why it speaks no more.
 pub(crate) type News = Option<Result<Command, StageError>>;

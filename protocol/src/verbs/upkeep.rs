@@ -1,4 +1,4 @@
-//! `wait`, `check`, `cleanup`: verbs that look after an instance from outside.
+//! `wait` and `check`: verbs that look at an instance from outside.
 
 use serde_json::Value;
 
@@ -8,21 +8,11 @@ use crate::context::Context;
 use crate::env::Env;
 use crate::error::{Exit, StageError};
 use crate::io::Io;
-use crate::ledger::{Entry, Ledger};
+use crate::ledger::Ledger;
 use crate::rundir::Phase;
 use crate::runtime::Session;
-use crate::stage::{Stage, Undone};
+use crate::stage::Stage;
 use crate::upstream::Gate;
-use crate::verbs::foresee::foresee;
-
-fn session<S: Stage>(call: Call, env: Env, io: Io) -> Session {
-    let events = if io.stdout_is_terminal {
-        Events::None
-    } else {
-        Events::All
-    };
-    Session::new::<S>(call, env, events, io.stdout, io.stderr)
-}
 
 pub(crate) async fn wait<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
     // A gate between stages: whoever runs it looks at the exit code and at stderr.
@@ -62,7 +52,12 @@ async fn wait_for_instance(session: &Session) -> Result<(), StageError> {
 }
 
 pub(crate) async fn check<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
-    let session = session::<S>(call, env, io);
+    let events = if io.stdout_is_terminal {
+        Events::None
+    } else {
+        Events::All
+    };
+    let session = Session::new::<S>(call, env, events, io.stdout, io.stderr);
     let outcome = check_outputs::<S>(&session).await;
     session.finish(outcome.map(|()| Exit::Ok as u8)).await
 }
@@ -117,65 +112,4 @@ async fn check_outputs<S: Stage>(session: &Session) -> Result<(), StageError> {
         .map_err(|e| e.exit(Exit::CheckFailed))?;
     session.hub.say(&format!("holds: {summary}"));
     Ok(())
-}
-
-/// What `cleanup` says when there was nothing to do.
-pub const NOTHING_LEFT: &str = "nothing was left to undo";
-
-pub(crate) async fn cleanup<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
-    let session = session::<S>(call, env, io);
-    let outcome = match session.call.dry_run {
-        true => foresee::<S>(&session).await,
-        false => clean::<S>(&session).await,
-    };
-    session.finish(outcome.map(|()| Exit::Ok as u8)).await
-}
-
-async fn clean<S: Stage>(session: &Session) -> Result<(), StageError> {
-    let (run_dir, _lock, ledger) = session.claim::<S>().await?;
-    let cx: Context<S> = session.context(run_dir.clone(), ledger, None);
-    let done = undo(&cx, cx.ledger.entries()).await?;
-    run_dir
-        .forget(&session.call.instance)
-        .map_err(|e| StageError::io(format!("cannot clean {}", run_dir.path().display()), &e))?;
-    cx.ledger.close();
-    if done == 0 {
-        session.hub.say(NOTHING_LEFT);
-    }
-    Ok(())
-}
-
-/// Undoes what earlier runs left, but for what the coming one may go on with.
-pub(crate) async fn undo_all<S: Stage>(cx: &Context<S>) -> Result<(), StageError> {
-    let mut entries = cx.ledger.entries();
-    entries.retain(|entry| !S::goes_on(entry));
-    undo(cx, entries).await.map(drop)
-}
-
-/// Undoes these, latest first, and says what was removed. Returns for how many something was done. What could not be undone
-/// stays in the ledger; the first such error is returned after all the others were tried.
-async fn undo<S: Stage>(cx: &Context<S>, entries: Vec<Entry>) -> Result<usize, StageError> {
-    let mut first_error = None;
-    let mut done = 0;
-    for entry in entries.iter().rev() {
-        match S::undo(cx, entry).await {
-            Ok(undone) => {
-                if let Undone::Removed(what) | Undone::Partly(what) = &undone {
-                    cx.info(format!("removed what an earlier run left: {what}"));
-                }
-                if matches!(undone, Undone::Removed(_) | Undone::Nothing) {
-                    cx.ledger.settle(entry.id)?;
-                }
-                done += usize::from(undone != Undone::Later);
-            }
-            Err(error) => {
-                cx.warn(format!(
-                    "could not undo {} of an earlier run: {error}",
-                    entry.what
-                ));
-                first_error.get_or_insert(error);
-            }
-        }
-    }
-    first_error.map_or(Ok(done), Err)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use protocol::ledger::Entry;
 use protocol::validate::{Answer, Gate, Request};
-use protocol::{Context, Exit, Problem, Reports, Stage, StageError, Undone};
+use protocol::{Context, Exit, Leftover, Problem, Reports, Stage, StageError};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -162,8 +162,11 @@ impl Stage for ConfigEmit {
     }
 
     /// The file was asked for and stays; half of one is never there.
-    async fn undo(_cx: &Context<Self>, _entry: &Entry) -> Result<Undone, StageError> {
-        Ok(Undone::Nothing)
+    async fn leftovers<'a>(
+        _cx: &'a Context<Self>,
+        _entry: &'a Entry,
+    ) -> Result<Vec<Leftover<'a>>, StageError> {
+        Ok(Vec::new())
     }
 }
 

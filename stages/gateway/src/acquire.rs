@@ -16,12 +16,12 @@ use crate::decide::{
 use crate::dedicated;
 use crate::gc;
 use crate::lease::{self, GatewayLease};
+use crate::leftovers;
 use crate::objects::{self, GatewayObject, State};
 use crate::permissions;
 use crate::provision::{self, Infrastructure};
 use crate::session::{Acquired, Session};
 use crate::survey::{Survey, ask, connect};
-use crate::undo;
 use crate::wait::{self, Events};
 
 /// A Gateway that works, and what is needed to watch over it.
@@ -202,12 +202,19 @@ async fn resume(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Option<Sessi
                 continue;
             }
         }
-        match undo::session(cluster, &lease).await {
-            Ok(_) => cx.ledger.take_up(&entry).settle()?,
+        match release(cluster, &lease).await {
+            Ok(()) => cx.ledger.take_up(&entry).settle()?,
             Err(error) => cx.warn(format!("an earlier session is not given back yet: {error}")),
         }
     }
     Ok(resumed)
+}
+
+async fn release(cluster: &Cluster, lease: &GatewayLease) -> Result<(), StageError> {
+    for leftover in leftovers::of_session(cluster, lease).await? {
+        leftover.remove().await?;
+    }
+    Ok(())
 }
 
 struct Run<'a> {

@@ -43,25 +43,21 @@ pub(crate) async fn titles(
     Ok(all.iter().map(|it| it.reference.title()).collect())
 }
 
-/// Waits until the controller has removed it, and else removes it. Says what we had to remove.
-pub(crate) async fn remove(
-    cluster: &Cluster,
-    lease: &GatewayLease,
-) -> Result<Vec<String>, StageError> {
+/// Waits until the controller has removed it, and else removes it. Whether we had to.
+pub(crate) async fn remove(cluster: &Cluster, lease: &GatewayLease) -> Result<bool, StageError> {
     let deadline = Instant::now() + PATIENCE;
     let mut kinds = Kinds::new(cluster);
     while Instant::now() < deadline {
         if list(cluster, &mut kinds, lease, false).await?.is_empty() {
-            return Ok(Vec::new());
+            return Ok(false);
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    let mut removed = Vec::new();
-    for child in list(cluster, &mut kinds, lease, true).await? {
+    let children = list(cluster, &mut kinds, lease, true).await?;
+    for child in &children {
         child.delete(cluster, lease).await?;
-        removed.push(child.reference.title());
     }
-    Ok(removed)
+    Ok(!children.is_empty())
 }
 
 struct Child {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cluster::{Cluster, ClusterRef, lease_expiry};
 use k8s_openapi::api::coordination::v1::Lease;
 use protocol::ledger::Entry;
-use protocol::{Context, StageError, Undone};
+use protocol::{Context, Leftover, Removal, StageError};
 
 use crate::Gateway;
 use crate::dedicated;
@@ -22,10 +22,8 @@ pub(crate) async fn collect(
     cluster: &Cluster,
     leases: Vec<Lease>,
 ) -> Result<Vec<Lease>, StageError> {
-    let (removed, live) = expired(cx, cluster, leases).await?;
-    for what in removed {
-        cx.info(format!("removed {what}"));
-    }
+    let (dead, live) = divide(cx, leases);
+    remove(cx, cluster, dead).await?;
     if live.iter().any(|lease| lease::title(lease).is_some()) {
         note(cx, cluster)?;
     }
@@ -45,69 +43,98 @@ fn note(cx: &Context<Gateway>, cluster: &Cluster) -> Result<(), StageError> {
     cx.ledger.intend(KIND, data).map(drop)
 }
 
-/// Deletes those of these Leases that have expired, with the Gateways that were made for them. Says what went, and returns
-/// the Leases that are left.
-async fn expired(
-    cx: &Context<Gateway>,
-    cluster: &Cluster,
-    mut leases: Vec<Lease>,
-) -> Result<(Vec<String>, Vec<Lease>), StageError> {
+/// Notes these Leases, and tells those that have expired from the others.
+fn divide(cx: &Context<Gateway>, leases: Vec<Lease>) -> (Vec<Lease>, Vec<Lease>) {
     lease_expiry::note(&leases, &cx.env);
     let dead = lease_expiry::expired(&leases, &cx.env);
     let dead: Vec<Lease> = dead.into_iter().cloned().collect();
-    let mut removed = Vec::new();
-    for lease in &dead {
-        let Some(session) = GatewayLease::from_lease(lease) else {
-            continue;
-        };
-        if !cluster::lease::delete(cluster, lease, false).await? {
-            // It lives after all.
-            continue;
-        }
-        let what = if session.made {
-            dedicated::delete(cluster, &session).await?;
-            "Gateway"
-        } else {
-            "the Lease on Gateway"
-        };
-        let (title, holder) = (session.title(), &session.holder);
-        removed.push(format!("{what} {title} of dead session {holder:?}"));
-    }
-    leases.retain(|lease| !dead.contains(lease));
-    Ok((removed, leases))
+    leases.into_iter().partition(|lease| dead.contains(lease))
 }
 
-/// Looks after one cluster, for `gc`.
-pub(crate) async fn undo(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Undone, StageError> {
-    match look_after(cx, cluster).await {
-        Ok((removed, _)) if !removed.is_empty() => Ok(Undone::Partly(removed.join(", "))),
-        Ok((_, true)) => Ok(Undone::Later),
-        Ok(_) => Ok(Undone::Nothing),
-        Err(error) => Ok(later(cx, &error)),
+async fn remove(
+    cx: &Context<Gateway>,
+    cluster: &Cluster,
+    dead: Vec<Lease>,
+) -> Result<(), StageError> {
+    for leftover in dead.into_iter().filter_map(|it| leftover(cluster, it)) {
+        let title = leftover.title.clone();
+        if leftover.remove().await? == Removal::Removed {
+            cx.info(format!("removed {title}"));
+        }
+    }
+    Ok(())
+}
+
+/// What a session left whose Lease has expired.
+fn leftover(cluster: &Cluster, lease: Lease) -> Option<Leftover<'static>> {
+    let session = GatewayLease::from_lease(&lease)?;
+    let what = if session.made {
+        "Gateway"
+    } else {
+        "the Lease on Gateway"
+    };
+    let title = format!(
+        "{what} {} of dead session {:?}",
+        session.title(),
+        session.holder
+    );
+    let cluster = cluster.clone();
+    Some(Leftover::new(title, async move {
+        // One that has changed lives after all.
+        let deleted = cluster::lease::delete(&cluster, &lease, false).await?;
+        if deleted && session.made {
+            dedicated::delete(&cluster, &session).await?;
+        }
+        Ok(deleted)
+    }))
+}
+
+/// What others left on one cluster. That they are there still is noted, and no work for now.
+pub(crate) async fn leftovers<'a>(
+    cx: &'a Context<Gateway>,
+    cluster: &Cluster,
+) -> Vec<Leftover<'a>> {
+    let listed = async {
+        let mut leases = lease::list(cluster, None).await?;
+        leases.retain(|lease| lease::title(lease).is_some());
+        let dead = lease_expiry::expired(&leases, &cx.env).into_iter().cloned();
+        let going: Vec<Lease> = dead.collect();
+        let titles: Vec<String> = going.iter().filter_map(lease::title).collect();
+        let others = leases.len() > going.len();
+        let mut left = Vec::new();
+        if others {
+            left.push(Leftover::new("", async move {
+                lease_expiry::note(&leases, &cx.env);
+                Ok(Removal::Deferred)
+            }));
+        }
+        if !going.is_empty() {
+            let holder = lease::holder(cx);
+            let controller = provision::leftover(cx, cluster, holder, &titles).await?;
+            left.extend(going.into_iter().filter_map(|it| leftover(cluster, it)));
+            left.extend(controller);
+        }
+        Ok::<_, StageError>(left)
+    };
+    match listed.await {
+        Ok(left) => left.into_iter().map(|it| forgiving(cx, it)).collect(),
+        Err(error) => vec![deferred(cx, &error)],
     }
 }
 
 /// What others left is not worth a failure of ours.
-pub(crate) fn later(cx: &Context<Gateway>, error: &StageError) -> Undone {
-    cx.debug(format!("what others left could not be looked at: {error}"));
-    Undone::Later
+fn forgiving<'a>(cx: &'a Context<Gateway>, leftover: Leftover<'a>) -> Leftover<'a> {
+    Leftover::new(leftover.title.clone(), async move {
+        Ok(leftover.remove().await.unwrap_or_else(|error| {
+            cx.debug(format!("what others left could not be removed: {error}"));
+            Removal::Deferred
+        }))
+    })
 }
 
-/// What was removed, and whether others are there still.
-async fn look_after(
-    cx: &Context<Gateway>,
-    cluster: &Cluster,
-) -> Result<(Vec<String>, bool), StageError> {
-    let mut leases = lease::list(cluster, None).await?;
-    leases.retain(|lease| lease::title(lease).is_some());
-    let (mut removed, left) = expired(cx, cluster, leases).await?;
-    if !removed.is_empty() {
-        let holder = lease::holder(cx);
-        if let Undone::Removed(what) = provision::last_one_out(cx, cluster, &holder).await? {
-            removed.push(what);
-        }
-    }
-    Ok((removed, !left.is_empty()))
+pub(crate) fn deferred<'a>(cx: &Context<Gateway>, error: &StageError) -> Leftover<'a> {
+    cx.debug(format!("what others left could not be looked at: {error}"));
+    Leftover::new("", async { Ok(Removal::Deferred) })
 }
 
 /// The same again and again while we are there.
@@ -121,11 +148,9 @@ pub(crate) async fn run_periodically(
         tokio::time::sleep(period).await;
         let mut leases = lease::list(cluster, None).await.unwrap_or_default();
         leases.retain(|lease| lease::title(lease).is_some_and(|title| title != ours));
-        match expired(cx, cluster, leases).await {
-            Ok((removed, _)) => removed
-                .iter()
-                .for_each(|what| cx.info(format!("removed {what}"))),
-            Err(error) => cx.debug(format!("what others left could not be looked at: {error}")),
+        let (dead, _) = divide(cx, leases);
+        if let Err(error) = remove(cx, cluster, dead).await {
+            cx.debug(format!("what others left could not be removed: {error}"));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cluster::KubeContext;
 use protocol::ledger::Ticket;
-use protocol::{Context, StageError, Undone, files};
+use protocol::{Context, Leftover, StageError, files};
 use serde_json::json;
 
 use crate::Gateway;
@@ -28,28 +28,22 @@ impl KubeconfigFile {
     }
 
     pub(crate) fn remove(self) -> Result<(), StageError> {
-        remove(&self.path)?;
+        files::remove(&self.path).map_err(|error| not_removed(&self.path, &error))?;
         self.ticket.settle()
     }
 }
 
-fn remove(path: &Path) -> Result<(), StageError> {
-    files::remove(path)
-        .map_err(|error| StageError::io(format!("cannot remove {}", path.display()), &error))
+fn not_removed(path: &Path, error: &std::io::Error) -> StageError {
+    StageError::io(format!("cannot remove {}", path.display()), error)
 }
 
-/// What [`undo`] would remove.
-pub(crate) fn left(data: &serde_json::Value) -> Option<String> {
+/// The file of a dead run.
+pub(crate) fn leftover(data: &serde_json::Value) -> Option<Leftover<'_>> {
     let path = data["path"].as_str().map(Path::new)?;
     let there = path.symlink_metadata().is_ok();
-    there.then(|| format!("the kubeconfig {}", path.display()))
-}
-
-/// Undoes what a dead run left.
-pub(crate) fn undo(data: &serde_json::Value) -> Result<Undone, StageError> {
-    let left = left(data);
-    if let Some(path) = data["path"].as_str() {
-        remove(Path::new(path))?;
-    }
-    Ok(left.map_or(Undone::Nothing, Undone::Removed))
+    let remove = async move {
+        files::remove(path).map_err(|error| not_removed(path, &error))?;
+        Ok(true)
+    };
+    there.then(|| Leftover::new(format!("the kubeconfig {}", path.display()), remove))
 }

@@ -13,6 +13,7 @@ mod gc;
 mod hold;
 mod kubeconfig_file;
 mod lease;
+mod leftovers;
 mod listing;
 mod manifests;
 mod objects;
@@ -24,7 +25,6 @@ mod provision;
 mod session;
 mod stage;
 mod survey;
-mod undo;
 mod usage;
 mod wait;
 

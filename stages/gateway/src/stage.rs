@@ -6,7 +6,7 @@ use cluster::{Cluster, KubeContext};
 use protocol::ledger::Entry;
 use protocol::provides::{KUBECONFIG, Provides, TASK_GATEWAY};
 use protocol::validate::Gate;
-use protocol::{Context, Exit, Problem, Stage, StageError, Undone};
+use protocol::{Context, Exit, Leftover, Problem, Stage, StageError};
 use serde_json::{Map, Value};
 
 use crate::acquire::{self, ReadyGateway, Resources, Selection};
@@ -19,7 +19,7 @@ use crate::objects::{self, GATEWAYS, GatewayObject, State};
 use crate::outputs::{InternalTaskGateway, Outputs};
 use crate::ports::PortRange;
 use crate::session::Session;
-use crate::{Gateway, gc, preflight, provision, undo, wait};
+use crate::{Gateway, gc, leftovers, preflight, provision, wait};
 
 impl Stage for Gateway {
     const KIND: &'static str = "gateway";
@@ -142,12 +142,11 @@ impl Stage for Gateway {
         preflight::preflight(cx, &config).await;
     }
 
-    async fn undo(cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError> {
-        undo::undo(cx, entry).await
-    }
-
-    async fn foresee(cx: &Context<Self>, entry: &Entry) -> Result<Option<String>, StageError> {
-        undo::foresee(cx, entry).await
+    async fn leftovers<'a>(
+        cx: &'a Context<Self>,
+        entry: &'a Entry,
+    ) -> Result<Vec<Leftover<'a>>, StageError> {
+        leftovers::leftovers(cx, entry).await
     }
 }
 

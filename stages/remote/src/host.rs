@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use protocol::frame::MAX_LINE;
 use protocol::ledger::Entry;
 use protocol::message::{self, Command, Start};
-use protocol::{Context, Env, Exit, Problem, Stage, StageError, Undone};
+use protocol::{Context, Env, Exit, Leftover, Problem, Stage, StageError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -99,12 +99,11 @@ impl Stage for Host {
         preflight::preflight(cx, &config).await;
     }
 
-    async fn undo(cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError> {
-        upkeep::undo(cx, entry).await
-    }
-
-    async fn foresee(cx: &Context<Self>, entry: &Entry) -> Result<Option<String>, StageError> {
-        upkeep::foresee(cx, entry).await
+    async fn leftovers<'a>(
+        cx: &'a Context<Self>,
+        entry: &'a Entry,
+    ) -> Result<Vec<Leftover<'a>>, StageError> {
+        Ok(upkeep::leftover(cx, entry).await?.into_iter().collect())
     }
 }
 

@@ -22,7 +22,7 @@ mod ssh;
 use protocol::ledger::Entry;
 use protocol::provides::{MASTER_ADDRESS, Provides};
 use protocol::validate::{Audience, Exposure, Unknown};
-use protocol::{Context, Problem, Stage, StageError, Undone};
+use protocol::{Context, Leftover, Problem, Stage, StageError};
 
 use serde_json::{Map, Value, json};
 
@@ -134,12 +134,11 @@ impl Stage for Tunnel {
         look::server(cx, config).await;
     }
 
-    async fn undo(_cx: &Context<Self>, entry: &Entry) -> Result<Undone, StageError> {
-        ssh::undo(entry).await
-    }
-
-    async fn foresee(_cx: &Context<Self>, entry: &Entry) -> Result<Option<String>, StageError> {
-        ssh::foresee(entry).await
+    async fn leftovers<'a>(
+        _cx: &'a Context<Self>,
+        entry: &'a Entry,
+    ) -> Result<Vec<Leftover<'a>>, StageError> {
+        Ok(ssh::leftover(entry).into_iter().collect())
     }
 }
 

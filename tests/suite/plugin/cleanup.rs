@@ -30,8 +30,8 @@ fn leaving(describe: &str, cleanup: &str) -> String {
 async fn cleanup_finds_the_plugin_from_anywhere_and_keeps_what_it_could_not_undo() {
     let cleans = r#"echo '{"verbs":["cleanup"]}'"#;
     for (describe, cleanup, expected_code, expected) in [
-        (cleans, "exit 0", 0, "cleaned up"),
-        (cleans, "sleep 63 & exit 0", 0, "cleaned up"),
+        (cleans, "exit 0", 0, "by its `cleanup`"),
+        (cleans, "sleep 63 & exit 0", 0, "by its `cleanup`"),
         (cleans, "exit 5", 1, "exit status: 5"),
         (cleans, "seq 1 1000000", 1, "1 MiB"),
         ("echo no JSON", "exit 0", 1, "not a description"),

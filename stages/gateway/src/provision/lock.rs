@@ -44,12 +44,17 @@ impl Installed {
             .unwrap_or_default()
     }
 
-    /// By the Lease's list, for those who only look.
-    pub(super) async fn look(cluster: &Cluster) -> Result<Self, StageError> {
+    /// By the Lease's list, for those who only look. `None`: there is no Lease.
+    pub(super) async fn look(cluster: &Cluster) -> Result<Option<Self>, StageError> {
         match claim("").get(cluster).await? {
-            Outcome::Ours(lease) | Outcome::Theirs(lease) => Ok(Self::from_lease(&lease)),
-            Outcome::Gone => Ok(Self::default()),
+            Outcome::Ours(lease) | Outcome::Theirs(lease) => Ok(Some(Self::from_lease(&lease))),
+            Outcome::Gone => Ok(None),
         }
+    }
+
+    /// The mark of what is installed; empty when nothing is.
+    pub(super) async fn mark(cluster: &Cluster) -> Result<String, StageError> {
+        Ok(Self::look(cluster).await?.unwrap_or_default().mark)
     }
 }
 

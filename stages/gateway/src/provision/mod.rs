@@ -28,7 +28,7 @@ use crate::objects::{CLASSES, GROUP};
 use crate::permissions;
 
 pub(crate) use infrastructure::{Infrastructure, join};
-pub(crate) use remove::{last_one_out, left};
+pub(crate) use remove::leftover;
 
 /// The word for it in the ledger.
 pub(crate) const KIND: &str = "infrastructure";
@@ -89,14 +89,14 @@ impl InstallPlan {
 
     /// A line for each object.
     pub(crate) async fn lines(&self, cluster: &Cluster) -> Result<Vec<String>, StageError> {
-        let mark = Installed::look(cluster).await?.mark;
+        let mark = Installed::mark(cluster).await?;
         let steps = plan::plan(cluster, self.objects.clone(), &mark).await?;
         Ok(steps.iter().map(Step::line).collect())
     }
 
     /// What the user may not do of it.
     pub(crate) async fn forbidden(&self, cluster: &Cluster) -> Result<(), StageError> {
-        let mark = Installed::look(cluster).await?.mark;
+        let mark = Installed::mark(cluster).await?;
         let steps = plan::plan(cluster, self.objects.clone(), &mark).await?;
         review(cluster, &steps).await
     }

@@ -6,13 +6,14 @@ use cluster::objects::{self, Kind, Kinds, Reference};
 use cluster::{Attempt, Cluster, status};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
-use protocol::{Context, StageError, Undone};
+use protocol::{Context, Leftover, StageError};
 use tokio::time::Instant;
 
 use super::apply::gone;
 use super::lock::{Installed, Lock, LockRequest};
 use super::object::Object;
 use crate::Gateway;
+use crate::lease::GatewayLease;
 use crate::objects::{GATEWAY_NAME, GATEWAYS, GatewayObject, INSTALLED, gateways, title};
 
 /// How long somebody else may hold the Lease.
@@ -35,25 +36,60 @@ const CONTENTS: [(&str, &str); 9] = [
     ("batch/v1", "Job"),
 ];
 
-/// What the last one out would remove; these Gateways go before it.
-pub(crate) async fn left(cluster: &Cluster, going: &[String]) -> Result<Vec<String>, StageError> {
-    let installed = Installed::look(cluster).await?;
-    let used = of_class(cluster, &installed.class).await?;
-    if used.iter().any(|it| !going.contains(&title(it))) {
-        return Ok(Vec::new());
+/// What was installed, unless others use it when these Gateways, and those of our own sessions, are gone.
+pub(crate) async fn leftover<'a>(
+    cx: &'a Context<Gateway>,
+    cluster: &Cluster,
+    holder: String,
+    going: &[String],
+) -> Result<Option<Leftover<'a>>, StageError> {
+    let Some(installed) = Installed::look(cluster).await? else {
+        return Ok(None);
+    };
+    let entries = cx.ledger.entries();
+    let ours = entries.iter().filter_map(GatewayLease::from_entry);
+    let ours: Vec<String> = ours.map(|it| it.title()).collect();
+    let class = &installed.class;
+    let used = of_class(cluster, class).await?;
+    let user = used.iter().find(|it| {
+        let title = title(it);
+        it.metadata.deletion_timestamp.is_none()
+            && !going.contains(&title)
+            && !ours.contains(&title)
+    });
+    if let Some(user) = user {
+        stays(cx, class, &title(user));
+        return Ok(None);
     }
-    let titles = installed.objects.iter().rev().map(Reference::title);
-    Ok(titles
-        .map(|it| format!("{it} of the installed controller"))
-        .collect())
+    let titles: Vec<String> = installed
+        .objects
+        .iter()
+        .rev()
+        .map(Reference::title)
+        .collect();
+    let title = if titles.is_empty() {
+        "the Lease under which a controller is installed".to_owned()
+    } else {
+        format!("the controller: {}", titles.join(", "))
+    };
+    let cluster = cluster.clone();
+    Ok(Some(Leftover::new(title, async move {
+        last_one_out(cx, &cluster, &holder).await
+    })))
 }
 
-/// Removes what was installed, unless somebody uses it.
-pub(crate) async fn last_one_out(
+fn stays(cx: &Context<Gateway>, class: &str, user: &str) {
+    cx.info(format!(
+        "the controller of GatewayClass {class} stays: Gateway {user} is of it"
+    ));
+}
+
+/// Removes what was installed, unless it is used by now. Whether there was something.
+async fn last_one_out(
     cx: &Context<Gateway>,
     cluster: &Cluster,
     holder: &str,
-) -> Result<Undone, StageError> {
+) -> Result<bool, StageError> {
     let request = LockRequest {
         holder,
         create: false,
@@ -61,36 +97,24 @@ pub(crate) async fn last_one_out(
         env: &cx.env,
     };
     let Some(mut lock) = Lock::acquire(cluster, request, |line| cx.info(line)).await? else {
-        return Ok(Undone::Nothing);
+        return Ok(false);
     };
     let installed = lock.installed.clone();
     let work = async {
-        let Some(user) = user(cluster, &installed.class).await? else {
-            return remove(cx, cluster, &installed).await.map(Some);
-        };
-        cx.info(format!(
-            "the controller of GatewayClass {} stays: Gateway {user} is of it",
-            installed.class
-        ));
-        Ok(None)
+        if let Some(user) = user(cluster, &installed.class).await? {
+            stays(cx, &installed.class, &user);
+            return Ok(None);
+        }
+        remove(cx, cluster, &installed).await.map(Some)
     };
     let removed = lock.during(work).await;
-    match removed {
-        Ok(Some(removed)) => {
-            lock.delete().await?;
-            if removed.is_empty() {
-                return Ok(Undone::Nothing);
-            }
-            let what = format!("the controller: {}", removed.join(", "));
-            Ok(Undone::Removed(what))
-        }
-        Ok(None) => lock.release().await.map(|()| Undone::Nothing),
-        Err(error) => {
-            // It stays on the list, and others may try.
-            lock.release().await?;
-            Err(error)
-        }
+    if let Ok(Some(removed)) = removed {
+        lock.delete().await?;
+        return Ok(removed);
     }
+    // What is left stays on the list, and others may try.
+    lock.release().await?;
+    removed.map(|_| false)
 }
 
 async fn of_class(cluster: &Cluster, class: &str) -> Result<Vec<GatewayObject>, StageError> {
@@ -121,14 +145,14 @@ async fn user(cluster: &Cluster, class: &str) -> Result<Option<String>, StageErr
     }
 }
 
-/// In the reverse of the order in which it was made; what has not our mark is not ours.
+/// In the reverse of the order in which it was made; what has not our mark is not ours. Whether there was something.
 async fn remove(
     cx: &Context<Gateway>,
     cluster: &Cluster,
     installed: &Installed,
-) -> Result<Vec<String>, StageError> {
+) -> Result<bool, StageError> {
     let mut kinds = Kinds::new(cluster);
-    let mut removed = Vec::new();
+    let mut removed = false;
     for reference in installed.objects.iter().rev() {
         let Some(kind) = kinds.of(reference).await? else {
             continue;
@@ -160,7 +184,7 @@ async fn remove(
             body: serde_json::Value::Null,
         };
         gone(cluster, &kind, &object).await?;
-        removed.push(reference.title());
+        removed = true;
     }
     Ok(removed)
 }

@@ -3,55 +3,49 @@
 use std::path::Path;
 
 use protocol::ledger::Entry;
-use protocol::{Context, StageError, Undone};
+use protocol::{Context, Leftover, StageError};
 
 use super::{Host, directory};
 use crate::call::{Call, failed};
 use crate::kinds::describe;
 
-pub(super) async fn undo(cx: &Context<Host>, entry: &Entry) -> Result<Undone, StageError> {
-    let Some(program) = entry.data["uses"].as_str() else {
-        return Ok(Undone::Nothing);
-    };
-    if !Path::new(program).exists() {
-        cx.warn(format!(
-            "{program} is gone, and what it may have left with it"
-        ));
-        return Ok(Undone::Nothing);
-    }
-    tokio::select! {
-        undone = cleanup(cx, Path::new(program)) => undone,
-        () = cx.shutdown.cancelled() => Err(failed(Path::new(program), "cleanup", "interrupted")),
-    }
-}
-
 /// What a plugin left only itself knows.
-pub(super) async fn foresee(
-    cx: &Context<Host>,
-    entry: &Entry,
-) -> Result<Option<String>, StageError> {
+pub(super) async fn leftover<'a>(
+    cx: &'a Context<Host>,
+    entry: &'a Entry,
+) -> Result<Option<Leftover<'a>>, StageError> {
     let Some(program) = entry.data["uses"].as_str().map(Path::new) else {
         return Ok(None);
     };
-    if !program.exists() || !describe(program, &cx.env).await?.has("cleanup") {
+    let shown = program.display();
+    if !program.exists() {
+        cx.warn(format!(
+            "{shown} is gone, and what it may have left with it"
+        ));
         return Ok(None);
     }
-    let shown = program.display();
-    Ok(Some(format!("what it left, by calling `{shown} cleanup`")))
+    if !describe(program, &cx.env).await?.has("cleanup") {
+        return Ok(None);
+    }
+    let title = format!("what {shown} left, by its `cleanup`");
+    let cleanup = async move {
+        tokio::select! {
+            done = cleanup(cx, program) => done.map(|()| true),
+            () = cx.shutdown.cancelled() => Err(failed(program, "cleanup", "interrupted")),
+        }
+    };
+    Ok(Some(Leftover::new(title, cleanup)))
 }
 
-async fn cleanup(cx: &Context<Host>, program: &Path) -> Result<Undone, StageError> {
-    if !describe(program, &cx.env).await?.has("cleanup") {
-        return Ok(Undone::Nothing);
-    }
+async fn cleanup(cx: &Context<Host>, program: &Path) -> Result<(), StageError> {
     let dir = directory(cx);
     let dir = dir.to_string_lossy();
     let args = ["cleanup", "--name", &cx.instance, "--run-dir", &dir];
     let people = cx.clone();
     let call = Call::new(program, &args);
     let called = call.run(move |line| people.info(line)).await?;
-    match called.success {
-        true => Ok(Undone::Removed(format!("{} cleaned up", program.display()))),
-        false => Err(failed(program, "cleanup", &called.how)),
+    if called.success {
+        return Ok(());
     }
+    Err(failed(program, "cleanup", &called.how))
 }

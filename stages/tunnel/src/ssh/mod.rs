@@ -17,7 +17,7 @@ use futures::future::join_all;
 use openssh::{ForwardType, Socket as Endpoint, Stdio};
 use protocol::child::{self, Leashed};
 use protocol::ledger::{Entry, Ledger, Ticket};
-use protocol::{StageError, Undone};
+use protocol::{Leftover, StageError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -369,20 +369,11 @@ async fn written<S>(mut child: openssh::Child<S>) -> Option<String> {
     is_all.then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Undoes what a dead run left: an ssh on this machine, or the server's end of one.
-pub(crate) async fn undo(entry: &Entry) -> Result<Undone, StageError> {
+/// What a dead run left: an ssh on this machine, or the server's end of one.
+pub(crate) fn leftover(entry: &Entry) -> Option<Leftover<'_>> {
     match entry.what.as_str() {
-        socket::LEDGER_ENTRY => socket::undo(&entry.data).await,
-        remote::LEDGER_ENTRY => remote::undo(&entry.data).await,
-        _ => Ok(Undone::Nothing),
-    }
-}
-
-/// What of it is left.
-pub(crate) async fn foresee(entry: &Entry) -> Result<Option<String>, StageError> {
-    match entry.what.as_str() {
-        socket::LEDGER_ENTRY => Ok(socket::foresee(&entry.data)),
-        remote::LEDGER_ENTRY => remote::foresee(&entry.data).await,
-        _ => Ok(None),
+        socket::LEDGER_ENTRY => socket::leftover(&entry.data),
+        remote::LEDGER_ENTRY => remote::leftover(&entry.data),
+        _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use protocol::{Context, Env, Stage, StageError, Undone, child, ledger};
+use protocol::{Context, Env, Leftover, Stage, StageError, child, ledger};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -66,34 +66,23 @@ fn choose(in_run_dir: &Path, env: &Env) -> PathBuf {
         .unwrap_or_else(|| Path::new("/tmp").join(&name))
 }
 
-/// What [`undo`] would remove.
-pub(crate) fn foresee(data: &serde_json::Value) -> Option<String> {
-    left(data).map(|path| title(data, path))
-}
-
-fn left(data: &serde_json::Value) -> Option<&Path> {
-    let path = data["socket"].as_str().map(Path::new);
-    path.filter(|path| path.exists())
-}
-
-fn title(data: &serde_json::Value, path: &Path) -> String {
+/// An ssh that outlived its stage; with it end the remote listeners.
+pub(crate) fn leftover(data: &serde_json::Value) -> Option<Leftover<'_>> {
+    let path = data["socket"].as_str().map(Path::new)?;
     let server = data["server"].as_str().unwrap_or("the server");
-    let path = path.display();
-    format!("the ssh connection to {server} and its socket {path}")
-}
-
-/// Ends an ssh that outlived its stage, and with it the remote listeners, and removes its socket.
-pub(crate) async fn undo(data: &serde_json::Value) -> Result<Undone, StageError> {
-    let Some(path) = left(data) else {
-        return Ok(Undone::Nothing);
+    let shown = path.display();
+    let title = format!("the ssh connection to {server} and its socket {shown}");
+    let end = async move {
+        match end(path).await {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(StageError::io(
+                format!("cannot remove {}", path.display()),
+                &e,
+            )),
+        }
     };
-    match end(path).await {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StageError::io(
-            format!("cannot remove {}", path.display()),
-            &e,
-        )),
-        _ => Ok(Undone::Removed(title(data, path))),
-    }
+    path.exists().then(|| Leftover::new(title, end))
 }
 
 /// Ends the ssh that answers at this socket, and removes the file.
@@ -111,6 +100,8 @@ pub(crate) async fn end(path: &Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use protocol::Removal;
+
     use super::*;
 
     #[test]
@@ -134,11 +125,9 @@ mod tests {
         let socket = dir.path().join("s");
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
         let data = json!({"socket": socket, "server": "u@h:22"});
-        assert!(foresee(&data).is_some_and(|text| text.contains("u@h:22")));
-        assert!(
-            matches!(undo(&data).await.unwrap(), Undone::Removed(text) if text.contains("u@h:22"))
-        );
-        assert_eq!(foresee(&data), None);
-        assert_eq!(undo(&data).await.unwrap(), Undone::Nothing);
+        let first = leftover(&data).unwrap();
+        assert!(first.title.contains("u@h:22"));
+        assert_eq!(first.remove().await.unwrap(), Removal::Removed);
+        assert!(leftover(&data).is_none());
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use protocol::{StageError, Undone};
+use protocol::{Leftover, StageError};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -13,28 +13,27 @@ use crate::ssh::options;
 /// Any server has noticed by itself after that, if only by TCP's own keepalive.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Ends it.
-pub(crate) async fn undo(data: &Value) -> Result<Undone, StageError> {
-    let Some(left) = Left::of(data) else {
-        return Ok(Undone::Nothing);
+/// What the ledger has of it; `None` where that is too long ago.
+pub(crate) fn leftover(data: &Value) -> Option<Leftover<'_>> {
+    let left = Left::of(data)?;
+    let title = left.title();
+    let (look_at, command) = (left.clone(), look([&left.session]));
+    let look = async move { Ok(look_at.fate(command).await? == Ghost::Stays) };
+    let remove = async move {
+        match left.fate(greet([&left.session])).await? {
+            Ghost::Ended => Ok(true),
+            Ghost::Gone => Ok(false),
+            Ghost::Stays => {
+                let why = format!("its process {} does not end", left.session.pid);
+                Err(left.unknown(why))
+            }
+        }
     };
-    match left.fate(greet([&left.session])).await? {
-        Ghost::Ended => Ok(Undone::Removed(left.title())),
-        Ghost::Gone => Ok(Undone::Nothing),
-        Ghost::Stays => Err(left.unknown(format!("its process {} does not end", left.session.pid))),
-    }
-}
-
-/// Whether [`undo`] would end it.
-pub(crate) async fn foresee(data: &Value) -> Result<Option<String>, StageError> {
-    let Some(left) = Left::of(data) else {
-        return Ok(None);
-    };
-    let fate = left.fate(look([&left.session])).await?;
-    Ok((fate == Ghost::Stays).then(|| left.title()))
+    Some(Leftover::new(title, remove).look(look))
 }
 
 /// A session that the server may still hold, as the ledger has it.
+#[derive(Clone)]
 struct Left<'a> {
     session: RemoteSession,
     login: Vec<OsString>,

@@ -1,0 +1,143 @@
+//! `cleanup`: removes what a dead run left, or says what that would be.
+
+use crate::call::{Call, Events};
+use crate::context::Context;
+use crate::env::Env;
+use crate::error::{Exit, StageError};
+use crate::io::Io;
+use crate::ledger::{Entry, Ledger};
+use crate::leftover::Removal;
+use crate::runtime::Session;
+use crate::stage::Stage;
+use crate::verbs::look::{run_dir, spare_dir};
+
+/// What `cleanup` says when there was nothing to do.
+pub const NOTHING_LEFT: &str = "nothing was left to undo";
+
+pub(crate) async fn cleanup<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
+    let events = if io.stdout_is_terminal {
+        Events::None
+    } else {
+        Events::All
+    };
+    let session = Session::new::<S>(call, env, events, io.stdout, io.stderr);
+    let outcome = if session.call.dry_run {
+        list::<S>(&session).await
+    } else {
+        clean::<S>(&session).await
+    };
+    session.finish(outcome.map(|()| Exit::Ok as u8)).await
+}
+
+/// Says what is left. No lock is taken and no directory is made.
+async fn list<S: Stage>(session: &Session) -> Result<(), StageError> {
+    let asked = session.call.run_dir.clone();
+    let asked = asked.unwrap_or_else(|| session.env.default_run_dir());
+    let asked = std::path::absolute(&asked)
+        .map_err(|e| StageError::io(format!("cannot resolve {}", asked.display()), &e))?;
+    let ledger = Ledger::read(&session.env, &session.call.instance, &asked)?;
+    let spare = spare_dir(session)?;
+    let (run_dir, _) = run_dir(session, spare.path())?;
+    let cx: Context<S> = session.context(run_dir, ledger, None);
+    let (mut first_error, mut found) = (None, false);
+    for entry in cx.ledger.entries().iter().rev() {
+        match titles(&cx, entry).await {
+            Ok(titles) if titles.is_empty() => {
+                cx.debug(format!("nothing is left of {}", entry.describe()));
+            }
+            Ok(titles) => {
+                cx.info(format!("would remove {}", titles.join(", ")));
+                found = true;
+            }
+            Err(error) => {
+                cx.warn(format!(
+                    "cannot tell what is left of {}: {error}",
+                    entry.describe()
+                ));
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    if !found && first_error.is_none() {
+        session.hub.say("nothing is left to undo");
+    }
+    first_error.map_or(Ok(()), Err)
+}
+
+async fn titles<S: Stage>(cx: &Context<S>, entry: &Entry) -> Result<Vec<String>, StageError> {
+    let mut titles = Vec::new();
+    for leftover in S::leftovers(cx, entry).await? {
+        titles.extend(leftover.find().await?);
+    }
+    Ok(titles)
+}
+
+async fn clean<S: Stage>(session: &Session) -> Result<(), StageError> {
+    let (run_dir, _lock, ledger) = session.claim::<S>().await?;
+    let cx: Context<S> = session.context(run_dir.clone(), ledger, None);
+    let done = undo(&cx, cx.ledger.entries()).await?;
+    run_dir
+        .forget(&session.call.instance)
+        .map_err(|e| StageError::io(format!("cannot clean {}", run_dir.path().display()), &e))?;
+    cx.ledger.close();
+    if done == 0 {
+        session.hub.say(NOTHING_LEFT);
+    }
+    Ok(())
+}
+
+/// Undoes what earlier runs left, but for what the coming one may go on with.
+pub(crate) async fn undo_all<S: Stage>(cx: &Context<S>) -> Result<(), StageError> {
+    let mut entries = cx.ledger.entries();
+    entries.retain(|entry| !S::goes_on(entry));
+    undo(cx, entries).await.map(drop)
+}
+
+/// Undoes these, latest first, and says what was removed. Returns for how many something was done. What could not be undone
+/// stays in the ledger; the first such error is returned after all the others were tried.
+async fn undo<S: Stage>(cx: &Context<S>, entries: Vec<Entry>) -> Result<usize, StageError> {
+    let mut first_error = None;
+    let mut done = 0;
+    for entry in entries.iter().rev() {
+        let mut removed = Vec::new();
+        let settled = remove(cx, entry, &mut removed).await;
+        if !removed.is_empty() {
+            let removed = removed.join(", ");
+            cx.info(format!("removed what an earlier run left: {removed}"));
+        }
+        match settled {
+            Ok(settled) => {
+                if settled {
+                    cx.ledger.settle(entry.id)?;
+                }
+                done += usize::from(settled || !removed.is_empty());
+            }
+            Err(error) => {
+                cx.warn(format!(
+                    "could not undo {} of an earlier run: {error}",
+                    entry.what
+                ));
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    first_error.map_or(Ok(done), Err)
+}
+
+/// Removes what is left of an entry, up to the first thing that cannot be. Whether the entry is settled.
+async fn remove<S: Stage>(
+    cx: &Context<S>,
+    entry: &Entry,
+    removed: &mut Vec<String>,
+) -> Result<bool, StageError> {
+    let mut settled = true;
+    for leftover in S::leftovers(cx, entry).await? {
+        let title = leftover.title.clone();
+        match leftover.remove().await? {
+            Removal::Removed if !title.is_empty() => removed.push(title),
+            Removal::Removed | Removal::Gone => {}
+            Removal::Deferred => settled = false,
+        }
+    }
+    Ok(settled)
+}

@@ -1,0 +1,108 @@
+//! What dead runs left: one list, for those who look and for those who remove it.
+
+use cluster::lease::Outcome;
+use cluster::{Cluster, ClusterRef};
+use protocol::ledger::Entry;
+use protocol::{Context, Leftover, StageError};
+
+use crate::Gateway;
+use crate::lease::{GatewayLease, SESSION};
+use crate::objects::{GATEWAYS, gateways};
+use crate::{children, dedicated, gc, kubeconfig_file, provision};
+
+pub(crate) async fn leftovers<'a>(
+    cx: &'a Context<Gateway>,
+    entry: &'a Entry,
+) -> Result<Vec<Leftover<'a>>, StageError> {
+    if entry.what == kubeconfig_file::KIND {
+        return Ok(kubeconfig_file::leftover(&entry.data).into_iter().collect());
+    }
+    let Some(reference) = ClusterRef::from_entry(entry) else {
+        return Ok(Vec::new());
+    };
+    let cluster = match Cluster::from_ledger(&reference, &cx.env).await {
+        Ok(Some(cluster)) => cluster,
+        Ok(None) => return Ok(Vec::new()),
+        Err(error) if entry.what == gc::KIND => return Ok(vec![gc::deferred(cx, &error)]),
+        Err(error) => return Err(error),
+    };
+    let mut left = match entry.what.as_str() {
+        SESSION => match GatewayLease::from_entry(entry) {
+            Some(lease) => of_session(&cluster, &lease).await?,
+            None => Vec::new(),
+        },
+        provision::KIND => match entry.data["holder"].as_str() {
+            Some(holder) => provision::leftover(cx, &cluster, holder.to_owned(), &[])
+                .await?
+                .into_iter()
+                .collect(),
+            None => Vec::new(),
+        },
+        gc::KIND => gc::leftovers(cx, &cluster).await,
+        _ => Vec::new(),
+    };
+    if let Some(last) = left.iter_mut().rfind(|it| !it.title.is_empty()) {
+        let name = &cluster.context.name;
+        last.title += &format!(", on the cluster of context {name:?}");
+    }
+    Ok(left)
+}
+
+/// What a session left. Its Lease is the last: while it is there, no other session takes what it is for.
+pub(crate) async fn of_session(
+    cluster: &Cluster,
+    lease: &GatewayLease,
+) -> Result<Vec<Leftover<'static>>, StageError> {
+    let held = match lease.claim().get(cluster).await? {
+        // Whoever has taken it over has the Gateway too.
+        Outcome::Theirs(_) => return Ok(Vec::new()),
+        Outcome::Ours(held) => Some(*held),
+        Outcome::Gone => None,
+    };
+    let mut left = Vec::new();
+    if lease.made {
+        left.extend(of_gateway(cluster, lease).await?);
+    }
+    if let Some(held) = held {
+        let (cluster, claim) = (cluster.clone(), lease.claim());
+        let title = format!("the Lease on Gateway {}", lease.title());
+        left.push(Leftover::new(title, async move {
+            claim.delete(&cluster, Some(held), false).await?;
+            Ok(true)
+        }));
+    }
+    Ok(left)
+}
+
+/// A Gateway of ours, and what came of it.
+async fn of_gateway(
+    cluster: &Cluster,
+    lease: &GatewayLease,
+) -> Result<Vec<Leftover<'static>>, StageError> {
+    let gateways = gateways(cluster, Some(&lease.namespace));
+    let gateway = gateways.get_opt(&lease.gateway).await;
+    let gateway =
+        gateway.map_err(|error| cluster.failed("get", GATEWAYS, Some(&lease.namespace), &error))?;
+    let mut left = Vec::new();
+    if gateway.is_some() {
+        let (cluster, lease) = (cluster.clone(), lease.clone());
+        let title = format!("Gateway {}", lease.title());
+        left.push(Leftover::new(title, async move {
+            dedicated::delete(&cluster, &lease).await
+        }));
+    }
+    for route in dedicated::routes(cluster, lease).await? {
+        let cluster = cluster.clone();
+        left.push(Leftover::new(route.title(), async move {
+            route.delete(&cluster).await
+        }));
+    }
+    let children = children::titles(cluster, lease).await?;
+    if gateway.is_some() || !children.is_empty() {
+        let (cluster, lease) = (cluster.clone(), lease.clone());
+        left.push(Leftover::new(children.join(", "), async move {
+            children::remove(&cluster, &lease).await
+        }));
+    }
+    Ok(left)
+}
