@@ -1,8 +1,9 @@
 //! When to try again before the pause is over: the network of this machine changed, or the server answers again.
 
+use std::io;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixDatagram};
 use tokio::time::{sleep, timeout};
 
 /// A link may be down far away, where no change of our own network tells of its return.
@@ -10,7 +11,7 @@ const KNOCK: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Network {
-    changes: Option<changes::Changes>,
+    changes: Option<UnixDatagram>,
     /// Where a connection shows that the server is back; none where only a proxy of the user's can get there.
     server: Option<(String, u16)>,
 }
@@ -18,16 +19,20 @@ pub(crate) struct Network {
 impl Network {
     pub(crate) fn watch(server: Option<(String, u16)>) -> Network {
         Network {
-            changes: changes::Changes::watch().ok(),
+            changes: changes().ok(),
             server,
         }
     }
 
     /// An address or a route of this machine came or went.
     pub(crate) async fn changed(&self) {
-        match &self.changes {
-            Some(changes) => changes.next().await,
-            None => std::future::pending().await,
+        let Some(changes) = &self.changes else {
+            return std::future::pending().await;
+        };
+        // What it is about does not matter: an attempt shows what it is worth.
+        let mut scrap = [0; 4096];
+        if changes.recv(&mut scrap).await.is_ok() {
+            while changes.try_recv(&mut scrap).is_ok() {}
         }
     }
 
@@ -55,60 +60,26 @@ impl Network {
     }
 }
 
+/// What the kernel tells about links, addresses and routes. tokio has no type for such a socket, and receives from any
+/// datagram socket alike.
 #[cfg(target_os = "linux")]
-mod changes {
-    use std::io;
-
+fn changes() -> io::Result<UnixDatagram> {
     use rustix::net::netlink::SocketAddrNetlink;
-    use rustix::net::{AddressFamily, SocketFlags, SocketType};
-    use tokio::net::UnixDatagram;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
     /// RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
     const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
-
-    /// What the kernel tells about links, addresses and routes. tokio has no type for such a socket, and receives from any
-    /// datagram socket alike.
-    #[derive(Debug)]
-    pub(super) struct Changes(UnixDatagram);
-
-    impl Changes {
-        pub(super) fn watch() -> io::Result<Changes> {
-            let socket = rustix::net::socket_with(
-                AddressFamily::NETLINK,
-                SocketType::DGRAM,
-                SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-                // NETLINK_ROUTE is protocol 0.
-                None,
-            )?;
-            rustix::net::bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
-            Ok(Changes(UnixDatagram::from_std(socket.into())?))
-        }
-
-        /// What it is about does not matter: an attempt shows what it is worth.
-        pub(super) async fn next(&self) {
-            let mut scrap = [0; 4096];
-            if self.0.recv(&mut scrap).await.is_ok() {
-                while self.0.try_recv(&mut scrap).is_ok() {}
-            }
-        }
-    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    // NETLINK_ROUTE is protocol 0.
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, None)?;
+    bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
+    UnixDatagram::from_std(socket.into())
 }
 
+/// Elsewhere the server's answer to a knock has to do.
 #[cfg(not(target_os = "linux"))]
-mod changes {
-    /// Elsewhere the server's answer to a knock has to do.
-    #[derive(Debug)]
-    pub(super) struct Changes;
-
-    impl Changes {
-        pub(super) fn watch() -> std::io::Result<Changes> {
-            Err(std::io::ErrorKind::Unsupported.into())
-        }
-
-        pub(super) async fn next(&self) {
-            std::future::pending().await
-        }
-    }
+fn changes() -> io::Result<UnixDatagram> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(test)]

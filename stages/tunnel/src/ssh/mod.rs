@@ -2,6 +2,7 @@
 
 mod failure;
 mod listening;
+mod login;
 mod options;
 mod remote;
 mod report;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use openssh::{ForwardType, Socket as Endpoint, Stdio};
-use protocol::child::{self, Leashed};
+use protocol::child::Leashed;
 use protocol::ledger::{Entry, Ledger, Ticket};
 use protocol::{Leftover, StageError};
 use tokio::sync::watch;
@@ -30,9 +31,9 @@ pub(crate) use report::{Arrival, Log, Refusal};
 pub(crate) use resolved::Resolved;
 pub(crate) use socket::Socket;
 
-use crate::choices::Verify;
 use crate::config::Config;
 use crate::network::Network;
+use login::{bind_address, log_in};
 
 pub(crate) const ANY_IPV4: &str = "0.0.0.0";
 
@@ -40,9 +41,6 @@ pub(crate) const ANY_IPV4: &str = "0.0.0.0";
 const REQUEST: Duration = Duration::from_secs(10);
 /// A shell answers within milliseconds, with a slow start-up file within seconds; one that is not a shell may never.
 const GREETING: Duration = Duration::from_secs(60);
-/// So often a login begins anew because the network changed, or another ssh was in its way. Some machines' networks change
-/// all the time.
-const RESTARTS: u32 = 3;
 /// The listeners of a server take some kilobytes. Whoever sends more than this is not trusted with our memory.
 const OUTPUT: u64 = 1024 * 1024;
 /// ssh logs a refusal just before it passes it on; the two come by different ways.
@@ -75,94 +73,6 @@ pub(crate) enum NotListening {
     Refused(Refusal),
     /// It could not be asked, or did not answer.
     Broken(StageError),
-}
-
-type Started = (Leashed, watch::Receiver<Log>, JoinSet<()>);
-
-fn start(args: &[OsString]) -> Result<Started, StageError> {
-    let mut process = child::spawn("ssh", args).map_err(|e| options::not_started(&e))?;
-    let stderr = process.child.stderr.take();
-    let stderr = stderr.ok_or_else(|| StageError::internal("ssh without stderr"))?;
-    let (sender, log) = watch::channel(Log::default());
-    let mut tasks = JoinSet::new();
-    tasks.spawn(report::drain(stderr, sender));
-    Ok((process, log, tasks))
-}
-
-/// Starts ssh until one is logged in, or failed for good.
-async fn log_in(
-    config: &Config,
-    resolved: &Resolved,
-    socket: &Path,
-    network: &Network,
-) -> Result<Started, StageError> {
-    let target = resolved.target(config);
-    let args = options::master(config, resolved, socket);
-    // ssh has a limit of its own for each step; a login that hangs has none.
-    let limit = resolved.connect_timeout(config) * 2;
-    let mut restarts = 0;
-    let (process, log, tasks, in_time) = loop {
-        let (process, mut log, tasks) = start(&args)?;
-        let mut unreached = log.clone();
-        // A connect that got no answer is repeated by the kernel after ever longer pauses.
-        let better_anew = async {
-            // The guard that it returns would keep the log from being written.
-            let reached = async { drop(unreached.wait_for(|log| log.reached).await) };
-            let returned = tokio::select! {
-                () = reached => false,
-                () = network.returned(), if resolved.directly_reached().is_some() => true,
-            };
-            if !returned {
-                std::future::pending().await
-            }
-        };
-        let up = tokio::select! {
-            up = timeout(limit, log.wait_for(|log| log.up || log.ended || log.displaced)) => Some(up.is_ok()),
-            () = better_anew => None,
-            // Whoever answered before the change, such as a captive portal, may not have been the server.
-            () = network.changed(), if restarts < RESTARTS => {
-                restarts += 1;
-                None
-            }
-        };
-        let displaced = log.borrow().displaced;
-        match up {
-            // One of an earlier run was about to log in when that run was killed.
-            Some(_) if displaced && restarts < RESTARTS => {
-                restarts += 1;
-                drop(process);
-                // What is left of it would show at the next login.
-                drop(socket::end(socket).await);
-            }
-            Some(in_time) => break (process, log, tasks, in_time),
-            None => {}
-        }
-    };
-    let (logged_in, lines) = {
-        let log = log.borrow();
-        (log.up && !log.displaced, log.lines())
-    };
-    match (in_time, logged_in) {
-        (true, true) => Ok((process, log, tasks)),
-        (true, false) => Err(failure::connecting(&lines, &target)),
-        (false, _) => Err(failure::no_answer(&lines, &target, limit.as_secs_f64())),
-    }
-}
-
-/// All addresses of the server, unless the config says otherwise. Asked for as IPv4's: a server that is asked for any
-/// address takes `[::]` alone for a success while somebody else has the port on IPv4.
-async fn bind_address(config: &Config, resolved: &Resolved) -> String {
-    if let Some(address) = &config.bind_address {
-        return address.clone();
-    }
-    let host = resolved.other_host(config).unwrap_or(&resolved.host);
-    let addresses = match config.verify {
-        Verify::Off => None,
-        _ => tokio::net::lookup_host((host, 0)).await.ok(),
-    };
-    let mut addresses = addresses.into_iter().flatten().peekable();
-    let only_ipv6 = addresses.peek().is_some() && addresses.all(|a| a.is_ipv6());
-    if only_ipv6 { "*" } else { ANY_IPV4 }.to_owned()
 }
 
 impl Session {

@@ -51,52 +51,50 @@ pub(crate) fn not_started(error: &std::io::Error) -> StageError {
 
 /// The arguments of the ssh that holds the tunnel, which stays in the foreground and takes requests at `socket`.
 pub(crate) fn master(config: &Config, resolved: &Resolved, socket: &Path) -> Vec<OsString> {
-    let mut args: Vec<OsString> = ["-M", "-N", "-T", "-S"].map(Into::into).to_vec();
-    args.push(socket.into());
     let seconds = resolved.connect_timeout(config).as_secs().max(1);
     let mut options = vec![
         "ControlPersist=no".to_owned(),
-        "ForkAfterAuthentication=no".to_owned(),
-        // The user's own forwards and commands for this host are not for this connection.
-        "ClearAllForwardings=yes".to_owned(),
-        "RemoteCommand=none".to_owned(),
-        "PermitLocalCommand=no".to_owned(),
         "ExitOnForwardFailure=no".to_owned(),
-        "BatchMode=yes".to_owned(),
         format!("ConnectTimeout={seconds}"),
         // Arrivals and the reasons of refusals are reported at this level only.
         "LogLevel=DEBUG1".to_owned(),
     ];
     options.extend(resolved.keepalives(config));
-    options.extend(host_key_options(config));
-    if let Some(ciphers) = resolved.faster_ciphers(cpu_has_aes()) {
-        options.push(format!("Ciphers={ciphers}"));
-    }
-    for option in options {
-        args.extend(["-o".into(), option.into()]);
-    }
-    args.extend(destination(config));
-    args
+    let ciphers = resolved.faster_ciphers(cpu_has_aes());
+    options.extend(ciphers.map(|ciphers| format!("Ciphers={ciphers}")));
+    let words = ["-M", "-N", "-T", "-S"].map(OsString::from);
+    let words = words.into_iter().chain([socket.into()]);
+    arguments(config, words, options)
 }
 
 /// The arguments of an ssh that logs in as the tunnel does and runs the command that follows them.
 pub(crate) fn login(config: &Config) -> Vec<OsString> {
-    let mut args: Vec<OsString> = ["-T", "-S", "none"].map(Into::into).to_vec();
-    let mut options = vec![
+    let options = vec![
         "ControlMaster=no".to_owned(),
-        "ForkAfterAuthentication=no".to_owned(),
-        "ClearAllForwardings=yes".to_owned(),
-        "RemoteCommand=none".to_owned(),
-        "PermitLocalCommand=no".to_owned(),
-        "BatchMode=yes".to_owned(),
         format!("ConnectTimeout={}", LOGIN.as_secs() / 2),
     ];
+    let words = ["-T", "-S", "none"].map(OsString::from);
+    arguments(config, words.into_iter(), options)
+}
+
+fn arguments(
+    config: &Config,
+    words: impl Iterator<Item = OsString>,
+    mut options: Vec<String>,
+) -> Vec<OsString> {
+    let ours = [
+        "ForkAfterAuthentication=no",
+        // The user's own forwards and commands for this host are not for this connection.
+        "ClearAllForwardings=yes",
+        "RemoteCommand=none",
+        "PermitLocalCommand=no",
+        "BatchMode=yes",
+    ];
+    options.extend(ours.map(str::to_owned));
     options.extend(host_key_options(config));
-    for option in options {
-        args.extend(["-o".into(), option.into()]);
-    }
-    args.extend(destination(config));
-    args
+    let options = options.into_iter();
+    let options = options.flat_map(|option| ["-o".into(), option.into()]);
+    words.chain(options).chain(destination(config)).collect()
 }
 
 fn host_key_options(config: &Config) -> Vec<String> {

@@ -7,25 +7,6 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// A line that says something we act upon.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Report {
-    /// The server took the connection.
-    Reached,
-    /// Logged in, and the control socket takes requests.
-    Up,
-    /// Logged in, and another ssh has the control socket.
-    Displaced,
-    /// A visitor came to a forwarded port.
-    Arrival(Arrival),
-    /// The server's reason; the refusal itself comes right after it.
-    Reason(Refusal),
-    /// The server refused to listen on this port.
-    Refused(u16),
-    /// The server asked for a sign of life.
-    Asked,
-}
-
 /// A visitor of a forwarded port, as the server saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arrival {
@@ -46,51 +27,24 @@ pub(crate) enum Refusal {
     NotPermitted,
 }
 
-pub(crate) fn parse(line: &str) -> Option<Report> {
-    if line.starts_with("ControlSocket ") && line.contains(" already exists") {
-        return Some(Report::Displaced);
-    }
-    let line = line.trim_end().strip_prefix("debug1: ")?;
-    if line == "Entering interactive session." {
-        return Some(Report::Up);
-    }
-    if line == "Connection established." {
-        return Some(Report::Reached);
-    }
-    if line.starts_with("client_input_global_request: rtype keepalive@openssh.com") {
-        return Some(Report::Asked);
-    }
-    if let Some(reason) = line.strip_prefix("Remote: ") {
-        return match reason {
-            "Server has disabled port forwarding." => Some(Report::Reason(Refusal::Disabled)),
-            "port forwarding refused" => Some(Report::Reason(Refusal::NotPermitted)),
-            _ => None,
-        };
-    }
-    if let Some(rest) = line.strip_prefix("mux_confirm_remote_forward: failure for: listen ") {
-        let (listen, _) = rest.split_once(", connect ")?;
-        return Some(Report::Refused(last_number(listen)?));
-    }
-    let rest = line.strip_prefix("client_request_forwarded_tcpip: listen ")?;
-    let (listen, originator) = rest.split_once(", originator ")?;
-    let arrival = Arrival {
-        listen_port: last_number(listen)?,
-        origin_port: last_number(originator)?,
-    };
-    Some(Report::Arrival(arrival))
-}
+const REFUSED: &str = "mux_confirm_remote_forward: failure for: listen ";
+const ARRIVED: &str = "client_request_forwarded_tcpip: listen ";
 
-/// `0.0.0.0 port 9300`, `[::]:9300`, `9300`.
-fn last_number(text: &str) -> Option<u16> {
-    text.rsplit([' ', ':']).next()?.parse().ok()
+/// The ports at the ends of the two parts of such a line: `0.0.0.0 port 9300`, `[::]:9300`, `9300`.
+fn numbers(told: &str, start: &str, between: &str) -> Option<(Option<u16>, Option<u16>)> {
+    let (listen, other) = told.strip_prefix(start)?.split_once(between)?;
+    let last = |text: &str| text.rsplit([' ', ':']).next()?.parse().ok();
+    Some((last(listen), last(other)))
 }
 
 /// What one ssh process wrote so far.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
+    /// The server took the connection.
     pub(crate) reached: bool,
+    /// Logged in, and the control socket takes requests.
     pub(crate) up: bool,
-    /// Whoever asks at the control socket asks another ssh.
+    /// Logged in, and another ssh has the control socket.
     pub(crate) displaced: bool,
     pub(crate) ended: bool,
     /// The server asked whether we are still there.
@@ -99,6 +53,7 @@ pub(crate) struct Log {
     arrived: u64,
     pub(crate) refusals: VecDeque<(u16, Refusal)>,
     tail: VecDeque<String>,
+    /// The server's; the refusal itself comes right after it.
     reason: Option<Refusal>,
 }
 
@@ -109,20 +64,38 @@ const EVENTS: usize = 4096;
 
 impl Log {
     fn take(&mut self, line: String) {
-        match parse(&line) {
-            Some(Report::Reached) => self.reached = true,
-            Some(Report::Up) => self.up = true,
-            Some(Report::Displaced) => self.displaced = true,
-            Some(Report::Asked) => self.was_asked = true,
-            Some(Report::Arrival(arrival)) => self.add_arrival(arrival),
-            Some(Report::Reason(reason)) => self.reason = Some(reason),
-            Some(Report::Refused(port)) => {
-                let refusal = self.reason.take().unwrap_or(Refusal::Taken);
-                push(&mut self.refusals, (port, refusal), EVENTS);
-            }
-            None => {}
+        if let Some(told) = line.trim_end().strip_prefix("debug1: ") {
+            self.hear(told);
+        } else if line.starts_with("ControlSocket ") && line.contains(" already exists") {
+            self.displaced = true;
         }
         push(&mut self.tail, line, TAIL);
+    }
+
+    /// Acts upon what a debug line says, where that is of use.
+    fn hear(&mut self, told: &str) {
+        match told {
+            "Connection established." => self.reached = true,
+            "Entering interactive session." => self.up = true,
+            "Remote: Server has disabled port forwarding." => self.reason = Some(Refusal::Disabled),
+            "Remote: port forwarding refused" => self.reason = Some(Refusal::NotPermitted),
+            _ if told.starts_with("client_input_global_request: rtype keepalive@openssh.com") => {
+                self.was_asked = true;
+            }
+            _ => {
+                if let Some(port) = numbers(told, REFUSED, ", connect ").and_then(|n| n.0) {
+                    let refusal = self.reason.take().unwrap_or(Refusal::Taken);
+                    push(&mut self.refusals, (port, refusal), EVENTS);
+                } else if let Some((Some(listen_port), Some(origin_port))) =
+                    numbers(told, ARRIVED, ", originator ")
+                {
+                    self.add_arrival(Arrival {
+                        listen_port,
+                        origin_port,
+                    });
+                }
+            }
+        }
     }
 
     pub(crate) fn add_arrival(&mut self, arrival: Arrival) {
@@ -195,11 +168,13 @@ mod tests {
             let line = format!(
                 "debug1: client_request_forwarded_tcpip: listen {listen} port {port}, originator 127.0.0.1 port 54004"
             );
+            let mut log = Log::default();
+            log.take(line);
             let arrival = Arrival {
                 listen_port: port,
                 origin_port: 54004,
             };
-            assert_eq!(parse(&line), Some(Report::Arrival(arrival)));
+            assert_eq!(log.arrivals, [arrival]);
         }
     }
 
@@ -226,8 +201,9 @@ mod tests {
 
     #[test]
     fn an_ssh_that_found_its_socket_taken_says_so() {
-        let line = "ControlSocket /run/x/tunnel.ssh already exists, disabling multiplexing\r";
-        assert_eq!(parse(line), Some(Report::Displaced));
+        let mut log = Log::default();
+        log.take("ControlSocket /run/x/tunnel.ssh already exists, disabling multiplexing\r".into());
+        assert!(log.displaced);
     }
 
     #[tokio::test]
@@ -248,7 +224,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_line_is_read(line in "(debug1: )?(client_request_forwarded_tcpip: listen )?\\PC*") {
-            let _ = parse(&line);
+            Log::default().take(line);
         }
     }
 }
