@@ -8,37 +8,28 @@ use crate::determined::Manager;
 
 /// A gateway that looks for its resource manager.
 #[derive(Clone, Copy, Debug)]
-pub struct Candidate<'a> {
+pub(crate) struct Candidate<'a> {
     /// Instance name.
-    pub instance: &'a str,
+    pub(crate) instance: &'a str,
     /// The `name` or `cluster_name` that its user gave.
-    pub wanted: Option<&'a str>,
-}
-
-/// Why a gateway has no resource manager.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Unassigned {
-    /// Instance name.
-    pub instance: String,
-    /// With the choices.
-    pub message: String,
+    pub(crate) wanted: Option<&'a str>,
 }
 
 /// For each gateway the index of its manager: by the name that its user gave; else by its own name; else, where as many
 /// are left of both, by order.
 ///
 /// # Errors
-/// Those that have none, or not one alone.
-pub fn assign(
+/// Those that have none, or not one alone, each with why and with the choices.
+pub(crate) fn assign(
     managers: &[Manager<'_>],
     gateways: &[Candidate<'_>],
-) -> Result<Vec<usize>, Vec<Unassigned>> {
+) -> Result<Vec<usize>, Vec<(String, String)>> {
     let mut chosen: Vec<Option<usize>> = vec![None; gateways.len()];
     let mut wrong = Vec::new();
     for (gateway, chosen) in gateways.iter().zip(&mut chosen) {
         match by_name(managers, gateway) {
             Ok(found) => *chosen = found,
-            Err(message) => wrong.push(unassigned(gateway, message)),
+            Err(message) => wrong.push((gateway.instance.to_owned(), message)),
         }
     }
     if wrong.is_empty() {
@@ -50,7 +41,7 @@ pub fn assign(
         if let Some(first) = owners.insert(*manager, gateway.instance) {
             let label = label(&managers[*manager]);
             let message = format!("{first} is for `{label}` too; {}", choices(managers));
-            wrong.push(unassigned(gateway, message));
+            wrong.push((gateway.instance.to_owned(), message));
         }
     }
     match wrong.is_empty() {
@@ -80,7 +71,7 @@ fn by_order(
     managers: &[Manager<'_>],
     gateways: &[Candidate<'_>],
     chosen: &mut [Option<usize>],
-    wrong: &mut Vec<Unassigned>,
+    wrong: &mut Vec<(String, String)>,
 ) {
     let free: Vec<usize> = (0..managers.len())
         .filter(|i| !chosen.contains(&Some(*i)))
@@ -98,14 +89,7 @@ fn by_order(
             false => "it is not said for which resource manager it is".to_owned(),
         };
         let message = format!("{message}; {}", choices(managers));
-        wrong.push(unassigned(&gateways[gateway], message));
-    }
-}
-
-fn unassigned(gateway: &Candidate<'_>, message: String) -> Unassigned {
-    Unassigned {
-        instance: gateway.instance.to_owned(),
-        message,
+        wrong.push((gateways[gateway].instance.to_owned(), message));
     }
 }
 
@@ -141,7 +125,7 @@ mod tests {
         });
         let gateways: Vec<_> = gateways.collect();
         assign(&managers(&config), &gateways).map_err(|w| {
-            let lines = w.iter().map(|w| format!("{}: {}", w.instance, w.message));
+            let lines = w.iter().map(|(instance, why)| format!("{instance}: {why}"));
             lines.collect::<Vec<_>>().join("\n")
         })
     }

@@ -111,6 +111,11 @@ pub fn violations(config: &Value) -> Vec<Violation> {
         check_gateway(manager, &mut found);
         check_master_address(manager, &mut found);
     }
+    let port = &config["port"];
+    if !port.is_null() && !port.as_u64().is_some_and(|p| (1..=65_535).contains(&p)) {
+        let why = format!("{port} is not a port between 1 and 65535");
+        report(&mut found, vec!["port".into()], why);
+    }
     layout::check_shape(config, &mut found);
     if managers.iter().any(|m| !m.is_primary()) {
         layout::check_several(&managers, &mut found);

@@ -4,12 +4,12 @@ use protocol::Problem;
 use protocol::yaml::{Seg, show};
 use serde_json::Value;
 
-use crate::assign::{Candidate, Unassigned, assign};
+use crate::assign::{Candidate, assign};
 use crate::base::{Base, Request};
 use crate::determined::{Manager, managers};
 use crate::refusal::Refusal;
 use crate::target::{Target, no_kubernetes};
-use crate::values::{GatewayValues, MasterAddress};
+use crate::values::{Field, GatewayValues};
 
 /// What is set, by its path in the base.
 #[derive(Debug, Default)]
@@ -36,23 +36,27 @@ pub(crate) fn fields(
     if managers.is_empty() {
         return Err(no_kubernetes(base, target));
     }
-    let mut known = Known::default();
-    if let Some(master) = &values.master {
-        for manager in &managers {
-            known
-                .set
-                .extend(address(&target.path(&manager.path), master));
-        }
+    let (mut known_set, mut warnings) = (Vec::new(), Vec::new());
+    let mut set = |manager: &Manager<'_>, fields: &[Field]| {
+        let fields = fields.iter();
+        known_set.extend(fields.map(|(path, value)| {
+            let path = [&target.config[..], &manager.path, path].concat();
+            (path, value.clone())
+        }));
+    };
+    for manager in &managers {
+        set(manager, &values.master);
     }
     for (chosen, (name, gateway)) in chosen(base, target, &managers, request)?.zip(&values.gateways)
     {
         let manager = &managers[chosen];
-        known
-            .set
-            .extend(block(&target.path(&manager.path), gateway));
-        known.warnings.extend(narrow(manager, name, gateway));
+        set(manager, &gateway.fields);
+        warnings.extend(narrow(manager, name, gateway));
     }
-    Ok(known)
+    Ok(Known {
+        set: known_set,
+        warnings,
+    })
 }
 
 fn chosen(
@@ -73,11 +77,15 @@ fn chosen(
 }
 
 /// Gateways of which nobody can tell what they are for.
-pub(crate) fn ambiguous(base: &Base, target: &Target, unassigned: Vec<Unassigned>) -> Refusal {
+pub(crate) fn ambiguous(
+    base: &Base,
+    target: &Target,
+    unassigned: Vec<(String, String)>,
+) -> Refusal {
     let path = target.path(&["additional_resource_managers".into()]);
     let span = base.document.nearest_span(&path, true);
-    let problems = unassigned.into_iter().map(|u| {
-        let message = format!("{}: {}", u.instance, u.message);
+    let problems = unassigned.into_iter().map(|(instance, why)| {
+        let message = format!("{instance}: {why}");
         Problem::new("", message).at(&base.source, span.clone())
     });
     Refusal::new(
@@ -85,38 +93,6 @@ pub(crate) fn ambiguous(base: &Base, target: &Target, unassigned: Vec<Unassigned
         "say in each gateway stage which resource manager it is for, or with --resource-managers",
         problems,
     )
-}
-
-fn at(manager: &[Seg], keys: &[&str]) -> Vec<Seg> {
-    let keys = keys.iter().map(|key| Seg::from(*key));
-    manager.iter().cloned().chain(keys).collect()
-}
-
-/// Determined puts the host between `://` and `:` as it is.
-fn in_a_url(host: &str) -> String {
-    match host.parse::<std::net::Ipv6Addr>() {
-        Ok(_) => format!("[{host}]"),
-        Err(_) => host.to_owned(),
-    }
-}
-
-fn address(manager: &[Seg], master: &MasterAddress) -> [(Vec<Seg>, Value); 2] {
-    [
-        (
-            at(manager, &["determined_master_host"]),
-            in_a_url(&master.host).into(),
-        ),
-        (at(manager, &["determined_master_port"]), master.port.into()),
-    ]
-}
-
-fn block(manager: &[Seg], gateway: &GatewayValues) -> Vec<(Vec<Seg>, Value)> {
-    let keys = gateway.internal_task_gateway.iter();
-    let block = keys.map(|(k, v)| (at(manager, &["internal_task_gateway", k]), v.clone()));
-    let kubeconfig = gateway.kubeconfig_path.as_ref();
-    let kubeconfig =
-        kubeconfig.map(|path| (at(manager, &["kubeconfig_path"]), path.clone().into()));
-    block.chain(kubeconfig).collect()
 }
 
 /// The base may ask for more ports than there are.
@@ -135,20 +111,4 @@ fn narrow(manager: &Manager<'_>, name: &str, gateway: &GatewayValues) -> Option<
             show(&manager.path)
         )
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ipv6_address_of_the_master_is_written_as_in_a_url() {
-        for (host, written) in [
-            ("::1", "[::1]"),
-            ("10.0.0.5", "10.0.0.5"),
-            ("h.example", "h.example"),
-        ] {
-            assert_eq!(in_a_url(host), written);
-        }
-    }
 }

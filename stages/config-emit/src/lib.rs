@@ -26,7 +26,6 @@ mod used;
 mod validate;
 mod values;
 
-pub use assign::{Candidate, Unassigned, assign};
 pub use config::{Config, ConfigEmit, Outputs};
 
 /// The whole of `main`: a stage, and two verbs of its own.

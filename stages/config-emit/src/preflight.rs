@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use protocol::yaml::{Seg, show};
-use protocol::{Context, Exit, Problem, StageError, What};
+use protocol::yaml::Seg;
+use protocol::{Context, Exit, StageError, What};
 use rustix::fs::{Access, access};
 use serde_json::Value;
 
@@ -172,8 +172,6 @@ impl Preflight<'_> {
         }
         let settled = |violation: &Violation| !self.is_open(found, violation);
         let problems = violations_in(&found.base, &found.target, &found.config, settled);
-        let port = port_problem(found);
-        let problems: Vec<Problem> = problems.into_iter().chain(port).collect();
         self.cx.tell(
             LAYOUT,
             match problems.is_empty() {
@@ -254,23 +252,4 @@ impl Preflight<'_> {
                 .exit(Exit::Usage))
         });
     }
-}
-
-/// Where the master listens.
-fn port_problem(found: &Found<'_>) -> Option<Problem> {
-    let path = vec![Seg::from("port")];
-    let is_port = |v: &Value| match v {
-        Value::Null => true,
-        Value::String(text) => text.contains('$'),
-        other => other.as_u64().is_some_and(|p| (1..=65_535).contains(&p)),
-    };
-    let value = &found.config["port"];
-    (!is_port(value)).then(|| {
-        let span = found
-            .base
-            .document
-            .nearest_span(&found.target.path(&path), false);
-        let message = format!("{value} is not a port between 1 and 65535");
-        Problem::new(show(&path), message).at(&found.base.source, span)
-    })
 }

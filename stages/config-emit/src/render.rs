@@ -1,7 +1,8 @@
 //! The new text, from the base and what the upstreams reported. No file is touched here.
 
 use protocol::Problem;
-use protocol::yaml::{Document, Editor, Seg, show};
+use protocol::validate::pointer_of;
+use protocol::yaml::{Document, Editor, show};
 use serde_json::{Map, Value};
 
 use crate::base::{Base, Request};
@@ -106,7 +107,7 @@ pub(crate) fn violations_in(
 ) -> Vec<Problem> {
     let found = violations(config).into_iter().filter(|violation| {
         // devcluster will put something else there.
-        let value = value_at(config, &violation.path);
+        let value = config.pointer(&pointer_of(&violation.path));
         let unknown = value.is_some_and(|v| v.as_str().is_some_and(|s| s.contains('$')));
         counts(violation) && !(target.expands && unknown)
     });
@@ -117,11 +118,4 @@ pub(crate) fn violations_in(
         Problem::new(show(&v.path), v.message).at(&base.source, span)
     });
     problems.collect()
-}
-
-fn value_at<'v>(config: &'v Value, path: &[Seg]) -> Option<&'v Value> {
-    path.iter().try_fold(config, |at, seg| match seg {
-        Seg::Key(key) => at.get(key.as_str()),
-        Seg::Index(i) => at.get(*i),
-    })
 }

@@ -99,19 +99,21 @@ fn assign_managers(
                 told.managers[manager].upstream = Some(gateway.instance.to_owned());
             }
         }
-        Err(wrong) => verdict.problems.extend(wrong.into_iter().map(|unassigned| {
-            let path = ["resource_managers".into(), unassigned.instance.into()];
-            let (message, hint) = match unassigned.message.split_once("; ") {
-                Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
-                None => (unassigned.message, None),
-            };
-            Mistake {
-                path: pointer_of(&path),
-                message,
-                hint,
-                key: false,
-                target: None,
-            }
-        })),
+        Err(wrong) => verdict
+            .problems
+            .extend(wrong.into_iter().map(|(name, why)| {
+                let path = ["resource_managers".into(), name.into()];
+                let (message, hint) = match why.split_once("; ") {
+                    Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
+                    None => (why, None),
+                };
+                Mistake {
+                    path: pointer_of(&path),
+                    message,
+                    hint,
+                    key: false,
+                    target: None,
+                }
+            })),
     }
 }

@@ -1,36 +1,29 @@
 //! The values to set, picked from what the upstreams reported by its meaning.
 
 use protocol::provides::{KUBECONFIG, MASTER_ADDRESS, TASK_GATEWAY};
+use protocol::yaml::Seg;
 use protocol::{Exit, Reports, StageError, Upstream};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// What a master's config is told.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Values {
-    /// Where pods reach the master.
-    pub master: Option<MasterAddress>,
+    /// Where pods reach the master: fields of every resource manager. Determined takes both or ignores both.
+    pub(crate) master: Vec<Field>,
     /// How the master reaches tasks, by instance.
-    pub gateways: Vec<(String, GatewayValues)>,
+    pub(crate) gateways: Vec<(String, GatewayValues)>,
 }
 
-/// Where pods reach the master. Determined takes both or ignores both.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct MasterAddress {
-    /// Name or address.
-    pub host: String,
-    /// Port there.
-    pub port: u16,
-}
+/// The way to a field of a resource manager, and its value.
+pub(crate) type Field = (Vec<Seg>, Value);
 
 /// How the master reaches tasks.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct GatewayValues {
-    /// Keys of Determined's `internal_task_gateway`.
-    pub internal_task_gateway: Map<String, Value>,
-    /// Kubeconfig of the cluster, where there is one to set.
-    pub kubeconfig_path: Option<String>,
+    /// Fields of the one resource manager.
+    pub(crate) fields: Vec<Field>,
     /// How many ports the master can open there.
-    pub capacity: Option<u64>,
+    pub(crate) capacity: Option<u64>,
 }
 
 impl Values {
@@ -48,14 +41,14 @@ impl Values {
         let block =
             |(name, upstream): (&String, &Upstream)| Ok((name.clone(), block(name, upstream)?));
         Ok(Values {
-            master: master.map(|(name, u)| address(name, u)).transpose()?,
+            master: master.map_or(Ok(Vec::new()), |(name, u)| address(name, u))?,
             gateways: gateways.into_iter().map(block).collect::<Result<_, _>>()?,
         })
     }
 
     /// Nothing to set.
     pub(crate) fn is_empty(&self) -> bool {
-        self.master.is_none() && self.gateways.is_empty()
+        self.master.is_empty() && self.gateways.is_empty()
     }
 }
 
@@ -80,17 +73,25 @@ fn only<'a>(
     }
 }
 
-fn address(name: &str, upstream: &Upstream) -> Result<MasterAddress, StageError> {
+fn address(name: &str, upstream: &Upstream) -> Result<Vec<Field>, StageError> {
     let part = |part| upstream.find(MASTER_ADDRESS, Some(part));
     let host = part("host").and_then(Value::as_str);
     let port = part("port").and_then(Value::as_u64);
     let port = port.and_then(|p| u16::try_from(p).ok());
-    match (host, port) {
-        (Some(host), Some(port)) if !host.is_empty() && port > 0 => Ok(MasterAddress {
-            host: host.to_owned(),
-            port,
-        }),
-        _ => Err(bad(name, "a `host` and a `port`")),
+    let (Some(host), Some(port @ 1..)) = (host.filter(|host| !host.is_empty()), port) else {
+        return Err(bad(name, "a `host` and a `port`"));
+    };
+    Ok(vec![
+        (vec!["determined_master_host".into()], in_a_url(host).into()),
+        (vec!["determined_master_port".into()], port.into()),
+    ])
+}
+
+/// Determined puts the host between `://` and `:` as it is.
+fn in_a_url(host: &str) -> String {
+    match host.parse::<std::net::Ipv6Addr>() {
+        Ok(_) => format!("[{host}]"),
+        Err(_) => host.to_owned(),
     }
 }
 
@@ -98,14 +99,20 @@ fn block(name: &str, upstream: &Upstream) -> Result<GatewayValues, StageError> {
     let Some(Value::Object(block)) = upstream.find(TASK_GATEWAY, None) else {
         return Err(bad(name, "a mapping `internal_task_gateway`"));
     };
-    let kubeconfig = match upstream.find(KUBECONFIG, None) {
-        None | Some(Value::Null) => None,
-        Some(Value::String(path)) => Some(path.clone()),
-        Some(_) => return Err(bad(name, "a path as `kubeconfig_path`")),
+    let field = |(key, value): (&String, &Value)| {
+        let path = vec!["internal_task_gateway".into(), key.as_str().into()];
+        (path, value.clone())
     };
+    let mut fields: Vec<Field> = block.iter().map(field).collect();
+    match upstream.find(KUBECONFIG, None) {
+        None | Some(Value::Null) => {}
+        Some(Value::String(path)) => {
+            fields.push((vec!["kubeconfig_path".into()], path.as_str().into()));
+        }
+        Some(_) => return Err(bad(name, "a path as `kubeconfig_path`")),
+    }
     Ok(GatewayValues {
-        internal_task_gateway: block.clone(),
-        kubeconfig_path: kubeconfig,
+        fields,
         capacity: upstream.outputs.get("capacity").and_then(Value::as_u64),
     })
 }
