@@ -24,12 +24,23 @@ pub struct Request {
     pub type_: RequestType,
     /// Where relative paths start.
     pub dir: PathBuf,
+    /// Every instance of the file, of any kind, in its order: those before an instance are its upstreams.
+    #[serde(default)]
+    pub stages: Vec<Listed>,
     /// The instances of this kind, in the order of the file.
     #[serde(default)]
     pub instances: Vec<Instance>,
     /// The inline configs of the stages that use outputs, such as a master's.
     #[serde(default)]
     pub targets: Vec<Target>,
+}
+
+impl Request {
+    /// The instances before this one.
+    pub fn upstreams(&self, instance: &Instance) -> &[Listed] {
+        let at = self.stages.iter().position(|s| s.stage == instance.stage);
+        &self.stages[..at.unwrap_or_default()]
+    }
 }
 
 /// The type of a request.
@@ -50,14 +61,11 @@ pub struct Instance {
     /// JSON pointers to the values that hold a variable or a reference: set, valid, and not known yet.
     #[serde(default)]
     pub unknown: Vec<String>,
-    /// The instances before it, in the order of the file.
-    #[serde(default)]
-    pub upstreams: Vec<Predecessor>,
 }
 
-/// An instance before another one.
+/// An instance in the order of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Predecessor {
+pub struct Listed {
     /// Instance name.
     pub stage: String,
     /// Kind of stage.

@@ -35,7 +35,7 @@ async fn ask(scene: &Scene<'_>, instances: &Value) -> Result<(Output, Answer)> {
 }
 
 fn instance(name: &str, config: &Map<String, Value>, unknown: &[String]) -> Value {
-    json!({"stage": name, "config": config, "unknown": unknown, "upstreams": []})
+    json!({"stage": name, "config": config, "unknown": unknown})
 }
 
 async fn problems(scene: Scene<'_>) -> Verdict {

@@ -2,8 +2,8 @@
 
 use protocol::provides::TASK_GATEWAY;
 use protocol::validate::{
-    Answer, Instance, ManagerVerdict, Mistake, Request, Target, TargetVerdict, Unknown, Verdict,
-    pointer_of,
+    Answer, Instance, Listed, ManagerVerdict, Mistake, Request, Target, TargetVerdict, Unknown,
+    Verdict, pointer_of,
 };
 use serde_json::Value;
 
@@ -16,19 +16,20 @@ const PORTS: (u16, u16) = (8443, 8080);
 pub(crate) fn file(request: &Request, answer: &mut Answer) {
     answer.targets = request.targets.iter().map(target).collect();
     for (instance, verdict) in request.instances.iter().zip(&mut answer.instances) {
-        verdict.waits_for = waits_for(instance);
+        let upstreams = request.upstreams(instance);
+        verdict.waits_for = waits_for(instance, upstreams);
         let name = instance.config.get("stage").and_then(Value::as_str);
         let name = name.unwrap_or("master");
         let targets = request.targets.iter().zip(&mut answer.targets);
         for (target, told) in targets.filter(|(target, _)| target.stage == name) {
-            assign_managers(instance, verdict, target, told);
+            assign_managers(instance, upstreams, verdict, target, told);
         }
     }
 }
 
 /// The upstreams that it is told of, else all.
-fn waits_for(instance: &Instance) -> Vec<String> {
-    let all = instance.upstreams.iter().map(|u| u.stage.clone());
+fn waits_for(instance: &Instance, upstreams: &[Listed]) -> Vec<String> {
+    let all = upstreams.iter().map(|u| u.stage.clone());
     match instance.config.get("upstreams").and_then(Value::as_array) {
         Some(named) => all
             .filter(|name| named.contains(&name.as_str().into()))
@@ -72,6 +73,7 @@ fn target(target: &Target) -> TargetVerdict {
 /// Each task gateway has to find its resource manager.
 fn assign_managers(
     instance: &Instance,
+    upstreams: &[Listed],
     verdict: &mut Verdict,
     target: &Target,
     told: &mut TargetVerdict,
@@ -85,8 +87,8 @@ fn assign_managers(
         return;
     }
     let wanted = instance.config.get("resource_managers");
-    let provides = instance.upstreams.iter();
-    let gateways: Vec<Candidate<'_>> = provides
+    let gateways: Vec<Candidate<'_>> = upstreams
+        .iter()
         .filter(|u| u.provides.contains_key(TASK_GATEWAY) && verdict.waits_for.contains(&u.stage))
         .map(|u| Candidate {
             instance: &u.stage,

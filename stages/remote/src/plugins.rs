@@ -98,11 +98,11 @@ pub(crate) async fn wrong_config(
             dcs: VERSION,
             type_: RequestType::Validate,
             dir: dir.to_owned(),
+            stages: Vec::new(),
             instances: vec![Instance {
                 stage: name.to_owned(),
                 config: config.clone(),
                 unknown: open,
-                upstreams: Vec::new(),
             }],
             targets: Vec::new(),
         };

@@ -7,8 +7,8 @@ use protocol::env::variables;
 use protocol::kinds::{PLUGIN, RENDERER, is_ours};
 use protocol::provides::MASTER_ADDRESS;
 use protocol::validate::{
-    Answer, Gate, Instance, Mistake, Predecessor, Request, RequestType, Target, TargetVerdict,
-    Unknown, Verdict, pointer_of,
+    Answer, Gate, Instance, Listed, Mistake, Request, RequestType, Target, TargetVerdict, Unknown,
+    Verdict, pointer_of,
 };
 use protocol::yaml::{Seg, show};
 use protocol::{Problem, StageError};
@@ -79,6 +79,15 @@ impl Plan {
             dcs: protocol::message::VERSION,
             type_: RequestType::Validate,
             dir: std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
+            stages: self
+                .stages
+                .iter()
+                .map(|s| Listed {
+                    stage: s.name.clone(),
+                    kind: s.kind.clone(),
+                    provides: s.provides.clone(),
+                })
+                .collect(),
             instances: of_kind.map(|stage| self.instance(stage)).collect(),
             targets: targets.to_vec(),
         }
@@ -89,22 +98,10 @@ impl Plan {
         if stage.kind == RENDERER {
             config.extend(self.given_by_us(stage));
         }
-        let before = self
-            .stages
-            .iter()
-            .filter(|s| s.place.order() < stage.place.order());
         Instance {
             stage: stage.name.clone(),
             unknown: unknown(&Value::Object(config.clone())),
             config,
-            upstreams: before
-                .filter(|s| s.kind != RENDERER)
-                .map(|s| Predecessor {
-                    stage: s.name.clone(),
-                    kind: s.kind.clone(),
-                    provides: s.provides.clone(),
-                })
-                .collect(),
         }
     }
 
