@@ -26,7 +26,6 @@ mod driver {
 }
 mod gateway {
     mod errors;
-    mod life;
     mod real;
 }
 mod plugin {

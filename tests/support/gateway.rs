@@ -66,6 +66,31 @@ pub async fn fail(mut stage: StageClient) -> Value {
     error
 }
 
+/// Runs with this kubeconfig until it fails: the error and the exit code.
+pub async fn fail_with(home: &Home, kubeconfig: &Path, args: &[&str]) -> (Value, i32) {
+    let mut command = gateway_command(home, "run", args);
+    command.arg("--kubeconfig").arg(kubeconfig);
+    let mut stage = StageClient::start(command);
+    let error = stage.wait_for("error").await["error"].clone();
+    let (status, _) = stage.wait().await;
+    let left = home.run_dir().join("gateway.kubeconfig");
+    assert!(!left.exists(), "{error}");
+    (error, status.code().expect("an exit code"))
+}
+
+/// It has this code and exit code, a mend, and these words.
+#[track_caller]
+pub fn assert_error((error, exit): (Value, i32), code: &str, expected_exit: i32, says: &[&str]) {
+    let found = (error["code"].as_str(), exit);
+    assert_eq!(found, (Some(code), expected_exit), "{error:#}");
+    let hint = error["hint"].as_str().unwrap_or_default();
+    assert!(!hint.is_empty(), "no mend: {error:#}");
+    for words in says {
+        let said = error.to_string().contains(words);
+        assert!(said, "{words:?} is not in {error:#}");
+    }
+}
+
 /// What `cleanup` did, in its own words.
 pub async fn cleanup(home: &Home) -> String {
     let mut cleanup = StageClient::start(gateway_command(home, "cleanup", &[]));

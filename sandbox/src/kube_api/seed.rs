@@ -1,54 +1,41 @@
 //! Objects as a cluster with Contour and the Gateway API's experimental channel holds them.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
-
-use super::kinds::GATEWAY_GROUP;
 
 /// Contour's name for itself in a GatewayClass.
 pub const CONTOUR: &str = "projectcontour.io/gateway-controller";
 
-const BUNDLE: &str = "v1.2.1";
+/// When everything here came to be.
+pub(super) const LONG_AGO: &str = "2026-01-01T00:00:00Z";
 
-/// A small cluster: one class, one Gateway of it that waits for its controller, and the CRDs of both.
+/// A small cluster: one class, one Gateway of it that waits for its controller, and the CRD of Gateways, its schema cut
+/// down to the two limits on listeners.
 pub fn cluster() -> Vec<Value> {
+    let limited = json!({"properties": {"listeners": {"type": "array", "maxItems": 64}}});
+    let schema = json!({"type": "object", "properties": {"spec": limited, "status": limited}});
+    let crd = json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": "gateways.gateway.networking.k8s.io",
+            "annotations": {
+                "gateway.networking.k8s.io/bundle-version": "v1.2.1",
+                "gateway.networking.k8s.io/channel": "experimental",
+            },
+        },
+        "spec": {"versions": [{
+            "name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema},
+        }]},
+    });
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
+    let class = gateway_class("contour", CONTOUR);
     vec![
-        namespace("default"),
-        namespace("kube-system"),
-        namespace("projectcontour"),
-        service("default", "kubernetes", 443),
-        crd("GatewayClass", "gatewayclasses", "Cluster", "v1", 64),
-        crd("Gateway", "gateways", "Namespaced", "v1", 64),
-        crd("TCPRoute", "tcproutes", "Namespaced", "v1alpha2", 64),
-        gateway_class("contour", CONTOUR),
+        namespace,
+        crd,
+        class,
         gateway("default", "tcp-gateway", "contour"),
     ]
-}
-
-/// A namespace that is in use.
-pub fn namespace(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
-        "spec": {"finalizers": ["kubernetes"]},
-        "status": {"phase": "Active"},
-    })
-}
-
-/// A ClusterIP Service with one port.
-pub fn service(namespace: &str, name: &str, port: u16) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"namespace": namespace, "name": name},
-        "spec": {
-            "type": "ClusterIP",
-            "clusterIP": "10.96.0.1",
-            "ports": [{"name": "main", "port": port, "protocol": "TCP", "targetPort": port}],
-        },
-        "status": {"loadBalancer": {}},
-    })
 }
 
 /// A GatewayClass that its controller has accepted.
@@ -58,21 +45,13 @@ pub fn gateway_class(name: &str, controller: &str) -> Value {
         "kind": "GatewayClass",
         "metadata": {"name": name},
         "spec": {"controllerName": controller},
-        "status": {"conditions": [condition("Accepted", "True", "Accepted", "Valid GatewayClass")]},
+        "status": {"conditions": [condition("Accepted", "True", "Valid GatewayClass")]},
     })
 }
 
 /// A Gateway fresh from its author, with the status that the CRD gives it by default.
 pub fn gateway(namespace: &str, name: &str, class: &str) -> Value {
-    let pending = |kind: &str| {
-        json!({
-            "type": kind,
-            "status": "Unknown",
-            "reason": "Pending",
-            "message": "Waiting for controller",
-            "lastTransitionTime": "1970-01-01T00:00:00Z",
-        })
-    };
+    let pending = |kind: &str| condition(kind, "Unknown", "Waiting for controller");
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "Gateway",
@@ -92,89 +71,30 @@ pub fn gateway(namespace: &str, name: &str, class: &str) -> Value {
 
 /// What a controller writes into the status once the Gateway works, and the address with it.
 pub fn program(gateway: &mut Value, address: &str) {
-    let listeners: Vec<Value> = gateway["spec"]["listeners"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(listener)
-        .collect();
-    let kind = if address.parse::<std::net::IpAddr>().is_ok() {
-        "IPAddress"
-    } else {
-        "Hostname"
+    let kind = match address.parse::<std::net::IpAddr>() {
+        Ok(_) => "IPAddress",
+        Err(_) => "Hostname",
     };
+    let done = ["Accepted", "Programmed"].map(|kind| condition(kind, "True", "it works"));
     gateway["status"] = json!({
         "addresses": [{"type": kind, "value": address}],
-        "conditions": [
-            condition("Accepted", "True", "Accepted", "Gateway is accepted"),
-            condition("Programmed", "True", "Programmed", "Gateway is programmed"),
-        ],
-        "listeners": listeners,
+        "conditions": done,
+        "listeners": [{
+            "name": "first",
+            "attachedRoutes": 0,
+            "supportedKinds": [{"group": "gateway.networking.k8s.io", "kind": "TCPRoute"}],
+            "conditions": done,
+        }],
     });
 }
 
-fn listener(spec: &Value) -> Value {
-    json!({
-        "name": spec["name"],
-        "attachedRoutes": 0,
-        "supportedKinds": [{"group": GATEWAY_GROUP, "kind": "TCPRoute"}],
-        "conditions": [
-            condition("Accepted", "True", "Accepted", "Listener accepted"),
-            condition("Programmed", "True", "Programmed", "Valid listener"),
-            condition("ResolvedRefs", "True", "ResolvedRefs", "Listener references resolved"),
-        ],
-    })
-}
-
-/// A condition that has just come to be.
-pub fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
+fn condition(kind: &str, status: &str, message: &str) -> Value {
     json!({
         "type": kind,
         "status": status,
-        "reason": reason,
+        "reason": kind,
         "message": message,
         "observedGeneration": 1,
-        "lastTransitionTime": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-    })
-}
-
-/// A CRD of the Gateway API, its schema cut down to the two limits on listeners.
-pub fn crd(kind: &str, plural: &str, scope: &str, version: &str, max_listeners: u64) -> Value {
-    let mut schema = json!({"type": "object"});
-    if plural == "gateways" {
-        let limited =
-            json!({"properties": {"listeners": {"type": "array", "maxItems": max_listeners}}});
-        schema["properties"] = json!({"spec": limited, "status": limited});
-    }
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": format!("{plural}.{GATEWAY_GROUP}"),
-            "annotations": {
-                "gateway.networking.k8s.io/bundle-version": BUNDLE,
-                "gateway.networking.k8s.io/channel": "experimental",
-            },
-        },
-        "spec": {
-            "group": GATEWAY_GROUP,
-            "names": {
-                "kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_lowercase(),
-            },
-            "scope": scope,
-            "versions": [{
-                "name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema": schema},
-            }],
-        },
-        "status": {
-            "acceptedNames": {
-                "kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_lowercase(),
-            },
-            "conditions": [
-                condition("NamesAccepted", "True", "NoConflicts", "no conflicts found"),
-                condition("Established", "True", "InitialNamesAccepted", "the initial names have been accepted"),
-            ],
-            "storedVersions": [version],
-        },
+        "lastTransitionTime": LONG_AGO,
     })
 }

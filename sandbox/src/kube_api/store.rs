@@ -1,44 +1,62 @@
-//! The cluster's objects and their recent history, from which watches are served.
+//! What the cluster holds.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::kinds::Kind;
 use super::seed;
 
-/// How many events a watch may be behind before it is told to list again.
-const HISTORY: usize = 1000;
-
-/// What the cluster holds.
-pub struct Store {
-    inner: Mutex<Inner>,
-    pub(super) revision: watch::Sender<u64>,
-    requests: watch::Sender<Vec<String>>,
-}
-
-pub(super) struct Inner {
-    /// By plural, namespace and name.
-    objects: BTreeMap<(&'static str, String, String), Value>,
-    history: VecDeque<Event>,
-    pub(super) revision: u64,
-    /// A watch from before this revision has missed something.
-    oldest: u64,
-}
-
-#[derive(Clone)]
-pub(super) struct Event {
-    pub(super) revision: u64,
-    pub(super) change: &'static str,
+/// A kind that is served: the path of its group and version, its plural, and its name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Kind {
+    pub(super) root: &'static str,
     pub(super) plural: &'static str,
-    pub(super) object: Value,
+    pub(super) name: &'static str,
 }
 
-pub(super) struct TooOld {
-    pub(super) oldest: u64,
+const fn kind(root: &'static str, plural: &'static str, name: &'static str) -> Kind {
+    Kind { root, plural, name }
+}
+
+const KINDS: [Kind; 8] = [
+    kind("/api/v1", "namespaces", "Namespace"),
+    kind("/api/v1", "services", "Service"),
+    kind("/api/v1", "pods", "Pod"),
+    kind("/apis/coordination.k8s.io/v1", "leases", "Lease"),
+    kind(
+        "/apis/apiextensions.k8s.io/v1",
+        "customresourcedefinitions",
+        "CustomResourceDefinition",
+    ),
+    kind(
+        "/apis/gateway.networking.k8s.io/v1",
+        "gatewayclasses",
+        "GatewayClass",
+    ),
+    kind("/apis/gateway.networking.k8s.io/v1", "gateways", "Gateway"),
+    kind(
+        "/apis/gateway.networking.k8s.io/v1alpha2",
+        "tcproutes",
+        "TCPRoute",
+    ),
+];
+
+impl Kind {
+    /// As objects of it say: `v1`, `coordination.k8s.io/v1`.
+    pub(super) fn api_version(&self) -> &'static str {
+        let group = self.root.strip_prefix("/apis/");
+        group.unwrap_or(self.root.trim_start_matches("/api/"))
+    }
+
+    pub(super) fn of_path(root: &str, plural: &str) -> Option<&'static Kind> {
+        KINDS.iter().find(|k| k.root == root && k.plural == plural)
+    }
+
+    /// All of this group and version.
+    pub(super) fn of_version(root: &str) -> impl Iterator<Item = &'static Kind> {
+        KINDS.iter().filter(move |kind| kind.root == root)
+    }
 }
 
 /// Which objects of a kind; an empty namespace means all of them.
@@ -47,46 +65,83 @@ pub(super) struct Selection {
     pub(super) kind: &'static Kind,
     pub(super) namespace: String,
     pub(super) name: Option<String>,
-    /// Each key with the values that it may have.
+    /// Each label with the values that it may have.
     pub(super) labels: Vec<(String, Vec<String>)>,
 }
 
 impl Selection {
-    pub(super) fn holds(&self, object: &Value) -> bool {
-        let metadata = &object["metadata"];
-        (self.namespace.is_empty() || metadata["namespace"] == self.namespace.as_str())
-            && self
-                .name
-                .as_deref()
-                .is_none_or(|name| metadata["name"] == name)
-            && self.labels.iter().all(|(key, values)| {
-                let value = metadata["labels"][key.as_str()].as_str();
-                value.is_some_and(|value| values.iter().any(|one| one == value))
-            })
+    fn holds(&self, (plural, namespace, name): &Key, object: &Value) -> bool {
+        let has_label = |(key, values): &(String, Vec<String>)| {
+            let value = object["metadata"]["labels"][key].as_str();
+            value.is_some_and(|value| values.iter().any(|one| one == value))
+        };
+        *plural == self.kind.plural
+            && (self.namespace.is_empty() || *namespace == self.namespace)
+            && self.name.as_ref().is_none_or(|wanted| wanted == name)
+            && self.labels.iter().all(has_label)
     }
+}
+
+/// Plural, namespace and name.
+pub(super) type Key = (&'static str, String, String);
+
+fn key(object: &Value) -> Key {
+    let kind = KINDS.iter().find(|kind| object["kind"] == kind.name);
+    let kind = kind.unwrap_or_else(|| panic!("{}: not a kind this API serves", object["kind"]));
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    let [namespace, name] = ["namespace", "name"].map(|field| text(field).to_owned());
+    (kind.plural, namespace, name)
+}
+
+#[derive(Default)]
+pub(super) struct Objects {
+    all: BTreeMap<Key, Value>,
+    revision: u64,
+}
+
+impl Objects {
+    /// Puts the object there as the apiserver does, which writes some metadata itself.
+    fn put(&mut self, mut object: Value) -> Value {
+        let key = key(&object);
+        self.revision += 1;
+        let before = self.all.get(&key);
+        let same = before.is_some_and(|it| it["spec"] == object["spec"]);
+        let kept = |field: &str| before.map(|it| it["metadata"][field].clone());
+        let uid = kept("uid")
+            .unwrap_or_else(|| json!(format!("5a5a5a5a-0000-4000-8000-{:012x}", self.revision)));
+        let generation = kept("generation").and_then(|g| g.as_u64()).unwrap_or(0);
+        let metadata = &mut object["metadata"];
+        metadata["uid"] = uid;
+        metadata["resourceVersion"] = self.revision.to_string().into();
+        metadata["creationTimestamp"] = seed::LONG_AGO.into();
+        metadata["generation"] = json!(generation + u64::from(!same));
+        self.all.insert(key, object.clone());
+        object
+    }
+}
+
+/// Why a write was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Exists,
+    Missing,
+    Conflict,
+}
+
+/// The cluster's objects, and what was asked of them.
+pub struct Store {
+    objects: watch::Sender<Objects>,
+    requests: watch::Sender<Vec<String>>,
 }
 
 impl Store {
     pub(super) fn new(objects: Vec<Value>) -> Self {
-        let inner = Inner {
-            objects: BTreeMap::new(),
-            history: VecDeque::new(),
-            revision: 100,
-            oldest: 100,
-        };
         let store = Self {
-            inner: Mutex::new(inner),
-            revision: watch::Sender::new(100),
+            objects: watch::Sender::default(),
             requests: watch::Sender::default(),
         };
-        for object in objects {
-            store.apply(object);
-        }
+        objects.into_iter().for_each(|object| store.apply(object));
         store
-    }
-
-    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Creates the object, or puts it in the place of the one of that name.
@@ -94,72 +149,21 @@ impl Store {
     /// # Panics
     /// If it is of a kind that is not served.
     pub fn apply(&self, object: Value) {
-        let kind = Kind::of(&object)
-            .unwrap_or_else(|| panic!("{}: not a kind this API serves", object["kind"]));
-        let mut inner = self.inner();
-        inner.put(kind, object);
-        let revision = inner.revision;
-        drop(inner);
-        self.revision.send_replace(revision);
+        self.objects
+            .send_modify(|objects| drop(objects.put(object)));
     }
 
-    /// Changes one object as its controller would; false if there is none.
-    pub fn edit(
-        &self,
-        plural: &str,
-        namespace: &str,
-        name: &str,
-        change: impl FnOnce(&mut Value),
-    ) -> bool {
-        let found = self.inner().find(plural, namespace, name);
-        let Some(mut object) = found else {
-            return false;
-        };
-        change(&mut object);
-        self.apply(object);
-        true
-    }
-
-    /// Deletes one object; false if there is none.
-    pub fn delete(&self, plural: &str, namespace: &str, name: &str) -> bool {
-        let mut inner = self.inner();
-        let Some(kind) = inner
-            .find(plural, namespace, name)
-            .and_then(|object| Kind::of(&object))
-        else {
-            return false;
-        };
-        inner.take(kind, namespace, name);
-        let revision = inner.revision;
-        drop(inner);
-        self.revision.send_replace(revision);
-        true
-    }
-
-    /// Does to every Gateway what its controller does in the end.
+    /// Plays the controller: every Gateway works now, at this address.
     pub fn program_gateways(&self, address: &str) {
-        let gateways: Vec<Value> = self
-            .inner()
-            .objects
-            .iter()
-            .filter(|(key, _)| key.0 == "gateways")
-            .map(|(_, object)| object.clone())
-            .collect();
-        for mut gateway in gateways {
-            seed::program(&mut gateway, address);
-            self.apply(gateway);
-        }
-    }
-
-    /// Forgets every change so far, as a restarted apiserver does: watches get 410 Gone, those under way too.
-    pub fn forget_history(&self) {
-        let mut inner = self.inner();
-        inner.history.clear();
-        inner.revision += 1;
-        inner.oldest = inner.revision;
-        let revision = inner.revision;
-        drop(inner);
-        self.revision.send_replace(revision);
+        self.objects.send_modify(|objects| {
+            let all = objects.all.values();
+            let mut gateways: Vec<Value> =
+                all.filter(|it| it["kind"] == "Gateway").cloned().collect();
+            for gateway in &mut gateways {
+                seed::program(gateway, address);
+                objects.put(gateway.take());
+            }
+        });
     }
 
     /// Every request so far: `GET /version`.
@@ -170,151 +174,71 @@ impl Store {
     /// Waits until there was a request with this text in it.
     pub async fn requested(&self, text: &str) {
         let mut requests = self.requests.subscribe();
+        let has_text = |all: &Vec<String>| all.iter().any(|one| one.contains(text));
         // The sender is ours, so this ends only with the request.
-        drop(
-            requests
-                .wait_for(|all| all.iter().any(|one| one.contains(text)))
-                .await,
-        );
+        drop(requests.wait_for(has_text).await);
     }
 
     pub(super) fn note_request(&self, request: String) {
         self.requests.send_modify(|all| all.push(request));
     }
 
-    pub(super) fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
-        self.inner().find(plural, namespace, name)
+    /// The objects by their keys, and the revision from which a watch goes on.
+    pub(super) fn list(&self, selection: &Selection) -> (BTreeMap<Key, Value>, u64) {
+        let objects = self.objects.borrow();
+        let all = objects.all.iter();
+        let selected = all.filter(|(key, object)| selection.holds(key, object));
+        let selected = selected.map(|(key, object)| (key.clone(), object.clone()));
+        (selected.collect(), objects.revision)
     }
 
-    /// The objects, and the revision from which a watch goes on.
-    pub(super) fn list(&self, selection: &Selection) -> (Vec<Value>, u64) {
-        let inner = self.inner();
-        let items = inner
-            .objects
-            .iter()
-            .filter(|(key, object)| key.0 == selection.kind.plural && selection.holds(object))
-            .map(|(_, object)| object.clone())
-            .collect();
-        (items, inner.revision)
+    /// Hears of every change.
+    pub(super) fn changes(&self) -> watch::Receiver<Objects> {
+        self.objects.subscribe()
     }
 
-    pub(super) fn events_after(
+    /// Creates the object, unless there is one of that name.
+    pub(super) fn create(&self, object: Value) -> Result<Value, Refusal> {
+        self.write(|objects| match objects.all.contains_key(&key(&object)) {
+            true => Err(Refusal::Exists),
+            false => Ok(objects.put(object)),
+        })
+    }
+
+    /// Puts the object in the place of the one of that name, if that is what was read.
+    pub(super) fn replace(&self, object: Value) -> Result<Value, Refusal> {
+        self.write(|objects| {
+            let before = objects.all.get(&key(&object)).ok_or(Refusal::Missing)?;
+            is_as_read(before, &object["metadata"])?;
+            Ok(objects.put(object))
+        })
+    }
+
+    /// Deletes the object, if it is what the preconditions say.
+    pub(super) fn remove(&self, key: &Key, preconditions: &Value) -> Result<Value, Refusal> {
+        self.write(|objects| {
+            let object = objects.all.get(key).ok_or(Refusal::Missing)?;
+            is_as_read(object, preconditions)?;
+            objects.revision += 1;
+            objects.all.remove(key).ok_or(Refusal::Missing)
+        })
+    }
+
+    fn write(
         &self,
-        revision: u64,
-        selection: &Selection,
-    ) -> Result<(Vec<Event>, u64), TooOld> {
-        let inner = self.inner();
-        if revision < inner.oldest {
-            return Err(TooOld {
-                oldest: inner.oldest,
-            });
-        }
-        let events = inner
-            .history
-            .iter()
-            .filter(|event| event.revision > revision)
-            .filter(|event| event.plural == selection.kind.plural && selection.holds(&event.object))
-            .cloned()
-            .collect();
-        Ok((events, inner.revision))
-    }
-
-    pub(super) fn changes(&self) -> watch::Receiver<u64> {
-        self.revision.subscribe()
-    }
-}
-
-impl Inner {
-    pub(super) fn like(&self, kind: &Kind, object: &Value) -> Option<Value> {
-        let (_, namespace, name) = key(kind, object);
-        self.find(kind.plural, &namespace, &name)
-    }
-
-    pub(super) fn put(&mut self, kind: &'static Kind, mut object: Value) -> Value {
-        let key = key(kind, &object);
-        let revision = self.revision + 1;
-        let before = self.objects.get(&key);
-        stamp(&mut object, before, revision);
-        let change = if before.is_some() {
-            "MODIFIED"
-        } else {
-            "ADDED"
-        };
-        self.objects.insert(key, object.clone());
-        self.record(Event {
-            revision,
-            change,
-            plural: kind.plural,
-            object: object.clone(),
-        });
-        object
-    }
-
-    pub(super) fn take(&mut self, kind: &'static Kind, namespace: &str, name: &str) {
-        let key = (kind.plural, namespace.to_owned(), name.to_owned());
-        let Some(mut object) = self.objects.remove(&key) else {
-            return;
-        };
-        let revision = self.revision + 1;
-        object["metadata"]["resourceVersion"] = revision.to_string().into();
-        self.record(Event {
-            revision,
-            change: "DELETED",
-            plural: kind.plural,
-            object,
-        });
-    }
-
-    pub(super) fn find(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        change: impl FnOnce(&mut Objects) -> Result<Value, Refusal>,
+    ) -> Result<Value, Refusal> {
+        let mut written = Err(Refusal::Missing);
         self.objects
-            .iter()
-            .find(|(key, _)| key.0 == plural && key.1 == namespace && key.2 == name)
-            .map(|(_, object)| object.clone())
-    }
-
-    fn record(&mut self, event: Event) {
-        self.revision = event.revision;
-        self.history.push_back(event);
-        if self.history.len() > HISTORY
-            && let Some(forgotten) = self.history.pop_front()
-        {
-            self.oldest = forgotten.revision;
-        }
+            .send_modify(|objects| written = change(objects));
+        written
     }
 }
 
-fn key(kind: &Kind, object: &Value) -> (&'static str, String, String) {
-    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
-    (
-        kind.plural,
-        text("namespace").to_owned(),
-        text("name").to_owned(),
-    )
-}
-
-/// What the apiserver itself writes into an object's metadata.
-fn stamp(object: &mut Value, before: Option<&Value>, revision: u64) {
-    let metadata = &mut object["metadata"];
-    metadata["resourceVersion"] = revision.to_string().into();
-    match before {
-        Some(before) => {
-            metadata["uid"] = before["metadata"]["uid"].clone();
-            metadata["creationTimestamp"] = before["metadata"]["creationTimestamp"].clone();
-        }
-        None => {
-            metadata["uid"] = format!("5a5a5a5a-0000-4000-8000-{revision:012x}").into();
-            metadata["creationTimestamp"] = Timestamp::now()
-                .strftime("%Y-%m-%dT%H:%M:%SZ")
-                .to_string()
-                .into();
-        }
+fn is_as_read(object: &Value, read: &Value) -> Result<(), Refusal> {
+    let same = |field: &str| read[field].is_null() || read[field] == object["metadata"][field];
+    match same("uid") && same("resourceVersion") {
+        true => Ok(()),
+        false => Err(Refusal::Conflict),
     }
-    if object["spec"].is_null() {
-        return;
-    }
-    let generation = before
-        .and_then(|before| before["metadata"]["generation"].as_u64())
-        .unwrap_or(0);
-    let changed = before.is_none_or(|before| before["spec"] != object["spec"]);
-    object["metadata"]["generation"] = json!(generation + u64::from(changed));
 }

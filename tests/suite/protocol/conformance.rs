@@ -15,7 +15,7 @@ use tokio::process::Command;
 use tokio::task::JoinSet;
 
 /// A whole run of the kit, on a machine that is busy building.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// Broken stages that are run side by side; most of them are waited for.
 const SIDE_BY_SIDE: usize = 6;

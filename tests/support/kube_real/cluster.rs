@@ -159,7 +159,7 @@ impl RealKube {
             .await
     }
 
-    /// Does to a Gateway what its controller does in the end.
+    /// Does to a Gateway what its controller does in the end; an empty address is none.
     pub async fn program(&self, namespace: &str, name: &str, address: &str) {
         let path = format!("{}/{name}", in_namespace(GATEWAYS, namespace));
         program(&self.client(), &path, address).await;
@@ -185,8 +185,16 @@ impl RealKube {
 
 pub(crate) async fn program(client: &Client, path: &str, address: &str) {
     let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": kind, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let kind = match address.parse::<std::net::IpAddr>() {
+        Ok(_) => "IPAddress",
+        Err(_) => "Hostname",
+    };
+    let addresses = match address {
+        "" => json!([]),
+        address => json!([{"type": kind, "value": address}]),
+    };
     let body = json!({"status": {
-        "addresses": [{"type": "IPAddress", "value": address}],
+        "addresses": addresses,
         "conditions": [condition("Accepted"), condition("Programmed")],
     }});
     let request = Request::patch(format!("{path}/status"))
