@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cluster::{KubeContext, Patience};
-use protocol::Problem;
+use protocol::{PortRange, Problem};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::manifests::{CONTOUR, Manifests, is_digest};
-use crate::ports::{LOWEST_PORT, PortRange};
 
 /// From one more than the CRD's own limit to the last at which the API takes the CRD's rules as not too costly.
 const RAISED: RangeInclusive<u32> = 65..=213;
+
+/// Determined refuses ports below this one.
+const LOWEST_PORT: u16 = 1025;
 
 /// What a user sets.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -67,7 +69,7 @@ pub struct Config {
     #[serde(default = "default_task_namespace")]
     pub task_namespace: String,
     /// The ports that the master may open on the Gateway, first and last: [32768, 57535] or 32768-57535.
-    #[serde(default)]
+    #[serde(default = "default_port_range")]
     pub port_range: PortRange,
     /// Fail when the master could open fewer ports than this.
     #[serde(default)]
@@ -134,6 +136,15 @@ fn default_task_namespace() -> String {
     "default".to_owned()
 }
 
+/// From where Determined's own default range starts to the highest port at which Contour's Envoy does not wrap: its container
+/// port is the port plus 8000.
+fn default_port_range() -> PortRange {
+    PortRange {
+        first: 32768,
+        last: 57535,
+    }
+}
+
 fn default_lease_duration() -> u32 {
     900
 }
@@ -162,18 +173,18 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
         }
     }
     let range = config.port_range;
-    if range.start < LOWEST_PORT {
+    if range.first < LOWEST_PORT {
         let message = format!(
             "starts at {}; Determined takes {LOWEST_PORT} to {}",
-            range.start,
+            range.first,
             u16::MAX
         );
         problems.push(Problem::new("port_range", message));
     }
-    if range.start >= range.end {
+    if range.first >= range.last {
         let message = format!(
             "{} to {} is no range: the first port has to be below the last",
-            range.start, range.end
+            range.first, range.last
         );
         problems.push(Problem::new("port_range", message));
     }

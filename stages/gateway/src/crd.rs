@@ -1,11 +1,8 @@
 //! The CRD of Gateways. It is large, and little of it is read.
 
-use std::collections::BTreeMap;
-
 use cluster::Cluster;
 use http::Request;
 use protocol::StageError;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::objects::GROUP;
@@ -16,81 +13,45 @@ const CRD: &str =
 /// What the CRD has allowed since its first release; taken when it may not be read.
 pub(crate) const MAX_LISTENERS: u32 = 64;
 
-#[derive(Debug, Deserialize)]
-pub(crate) struct Crd {
-    metadata: Metadata,
-    spec: Spec,
-}
-
-#[derive(Debug, Deserialize)]
-struct Metadata {
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Spec {
-    versions: Vec<Version>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Version {
-    name: String,
-    schema: Option<Schema>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Schema {
-    #[serde(rename = "openAPIV3Schema")]
-    root: Properties<Parts>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Properties<T> {
-    properties: T,
-}
-
-/// Each listener takes a place in the spec and one in the status.
-#[derive(Debug, Deserialize)]
-struct Parts {
-    spec: Properties<Listeners>,
-    status: Properties<Listeners>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Listeners {
-    listeners: Limit,
-}
-
-#[derive(Debug, Deserialize)]
-struct Limit {
-    #[serde(rename = "maxItems")]
-    max_items: Option<u32>,
-}
+/// The CRD, as the API has it.
+pub(crate) struct Crd(Value);
 
 impl Crd {
     /// Cluster-wide, so many users may not read it.
     pub(crate) async fn get(cluster: &Cluster) -> Option<Self> {
         let request = Request::get(CRD).body(Vec::new()).ok()?;
-        cluster.client.request(request).await.ok()
+        cluster.client.request(request).await.ok().map(Self)
     }
 
     /// The release and the channel of the Gateway API that it is of.
     pub(crate) fn bundle(&self) -> Option<(&str, &str)> {
-        bundle(|name| self.metadata.annotations.get(name).map(String::as_str))
+        bundle(|name| self.0["metadata"]["annotations"][name].as_str())
     }
 
-    /// How many a Gateway can have.
+    /// How many a Gateway can have: each listener takes a place in the spec and one in the status.
     pub(crate) fn max_listeners(&self) -> u32 {
-        let v1 = self.spec.versions.iter().find(|it| it.name == "v1");
-        let Some(schema) = v1.and_then(|version| version.schema.as_ref()) else {
+        let Some((_, v1)) = v1(&self.0) else {
             return MAX_LISTENERS;
         };
-        let Parts { spec, status } = &schema.root.properties;
-        let limits = [spec, status].map(|part| part.properties.listeners.max_items);
-        let limits = limits.map(|limit| limit.unwrap_or(u32::MAX));
+        let limit = |part: &str| {
+            let limit = v1.pointer(&format!("/{}", max_items(part)))?.as_u64()?;
+            u32::try_from(limit).ok()
+        };
+        let limits = ["spec", "status"].map(|part| limit(part).unwrap_or(u32::MAX));
         limits[0].min(limits[1])
     }
+}
+
+/// The version that Determined uses, and where it is in the list.
+fn v1(crd: &Value) -> Option<(usize, &Value)> {
+    let versions = crd["spec"]["versions"].as_array()?;
+    let mut versions = versions.iter().enumerate();
+    versions.find(|(_, version)| version["name"] == "v1")
+}
+
+/// Where a version limits the listeners.
+fn max_items(part: &str) -> String {
+    format!("schema/openAPIV3Schema/properties/{part}/properties/listeners/maxItems")
 }
 
 /// The release and the channel of the Gateway API that a CRD with these annotations is of.
@@ -128,16 +89,17 @@ fn request(builder: http::request::Builder, body: Vec<u8>) -> Result<Request<Vec
 }
 
 fn patch(crd: &Value, limit: u32) -> Value {
-    let versions = crd["spec"]["versions"].as_array();
-    let at = versions.and_then(|all| all.iter().position(|version| version["name"] == "v1"));
-    let version = format!("/spec/versions/{}", at.unwrap_or_default());
-    let schema = format!("{version}/schema/openAPIV3Schema/properties");
-    let place = |part: &str| format!("{schema}/{part}/properties/listeners/maxItems");
+    let at = v1(crd).map_or(0, |(at, _)| at);
+    let version = format!("/spec/versions/{at}");
+    let replace = |part: &str| {
+        let path = format!("{version}/{}", max_items(part));
+        json!({"op": "replace", "path": path, "value": limit})
+    };
     json!([
         // The list may have changed since it was read.
         {"op": "test", "path": format!("{version}/name"), "value": "v1"},
-        {"op": "replace", "path": place("spec"), "value": limit},
-        {"op": "replace", "path": place("status"), "value": limit},
+        replace("spec"),
+        replace("status"),
     ])
 }
 
@@ -150,7 +112,7 @@ mod tests {
         let listeners = |limit: u32| json!({"properties": {"listeners": {"maxItems": limit}}});
         let parts = json!({"spec": listeners(200), "status": listeners(64)});
         let crd = |versions| json!({"metadata": {}, "spec": {"versions": versions}});
-        let of = |crd| serde_json::from_value::<Crd>(crd).unwrap().max_listeners();
+        let of = |crd| Crd(crd).max_listeners();
         let v1 = json!({"name": "v1", "schema": {"openAPIV3Schema": {"properties": parts}}});
         assert_eq!(of(crd(json!([{"name": "v1beta1"}, v1]))), 64);
         assert_eq!(of(crd(json!([]))), MAX_LISTENERS);

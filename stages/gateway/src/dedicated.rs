@@ -10,14 +10,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use protocol::StageError;
+use protocol::{PortRange, StageError};
 use serde_json::{Value, json};
 
 use crate::lease::{GatewayLease, MANAGER};
 use crate::objects::{
     ClassObject, GATEWAYS, GROUP, GatewayObject, SERVICES, TCP_ROUTES, gateway_resource, gateways,
 };
-use crate::ports::PortRange;
 
 /// A Gateway has to have a listener before Determined adds its own: one port that is not used otherwise.
 const PLACEHOLDER: u16 = 7999;
@@ -66,8 +65,8 @@ fn manifest(
         uid: lease.metadata.uid.clone().unwrap_or_default(),
         ..OwnerReference::default()
     });
-    let port = if range.holds(PLACEHOLDER) {
-        range.end
+    let port = if range.contains(PLACEHOLDER) {
+        range.last
     } else {
         PLACEHOLDER
     };

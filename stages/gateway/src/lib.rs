@@ -19,7 +19,6 @@ mod manifests;
 mod objects;
 mod outputs;
 mod permissions;
-mod ports;
 mod preflight;
 mod provision;
 mod session;
@@ -31,7 +30,6 @@ mod wait;
 pub use config::{Config, Prefer, Provision};
 pub use manifests::Manifests;
 pub use outputs::{InternalTaskGateway, Outputs};
-pub use ports::PortRange;
 
 /// The stage: finds the Gateway and watches over it.
 pub struct Gateway;

@@ -3,9 +3,8 @@
 use cluster::Cluster;
 use kube::Api;
 use kube::core::{ApiResource, GroupVersionKind, Object};
+use protocol::PortRange;
 use serde::{Deserialize, Serialize};
-
-use crate::ports::PortRange;
 
 pub(crate) const GROUP: &str = "gateway.networking.k8s.io";
 
@@ -223,10 +222,13 @@ pub(crate) fn namespace(gateway: &GatewayObject) -> &str {
 pub(crate) fn capacity(gateway: &GatewayObject, max_listeners: u32, range: PortRange) -> u32 {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let listeners = &gateway.spec.listeners;
-    let inside = listeners.iter().filter(|it| range.holds(it.port)).count();
+    let inside = listeners
+        .iter()
+        .filter(|it| range.contains(it.port))
+        .count();
     max_listeners
         .saturating_sub(count(listeners.len()))
-        .min(range.len().saturating_sub(count(inside)))
+        .min(range.count().saturating_sub(count(inside)))
 }
 
 /// Whether the controller of this class has accepted it.
@@ -255,9 +257,26 @@ mod tests {
             "spec": {"gatewayClassName": "c", "listeners": [{"port": 80}, {"port": 9000}, {"port": 9001}]},
         }))
         .unwrap();
-        let capacity = |limit, end| capacity(&gateway, limit, PortRange { start: 9000, end });
+        let capacity = |limit, last| capacity(&gateway, limit, PortRange { first: 9000, last });
         assert_eq!(capacity(64, 9999), 61);
         assert_eq!(capacity(64, 9004), 3);
         assert_eq!(capacity(2, 9999), 0);
+    }
+
+    #[test]
+    fn an_address_that_is_a_name_in_the_cluster_is_none_for_determined() {
+        let gateway = serde_json::from_value(json!({
+            "metadata": {"namespace": "n", "name": "g"},
+            "spec": {"gatewayClassName": "c"},
+            "status": {
+                "addresses": [{"type": "NamedAddress", "value": "pool"}],
+                "conditions": [{"type": "Programmed", "status": "True"}],
+            },
+        }))
+        .unwrap();
+        let State::NoAddress(reason) = state(&gateway) else {
+            panic!("it has an address");
+        };
+        assert!(reason.contains("\"pool\" is a NamedAddress"), "{reason}");
     }
 }

@@ -6,7 +6,7 @@ use cluster::{Cluster, KubeContext};
 use protocol::ledger::Entry;
 use protocol::provides::{KUBECONFIG, Provides, TASK_GATEWAY};
 use protocol::validate::Gate;
-use protocol::{Context, Exit, Leftover, Problem, Stage, StageError};
+use protocol::{Context, Exit, Leftover, PortRange, Problem, Stage, StageError};
 use serde_json::{Map, Value};
 
 use crate::acquire::{self, ReadyGateway, Resources, Selection};
@@ -17,7 +17,6 @@ use crate::kubeconfig_file::KubeconfigFile;
 use crate::lease::SESSION;
 use crate::objects::{self, GATEWAYS, GatewayObject, State};
 use crate::outputs::{InternalTaskGateway, Outputs};
-use crate::ports::PortRange;
 use crate::session::Session;
 use crate::{Gateway, gc, leftovers, preflight, provision, wait};
 
@@ -201,7 +200,7 @@ impl ReadyGateway {
                 config.min_capacity,
                 self.max_listeners,
                 self.gateway.spec.listeners.len(),
-                config.port_range.len()
+                config.port_range.count()
             );
             return Err(StageError::new("gateway.capacity_low", message)
                 .hint("widen `port_range`, free listeners, or lower `min_capacity`"));
@@ -218,8 +217,8 @@ impl ReadyGateway {
                 gateway_name: objects::name(&self.gateway).to_owned(),
                 gateway_namespace: objects::namespace(&self.gateway).to_owned(),
                 gateway_ip: self.address.clone(),
-                gateway_port_range_start: range.start,
-                gateway_port_range_end: range.end,
+                gateway_port_range_start: range.first,
+                gateway_port_range_end: range.last,
             },
             kubeconfig_path: file.path.clone(),
             context: self.cluster.context.name.clone(),

@@ -161,7 +161,7 @@ async fn gateways(
             let named = listed.fields(&format!("metadata.name={name}"));
             ("list", api.list(&named).await.map(|list| list.items))
         }
-        (None, _) => ("list", listing::all(cluster, &api, listed).await),
+        (None, _) => ("list", listing::all(&api, listed).await),
     };
     match answer {
         Ok(gateways) => Ok(Some(gateways)),

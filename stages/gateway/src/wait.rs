@@ -216,136 +216,41 @@ fn mend(gateway: &GatewayObject, state: &State, context: &KubeContext) -> String
 
 #[cfg(test)]
 mod tests {
-    use futures::channel::mpsc;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
-    fn gateway(status: Value) -> GatewayObject {
+    #[tokio::test(start_paused = true)]
+    async fn without_an_address_the_hint_is_given_after_20_seconds_and_the_error_after_the_timeout()
+    {
+        let conditions = json!([{"type": "Programmed", "status": "True", "reason": "Programmed", "message": ""}]);
         let gateway = json!({
             "metadata": {"namespace": "n", "name": "g"},
             "spec": {"gatewayClassName": "contour", "listeners": []},
-            "status": status,
+            "status": {"conditions": conditions},
         });
-        serde_json::from_value(gateway).unwrap()
-    }
-
-    fn programmed(addresses: Value) -> GatewayObject {
-        gateway(json!({
-            "addresses": addresses,
-            "conditions": [{"type": "Programmed", "status": "True", "reason": "Programmed", "message": ""}],
-        }))
-    }
-
-    fn minikube() -> KubeContext {
-        KubeContext {
+        let gateway = serde_json::from_value(gateway).unwrap();
+        let context = KubeContext {
             name: "minikube".into(),
             server: "https://s".into(),
             plugin: None,
             files: Vec::new(),
             kubeconfig: kube::config::Kubeconfig::default(),
-        }
-    }
-
-    type Sender = mpsc::UnboundedSender<watcher::Result<Option<GatewayObject>>>;
-
-    fn channel() -> (Sender, Events) {
-        let (sender, receiver) = mpsc::unbounded();
-        (sender, receiver.boxed())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_an_address_the_mend_is_named_after_20_seconds_and_the_error_after_the_timeout()
-    {
-        let (_open, mut events) = channel();
-        let start = Instant::now();
-        let (mut lines, context) = (Vec::new(), minikube());
-        let waited = until_ready(
-            &mut events,
-            programmed(json!([])),
-            &context,
-            Duration::from_secs(60),
-            |line| {
-                lines.push((start.elapsed().as_secs(), line));
-            },
-        );
-        let error = waited.await.map(|_| ()).unwrap_err();
-        assert_eq!(
-            (error.code.as_str(), error.exit_code()),
-            ("gateway.no_address", Exit::Timeout)
-        );
-        assert!(
-            error
-                .hint
-                .as_ref()
-                .is_some_and(|hint| hint.contains("minikube tunnel")),
-            "{error:?}"
-        );
-        assert_eq!(
-            lines[0],
-            (0, "waiting for Gateway n/g: it has no address".to_owned())
-        );
-        assert_eq!(lines[1].0, 20);
-        assert!(
-            lines[1].1.contains("minikube tunnel") && lines.len() == 2,
-            "{lines:?}"
-        );
+        };
+        let (start, minute) = (Instant::now(), Duration::from_secs(60));
+        let mut lines = Vec::new();
+        let tell = |line| lines.push((start.elapsed().as_secs(), line));
+        let mut events = futures::stream::pending().boxed();
+        let waited = until_ready(&mut events, gateway, &context, minute, tell).await;
+        let error = waited.map(drop).unwrap_err();
+        assert_eq!(error.code, "gateway.no_address");
+        assert_eq!(error.exit_code(), Exit::Timeout);
+        assert!(error.hint.is_some_and(|it| it.contains("minikube tunnel")));
         assert_eq!(start.elapsed().as_secs(), 60);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn it_is_ready_with_the_event_that_brings_the_address() {
-        let (sender, mut events) = channel();
-        sender
-            .unbounded_send(Ok(Some(programmed(json!([])))))
-            .unwrap();
-        sender
-            .unbounded_send(Err(watcher::Error::NoResourceVersion))
-            .unwrap();
-        sender
-            .unbounded_send(Ok(Some(programmed(
-                json!([{"type": "Hostname", "value": "lb.example.com"}]),
-            ))))
-            .unwrap();
-        let (mut lines, context) = (Vec::new(), minikube());
-        let start = gateway(json!({}));
-        let waited = until_ready(
-            &mut events,
-            start,
-            &context,
-            Duration::from_secs(60),
-            |line| lines.push(line),
-        );
-        assert_eq!(waited.await.unwrap().1, "lb.example.com");
         assert_eq!(lines.len(), 2, "{lines:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_gateway_that_is_deleted_meanwhile_ends_the_wait() {
-        let (sender, mut events) = channel();
-        let context = minikube();
-        sender.unbounded_send(Ok(None)).unwrap();
-        let waited = until_ready(
-            &mut events,
-            gateway(json!({})),
-            &context,
-            Duration::from_secs(60),
-            |_| {},
-        );
-        assert_eq!(
-            waited.await.map(|_| ()).unwrap_err().code,
-            "gateway.deleted"
-        );
-    }
-
-    #[test]
-    fn an_address_that_is_a_name_in_the_cluster_is_none_for_determined() {
-        let gateway = programmed(json!([{"type": "NamedAddress", "value": "pool"}]));
-        assert_eq!(
-            objects::state(&gateway),
-            State::NoAddress(
-                "its address \"pool\" is a NamedAddress, neither IPAddress nor Hostname".into()
-            )
-        );
+        let first = "waiting for Gateway n/g: it has no address".to_owned();
+        assert_eq!(lines[0], (0, first));
+        assert_eq!(lines[1].0, 20);
+        assert!(lines[1].1.contains("minikube tunnel"));
     }
 }

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
-use protocol::Problem;
 use protocol::validate::Audience;
+use protocol::{PortRange, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use crate::choices::{HostKeyPolicy, PortPolicy, Scheme, Seconds, Verify};
-use crate::port_range::PortRange;
 
 /// Config of a tunnel.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -34,7 +33,7 @@ pub struct Config {
     pub ssh_port: Option<u16>,
 
     /// Ports of the ssh server to choose from, both ends included: [8000, 9000], "8000,9000" or "8000-9000".
-    #[serde(default)]
+    #[serde(default = "default_range")]
     pub remote_port_range: PortRange,
 
     /// Port of the master on this machine. Nothing needs to listen there yet.
@@ -152,6 +151,13 @@ fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
 fn some_host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let host = Option::<String>::deserialize(deserializer)?;
     Ok(host.map(bare))
+}
+
+fn default_range() -> PortRange {
+    PortRange {
+        first: 8000,
+        last: 9000,
+    }
 }
 
 fn default_local_port() -> u16 {

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use protocol::StageError;
+use protocol::{PortRange, StageError};
 
 use crate::arrival::{self, Prober, Proof};
 use crate::choices::{PortPolicy, Verify};
 use crate::config::{self, Config};
 use crate::outputs::Outputs;
-use crate::port_range::PortRange;
 use crate::ssh::{Resolved, Session};
 
 /// How long to look for a way that need not be there.
@@ -142,12 +141,45 @@ impl ForwardSpec {
 
     /// Every port of the range in random order, `first_choice` before all others.
     pub(crate) fn shuffled(&self, first_choice: Option<u16>) -> Result<Vec<u16>, StageError> {
-        let shuffled = self.range.shuffled(first_choice);
-        shuffled.map_err(|e| StageError::internal(format!("no random numbers: {e}")))
+        shuffled(self.range, first_choice)
+            .map_err(|e| StageError::internal(format!("no random numbers: {e}")))
     }
 
     /// That this machine does not get to the port proves nothing, and the user can live with that.
     pub(crate) fn may_be_out_of_reach(&self) -> bool {
         self.is_other_host && self.verify == Verify::Auto
+    }
+}
+
+/// Every port of the range in random order, `first_choice` before all others.
+fn shuffled(range: PortRange, first_choice: Option<u16>) -> Result<Vec<u16>, getrandom::Error> {
+    let mut ports: Vec<u16> = (range.first..=range.last).collect();
+    for i in (1..ports.len()).rev() {
+        ports.swap(i, getrandom::u32()? as usize % (i + 1));
+    }
+    if let Some(at) = ports.iter().position(|p| Some(*p) == first_choice) {
+        ports.swap(0, at);
+    }
+    Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_port_comes_first_and_every_port_comes_once() {
+        let range = PortRange {
+            first: 9300,
+            last: 9400,
+        };
+        let ports = shuffled(range, Some(9317)).unwrap();
+        assert_eq!(ports[0], 9317);
+        let mut sorted = ports.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (9300..=9400).collect::<Vec<_>>());
+        assert_ne!(ports[1..], sorted[1..]);
+        let without = shuffled(range, Some(1)).unwrap();
+        assert!(without.iter().all(|port| sorted.contains(port)));
     }
 }

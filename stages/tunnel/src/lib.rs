@@ -16,7 +16,6 @@ mod life;
 mod look;
 mod network;
 mod outputs;
-mod port_range;
 mod ssh;
 
 use protocol::ledger::Entry;
@@ -29,7 +28,6 @@ use serde_json::{Map, Value, json};
 pub use choices::{HostKeyPolicy, PortPolicy, Scheme, Seconds, Verify};
 pub use config::{Config, Forward};
 pub use outputs::{Forwarded, Outputs, Verified};
-pub use port_range::PortRange;
 
 /// The stage.
 #[derive(Debug)]

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
+use protocol::PortRange;
 
 use crate::arrival::NotArrived;
 use crate::forward::ForwardSpec;
-use crate::port_range::PortRange;
 use crate::ssh::{NotListening, Refusal, Session};
 
 /// Of a wider range so many are looked at, evenly spread.

@@ -1,6 +1,6 @@
 //! The lines of sshd_config that a tunnel wants of its server. docs/ssh-server.md has the reasons.
 
-use crate::port_range::PortRange;
+use protocol::PortRange;
 
 /// More ports than that on one line help nobody.
 const LISTED: usize = 32;

@@ -10,17 +10,10 @@ use serde_json::Value;
 /// Ports from `first` to `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRange {
-    pub(crate) first: u16,
-    pub(crate) last: u16,
-}
-
-impl Default for PortRange {
-    fn default() -> Self {
-        PortRange {
-            first: 8000,
-            last: 9000,
-        }
-    }
+    /// The lowest port.
+    pub first: u16,
+    /// The highest port.
+    pub last: u16,
 }
 
 impl fmt::Display for PortRange {
@@ -53,16 +46,14 @@ impl PortRange {
         }
     }
 
-    /// Every port of the range in random order, `first_choice` before all others.
-    pub(crate) fn shuffled(self, first_choice: Option<u16>) -> Result<Vec<u16>, getrandom::Error> {
-        let mut ports: Vec<u16> = (self.first..=self.last).collect();
-        for i in (1..ports.len()).rev() {
-            ports.swap(i, getrandom::u32()? as usize % (i + 1));
-        }
-        if let Some(at) = ports.iter().position(|p| Some(*p) == first_choice) {
-            ports.swap(0, at);
-        }
-        Ok(ports)
+    /// Whether the port is one of these.
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+
+    /// How many ports there are.
+    pub fn count(self) -> u32 {
+        u32::from(self.last) - u32::from(self.first) + 1
     }
 }
 
@@ -150,27 +141,6 @@ mod tests {
                 .to_string();
             assert!(error.contains(expected), "{value}: {error}");
         }
-    }
-
-    #[test]
-    fn the_last_port_comes_first_and_every_port_comes_once() {
-        let range = PortRange {
-            first: 9300,
-            last: 9400,
-        };
-        let ports = range.shuffled(Some(9317)).unwrap();
-        assert_eq!(ports[0], 9317);
-        let mut sorted = ports.clone();
-        sorted.sort_unstable();
-        assert_eq!(sorted, (9300..=9400).collect::<Vec<_>>());
-        assert_ne!(ports[1..], sorted[1..]);
-        assert!(
-            range
-                .shuffled(Some(1))
-                .unwrap()
-                .iter()
-                .all(|port| sorted.contains(port))
-        );
     }
 
     proptest::proptest! {
