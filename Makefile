@@ -102,7 +102,7 @@ check:
 	scripts/deny
 
 schema:
-	WRITE_SCHEMA=1 $(CARGO) test --package devcluster-protocol --test schema
+	WRITE_SCHEMA=1 $(CARGO) test --package devcluster-protocol --test suite schema::
 
 install:
 	for program in $(PROGRAMS); do $(CARGO) install --locked --path $$program || exit 1; done

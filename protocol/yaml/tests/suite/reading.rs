@@ -1,11 +1,9 @@
 //! Our reading beside the real `PyYAML`'s: the same value, or a refusal where it refuses.
 
-mod pyyaml;
-
 use std::cell::RefCell;
 
+use crate::pyyaml::{Answer, PyYaml};
 use proptest::prelude::*;
-use pyyaml::{Answer, PyYaml};
 use serde_json::json;
 use yaml::{Document, Seg};
 

@@ -1,13 +1,11 @@
 //! Random files in a user's many styles, random edits: the real `PyYAML` must read what was wanted,
 //! and no comment may get lost that stood outside.
 
-mod pyyaml;
-mod styled;
-
 use std::cell::RefCell;
 
+use crate::pyyaml::{Answer, PyYaml};
+use crate::styled;
 use proptest::prelude::*;
-use pyyaml::{Answer, PyYaml};
 use serde_json::{Value, json};
 use yaml::{Document, Editor, Seg};
 

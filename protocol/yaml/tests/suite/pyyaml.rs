@@ -24,7 +24,7 @@ pub(crate) enum Answer {
 
 impl PyYaml {
     pub(crate) fn start() -> PyYaml {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pyyaml/read.py");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite/read.py");
         let mut child = Command::new(python())
             .arg(script)
             .stdin(Stdio::piped())

@@ -1,0 +1,7 @@
+//! Reading and editing beside the real PyYAML.
+
+mod edit_chains;
+mod editing;
+mod pyyaml;
+mod reading;
+mod styled;
