@@ -46,19 +46,15 @@ pub fn yaml_edit(data: &[u8]) {
     };
     let mut editor = Editor::new(&document);
     let mut wanted = tree.clone();
-    let new = Value::from(HARD[usize::from(*kind / 4) % HARD.len()]);
-    let noted = match kind % 4 {
+    let new = Value::from(HARD[usize::from(*kind / 3) % HARD.len()]);
+    let noted = match kind % 3 {
         0 => {
-            put(&mut wanted, path, Some(new.clone()));
+            put(&mut wanted, path, new.clone());
             editor.set(path, new)
         }
         1 => {
-            put(&mut wanted, path, None);
-            editor.remove(path)
-        }
-        2 => {
             let path = [path.clone(), vec![Seg::from("new: key")]].concat();
-            put(&mut wanted, &path, Some(new.clone()));
+            put(&mut wanted, &path, new.clone());
             editor.set(&path, new)
         }
         _ => {
@@ -107,18 +103,16 @@ fn at<'a>(tree: &'a mut Value, path: &[Seg]) -> Option<&'a mut Value> {
     })
 }
 
-/// Sets or removes what is at this path.
-fn put(tree: &mut Value, path: &[Seg], new: Option<Value>) {
+/// Sets what is at this path.
+fn put(tree: &mut Value, path: &[Seg], new: Value) {
     let Some((last, parents)) = path.split_last() else {
         return;
     };
-    match (at(tree, parents), last, new) {
-        (Some(Value::Object(map)), Seg::Key(key), Some(new)) => drop(map.insert(key.clone(), new)),
-        (Some(Value::Object(map)), Seg::Key(key), None) => drop(map.shift_remove(key)),
-        (Some(Value::Array(items)), Seg::Index(index), Some(new)) => items[*index] = new,
-        (Some(Value::Array(items)), Seg::Index(index), None) => drop(items.remove(*index)),
+    match (at(tree, parents), last) {
+        (Some(Value::Object(map)), Seg::Key(key)) => drop(map.insert(key.clone(), new)),
+        (Some(Value::Array(items)), Seg::Index(index)) => items[*index] = new,
         // A key below a null makes a mapping of it.
-        (Some(null @ Value::Null), Seg::Key(key), Some(new)) => {
+        (Some(null @ Value::Null), Seg::Key(key)) => {
             *null = serde_json::json!({ key.as_str(): new });
         }
         _ => {}

@@ -124,13 +124,6 @@ impl Document {
         entries.iter().map(|(_, v)| *v).collect()
     }
 
-    /// Whether a merge gives the mapping that key.
-    pub(crate) fn is_merged(&self, map: Id, name: &str) -> bool {
-        let own = self.own_values(map);
-        let mut pairs = self.tree.pairs(map).into_iter();
-        pairs.any(|(k, v)| !own.contains(&v) && self.tree.key(k).is_some_and(|k| k == name))
-    }
-
     /// Whether the value at `path` is written there, and not an alias or reached through one.
     #[must_use]
     pub fn is_written_at(&self, path: &[Seg]) -> bool {

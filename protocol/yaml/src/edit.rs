@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::changes::{Changes, Item, New};
+use crate::changes::Changes;
 use crate::document::Document;
 use crate::error::Error;
 use crate::path::{Seg, show};
@@ -27,33 +27,31 @@ impl<'a> Editor<'a> {
         Editor { doc, changes }
     }
 
-    /// Sets the value at `path` and makes the mappings that lead to it. What is equal already
-    /// stays as it is written; a mapping that replaces a mapping is set key by key.
+    /// Sets the value at `path` and makes the mappings that lead to it. What is equal already stays as it is written.
     ///
     /// A path through an alias, or to a key that comes from a merge, changes this place alone: the value is written out here.
     ///
     /// # Errors
-    /// The path runs through a single value, a removed or a missing item.
+    /// The path runs through a single value or a missing item.
     pub fn set(&mut self, path: &[Seg], value: Value) -> Result<(), Error> {
         let mut id = self.doc.tree.root;
         for (depth, seg) in path.iter().enumerate() {
             let rest = &path[depth..];
             if let Some(new) = self.changes.replaced.get_mut(&id) {
-                new.text = None;
-                let done = put(&mut new.value, rest, value);
+                let done = put(new, rest, value);
                 return self.checked(done, id, path);
             }
             id = match (&self.doc.tree.nodes[id].kind, seg) {
                 (Kind::Alias(_), _) => {
                     let mut copy = self.changes.value_of(self.doc, id, true);
                     let done = put(&mut copy, rest, value);
-                    self.changes.replaced.insert(id, New::value(copy));
+                    self.changes.replaced.insert(id, copy);
                     return self.checked(done, id, path);
                 }
                 (Kind::Scalar { .. }, _) if self.doc.value_of(id, false).is_null() => {
                     let mut fresh = Value::Null;
                     let done = put(&mut fresh, rest, value);
-                    self.changes.replaced.insert(id, New::value(fresh));
+                    self.changes.replaced.insert(id, fresh);
                     return self.checked(done, id, path);
                 }
                 (Kind::Map { .. }, Seg::Key(key)) => match self.doc.own_entry(id, key) {
@@ -63,13 +61,6 @@ impl<'a> Editor<'a> {
                 (Kind::Seq { items, .. }, Seg::Index(i)) if *i < items.len() => items[*i],
                 _ => return self.fail(id, format!("no place for `{}` here", show(path))),
             };
-            if self.changes.removed.contains(&id) {
-                if matches!(seg, Seg::Index(_)) {
-                    return self.fail(id, format!("`{}` is removed", show(path)));
-                }
-                self.changes.removed.remove(&id);
-                self.changes.replaced.insert(id, New::value(Value::Null));
-            }
         }
         self.assign(id, value);
         Ok(())
@@ -94,46 +85,8 @@ impl<'a> Editor<'a> {
                 self.set(&scalar.path, value)?;
             } else {
                 self.changes.substituted.insert(scalar.id, value.clone());
-                self.changes.replaced.insert(scalar.id, New::value(value));
+                self.changes.replaced.insert(scalar.id, value);
             }
-        }
-        Ok(())
-    }
-
-    /// Removes the entry or item at `path`; what is not there need not be removed.
-    ///
-    /// # Errors
-    /// It comes from a merge key or through an alias, or the path is empty.
-    pub fn remove(&mut self, path: &[Seg]) -> Result<(), Error> {
-        let root = self.doc.tree.root;
-        let Some((last, parents)) = path.split_last() else {
-            return self.fail(root, "the document itself cannot be removed");
-        };
-        let Some((_, parent)) = self.doc.find(parents) else {
-            return Ok(());
-        };
-        if self.doc.own_path(parents).is_none() {
-            return self.fail(parent, format!("`{}` is not written here", show(path)));
-        }
-        let id = match (&self.doc.tree.nodes[parent].kind, last) {
-            (Kind::Map { .. }, Seg::Key(key)) => {
-                if let Some(added) = self.changes.added.get_mut(&parent) {
-                    added.shift_remove(key);
-                }
-                if self.doc.is_merged(parent, key) {
-                    return self.fail(parent, format!("`{}` comes from a merge", show(path)));
-                }
-                self.doc.own_entry(parent, key)
-            }
-            (Kind::Seq { items, .. }, Seg::Index(i)) => items.get(*i).copied(),
-            (Kind::Alias(_), _) => {
-                return self.fail(parent, format!("`{}` is not written here", show(path)));
-            }
-            _ => None,
-        };
-        if let Some(id) = id {
-            self.changes.replaced.remove(&id);
-            self.changes.removed.insert(id);
         }
         Ok(())
     }
@@ -160,46 +113,8 @@ impl<'a> Editor<'a> {
         let untouched = !changes.replaced.contains_key(&id)
             && !changes.added.contains_key(&id)
             && !changes.inserted.contains_key(&id);
-        let node = &self.doc.tree.nodes[id].kind;
-        match (node, value) {
-            (Kind::Map { entries, .. }, Value::Object(map))
-                if untouched
-                    && !map.is_empty()
-                    && !entries.iter().any(|(k, _)| self.doc.tree.is_merge(*k)) =>
-            {
-                self.assign_entries(id, entries, map);
-            }
-            (Kind::Seq { items, .. }, Value::Array(values))
-                if untouched && items.len() == values.len() =>
-            {
-                for (item, value) in items.iter().zip(values) {
-                    self.changes.removed.remove(item);
-                    self.assign(*item, value);
-                }
-            }
-            (Kind::Scalar { .. } | Kind::Alias(_), value)
-                if untouched && self.doc.value_of(id, true) == value => {}
-            (_, value) => {
-                self.changes.replaced.insert(id, New::value(value));
-            }
-        }
-    }
-
-    fn assign_entries(&mut self, id: Id, entries: &[(Id, Id)], mut map: Map<String, Value>) {
-        for (key, old) in entries {
-            let key = self.doc.tree.key(*key).unwrap_or_default();
-            match map.shift_remove(key.as_ref()) {
-                Some(value) => {
-                    self.changes.removed.remove(old);
-                    self.assign(*old, value);
-                }
-                None => {
-                    self.changes.removed.insert(*old);
-                }
-            }
-        }
-        if !map.is_empty() {
-            self.changes.added.insert(id, map);
+        if !untouched || self.doc.value_of(id, true) != value {
+            self.changes.replaced.insert(id, value);
         }
     }
 

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use crate::changes::New;
 use crate::document::Document;
 use crate::emit;
 use crate::splice::{column, line_end, line_start, next_line};
@@ -125,51 +124,35 @@ pub(crate) fn pieces(
     doc: &Document,
     id: Id,
     owner: Owner,
-    new: &New,
+    new: &Value,
     newline: &str,
 ) -> (String, String) {
     let text = doc.text.as_str();
     let node = &doc.tree.nodes[id];
     match owner {
         Owner::Entry { column: key, .. } => {
-            if emit::is_leaf(&new.value) {
-                return split(&emit::leaf(&new.value, key, newline), newline);
+            if emit::is_leaf(new) {
+                return split(&emit::leaf(new, key, newline), newline);
             }
             let old = column(text, node.span.start);
-            let indent = match (&node.kind, &new.value) {
+            let indent = match (&node.kind, new) {
                 (Kind::Seq { flow: false, .. }, Value::Array(_)) => old,
                 (Kind::Map { flow: false, .. } | Kind::Seq { flow: false, .. }, _) if old > key => {
                     old
                 }
                 _ => key + 2,
             };
-            let below = " ".repeat(indent) + &emit::block(&new.value, indent, newline);
+            let below = " ".repeat(indent) + &emit::block(new, indent, newline);
             (String::new(), below)
         }
         Owner::Item { at } => {
             let gap = text[at..node.start()].len();
             let compact = !node.is_absent() && !text[at..node.start()].contains(['\n', '\r']);
             let indent = column(text, at) + if compact { gap } else { 1 };
-            split(&item_text(new, indent, newline), newline)
+            split(&emit::item(new, indent, newline), newline)
         }
-        Owner::Root => split(&item_text(new, 0, newline), newline),
+        Owner::Root => split(&emit::item(new, 0, newline), newline),
     }
-}
-
-/// The text of an item whose content stands at that column.
-pub(crate) fn item_text(new: &New, indent: usize, newline: &str) -> String {
-    let Some(text) = &new.text else {
-        return emit::item(&new.value, indent, newline);
-    };
-    let mut out = String::new();
-    for (i, line) in text.trim_end_matches('\n').lines().enumerate() {
-        if i > 0 && !line.is_empty() {
-            out.extend(std::iter::repeat_n(' ', indent));
-        }
-        out.push_str(line);
-        out.push_str(newline);
-    }
-    out
 }
 
 fn split(text: &str, newline: &str) -> (String, String) {

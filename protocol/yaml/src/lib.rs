@@ -24,7 +24,6 @@ mod timestamp;
 mod tree;
 mod wanted;
 
-pub use changes::Item;
 pub use document::Document;
 pub use edit::Editor;
 pub use emit::{quote, to_yaml};

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-use crate::changes::{Changes, New};
+use crate::changes::Changes;
 use crate::document::Document;
 use crate::emit;
 use crate::error::Error;
@@ -52,12 +52,6 @@ struct Renderer<'a> {
     splices: Vec<Splice>,
 }
 
-/// An entry or item as it is written.
-struct Place {
-    range: Range<usize>,
-    gone: bool,
-}
-
 impl Renderer<'_> {
     fn text(&self) -> &str {
         &self.doc.text
@@ -88,18 +82,9 @@ impl Renderer<'_> {
         match &doc.tree.nodes[id].kind {
             Kind::Map { flow, entries } => {
                 let added = changes.added.get(&id).filter(|a| !a.is_empty());
-                let kept = entries.iter().any(|(_, v)| !changes.removed.contains(v));
-                let emptied = !kept && !entries.is_empty();
-                let rewritten = (in_flow || *flow)
-                    && added.is_some()
-                    && entries.iter().any(|(_, v)| changes.removed.contains(v));
-                if rewritten {
-                    let value = wanted(doc, changes, id);
-                    return self.replace(id, owner, in_flow, &New { value, text: None });
-                }
-                if emptied || (entries.is_empty() && added.is_some()) {
-                    let value = Value::Object(added.cloned().unwrap_or_default());
-                    return self.replace(id, owner, in_flow, &New { value, text: None });
+                if let (true, Some(added)) = (entries.is_empty(), added) {
+                    let value = Value::Object(added.clone());
+                    return self.replace(id, owner, in_flow, &value);
                 }
                 self.entries(entries, in_flow || *flow)?;
                 match added {
@@ -109,15 +94,9 @@ impl Renderer<'_> {
                 }
             }
             Kind::Seq { flow, items } => {
-                let fresh = changes.inserted.get(&id).map_or(0, Vec::len);
-                let kept = items.iter().any(|i| !changes.removed.contains(i));
-                let emptied = !kept && !items.is_empty();
-                let rewritten = (in_flow || *flow)
-                    && fresh > 0
-                    && items.iter().any(|i| changes.removed.contains(i));
-                if emptied || rewritten || (items.is_empty() && fresh > 0) {
+                if items.is_empty() && changes.inserted.contains_key(&id) {
                     let value = wanted(doc, changes, id);
-                    return self.replace(id, owner, in_flow, &New { value, text: None });
+                    return self.replace(id, owner, in_flow, &value);
                 }
                 if in_flow || *flow {
                     self.flow_items(id, items)?;
@@ -133,16 +112,8 @@ impl Renderer<'_> {
     fn entries(&mut self, entries: &[(Id, Id)], in_flow: bool) -> Result<(), Error> {
         let doc = self.doc;
         let node = |id: Id| &doc.tree.nodes[id];
-        let places = entries.iter().map(|(k, v)| Place {
-            range: node(*k).start()..node(*v).span.end.max(node(*k).span.end),
-            gone: self.changes.removed.contains(v),
-        });
-        self.remove(&places.collect::<Vec<_>>(), in_flow);
         for (key, value) in entries {
             let (key_node, start) = (node(*key), node(*key).start());
-            if self.changes.removed.contains(value) {
-                continue;
-            }
             let at = after_colon(self.text(), key_node.span.end);
             let owner = Owner::Entry {
                 column: column(self.text(), start),
@@ -155,33 +126,6 @@ impl Renderer<'_> {
             self.value(*value, owner, in_flow)?;
         }
         Ok(())
-    }
-
-    /// Takes out entries or items, run by run.
-    fn remove(&mut self, all: &[Place], in_flow: bool) {
-        let mut i = 0;
-        while i < all.len() {
-            let run = all[i..].iter().take_while(|p| p.gone).count();
-            let (gone, next) = (&all[i..i + run], all.get(i + run).map(|p| p.range.start));
-            if let (Some(first), Some(last)) = (gone.first(), gone.last()) {
-                let start = first.range.start;
-                let before = i.checked_sub(1).map(|p| all[p].range.end);
-                let line = line_start(self.text(), start);
-                if in_flow {
-                    self.remove_in_flow(start..last.range.end, next, before);
-                } else if self.text()[line..start].trim().is_empty() {
-                    for place in gone {
-                        let from = line_start(self.text(), place.range.start);
-                        let to = next_line(self.text(), place.range.end);
-                        self.push(from..to, "");
-                    }
-                } else if let Some(next) = next {
-                    // They share their line with a dash: the next one moves up.
-                    self.push(start..next, "");
-                }
-            }
-            i += run.max(1);
-        }
     }
 
     fn add(&mut self, map: Id, added: &Map<String, Value>) {
@@ -225,14 +169,14 @@ impl Renderer<'_> {
         }
     }
 
-    fn replace(&mut self, id: Id, owner: Owner, in_flow: bool, new: &New) -> Result<(), Error> {
+    fn replace(&mut self, id: Id, owner: Owner, in_flow: bool, new: &Value) -> Result<(), Error> {
         if in_flow {
-            self.replace_in_flow(id, owner, &new.value);
+            self.replace_in_flow(id, owner, new);
             return Ok(());
         }
         if matches!(owner, Owner::Root) && self.doc.tree.nodes[id].is_absent() {
             let end = self.text().len();
-            self.push_lines(end..end, layout::item_text(new, 0, self.newline));
+            self.push_lines(end..end, emit::item(new, 0, self.newline));
             return Ok(());
         }
         let (mut inline, below) = layout::pieces(self.doc, id, owner, new, self.newline);

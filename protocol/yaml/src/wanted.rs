@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use crate::changes::{Changes, New};
+use crate::changes::Changes;
 use crate::document::Document;
 use crate::tree::{Id, Kind};
 
@@ -19,7 +19,7 @@ pub(crate) fn write_out_aliases(doc: &Document, changes: &mut Changes) {
             && !gone.contains(&id)
         {
             let value = changes.value_of(doc, target, true);
-            changes.replaced.insert(id, New { value, text: None });
+            changes.replaced.insert(id, value);
         }
     }
 }
@@ -33,7 +33,7 @@ fn mark(
     touched: &mut HashSet<Id>,
     gone: &mut HashSet<Id>,
 ) -> bool {
-    let dropped = dropped || changes.is_replaced(id) || changes.removed.contains(&id);
+    let dropped = dropped || changes.is_replaced(id);
     let mut changed =
         dropped || changes.added.contains_key(&id) || changes.inserted.contains_key(&id);
     for child in doc.tree.children(id) {
@@ -51,7 +51,7 @@ fn mark(
 /// The tree that the result must read as.
 pub(crate) fn wanted(doc: &Document, changes: &Changes, id: Id) -> Value {
     if let Some(new) = changes.replaced.get(&id) {
-        return new.value.clone();
+        return new.clone();
     }
     match &doc.tree.nodes[id].kind {
         Kind::Map { .. } => {
@@ -63,7 +63,7 @@ pub(crate) fn wanted(doc: &Document, changes: &Changes, id: Id) -> Value {
                 };
                 if !own.contains(&value) {
                     map.insert(key.into_owned(), changes.value_of(doc, value, true));
-                } else if !changes.removed.contains(&value) {
+                } else {
                     map.insert(key.into_owned(), wanted(doc, changes, value));
                 }
             }
@@ -74,12 +74,10 @@ pub(crate) fn wanted(doc: &Document, changes: &Changes, id: Id) -> Value {
         Kind::Seq { items, .. } => {
             let mut out = Vec::new();
             for (i, item) in items.iter().enumerate() {
-                out.extend(changes.inserted(id, i).map(|n| n.value.clone()));
-                if !changes.removed.contains(item) {
-                    out.push(wanted(doc, changes, *item));
-                }
+                out.extend(changes.inserted(id, i).cloned());
+                out.push(wanted(doc, changes, *item));
             }
-            out.extend(changes.inserted(id, items.len()).map(|n| n.value.clone()));
+            out.extend(changes.inserted(id, items.len()).cloned());
             Value::Array(out)
         }
         _ => changes.value_of(doc, id, true),

@@ -1,10 +1,12 @@
 //! Lists in block style, and the lines of new items.
 
-use super::{Place, Renderer};
-use crate::changes::New;
+use serde_json::Value;
+
+use super::Renderer;
 use crate::dialect::skip_trivia;
+use crate::emit;
 use crate::error::Error;
-use crate::layout::{self, Owner};
+use crate::layout::Owner;
 use crate::splice::column;
 use crate::tree::Id;
 
@@ -19,13 +21,8 @@ impl Renderer<'_> {
             let end = doc.tree.nodes[*item].span.end.max(dash + 1);
             dash = skip_trivia(self.text(), end);
         }
-        let places = items.iter().zip(&dashes).map(|(item, dash)| Place {
-            range: *dash..doc.tree.nodes[*item].span.end.max(*dash + 1),
-            gone: self.changes.removed.contains(item),
-        });
-        self.remove(&places.collect::<Vec<_>>(), false);
         for (i, item) in items.iter().enumerate() {
-            let fresh: Vec<&New> = self.changes.inserted(seq, i).collect();
+            let fresh: Vec<&Value> = self.changes.inserted(seq, i).collect();
             let dash = dashes[i];
             if i == 0 {
                 let pad = " ".repeat(indent);
@@ -37,18 +34,16 @@ impl Renderer<'_> {
             } else {
                 self.insert_items(&fresh, items[i - 1], dashes[i - 1], indent);
             }
-            if !self.changes.removed.contains(item) {
-                self.value(*item, Owner::Item { at: dash + 1 }, false)?;
-            }
+            self.value(*item, Owner::Item { at: dash + 1 }, false)?;
         }
         if let (Some(last), Some(dash)) = (items.last(), dashes.last()) {
-            let fresh: Vec<&New> = self.changes.inserted(seq, items.len()).collect();
+            let fresh: Vec<&Value> = self.changes.inserted(seq, items.len()).collect();
             self.insert_items(&fresh, *last, *dash, indent);
         }
         Ok(())
     }
 
-    fn insert_items(&mut self, fresh: &[&New], after: Id, dash: usize, indent: usize) {
+    fn insert_items(&mut self, fresh: &[&Value], after: Id, dash: usize, indent: usize) {
         if fresh.is_empty() {
             return;
         }
@@ -61,7 +56,7 @@ impl Renderer<'_> {
         self.insert_lines(end, lines);
     }
 
-    fn item_lines(&self, new: &New, indent: usize) -> String {
-        format!("- {}", layout::item_text(new, indent + 2, self.newline))
+    fn item_lines(&self, new: &Value, indent: usize) -> String {
+        format!("- {}", emit::item(new, indent + 2, self.newline))
     }
 }
