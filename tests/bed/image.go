@@ -120,5 +120,6 @@ func layerOf(root string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return layer.Bytes(), archive.Close()
+	err = archive.Close()
+	return layer.Bytes(), err
 }

@@ -1,0 +1,369 @@
+//! The stand-in for Determined's master asks the API what the real one was seen to ask: tests/master/recordings.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+
+use serde_json::{Value, json};
+use support::bed::{Bed, eventually};
+use support::build_dir;
+
+const RECORDINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/master/recordings");
+
+/// What the real one asks at the same time, so in any order.
+const CONCURRENT: [&str; 6] = [
+    "watch=true",
+    "limit=500",
+    "/events",
+    "DELETE /apis/scheduling",
+    "DELETE /api/v1/namespaces/tasks/pods/",
+    "/api/v1/nodes",
+];
+
+/// A stand-in on the laptop, with a database of its own.
+struct Master<'a> {
+    bed: &'a Bed,
+    dir: PathBuf,
+    child: Child,
+}
+
+impl<'a> Master<'a> {
+    fn start(bed: &'a Bed, dir: &Path) -> Master<'a> {
+        let config = json!({
+            "port": 8080,
+            "cache": {"cache_dir": dir.join("cache")},
+            "resource_manager": {
+                "type": "kubernetes", "default_namespace": "tasks", "max_slots_per_pod": 1, "slot_type": "cpu",
+                "slot_resource_requests": {"cpu": 1}, "kubeconfig_path": bed.text("/kubeconfig"),
+                "determined_master_host": bed.text("/addresses/ssh"), "determined_master_port": 8000,
+                "internal_task_gateway": {
+                    "gateway_name": "det", "gateway_namespace": "gw", "gateway_ip": bed.text("/addresses/cloud"),
+                    "gateway_port_range_start": 20000, "gateway_port_range_end": 20009,
+                },
+            },
+        });
+        fs::write(dir.join("master.yaml"), config.to_string()).expect("cannot write");
+        drop(fs::remove_file(dir.join("requests")));
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(dir.join("log"));
+        let child = bed
+            .on("laptop", build_dir().join("bed/determined-master"))
+            .arg("-config-file")
+            .arg(dir.join("master.yaml"))
+            .arg("-database")
+            .arg(dir.join("database"))
+            .arg("-requests")
+            .arg(dir.join("requests"))
+            .stderr(log.expect("cannot make a log"))
+            .spawn()
+            .expect("cannot start the master");
+        let dir = dir.to_owned();
+        let master = Master { bed, dir, child };
+        eventually("the master answers", || {
+            master.try_ask("GET", "master", &json!(null)).is_some()
+        });
+        master
+    }
+
+    fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<Value> {
+        let mut curl = self.bed.on("laptop", "curl");
+        curl.args(["-sf", "-X", method, "-d", &body.to_string()]);
+        curl.arg(format!("http://127.0.0.1:8080/api/v1/{path}"));
+        let done = curl.stderr(Stdio::null()).output().expect("no curl");
+        let succeeded = done.status.success();
+        succeeded.then(|| serde_json::from_slice(&done.stdout).unwrap_or_default())
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+        self.try_ask(method, path, body)
+            .unwrap_or_else(|| panic!("{method} {path} is refused: {}", self.log()))
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    fn launch(&self, command: &str, ports: &[u16], workspace: &str) -> String {
+        let task = json!({
+            "kind": "COMMAND", "command": command, "image": "bed.invalid/busybox:1", "ports": ports, "workspace": workspace,
+        });
+        let id = self.ask("POST", "commands", &task)["id"].clone();
+        id.as_str().expect("no id").to_owned()
+    }
+
+    fn wait_for(&self, id: &str, state: &str) {
+        eventually(&format!("{id} is {state}: {}", self.log()), || {
+            let task = self.try_ask("GET", &format!("commands/{id}"), &json!(null));
+            task.is_some_and(|task| task["state"] == state)
+        });
+    }
+
+    fn kill_task(&self, id: &str) {
+        self.ask("POST", &format!("commands/{id}/kill"), &json!(null));
+    }
+
+    /// Ends it as a crash does.
+    fn kill(mut self) {
+        self.child.kill().expect("cannot kill the master");
+        self.child.wait().expect("cannot wait");
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("cannot wait for the master")
+    }
+
+    /// Compares what it asked since the last time with a recording, and forgets it.
+    fn asked(&self, recording: &str) {
+        let file = format!("{RECORDINGS}/{recording}.txt");
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let wanted: Vec<String> = text.lines().skip(1).map(str::to_owned).collect();
+        let mut asked = Vec::new();
+        for _ in 0..100 {
+            asked = self.requests();
+            if asked.len() >= wanted.len() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        for kept in [false, true] {
+            let pick = |lines: &[String]| -> Vec<String> {
+                let is_concurrent = |line: &String| CONCURRENT.iter().any(|it| line.contains(it));
+                let picked = lines.iter().filter(|line| is_concurrent(line) != kept);
+                picked.cloned().collect()
+            };
+            let (mut wanted, mut asked) = (pick(&wanted), pick(&asked));
+            // Five workers end what is a stranger's, each in its time.
+            if !kept || recording == "new-database" || recording == "route-removed" {
+                wanted.sort();
+                asked.sort();
+            }
+            assert_eq!(asked, wanted, "{recording}: {}", self.log());
+        }
+        fs::write(self.dir.join("requests"), "").expect("cannot empty the file");
+    }
+
+    /// What it asked, in the words of the recordings, its bodies checked.
+    fn requests(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.dir.join("requests")).unwrap_or_default();
+        let requests = text.lines().map(|line| -> Value {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        });
+        // By time, not by what happens.
+        let requests =
+            requests.filter(|it| it["path"] != "/api/v1/pods" || it["query"] != "limit=1");
+        requests.map(|it| in_words(&it)).collect()
+    }
+}
+
+impl Drop for Master<'_> {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn in_words(request: &Value) -> String {
+    let text = |key: &str| request[key].as_str().unwrap_or_default().to_owned();
+    let (method, path) = (text("method"), text("path"));
+    assert_eq!(text("accept"), "application/json, */*", "{request}");
+    let kind = path.split('/').rev();
+    let kind: Vec<&str> = kind.take(2).collect();
+    if !request["body"].is_null() {
+        check_fields(
+            &method,
+            if method == "POST" { kind[0] } else { kind[1] },
+            &request["body"],
+        );
+    }
+    let query = text("query").replace("%3D", "=");
+    let mut line = format!("{method} {path}");
+    if !query.is_empty() {
+        line = format!("{line}?{}", without_numbers(&query));
+    }
+    if !text("type").is_empty() {
+        line = format!("{line} {}", text("type"));
+    }
+    without_names(&line)
+}
+
+/// Versions and time limits differ each time.
+fn without_numbers(query: &str) -> String {
+    let shown = query.split('&').map(|part| match part.split_once('=') {
+        Some(("resourceVersion", version)) if version != "0" => "resourceVersion=N".to_owned(),
+        Some((name @ ("timeout" | "timeoutSeconds"), _)) => format!("{name}=T"),
+        _ => part.to_owned(),
+    });
+    shown.collect::<Vec<_>>().join("&")
+}
+
+const UUID: usize = 36;
+
+fn without_names(line: &str) -> String {
+    let mut line = line.to_owned();
+    while let Some(start) = line.find("/det-").map(|at| at + 1) {
+        let job = "det-12345678-cmd-".len() + UUID;
+        if line.len() < start + job {
+            break;
+        }
+        line.replace_range(start..start + job, "<job>");
+    }
+    // A pod has a suffix of five characters.
+    if let Some(at) = line.find("<job>-").map(|at| at + "<job>-".len())
+        && line[at..].find(['/', ' ']) == Some(5)
+    {
+        line.replace_range(at..at + 5, "<pod>");
+    }
+    if let Some(at) = line.find(".1").filter(|at| *at >= UUID)
+        && line[at - UUID..at].chars().filter(|it| *it == '-').count() == 4
+    {
+        line.replace_range(at - UUID..at + 2, "<allocation>");
+    }
+    line
+}
+
+/// A body has the fields that were recorded, and no others.
+fn check_fields(method: &str, kind: &str, body: &Value) {
+    let text = fs::read_to_string(format!("{RECORDINGS}/fields.json")).expect("no fields");
+    let recorded: BTreeMap<String, Vec<String>> = serde_json::from_str(&text).expect("no JSON");
+    let name = format!("{method} {kind}");
+    let wanted = recorded
+        .get(&name)
+        .unwrap_or_else(|| panic!("{name} was not recorded"));
+    let mut body = body.clone();
+    if kind == "gateways" {
+        // What the API made of the object, sent back as it came.
+        body.as_object_mut().expect("an object").remove("status");
+        let metadata = body["metadata"].as_object_mut().expect("metadata");
+        metadata.remove("managedFields");
+    }
+    let mut found = Vec::new();
+    paths(&body, "", &mut found);
+    found.sort();
+    found.dedup();
+    let optional =
+        |path: &&String| !path.contains("det-gateway-port") && !path.contains("last-applied");
+    let found: Vec<_> = found.iter().filter(optional).collect();
+    let wanted: Vec<_> = wanted.iter().filter(optional).collect();
+    assert_eq!(found, wanted, "{name}: {body}");
+}
+
+fn paths(value: &Value, at: &str, into: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (name, value) in fields {
+                paths(value, &format!("{at}/{name}"), into);
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for item in items {
+                paths(item, &format!("{at}/*"), into);
+            }
+        }
+        _ => into.push(at.to_owned()),
+    }
+}
+
+fn prepare(bed: &Bed) {
+    let crds = build_dir().join("kube/gateway-api/v1.2.1/experimental");
+    for kind in ["gatewayclasses", "gateways", "tcproutes"] {
+        let file = crds.join(format!("gateway.networking.k8s.io_{kind}.yaml"));
+        bed.kubectl(&["apply", "--server-side", "-f", &file.to_string_lossy()]);
+    }
+    bed.kubectl(&[
+        "wait",
+        "--for=condition=Established",
+        "--timeout=60s",
+        "crd/gateways.gateway.networking.k8s.io",
+        "crd/tcproutes.gateway.networking.k8s.io",
+    ]);
+    for namespace in ["tasks", "team-b", "gw"] {
+        bed.kubectl(&["create", "namespace", namespace]);
+    }
+    bed.apply(
+        "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: det, namespace: gw}, spec: {gatewayClassName: none, \
+         listeners: [{name: base, port: 1025, protocol: TCP, allowedRoutes: {namespaces: {from: All}}}]}}",
+    );
+    // Right after the definition the API asks clients to come back later.
+    eventually("the API serves routes", || {
+        bed.try_kubectl(&["get", "tcproutes.v1alpha2.gateway.networking.k8s.io", "-A"])
+            .is_ok()
+    });
+    for namespace in ["tasks", "team-b"] {
+        let account = ["get", "serviceaccount", "-n", namespace, "default"];
+        eventually("there is a service account", || {
+            bed.try_kubectl(&account).is_ok()
+        });
+    }
+}
+
+#[test]
+#[ignore = "make bed-test"]
+fn the_stand_in_asks_what_the_real_master_asks() {
+    let bed = Bed::start();
+    prepare(&bed);
+    let dir = tempfile::tempdir().expect("no temporary directory");
+    let master = Master::start(&bed, dir.path());
+    master.asked("start");
+
+    let command = master.launch("echo hello; sleep 2; echo bye", &[], "Uncategorized");
+    master.wait_for(&command, "COMPLETED");
+    master.asked("command");
+    let failing = master.launch("sleep 1; exit 3", &[], "Uncategorized");
+    master.wait_for(&failing, "ERROR");
+    master.asked("failing-command");
+    let ports = master.launch("sleep 3", &[3320, 3321], "Uncategorized");
+    master.wait_for(&ports, "COMPLETED");
+    master.asked("two-ports");
+    let shell = master.launch("sleep 3600", &[3320], "Uncategorized");
+    master.wait_for(&shell, "RUNNING");
+    master.kill_task(&shell);
+    master.asked("shell");
+
+    let shell = master.launch("sleep 3600", &[3320], "Uncategorized");
+    master.wait_for(&shell, "RUNNING");
+    master.kill();
+    let master = Master::start(&bed, dir.path());
+    master.asked("restart");
+    master.kill();
+    let route = format!("determined={shell}.1");
+    bed.kubectl(&["delete", "tcproute", "-n", "tasks", "-l", &route]);
+    let master = Master::start(&bed, dir.path());
+    master.asked("route-removed");
+
+    let shell = master.launch("sleep 3600", &[3320], "Uncategorized");
+    master.wait_for(&shell, "RUNNING");
+    master.kill();
+    fs::remove_file(dir.path().join("database")).expect("no database");
+    let master = Master::start(&bed, dir.path());
+    master.asked("new-database");
+
+    let binding = json!({"namespace": "team-b"});
+    master.ask("PUT", "workspaces/w2/namespace", &binding);
+    let missing = json!({"namespace": "nope"});
+    assert_eq!(
+        master.try_ask("PUT", "workspaces/w3/namespace", &missing),
+        None
+    );
+    master.asked("binding");
+    let command = master.launch("sleep 1", &[], "w2");
+    master.wait_for(&command, "COMPLETED");
+    let mut master = master;
+    eventually("the command's objects are gone", || {
+        master.requests().len() == 6
+    });
+    master.launch("sleep 3600", &[3320], "w2");
+    assert_eq!(master.wait().code(), Some(2), "{}", master.log());
+    master.asked("crash");
+
+    let master = Master::start(&bed, dir.path());
+    eventually("what could not be restored is gone", || {
+        master.requests().len() >= 40
+    });
+    let shell = master.launch("sleep 3600", &[3320], "w2");
+    master.wait_for(&shell, "RUNNING");
+    master.kill_task(&shell);
+    master.asked("two-namespaces");
+}
