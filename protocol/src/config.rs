@@ -188,11 +188,14 @@ pub fn check<C: DeserializeOwned + JsonSchema>(
     validate: impl Fn(&C) -> Vec<Problem>,
 ) -> (Option<C>, Vec<Problem>) {
     let mut values = values.clone();
-    samples::put(&mut values, unknown, &schema_of::<C>());
+    let unknown = samples::put(&mut values, unknown, &schema_of::<C>());
     prepare(&mut values, env);
     let (config, mut problems) = parse(values, validate);
     let is_free = |path: &str| path.is_empty() || !unknown.touches(&segments(path));
-    problems.retain(|p| is_free(&p.path) && p.depends_on.iter().all(|field| is_free(field)));
+    // A key that is wrong is wrong whatever its value.
+    problems.retain(|p| {
+        (p.is_on_key() || is_free(&p.path)) && p.depends_on.iter().all(|field| is_free(field))
+    });
     (config, problems)
 }
 

@@ -213,6 +213,15 @@ impl Unknown {
         Unknown(pointers.iter().map(|p| path_of(p)).collect())
     }
 
+    pub(crate) fn from_paths(paths: Vec<Vec<Seg>>) -> Unknown {
+        Unknown(paths)
+    }
+
+    /// Whether the value at this path is unknown, or part of one that is.
+    pub fn covers(&self, path: &[Seg]) -> bool {
+        self.0.iter().any(|u| path.starts_with(u))
+    }
+
     /// Whether the value at this path, or a part of it, is unknown.
     pub fn touches(&self, path: &[Seg]) -> bool {
         let related = |u: &[Seg]| u.starts_with(path) || path.starts_with(u);

@@ -6,43 +6,50 @@ use yaml::Seg;
 use super::required;
 use crate::validate::Unknown;
 
-/// Takes the unknown values out where they may be absent, and puts a valid one in their place where not.
-pub(super) fn put(values: &mut Map<String, Value>, unknown: &Unknown, schema: &Value) {
+/// Takes the unknown values out where they may be absent, and puts a valid one in their place where not. What is left of the
+/// unknown is what the schema has a place for.
+pub(super) fn put(values: &mut Map<String, Value>, unknown: &Unknown, schema: &Value) -> Unknown {
     let mut whole = Value::Object(std::mem::take(values));
-    for path in unknown.paths() {
-        put_at(&mut whole, path, schema);
-    }
+    let paths = unknown.paths().iter();
+    let placed = paths.filter(|path| put_at(&mut whole, path, schema));
+    let placed = Unknown::from_paths(placed.cloned().collect());
     if let Value::Object(map) = whole {
         *values = map;
     }
+    placed
 }
 
-fn put_at(at: &mut Value, path: &[Seg], schema: &Value) {
-    match (path, at) {
-        ([Seg::Key(key)], Value::Object(map)) if map.contains_key(key) => {
-            let below = property(schema, key);
-            if required(schema).contains(&key.as_str()) {
-                map.insert(key.clone(), sample(below));
-            } else {
-                map.shift_remove(key);
+fn put_at(at: &mut Value, path: &[Seg], schema: &Value) -> bool {
+    let Some((first, rest)) = path.split_first() else {
+        return false;
+    };
+    let below = match first {
+        Seg::Key(key) => property(schema, key),
+        Seg::Index(i) => items_of(schema, *i),
+    };
+    let (Some(below), Some(value)) = (below, value_at(at, first)) else {
+        return false;
+    };
+    if !rest.is_empty() {
+        return put_at(value, rest, below);
+    }
+    match (at, first) {
+        (Value::Object(map), Seg::Key(key)) if !required(schema).contains(&key.as_str()) => {
+            map.shift_remove(key);
+        }
+        (at, _) => {
+            if let Some(value) = value_at(at, first) {
+                *value = sample(below);
             }
         }
-        ([Seg::Key(key), rest @ ..], Value::Object(map)) => {
-            if let Some(value) = map.get_mut(key) {
-                put_at(value, rest, property(schema, key));
-            }
-        }
-        ([Seg::Index(i)], Value::Array(items)) => {
-            if let Some(item) = items.get_mut(*i) {
-                *item = sample(items_of(schema, *i));
-            }
-        }
-        ([Seg::Index(i), rest @ ..], Value::Array(items)) => {
-            if let Some(item) = items.get_mut(*i) {
-                put_at(item, rest, items_of(schema, *i));
-            }
-        }
-        _ => {}
+    }
+    true
+}
+
+fn value_at<'a>(at: &'a mut Value, seg: &Seg) -> Option<&'a mut Value> {
+    match seg {
+        Seg::Key(key) => at.as_object_mut()?.get_mut(key),
+        Seg::Index(i) => at.as_array_mut()?.get_mut(*i),
     }
 }
 
@@ -55,20 +62,19 @@ fn variants(schema: &Value) -> impl Iterator<Item = &Value> {
     several.into_iter().flatten().chain(itself)
 }
 
-fn property<'a>(schema: &'a Value, key: &str) -> &'a Value {
+fn property<'a>(schema: &'a Value, key: &str) -> Option<&'a Value> {
     let found = variants(schema).find_map(|s| {
         let own = s["properties"].get(key);
         own.or_else(|| s.get("additionalProperties"))
     });
-    found.unwrap_or(&Value::Null)
+    found.filter(|schema| **schema != false)
 }
 
-fn items_of(schema: &Value, index: usize) -> &Value {
-    let found = variants(schema).find_map(|s| {
+fn items_of(schema: &Value, index: usize) -> Option<&Value> {
+    variants(schema).find_map(|s| {
         let own = s["prefixItems"].get(index);
         own.or_else(|| s.get("items"))
-    });
-    found.unwrap_or(&Value::Null)
+    })
 }
 
 fn sample(schema: &Value) -> Value {
@@ -91,7 +97,12 @@ fn sample(schema: &Value) -> Value {
         Some("array") => Value::Array(Vec::new()),
         Some("object") => {
             let needed = required(variant).into_iter();
-            let fields = needed.map(|key| (key.to_owned(), sample(property(variant, key))));
+            let fields = needed.map(|key| {
+                (
+                    key.to_owned(),
+                    property(variant, key).map_or(Value::Null, sample),
+                )
+            });
             Value::Object(fields.collect())
         }
         _ if variant.get("const").is_some() => variant["const"].clone(),

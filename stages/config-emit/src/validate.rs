@@ -50,7 +50,8 @@ fn target(target: &Target) -> TargetVerdict {
     let tls = ["cert", "key"].map(|file| &config["security"]["tls"][file]);
     let tls = tls.iter().all(|file| file.is_string());
     let port = match &config["port"] {
-        _ if unknown.has("port") || unknown.has("security") && config["port"].is_null() => None,
+        _ if unknown.has("port") => None,
+        Value::Null if unknown.touches(&["security".into(), "tls".into()]) => None,
         Value::Null => Some(if tls { PORTS.0 } else { PORTS.1 }),
         // One that is none is the master's mistake.
         port => port.as_u64().and_then(|port| u16::try_from(port).ok()),
@@ -80,8 +81,11 @@ fn assign_managers(
 ) {
     let managers = kubernetes(&target.config);
     let unknown = Unknown::from_pointers(&target.unknown);
-    let open = unknown.has("resource_manager")
-        || unknown.has("additional_resource_managers")
+    let is_open = |manager: &Manager<'_>| {
+        let mut keys = ["type", "name", "cluster_name"].into_iter();
+        keys.any(|key| unknown.touches(&[manager.path.as_slice(), &[key.into()]].concat()))
+    };
+    let open = managers.iter().any(is_open)
         || Unknown::from_pointers(&instance.unknown).has("resource_managers");
     if managers.is_empty() || open {
         return;

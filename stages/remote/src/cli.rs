@@ -19,7 +19,7 @@ use crate::doctor::doctor;
 use crate::flat::FlatFlags;
 use crate::format::Format;
 use crate::host::Host;
-use crate::input::{Asked, load};
+use crate::input::{Asked, load, run_dir_of};
 use crate::kinds::Programs;
 use crate::up::{Wishes, up};
 use crate::{gc, manual, migrate, plugins, schema, status};
@@ -280,7 +280,7 @@ async fn dispatch(verb: Verb) -> Result<u8, StageError> {
         }
         Verb::Status(verb) => {
             let wishes = status::Wishes {
-                run_dir: run_dir(verb.place, &programs).await?,
+                run_dir: run_dir(verb.place, &env)?,
                 watch: verb.watch,
                 check: verb.check,
                 format: verb.format.format,
@@ -313,9 +313,9 @@ async fn dispatch(verb: Verb) -> Result<u8, StageError> {
 }
 
 async fn compile(verb: Compile, programs: &Programs<'_>) -> Result<u8, StageError> {
-    let job = load(&verb.input.into(), programs).await?;
+    let mut job = load(&verb.input.into(), programs).await?;
     if verb.with_plugins {
-        plugins::check(&job, programs.env).await?;
+        plugins::check(&mut job, programs.env).await?;
     }
     for warning in &job.compiled.plan.warnings {
         say(&format!("warning: {warning}"));
@@ -361,7 +361,7 @@ fn deliver(out: Option<&Path>, content: &[u8]) -> Result<(), StageError> {
 }
 
 async fn collect(verb: Gc, programs: &Programs<'_>) -> Result<u8, StageError> {
-    let run_dir = run_dir(verb.place, programs).await?;
+    let run_dir = run_dir(verb.place, programs.env)?;
     if verb.dry_run {
         say(&gc::foresee(run_dir.as_deref(), programs).await);
         return Ok(Exit::Ok as u8);
@@ -380,17 +380,11 @@ async fn collect(verb: Gc, programs: &Programs<'_>) -> Result<u8, StageError> {
 }
 
 /// The run directory that was named, or that of a file.
-async fn run_dir(place: Place, programs: &Programs<'_>) -> Result<Option<PathBuf>, StageError> {
-    let run_dir = match (place.run_dir, place.config) {
-        (Some(named), _) => Some(named),
-        (None, None) => None,
-        (None, file) => {
-            let asked = Asked {
-                file,
-                ..Asked::default()
-            };
-            Some(load(&asked, programs).await?.run_dir(programs.env))
-        }
+fn run_dir(place: Place, env: &Env) -> Result<Option<PathBuf>, StageError> {
+    let of_file = |file: PathBuf| run_dir_of(&file, env);
+    let run_dir = match place.run_dir {
+        Some(named) => Some(named),
+        None => place.config.map(of_file).transpose()?,
     };
     Ok(run_dir.map(|d| std::path::absolute(&d).unwrap_or(d)))
 }

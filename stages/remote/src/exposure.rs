@@ -41,9 +41,9 @@ pub(crate) fn refuse_open_master(compiled: &Compiled, env: &Env) -> Result<(), S
 /// reaches it is taken for one.
 fn is_open_to_the_internet(stage: &NewStage) -> bool {
     match &stage.verdict.exposes {
-        Some(ports) => ports
-            .iter()
-            .any(|p| p.to == Audience::Internet && p.guard.is_none()),
+        Some(ports) => ports.iter().any(|p| {
+            p.to == Audience::Internet && p.guard.as_deref().unwrap_or_default().is_empty()
+        }),
         None => stage.provides.contains_key(MASTER_ADDRESS),
     }
 }

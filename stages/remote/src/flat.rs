@@ -153,7 +153,7 @@ fn text(value: &Value) -> String {
 }
 
 /// Where devcluster itself looks.
-fn default_base(env: &Env) -> Result<PathBuf, StageError> {
+pub(crate) fn default_base(env: &Env) -> Result<PathBuf, StageError> {
     let config = env
         .path("XDG_CONFIG_HOME")
         .unwrap_or_else(|| env.home().join(".config"));

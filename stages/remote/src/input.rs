@@ -7,9 +7,9 @@ use protocol::{Env, Exit, StageError, problem};
 use serde_json::{Map, Value};
 
 use crate::compile::{Compiled, compile, run_dir};
-use crate::flat::Flat;
+use crate::flat::{Flat, default_base};
 use crate::kinds::Programs;
-use crate::plan::Source;
+use crate::plan::{Source, TEMP_DIR};
 use crate::problems::{self, refused};
 
 /// What was asked for on the command line.
@@ -55,6 +55,22 @@ impl Job {
     fn beside(&self, path: &str, env: &Env) -> PathBuf {
         self.cwd(env).unwrap_or_default().join(env.expand(path))
     }
+}
+
+/// Where the stages of a file meet. Nothing is run, and a mistake elsewhere in the file is none here.
+pub(crate) fn run_dir_of(file: &Path, env: &Env) -> Result<PathBuf, StageError> {
+    let mut value = read(file)?.value();
+    let mut root = None;
+    if value.get("stages").is_none() {
+        let text = |key: &str| value[key].as_str().map(|text| env.expand(text));
+        root = text("determined_root");
+        let base = text("base_devcluster_path").map(PathBuf::from);
+        value = read(&base.map_or_else(|| default_base(env), Ok)?)?.value();
+    }
+    let own = value["cwd"].as_str().map(|cwd| env.expand(cwd));
+    let cwd = own.or(root).unwrap_or_default();
+    let temp_dir = value["temp_dir"].as_str().unwrap_or(TEMP_DIR);
+    Ok(Path::new(&cwd).join(env.expand(&run_dir(temp_dir))))
 }
 
 /// Reads and compiles what was asked for.

@@ -158,6 +158,35 @@ impl Kinds for Programs<'_> {
     }
 }
 
+/// The same, without running a stranger's: what it says of itself is left open.
+pub(crate) struct OursAlone<'a>(pub(crate) &'a Programs<'a>);
+
+impl Kinds for OursAlone<'_> {
+    fn all(&self) -> Vec<String> {
+        self.0.all()
+    }
+
+    async fn describe(&self, kind: &str) -> Result<Option<Kind>, StageError> {
+        if is_ours(kind) || kind == PLUGIN {
+            return self.0.describe(kind).await;
+        }
+        let mut description = description::<Host>();
+        description.kind = kind.to_owned();
+        description.verbs.clear();
+        description.config = Value::Bool(true);
+        let program = Vec::new();
+        let there = self.0.find(kind).is_ok();
+        Ok(there.then_some(Kind {
+            program,
+            description,
+        }))
+    }
+
+    async fn validate(&self, kind: &Kind, request: &Request) -> Result<Answer, StageError> {
+        self.0.validate(kind, request).await
+    }
+}
+
 /// A program of another kind, version or release is not used.
 fn refuse_other(kind: &str, program: &Path, described: &Description) -> Result<(), StageError> {
     let refused = |message: String, hint: &str| {
@@ -179,6 +208,13 @@ fn refuse_other(kind: &str, program: &Path, described: &Description) -> Result<(
             message,
             "a program devcluster-<kind> is a stage of that kind",
         );
+    }
+    let missing = ["run", "wait", "check", "cleanup"]
+        .into_iter()
+        .find(|verb| !described.has(verb));
+    if let Some(verb) = missing {
+        let message = format!("{shown} has no verb `{verb}`: it is no full stage");
+        return refused(message, "list a plugin as `plugin: {uses: …}`");
     }
     let release = described.release.as_deref().unwrap_or("another project");
     if is_ours(kind) && release != RELEASE {

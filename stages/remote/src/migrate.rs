@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::flat::{Flat, GATEWAY, TUNNEL};
 use crate::input::{Asked, read, usage};
-use crate::kinds::Programs;
+use crate::kinds::{OursAlone, Programs};
 use crate::numbers;
 use crate::plan::{Place, Plan, Source, Wanted};
 
@@ -61,7 +61,7 @@ pub async fn migrate(asked: &Asked, programs: &Programs<'_>) -> Result<String, S
     let kinds: Vec<String> = wanted.stages.iter().map(|w| w.kind.clone()).collect();
     let bodies: Vec<(Place, Value)> = wanted.stages.iter().map(item).collect();
     let source = flat.source();
-    let plan = Plan::read(&source, Some(wanted), programs).await?;
+    let plan = Plan::read(&source, Some(wanted), &OursAlone(programs)).await?;
     let mut editor = Editor::new(source.document);
     let edited = (|| {
         for (place, item) in bodies {

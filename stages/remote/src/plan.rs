@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use futures::future::join_all;
+use protocol::kinds::DEVCLUSTERS;
 use protocol::provides::Provides;
 use protocol::validate::{Gate, TargetVerdict, Verdict};
 use protocol::yaml::Document;
@@ -13,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::kinds::{Kind, Kinds};
 use crate::problems::{odd, refused};
 use crate::stock;
-pub(crate) use judge::{said, unknown};
+pub(crate) use judge::{directory_of, said, unknown};
 pub(crate) use references::Exec;
 use references::Literal;
 pub use references::PluginReference;
@@ -25,6 +26,9 @@ mod consumers;
 mod judge;
 mod references;
 mod stages;
+
+/// devcluster's own directory where the file names none.
+pub(crate) const TEMP_DIR: &str = "/tmp/devcluster";
 
 /// The word in a `cmdline` that stands for the path of the config.
 pub(crate) const CONFIG_WORD: &str = ":config";
@@ -173,10 +177,7 @@ impl Plan {
         }
         wanted.sort_by_key(|w| w.place.order());
         let mut plan = Plan {
-            temp_dir: value["temp_dir"]
-                .as_str()
-                .unwrap_or("/tmp/devcluster")
-                .to_owned(),
+            temp_dir: value["temp_dir"].as_str().unwrap_or(TEMP_DIR).to_owned(),
             cwd: value["cwd"].as_str().map(str::to_owned),
             ..Plan::default()
         };
@@ -187,6 +188,15 @@ impl Plan {
         plan.learn(&mut wanted, kinds, &mut problems).await;
         for stage in wanted {
             plan.add(stage, source, &mut problems);
+        }
+        for stage in &plan.stages {
+            if items.iter().any(|item| is_stock_named(item, &stage.name)) {
+                let message = format!(
+                    "a second stage named `{}`; give each its own `name`",
+                    stage.name
+                );
+                problems.push(Problem::new(stage.at("name"), message));
+            }
         }
         plan.find_consumers(items, &mut problems);
         plan.judge(source, kinds, &mut problems).await;
@@ -239,6 +249,14 @@ impl Plan {
             wanted.retain(|w| w.kind != name);
         }
     }
+}
+
+/// Whether a stage of devcluster's goes by this name.
+fn is_stock_named(item: &Value, name: &str) -> bool {
+    let first = item.as_object().and_then(|o| o.iter().next());
+    first.is_some_and(|(kind, body)| {
+        DEVCLUSTERS.contains(&kind.as_str()) && body["name"].as_str().unwrap_or(kind) == name
+    })
 }
 
 /// The stages of the flat form, and where that stands.

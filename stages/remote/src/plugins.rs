@@ -5,43 +5,54 @@ use std::path::{Path, PathBuf};
 use futures::future::join_all;
 use protocol::kinds::PLUGIN;
 use protocol::message::VERSION;
+use protocol::provides::Provides;
 use protocol::reference::shape_at;
-use protocol::validate::{Instance, Request, RequestType, Unknown};
+use protocol::validate::{Instance, Request, RequestType, Unknown, Verdict};
 use protocol::{Description, Env, Problem, StageError};
 use serde_json::{Value, json};
 
+use crate::call::failed;
 use crate::host::find;
 use crate::input::Job;
 use crate::kinds::{ask, describe};
-use crate::plan::{NewStage, Plan, Source, said, unknown};
+use crate::plan::{NewStage, Plan, Source, directory_of, said, unknown};
 use crate::problems::refused;
 use crate::schema_check;
 
-/// Checks the config of each plugin, and what later stages refer to, against the schemas that it describes, all side by
-/// side. Every mistake at once.
-pub(crate) async fn check(job: &Job, env: &Env) -> Result<(), StageError> {
+/// Asks each plugin, all side by side: its config is checked, and what later stages refer to, and what it says of itself is
+/// in the plan then. Every mistake at once.
+pub(crate) async fn check(job: &mut Job, env: &Env) -> Result<(), StageError> {
     let plan = &job.compiled.plan;
-    all(job, async |stage| problems(stage, plan, job, env).await).await
+    let plugins = plan.stages.iter().filter(|s| s.kind == PLUGIN);
+    let judged = join_all(plugins.map(|stage| judge(stage, plan, job, env))).await;
+    let (problems, verdicts): (Vec<_>, Vec<_>) = judged.into_iter().unzip();
+    refuse(job, problems.into_iter().flatten().collect())?;
+    let plugins = job
+        .compiled
+        .plan
+        .stages
+        .iter_mut()
+        .filter(|s| s.kind == PLUGIN);
+    for (stage, (provides, verdict)) in plugins.zip(verdicts.into_iter().flatten()) {
+        stage.provides = provides;
+        stage.verdict.exposes = verdict.exposes;
+    }
+    Ok(())
 }
 
 /// Checks what later stages refer to alone. A plugin that does not describe itself says so elsewhere.
 pub(crate) async fn check_references(job: &Job, env: &Env) -> Result<(), StageError> {
     let plan = &job.compiled.plan;
-    all(job, async |stage| match of(stage, env).await {
+    let plugins = plan.stages.iter().filter(|s| s.kind == PLUGIN);
+    let found = plugins.map(async |stage| match of(stage, env).await {
         Ok((_, described)) => wrong_references(stage, plan, &described),
         Err(_) => Vec::new(),
-    })
-    .await
+    });
+    let problems = join_all(found).await;
+    refuse(job, problems.into_iter().flatten().collect())
 }
 
-async fn all(
-    job: &Job,
-    problems: impl AsyncFn(&NewStage) -> Vec<Problem>,
-) -> Result<(), StageError> {
-    let stages = job.compiled.plan.stages.iter();
-    let plugins = stages.filter(|s| s.kind == PLUGIN);
-    let found = join_all(plugins.map(|stage| problems(stage))).await;
-    let problems: Vec<Problem> = found.into_iter().flatten().collect();
+fn refuse(job: &Job, problems: Vec<Problem>) -> Result<(), StageError> {
     if problems.is_empty() {
         return Ok(());
     }
@@ -59,28 +70,29 @@ async fn of(stage: &NewStage, env: &Env) -> Result<(PathBuf, Description), Stage
     Ok((program, described))
 }
 
-async fn problems(stage: &NewStage, plan: &Plan, job: &Job, env: &Env) -> Vec<Problem> {
-    let with = stage
-        .config
-        .get("with")
-        .cloned()
-        .unwrap_or_else(|| json!({}));
-    let dir = job.file.parent().unwrap_or(Path::new(""));
-    let found = async {
+/// What is wrong with a plugin's stage; where nothing is, what the outputs of the plugin mean and what it exposes.
+async fn judge(
+    stage: &NewStage,
+    plan: &Plan,
+    job: &Job,
+    env: &Env,
+) -> (Vec<Problem>, Option<(Provides, Verdict)>) {
+    let with = stage.config.get("with").cloned();
+    let with = with.unwrap_or_else(|| json!({}));
+    let dir = directory_of(&job.file);
+    let judged = async {
         let (program, described) = of(stage, env).await?;
-        let found = wrong_config(&program, &described, &stage.name, &with, dir, env).await?;
+        let (found, verdict) =
+            wrong_config(&program, &described, &stage.name, &with, &dir, env).await?;
         let placed = found.into_iter().map(|p| p.below(&stage.at("with")));
-        Ok::<_, StageError>(
-            placed
-                .chain(wrong_references(stage, plan, &described))
-                .collect(),
-        )
+        let problems = placed.chain(wrong_references(stage, plan, &described));
+        Ok::<_, StageError>((problems.collect(), Some((described.provides, verdict))))
     };
-    let found = found.await;
-    found.unwrap_or_else(|error| vec![Problem::new(stage.at("uses"), said(error))])
+    let judged = judged.await;
+    judged.unwrap_or_else(|error| (vec![Problem::new(stage.at("uses"), said(error))], None))
 }
 
-/// What a plugin itself, and then its schema, find wrong with a config.
+/// What a plugin itself, and then its schema, find wrong with a config, and its verdict.
 pub(crate) async fn wrong_config(
     program: &Path,
     described: &Description,
@@ -88,11 +100,11 @@ pub(crate) async fn wrong_config(
     with: &Value,
     dir: &Path,
     env: &Env,
-) -> Result<Vec<Problem>, StageError> {
+) -> Result<(Vec<Problem>, Verdict), StageError> {
     let open = unknown(with);
     let by_schema =
         schema_check::problems(&described.config, with, &Unknown::from_pointers(&open))?;
-    let mut problems = Vec::new();
+    let mut verdict = Verdict::default();
     if let (true, Some(config)) = (described.has("validate"), with.as_object()) {
         let request = Request {
             dcs: VERSION,
@@ -106,18 +118,22 @@ pub(crate) async fn wrong_config(
             }],
             targets: Vec::new(),
         };
-        let answer = ask(program, &request, env).await?;
-        problems.extend(
-            answer
-                .instances
-                .iter()
-                .flat_map(|v| &v.problems)
-                .map(Problem::from),
-        );
+        let mut verdicts = ask(program, &request, env).await?.instances;
+        verdict = match verdicts.pop() {
+            Some(only) if verdicts.is_empty() && only.stage == name => only,
+            _ => {
+                return Err(failed(
+                    program,
+                    "validate",
+                    "one verdict is due, for the instance asked about",
+                ));
+            }
+        };
     }
+    let mut problems: Vec<Problem> = verdict.problems.iter().map(Problem::from).collect();
     let told: Vec<String> = problems.iter().map(|p| p.path.clone()).collect();
     problems.extend(by_schema.into_iter().filter(|p| !told.contains(&p.path)));
-    Ok(problems)
+    Ok((problems, verdict))
 }
 
 /// What others take from its outputs and it does not report.

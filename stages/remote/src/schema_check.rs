@@ -26,9 +26,27 @@ pub(crate) fn problems(
     let errors = validator.iter_errors(config);
     let known = errors.filter(|e| {
         let path = path_of(e.instance_path());
-        path.is_empty() || !unknown.touches(&path)
+        !unknown.covers(&path) && !(depends_on_values(e) && unknown.touches(&path))
     });
     Ok(known.flat_map(|e| problem(schema, &e)).collect())
+}
+
+/// Whether the values below the place decide it, and not its shape.
+fn depends_on_values(error: &ValidationError) -> bool {
+    use ValidationErrorKind::{
+        AnyOf, Constant, Contains, Enum, Not, OneOfMultipleValid, OneOfNotValid, UniqueItems,
+    };
+    matches!(
+        error.kind(),
+        AnyOf { .. }
+            | Constant { .. }
+            | Contains
+            | Enum { .. }
+            | Not { .. }
+            | OneOfMultipleValid { .. }
+            | OneOfNotValid { .. }
+            | UniqueItems
+    )
 }
 
 fn problem(schema: &Value, error: &ValidationError) -> Vec<Problem> {
@@ -53,7 +71,7 @@ fn problem(schema: &Value, error: &ValidationError) -> Vec<Problem> {
             let field = property.as_str().unwrap_or_default();
             let about = properties[field]["description"].as_str();
             let about = about.map(|a| format!(" ({a})")).unwrap_or_default();
-            vec![Problem::new(path, format!("`{field}` is missing{about}"))]
+            vec![Problem::key(field, format!("`{field}` is missing{about}")).below(&path)]
         }
         _ => vec![Problem::new(path, error.masked().to_string())],
     }

@@ -49,15 +49,15 @@ pub struct Site {
 /// Compiles onto disk, runs devcluster until it ends, and cleans up. Returns the exit code.
 pub async fn up(mut job: Job, wishes: Wishes, programs: &Programs<'_>) -> Result<u8, StageError> {
     let env = programs.env;
-    let plan = &job.compiled.plan;
-    for warning in &plan.warnings {
+    for warning in &job.compiled.plan.warnings {
         say(&format!("warning: {warning}"));
     }
+    plugins::check(&mut job, env).await?;
     if !wishes.i_know {
         refuse_open_master(&job.compiled, env)?;
     }
     let program = devcluster::find(env)?;
-    plugins::check(&job, env).await?;
+    let plan = &job.compiled.plan;
     say(&format!(
         "devcluster will start\n{}",
         outline(&job).trim_end()

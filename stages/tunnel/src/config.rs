@@ -177,10 +177,13 @@ impl Config {
     /// takes many spellings of zero.
     pub(crate) fn audience(&self) -> Audience {
         let address = self.bind_address.as_deref().unwrap_or_default().trim();
-        match address.parse::<IpAddr>() {
-            Ok(address) if address.is_unspecified() => Audience::Internet,
+        match address.parse::<IpAddr>().map(|a| a.to_canonical()) {
             Ok(address) if address.is_loopback() => Audience::Host,
-            Ok(_) => Audience::Cluster,
+            Ok(IpAddr::V4(a)) if a.is_private() || a.is_link_local() => Audience::Cluster,
+            Ok(IpAddr::V6(a)) if a.is_unique_local() || a.is_unicast_link_local() => {
+                Audience::Cluster
+            }
+            Ok(_) => Audience::Internet,
             Err(_) if address == "localhost" => Audience::Host,
             Err(_) if address.starts_with(|c: char| c.is_ascii_alphabetic()) => Audience::Cluster,
             Err(_) => Audience::Internet,

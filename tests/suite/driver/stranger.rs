@@ -325,3 +325,120 @@ async fn a_stage_of_this_project_and_of_another_release_is_refused_with_both_nam
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("0.0.9") && text.contains(ours), "{text}");
 }
+
+/// A program that says this of itself, and answers so.
+fn saying(verbs: &str, answer: &str) -> String {
+    format!(
+        "#!/bin/sh\necho \"$1\" >> \"$HOME/called\"\ncase $1 in\ndescribe) echo '{{\"dcs\":1,\"kind\":\"odd\",\"version\":\"1\",\"about\":\"x\",\"verbs\":{verbs},\"config\":{{}},\"outputs\":{{}}}}';;\nvalidate) echo '{answer}';;\nesac\n"
+    )
+}
+
+const FULL: &str = r#"["run","wait","check","cleanup","describe","validate"]"#;
+
+#[tokio::test]
+async fn a_verdict_is_due_for_each_instance_and_a_plugin_is_no_full_stage() {
+    let home = Home::new();
+    let bin = Bin::new(&home);
+    let stages = "  - odd: {}\n";
+    for (verbs, answer, expected) in [
+        (FULL, r#"{"dcs":1,"instances":[]}"#, "one for each is due"),
+        (
+            FULL,
+            r#"{"dcs":1,"instances":[{"stage":"other"}]}"#,
+            "one for each is due",
+        ),
+        (
+            FULL,
+            r#"{"dcs":1,"instances":[{"stage":"odd"},{"stage":"odd"}]}"#,
+            "one for each is due",
+        ),
+        (
+            FULL,
+            r#"{"dcs":2,"instances":[{"stage":"odd"}]}"#,
+            "protocol version 2",
+        ),
+        (FULL, "[]", "not an answer"),
+        (r#"["describe","run"]"#, "", "has no verb `wait`"),
+    ] {
+        bin.put("devcluster-odd", &saying(verbs, answer));
+        let (ok, text) = compile(&home, &bin.path(), stages).await;
+        assert!(!ok && text.contains(expected), "{answer}: {text}");
+    }
+    bin.put(
+        "devcluster-odd",
+        &saying(FULL, r#"{"dcs":1,"instances":[{"stage":"odd"}]}"#),
+    );
+    let (ok, text) = compile(&home, &bin.path(), stages).await;
+    assert!(ok, "{text}");
+    for (body, expected) in [
+        ("{run_dir: x}", "cannot be passed on"),
+        ("{name: taken}", "a second stage named `taken`"),
+    ] {
+        let stages = format!("  - odd: {body}\n  - custom: {{name: taken, cmd: [true]}}\n");
+        let (ok, text) = compile(&home, &bin.path(), &stages).await;
+        assert!(!ok && text.contains(expected), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn status_gc_and_completions_run_no_stranger() {
+    let home = Home::new();
+    let bin = Bin::new(&home);
+    bin.put("devcluster-odd", &saying(FULL, ""));
+    let file = file(&home, "  - odd: {}\n");
+    let file = file.to_str().expect("text");
+    for args in [
+        &["status", "-c", file][..],
+        &["gc", "--dry-run", "-c", file],
+        &["gc", "-c", file],
+        &["completions", "bash"],
+    ] {
+        let output = output(&home, &bin.path(), args).await;
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(!home.path().join("called").exists(), "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_value_hides_no_mistake_that_does_not_depend_on_it() {
+    let home = Home::new();
+    let path = std::env::var("PATH").unwrap_or_default();
+    for (body, expected) in [
+        (
+            "tunnel: {reverse_proxy_host: h, ssh_usr: $USER}",
+            "ssh_usr: unknown field",
+        ),
+        (
+            "tunnel: {reverse_proxy_host: h, forwards: [{local_prot: $X, local_port: 1}]}",
+            "local_prot",
+        ),
+        (
+            "tunnel: {reverse_proxy_host: h, ssh_port: [$X]}",
+            "tunnel.ssh_port: expected",
+        ),
+        (
+            "tunnel: {reverse_proxy_host: {a: $X}}",
+            "tunnel.reverse_proxy_host: expected",
+        ),
+        ("gateway: {k8s_contxt: $C}", "k8s_contxt: unknown field"),
+    ] {
+        let (ok, text) = compile(&home, &path, &format!("  - {body}\n")).await;
+        assert!(!ok && text.contains(expected), "{body}: {text}");
+    }
+    let fine = "  - tunnel: {reverse_proxy_host: $H, ssh_port: $P, remote_port_range: [8000, $E], forwards: [{local_port: $L}]}\n";
+    let (ok, text) = compile(&home, &path, fine).await;
+    assert!(ok, "{text}");
+}
+
+#[tokio::test]
+async fn the_tunnel_leads_to_the_masters_port_also_without_a_config_emit() {
+    let home = Home::new();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let stages = "  - tunnel: {reverse_proxy_host: h}\n  - master: {config_file: {port: 9090}}\n";
+    let (ok, text) = compile(&home, &path, stages).await;
+    assert!(ok && text.contains("--local-port=9090"), "{text}");
+}

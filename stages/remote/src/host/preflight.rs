@@ -53,7 +53,7 @@ async fn fits(
     with: &Value,
 ) -> Result<(), StageError> {
     let dir = directory(cx);
-    let found = wrong_config(program, described, &cx.instance, with, &dir, &cx.env).await?;
+    let (found, _) = wrong_config(program, described, &cx.instance, with, &dir, &cx.env).await?;
     let problems: Vec<Problem> = found.into_iter().map(|p| p.below("with")).collect();
     if problems.is_empty() {
         return Ok(());

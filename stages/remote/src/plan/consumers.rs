@@ -14,6 +14,13 @@ impl Plan {
         let emits = self.stages.iter().filter(|s| s.kind == RENDERER);
         let emits: Vec<NewStage> = emits.cloned().collect();
         for emit in &emits {
+            if emit.config.get("stage").is_some_and(|s| !s.is_string()) {
+                problems.push(Problem::new(
+                    emit.at("stage"),
+                    "expected the name of a stage",
+                ));
+                continue;
+            }
             match consumer_of(emit, &configs) {
                 Ok(config) => {
                     problems.extend(check_consumer(config, &emit.name));

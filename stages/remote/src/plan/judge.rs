@@ -1,6 +1,7 @@
 //! What the stages themselves say of their configs in a file.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use futures::future::join_all;
 use protocol::env::variables;
@@ -35,7 +36,7 @@ impl Plan {
             .cloned()
             .partition(|kind| kind == RENDERER);
         self.ask(&first, &targets, source, kinds, problems).await;
-        self.point_at_the_master();
+        self.point_at_the_master(&targets);
         self.ask(&rest, &targets, source, kinds, problems).await;
     }
 
@@ -73,12 +74,12 @@ impl Plan {
     }
 
     fn request(&self, kind: &str, targets: &[Target], source: &Source) -> Request {
-        let dir = source.path.parent().unwrap_or(std::path::Path::new(""));
+        let dir = directory_of(source.path);
         let of_kind = self.stages.iter().filter(|s| s.kind == kind);
         Request {
             dcs: protocol::message::VERSION,
             type_: RequestType::Validate,
-            dir: std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()),
+            dir,
             stages: self
                 .stages
                 .iter()
@@ -128,6 +129,20 @@ impl Plan {
         answer: Answer,
         problems: &mut Vec<Problem>,
     ) {
+        let told: Vec<&str> = answer.instances.iter().map(|v| v.stage.as_str()).collect();
+        let asked: Vec<&str> = request.instances.iter().map(|i| i.stage.as_str()).collect();
+        let answers = self.kinds[kind].description.has("validate");
+        if answers && !is_same_set(&told, &asked) {
+            let first = self.stages.iter().find(|s| s.kind == kind);
+            let at = first.map(|s| s.at("")).unwrap_or_default();
+            let message = format!(
+                "`devcluster-{kind} validate` gave {} verdicts for {} instances, or for others; one for each is due",
+                told.len(),
+                asked.len()
+            );
+            problems.push(Problem::key(at, message));
+            return;
+        }
         let mut verdicts: BTreeMap<String, Verdict> = answer
             .instances
             .into_iter()
@@ -196,8 +211,10 @@ impl Plan {
     }
 
     /// A way to the master that was not told which port to lead to leads to the master's.
-    fn point_at_the_master(&mut self) {
-        let port = self.targets.iter().find_map(|t: &TargetVerdict| t.port);
+    fn point_at_the_master(&mut self, targets: &[Target]) {
+        let told = self.targets.iter().find_map(|t: &TargetVerdict| t.port);
+        let written = targets.iter().find_map(|t| t.config["port"].as_u64());
+        let port = told.or(written.and_then(|port| u16::try_from(port).ok()));
         for stage in self.stages.iter_mut() {
             let properties = &self.kinds[&stage.kind].description.config["properties"];
             let default = &properties["local_port"]["default"];
@@ -215,6 +232,13 @@ impl Plan {
     }
 }
 
+/// The directory that a file is in; its name may be no text, and the request is.
+pub(crate) fn directory_of(file: &Path) -> PathBuf {
+    let dir = file.parent().filter(|d| !d.as_os_str().is_empty());
+    let dir = std::path::absolute(dir.unwrap_or(Path::new("."))).unwrap_or_default();
+    dir.to_string_lossy().into_owned().into()
+}
+
 /// The masters of a file, with their configs.
 fn targets(source: &Source) -> Vec<Target> {
     let value = source.document.value();
@@ -227,6 +251,15 @@ fn targets(source: &Source) -> Vec<Target> {
             unknown: unknown(&master["config_file"]),
         })
         .collect()
+}
+
+fn is_same_set(told: &[&str], asked: &[&str]) -> bool {
+    let sorted = |names: &[&str]| {
+        let mut names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        names.sort();
+        names
+    };
+    sorted(told) == sorted(asked)
 }
 
 /// JSON pointers to the texts with a variable or a reference in them: only the run knows those.

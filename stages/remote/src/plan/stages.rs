@@ -67,6 +67,12 @@ impl Plan {
                 }
             };
         }
+        if !is_ours(&stage.kind) && stage.kind != PLUGIN {
+            for field in stage.config.keys().filter(|f| !is_field(f)) {
+                let message = "cannot be passed on as a flag of its program; its config has another name for it";
+                problems.push(Problem::key(stage.at(field), message));
+            }
+        }
         if stage.kind == PLUGIN {
             resolve_plugin(&mut stage.config, source.path);
         }
@@ -81,6 +87,18 @@ impl Plan {
         }
         self.stages.push(stage);
     }
+}
+
+/// Flags of the protocol, which a field cannot have.
+const FLAGS: [&str; 8] = [
+    "name", "run_dir", "events", "stdin", "config", "timeout", "linger", "help",
+];
+
+fn is_field(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(plain)
+        && !FLAGS.contains(&name)
 }
 
 type Body = Map<String, Value>;
