@@ -55,7 +55,7 @@ async fn an_unknown_context_a_missing_file_and_a_malformed_one_are_told_apart() 
         refused,
         "protocol.config",
         2,
-        &["41000 to 40000", "--gateway"],
+        &["41000-40000", "--gateway"],
     );
     server.set_nonblocking(true).expect("no such mode");
     assert!(server.accept().is_err(), "the API was asked");
