@@ -192,10 +192,7 @@ pub fn check<C: DeserializeOwned + JsonSchema>(
     prepare(&mut values, env);
     let (config, mut problems) = parse(values, validate);
     let is_free = |path: &str| path.is_empty() || !unknown.touches(&segments(path));
-    // A key that is wrong is wrong whatever its value.
-    problems.retain(|p| {
-        (p.is_on_key() || is_free(&p.path)) && p.depends_on.iter().all(|field| is_free(field))
-    });
+    problems.retain(|p| is_free(&p.path) && p.depends_on.iter().all(|field| is_free(field)));
     (config, problems)
 }
 

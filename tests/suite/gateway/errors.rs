@@ -51,12 +51,7 @@ async fn an_unknown_context_a_missing_file_and_a_malformed_one_are_told_apart() 
     let path = write_kubeconfig(&home, "kubeconfig", &kubeconfig(&url));
     let args = ["--port-range", "41000-40000", "--gateway=-x"];
     let refused = fail_with(&home, &path, &args).await;
-    assert_error(
-        refused,
-        "protocol.config",
-        2,
-        &["41000-40000", "--gateway"],
-    );
+    assert_error(refused, "protocol.config", 2, &["41000-40000", "--gateway"]);
     server.set_nonblocking(true).expect("no such mode");
     assert!(server.accept().is_err(), "the API was asked");
 }
