@@ -172,38 +172,40 @@ pub fn load<C: DeserializeOwned + JsonSchema>(
     env: &Env,
     validate: impl Fn(&C) -> Vec<Problem>,
 ) -> Result<C, StageError> {
-    let gathered = gather(sources, &schema_of::<C>(), env)?;
-    match parse(gathered.values.clone(), validate) {
+    let schema = schema_of::<C>();
+    let gathered = gather(sources, &schema, env)?;
+    match parse(gathered.values.clone(), &schema, validate) {
         (Some(config), problems) if problems.is_empty() => Ok(config),
         (_, problems) => Err(config_error(kind, program, problems, &gathered)),
     }
 }
 
 /// Checks values that stand in a larger file, of which some are not known yet: those count as set and valid, and a problem
-/// that depends on one is none. The problems' paths are those of the values.
-pub fn check<C: DeserializeOwned + JsonSchema>(
+/// that depends on one is none. The problems' paths are those of the values. The schema is that of the type.
+pub(crate) fn check<C: DeserializeOwned>(
     values: &Map<String, Value>,
+    schema: &Value,
     unknown: &Unknown,
     env: &Env,
     validate: impl Fn(&C) -> Vec<Problem>,
 ) -> (Option<C>, Vec<Problem>) {
     let mut values = values.clone();
-    let unknown = samples::put(&mut values, unknown, &schema_of::<C>());
+    let unknown = samples::put(&mut values, unknown, schema);
     prepare(&mut values, env);
-    let (config, mut problems) = parse(values, validate);
+    let (config, mut problems) = parse(values, schema, validate);
     let is_free = |path: &str| path.is_empty() || !unknown.touches(&segments(path));
     problems.retain(|p| is_free(&p.path) && p.depends_on.iter().all(|field| is_free(field)));
     (config, problems)
 }
 
-fn parse<C: DeserializeOwned + JsonSchema>(
+fn parse<C: DeserializeOwned>(
     values: Map<String, Value>,
+    schema: &Value,
     validate: impl Fn(&C) -> Vec<Problem>,
 ) -> (Option<C>, Vec<Problem>) {
-    let schema = schema_of::<C>();
-    let mut problems = unknown_fields(&values, &schema);
-    problems.extend(missing_fields(&values, &schema));
-    let config = deserialize(values, &schema, &mut problems);
+    let mut problems = unknown_fields(&values, schema);
+    problems.extend(missing_fields(&values, schema));
+    let config = deserialize(values, schema, &mut problems);
     if let Some(config) = &config {
         problems.extend(validate(config));
     }

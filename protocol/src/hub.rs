@@ -52,7 +52,6 @@ fn now_ms() -> u64 {
 impl Hub {
     pub(crate) fn new(
         kind: &'static str,
-        provides: Provides,
         program: String,
         instance: String,
         run: String,
@@ -76,7 +75,7 @@ impl Hub {
             status,
             previous: None,
             outputs: None,
-            provides,
+            provides: Provides::new(),
             generation: 0,
         };
         let readiness = watch::Sender::new(false);
@@ -108,7 +107,7 @@ impl Hub {
         state.write_status();
     }
 
-    /// What the outputs mean, where only the run tells.
+    /// What the outputs mean.
     pub(crate) fn set_provides(&self, provides: Provides) {
         self.state().provides = provides;
     }

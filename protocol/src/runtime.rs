@@ -133,7 +133,6 @@ impl Session {
         let events = call.events.unwrap_or(events);
         let hub = Hub::new(
             S::KIND,
-            S::provides(),
             S::program(),
             call.instance.clone(),
             run_id(),
@@ -141,6 +140,7 @@ impl Session {
             Sink::new(stdout),
             Sink::new(stderr),
         );
+        hub.set_provides(S::provides());
         Session {
             call,
             env,

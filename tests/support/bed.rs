@@ -195,7 +195,7 @@ impl Bed {
         let init = init.split(' ').next().unwrap_or_default();
         let mut namespaces: Vec<u64> = ["mnt", "pid", "net"]
             .iter()
-            .map(|kind| inode(&format!("/proc/{init}/ns/{kind}")))
+            .map(|kind| inode(format!("/proc/{init}/ns/{kind}")))
             .collect();
         let others = self.ready["namespaces"].as_object().expect("no namespaces");
         namespaces.extend(others.values().filter_map(Value::as_str).map(inode));

@@ -41,7 +41,7 @@ fn ip(args: &str) {
 }
 
 impl Netns {
-    pub fn new() -> Netns {
+    pub fn claim() -> Netns {
         let free = (0..=255).find_map(|n| Some((n, claim("netns", n.into())?)));
         let (number, claim) = free.expect("256 networks are in use");
         let netns = Netns {

@@ -135,7 +135,7 @@ pub struct FarTunnel {
 
 impl FarTunnel {
     pub async fn start(flags: &[&str]) -> FarTunnel {
-        let netns = Netns::new();
+        let netns = Netns::claim();
         let options = Options {
             // Beside the loopback address, on ssh's own port: nobody else is in this network.
             extra: vec![format!("ListenAddress {}", netns.far())],

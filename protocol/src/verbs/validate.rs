@@ -72,7 +72,8 @@ pub fn answer<S: Stage>(request: &Request, env: &Env) -> Answer {
 
 fn verdict<S: Stage>(instance: &Instance, schema: &Value, env: &Env) -> Verdict {
     let unknown = Unknown::from_pointers(&instance.unknown);
-    let (config, problems) = check::<S::Config>(&instance.config, &unknown, env, S::validate);
+    let (config, problems) =
+        check::<S::Config>(&instance.config, schema, &unknown, env, S::validate);
     let mut fields: Map<String, Value> = properties(schema)
         .iter()
         .filter_map(|(field, schema)| Some((field.clone(), schema.get("default")?.clone())))

@@ -52,10 +52,10 @@ impl Values {
     }
 }
 
-fn only<'a>(
-    reports: &'a Reports,
+fn only(
+    reports: &Reports,
     fits: impl Fn(&Upstream) -> bool,
-) -> Result<Option<(&'a str, &'a Upstream)>, StageError> {
+) -> Result<Option<(&str, &Upstream)>, StageError> {
     let mut fitting = reports.iter().filter(|(_, u)| fits(u));
     let first = fitting.next().map(|(name, u)| (name.as_str(), u));
     let rest: Vec<&str> = fitting.map(|(name, _)| name.as_str()).collect();

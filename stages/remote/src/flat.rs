@@ -177,10 +177,8 @@ async fn sort_keys(
     keys: Map<String, Value>,
     programs: &Programs<'_>,
 ) -> Result<Result<Bodies, Vec<Problem>>, StageError> {
-    let [tunnel_fields, gateway_fields] = [
-        fields(TUNNEL, programs).await?,
-        fields(GATEWAY, programs).await?,
-    ];
+    let (tunnel_fields, gateway_fields) =
+        futures::try_join!(fields(TUNNEL, programs), fields(GATEWAY, programs))?;
     let (mut tunnel, mut gateway, mut problems) = (Map::new(), Map::new(), Vec::new());
     for (key, value) in keys {
         if tunnel_fields.contains_key(&key) {

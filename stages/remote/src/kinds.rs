@@ -228,9 +228,10 @@ fn refuse_other(kind: &str, program: &Path, described: &Description) -> Result<(
 pub(crate) async fn describe(program: &Path, env: &Env) -> Result<Description, StageError> {
     let call = Call::new(program, &["describe"]).plain(env);
     let called = heard(program, "describe", call).await?;
-    let unusable = |e| failed(program, "describe", "its output is not a description").source(&e);
-    let mut said: Map<String, Value> =
-        serde_json::from_slice(&called.stdout).map_err(|e| unusable(e))?;
+    let unusable = |e: serde_json::Error| {
+        failed(program, "describe", "its output is not a description").source(&e)
+    };
+    let mut said: Map<String, Value> = serde_json::from_slice(&called.stdout).map_err(unusable)?;
     // A plugin is run by its path: what it does not say is not needed.
     let unsaid = [
         ("dcs", VERSION.into()),
@@ -241,7 +242,7 @@ pub(crate) async fn describe(program: &Path, env: &Env) -> Result<Description, S
     for (field, value) in unsaid {
         said.entry(field).or_insert(value);
     }
-    serde_json::from_value(Value::Object(said)).map_err(|e| unusable(e))
+    serde_json::from_value(Value::Object(said)).map_err(unusable)
 }
 
 /// Asks a program what is wrong with its configs.
@@ -258,13 +259,23 @@ pub(crate) async fn ask(
     let called = heard(program, "validate", call).await?;
     let answer: Answer = serde_json::from_slice(&called.stdout)
         .map_err(|e| failed(program, "validate", "its output is not an answer").source(&e))?;
-    match answer.dcs {
-        VERSION => Ok(answer),
-        other => {
-            let why = format!("it answers in protocol version {other}");
-            Err(failed(program, "validate", &why))
-        }
+    if answer.dcs != VERSION {
+        let why = format!("it answers in protocol version {}", answer.dcs);
+        return Err(failed(program, "validate", &why));
     }
+    let mut told: Vec<&str> = answer.instances.iter().map(|v| v.stage.as_str()).collect();
+    let mut asked: Vec<&str> = request.instances.iter().map(|i| i.stage.as_str()).collect();
+    told.sort_unstable();
+    asked.sort_unstable();
+    if told != asked {
+        let why = format!(
+            "it gave {} verdicts for {} instances, or for others; one for each is due",
+            told.len(),
+            asked.len()
+        );
+        return Err(failed(program, "validate", &why));
+    }
+    Ok(answer)
 }
 
 /// Calls it; what it wrote to stderr explains a failure.

@@ -11,7 +11,6 @@ use protocol::validate::{Instance, Request, RequestType, Unknown, Verdict};
 use protocol::{Description, Env, Problem, StageError};
 use serde_json::{Value, json};
 
-use crate::call::failed;
 use crate::host::find;
 use crate::input::Job;
 use crate::kinds::{ask, describe};
@@ -119,20 +118,10 @@ pub(crate) async fn wrong_config(
             targets: Vec::new(),
         };
         let mut verdicts = ask(program, &request, env).await?.instances;
-        verdict = match verdicts.pop() {
-            Some(only) if verdicts.is_empty() && only.stage == name => only,
-            _ => {
-                return Err(failed(
-                    program,
-                    "validate",
-                    "one verdict is due, for the instance asked about",
-                ));
-            }
-        };
+        verdict = verdicts.pop().unwrap_or_default();
     }
     let mut problems: Vec<Problem> = verdict.problems.iter().map(Problem::from).collect();
-    let told: Vec<String> = problems.iter().map(|p| p.path.clone()).collect();
-    problems.extend(by_schema.into_iter().filter(|p| !told.contains(&p.path)));
+    schema_check::add(&mut problems, by_schema);
     Ok((problems, verdict))
 }
 

@@ -26,9 +26,19 @@ pub(crate) fn problems(
     let errors = validator.iter_errors(config);
     let known = errors.filter(|e| {
         let path = path_of(e.instance_path());
-        !unknown.covers(&path) && !(depends_on_values(e) && unknown.touches(&path))
+        !(unknown.covers(&path) || depends_on_values(e) && unknown.touches(&path))
     });
     Ok(known.flat_map(|e| problem(schema, &e)).collect())
+}
+
+/// Adds what a schema finds where nothing was found before: a program's own words come first.
+pub(crate) fn add(problems: &mut Vec<Problem>, by_schema: impl IntoIterator<Item = Problem>) {
+    let told = problems.len();
+    for problem in by_schema {
+        if problems[..told].iter().all(|p| p.path != problem.path) {
+            problems.push(problem);
+        }
+    }
 }
 
 /// Whether the values below the place decide it, and not its shape.

@@ -35,7 +35,7 @@ pub(crate) async fn round([first, second, third]: &[Outage; 3]) -> [Measured; 3]
 }
 
 async fn run(number: u8, outage: &Outage) -> Measured {
-    let netns = Netns::new();
+    let netns = Netns::claim();
     let options = Options {
         extra: vec![
             format!("ListenAddress {}", netns.far()),

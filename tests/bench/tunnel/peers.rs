@@ -127,7 +127,7 @@ impl Server<'_> {
             return Held {
                 peer,
                 port,
-                process: Process::Stage(stage),
+                process: Process::Stage(Box::new(stage)),
                 _home: home,
             };
         }
@@ -185,7 +185,7 @@ pub(crate) struct Held {
 }
 
 enum Process {
-    Stage(StageClient),
+    Stage(Box<StageClient>),
     Group(Child),
 }
 

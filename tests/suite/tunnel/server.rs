@@ -195,7 +195,7 @@ async fn a_firewall_and_an_account_without_commands_are_seen_from_outside() {
     if netns::are_missing() {
         return;
     }
-    let netns = Netns::new();
+    let netns = Netns::claim();
     let options = asking(Options {
         extra: vec![
             "ForceCommand /bin/false".into(),

@@ -193,7 +193,7 @@ async fn gateway_ports_off_is_told_also_when_somebody_else_has_the_public_side()
     if netns::are_missing() {
         return;
     }
-    let (netns, setup) = (Netns::new(), Setup::new(no_gateway_ports()).await);
+    let (netns, setup) = (Netns::claim(), Setup::new(no_gateway_ports()).await);
     let public = netns.near();
     let mut strangers = Vec::new();
     for port in setup.ports.clone() {
@@ -240,7 +240,7 @@ async fn an_address_that_this_machine_does_not_reach_is_reported_as_unverified()
     if netns::are_missing() {
         return;
     }
-    let netns = Netns::new();
+    let netns = Netns::claim();
     let setup = Setup::new(Options::default()).await;
     // Nobody has this address of the test's own network.
     let nobody = netns.nobody().to_string();

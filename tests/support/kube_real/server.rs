@@ -110,6 +110,10 @@ fn serving(dir: &Path) -> Option<(u16, Pid)> {
 }
 
 /// The server once it serves: its port and its process group.
+#[allow(
+    clippy::zombie_processes,
+    reason = "it serves the tests after this one, in processes of their own"
+)]
 fn spawn(files: &Path, dir: &Path, port: u16, ends_with: Pid) -> (u16, Pid) {
     let log = File::create(dir.join("log")).expect("cannot make a log");
     let mut child = Command::new("sh")

@@ -7,6 +7,7 @@ use futures::future::join_all;
 use protocol::env::variables;
 use protocol::kinds::{PLUGIN, RENDERER, is_ours};
 use protocol::provides::MASTER_ADDRESS;
+use protocol::reference::is_templated;
 use protocol::validate::{
     Answer, Gate, Instance, Listed, Mistake, Request, RequestType, Target, TargetVerdict, Unknown,
     Verdict, pointer_of,
@@ -15,10 +16,9 @@ use protocol::yaml::{Seg, show};
 use protocol::{Problem, StageError};
 use serde_json::{Value, json};
 
-use super::{NewStage, Plan, Source};
+use super::{NewStage, Place, Plan, Source};
 use crate::kinds::Kinds;
 use crate::schema_check;
-use protocol::reference::is_templated;
 
 impl Plan {
     /// Asks each kind for all of its instances, the kinds side by side, and takes in what they answer. The renderer goes first:
@@ -129,20 +129,6 @@ impl Plan {
         answer: Answer,
         problems: &mut Vec<Problem>,
     ) {
-        let told: Vec<&str> = answer.instances.iter().map(|v| v.stage.as_str()).collect();
-        let asked: Vec<&str> = request.instances.iter().map(|i| i.stage.as_str()).collect();
-        let answers = self.kinds[kind].description.has("validate");
-        if answers && !is_same_set(&told, &asked) {
-            let first = self.stages.iter().find(|s| s.kind == kind);
-            let at = first.map(|s| s.at("")).unwrap_or_default();
-            let message = format!(
-                "`devcluster-{kind} validate` gave {} verdicts for {} instances, or for others; one for each is due",
-                told.len(),
-                asked.len()
-            );
-            problems.push(Problem::key(at, message));
-            return;
-        }
         let mut verdicts: BTreeMap<String, Verdict> = answer
             .instances
             .into_iter()
@@ -175,9 +161,7 @@ impl Plan {
             match schema_check::problems(schema, &config, &unknown) {
                 Ok(more) => {
                     let more = more.into_iter().map(|p| p.below(&stage.at("")));
-                    let new = more.filter(|m| problems.iter().all(|p| p.path != m.path));
-                    let new: Vec<Problem> = new.collect();
-                    problems.extend(new);
+                    schema_check::add(&mut problems, more);
                 }
                 Err(error) => problems.push(Problem::key(stage.at(""), said(error))),
             }
@@ -197,8 +181,8 @@ impl Plan {
         let managed = managed.filter(|_| stage.kind == RENDERER);
         if let Some(other) = managed.and_then(|name| self.stages.iter().find(|s| s.name == name)) {
             problem.path = match other.place {
-                super::Place::Item(_) => other.at("resource_manager"),
-                super::Place::Before(_) => {
+                Place::Item(_) => other.at("resource_manager"),
+                Place::Before(_) => {
                     let consumer = self.consumers.iter().find(|c| c.emit == stage.name);
                     let at = consumer.map(|c| format!("stages[{}].{}", c.item, c.kind));
                     at.unwrap_or_default()
@@ -253,15 +237,6 @@ fn targets(source: &Source) -> Vec<Target> {
         .collect()
 }
 
-fn is_same_set(told: &[&str], asked: &[&str]) -> bool {
-    let sorted = |names: &[&str]| {
-        let mut names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-        names.sort();
-        names
-    };
-    sorted(told) == sorted(asked)
-}
-
 /// JSON pointers to the texts with a variable or a reference in them: only the run knows those.
 pub(crate) fn unknown(config: &Value) -> Vec<String> {
     fn collect(value: &Value, path: &mut Vec<Seg>, found: &mut Vec<String>) {
@@ -301,8 +276,8 @@ impl NewStage {
     /// The path of one of its fields, in the file or in the flat form.
     pub(crate) fn at(&self, field: &str) -> String {
         let whole = match self.place {
-            super::Place::Item(i) => show(&["stages".into(), i.into(), self.kind.as_str().into()]),
-            super::Place::Before(_) => return field.to_owned(),
+            Place::Item(i) => show(&["stages".into(), i.into(), self.kind.as_str().into()]),
+            Place::Before(_) => return field.to_owned(),
         };
         match field {
             "" => whole,

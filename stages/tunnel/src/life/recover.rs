@@ -33,11 +33,14 @@ impl Life<'_> {
                 return Err(diagnosis::pinned(why));
             }
             let insist = given_up.is_none();
-            let bound = self.attempt(socket, insist).await;
+            let moved = match self.attempt(socket, insist).await {
+                Ok(bound) => self.bind(bound).map_err(Unclaimed::from),
+                Err(unclaimed) => Err(unclaimed),
+            };
             let Unclaimed {
                 error,
                 ports_are_lost,
-            } = match bound.and_then(|bound| Ok(self.bind(bound)?)) {
+            } = match moved {
                 Ok(moved) => {
                     self.tell_new_ports(&moved, port_lost.map(|(_, why)| why));
                     return Ok(());
