@@ -96,7 +96,7 @@ async fn config(
     connect: Duration,
     env: &Env,
 ) -> Result<kube::Config, StageError> {
-    let unusable = |error: &dyn std::error::Error| {
+    let unusable = |error: &(dyn std::error::Error + 'static)| {
         let place = format!("context {:?}", context.name);
         malformed(&place, &errors::in_one_line(error))
     };
@@ -107,24 +107,16 @@ async fn config(
         let plugins = users.filter_map(|user| user.auth_info.as_mut()?.exec.as_mut());
         plugins.for_each(|exec| exec.interactive_mode = Some(ExecInteractiveMode::Never));
     }
-    let server = context
-        .server
-        .parse()
-        .map_err(|error: http::uri::InvalidUri| unusable(&error))?;
     let cluster = kubeconfig.clusters.first_mut();
     let own = cluster.and_then(|it| it.cluster.as_mut()?.proxy_url.replace(UNUSED.to_owned()));
-    let proxy_url = match own.filter(|url| !url.is_empty()) {
-        Some(url) => Some(
-            url.parse()
-                .map_err(|error: http::uri::InvalidUri| unusable(&error))?,
-        ),
-        None => proxy::of_environment(&server, env),
-    };
     let options = KubeConfigOptions::default();
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
         .map_err(|error| unusable(&error))?;
-    config.proxy_url = proxy_url;
+    config.proxy_url = match own.filter(|url| !url.is_empty()) {
+        Some(url) => Some(url.parse::<http::Uri>().map_err(|error| unusable(&error))?),
+        None => proxy::of_environment(&config.cluster_url, env),
+    };
     config.connect_timeout = Some(connect);
     Ok(config)
 }

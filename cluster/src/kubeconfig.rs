@@ -89,7 +89,7 @@ impl KubeContext {
     pub fn namespace(&self) -> &str {
         let context = self.kubeconfig.contexts.first();
         let namespace = context.and_then(|it| it.context.as_ref()?.namespace.as_deref());
-        namespace.filter(is_set).unwrap_or("default")
+        namespace.filter(|it| !it.is_empty()).unwrap_or("default")
     }
 
     /// The file for a program that is to know this context alone.
@@ -99,14 +99,6 @@ impl KubeContext {
         })?;
         Ok(text + "\n")
     }
-}
-
-#[allow(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "Option::filter passes a reference"
-)]
-fn is_set(text: &&str) -> bool {
-    !text.is_empty()
 }
 
 fn files(file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
@@ -183,7 +175,7 @@ pub(crate) fn malformed(place: &str, what: &str) -> StageError {
 
 /// As `kubectl config view --minify`.
 fn select(
-    merged: Kubeconfig,
+    mut merged: Kubeconfig,
     files: Vec<PathBuf>,
     origin: &str,
     wanted: Option<&str>,
@@ -193,47 +185,34 @@ fn select(
         return Err(unset(origin, &names));
     };
     let named = merged.contexts.iter().find(|it| it.name == name);
-    let named = named.ok_or_else(|| unknown(origin, name, &names))?;
+    let named = named.ok_or_else(|| unknown(origin, name, &names))?.clone();
     let context = named.context.clone().unwrap_or_default();
-    let broken = |what: String| malformed(origin, &format!("context {name:?} {what}"));
-    if context.cluster.is_empty() {
-        return Err(broken("names no cluster".to_owned()));
-    }
-    let cluster = merged.clusters.iter().find(|it| it.name == context.cluster);
-    let cluster = cluster.ok_or_else(|| {
-        broken(format!(
-            "names the cluster {:?}, which is not there",
-            context.cluster
-        ))
-    })?;
-    let server = cluster.cluster.as_ref().and_then(|it| it.server.clone());
-    let Some(server) = server.filter(|server| !server.is_empty()) else {
-        let what = format!("cluster {:?} has no server", cluster.name);
+    merged.clusters.retain(|it| it.name == context.cluster);
+    let server = merged.clusters.iter();
+    let mut server = server.filter_map(|it| it.cluster.as_ref()?.server.clone());
+    let user = context.user.unwrap_or_default();
+    merged.auth_infos.retain(|it| it.name == user);
+    if merged.auth_infos.is_empty() && !user.is_empty() {
+        let what = format!(
+            "context {:?} names the user {user:?}, who is not there",
+            named.name
+        );
         return Err(malformed(origin, &what));
-    };
-    let user = match context.user.as_deref().filter(is_set) {
-        None => None,
-        Some(user) => {
-            let found = merged.auth_infos.iter().find(|it| it.name == user);
-            Some(
-                found
-                    .ok_or_else(|| broken(format!("names the user {user:?}, who is not there")))?,
-            )
-        }
-    };
-    let plugin = user.and_then(|user| user.auth_info.as_ref()?.exec.as_ref()?.command.clone());
+    }
+    let plugin = merged.auth_infos.iter();
+    let mut plugin = plugin.filter_map(|it| it.auth_info.as_ref()?.exec.as_ref()?.command.clone());
     Ok(KubeContext {
-        name: name.to_owned(),
-        server,
-        plugin,
+        name: named.name.clone(),
+        server: server.next().unwrap_or_default(),
+        plugin: plugin.next(),
         files,
         kubeconfig: Kubeconfig {
             api_version: Some("v1".to_owned()),
             kind: Some("Config".to_owned()),
-            current_context: Some(name.to_owned()),
-            clusters: vec![cluster.clone()],
-            auth_infos: user.cloned().into_iter().collect(),
-            contexts: vec![named.clone()],
+            current_context: Some(named.name.clone()),
+            clusters: merged.clusters,
+            auth_infos: merged.auth_infos,
+            contexts: vec![named],
             ..Kubeconfig::default()
         },
     })

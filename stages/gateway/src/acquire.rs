@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cluster::{Cluster, ClusterRef, lease_expiry};
+use futures::future::OptionFuture;
 use k8s_openapi::api::coordination::v1::Lease;
 use protocol::{Context, StageError, run_id};
 
@@ -20,31 +21,20 @@ use crate::leftovers;
 use crate::objects::{self, GatewayObject, State};
 use crate::permissions;
 use crate::provision::{self, Infrastructure};
-use crate::session::{Acquired, Session};
+use crate::session::Session;
 use crate::survey::{Survey, ask, connect};
 use crate::wait::{self, Events};
 
-/// A Gateway that works, and what is needed to watch over it.
-pub(crate) struct ReadyGateway {
-    pub(crate) cluster: Cluster,
-    pub(crate) gateway: GatewayObject,
-    pub(crate) address: String,
-    pub(crate) controller: Option<String>,
-    pub(crate) provisioned: bool,
-    pub(crate) max_listeners: u32,
-    pub(crate) events: Option<Events>,
-}
-
 /// A Gateway that is ours, working or not.
 pub(crate) struct Selection {
-    cluster: Cluster,
-    gateway: GatewayObject,
+    pub(crate) cluster: Cluster,
+    pub(crate) gateway: GatewayObject,
     /// Whether it was made for this session.
     made: bool,
-    controller: Option<String>,
+    pub(crate) controller: Option<String>,
     /// Whether its controller was installed by us.
-    provisioned: bool,
-    max_listeners: u32,
+    pub(crate) provisioned: bool,
+    pub(crate) max_listeners: u32,
 }
 
 impl Selection {
@@ -59,38 +49,34 @@ impl Selection {
         }
     }
 
-    /// Waits until it works.
+    /// Waits until it works. Its address then, and the watch, where one was needed.
     pub(crate) async fn ready(
-        self,
+        &mut self,
         cx: &Context<Gateway>,
         config: &Config,
-    ) -> Result<ReadyGateway, StageError> {
-        let Self {
-            cluster, gateway, ..
-        } = self;
-        let namespace = objects::namespace(&gateway).to_owned();
+    ) -> Result<(String, Option<Events>), StageError> {
+        let (cluster, gateway) = (&self.cluster, &self.gateway);
         let waits = async {
-            if let State::Ready(address) = objects::state(&gateway) {
-                return Ok((gateway, address, None));
+            if let State::Ready(address) = objects::state(gateway) {
+                return Ok((gateway.clone(), address, None));
             }
-            let mut events = wait::watch(&cluster, &gateway, config.lease_duration);
+            let mut events = wait::watch(cluster, gateway, config.lease_duration);
             let timeout = Duration::from_secs(config.timeout);
-            let tell = |line| cx.progress("wait", line);
-            let ready = wait::until_ready(&mut events, gateway, &cluster.context, timeout, tell);
-            let (gateway, address) = ready.await?;
+            let (gateway, address) = wait::until_ready(
+                &mut events,
+                gateway.clone(),
+                &cluster.context,
+                timeout,
+                |line| cx.progress("wait", line),
+            )
+            .await?;
             Ok((gateway, address, Some(events)))
         };
-        let may = permissions::review(&cluster, &namespace, &config.task_namespace, self.made);
+        let namespace = objects::namespace(gateway);
+        let may = permissions::review(cluster, namespace, &config.task_namespace, self.made);
         let ((gateway, address, events), ()) = tokio::try_join!(waits, may)?;
-        Ok(ReadyGateway {
-            cluster,
-            gateway,
-            address,
-            controller: self.controller,
-            provisioned: self.provisioned,
-            max_listeners: self.max_listeners,
-            events,
-        })
+        self.gateway = gateway;
+        Ok((address, events))
     }
 }
 
@@ -98,14 +84,13 @@ impl Selection {
 pub(crate) async fn discover(
     cx: &Context<Gateway>,
     config: &Config,
-) -> Result<ReadyGateway, StageError> {
+) -> Result<Selection, StageError> {
     let cluster = connect(cx, config).await?;
     let mut survey = ask(&cluster, config).await?.survey(cx, &cluster)?;
     survey.look_at_usage(cx, &cluster).await;
     let choice = choose(&survey, config)?;
     choice.tell(cx);
-    let selection = Selection::existing(&cluster, &survey, choice, false);
-    selection.ready(cx, config).await
+    Ok(Selection::existing(&cluster, &survey, choice, false))
 }
 
 /// What is ours on the cluster by now, to be given back in the end.
@@ -122,20 +107,11 @@ impl Resources {
         cx: &Context<Gateway>,
         leave: bool,
     ) -> Result<(), StageError> {
-        let session = async {
-            match self.session {
-                Some(session) => session.release(leave).await,
-                None => Ok(()),
-            }
-        };
-        let infrastructure = async {
-            match self.infrastructure {
-                Some(infrastructure) => infrastructure.release(cx, leave).await,
-                None => Ok(()),
-            }
-        };
-        let (session, infrastructure) = tokio::join!(session, infrastructure);
-        session.and(infrastructure)
+        let session = OptionFuture::from(self.session.map(|it| it.release(leave)));
+        let infrastructure = self.infrastructure.map(|it| it.release(cx, leave));
+        let (session, infrastructure) = tokio::join!(session, OptionFuture::from(infrastructure));
+        let session = session.unwrap_or(Ok(()));
+        session.and(infrastructure.unwrap_or(Ok(())))
     }
 
     /// Gives back a session that another Gateway was chosen over.
@@ -246,7 +222,7 @@ impl Run<'_> {
                 Plan::Make(make) => return self.make(&survey, *make, held).await,
                 Plan::Install(error) | Plan::Fail(error) => return Err(error),
             };
-            if let Err(who) = self.take(&choice.gateway, held).await? {
+            if let Some(who) = self.take(&choice.gateway, held).await? {
                 let title = objects::title(&choice.gateway);
                 cx.debug(format!("Gateway {title}: {who}"));
                 let leases = lease::list(cluster, config.gateway_namespace.as_deref()).await?;
@@ -283,19 +259,19 @@ impl Run<'_> {
     }
 
     /// Takes its Lease, unless that is ours already; the session is in the slot before the first request that has to be
-    /// undone. The inner error: another session has it.
+    /// undone. Says who has it, if it is not ours.
     async fn take(
         &self,
         gateway: &GatewayObject,
         held: &mut Resources,
-    ) -> Result<Result<(), String>, StageError> {
+    ) -> Result<Option<String>, StageError> {
         let title = objects::title(gateway);
         if held
             .session
             .as_ref()
             .is_some_and(|it| it.lease.title() == title)
         {
-            return Ok(Ok(()));
+            return Ok(None);
         }
         held.release_session().await?;
         let lease = self.lease(objects::namespace(gateway), objects::name(gateway), false);
@@ -307,15 +283,11 @@ impl Run<'_> {
             lease_expiry::note(lease, &self.cx.env);
             self.config.take_over || !lease_expiry::expired(lease, &self.cx.env).is_empty()
         };
-        match session.acquire(may_take).await? {
-            Acquired::Yes => Ok(Ok(())),
-            Acquired::No(who) => {
-                if let Some(session) = held.session.take() {
-                    session.forget()?;
-                }
-                Ok(Err(who))
-            }
+        let theirs = session.acquire(may_take).await?;
+        if let Some(session) = held.session.take_if(|_| theirs.is_some()) {
+            session.forget()?;
         }
+        Ok(theirs)
     }
 
     fn lease(&self, namespace: &str, gateway: &str, made: bool) -> GatewayLease {
@@ -354,7 +326,7 @@ impl Run<'_> {
         let line = format!("making Gateway {} of GatewayClass {name}", lease.title());
         cx.progress("make", line);
         let session = held.session.insert(Session::intend(cx, cluster, lease)?);
-        if let Acquired::No(who) = session.acquire(|_| false).await? {
+        if let Some(who) = session.acquire(|_| false).await? {
             let message = format!("a name of our own is taken: {who}");
             return Err(StageError::internal(message));
         }

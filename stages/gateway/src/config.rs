@@ -160,61 +160,56 @@ fn default_connect_timeout() -> u64 {
 /// What Determined would refuse in the block that we are going to report, and what cannot work.
 pub(crate) fn validate(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
+    let mut refuse = |field: &str, message: String| problems.push(Problem::new(field, message));
     for (field, name) in [
-        ("gateway", &config.gateway),
-        ("gateway_namespace", &config.gateway_namespace),
-        ("task_namespace", &Some(config.task_namespace.clone())),
+        ("gateway", config.gateway.as_ref()),
+        ("gateway_namespace", config.gateway_namespace.as_ref()),
+        ("task_namespace", Some(&config.task_namespace)),
     ] {
-        if let Some(name) = name.as_deref().filter(|name| !is_name(name)) {
-            problems.push(Problem::new(
+        if let Some(name) = name.filter(|name| !is_name(name)) {
+            refuse(
                 field,
                 format!("{name:?} is no name of an object in Kubernetes"),
-            ));
+            );
         }
     }
-    let range = config.port_range;
-    if range.first < LOWEST_PORT {
-        let message = format!(
-            "starts at {}; Determined takes {LOWEST_PORT} to {}",
-            range.first,
-            u16::MAX
-        );
-        problems.push(Problem::new("port_range", message));
+    let PortRange { first, last } = config.port_range;
+    if first < LOWEST_PORT {
+        let last = u16::MAX;
+        let message = format!("starts at {first}; Determined takes {LOWEST_PORT} to {last}");
+        refuse("port_range", message);
     }
-    if range.first >= range.last {
-        let message = format!(
-            "{} to {} is no range: the first port has to be below the last",
-            range.first, range.last
-        );
-        problems.push(Problem::new("port_range", message));
+    if first == last {
+        let message = format!("{first} alone is no range: Determined takes two ports or more");
+        refuse("port_range", message);
     }
     if let Some(limit) = config.raise_max_items.filter(|it| !RAISED.contains(it)) {
-        let message = format!(
-            "{limit} is not between {} and {}: below, the CRD allows as many anyway; above, the API refuses it as too costly",
-            RAISED.start(),
-            RAISED.end()
+        let (lowest, highest) = (RAISED.start(), RAISED.end());
+        refuse(
+            "raise_max_items",
+            format!(
+                "{limit} is not between {lowest} and {highest}: below, the CRD allows as many anyway; above, the API refuses it as \
+             too costly"
+            ),
         );
-        problems.push(Problem::new("raise_max_items", message));
     }
     if let Some(digest) = config.provision_digest.as_ref().filter(|it| !is_digest(it)) {
         let message = format!("{digest:?} is no SHA-256: 64 hexadecimal digits");
-        problems.push(Problem::new("provision_digest", message));
+        refuse("provision_digest", message);
     }
-    if config.provision_digest.is_none() {
-        for url in config.provision_manifests.unprotected() {
-            let message = format!(
+    let unprotected = config.provision_manifests.unprotected();
+    for url in unprotected.filter(|_| config.provision_digest.is_none()) {
+        refuse(
+            "provision_manifests",
+            format!(
                 "whoever is on the way can change {url:?}: set `provision_digest`, or use https"
-            );
-            let problem = Problem::new("provision_manifests", message);
-            problems.push(problem.depends_on("provision_digest"));
-        }
-    }
-    if !is_controller(&config.provision_controller) {
-        let message = format!(
-            "{:?} is no name of a controller, such as {CONTOUR}",
-            config.provision_controller
+            ),
         );
-        problems.push(Problem::new("provision_controller", message));
+    }
+    let controller = &config.provision_controller;
+    if !is_controller(controller) {
+        let message = format!("{controller:?} is no name of a controller, such as {CONTOUR}");
+        refuse("provision_controller", message);
     }
     for (field, seconds) in [
         ("timeout", config.timeout),
@@ -222,7 +217,7 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
         ("lease_duration", config.lease_duration.into()),
     ] {
         if seconds == 0 {
-            problems.push(Problem::new(field, "has to be at least one second"));
+            refuse(field, "has to be at least one second".to_owned());
         }
     }
     problems

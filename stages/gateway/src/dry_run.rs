@@ -31,9 +31,9 @@ pub(crate) async fn dry_run(cx: &Context<Gateway>, config: &Config) -> Result<()
             cx.info(&missing.message);
             let install = InstallPlan::prepare(cx, config).await?;
             cx.info(format!("this would be installed: {}", install.summary()));
-            let lines = install.lines(&cluster).await?;
-            lines.iter().for_each(|line| cx.info(line));
-            install.forbidden(&cluster).await?;
+            let steps = install.steps(&cluster).await?;
+            steps.lines().for_each(|line| cx.info(line));
+            steps.review(&cluster).await?;
             cx.info("then a Gateway of its class would be made");
         }
     }

@@ -23,7 +23,7 @@ pub(crate) async fn collect(
     leases: Vec<Lease>,
 ) -> Result<Vec<Lease>, StageError> {
     let (dead, live) = divide(cx, leases);
-    remove(cx, cluster, dead).await?;
+    remove(cx, cluster, dead).await;
     if live.iter().any(|lease| lease::title(lease).is_some()) {
         note(cx, cluster)?;
     }
@@ -51,42 +51,35 @@ fn divide(cx: &Context<Gateway>, leases: Vec<Lease>) -> (Vec<Lease>, Vec<Lease>)
     leases.into_iter().partition(|lease| dead.contains(lease))
 }
 
-async fn remove(
-    cx: &Context<Gateway>,
-    cluster: &Cluster,
-    dead: Vec<Lease>,
-) -> Result<(), StageError> {
-    for leftover in dead.into_iter().filter_map(|it| leftover(cluster, it)) {
+async fn remove(cx: &Context<Gateway>, cluster: &Cluster, dead: Vec<Lease>) {
+    for leftover in dead.into_iter().filter_map(|it| leftover(cx, cluster, it)) {
         let title = leftover.title.clone();
-        if leftover.remove().await? == Removal::Removed {
+        if let Ok(Removal::Removed) = leftover.remove().await {
             cx.info(format!("removed {title}"));
         }
     }
-    Ok(())
 }
 
 /// What a session left whose Lease has expired.
-fn leftover(cluster: &Cluster, lease: Lease) -> Option<Leftover<'static>> {
+fn leftover<'a>(cx: &'a Context<Gateway>, cluster: &Cluster, lease: Lease) -> Option<Leftover<'a>> {
     let session = GatewayLease::from_lease(&lease)?;
     let what = if session.made {
         "Gateway"
     } else {
         "the Lease on Gateway"
     };
-    let title = format!(
-        "{what} {} of dead session {:?}",
-        session.title(),
-        session.holder
-    );
+    let (gateway, holder) = (session.title(), &session.holder);
+    let title = format!("{what} {gateway} of dead session {holder:?}");
     let cluster = cluster.clone();
-    Some(Leftover::new(title, async move {
+    let leftover = Leftover::new(title, async move {
         // One that has changed lives after all.
         let deleted = cluster::lease::delete(&cluster, &lease, false).await?;
         if deleted && session.made {
             dedicated::delete(&cluster, &session).await?;
         }
         Ok(deleted)
-    }))
+    });
+    Some(forgiving(cx, leftover))
 }
 
 /// What others left on one cluster. That they are there still is noted, and no work for now.
@@ -97,29 +90,27 @@ pub(crate) async fn leftovers<'a>(
     let listed = async {
         let mut leases = lease::list(cluster, None).await?;
         leases.retain(|lease| lease::title(lease).is_some());
-        let dead = lease_expiry::expired(&leases, &cx.env).into_iter().cloned();
-        let going: Vec<Lease> = dead.collect();
-        let titles: Vec<String> = going.iter().filter_map(lease::title).collect();
-        let others = leases.len() > going.len();
+        let dead = lease_expiry::expired(&leases, &cx.env);
+        let dead: Vec<Lease> = dead.into_iter().cloned().collect();
+        let titles: Vec<String> = dead.iter().filter_map(lease::title).collect();
         let mut left = Vec::new();
-        if others {
+        if leases.len() > dead.len() {
             left.push(Leftover::new("", async move {
                 lease_expiry::note(&leases, &cx.env);
                 Ok(Removal::Deferred)
             }));
         }
-        if !going.is_empty() {
+        if !dead.is_empty() {
+            left.extend(dead.into_iter().filter_map(|it| leftover(cx, cluster, it)));
             let holder = lease::holder(cx);
             let controller = provision::leftover(cx, cluster, holder, &titles).await?;
-            left.extend(going.into_iter().filter_map(|it| leftover(cluster, it)));
-            left.extend(controller);
+            left.extend(controller.map(|it| forgiving(cx, it)));
         }
-        Ok::<_, StageError>(left)
+        Ok(left)
     };
-    match listed.await {
-        Ok(left) => left.into_iter().map(|it| forgiving(cx, it)).collect(),
-        Err(error) => vec![deferred(cx, &error)],
-    }
+    listed
+        .await
+        .unwrap_or_else(|error: StageError| vec![deferred(cx, &error)])
 }
 
 /// What others left is not worth a failure of ours.
@@ -149,8 +140,6 @@ pub(crate) async fn run_periodically(
         let mut leases = lease::list(cluster, None).await.unwrap_or_default();
         leases.retain(|lease| lease::title(lease).is_some_and(|title| title != ours));
         let (dead, _) = divide(cx, leases);
-        if let Err(error) = remove(cx, cluster, dead).await {
-            cx.debug(format!("what others left could not be removed: {error}"));
-        }
+        remove(cx, cluster, dead).await;
     }
 }

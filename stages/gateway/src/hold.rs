@@ -8,11 +8,11 @@ use futures::StreamExt;
 use protocol::{Context, StageError};
 
 use crate::Gateway;
-use crate::acquire::ReadyGateway;
+use crate::acquire::Selection;
 use crate::config::Config;
 use crate::objects::{self, GatewayObject, State, title};
 use crate::outputs::Outputs;
-use crate::wait;
+use crate::wait::{self, Events};
 
 /// The pauses between two attempts while the credentials are rejected.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -22,7 +22,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub(crate) async fn hold(
     cx: &Context<Gateway>,
     config: &Config,
-    found: ReadyGateway,
+    found: Selection,
+    events: Option<Events>,
     outputs: Outputs,
 ) -> Result<(), StageError> {
     let name = title(&found.gateway);
@@ -34,7 +35,7 @@ pub(crate) async fn hold(
         wrong: None,
     };
     let watch = |gateway: &_| wait::watch(&found.cluster, gateway, config.lease_duration);
-    let mut events = found.events.unwrap_or_else(|| watch(&held.gateway));
+    let mut events = events.unwrap_or_else(|| watch(&held.gateway));
     let mut pause = SHORTEST;
     loop {
         let error = match events.next().await {

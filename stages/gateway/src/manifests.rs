@@ -97,12 +97,16 @@ pub(crate) async fn load(
     let mut sum = digest::Context::new(&digest::SHA256);
     let mut files = Vec::new();
     for name in names {
-        let bytes = match name.contains("://") {
-            true => tokio::time::timeout(ANSWER, fetch(&name, env))
-                .await
-                .unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER.as_secs())))
-                .map_err(|why| unavailable(&name, why).hint(download(&name)))?,
-            false => read(&name)?,
+        let bytes = if name.contains("://") {
+            let late = |_| Err(format!("no answer within {} s", ANSWER.as_secs()));
+            let fetched = tokio::time::timeout(ANSWER, fetch(&name, env)).await;
+            fetched
+                .unwrap_or_else(late)
+                .map_err(|why| not_fetched(&name, why))?
+        } else {
+            read(&name).map_err(|why| {
+                unavailable(&name, why).hint("`provision_manifests` takes files and https:// URLs")
+            })?
         };
         sum.update(&bytes);
         let text =
@@ -135,11 +139,11 @@ fn unavailable(name: &str, why: String) -> StageError {
     .cause(why)
 }
 
-fn download(url: &str) -> String {
-    format!(
+fn not_fetched(url: &str, why: String) -> StageError {
+    unavailable(url, why).hint(format!(
         "where {url} can be reached, download it (`curl -LO {url}`), and name the file with `provision_manifests`; \
          behind a proxy, set HTTPS_PROXY"
-    )
+    ))
 }
 
 fn other(loaded: &Loaded, expected: &str) -> StageError {
@@ -153,20 +157,14 @@ fn other(loaded: &Loaded, expected: &str) -> StageError {
     )
 }
 
-fn read(name: &str) -> Result<Vec<u8>, StageError> {
-    let failed = |why: String| {
-        unavailable(name, why).hint("`provision_manifests` takes files and https:// URLs")
-    };
+fn read(name: &str) -> Result<Vec<u8>, String> {
     let size = Path::new(name)
         .metadata()
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| error.to_string())?;
     if !size.is_file() || size.len() > LARGEST as u64 {
-        return Err(failed(format!(
-            "it is no file of at most {} MiB",
-            LARGEST >> 20
-        )));
+        return Err(format!("it is no file of at most {} MiB", LARGEST >> 20));
     }
-    std::fs::read(name).map_err(|error| failed(error.to_string()))
+    std::fs::read(name).map_err(|error| error.to_string())
 }
 
 async fn fetch(url: &str, env: &Env) -> Result<Vec<u8>, String> {

@@ -20,13 +20,6 @@ pub(crate) struct Session {
     ticket: Ticket,
 }
 
-/// Whether the Lease could be taken.
-pub(crate) enum Acquired {
-    Yes,
-    /// Another session holds it; the text says which.
-    No(String),
-}
-
 impl Session {
     /// Writes down the intent; nothing is asked of the API yet.
     pub(crate) fn intend(
@@ -44,11 +37,11 @@ impl Session {
         })
     }
 
-    /// Makes the Lease. One that `may_take` approves of is taken from its holder.
+    /// Makes the Lease. One that `may_take` approves of is taken from its holder. Says who has it, if it is not ours.
     pub(crate) async fn acquire(
         &mut self,
         may_take: impl Fn(&Lease) -> bool,
-    ) -> Result<Acquired, StageError> {
+    ) -> Result<Option<String>, StageError> {
         let claim = self.lease.claim();
         let mut outcome = claim.create(&self.cluster).await?;
         if let Outcome::Theirs(theirs) = &outcome
@@ -59,12 +52,10 @@ impl Session {
         match outcome {
             Outcome::Ours(lease) => {
                 self.confirmed = Some(*lease);
-                Ok(Acquired::Yes)
+                Ok(None)
             }
-            Outcome::Theirs(lease) => Ok(Acquired::No(lease::describe(&lease))),
-            Outcome::Gone => Ok(Acquired::No(
-                "another session has just let it go".to_owned(),
-            )),
+            Outcome::Theirs(lease) => Ok(Some(lease::describe(&lease))),
+            Outcome::Gone => Ok(Some("another session has just let it go".to_owned())),
         }
     }
 

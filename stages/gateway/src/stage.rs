@@ -9,7 +9,7 @@ use protocol::validate::Gate;
 use protocol::{Context, Exit, Leftover, PortRange, Problem, Stage, StageError};
 use serde_json::{Map, Value};
 
-use crate::acquire::{self, ReadyGateway, Resources, Selection};
+use crate::acquire::{self, Resources, Selection};
 use crate::config::{self, Config};
 use crate::dry_run::dry_run;
 use crate::hold::hold;
@@ -99,10 +99,11 @@ impl Stage for Gateway {
                 .hint("`devcluster-gateway run --dry-run`")
                 .exit(Exit::Usage));
         }
-        let found = acquire::discover(cx, &config).await?;
+        let mut found = acquire::discover(cx, &config).await?;
+        let (address, _) = found.ready(cx, &config).await?;
         let capacity = found.capacity(cx, &config)?;
         let file = KubeconfigFile::write(cx, &found.cluster.context)?;
-        Ok(found.outputs(&file, config.port_range, capacity))
+        Ok(found.outputs(address, &file, config.port_range, capacity))
     }
 
     fn goes_on(entry: &Entry) -> bool {
@@ -162,21 +163,21 @@ fn moved(gateway: &GatewayObject, reported: &str, address: &str) -> StageError {
 async fn serve(
     cx: &Context<Gateway>,
     config: &Config,
-    selection: Selection,
+    mut found: Selection,
     session: &mut Session,
 ) -> Result<(), StageError> {
-    let found = tokio::select! {
-        found = selection.ready(cx, config) => found?,
+    let (address, events) = tokio::select! {
+        ready = found.ready(cx, config) => ready?,
         lost = session.keep(cx) => return Err(lost),
         () = cx.shutdown.cancelled() => return Ok(()),
     };
     let capacity = found.capacity(cx, config)?;
     let file = KubeconfigFile::write(cx, &found.cluster.context)?;
-    let outputs = found.outputs(&file, config.port_range, capacity);
+    let outputs = found.outputs(address, &file, config.port_range, capacity);
     let cluster = found.cluster.clone();
     let held = async {
         cx.ready(outputs.clone()).await?;
-        hold(cx, config, found, outputs.clone()).await
+        hold(cx, config, found, events, outputs.clone()).await
     };
     let period = Duration::from_secs(config.lease_duration.into());
     let title = session.lease.title();
@@ -189,7 +190,7 @@ async fn serve(
     held.and(file.remove())
 }
 
-impl ReadyGateway {
+impl Selection {
     fn capacity(&self, cx: &Context<Gateway>, config: &Config) -> Result<u32, StageError> {
         let capacity = objects::capacity(&self.gateway, self.max_listeners, config.port_range);
         let title = objects::title(&self.gateway);
@@ -211,12 +212,18 @@ impl ReadyGateway {
         Ok(capacity)
     }
 
-    fn outputs(&self, file: &KubeconfigFile, range: PortRange, capacity: u32) -> Outputs {
+    fn outputs(
+        &self,
+        address: String,
+        file: &KubeconfigFile,
+        range: PortRange,
+        capacity: u32,
+    ) -> Outputs {
         Outputs {
             internal_task_gateway: InternalTaskGateway {
                 gateway_name: objects::name(&self.gateway).to_owned(),
                 gateway_namespace: objects::namespace(&self.gateway).to_owned(),
-                gateway_ip: self.address.clone(),
+                gateway_ip: address,
                 gateway_port_range_start: range.first,
                 gateway_port_range_end: range.last,
             },

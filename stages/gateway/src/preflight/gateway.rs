@@ -88,7 +88,11 @@ impl Preflight<'_> {
         }
         let install = async {
             let install = InstallPlan::prepare(self.cx, self.config).await?;
-            install.forbidden(self.cluster).await?;
+            install
+                .steps(self.cluster)
+                .await?
+                .review(self.cluster)
+                .await?;
             Ok(install.summary())
         };
         self.cx.tell(CONTROLLER, install.await);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cluster::Cluster;
-use cluster::objects::{Kind, Kinds};
+use cluster::objects::{Kind, Kinds, Reference};
 use futures::StreamExt;
 use futures::stream;
 use kube::api::{Patch, PatchParams};
@@ -56,24 +56,15 @@ pub(crate) async fn apply(
             Some(kind) => kind.clone(),
             None => defined(cluster, &mut kinds, &mut object).await?,
         };
+        let title = object.reference.title();
         if step.verdict == Verdict::Wait {
-            tell(
-                format!("waiting until {} is gone", object.reference.title()),
-                done,
-                total,
-            );
-            gone(cluster, &kind, &object).await?;
+            tell(format!("waiting until {title} is gone"), done, total);
+            gone(cluster, &kind, &object.reference).await?;
         }
-        one(
-            cluster,
-            &kind,
-            &object,
-            mark,
-            step.verdict == Verdict::Renew,
-        )
-        .await?;
+        let ours = step.verdict == Verdict::Renew;
+        one(cluster, &kind, &object, mark, ours).await?;
         done += 1;
-        tell(format!("applied {}", object.reference.title()), done, total);
+        tell(format!("applied {title}"), done, total);
     }
     Ok(())
 }
@@ -102,35 +93,34 @@ async fn definition(cluster: &Cluster, step: &Step, mark: &str) -> Result<String
         return Err(StageError::internal("the API does not serve CRDs"));
     };
     if step.verdict == Verdict::Wait {
-        gone(cluster, kind, &step.object).await?;
+        gone(cluster, kind, &step.object.reference).await?;
     }
     one(cluster, kind, &step.object, mark, false).await?;
-    let api = kind.api(cluster, &step.object.reference);
-    let established = await_condition(api, &step.object.reference.name, is_established);
-    match tokio::time::timeout(ESTABLISHED, established).await {
-        Ok(Ok(_)) => Ok(title),
+    let reference = &step.object.reference;
+    let established = await_condition(
+        kind.api(cluster, reference),
+        &reference.name,
+        is_established,
+    );
+    let (message, hint) = match tokio::time::timeout(ESTABLISHED, established).await {
+        Ok(Ok(_)) => return Ok(title),
         Ok(Err(error)) => {
-            let attempt = kind.attempt("watch", &step.object.reference);
-            Err(StageError::new(
-                "cluster.api_error",
-                format!("cannot {}", attempt.describe()),
-            )
-            .source(&error)
-            .retryable(true))
+            let message = format!("cannot {}", kind.attempt("watch", reference).describe());
+            let error = StageError::new("cluster.api_error", message).source(&error);
+            return Err(error.retryable(true));
         }
-        Err(_) => {
-            let message = format!(
+        Err(_) => (
+            format!(
                 "{title} was applied, but the API does not serve it after {} s",
                 ESTABLISHED.as_secs()
-            );
-            Err(
-                StageError::new("gateway.crd_not_established", message).hint(format!(
-                    "`kubectl get crd {} -o yaml` shows its conditions",
-                    step.object.reference.name
-                )),
-            )
-        }
-    }
+            ),
+            format!(
+                "`kubectl get crd {} -o yaml` shows its conditions",
+                reference.name
+            ),
+        ),
+    };
+    Err(StageError::new("gateway.crd_not_established", message).hint(hint))
 }
 
 fn is_established(crd: Option<&DynamicObject>) -> bool {
@@ -151,42 +141,30 @@ pub(crate) async fn one(
     params.force = ours;
     let body = marked(object, mark);
     let api = kind.api(cluster, &object.reference);
-    match api
-        .patch(&object.reference.name, &params, &Patch::Apply(&body))
-        .await
-    {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let failed = kind.failed(cluster, "patch", &object.reference, &error);
-            Err(failed.cause(format!("it was about {}", object.reference.title())))
-        }
-    }
+    let patch = Patch::Apply(&body);
+    let applied = api.patch(&object.reference.name, &params, &patch).await;
+    applied.map(drop).map_err(|error| {
+        let failed = kind.failed(cluster, "patch", &object.reference, &error);
+        failed.cause(format!("it was about {}", object.reference.title()))
+    })
 }
 
 pub(crate) async fn gone(
     cluster: &Cluster,
     kind: &Kind,
-    object: &Object,
+    reference: &Reference,
 ) -> Result<(), StageError> {
-    let api = kind.api(cluster, &object.reference);
-    let absent = await_condition(api, &object.reference.name, |it: Option<&DynamicObject>| {
-        it.is_none()
-    });
+    let (api, name) = (kind.api(cluster, reference), &reference.name);
+    let absent = await_condition(api, name, |it: Option<&DynamicObject>| it.is_none());
     match tokio::time::timeout(GONE, absent).await {
         Ok(Ok(_)) => Ok(()),
         _ => {
-            let title = object.reference.title();
-            let message = format!(
-                "{title} is being deleted, and still there after {} s",
-                GONE.as_secs()
-            );
-            Err(StageError::new("gateway.infrastructure_left", message)
-                .hint(format!(
-                    "`kubectl get {} {} -o yaml` shows what it waits for",
-                    kind.title(),
-                    object.reference.name
-                ))
-                .retryable(true))
+            let (title, kind) = (reference.title(), kind.title());
+            let seconds = GONE.as_secs();
+            let message = format!("{title} is being deleted, and still there after {seconds} s");
+            let hint = format!("`kubectl get {kind} {name} -o yaml` shows what it waits for");
+            let error = StageError::new("gateway.infrastructure_left", message);
+            Err(error.hint(hint).retryable(true))
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct Infrastructure {
 
 impl Infrastructure {
     /// Writes down that what is installed is ours to remove, unless others use it; once for a cluster.
-    pub(super) fn intend(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Self, StageError> {
+    fn intend(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Self, StageError> {
         let reference = cluster.context.reference();
         for entry in cx.ledger.entries().iter().filter(|it| it.what == KIND) {
             if let (Some(known), Some(holder)) =
@@ -48,24 +48,30 @@ impl Infrastructure {
         })
     }
 
-    /// Waits for the Lease of what is installed. False: nothing is.
-    pub(super) async fn lock(
-        &mut self,
+    /// The one of this run, with the Lease of what is installed, which is waited for. Without `create` there is none where
+    /// nothing is installed.
+    pub(super) async fn join<'a>(
         cx: &Context<Gateway>,
         cluster: &Cluster,
+        slot: &'a mut Option<Self>,
         create: bool,
-    ) -> Result<bool, StageError> {
-        if self.lock.is_none() {
+    ) -> Result<&'a mut Self, StageError> {
+        let joined = match slot.take() {
+            Some(joined) => joined,
+            None => Self::intend(cx, cluster)?,
+        };
+        let joined = slot.insert(joined);
+        if joined.lock.is_none() {
             let request = LockRequest {
-                holder: &self.holder,
+                holder: &joined.holder,
                 create,
                 patience: OTHERS,
                 env: &cx.env,
             };
-            self.lock =
-                Lock::acquire(cluster, request, |line| cx.progress("provision", line)).await?;
+            let tell = |line| cx.progress("provision", line);
+            joined.lock = Lock::acquire(cluster, request, tell).await?;
         }
-        Ok(self.lock.is_some())
+        Ok(joined)
     }
 
     /// Lets others install, remove and make Gateways of the class.
@@ -92,19 +98,13 @@ impl Infrastructure {
 }
 
 /// Before a Gateway is made of a class that was installed: the Lease, so that the last one out does not remove it meanwhile.
-/// False: it has been removed, and what there is has to be looked at anew.
+/// False: it has been removed, and what there is has to be looked at again.
 pub(crate) async fn join(
     cx: &Context<Gateway>,
     cluster: &Cluster,
     slot: &mut Option<Infrastructure>,
     class: &str,
 ) -> Result<bool, StageError> {
-    if slot.is_none() {
-        *slot = Some(Infrastructure::intend(cx, cluster)?);
-    }
-    let Some(infrastructure) = slot else {
-        return Ok(false);
-    };
-    infrastructure.lock(cx, cluster, false).await?;
+    Infrastructure::join(cx, cluster, slot, false).await?;
     accepted(cluster, class).await
 }

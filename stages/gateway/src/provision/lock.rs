@@ -51,11 +51,6 @@ impl Installed {
             Outcome::Gone => Ok(None),
         }
     }
-
-    /// The mark of what is installed; empty when nothing is.
-    pub(super) async fn mark(cluster: &Cluster) -> Result<String, StageError> {
-        Ok(Self::look(cluster).await?.unwrap_or_default().mark)
-    }
 }
 
 /// The Lease, held by us.

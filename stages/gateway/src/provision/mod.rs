@@ -40,7 +40,8 @@ const CLASS: &str = "devcluster-gateway";
 pub(crate) struct InstallPlan {
     loaded: manifests::Loaded,
     objects: Vec<Object>,
-    class: Object,
+    /// The GatewayClass among them.
+    class: String,
 }
 
 impl InstallPlan {
@@ -52,16 +53,14 @@ impl InstallPlan {
         let digest = config.provision_digest.as_deref();
         let loaded = manifests::load(&config.provision_manifests, digest, &cx.env).await?;
         let mut objects = object::parse(&loaded)?;
-        let own = objects
+        let mut classes = objects
             .iter()
-            .find(|it| it.reference.kind == "GatewayClass")
-            .cloned();
-        let class = match own {
-            Some(class) => class,
+            .filter(|it| it.reference.kind == "GatewayClass");
+        let class = match classes.next() {
+            Some(class) => class.reference.name.clone(),
             None => {
-                let class = class(&config.provision_controller)?;
-                objects.push(class.clone());
-                class
+                objects.push(class(&config.provision_controller)?);
+                CLASS.to_owned()
             }
         };
         if !loaded.pinned {
@@ -87,18 +86,58 @@ impl InstallPlan {
         )
     }
 
-    /// A line for each object.
-    pub(crate) async fn lines(&self, cluster: &Cluster) -> Result<Vec<String>, StageError> {
-        let mark = Installed::mark(cluster).await?;
-        let steps = plan::plan(cluster, self.objects.clone(), &mark).await?;
-        Ok(steps.iter().map(Step::line).collect())
+    /// What is to be done with each object, as things are.
+    pub(crate) async fn steps(&self, cluster: &Cluster) -> Result<Steps, StageError> {
+        let installed = Installed::look(cluster).await?.unwrap_or_default();
+        self.steps_of(cluster, &installed).await
     }
 
-    /// What the user may not do of it.
-    pub(crate) async fn forbidden(&self, cluster: &Cluster) -> Result<(), StageError> {
-        let mark = Installed::mark(cluster).await?;
-        let steps = plan::plan(cluster, self.objects.clone(), &mark).await?;
-        review(cluster, &steps).await
+    async fn steps_of(&self, cluster: &Cluster, on: &Installed) -> Result<Steps, StageError> {
+        let steps = plan::plan(cluster, self.objects.clone(), &on.mark).await?;
+        Ok(Steps(steps))
+    }
+}
+
+pub(crate) struct Steps(Vec<Step>);
+
+impl Steps {
+    /// A line for each object.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(Step::line)
+    }
+
+    /// What is about to be made goes onto the list before it is made. CRDs stay on a cluster for ever.
+    fn note(&self, installed: &mut Installed) {
+        let made = self.0.iter().filter(|it| it.applies() && !it.is_crd());
+        for reference in made.map(|step| &step.object.reference) {
+            if !installed.objects.contains(reference) {
+                installed.objects.push(reference.clone());
+            }
+        }
+    }
+
+    /// Whether the user may do all of it and take it back, before any of it is done.
+    pub(crate) async fn review(&self, cluster: &Cluster) -> Result<(), StageError> {
+        let mut needed: Vec<Attempt> = Vec::new();
+        for step in self.0.iter().filter(|it| it.applies()) {
+            let reference = &step.object.reference;
+            if reference.kind == "Namespace" {
+                needed.extend(remove::attempts(cluster, reference).await?);
+            }
+            // A CRD stays.
+            let verbs = ["create", "patch", "get", "list", "watch", "delete"];
+            for verb in &verbs[..verbs.len() - usize::from(step.is_crd())] {
+                let attempt = match &step.kind {
+                    Some(kind) => kind.attempt(verb, reference),
+                    None if reference.kind == "GatewayClass" => Attempt::new(verb, CLASSES, None),
+                    None => continue,
+                };
+                if !needed.contains(&attempt) {
+                    needed.push(attempt);
+                }
+            }
+        }
+        refuse_denied(cluster, &needed).await
     }
 }
 
@@ -125,30 +164,24 @@ pub(crate) async fn offer(
         error.hint = error.hint.map(|hint| hint + auto);
         Err(error)
     };
-    if config.provision == Provision::Never {
+    let asks = config.provision == Provision::Ask;
+    if config.provision == Provision::Never || (asks && !protocol::ask::is_possible()) {
         return refused(missing);
     }
-    if config.provision == Provision::Ask {
-        if !protocol::ask::is_possible() {
-            return refused(missing);
-        }
-        let plan = InstallPlan::prepare(cx, config).await?;
+    let plan = InstallPlan::prepare(cx, config).await?;
+    if asks {
         cx.warn(missing.message.clone());
-        for line in plan.lines(cluster).await? {
+        for line in plan.steps(cluster).await?.lines() {
             cx.info(line);
         }
-        let question = format!(
-            "Install {} on the cluster of context {:?}?",
-            plan.summary(),
-            cluster.context.name
-        );
+        let (summary, name) = (plan.summary(), &cluster.context.name);
+        let question = format!("Install {summary} on the cluster of context {name:?}?");
         if !ask::yes(cx, &question).await? {
             return refused(missing);
         }
-        return install(cx, config, cluster, slot, plan).await;
+    } else {
+        cx.info(missing.message);
     }
-    cx.info(&missing.message);
-    let plan = InstallPlan::prepare(cx, config).await?;
     install(cx, config, cluster, slot, plan).await
 }
 
@@ -163,18 +196,12 @@ async fn install(
     // Nothing is installed for a session that cannot be.
     let namespace = config.namespace(&cluster.context);
     permissions::review(cluster, &namespace, &config.task_namespace, true).await?;
-    if slot.is_none() {
-        *slot = Some(Infrastructure::intend(cx, cluster)?);
-    }
-    let Some(infrastructure) = slot else {
-        return Ok(());
-    };
-    infrastructure.lock(cx, cluster, true).await?;
+    let infrastructure = Infrastructure::join(cx, cluster, slot, true).await?;
     let Some(lock) = &mut infrastructure.lock else {
         return Ok(());
     };
-    let name = plan.class.reference.name.clone();
-    if accepted(cluster, &name).await? {
+    let name = &plan.class;
+    if accepted(cluster, name).await? {
         cx.info(format!(
             "another session has installed the controller of GatewayClass {name} meanwhile"
         ));
@@ -184,61 +211,24 @@ async fn install(
     if installed.mark.is_empty() {
         installed.mark = run_id();
     }
-    installed.class.clone_from(&name);
+    installed.class.clone_from(name);
     installed.digest.clone_from(&plan.loaded.digest);
-    let steps = plan::plan(cluster, plan.objects.clone(), &installed.mark).await?;
-    steps
-        .iter()
-        .filter(|it| !it.applies())
-        .for_each(|step| cx.info(step.line()));
-    review(cluster, &steps).await?;
-    note(&mut installed, &steps);
+    let steps = plan.steps_of(cluster, &installed).await?;
+    let kept = steps.0.iter().filter(|it| !it.applies());
+    kept.for_each(|step| cx.info(step.line()));
+    steps.review(cluster).await?;
+    steps.note(&mut installed);
     lock.write(installed.clone()).await?;
     let timeout = Duration::from_secs(config.timeout);
     let work = lock.during(async {
         let tell = |line: String, done: usize, total: usize| {
             cx.progress_count("provision", line, done as u64, total as u64)
         };
-        apply::apply(cluster, &steps, &installed.mark, &tell).await?;
+        apply::apply(cluster, &steps.0, &installed.mark, &tell).await?;
         until_accepted(cx, cluster, &installed, timeout).await
     });
     work.await.map_err(|mut error| {
         let hint = error.hint.take().map(|hint| hint + "; ").unwrap_or_default();
         error.hint(hint + "what was applied so far is gone on with by the next run, and removed by `devcluster-gateway cleanup`")
     })
-}
-
-/// What is about to be made goes onto the list before it is made. CRDs stay on a cluster for ever.
-fn note(installed: &mut Installed, steps: &[Step]) {
-    let made = steps.iter().filter(|it| it.applies() && !it.is_crd());
-    for reference in made.map(|step| &step.object.reference) {
-        if !installed.objects.contains(reference) {
-            installed.objects.push(reference.clone());
-        }
-    }
-}
-
-/// Whether the user may do all of it and take it back, before any of it is done.
-async fn review(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
-    let mut needed = Vec::new();
-    for step in steps.iter().filter(|it| it.applies()) {
-        if step.object.reference.kind == "Namespace" {
-            needed.extend(remove::attempts(cluster, &step.object.reference).await?);
-        }
-        // A CRD stays.
-        let verbs = ["create", "patch", "get", "list", "watch", "delete"];
-        for verb in &verbs[..verbs.len() - usize::from(step.is_crd())] {
-            let attempt = match &step.kind {
-                Some(kind) => kind.attempt(verb, &step.object.reference),
-                None if step.object.reference.kind == "GatewayClass" => {
-                    Attempt::new(verb, CLASSES, None)
-                }
-                None => continue,
-            };
-            if !needed.contains(&attempt) {
-                needed.push(attempt);
-            }
-        }
-    }
-    refuse_denied(cluster, &needed).await
 }

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::apply::gone;
 use super::lock::{Installed, Lock, LockRequest};
-use super::object::Object;
 use crate::Gateway;
 use crate::lease::GatewayLease;
 use crate::objects::{GATEWAY_NAME, GATEWAYS, GatewayObject, INSTALLED, gateways, title};
@@ -179,11 +178,7 @@ async fn remove(
         if !deleted.map_err(|error| failed("delete", &error))? {
             continue;
         }
-        let object = Object {
-            reference: reference.clone(),
-            body: serde_json::Value::Null,
-        };
-        gone(cluster, &kind, &object).await?;
+        gone(cluster, &kind, reference).await?;
         removed = true;
     }
     Ok(removed)
