@@ -1,5 +1,13 @@
 //! Every check. PROTOCOL.md has the table of them, so that what it promises is what is run.
 
+/// The checks of a file, by their ids.
+macro_rules! checks {
+    ($($id:expr => $check:expr),+ $(,)?) => {
+        pub(super) const CHECKS: &[super::Named] =
+            &[$(($id, |scene| Box::pin($check(scene)))),+];
+    };
+}
+
 mod chain;
 mod control;
 mod describe;
@@ -18,7 +26,23 @@ mod streams;
 mod validate;
 mod verbs;
 
-pub(super) use ready::{REACHED, in_vain};
+/// What every check uses.
+mod prelude {
+    pub(super) use std::time::Duration;
+
+    pub(super) use anyhow::{Context, Result, anyhow, bail, ensure};
+    pub(super) use rustix::process::Signal;
+    pub(super) use serde_json::{Value, json};
+    pub(super) use tokio::process::Command;
+
+    pub(super) use super::stdout::{agree, fatal, only_messages};
+    pub(super) use crate::harness::{Running, SOON, machine, shown, within};
+    pub(super) use crate::scene::Scene;
+    pub(super) use crate::subject::INSTANCE;
+    pub(super) use crate::verdict::{Verdict, skipped};
+}
+
+pub(super) use ready::REACHED;
 
 use futures::future::LocalBoxFuture;
 
@@ -37,6 +61,19 @@ type Named = (&'static str, Run);
 
 /// They look at ports of the machine, or load it: no other check runs beside them.
 const ALONE: [&str; 4] = ["shutdown", "kill", "devcluster", REACHED];
+
+/// They have something to say of a program that never becomes ready, too.
+const WITHOUT_READY: [&str; 9] = [
+    "describe",
+    "validate",
+    "stdout.unknown_config",
+    "stdout.bad_config",
+    "control.version",
+    "input.truncated",
+    "shutdown.early",
+    "streams.stdout_closed",
+    "verbs.usage",
+];
 
 const GROUPS: [&[Named]; 17] = [
     describe::CHECKS,
@@ -80,6 +117,10 @@ impl Check {
 
     pub(super) fn runs_alone(&self) -> bool {
         ALONE.iter().any(|name| self.is_named(name))
+    }
+
+    pub(super) fn needs_ready(&self) -> bool {
+        !WITHOUT_READY.iter().any(|name| self.is_named(name))
     }
 
     /// Where the protocol says so.

@@ -1,22 +1,20 @@
-//! The command line of the kit, and the order in which the checks run.
+//! The command line of the kit.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
-use futures::StreamExt;
-use futures::stream;
 use protocol::{Env, Exit, StageError, program};
 use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::RwLock;
 
 use super::Level;
 use super::checks::{self, Check};
-use super::report::{Entry, Out, Outcome, Report, list};
-use super::scene::{Scene, tidy};
+use super::report::{Out, Outcome, list};
+use super::runner::run_all;
+use super::scene::tidy;
 use super::subject::{Subject, read_config, resolve, split, usage};
 
 const NAME: &str = "devcluster-conformance";
@@ -157,7 +155,7 @@ impl Cli {
             kills: self.kills,
             devcluster: devcluster.map(|d| std::path::absolute(&d).unwrap_or(d)),
             driver: program::find("devcluster-remote", env).ok(),
-            in_vain: None,
+            never_ready: false,
             untidy: Default::default(),
         })
     }
@@ -170,57 +168,12 @@ impl Cli {
     ) -> Result<u8, StageError> {
         subject.describe(self.level).await?;
         subject.secrets.extend(marked_secrets(subject));
-        let chosen = chosen.iter().filter(|c| c.level <= subject.level);
-        let chosen: Vec<&Check> = chosen.collect();
-        let began = Instant::now();
-        let (mut jobs, mut reached) = (1, None);
-        // What a single check waits for it finds out by itself.
-        if chosen.len() > 1 {
-            let entry = self.becomes_ready(subject).await;
-            jobs = self.side_by_side(subject, began.elapsed()).await;
-            reached = entry;
-        }
-        let entries = run_all(subject, &chosen, jobs, reached, out).await;
-        let took = began.elapsed();
-        let report = Report { entries, took };
+        let report = run_all(subject, chosen, self.jobs.into(), out).await;
         out.text(&report.summary(subject));
         out.json(&report.json(subject))?;
         let bad = |outcome| report.count(outcome) > 0;
         let failed = bad(Outcome::Failed) || (self.no_skips && bad(Outcome::Skipped));
         Ok(if failed { Exit::Failed } else { Exit::Ok } as u8)
-    }
-
-    /// Whether it becomes ready at all; if not, that is found out once.
-    async fn becomes_ready(&self, subject: &mut Subject) -> Option<Entry> {
-        let check = checks::all().find(|check| check.id == checks::REACHED)?;
-        let (entry, verdict) = run(&check, subject).await;
-        subject.in_vain = verdict.err().and_then(|why| checks::in_vain(&why));
-        Some(entry)
-    }
-
-    /// How many instances become ready beside each other: all that are asked for, or one. So long as the first took they
-    /// may take, and a little more.
-    async fn side_by_side(&self, subject: &Subject, first: Duration) -> usize {
-        let jobs = usize::from(self.jobs);
-        let all_ready = async {
-            let mut runs = Vec::new();
-            for _ in 0..jobs {
-                let scene = Scene::new(subject).await?;
-                let mut running = scene.started().await?;
-                running.patience = first + Duration::from_secs(1);
-                runs.push((running, scene));
-            }
-            for (running, _) in &mut runs {
-                running.ready().await?;
-            }
-            for (running, _) in &mut runs {
-                running.stop().await?;
-            }
-            anyhow::Ok(())
-        };
-        let together = jobs > 1 && all_ready.await.is_ok();
-        tidy(subject).await;
-        if together { jobs } else { 1 }
     }
 }
 
@@ -246,54 +199,4 @@ fn marked_secrets(subject: &Subject) -> Vec<String> {
         .filter_map(|(field, _)| subject.config.get(field)?.as_str())
         .flat_map(secrets_in)
         .collect()
-}
-
-/// Runs a check in a world of its own.
-async fn run(check: &Check, subject: &Subject) -> (Entry, anyhow::Result<()>) {
-    let began = Instant::now();
-    let verdict = match Scene::new(subject).await {
-        Ok(scene) => (check.run)(scene).await,
-        Err(error) => Err(error),
-    };
-    tidy(subject).await;
-    (Entry::new(check, &verdict, began.elapsed()), verdict)
-}
-
-/// Runs the checks, so many side by side, and shows each in its turn. What was found of `ready` before is not looked for
-/// again, and shown in any case where it keeps others from being tried.
-async fn run_all(
-    subject: &Subject,
-    chosen: &[&Check],
-    jobs: usize,
-    reached: Option<Entry>,
-    out: Out<'_>,
-) -> Vec<Entry> {
-    let is_chosen = chosen.iter().any(|check| check.id == checks::REACHED);
-    let reached = &reached;
-    let mut entries: Vec<Entry> = Vec::new();
-    if let Some(entry) = reached
-        && !is_chosen
-        && subject.in_vain.is_some()
-    {
-        out.text(&entry.text());
-        entries.push(entry.clone());
-    }
-    let turn = &RwLock::new(());
-    let runs = chosen.iter().map(|check| async move {
-        if let Some(known) = reached.as_ref().filter(|known| known.id == check.id) {
-            return known.clone();
-        }
-        let (_alone, _together);
-        match check.runs_alone() {
-            true => _alone = turn.write().await,
-            false => _together = turn.read().await,
-        }
-        run(check, subject).await.0
-    });
-    let mut done = stream::iter(runs).buffered(jobs);
-    while let Some(entry) = done.next().await {
-        out.text(&entry.text());
-        entries.push(entry);
-    }
-    entries
 }

@@ -6,6 +6,6 @@ pub mod machine;
 mod running;
 mod stream;
 
-pub use clock::{OwnTime, within};
+pub use clock::within;
 pub use running::{NotSaid, Output, Running, SOON, parse, until_some};
 pub use stream::{Stream, shown};

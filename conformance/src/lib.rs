@@ -4,6 +4,7 @@ mod checks;
 mod cli;
 pub mod harness;
 mod report;
+mod runner;
 mod scene;
 mod subject;
 mod verdict;

@@ -142,22 +142,21 @@ impl<'a> Scene<'a> {
     /// Runs a command to its end. `wait` alone may take ten seconds, however quickly a stage becomes ready.
     pub(super) async fn output(&self, command: Command) -> Result<Output> {
         let limit = self.subject.patience.max(SLOW);
-        Running::spawn(command)?.output(limit).await
+        Running::spawn(command)?.end_within(limit).await
     }
 
     /// Starts the program under test with the stdin that the command has.
     pub(super) fn spawn(&self, command: Command) -> Result<Running> {
-        Ok(self.known(Running::spawn(command)?))
+        Running::spawn(command).map(|running| self.patient(running))
     }
 
     /// Starts the program under test to be spoken to.
     pub(super) fn spawn_hosted(&self, command: Command) -> Result<Running> {
-        Ok(self.known(Running::spawn_hosted(command)?))
+        Running::spawn_hosted(command).map(|running| self.patient(running))
     }
 
-    fn known(&self, mut running: Running) -> Running {
+    fn patient(&self, mut running: Running) -> Running {
         running.patience = self.subject.patience;
-        running.in_vain = self.subject.in_vain.clone().map(Into::into);
         running
     }
 
@@ -221,11 +220,8 @@ impl<'a> Scene<'a> {
     pub(super) fn ports(&self, outputs: &Value) -> BTreeSet<u16> {
         let mut ports = machine::ports_of(&self.processes());
         let open = machine::listening();
-        each_port(outputs, &mut |port| {
-            if open.contains(&port) {
-                ports.insert(port);
-            }
-        });
+        let named = numbers(outputs).into_iter();
+        ports.extend(named.filter(|port| open.contains(port)));
         ports.difference(&self.before).copied().collect()
     }
 
@@ -279,16 +275,17 @@ impl<'a> Scene<'a> {
     }
 }
 
-fn each_port(value: &Value, take: &mut impl FnMut(u16)) {
+/// All that may be ports.
+fn numbers(value: &Value) -> Vec<u16> {
     match value {
         Value::Number(n) => n
             .as_u64()
-            .and_then(|n| u16::try_from(n).ok())
+            .and_then(|n| n.try_into().ok())
             .into_iter()
-            .for_each(take),
-        Value::Array(items) => items.iter().for_each(|v| each_port(v, take)),
-        Value::Object(map) => map.values().for_each(|v| each_port(v, take)),
-        _ => {}
+            .collect(),
+        Value::Array(items) => items.iter().flat_map(numbers).collect(),
+        Value::Object(map) => map.values().flat_map(numbers).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -301,8 +298,8 @@ pub(super) async fn tidy(subject: &Subject) {
         };
         let mut scene = Scene::at(subject, home);
         // Nothing depends on what it says.
-        if let Ok(running) = Running::spawn(scene.verb("cleanup", &[])) {
-            drop(running.output(LAST).await);
+        if let Ok(mut cleanup) = Running::spawn(scene.verb("cleanup", &[])) {
+            drop(cleanup.end_within(LAST).await);
         }
         kill(&scene.processes());
         scene.home = None;

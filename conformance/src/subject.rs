@@ -12,7 +12,6 @@ use tempfile::TempDir;
 
 use super::Level;
 use super::scene::Scene;
-use super::verdict::Skipped;
 
 /// The program under test.
 #[derive(Debug)]
@@ -34,8 +33,8 @@ pub(super) struct Subject {
     pub(super) devcluster: Option<PathBuf>,
     /// devcluster-remote, which hosts a plugin.
     pub(super) driver: Option<PathBuf>,
-    /// Why no check waits for `ready`, where that is known.
-    pub(super) in_vain: Option<Skipped>,
+    /// It is known that it never does.
+    pub(super) never_ready: bool,
     /// Homes in which a run was killed, to be cleaned up after.
     pub(super) untidy: RefCell<Vec<TempDir>>,
 }
@@ -127,19 +126,5 @@ impl Subject {
             each_text(&mut config, &|text| text.replace('$', "$$"));
         }
         config
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn flags_go_after_the_verb() {
-        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
-        let (program, flags) = split(words("devcluster-remote host --uses ./x --with {}"));
-        assert_eq!(program, words("devcluster-remote host"));
-        assert_eq!(flags, words("--uses ./x --with {}"));
-        assert_eq!(split(words("./stage.py")), (words("./stage.py"), vec![]));
     }
 }

@@ -1,22 +1,11 @@
 //! In a pipe: `--stdin chain`.
 
-use anyhow::{Context, Result, bail, ensure};
-use futures::FutureExt;
-use rustix::process::Signal;
-use serde_json::{Value, json};
+use super::prelude::*;
 
-use super::Named;
-use crate::harness::{Running, SOON};
-use crate::scene::Scene;
-use crate::subject::INSTANCE;
-use crate::verdict::Verdict;
-
-pub(super) const CHECKS: &[Named] = &[
-    ("chain.passes_on", |s| passes_on(s).boxed_local()),
-    ("chain.ends_with_upstream", |s| {
-        ends_with_upstream(s).boxed_local()
-    }),
-];
+checks! {
+    "chain.passes_on" => passes_on,
+    "chain.ends_with_upstream" => ends_with_upstream,
+}
 
 const RUN: &str = "00000000000000ff";
 
@@ -52,8 +41,9 @@ async fn passes_on(scene: Scene<'_>) -> Verdict {
         passed.with_context(|| format!("it does not pass on {sent}"))?;
     }
     let first = running.messages().swap_remove(0);
+    let right = first == from_before()[0];
     ensure!(
-        first == from_before()[0],
+        right,
         "the first line is not the `hello` from before but {first}"
     );
     running.signal(Signal::TERM);
@@ -63,11 +53,5 @@ async fn passes_on(scene: Scene<'_>) -> Verdict {
 async fn ends_with_upstream(scene: Scene<'_>) -> Verdict {
     let mut running = in_chain(&scene).await?;
     running.close_stdin();
-    let (status, _) = running.ended(SOON).await?;
-    let (code, state) = (status.code(), running.state());
-    ensure!(
-        code == Some(4),
-        "it ended with {status}, and this is exit code 4{state}"
-    );
-    Ok(())
+    running.end().await?.exits(4, "the stage before it ended")
 }

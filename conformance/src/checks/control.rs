@@ -1,34 +1,20 @@
 //! What a host says, and what follows from it.
 
-use std::time::Duration;
+use super::prelude::*;
 
-use anyhow::{Context, ensure};
-use futures::FutureExt;
-use serde_json::json;
-
-use super::Named;
-use super::stdout::{fatal, only_messages};
-use crate::scene::Scene;
-use crate::subject::INSTANCE;
-use crate::verdict::Verdict;
-
-pub(super) const CHECKS: &[Named] = &[
-    ("control.waits_for_start", |s| {
-        waits_for_start(s).boxed_local()
-    }),
-    ("control.unknown_ignored", |s| {
-        unknown_ignored(s).boxed_local()
-    }),
-    ("control.version", |s| version(s).boxed_local()),
-    ("control.reload", |s| reload(s).boxed_local()),
-    ("control.cancel", |s| cancel(s).boxed_local()),
-];
+checks! {
+    "control.waits_for_start" => waits_for_start,
+    "control.unknown_ignored" => unknown_ignored,
+    "control.version" => version,
+    "control.reload" => reload,
+    "control.cancel" => cancel,
+}
 
 async fn waits_for_start(scene: Scene<'_>) -> Verdict {
     let mut running = scene.hosted()?;
     running.next("hello").await?;
-    let stays = running.stays(Duration::from_millis(500)).await;
-    ensure!(stays, "it ended without a `start`{}", running.state());
+    let window = Duration::from_millis(500);
+    running.stays(window, "it ended without a `start`").await?;
     for message in running.messages() {
         let works = message["type"] == "outputs" || message["type"] == "ready";
         ensure!(!works, "it works without a `start`: {message}");
@@ -55,9 +41,7 @@ async fn unknown_ignored(scene: Scene<'_>) -> Verdict {
     ] {
         running.tell(&message).await?;
     }
-    let status = running.end().await?;
-    ensure!(status.success(), "{status}{}", running.state());
-    Ok(())
+    running.end().await?.exits(0, "after an unknown field")
 }
 
 async fn version(scene: Scene<'_>) -> Verdict {
@@ -67,20 +51,11 @@ async fn version(scene: Scene<'_>) -> Verdict {
         let mut start = scene.start();
         start["dcs"] = other.clone();
         running.tell(&start).await?;
-        let ended = running.end().await;
-        let status = ended.with_context(|| format!("after a line with \"dcs\":{other}"))?;
-        let state = running.state();
-        let right = status.code() == Some(3);
-        ensure!(
-            right,
-            "\"dcs\":{other}: it ended with {status}, and this is exit code 3{state}"
-        );
-        let messages = only_messages(&running)?;
-        let says_why = fatal(&messages).is_some();
-        ensure!(
-            says_why,
-            "\"dcs\":{other}: no `error` message that is fatal"
-        );
+        let case = format!("after a line with \"dcs\":{other}");
+        let ended = running.end().await.context(case.clone())?;
+        ended.exits(3, &case)?;
+        let says_why = fatal(&only_messages(&running)?).is_some();
+        ensure!(says_why, "{case}: no `error` message that is fatal");
     }
     Ok(())
 }
@@ -89,17 +64,13 @@ async fn reload(scene: Scene<'_>) -> Verdict {
     let mut running = scene.ready().await?;
     running.tell(&scene.with_unknown_field("reload")).await?;
     let error = running.next("error").await?;
-    ensure!(
-        error["error"]["fatal"] == false,
-        "a wrong reload is not fatal: {error}"
-    );
+    let is_fatal = &error["error"]["fatal"];
+    ensure!(is_fatal == false, "a wrong reload is not fatal: {error}");
     let mut right = scene.start();
     right["type"] = json!("reload");
     running.tell(&right).await?;
     running.ready().await?;
-    let status = running.stop().await?;
-    ensure!(status.success(), "{status}{}", running.state());
-    Ok(())
+    running.stop().await?.exits(0, "after a reload")
 }
 
 async fn cancel(scene: Scene<'_>) -> Verdict {
@@ -107,20 +78,12 @@ async fn cancel(scene: Scene<'_>) -> Verdict {
     let mut running = scene.hosted()?;
     running.tell(&cancel).await?;
     running.tell(&scene.start()).await?;
-    let status = running.end().await?;
-    let (code, state) = (status.code(), running.state());
-    ensure!(
-        code == Some(1),
-        "cancelled before it was ready it ended with {status}, and this is exit code 1{state}"
-    );
+    let ended = running.end().await?;
+    ended.exits(1, "cancelled before it was ready")?;
     let scene = scene.another().await?;
     let mut running = scene.ready().await?;
     running.tell(&cancel).await?;
-    let stays = running.stays(Duration::from_millis(300)).await;
-    ensure!(
-        stays,
-        "it was ready, and ended by `cancel`{}",
-        running.state()
-    );
+    let wrong = "it was ready, and ended by `cancel`";
+    running.stays(Duration::from_millis(300), wrong).await?;
     running.stop().await.map(drop)
 }

@@ -1,30 +1,18 @@
 //! `describe` is what a host knows of a program before it runs it.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, anyhow, ensure};
-use futures::FutureExt;
-use serde_json::Value;
-use tokio::process::Command;
-
-use super::Named;
-use crate::harness::shown;
-use crate::scene::Scene;
-use crate::verdict::Verdict;
+use super::prelude::*;
 
 const QUICK: Duration = Duration::from_secs(1);
 
-pub(super) const CHECKS: &[Named] = &[
-    ("describe.valid", |s| valid(s).boxed_local()),
-    ("describe.quick", |s| quick(s).boxed_local()),
-    ("describe.no_side_effects", |s| {
-        no_side_effects(s).boxed_local()
-    }),
-];
+checks! {
+    "describe.valid" => valid,
+    "describe.quick" => quick,
+    "describe.no_side_effects" => no_side_effects,
+}
 
 async fn valid(scene: Scene<'_>) -> Verdict {
     let output = scene.call("describe", &[]).await?;
-    ensure!(output.code == Some(0), output.shown());
+    output.exits(0, "describe")?;
     let said: Value = serde_json::from_slice(&output.stdout)
         .map_err(|e| anyhow!("not one JSON object: {e}: {}", shown(&output.stdout)))?;
     let version = &said["dcs"];
@@ -73,12 +61,9 @@ async fn no_side_effects(scene: Scene<'_>) -> Verdict {
     let unplugged = scene.output(alone).await?;
     // The order of keys is nobody's business.
     let read = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).context("no JSON");
-    let same = unplugged.code == Some(0) && read(&unplugged.stdout)? == read(&output.stdout)?;
-    ensure!(
-        same,
-        "without a network it says something else: {}",
-        unplugged.shown()
-    );
+    unplugged.exits(0, "without a network")?;
+    let same = read(&unplugged.stdout)? == read(&output.stdout)?;
+    ensure!(same, "without a network it says something else");
     Ok(())
 }
 
@@ -91,6 +76,9 @@ async fn without_network(scene: &Scene<'_>) -> Result<Option<Command>> {
     };
     let mut attempt = unshare();
     attempt.arg("true");
-    let works = scene.output(attempt).await.is_ok_and(|o| o.code == Some(0));
+    let works = scene
+        .output(attempt)
+        .await
+        .is_ok_and(|o| o.status.success());
     Ok(works.then(unshare))
 }

@@ -1,35 +1,25 @@
 //! The whole way, as a stage of stock devcluster.
 
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use futures::FutureExt;
-use rustix::process::Signal;
-use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
+use protocol::devcluster::restart;
 
-use super::Named;
-use crate::harness::{Running, machine, within};
-use crate::scene::Scene;
-use crate::subject::INSTANCE;
-use crate::verdict::{Verdict, skipped};
+use super::prelude::*;
 
 /// devcluster itself has to be loaded, and polls.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) const CHECKS: &[Named] = &[("devcluster.end_to_end", |s| end_to_end(s).boxed_local())];
+checks! {
+    "devcluster.end_to_end" => end_to_end,
+}
 
 async fn end_to_end(scene: Scene<'_>) -> Verdict {
     let devcluster = scene.subject.devcluster.as_ref().ok_or_else(|| {
         let hint = "pipx install devcluster==1.3.2, or name one with --devcluster";
         skipped("there is no devcluster to run it under", hint)
     })?;
-    if let Some(why) = scene.subject.in_vain.clone() {
-        return Err(why.into());
-    }
     let after = scene.home().join("after");
     let file = scene.config_file("devcluster.yaml", &devcluster_yaml(&scene, &after)?)?;
     let mut command = scene.program(devcluster);
@@ -47,18 +37,14 @@ async fn comes_and_goes(scene: &Scene<'_>, running: &mut Running, after: &Path) 
     up.context("devcluster did not see that it is ready, and starts no later stage")?;
     let first = live_run(scene).context("devcluster took it for ready, and it is not")?;
     let ports = scene.ports(&scene.outputs_file().unwrap_or_default()["outputs"]);
-    let (root, socket) = (running.pid(), scene.home().join("devcluster/sock"));
-    let (_, restarted) = within(patience, || machine::tree(root), restart(&socket)).await;
-    restarted.context("restarted by devcluster it does not become ready again")??;
-    let second = live_run(scene);
-    let is_new = second.as_ref().is_some_and(|run| *run != first);
-    ensure!(
-        is_new,
-        "after a restart run {first} is followed by {second:?}"
-    );
+    let socket = scene.home().join("devcluster/sock");
+    restart(&socket, &[INSTANCE.to_owned()], |_| ()).await?;
+    let is_next = || live_run(scene).filter(|run| *run != first);
+    let next = running.eventually(patience, is_next).await;
+    next.context("restarted by devcluster it does not become ready again")?;
     running.signal(Signal::TERM);
-    let (status, _) = running.ended(PATIENCE).await?;
-    ensure!(status.success(), "devcluster ended with {status}");
+    let ended = running.end_within(PATIENCE).await?;
+    ended.exits(0, "devcluster told to stop")?;
     scene.no_process_is_left().await?;
     scene.no_port_is_left(&ports).await
 }
@@ -123,45 +109,13 @@ fn command(scene: &Scene) -> Result<Vec<String>> {
         .collect())
 }
 
-/// A host runs one program; what is called with more words gets a script of its own.
+/// A host runs one program, and this may be called with more words.
 fn one_program(scene: &Scene) -> Result<PathBuf> {
-    let words = &scene.subject.program;
-    if let [program] = words.as_slice() {
-        return Ok(program.into());
-    }
-    let quoted = words
-        .iter()
-        .map(|w| format!("'{}'", w.to_string_lossy().replace('\'', r"'\''")));
-    let words = quoted.collect::<Vec<_>>().join(" ");
+    let quoted = |word: &OsString| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
+    let words: Vec<String> = scene.subject.program.iter().map(quoted).collect();
+    let words = words.join(" ");
     let path = scene.home().join("plugin");
     std::fs::write(&path, format!("#!/bin/sh\nexec {words} \"$@\"\n"))?;
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700))?;
     Ok(path)
-}
-
-/// devcluster's number for a stage that is up.
-const UP: u64 = 3;
-
-/// Restarts the first stage, and returns once all are up again, by devcluster's own account. The connection is read to its
-/// end: a client that does not read, or vanishes, kills devcluster.
-async fn restart(socket: &Path) -> Verdict {
-    let (read, mut write) = UnixStream::connect(socket).await?.into_split();
-    let mut lines = BufReader::new(read).lines();
-    lines.next_line().await?;
-    write.write_all(b"{\"restart_stage\": 1}\n").await?;
-    let mut went_down = false;
-    while let Some(line) = lines.next_line().await? {
-        let message: Value = serde_json::from_str(&line).unwrap_or_default();
-        let Some(stages) = message["status_cb"]["stages"].as_array() else {
-            continue;
-        };
-        let up = stages.iter().rev().take(2).all(|s| *s == UP);
-        went_down |= !up;
-        if went_down && up {
-            break;
-        }
-    }
-    write.shutdown().await?;
-    while lines.next_line().await?.is_some() {}
-    Ok(())
 }

@@ -1,26 +1,19 @@
 //! Nothing that comes in on stdin breaks a stage.
 
-use anyhow::{Context, bail, ensure};
-use futures::FutureExt;
-
-use super::Named;
-use super::stdout::only_messages;
-use crate::harness::{machine, shown};
-use crate::scene::Scene;
-use crate::verdict::{Verdict, skipped};
+use super::prelude::*;
 
 /// How much more memory a stage may take for what it reads, in KiB.
 const MEMORY: u64 = 4 << 10;
 
 const UNKNOWN: &str = r#"{"dcs":1,"type":"unknown"}"#;
 
-pub(super) const CHECKS: &[Named] = &[
-    ("input.malformed", |s| malformed(s).boxed_local()),
-    ("input.oversized", |s| oversized(s).boxed_local()),
-    ("input.interleaved", |s| interleaved(s).boxed_local()),
-    ("input.truncated", |s| truncated(s).boxed_local()),
-    ("input.memory", |s| memory(s).boxed_local()),
-];
+checks! {
+    "input.malformed" => malformed,
+    "input.oversized" => oversized,
+    "input.interleaved" => interleaved,
+    "input.truncated" => truncated,
+    "input.memory" => memory,
+}
 
 /// It becomes ready and ends in good order in spite of this.
 async fn works_after(scene: Scene<'_>, noise: &[u8]) -> Verdict {
@@ -30,10 +23,9 @@ async fn works_after(scene: Scene<'_>, noise: &[u8]) -> Verdict {
     running.tell(&scene.start()).await?;
     running.ready().await?;
     running.write(noise).await?;
-    let status = running.stop().await?;
+    let ended = running.stop().await?;
     only_messages(&running)?;
-    ensure!(status.success(), "{status}{}", running.state());
-    Ok(())
+    ended.exits(0, "told to stop")
 }
 
 async fn malformed(scene: Scene<'_>) -> Verdict {
@@ -74,9 +66,7 @@ async fn interleaved(scene: Scene<'_>) -> Verdict {
     running.ready().await?;
     let two = format!("{UNKNOWN}\n{{\"dcs\":1,\"type\":\"shutdown\"}}\n");
     running.write(two.as_bytes()).await?;
-    let status = running.end().await?;
-    ensure!(status.success(), "{status}{}", running.state());
-    Ok(())
+    running.end().await?.exits(0, "told to stop")
 }
 
 async fn truncated(scene: Scene<'_>) -> Verdict {
@@ -88,7 +78,7 @@ async fn truncated(scene: Scene<'_>) -> Verdict {
         running.next("hello").await?;
         running.write(&start.as_bytes()[..length]).await?;
         running.close_stdin();
-        let status = running.end().await?;
+        let ended = running.end().await?;
         for message in only_messages(&running)? {
             if message["type"] == "ready" || message["type"] == "outputs" {
                 let whole = start.len() + 1;
@@ -97,7 +87,7 @@ async fn truncated(scene: Scene<'_>) -> Verdict {
                 );
             }
         }
-        ensure!(status.code().is_some(), "{status}{}", running.state());
+        ended.exits_somehow("after half a line")?;
     }
     Ok(())
 }

@@ -1,24 +1,16 @@
 //! SIGKILL at any point leaves nothing that the next run or `cleanup` does not take away.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail, ensure};
-use futures::FutureExt;
-use rustix::process::Signal;
-use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::Named;
-use crate::harness::SOON;
-use crate::scene::Scene;
-use crate::subject::INSTANCE;
-use crate::verdict::Verdict;
+use super::prelude::*;
 
-pub(super) const CHECKS: &[Named] = &[
-    ("kill.processes", |s| processes(s).boxed_local()),
-    ("kill.leftovers", |s| leftovers(s).boxed_local()),
-];
+checks! {
+    "kill.processes" => processes,
+    "kill.leftovers" => leftovers,
+}
 
 /// Points in its life, as parts of the time until it is ready: two thirds before that, the others after it. Other ones
 /// each time.
@@ -79,11 +71,7 @@ async fn clean_twice(scene: &Scene<'_>) -> Verdict {
     }
     for _ in 0..2 {
         let output = scene.call("cleanup", &[]).await?;
-        ensure!(
-            output.code == Some(0),
-            "`cleanup` after a kill: {}",
-            output.shown()
-        );
+        output.exits(0, "`cleanup` after a kill")?;
     }
     Ok(())
 }

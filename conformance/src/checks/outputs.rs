@@ -1,29 +1,27 @@
 //! What was found out is there before `ready` says so.
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use futures::FutureExt;
 use protocol::rundir::OutputsFile;
-use rustix::process::Signal;
-use serde_json::Value;
 
-use super::Named;
-use crate::harness::{Running, SOON};
-use crate::scene::Scene;
-use crate::subject::INSTANCE;
-use crate::verdict::Verdict;
+use super::prelude::*;
 
 /// What is a moment late may be right when the kit gets to look: it looks so often.
 const LOOKS: usize = 3;
 
-pub(super) const CHECKS: &[Named] = &[
-    ("outputs.before_ready", |s| before_ready(s).boxed_local()),
-    ("outputs.schema", |s| schema(s).boxed_local()),
-    ("outputs.file", |s| file(s).boxed_local()),
-    ("outputs.stale_gone", |s| stale_gone(s).boxed_local()),
-];
+checks! {
+    "outputs.before_ready" => before_ready,
+    "outputs.schema" => schema,
+    "outputs.file" => |s| often(s, file),
+    "outputs.stale_gone" => |s| often(s, stale_gone),
+}
+
+async fn often<'a>(scene: Scene<'a>, check: impl AsyncFn(Scene<'a>) -> Verdict) -> Verdict {
+    for _ in 0..LOOKS {
+        check(scene.another().await?).await?;
+    }
+    Ok(())
+}
 
 async fn reported(scene: &Scene<'_>) -> Result<(Running, Value, Value)> {
     let mut running = scene.started().await?;
@@ -41,18 +39,10 @@ async fn before_ready(scene: Scene<'_>) -> Verdict {
     let messages = running.messages();
     let at = |kind: &str| messages.iter().position(|m| m["type"] == kind);
     ensure!(at("outputs") < at("ready"), "`ready` came before `outputs`");
-    for key in ["run", "gen"] {
-        let (outputs, ready) = (&outputs[key], &ready[key]);
-        ensure!(
-            outputs == ready,
-            "`{key}` is {outputs} in `outputs` and {ready} in `ready`"
-        );
-    }
+    agree("run", [("`outputs`", &outputs), ("`ready`", &ready)])?;
+    agree("gen", [("`outputs`", &outputs), ("`ready`", &ready)])?;
     let hello = running.last("hello");
-    ensure!(
-        hello["run"] == ready["run"],
-        "another `run` than in `hello`: {ready}"
-    );
+    agree("run", [("`hello`", &hello), ("`ready`", &ready)])?;
     let generation = &ready["gen"];
     ensure!(
         generation.is_u64(),
@@ -74,13 +64,6 @@ async fn schema(scene: Scene<'_>) -> Verdict {
 }
 
 async fn file(scene: Scene<'_>) -> Verdict {
-    for _ in 0..LOOKS {
-        file_once(scene.another().await?).await?;
-    }
-    Ok(())
-}
-
-async fn file_once(scene: Scene<'_>) -> Verdict {
     let mut running = scene.listed()?;
     let ready = running.ready().await?;
     // At once: what comes later comes too late.
@@ -89,11 +72,7 @@ async fn file_once(scene: Scene<'_>) -> Verdict {
     })?;
     let said = running.last("outputs");
     for key in ["dcs", "stage", "kind", "run", "gen", "outputs"] {
-        let (file, said) = (&file[key], &said[key]);
-        ensure!(
-            file == said,
-            "`{key}` is {file} in the file and {said} in the `outputs` message"
-        );
+        agree(key, [("the file", &file), ("the `outputs` message", &said)])?;
     }
     serde_json::from_value::<OutputsFile>(file)
         .map_err(|e| anyhow!("nobody can read the outputs file: {e}"))?;
@@ -115,13 +94,6 @@ async fn file_once(scene: Scene<'_>) -> Verdict {
 }
 
 async fn stale_gone(scene: Scene<'_>) -> Verdict {
-    for _ in 0..LOOKS {
-        stale_gone_once(scene.another().await?).await?;
-    }
-    Ok(())
-}
-
-async fn stale_gone_once(scene: Scene<'_>) -> Verdict {
     let mut first = scene.ready().await?;
     let stale = first.last("hello")["run"].clone();
     first.signal(Signal::KILL);

@@ -1,15 +1,9 @@
 //! `ready` as stock devcluster needs it.
 
-use anyhow::{Context, ensure};
-use futures::FutureExt;
 use protocol::message::{Message, Ready, encode};
 
-use super::Named;
+use super::prelude::*;
 use crate::harness::machine::contains;
-use crate::harness::{NotSaid, shown};
-use crate::scene::Scene;
-use crate::subject::INSTANCE;
-use crate::verdict::{Skipped, Verdict};
 
 /// The longest ready line.
 const LONGEST: usize = 240;
@@ -22,11 +16,11 @@ const READY: &[u8] = br#""type":"ready""#;
 /// Without this most other checks cannot be tried.
 pub(crate) const REACHED: &str = "ready.reached";
 
-pub(super) const CHECKS: &[Named] = &[
-    (REACHED, |s| reached(s).boxed_local()),
-    ("ready.twice", |s| twice(s).boxed_local()),
-    ("ready.events", |s| events(s).boxed_local()),
-];
+checks! {
+    REACHED => reached,
+    "ready.twice" => twice,
+    "ready.events" => events,
+}
 
 async fn reached(scene: Scene<'_>) -> Verdict {
     let mut hosted = scene.ready().await?;
@@ -38,14 +32,6 @@ async fn reached(scene: Scene<'_>) -> Verdict {
         listed.stop().await?;
     }
     Ok(())
-}
-
-/// Why no check need wait for `ready`, after this one has failed.
-pub(crate) fn in_vain(why: &anyhow::Error) -> Option<Skipped> {
-    why.is::<NotSaid>().then(|| Skipped {
-        why: "not tried: it does not become ready, see `ready.reached`".into(),
-        hint: "have it become ready first".into(),
-    })
 }
 
 async fn twice(scene: Scene<'_>) -> Verdict {
@@ -93,7 +79,7 @@ async fn events(scene: Scene<'_>) -> Verdict {
         let scene = scene.another().await?;
         let mut running = scene.spawn(scene.configured("run", &["--events", which])?)?;
         let wait = scene.call("wait", &[]).await?;
-        ensure!(wait.code == Some(0), "`wait`: {}", wait.shown());
+        wait.exits(0, "`wait`")?;
         running.stop().await?;
         let stdout = running.stdout.bytes();
         let right = match which {

@@ -3,24 +3,18 @@
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use futures::FutureExt;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use super::Named;
-use crate::harness::machine;
-use crate::scene::Scene;
-use crate::subject::INSTANCE;
-use crate::verdict::Verdict;
+use super::prelude::*;
 
 /// How much memory a stage may have in the face of any run directory, beyond what it has otherwise, in KiB.
 const MEMORY: u64 = 8 << 10;
 
-pub(super) const CHECKS: &[Named] = &[
-    ("run_dir.private", |s| private(s).boxed_local()),
-    ("run_dir.refused", |s| refused(s).boxed_local()),
-    ("run_dir.garbage", |s| garbage(s).boxed_local()),
-];
+checks! {
+    "run_dir.private" => private,
+    "run_dir.refused" => refused,
+    "run_dir.garbage" => garbage,
+}
 
 type Spoil = fn(&Path) -> std::io::Result<()>;
 
@@ -71,9 +65,12 @@ async fn refused(scene: Scene<'_>) -> Verdict {
             said["type"] == "result",
             "it works in a run directory {what}"
         );
-        let (status, _) = running.ended(scene.subject.patience).await?;
-        let failed = !status.success() && status.code().is_some();
-        ensure!(failed, "a run directory {what}: {status}");
+        let ended = running.end_within(running.patience).await?;
+        ended.exits_somehow(what)?;
+        ensure!(
+            !ended.status.success(),
+            "it succeeds in a run directory {what}"
+        );
     }
     Ok(())
 }
@@ -141,8 +138,7 @@ async fn peak(
     let said = running.decided().await?;
     let peak = machine::peak_memory(running.pid());
     if said["type"] == "ready" {
-        let status = running.stop().await?;
-        ensure!(status.success(), "{status}{}", running.state());
+        running.stop().await?.exits(0, "told to stop")?;
     }
     Ok(peak)
 }

@@ -2,15 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{bail, ensure};
-use futures::FutureExt;
+use super::prelude::*;
 
-use super::Named;
-use crate::harness::{SOON, machine};
-use crate::scene::Scene;
-use crate::verdict::Verdict;
-
-pub(super) const CHECKS: &[Named] = &[("secrets.nowhere", |s| nowhere(s).boxed_local())];
+checks! {
+    "secrets.nowhere" => nowhere,
+}
 
 async fn nowhere(scene: Scene<'_>) -> Verdict {
     let mut running = scene.ready().await?;
@@ -42,15 +38,10 @@ async fn nowhere(scene: Scene<'_>) -> Verdict {
     in_files(&scene.home().join("state"))?;
     let mut refused = scene.hosted()?;
     refused.tell(&scene.with_unknown_field("start")).await?;
-    refused.end_within(SOON).await?;
-    seen(
-        "what it says of a wrong config on stdout",
-        &refused.stdout.bytes(),
-    )?;
-    seen(
-        "what it says of a wrong config on stderr",
-        &refused.stderr.bytes(),
-    )
+    let said = refused.end().await?;
+    let place = "what it says of a wrong config";
+    seen(place, &said.stdout)?;
+    seen(place, said.stderr.as_bytes())
 }
 
 fn absent(scene: &Scene, place: &str, bytes: &[u8]) -> Verdict {

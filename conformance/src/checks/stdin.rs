@@ -2,32 +2,23 @@
 
 use std::future::pending;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use futures::FutureExt;
-use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
-use tokio::process::Command;
 
-use super::Named;
-use super::stdout::only_messages;
+use super::prelude::*;
 use super::streams::close_in_child;
-use crate::harness::{Running, SOON, machine, within};
-use crate::scene::Scene;
-use crate::verdict::Verdict;
 
 /// How long an idle stage is looked at, and how much of that it may compute.
 const IDLE: Duration = Duration::from_millis(300);
 const BUSY: Duration = Duration::from_millis(100);
 
-pub(super) const CHECKS: &[Named] = &[
-    ("stdin.null", |s| null(s).boxed_local()),
-    ("stdin.closed", |s| closed(s).boxed_local()),
-    ("stdin.silent", |s| silent(s).boxed_local()),
-    ("stdin.terminal", |s| terminal(s).boxed_local()),
-];
+checks! {
+    "stdin.null" => |s| without_host(s, false),
+    "stdin.closed" => |s| without_host(s, true),
+    "stdin.silent" => silent,
+    "stdin.terminal" => terminal,
+}
 
 /// A full stage as it is listed, a plugin as a host calls it.
 fn run(scene: &Scene) -> Result<Command> {
@@ -38,38 +29,25 @@ fn run(scene: &Scene) -> Result<Command> {
 }
 
 /// A full stage listed in a devcluster.yaml has nobody to speak to it; a plugin without a host has no reason to stay.
-async fn without_host(scene: &Scene<'_>, is_closed: bool) -> Verdict {
-    let mut command = run(scene)?;
+async fn without_host(scene: Scene<'_>, is_closed: bool) -> Verdict {
+    let mut command = run(&scene)?;
     if is_closed {
         close_in_child(&mut command, 0);
     }
     let mut running = scene.spawn(command)?;
-    if !scene.subject.is_stage() {
-        let status = running.end().await?;
-        only_messages(&running)?;
-        // Without a stdin at all it may say that something is wrong.
-        let good = status.success() || (is_closed && status.code().is_some());
-        ensure!(
-            good,
-            "without a host it ended with {status}{}",
-            running.state()
-        );
-        return Ok(());
+    if scene.subject.is_stage() {
+        running.ready().await?;
+        let window = Duration::from_millis(200);
+        running.stays(window, "it does not stay").await?;
+        return running.stop().await?.exits(0, "told to stop");
     }
-    running.ready().await?;
-    let stays = running.stays(Duration::from_millis(200)).await;
-    ensure!(stays, "it does not stay{}", running.state());
-    let status = running.stop().await?;
-    ensure!(status.success(), "{status}{}", running.state());
-    Ok(())
-}
-
-async fn null(scene: Scene<'_>) -> Verdict {
-    without_host(&scene, false).await
-}
-
-async fn closed(scene: Scene<'_>) -> Verdict {
-    without_host(&scene, true).await
+    let ended = running.end().await?;
+    only_messages(&running)?;
+    match is_closed {
+        // Without a stdin at all it may say that something is wrong.
+        true => ended.exits_somehow("without a stdin"),
+        false => ended.exits(0, "without a host"),
+    }
 }
 
 async fn silent(scene: Scene<'_>) -> Verdict {
@@ -91,8 +69,8 @@ async fn silent(scene: Scene<'_>) -> Verdict {
         used < BUSY,
         "it computed for {used:?} of {IDLE:?} in which nothing happened"
     );
-    let stays = running.stays(Duration::from_millis(1)).await;
-    ensure!(stays, "it does not wait{}", running.state());
+    let moment = Duration::from_millis(1);
+    running.stays(moment, "it does not wait").await?;
     running.signal(Signal::TERM);
     running.ended(SOON).await?;
     scene.no_process_is_left().await

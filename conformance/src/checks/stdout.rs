@@ -2,25 +2,19 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
-use futures::FutureExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde_json::{Map, Value, json};
-use tokio::process::Command;
+use serde_json::Map;
 
-use super::Named;
-use crate::harness::{Running, SOON, parse, shown};
-use crate::scene::Scene;
-use crate::subject::INSTANCE;
-use crate::verdict::{Verdict, skipped};
+use super::prelude::*;
+use crate::harness::parse;
 
-pub(super) const CHECKS: &[Named] = &[
-    ("stdout.lines", |s| lines(s).boxed_local()),
-    ("stdout.one_write", |s| one_write(s).boxed_local()),
-    ("stdout.unknown_config", |s| unknown_config(s).boxed_local()),
-    ("stdout.bad_config", |s| bad_config(s).boxed_local()),
-    ("stdout.bad_day", |s| bad_day(s).boxed_local()),
-];
+checks! {
+    "stdout.lines" => lines,
+    "stdout.one_write" => one_write,
+    "stdout.unknown_config" => unknown_config,
+    "stdout.bad_config" => bad_config,
+    "stdout.bad_day" => bad_day,
+}
 
 /// Whether everything on stdout is a message of this instance, to the last byte.
 pub(super) fn only_messages(running: &Running) -> Result<Vec<Value>> {
@@ -49,7 +43,7 @@ pub(super) fn only_messages(running: &Running) -> Result<Vec<Value>> {
 
 async fn lines(scene: Scene<'_>) -> Verdict {
     let mut running = scene.ready().await?;
-    let status = running.stop().await?;
+    let status = running.stop().await?.status;
     let messages = only_messages(&running)?;
     let (Some(first), Some(last)) = (messages.first(), messages.last()) else {
         bail!("it says nothing");
@@ -66,10 +60,7 @@ async fn lines(scene: Scene<'_>) -> Verdict {
         "the `run` of `hello` is {run}, and has to be 16 hex digits"
     );
     for message in messages.iter().filter(|m| m.get("run").is_some()) {
-        ensure!(
-            message["run"] == *run,
-            "another `run` than in `hello`: {message}"
-        );
+        agree("run", [("`hello`", first), ("another message", message)])?;
     }
     ensure!(
         last["type"] == "result",
@@ -109,6 +100,13 @@ fn is_code(text: &str) -> bool {
     text.contains('.') && text.split('.').all(word)
 }
 
+/// The same field of two messages.
+pub(super) fn agree(key: &str, messages: [(&str, &Value); 2]) -> Verdict {
+    let [(one, a), (other, b)] = messages.map(|(name, message)| (name, &message[key]));
+    ensure!(a == b, "`{key}` is {a} in {one} and {b} in {other}");
+    Ok(())
+}
+
 /// The first error that is fatal among the messages.
 pub(super) fn fatal(messages: &[Value]) -> Option<&Value> {
     let errors = messages.iter().filter(|m| m["type"] == "error");
@@ -134,14 +132,9 @@ fn says_why(messages: &[Value], running: &Running) -> Verdict {
 async fn unknown_config(scene: Scene<'_>) -> Verdict {
     let mut running = scene.hosted()?;
     running.tell(&scene.with_unknown_field("start")).await?;
-    let status = running.end_within(scene.subject.patience).await?;
+    let ended = running.end_within(running.patience).await?;
     says_why(&only_messages(&running)?, &running)?;
-    let (code, state) = (status.code(), running.state());
-    ensure!(
-        code == Some(2),
-        "it ended with {code:?}, and a wrong config is exit code 2{state}"
-    );
-    Ok(())
+    ended.exits(2, "a wrong config")
 }
 
 async fn bad_config(scene: Scene<'_>) -> Verdict {
@@ -159,19 +152,15 @@ async fn bad_config(scene: Scene<'_>) -> Verdict {
         let start = json!({"dcs": 1, "type": "start", "config": config});
         running.tell(&start).await?;
         // A start that is none may be skipped, and another waited for.
-        if running.stays(SOON / 10).await {
+        if running.ended(SOON / 10).await.is_err() {
             running.close_stdin();
         }
-        let status = running.end().await?;
+        let ended = running.end().await?;
         let messages = only_messages(&running)?;
         let is_ready = messages.iter().any(|m| m["type"] == "ready");
         ensure!(!is_ready, "it became ready with the config {config}");
-        let state = running.state();
-        ensure!(
-            status.code().is_some(),
-            "it crashed ({status}) on the config {config}{state}"
-        );
-        if !status.success() {
+        ended.exits_somehow(&format!("with the config {config}"))?;
+        if !ended.status.success() {
             says_why(&messages, &running)?;
         }
     }
@@ -208,12 +197,12 @@ async fn bad_day(scene: Scene<'_>) -> Verdict {
         running.tell(&scene.start()).await?;
         let decided = running.decided().await;
         running.close_stdin();
-        let state = running.state();
-        let status = running.end().await?;
+        let ended = running.end().await?;
         only_messages(&running)?;
+        ended.exits_somehow(what)?;
         // Where not even the program can be loaded there is nobody to say why.
-        let spoke = decided.is_ok() || !running.stderr.text().is_empty();
-        ensure!(spoke && status.code().is_some(), "{what}: {status}{state}");
+        let spoke = decided.is_ok() || !ended.stderr.is_empty();
+        ensure!(spoke, "{what} it does not say why: {}", ended.shown());
     }
     Ok(())
 }

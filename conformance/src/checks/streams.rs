@@ -1,25 +1,15 @@
 //! stdout and stderr: who holds them, and what when they are closed.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use futures::FutureExt;
-use tokio::process::Command;
-
-use super::Named;
-use super::stdout::only_messages;
+use super::prelude::*;
 use crate::harness::machine::{contains, descriptors, files};
-use crate::harness::{Running, SOON};
-use crate::scene::Scene;
-use crate::verdict::Verdict;
 
-pub(super) const CHECKS: &[Named] = &[
-    ("streams.descendants", |s| descendants(s).boxed_local()),
-    ("streams.stdout_closed", |s| stdout_closed(s).boxed_local()),
-    ("streams.stderr_closed", |s| stderr_closed(s).boxed_local()),
-    ("streams.host_gone", |s| host_gone(s).boxed_local()),
-    ("streams.reader_gone", |s| reader_gone(s).boxed_local()),
-];
+checks! {
+    "streams.descendants" => descendants,
+    "streams.stdout_closed" => stdout_closed,
+    "streams.stderr_closed" => stderr_closed,
+    "streams.host_gone" => host_gone,
+    "streams.reader_gone" => reader_gone,
+}
 
 async fn descendants(scene: Scene<'_>) -> Verdict {
     let mut running = scene.ready().await?;
@@ -43,7 +33,7 @@ async fn without(scene: &Scene<'_>, fd: i32) -> Result<Running> {
 async fn stdout_closed(scene: Scene<'_>) -> Verdict {
     let mut running = without(&scene, 1).await?;
     // It may say that it cannot work like this, or work.
-    if running.stays(Duration::from_secs(1)).await {
+    if running.ended(Duration::from_secs(1)).await.is_err() {
         running.stop().await?;
     }
     for file in files(scene.home()) {
@@ -61,9 +51,8 @@ async fn stderr_closed(scene: Scene<'_>) -> Verdict {
     let mut running = without(&scene, 2).await?;
     running.ready().await?;
     running.write(b"not a message\n").await?;
-    let status = running.stop().await?;
+    running.stop().await?.exits(0, "told to stop")?;
     only_messages(&running)?;
-    ensure!(status.success(), "it ended with {status}");
     scene.no_process_is_left().await
 }
 

@@ -1,21 +1,17 @@
 //! `validate` tells what is wrong with a config before anything runs. A program that does not list it has nothing to show.
 
-use anyhow::{Result, anyhow, ensure};
-use futures::FutureExt;
 use protocol::validate::{Answer, pointer_of};
 use protocol::yaml::Seg;
-use serde_json::{Map, Value, json};
+use serde_json::Map;
 
-use super::Named;
-use crate::harness::{Output, shown};
-use crate::scene::Scene;
-use crate::verdict::Verdict;
+use super::prelude::*;
+use crate::harness::Output;
 
-pub(super) const CHECKS: &[Named] = &[
-    ("validate.problems", |s| problems(s).boxed_local()),
-    ("validate.unknown", |s| unknown(s).boxed_local()),
-    ("validate.offline", |s| offline(s).boxed_local()),
-];
+checks! {
+    "validate.problems" => problems,
+    "validate.unknown" => unknown,
+    "validate.offline" => offline,
+}
 
 /// What a value looks like that only a run knows.
 const NOT_YET: &str = "${{ other.value }}";
@@ -27,8 +23,9 @@ async fn ask(scene: &Scene<'_>, instances: &Value) -> Result<(Output, Answer)> {
     let dir = scene.home();
     let request = json!({"dcs": 1, "type": "validate", "dir": dir, "instances": instances});
     running.write(request.to_string().as_bytes()).await?;
-    let output = running.output(scene.subject.patience).await?;
-    ensure!(output.code == Some(0), output.shown());
+    running.close_stdin();
+    let output = running.end_within(running.patience).await?;
+    output.exits(0, "validate")?;
     let answer = serde_json::from_slice(&output.stdout)
         .map_err(|e| anyhow!("not an answer: {e}: {}", shown(&output.stdout)))?;
     Ok((output, answer))

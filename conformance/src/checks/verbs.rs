@@ -1,38 +1,18 @@
 //! The verbs and the command line of a full stage.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use anyhow::ensure;
-use futures::FutureExt;
-use rustix::process::Signal;
+use super::prelude::*;
 
-use super::Named;
-use super::stdout::{fatal, only_messages};
-use crate::harness::{Output, SOON, shown};
-use crate::scene::Scene;
-use crate::subject::INSTANCE;
-use crate::verdict::Verdict;
-
-pub(super) const CHECKS: &[Named] = &[
-    ("verbs.default", |s| default(s).boxed_local()),
-    ("verbs.usage", |s| usage(s).boxed_local()),
-    ("verbs.wait", |s| wait(s).boxed_local()),
-    ("verbs.check", |s| check(s).boxed_local()),
-    ("verbs.preflight", |s| preflight(s).boxed_local()),
-    ("verbs.once", |s| once(s).boxed_local()),
-    ("verbs.cleanup", |s| cleanup(s).boxed_local()),
-    ("verbs.command", |s| command(s).boxed_local()),
-];
-
-/// The exit code of a call, and when that is the one.
-fn exits(output: &Output, code: i32, when: &str) -> Verdict {
-    let how = output.shown();
-    ensure!(
-        output.code == Some(code),
-        "{when}, which is exit code {code}: {how}"
-    );
-    Ok(())
+checks! {
+    "verbs.default" => default,
+    "verbs.usage" => usage,
+    "verbs.wait" => wait,
+    "verbs.check" => check,
+    "verbs.preflight" => preflight,
+    "verbs.once" => once,
+    "verbs.cleanup" => cleanup,
+    "verbs.command" => command,
 }
 
 async fn default(scene: Scene<'_>) -> Verdict {
@@ -62,9 +42,14 @@ async fn usage(scene: Scene<'_>) -> Verdict {
             .arg(scene.run_dir())
             .args(args);
         let output = scene.output(command).await?;
-        let right = output.code == Some(2) && output.stdout.is_empty() && !output.stderr.is_empty();
-        let (how, stdout) = (output.shown(), shown(&output.stdout));
-        ensure!(right, "{args:?}: {how}; stdout: {stdout}");
+        output.exits(2, &format!("{args:?}"))?;
+        let stdout = &output.stdout;
+        ensure!(
+            stdout.is_empty(),
+            "{args:?}: on stdout is {}",
+            shown(stdout)
+        );
+        ensure!(!output.stderr.is_empty(), "{args:?}: it does not say why");
     }
     Ok(())
 }
@@ -77,10 +62,10 @@ async fn wait(scene: Scene<'_>) -> Verdict {
         empty.call("wait", &["--timeout", "0.2"]),
         scene.call("wait", &[])
     );
-    let (absent, ready) = (absent?, ready?);
-    exits(&ready, 0, "it was started together with `run`")?;
-    exits(&late?, 7, "with --timeout 0.2 nobody runs it")?;
-    exits(&absent, 4, "nobody runs it for 10 s")?;
+    ready?.exits(0, "started together with `run`")?;
+    late?.exits(7, "with --timeout 0.2, where nobody runs it")?;
+    let absent = absent?;
+    absent.exits(4, "nobody runs it for 10 s")?;
     let took = absent.took;
     let in_time = took < Duration::from_secs(20);
     ensure!(
@@ -96,12 +81,13 @@ async fn wait(scene: Scene<'_>) -> Verdict {
 }
 
 async fn check(scene: Scene<'_>) -> Verdict {
-    exits(&scene.call("check", &[]).await?, 5, "nobody runs it")?;
+    let says = async |code, case| scene.call("check", &[]).await?.exits(code, case);
+    says(5, "nobody runs it").await?;
     let mut running = scene.ready().await?;
-    exits(&scene.call("check", &[]).await?, 0, "it runs and is ready")?;
+    says(0, "it runs and is ready").await?;
     running.signal(Signal::KILL);
     running.ended(SOON).await?;
-    exits(&scene.call("check", &[]).await?, 5, "it was killed")
+    says(5, "it was killed").await
 }
 
 async fn preflight(scene: Scene<'_>) -> Verdict {
@@ -109,7 +95,7 @@ async fn preflight(scene: Scene<'_>) -> Verdict {
     let command = scene.configured("check", &["--preflight", "--events", "all"])?;
     let before = scene.files();
     let mut looking = scene.spawn(command)?;
-    let status = looking.end_within(scene.subject.patience).await?;
+    let ended = looking.end_within(looking.patience).await?;
     let messages = only_messages(&looking)?;
     let checks: Vec<_> = messages.iter().filter(|m| m["type"] == "check").collect();
     let ids: BTreeSet<&str> = checks.iter().filter_map(|c| c["id"].as_str()).collect();
@@ -118,53 +104,42 @@ async fn preflight(scene: Scene<'_>) -> Verdict {
         true => 5,
         false => 0,
     };
-    let (code, state) = (status.code(), looking.state());
-    ensure!(
-        code == Some(expected),
-        "beside a run, it ended with {status} and not {expected}{state}"
-    );
+    ended.exits(expected, "beside a run")?;
     scene.no_new_file(&before)?;
     running.stop().await.map(drop)
 }
 
 async fn once(scene: Scene<'_>) -> Verdict {
     let mut running = scene.spawn(scene.configured("once", &["--events", "all"])?)?;
-    let status = running.end_within(scene.subject.patience).await?;
+    let ended = running.end_within(running.patience).await?;
     let messages = only_messages(&running)?;
     let found = messages.iter().any(|m| m["type"] == "outputs");
     let refused = fatal(&messages).is_some();
-    let right = match status.code() {
+    let right = match ended.status.code() {
         Some(0) => found,
         Some(2) => refused,
         _ => false,
     };
-    let state = running.state();
-    ensure!(
-        right,
-        "it ended with {status}; outputs: {found}, fatal error: {refused}{state}"
-    );
+    let how = ended.shown();
+    ensure!(right, "outputs: {found}, fatal error: {refused}; {how}");
     scene.no_process_is_left().await
 }
 
 async fn cleanup(scene: Scene<'_>) -> Verdict {
-    exits(&scene.call("cleanup", &[]).await?, 0, "nothing ever ran")?;
+    let says = async |case| scene.call("cleanup", &[]).await?.exits(0, case);
+    says("nothing ever ran").await?;
     let mut running = scene.ready().await?;
     running.signal(Signal::KILL);
     running.ended(SOON).await?;
     let before = scene.outputs_file();
     let look = scene.call("cleanup", &["--dry-run"]).await?;
     // A stage may lack it.
-    ensure!(
-        matches!(look.code, Some(0 | 2)),
-        "with --dry-run: {}",
-        look.shown()
-    );
+    let right = matches!(look.status.code(), Some(0 | 2));
+    ensure!(right, "with --dry-run: {}", look.shown());
     let same = scene.outputs_file() == before;
     ensure!(same, "cleanup --dry-run changed the outputs file");
-    for time in ["first", "second"] {
-        let output = scene.call("cleanup", &[]).await?;
-        exits(&output, 0, &format!("it is the {time} time after a kill"))?;
-    }
+    says("the first time after a kill").await?;
+    says("the second time after a kill").await?;
     let is_gone = scene.outputs_file().is_none();
     ensure!(is_gone, "the outputs file of the dead run is still there");
     Ok(())
@@ -174,13 +149,9 @@ async fn command(scene: Scene<'_>) -> Verdict {
     let script =
         format!("test -f \"$DEVCLUSTER_RUN_DIR/outputs/{INSTANCE}.json\" && echo out && exit 7");
     let mut running = scene.spawn(scene.configured("run", &["--", "sh", "-c", &script])?)?;
-    let status = running.end_within(scene.subject.patience).await?;
-    let stdout = running.stdout.bytes();
-    let (code, state) = (status.code(), running.state());
-    ensure!(
-        code == Some(7),
-        "the command ends with 7, and it with {status}{state}"
-    );
+    let ended = running.end_within(running.patience).await?;
+    ended.exits(7, "the command ends with 7")?;
+    let stdout = ended.stdout;
     ensure!(
         stdout == b"out\n",
         "stdout is the command's alone: {}",

@@ -15,8 +15,7 @@ const GIVE_UP: u32 = 30;
 
 /// Counts the time that processes have for themselves. While one of them waits for a processor or a disk the machine is busy
 /// with other work, and only what they compute counts. So a limit means the same on an idle machine and on a loaded one.
-#[derive(Debug)]
-pub struct OwnTime {
+struct OwnTime {
     own: Duration,
     looked: Instant,
     computed: Duration,
@@ -26,7 +25,7 @@ pub struct OwnTime {
 
 impl OwnTime {
     /// Begins to count.
-    pub fn of(pids: &[i32]) -> OwnTime {
+    fn of(pids: &[i32]) -> OwnTime {
         OwnTime {
             own: Duration::ZERO,
             looked: Instant::now(),
@@ -36,7 +35,7 @@ impl OwnTime {
     }
 
     /// Counts up to now.
-    pub fn count(&mut self, pids: &[i32]) -> Duration {
+    fn count(&mut self, pids: &[i32]) -> Duration {
         let work = machine::work(pids);
         let now = Instant::now();
         let passed = now - self.looked;

@@ -44,22 +44,13 @@ fn of_proc(mark: &str) -> Vec<Process> {
 }
 
 fn of_ps(mark: &str) -> Vec<Process> {
-    let ps = |flags: &str, format: &str| {
-        let output = std::process::Command::new("ps")
-            .args([flags, "-o", format])
-            .output();
-        output.map_or_else(
-            |_| String::new(),
-            |o| String::from_utf8_lossy(&o.stdout).into_owned(),
-        )
-    };
-    let marked = ps("-axwwE", "pid=,command=");
+    let marked = said("ps", &["-axwwE", "-o", "pid=,command="]);
     let pids: BTreeSet<i32> = marked
         .lines()
         .filter(|l| l.contains(mark))
         .filter_map(|l| l.split_whitespace().next()?.parse().ok())
         .collect();
-    let plain = ps("-axww", "pid=,command=");
+    let plain = said("ps", &["-axww", "-o", "pid=,command="]);
     let lines = plain.lines().filter_map(|l| l.trim_start().split_once(' '));
     lines
         .filter_map(|(pid, command)| {
@@ -72,6 +63,12 @@ fn of_ps(mark: &str) -> Vec<Process> {
         .collect()
 }
 
+fn said(program: &str, args: &[&str]) -> String {
+    let output = std::process::Command::new(program).args(args).output();
+    let stdout = output.map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&stdout).into_owned()
+}
+
 /// Whether the needle is somewhere in it.
 pub fn contains(hay: &[u8], needle: &[u8]) -> bool {
     !needle.is_empty() && hay.windows(needle.len()).any(|w| w == needle)
@@ -82,13 +79,7 @@ pub fn listening() -> BTreeSet<u16> {
     match cfg!(target_os = "linux") {
         true => sockets().into_iter().map(|(port, _)| port).collect(),
         false => {
-            let output = std::process::Command::new("netstat")
-                .args(["-an", "-p", "tcp"])
-                .output();
-            let text = output.map_or_else(
-                |_| String::new(),
-                |o| String::from_utf8_lossy(&o.stdout).into_owned(),
-            );
+            let text = said("netstat", &["-an", "-p", "tcp"]);
             let local = text.lines().filter(|l| l.ends_with("LISTEN"));
             let address = local.filter_map(|l| l.split_whitespace().nth(3));
             address

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use protocol::frame::MAX_LINE;
 use protocol::message::{self, DecodeError};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -45,18 +45,16 @@ pub struct Running {
     pub stderr: Stream,
     /// How much of its own time a message may take.
     pub patience: Duration,
-    /// Why `ready` is not worth waiting for.
-    pub in_vain: Option<anyhow::Error>,
     /// The line that was looked at last.
     last_line: Vec<u8>,
     /// Its stdout and stderr as /proc names them.
     pipes: [String; 2],
 }
 
-/// How a verb ended.
+/// How a program ended, and all that it wrote.
 #[derive(Debug)]
 pub struct Output {
-    pub code: Option<i32>,
+    pub status: ExitStatus,
     pub stdout: Vec<u8>,
     pub stderr: String,
     /// Of its own time.
@@ -66,9 +64,21 @@ pub struct Output {
 impl Output {
     /// How it ended, for people.
     pub fn shown(&self) -> String {
-        let code = self.code.map(|code| format!("with exit code {code}"));
-        let how = code.unwrap_or_else(|| "by a signal".to_owned());
-        format!("it ended {how}{}", tail(&self.stderr))
+        format!("it ended with {}{}", self.status, tail(&self.stderr))
+    }
+
+    /// That it ended with this exit code, which is right for this case.
+    pub fn exits(&self, code: i32, case: &str) -> Result<()> {
+        let right = self.status.code() == Some(code);
+        ensure!(right, "{case}: exit code {code} is right; {}", self.shown());
+        Ok(())
+    }
+
+    /// That it ended by itself.
+    pub fn exits_somehow(&self, case: &str) -> Result<()> {
+        let exits = self.status.code().is_some();
+        ensure!(exits, "{case}: it crashed: {}", self.shown());
+        Ok(())
     }
 }
 
@@ -105,7 +115,6 @@ impl Running {
             stdout: Stream::read(out)?,
             stderr: Stream::read(err.into())?,
             patience: PATIENCE,
-            in_vain: None,
             last_line: Vec::new(),
             pipes,
         })
@@ -230,17 +239,11 @@ impl Running {
     }
 
     pub async fn ready(&mut self) -> Result<Value> {
-        match self.in_vain.take() {
-            Some(why) => Err(why),
-            None => self.next("ready").await,
-        }
+        self.next("ready").await
     }
 
     /// `ready` or `result`, whichever comes.
     pub async fn decided(&mut self) -> Result<Value> {
-        if let Some(why) = self.in_vain.take() {
-            return Err(why);
-        }
         let decides = |m: &Value| m["type"] == "ready" || m["type"] == "result";
         self.until("`ready` or `result`", decides).await
     }
@@ -288,19 +291,26 @@ impl Running {
     }
 
     /// Waits for its end, and until everything that it wrote was read.
-    pub async fn end(&mut self) -> Result<ExitStatus> {
+    pub async fn end(&mut self) -> Result<Output> {
         self.end_within(SOON).await
     }
 
-    pub async fn end_within(&mut self, limit: Duration) -> Result<ExitStatus> {
-        let (status, _) = self.ended(limit).await?;
+    pub async fn end_within(&mut self, limit: Duration) -> Result<Output> {
+        let (status, took) = self.ended(limit).await?;
         self.heard_out().await?;
-        Ok(status)
+        Ok(Output {
+            status,
+            stdout: self.stdout.bytes(),
+            stderr: self.stderr.text(),
+            took,
+        })
     }
 
-    /// Whether it still runs after so much of its own time.
-    pub async fn stays(&mut self, time: Duration) -> bool {
-        self.ended(time).await.is_err()
+    /// That it still runs after so much of its own time; else this is wrong.
+    pub async fn stays(&mut self, time: Duration, wrong: &str) -> Result<()> {
+        let ended = self.ended(time).await;
+        ensure!(ended.is_err(), "{wrong}{}", self.state());
+        Ok(())
     }
 
     /// Waits until everything that it wrote was read. Something that it left may hold the pipes.
@@ -315,7 +325,7 @@ impl Running {
     }
 
     /// Ends it as a host does, or by SIGTERM where it is not spoken to.
-    pub async fn stop(&mut self) -> Result<ExitStatus> {
+    pub async fn stop(&mut self) -> Result<Output> {
         if self.stdin.is_some() {
             self.tell(&json!({"dcs": 1, "type": "shutdown"})).await?;
             self.close_stdin();
@@ -323,19 +333,6 @@ impl Running {
             self.signal(Signal::TERM);
         }
         self.end().await
-    }
-
-    /// Waits for the end of a verb that ends by itself.
-    pub async fn output(mut self, limit: Duration) -> Result<Output> {
-        self.close_stdin();
-        let (status, took) = self.ended(limit).await?;
-        self.heard_out().await?;
-        Ok(Output {
-            code: status.code(),
-            stdout: self.stdout.bytes(),
-            stderr: self.stderr.text(),
-            took,
-        })
     }
 }
 

@@ -132,15 +132,6 @@ impl Stream {
         anyhow::bail!("no `{text}` in\n{seen}")
     }
 
-    /// Everything from here to the end.
-    pub async fn rest(&mut self) -> String {
-        let mut all = Vec::new();
-        while let Some(line) = self.next_line().await {
-            all.extend(line);
-        }
-        String::from_utf8_lossy(&all).into_owned()
-    }
-
     /// Waits until the last writer is gone.
     pub async fn end(&mut self) {
         self.reader.join_next().await;

@@ -108,7 +108,8 @@ async fn a_stage_in_python_passes_as_a_full_stage_and_as_a_plugin() {
     let reference = root().join("tests/conformance/stage.py");
     let reference = reference.to_str().expect("text");
     let config = json!({"token": "hunter2-of-the-test"});
-    passes(&config, &[reference]).await;
+    // Flags of its config go behind every verb.
+    passes(&config, &[reference, "--value", "y"]).await;
     let home = Home::new();
     let report = output(kit(&home, &["--level", "plugin", "--", reference])).await;
     assert!(report.status.success(), "{}", text(&report.stdout));
