@@ -24,6 +24,11 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// A full stage in Python.
+fn reference() -> PathBuf {
+    root().join("tests/conformance/stage.py")
+}
+
 fn kit(home: &Home, args: &[&str]) -> Command {
     let mut command = home.command(&bin("devcluster-remote"));
     command
@@ -105,7 +110,7 @@ async fn the_host_of_plugins_passes_as_a_full_stage() {
 
 #[tokio::test]
 async fn a_stage_in_python_passes_as_a_full_stage_and_as_a_plugin() {
-    let reference = root().join("tests/conformance/stage.py");
+    let reference = reference();
     let reference = reference.to_str().expect("text");
     let config = json!({"token": "hunter2-of-the-test"});
     // Flags of its config go behind every verb.
@@ -170,7 +175,7 @@ async fn each_check_fails_on_a_stage_that_is_broken_in_that_way() {
 /// Runs this check on the stage that is broken in that way.
 async fn fails(id: String, level: &str) {
     let home = Home::new();
-    let reference = root().join("tests/conformance/stage.py");
+    let reference = reference();
     let mut command = kit(&home, &["--only", &id, "--ready-within", "5"]);
     command
         .args(["--json", "-", "--level", level, "--"])
@@ -188,13 +193,68 @@ async fn fails(id: String, level: &str) {
     leaks::gone("processes", || leaks::processes(&home.mark())).await;
 }
 
+/// Each computes all the time, until it is dropped.
+fn busy(processes: usize) -> Vec<tokio::process::Child> {
+    let start = |_| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "while :; do :; done"]);
+        command.kill_on_drop(true).spawn().expect("no sh")
+    };
+    (0..processes).map(start).collect()
+}
+
+#[tokio::test]
+async fn what_has_a_clock_in_it_is_judged_alike_on_a_busy_machine() {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    let _busy = busy(4 * processors);
+    for (id, breaks, passes) in [
+        ("describe.quick", "", true),
+        ("describe.quick", "describe.quick", false),
+        ("shutdown.early", "", true),
+        ("shutdown.early", "shutdown.early", false),
+        ("stdin.silent", "", true),
+        ("stdin.silent", "stdin.silent", false),
+        ("outputs.stale_gone", "", true),
+        ("outputs.stale_gone", "outputs.stale_gone", false),
+    ] {
+        let home = Home::new();
+        let mut command = kit(&home, &["--only", id, "--level", "stage", "--"]);
+        command.arg(reference()).env("BREAK", breaks);
+        let output = output(command).await;
+        let said = text(&output.stdout);
+        assert_eq!(output.status.success(), passes, "BREAK={breaks}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_stage_that_never_becomes_ready_is_found_out_once() {
+    let home = Home::new();
+    let args = ["--only", "ready", "--only", "chain", "--only", "describe"];
+    let mut command = kit(&home, &args);
+    command
+        .args(["--ready-within", "3", "--json", "-", "--"])
+        .arg(reference())
+        .env("BREAK", "ready.reached");
+    let output = output(command).await;
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let checks = report["checks"].as_array().expect("checks").iter();
+    let outcome = |id: &str| {
+        let check = checks.clone().find(|check| check["id"] == id);
+        check.expect("it ran")["outcome"].clone()
+    };
+    assert_eq!(outcome("ready.reached"), "failed");
+    assert_eq!(outcome("describe.valid"), "passed");
+    assert_eq!(outcome("chain.passes_on"), "skipped");
+    assert_eq!(report["failed"], 1, "{}", text(&output.stderr));
+}
+
 #[tokio::test]
 async fn a_secret_of_the_config_is_looked_for_where_the_schema_or_the_caller_says_so() {
     let home = Home::new();
     let config = home.path().join("config.json");
     let secrets = json!({"token": "hunter2-of-the-test", "value": "shown-in-outputs"});
     std::fs::write(&config, secrets.to_string()).expect("cannot write");
-    let reference = root().join("tests/conformance/stage.py");
+    let reference = reference();
     for (breaks, flags, passes) in [
         ("", &[][..], true),
         ("a secret of the config", &[], false),
@@ -240,7 +300,7 @@ async fn every_link_of_a_check_leads_to_a_heading_of_the_specification() {
 #[tokio::test]
 async fn what_cannot_be_checked_is_said_and_is_a_failure_only_when_asked_for() {
     let home = Home::new();
-    let reference = root().join("tests/conformance/stage.py");
+    let reference = reference();
     for (flags, code) in [(&[][..], 0), (&["--no-skips"][..], 1)] {
         let mut command = kit(&home, &["--only", "devcluster"]);
         command
@@ -289,7 +349,7 @@ async fn interrupted_it_ends_the_stage_and_leaves_nothing() {
     let home = Home::new();
     let temporary = home.path().join("tmp");
     std::fs::create_dir(&temporary).expect("cannot make it");
-    let reference = root().join("tests/conformance/stage.py");
+    let reference = reference();
     let mut command = kit(&home, &["--only", "stdin.silent", "--"]);
     command
         .arg(reference)
