@@ -112,7 +112,7 @@ async fn the_host_of_plugins_passes_as_a_full_stage() {
 async fn a_stage_in_python_passes_as_a_full_stage_and_as_a_plugin() {
     let reference = reference();
     let reference = reference.to_str().expect("text");
-    let config = json!({"token": "hunter2-of-the-test"});
+    let config = json!({"token": "hunter2-of-the-test", "value": "x"});
     // Flags of its config go behind every verb.
     passes(&config, &[reference, "--value", "y"]).await;
     let home = Home::new();
