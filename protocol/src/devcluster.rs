@@ -1,6 +1,6 @@
-//! The client of devcluster's control socket. Any careless client kills devcluster: one that does not read blocks it, one that goes away
-//! too early is a broken pipe that it does not expect. So a process of its own talks to it, which outlives us, does one short
-//! thing, and never lets go of the connection before devcluster has closed it.
+//! The client of devcluster's control socket. Any careless client kills devcluster: one that does not read blocks it, one that
+//! goes away too early is a broken pipe that it does not expect. So a process of its own talks to it, which outlives us, does
+//! one short thing, and never lets go of the connection before devcluster has closed it.
 
 use std::collections::BTreeMap;
 use std::path::Path;

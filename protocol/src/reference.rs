@@ -149,13 +149,13 @@ impl Reference<'_> {
 ///
 /// # Errors
 /// There is none; what there is.
-pub fn value_at<'v>(
+pub fn value_at(
     instance: &str,
-    outputs: &'v Map<String, Value>,
+    outputs: &Map<String, Value>,
     path: &[Seg],
-) -> Result<Target<'v>, String> {
+) -> Result<Value, String> {
     let Some((first, rest)) = path.split_first() else {
-        return Ok(Target::All(outputs));
+        return Ok(Value::Object(outputs.clone()));
     };
     let Seg::Key(first) = first else {
         return Err(format!("the outputs of {instance} are no list"));
@@ -177,26 +177,7 @@ pub fn value_at<'v>(
         so_far = join(&so_far, seg);
         at = next;
     }
-    Ok(Target::One(at))
-}
-
-/// What a reference leads to.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Target<'v> {
-    /// All outputs of an instance.
-    All(&'v Map<String, Value>),
-    /// One value.
-    One(&'v Value),
-}
-
-impl Target<'_> {
-    /// The value itself.
-    pub fn value(self) -> Value {
-        match self {
-            Target::All(outputs) => Value::Object(outputs.clone()),
-            Target::One(value) => value.clone(),
-        }
-    }
+    Ok(at.clone())
 }
 
 fn unknown<'k>(parent: &str, key: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
@@ -258,19 +239,6 @@ mod tests {
         ] {
             assert!(parse(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn a_name_may_have_dots_and_the_longest_one_counts() {
-        let parts = parse("${{ a.b.port }}").unwrap();
-        let Part::Reference(reference) = &parts[0] else {
-            panic!("{parts:?}")
-        };
-        let names = ["a", "a.b"];
-        let (name, rest) = reference.resolve(names.into_iter()).unwrap();
-        assert_eq!((name, show(rest).as_str()), ("a.b", "port"));
-        let error = reference.resolve(["ab"].into_iter()).unwrap_err();
-        assert!(error.starts_with("no instance `a`"), "{error}");
     }
 
     proptest::proptest! {

@@ -133,8 +133,7 @@ fn combine<'a>(
 /// The value that a reference leads to now.
 pub(crate) fn look_up(reference: &Reference<'_>, reports: &Reports) -> Result<Value, String> {
     let (name, path) = reference.resolve(reports.keys().map(String::as_str))?;
-    let target = value_at(name, &reports[name].outputs, path)?;
-    Ok(target.value())
+    value_at(name, &reports[name].outputs, path)
 }
 
 /// The text of a single value.

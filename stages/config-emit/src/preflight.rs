@@ -50,12 +50,18 @@ struct Found<'a> {
 pub(crate) fn preflight(cx: &Context<ConfigEmit>, config: &Config) {
     let preflight = Preflight { cx, config };
     if let Some(found) = preflight.base() {
-        preflight.references(&found);
+        cx.tell(REFERENCES, preflight.references(&found));
         preflight.managers(&found);
-        preflight.layout(&found);
+        match found.target.is_determined {
+            true => cx.tell(LAYOUT, preflight.layout(&found)),
+            false => cx.skip(&[LAYOUT], "it is no Determined master's"),
+        }
     }
-    preflight.out();
-    preflight.socket();
+    cx.tell(OUT, preflight.out());
+    match &config.control_socket {
+        Some(socket) => cx.tell(SOCKET, fits(socket)),
+        None => cx.skip(&[SOCKET], "no `control_socket` is set: nobody is restarted"),
+    }
 }
 
 impl Preflight<'_> {
@@ -103,22 +109,19 @@ impl Preflight<'_> {
         }
     }
 
-    fn references(&self, found: &Found<'_>) {
+    fn references(&self, found: &Found<'_>) -> Result<String, StageError> {
         let reports = match self.config.wants_nobody() {
             true => protocol::Reports::new(),
             false => self.cx.upstream.reports(self.config.names()),
         };
         let names = self.config.upstreams.as_deref();
         let looked = look_at_references(&found.base, &found.target.config, names, &reports);
-        self.cx.tell(
-            REFERENCES,
-            match looked {
-                Ok(0) => Ok("there is none".into()),
-                Ok(1) => Ok("1 reference".into()),
-                Ok(count) => Ok(format!("{count} references")),
-                Err(problems) => Err(Refusal::bad_references(problems).error(found.path)),
-            },
-        );
+        match looked {
+            Ok(0) => Ok("there is none".into()),
+            Ok(1) => Ok("1 reference".into()),
+            Ok(count) => Ok(format!("{count} references")),
+            Err(problems) => Err(Refusal::bad_references(problems).error(found.path)),
+        }
     }
 
     /// What a gateway and a tunnel found out is for a resource manager of type kubernetes.
@@ -142,43 +145,27 @@ impl Preflight<'_> {
             let error = no_kubernetes(&found.base, &found.target).error(found.path);
             return self.cx.tell(MANAGERS, Err(error));
         }
-        let candidates = self
-            .config
-            .resource_managers
-            .iter()
-            .map(|(name, wanted)| Candidate {
-                instance: name,
-                wanted: wanted.as_str(),
-            });
+        let candidates = self.config.resource_managers.iter();
+        let candidates = candidates.map(|(instance, wanted)| Candidate {
+            instance,
+            wanted: wanted.as_str(),
+        });
         let assigned = assign(&kubernetes, &candidates.collect::<Vec<_>>());
-        let names = kubernetes
-            .iter()
-            .map(|m| m.name().unwrap_or("one without a name"));
-        self.cx.tell(
-            MANAGERS,
-            match assigned {
-                Ok(_) => Ok(names.collect::<Vec<_>>().join(", ")),
-                Err(wrong) => {
-                    let (base, target) = (&found.base, &found.target);
-                    Err(known::ambiguous(base, target, wrong).error(found.path))
-                }
-            },
-        );
+        let names = kubernetes.iter();
+        let names = names.map(|m| m.name().unwrap_or("one without a name"));
+        let assigned = assigned.map(|_| names.collect::<Vec<_>>().join(", "));
+        let ambiguous = |wrong| known::ambiguous(&found.base, &found.target, wrong);
+        let outcome = assigned.map_err(|wrong| ambiguous(wrong).error(found.path));
+        self.cx.tell(MANAGERS, outcome);
     }
 
-    fn layout(&self, found: &Found<'_>) {
-        if !found.target.is_determined {
-            return self.cx.skip(&[LAYOUT], "it is no Determined master's");
-        }
+    fn layout(&self, found: &Found<'_>) -> Result<String, StageError> {
         let settled = |violation: &Violation| !self.is_open(found, violation);
         let problems = violations_in(&found.base, &found.target, &found.config, settled);
-        self.cx.tell(
-            LAYOUT,
-            match problems.is_empty() {
-                true => Ok(String::new()),
-                false => Err(Refusal::refused(problems).error(found.path)),
-            },
-        );
+        match problems.is_empty() {
+            true => Ok(String::new()),
+            false => Err(Refusal::refused(problems).error(found.path)),
+        }
     }
 
     /// Whether a value is still to come: from a reference, from a variable, or from a gateway, which sets every field of its
@@ -193,63 +180,44 @@ impl Preflight<'_> {
         is_templated || (is_field && !self.config.wants_nobody())
     }
 
-    fn out(&self) {
+    fn out(&self) -> Result<String, StageError> {
         let Some(out) = self.config.file() else {
-            let out = &self.config.out;
-            return self.cx.tell(
-                OUT,
-                Ok(out
-                    .as_ref()
-                    .map_or("none is asked for", |_| "to stdout")
-                    .into()),
-            );
+            let told = self.config.out.as_ref().map(|_| "to stdout");
+            return Ok(told.unwrap_or("none is asked for").into());
         };
-        let shown = out.display();
         let failed = |why: String| {
-            Err(StageError::new(
-                "config_emit.cannot_write",
-                format!("cannot write {shown}: {why}"),
-            )
-            .hint("name a file in a directory of yours that exists with --out"))
+            let message = format!("cannot write {}: {why}", out.display());
+            StageError::new("config_emit.cannot_write", message)
+                .hint("name a file in a directory of yours that exists with --out")
         };
         if out.is_dir() {
-            return self.cx.tell(OUT, failed("it is a directory".into()));
+            return Err(failed("it is a directory".into()));
         }
         let absolute = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
-        let Some(directory) = absolute.parent() else {
-            return self.cx.tell(OUT, failed("it is no file".into()));
-        };
+        let directory = absolute.parent();
+        let directory = directory.ok_or_else(|| failed("it is no file".into()))?;
         // The run directory of a devcluster is made when that starts.
         let made_later = self.config.control_socket.is_some();
         let there = directory.ancestors().find(|d| !made_later || d.exists());
         let there = there.unwrap_or(directory);
-        self.cx.tell(
-            OUT,
-            match access(there, Access::WRITE_OK | Access::EXEC_OK) {
-                Ok(()) => Ok(shown.to_string()),
-                Err(e) => failed(format!("{}: {}", there.display(), std::io::Error::from(e))),
-            },
-        );
+        let written = access(there, Access::WRITE_OK | Access::EXEC_OK);
+        let why = |e| format!("{}: {}", there.display(), std::io::Error::from(e));
+        written.map_err(|e| failed(why(e)))?;
+        Ok(out.display().to_string())
     }
+}
 
-    fn socket(&self) {
-        let Some(socket) = &self.config.control_socket else {
-            return self
-                .cx
-                .skip(&[SOCKET], "no `control_socket` is set: nobody is restarted");
-        };
-        let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
-        let length = absolute.as_os_str().len();
-        self.cx.tell(SOCKET, if length <= LONGEST_SOCKET {
-            Ok(String::new())
-        } else {
-            let message = format!(
-                "{} has {length} bytes, a socket's path {LONGEST_SOCKET} at most: devcluster will not start",
-                absolute.display()
-            );
-            Err(StageError::new("config_emit.socket_path_long", message)
-                .hint("set a shorter `temp_dir` in the devcluster.yaml")
-                .exit(Exit::Usage))
-        });
+fn fits(socket: &Path) -> Result<String, StageError> {
+    let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
+    let length = absolute.as_os_str().len();
+    if length <= LONGEST_SOCKET {
+        return Ok(String::new());
     }
+    let message = format!(
+        "{} has {length} bytes, a socket's path {LONGEST_SOCKET} at most: devcluster will not start",
+        absolute.display()
+    );
+    Err(StageError::new("config_emit.socket_path_long", message)
+        .hint("set a shorter `temp_dir` in the devcluster.yaml")
+        .exit(Exit::Usage))
 }

@@ -1,7 +1,7 @@
 //! The tunnel: pods reach the laptop's master through an ssh server.
 //!
-//! [`life`] is the whole story; [`claim`] gets a port, [`arrival`] proves that it leads here, [`diagnosis`] says
-//! why not, [`ssh`] is the process that holds it.
+//! [`life`] is the whole story; [`forward`] says what leads where, [`claim`] gets a port, [`arrival`] proves that it leads
+//! here, [`diagnosis`] says why not, [`ssh`] is the process that holds it.
 
 mod arrival;
 mod backoff;
@@ -137,23 +137,5 @@ impl Stage for Tunnel {
         entry: &'a Entry,
     ) -> Result<Vec<Leftover<'a>>, StageError> {
         Ok(ssh::leftover(entry).into_iter().collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_summary_names_every_port_and_an_ipv6_address_as_in_a_url() {
-        let outputs = serde_json::json!({
-            "host": "::1", "port": 8000, "scheme": "https", "ssh_host": "h", "local_port": 8080, "verified": "origin",
-            "forwards": {"ui": {"port": 8001, "local_port": 3000, "verified": "origin"}},
-        });
-        let outputs: Outputs = serde_json::from_value(outputs).unwrap();
-        assert_eq!(
-            Tunnel::summary(&outputs),
-            "https://[::1]:8000 leads to local port 8080 (arrival proven), port 8001 to 3000"
-        );
     }
 }
