@@ -14,6 +14,8 @@ TESTS := test --package devcluster-tests
 export DEVCLUSTER
 # Where tests say that they were skipped.
 export DEVCLUSTER_SKIPPED := $(abspath $(BUILD)/skipped)
+# Most tests wait for most of their time.
+export NEXTEST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc 2>/dev/null || echo 2))
 export DEVCLUSTER_PYTHON := $(abspath $(BUILD)/venv/bin/python)
 
 .PHONY: help demo sandbox cluster bed-test test bench soak check schema install deps
@@ -25,7 +27,7 @@ help:
 	@echo "make sandbox  the same with devcluster's console, to look around in"
 	@echo "make cluster  a real Kubernetes of one node to try things on, as root (docs/cluster.md)"
 	@echo "make bed-test tests on that cluster, as root"
-	@echo "make test     all tests, on real sshd and stock devcluster"
+	@echo "make test     all tests, on real sshd and stock devcluster (ONLY=tunnel::ghosts: these alone)"
 	@echo "make bench    figures, beside those of other tools in the same run (BENCH=\"$(BENCH)\")"
 	@echo "make soak     long rounds of what make test does in short ones (SOAK=\"$(SOAK)\")"
 	@echo "make check    formatting, lints, licences and advisories"
@@ -55,7 +57,7 @@ bed-test:
 test: deps
 	@scripts/get-kube-apiserver >/dev/null || echo "== no kube-apiserver: tests that need one are skipped" >&2
 	@rm -f $(DEVCLUSTER_SKIPPED)
-	"$$(scripts/get-nextest $(BUILD)/venv)" nextest run --workspace; \
+	"$$(scripts/get-nextest $(BUILD)/venv)" nextest run --workspace $(ONLY); \
 	  status=$$?; cat $(DEVCLUSTER_SKIPPED) 2>/dev/null; exit $$status
 
 bench: deps $(addprefix bench-,$(BENCH))

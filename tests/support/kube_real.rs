@@ -1,6 +1,6 @@
 //! A real kube-apiserver with etcd, the garbage collector and the namespace controller; the test is every other controller.
 //!
-//! One serves all tests of a run, one test at a time: each finds it without Gateways, classes and Leases.
+//! Two serve all tests of a run, each one test at a time, which finds it without Gateways, classes and Leases.
 
 mod cluster;
 mod grants;
@@ -44,20 +44,20 @@ pub struct RealKube {
 
 /// `None`, and a line on stderr, when there is no such API to be had and nobody insists.
 pub async fn real_kube(test: &str) -> Option<RealKube> {
-    nth_real_kube(test, 0).await
+    of_server(test, Server::any()).await
 }
 
 /// Three clusters, each with an API server of its own.
 pub async fn three_real_kubes(test: &str) -> Option<[RealKube; 3]> {
     Some([
-        nth_real_kube(test, 0).await?,
-        nth_real_kube(test, 1).await?,
-        nth_real_kube(test, 2).await?,
+        of_server(test, Server::take(0)).await?,
+        of_server(test, Server::take(1)).await?,
+        of_server(test, Server::take(2)).await?,
     ])
 }
 
-async fn nth_real_kube(test: &str, n: usize) -> Option<RealKube> {
-    let Some(server) = Server::take(n) else {
+async fn of_server(test: &str, server: Option<Server>) -> Option<RealKube> {
+    let Some(server) = server else {
         skip(test, "kube-apiserver", MEND, "DEVCLUSTER_REQUIRE_KUBE");
         return None;
     };

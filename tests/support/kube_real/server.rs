@@ -1,4 +1,4 @@
-//! The process: one for all tests of a run, and one test at a time.
+//! The processes: a few for all tests of a run, each for one test at a time.
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
@@ -19,6 +19,9 @@ use crate::build_dir;
 /// Ends the server with the run, and what it kept.
 const SERVE: &str = r#"while kill -0 "$1" 2>/dev/null; do sleep 1; done | "$2" --dir "$3" --tokens "$3/tokens.csv" --port "$4"
 rm -rf "$3""#;
+
+/// How many of them tests take turns at; nextest's group has as many threads.
+const SIDE_BY_SIDE: usize = 2;
 
 pub(super) struct Server {
     pub(super) files: PathBuf,
@@ -41,18 +44,31 @@ fn run() -> (String, Pid) {
     }
 }
 
+/// The directory of the run's `n`th, and the lock of who has it.
+fn place(run: &str, n: usize) -> (PathBuf, File) {
+    let dir = std::env::temp_dir().join(format!("devcluster-kube-{run}-{n}"));
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+    made.expect("no temporary directory");
+    let turn = File::create(dir.join("turn")).expect("cannot make a lock");
+    (dir, turn)
+}
+
 impl Server {
-    /// The run's `n`th, when its turn comes. `None`: nobody has built one.
+    /// One of the run's, when it is free. `None`: nobody has built one.
+    pub(super) fn any() -> Option<Server> {
+        let (run, _) = run();
+        let free = |n: &usize| place(&run, *n).1.try_lock().is_ok();
+        Server::take((0..SIDE_BY_SIDE).find(free).unwrap_or(0))
+    }
+
+    /// The run's `n`th, when its turn comes.
     pub(super) fn take(n: usize) -> Option<Server> {
         let files = build_dir().join("kube");
         if !program(&files).exists() {
             return None;
         }
         let (run, ends_with) = run();
-        let dir = std::env::temp_dir().join(format!("devcluster-kube-{run}-{n}"));
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-        made.expect("no temporary directory");
-        let turn = File::create(dir.join("turn")).expect("cannot make a lock");
+        let (dir, turn) = place(&run, n);
         turn.lock().expect("cannot lock");
         let (port, group) = serving(&dir).unwrap_or_else(|| {
             let lines = format!("{STAGE},{STAGE},1,\"system:masters\"\n{LIMITED},{LIMITED},2\n");
