@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 /// How long devcluster may take to answer. Afterwards nothing is asked of it any more.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -106,13 +107,7 @@ pub async fn restart(
     stages: &[String],
     tell: impl FnOnce(&BTreeMap<String, Outcome>),
 ) -> Result<(), ControlError> {
-    let connected = UnixStream::connect(socket).await;
-    let stream = connected.map_err(|source| ControlError::Absent {
-        path: socket.display().to_string(),
-        source,
-    })?;
-    let (read, mut write) = stream.into_split();
-    let mut read = BufReader::with_capacity(64 << 10, read);
+    let (mut read, mut write) = connect(socket).await?;
     let asked = async {
         let state = state(&mut read, &mut write).await?;
         let decided = stages.iter().map(|name| (name.clone(), state.decide(name)));
@@ -143,6 +138,29 @@ pub async fn restart(
     let mut rest = [0; 64 << 10];
     while read.read(&mut rest).await.is_ok_and(|n| n > 0) {}
     asked.unwrap_or(Err(ControlError::Silent))
+}
+
+/// Whether that stage has started, with all of its `post`.
+///
+/// # Errors
+/// It could not be asked.
+pub async fn is_up(socket: &Path, stage: &str) -> Result<bool, ControlError> {
+    let (mut read, mut write) = connect(socket).await?;
+    let state = tokio::time::timeout(PATIENCE, state(&mut read, &mut write)).await;
+    let (outcome, _) = state.unwrap_or(Err(ControlError::Silent))?.decide(stage);
+    Ok(outcome == Outcome::Restarted)
+}
+
+async fn connect(
+    socket: &Path,
+) -> Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf), ControlError> {
+    let connected = UnixStream::connect(socket).await;
+    let stream = connected.map_err(|source| ControlError::Absent {
+        path: socket.display().to_string(),
+        source,
+    })?;
+    let (read, write) = stream.into_split();
+    Ok((BufReader::with_capacity(64 << 10, read), write))
 }
 
 async fn state(

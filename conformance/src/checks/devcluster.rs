@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use protocol::devcluster::restart;
+use protocol::devcluster::{is_up, restart};
 
 use super::prelude::*;
 
@@ -32,8 +32,8 @@ async fn end_to_end(scene: Scene<'_>) -> Verdict {
 
 async fn comes_and_goes(scene: &Scene<'_>, running: &mut Running, after: &Path) -> Verdict {
     let patience = scene.subject.patience + PATIENCE;
-    let is_up = || after.exists().then_some(());
-    let up = running.eventually(patience, is_up).await;
+    let starts_next = || after.exists().then_some(());
+    let up = running.eventually(patience, starts_next).await;
     up.context("devcluster did not see that it is ready, and starts no later stage")?;
     let first = live_run(scene).context("devcluster took it for ready, and it is not")?;
     let ports = scene.ports(&scene.outputs_file().unwrap_or_default()["outputs"]);
@@ -42,6 +42,15 @@ async fn comes_and_goes(scene: &Scene<'_>, running: &mut Running, after: &Path) 
     let is_next = || live_run(scene).filter(|run| *run != first);
     let next = running.eventually(patience, is_next).await;
     next.context("restarted by devcluster it does not become ready again")?;
+    // devcluster crashes when it is told to stop after it has read the line that it waits for and before it goes on.
+    let goes_on = async {
+        while !is_up(&socket, INSTANCE).await? {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    };
+    let goes_on = tokio::time::timeout(patience, goes_on).await;
+    goes_on.context("devcluster does not take it for ready after the restart")??;
     running.signal(Signal::TERM);
     let ended = running.end_within(PATIENCE).await?;
     ended.exits(0, "devcluster told to stop")?;
