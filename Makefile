@@ -18,7 +18,7 @@ export DEVCLUSTER_SKIPPED := $(abspath $(BUILD)/skipped)
 export NEXTEST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc 2>/dev/null || echo 2))
 export DEVCLUSTER_PYTHON := $(abspath $(BUILD)/venv/bin/python)
 
-.PHONY: help demo sandbox cluster bed-test test bench soak check schema install deps
+.PHONY: help demo sandbox cluster test bench soak check schema install deps
 # A benchmark beside another measures the other.
 .NOTPARALLEL:
 
@@ -26,7 +26,6 @@ help:
 	@echo "make demo     a pod reaches a master through a tunnel, all on this machine"
 	@echo "make sandbox  the same with devcluster's console, to look around in"
 	@echo "make cluster  a real Kubernetes of one node to try things on, as root (docs/cluster.md)"
-	@echo "make bed-test tests on that cluster, as root"
 	@echo "make test     all tests, on real sshd and stock devcluster (ONLY=tunnel::ghosts: these alone)"
 	@echo "make bench    figures, beside those of other tools in the same run (BENCH=\"$(BENCH)\")"
 	@echo "make soak     long rounds of what make test does in short ones (SOAK=\"$(SOAK)\")"
@@ -49,13 +48,8 @@ cluster:
 	@dir=$$(scripts/get-bed) && { said=$$(scripts/can-run-node "$$dir/root") || { echo "$$said" >&2; exit 1; }; } && \
 	  exec "$$dir/bed" up -text -dir "$$dir"
 
-# Each test starts a bed or two, so not beside others.
-bed-test:
-	scripts/get-bed >/dev/null
-	$(CARGO) $(TESTS) --test cluster -- --ignored --nocapture --test-threads 1
-
 test: deps
-	@scripts/get-kube-apiserver >/dev/null || echo "== no kube-apiserver: tests that need one are skipped" >&2
+	@scripts/get-bed >/dev/null || echo "== the test bed is not complete: tests that need it are skipped" >&2
 	@rm -f $(DEVCLUSTER_SKIPPED)
 	"$$(scripts/get-nextest $(BUILD)/venv)" nextest run --workspace $(ONLY); \
 	  status=$$?; cat $(DEVCLUSTER_SKIPPED) 2>/dev/null; exit $$status
@@ -67,7 +61,7 @@ bench-tunnel:
 	$(CARGO) $(TESTS) --release --test bench -- --ignored --nocapture --test-threads 1 tunnel::
 
 bench-gateway:
-	@scripts/get-kube-apiserver >/dev/null
+	@scripts/get-bed --api >/dev/null
 	$(CARGO) $(TESTS) --test bench -- --ignored --nocapture --test-threads 1 gateway::
 
 bench-config-emit:
@@ -87,7 +81,7 @@ soak-tunnel:
 	  $(CARGO) $(TESTS) --test suite -- --nocapture --test-threads 1 tunnel::soak::
 
 soak-gateway:
-	@scripts/get-kube-apiserver >/dev/null
+	@scripts/get-bed --api >/dev/null
 	DEVCLUSTER_ROUNDS=200 $(CARGO) $(TESTS) --test suite -- --nocapture --test-threads 1 real::kills::
 	DEVCLUSTER_PARTITION=30 $(CARGO) $(TESTS) --test suite -- --nocapture real::watch::after_a_partition
 	DEVCLUSTER_ROUNDS=1 $(CARGO) $(TESTS) --test suite -- --nocapture --test-threads 1 provision::killed provision::what_was_half_installed

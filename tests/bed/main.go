@@ -10,16 +10,11 @@ import (
 	"runtime"
 )
 
-// What is not a component of Kubernetes.
-var verbs = map[string]func(args []string) error{
-	"up":    up,
-	"api":   api,
-	"image": image,
-	// Parts of `up`, each a process of its own.
-	"init":  initProcess,
-	"node":  node,
-	"watch": watch,
-}
+// What is not a component of Kubernetes. Linux has more of both.
+var (
+	verbs    = map[string]func(args []string) error{"api": api, "image": image}
+	programs = map[string]func() int{}
+)
 
 // Namespaces and parent-death signals belong to threads: main's is the one that lasts.
 func init() { runtime.LockOSThread() }

@@ -1,6 +1,6 @@
 //! The bed itself: it runs pods, comes back from what is done to it, and leaves nothing behind.
 
-use support::bed::{Bed, eventually};
+use support::bed::{self, Bed, eventually};
 
 fn runs_pods(bed: &Bed) {
     bed.pod("default", "web", &["httpd", "-f", "-p", "8080", "-h", "/"]);
@@ -22,8 +22,10 @@ fn asks_web(bed: &Bed) {
 }
 
 #[test]
-#[ignore = "make bed-test"]
 fn it_leaves_nothing_behind_when_it_ends() {
+    if bed::is_missing() {
+        return;
+    }
     let bed = Bed::start();
     eprintln!("ready after {:.1?}", bed.took);
     runs_pods(&bed);
@@ -34,8 +36,10 @@ fn it_leaves_nothing_behind_when_it_ends() {
 }
 
 #[test]
-#[ignore = "make bed-test"]
 fn it_leaves_nothing_behind_when_it_is_killed() {
+    if bed::is_missing() {
+        return;
+    }
     let mut bed = Bed::start();
     runs_pods(&bed);
     let traces = bed.traces();
@@ -44,8 +48,10 @@ fn it_leaves_nothing_behind_when_it_is_killed() {
 }
 
 #[test]
-#[ignore = "make bed-test"]
 fn the_next_one_removes_what_a_killed_watcher_could_not() {
+    if bed::is_missing() {
+        return;
+    }
     let mut bed = Bed::start();
     let traces = bed.traces();
     bed.kill_watcher();
@@ -65,8 +71,10 @@ fn the_next_one_removes_what_a_killed_watcher_could_not() {
 }
 
 #[test]
-#[ignore = "make bed-test"]
 fn two_run_side_by_side() {
+    if bed::is_missing() {
+        return;
+    }
     let one = Bed::start();
     let two = Bed::start();
     eprintln!("ready after {:.1?} and {:.1?}", one.took, two.took);
@@ -80,8 +88,10 @@ fn two_run_side_by_side() {
 }
 
 #[test]
-#[ignore = "make bed-test"]
 fn pods_run_again_after_a_reboot_of_the_node_and_a_restart_of_the_api() {
+    if bed::is_missing() {
+        return;
+    }
     let mut bed = Bed::start();
     runs_pods(&bed);
     bed.tell("restart kube-apiserver");

@@ -1,4 +1,4 @@
-//! On a real cluster of one node, which needs root: `make bed-test`.
+//! On a real cluster of one node, as root.
 
 mod life;
 mod master;

@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::bed::Bed;
+use support::bed::{self, Bed};
 use support::bin;
 
 /// A stage on the laptop, in a run directory.
@@ -50,8 +50,10 @@ impl Drop for Stage {
 }
 
 #[test]
-#[ignore = "make bed-test"]
 fn a_pod_reaches_the_laptop_through_the_tunnel_and_again_after_an_outage() {
+    if bed::is_missing() {
+        return;
+    }
     let mut bed = Bed::start();
     let dir = tempfile::tempdir().expect("no temporary directory");
     std::fs::write(dir.path().join("index.html"), "from the laptop").expect("cannot write");

@@ -12,10 +12,28 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::build_dir;
+use crate::skip::skip;
 
 /// On a machine that builds much else beside.
 const READY: Duration = Duration::from_secs(300);
 const ANSWER: Duration = Duration::from_secs(60);
+
+const HINT: &str = "scripts/get-bed as root; scripts/can-run-node says what this machine lacks";
+
+/// Whether a node can run here; when nobody insists on it, with a line for the end of the run.
+pub fn is_missing() -> bool {
+    let dir = build_dir().join("bed");
+    let probe = build_dir().with_file_name("scripts").join("can-run-node");
+    let verdict = Command::new(probe).arg(dir.join("root")).output();
+    let can_run = verdict.expect("cannot run scripts/can-run-node").status.success();
+    if can_run && dir.join("images").is_dir() {
+        return false;
+    }
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or_default();
+    skip(test, "node", HINT, "DEVCLUSTER_REQUIRE_NODE");
+    true
+}
 
 /// A running bed. It ends with this value.
 pub struct Bed {
@@ -32,14 +50,8 @@ impl Bed {
     /// Starts one and waits until it runs pods.
     pub fn start() -> Bed {
         let dir = build_dir().join("bed");
-        let program = dir.join("bed");
-        assert!(
-            program.exists(),
-            "no {}; hint: scripts/get-bed",
-            program.display()
-        );
         let started = Instant::now();
-        let mut up = Command::new(program)
+        let mut up = Command::new(dir.join("bed"))
             .args(["up", "-dir"])
             .arg(&dir)
             .stdin(Stdio::piped())

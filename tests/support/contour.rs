@@ -36,7 +36,7 @@ fn start(kube: &RealKube, namespace: &str, args: &[&str]) -> Contour {
         .stdout(file.try_clone().expect("no file descriptor"))
         .stderr(file)
         .spawn()
-        .expect("cannot start Contour; mend: scripts/get-kube-apiserver");
+        .expect("cannot start Contour; hint: scripts/get-bed --api");
     Contour { process, log }
 }
 

@@ -21,7 +21,7 @@ pub(crate) use cluster::program;
 pub use objects::Api;
 use server::Server;
 
-const MEND: &str = "scripts/get-kube-apiserver, which needs Go 1.24";
+const MEND: &str = "scripts/get-bed --api, which needs Go 1.24";
 
 /// The user that stages are, so that the audit log tells their requests from the test's.
 pub const STAGE: &str = "stage";

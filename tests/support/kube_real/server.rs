@@ -17,7 +17,7 @@ use super::{LIMITED, STAGE};
 use crate::build_dir;
 
 /// Ends the server with the run, and what it kept.
-const SERVE: &str = r#"while kill -0 "$1" 2>/dev/null; do sleep 1; done | "$2" --dir "$3" --tokens "$3/tokens.csv" --port "$4"
+const SERVE: &str = r#"while kill -0 "$1" 2>/dev/null; do sleep 1; done | "$2" api --dir "$3" --tokens "$3/tokens.csv" --port "$4"
 rm -rf "$3""#;
 
 /// How many of them tests take turns at; nextest's group has as many threads.
@@ -63,7 +63,7 @@ impl Server {
 
     /// The run's `n`th, when its turn comes.
     pub(super) fn take(n: usize) -> Option<Server> {
-        let files = build_dir().join("kube");
+        let files = build_dir().join("bed");
         if !program(&files).exists() {
             return None;
         }
@@ -110,7 +110,7 @@ impl Server {
 }
 
 fn program(files: &Path) -> PathBuf {
-    files.join("kube-apiserver")
+    files.join("bed")
 }
 
 fn is_served(port: u16) -> bool {

@@ -23,7 +23,16 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-var programs = map[string]func() int{
+func init() {
+	verbs["up"] = up
+	// Parts of `up`, each a process of its own.
+	verbs["init"], verbs["node"], verbs["watch"] = initProcess, node, watch
+	for name, program := range components {
+		programs[name] = program
+	}
+}
+
+var components = map[string]func() int{
 	"etcd":                    etcd,
 	"coredns":                 coredns,
 	"kube-apiserver":          command(func() *cobra.Command { return apiserver.NewAPIServerCommand() }),
