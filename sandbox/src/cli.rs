@@ -48,23 +48,25 @@ enum StandIn {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     program::run(NAME, async {
-        let failed = |code, e: &dyn std::error::Error| StageError::new(code, e.to_string());
-        match cli.stand_in {
+        let (code, played) = match cli.stand_in {
             None => return show::run(cli.check, &Env::of_process()).await,
-            Some(StandIn::Master { config_file }) => master::run(&config_file)
-                .await
-                .map_err(|e| failed("sandbox.master", &e))?,
-            Some(StandIn::Pod { config_file, every }) => match every {
-                Some(seconds) => pod::run(&config_file, Duration::from_secs(seconds)).await,
-                None => call_once(&config_file).await,
+            Some(StandIn::Master { config_file }) => {
+                ("sandbox.master", master::run(&config_file).await)
             }
-            .map_err(|e| failed("sandbox.pod", &e))?,
-        }
+            Some(StandIn::Pod { config_file, every }) => {
+                let pod = match every {
+                    Some(seconds) => pod::run(&config_file, Duration::from_secs(seconds)).await,
+                    None => call_once(&config_file).await,
+                };
+                ("sandbox.pod", pod)
+            }
+        };
+        played.map_err(|e| StageError::new(code, e.to_string()))?;
         Ok(Exit::Ok as u8)
     })
 }
 
-async fn call_once(config_file: &Path) -> Result<(), pod::PodError> {
+async fn call_once(config_file: &Path) -> anyhow::Result<()> {
     let master = pod::Master::of(&master::read(config_file)?)?;
     let took = pod::call(&master, PATIENCE).await?;
     say(&pod::reached(&master, took));

@@ -12,21 +12,16 @@ pub mod sshd;
 
 pub use cli::main;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, select_all};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Resolves on SIGTERM or SIGINT. The handlers are in place when this returns, not only when it is awaited.
-fn told_to_end() -> impl Future<Output = ()> {
-    let signals = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    );
-    async move {
-        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    }
+/// Resolves on one of these signals. The handlers are in place when this returns, not only when it is awaited.
+fn told_to_end(kinds: &[SignalKind]) -> std::io::Result<BoxFuture<'static, ()>> {
+    let listening = kinds.iter().map(|kind| {
+        let mut signal = signal(*kind)?;
+        Ok(async move { signal.recv().await.unwrap_or_default() }.boxed())
+    });
+    let listening = listening.collect::<std::io::Result<Vec<_>>>()?;
+    Ok(select_all(listening).map(drop).boxed())
 }

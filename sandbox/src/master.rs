@@ -1,100 +1,81 @@
 //! A stand-in for `determined-master --config-file X`: it refuses what Determined refuses, listens, and says who it is.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::Ipv4Addr;
+use std::path::Path;
 
+use anyhow::{Context, Result, anyhow, ensure};
 use http::StatusCode;
-use protocol::yaml::{self, Document};
+use protocol::program::say;
+use protocol::yaml::Document;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::signal::unix::SignalKind;
 
 use super::serve::{self, Body, serve};
+use super::told_to_end;
 
 /// The version that it claims: of the Determined whose rules it applies.
-pub const VERSION: &str = "0.38.1";
+const VERSION: &str = "0.38.1";
 
 const DEFAULT_PORT: u16 = 8080;
 
-/// Why the master did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum MasterError {
-    /// No file, or no permission.
-    #[error("reading the master's config {0} failed")]
-    Read(PathBuf, #[source] io::Error),
-    /// Not the YAML that Determined reads.
-    #[error("the master's config {0} is not YAML: {1}")]
-    Yaml(PathBuf, yaml::Error),
-    /// Determined would not start with it.
-    #[error("the master's config {0} is refused:\n{list}", list = .1.join("\n"))]
-    Refused(PathBuf, Vec<String>),
-    /// Mostly: another master runs.
-    #[error("listening on port {0} failed: {1}")]
-    Listen(u16, #[source] io::Error),
-}
-
 /// The config as plain data, unchecked.
-pub fn read(config_file: &Path) -> Result<Value, MasterError> {
+pub fn read(config_file: &Path) -> Result<Value> {
+    let shown = config_file.display();
     let text = std::fs::read_to_string(config_file)
-        .map_err(|error| MasterError::Read(config_file.to_owned(), error))?;
-    let document =
-        Document::parse(&text).map_err(|error| MasterError::Yaml(config_file.to_owned(), error))?;
+        .with_context(|| format!("reading the master's config {shown} failed"))?;
+    let document = Document::parse(&text)
+        .map_err(|error| anyhow!("the master's config {shown} is not YAML: {error}"))?;
     Ok(document.value())
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub async fn run(config_file: &Path) -> Result<(), MasterError> {
+pub async fn run(config_file: &Path) -> Result<()> {
     let config = read(config_file)?;
-    let mut violations: Vec<String> = config_emit::determined::violations(&config)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let violations = config_emit::determined::violations(&config);
+    let mut violations: Vec<String> = violations.iter().map(ToString::to_string).collect();
     let port = port(&config).unwrap_or_else(|violation| {
         violations.push(violation);
         DEFAULT_PORT
     });
-    if !violations.is_empty() {
-        return Err(MasterError::Refused(config_file.to_owned(), violations));
-    }
+    ensure!(
+        violations.is_empty(),
+        "the master's config {} is refused:\n{}",
+        config_file.display(),
+        violations.join("\n")
+    );
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .await
-        .map_err(|error| MasterError::Listen(port, error))?;
-    let told_to_end = super::told_to_end();
-    let port = listener
-        .local_addr()
-        .map_or(port, |address: SocketAddr| address.port());
-    protocol::program::say(&format!(
+        .map_err(|error| anyhow!("listening on port {port} failed: {error}"))?;
+    let told_to_end = told_to_end(&[SignalKind::terminate(), SignalKind::interrupt()])?;
+    let port = listener.local_addr().map_or(port, |it| it.port());
+    say(&format!(
         "INFO accepting incoming connections on port {port}"
     ));
-    let info = info(&config);
+    let info = json!({
+        "cluster_id": "sandbox",
+        "cluster_name": config["cluster_name"].as_str().unwrap_or_default(),
+        "master_id": "sandbox",
+        "version": VERSION,
+    });
     let answers = serve(listener, move |request| {
         let response = answer(request.uri().path(), &info);
         async move { response }
     });
     tokio::select! {
         () = answers => {}
-        () = told_to_end => protocol::program::say("INFO shutting down"),
+        () = told_to_end => say("INFO shutting down"),
     }
     Ok(())
 }
 
 fn port(config: &Value) -> Result<u16, String> {
-    match &config["port"] {
-        Value::Null => Ok(DEFAULT_PORT),
-        port => port
-            .as_u64()
-            .and_then(|port| u16::try_from(port).ok())
-            .ok_or_else(|| format!("port: {port} is not a port")),
-    }
-}
-
-fn info(config: &Value) -> Value {
-    json!({
-        "cluster_id": "sandbox",
-        "cluster_name": config["cluster_name"].as_str().unwrap_or_default(),
-        "master_id": "sandbox",
-        "version": VERSION,
-    })
+    let port = match &config["port"] {
+        Value::Null => return Ok(DEFAULT_PORT),
+        port => port,
+    };
+    let number = port.as_u64().and_then(|port| u16::try_from(port).ok());
+    number.ok_or_else(|| format!("port: {port} is not a port"))
 }
 
 fn answer(path: &str, info: &Value) -> http::Response<Body> {

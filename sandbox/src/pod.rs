@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result, ensure};
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
@@ -11,46 +12,12 @@ use hyper_util::rt::TokioIo;
 use protocol::program::say;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::signal::unix::SignalKind;
 
-use super::master;
+use super::{master, told_to_end};
 
 /// A master's `/info` is some hundred bytes; whoever sends more is not a master.
 const ANSWER: usize = 64 * 1024;
-
-/// Why the pod did not reach its master.
-#[derive(Debug, thiserror::Error)]
-pub enum PodError {
-    /// The config does not say where pods find the master.
-    #[error(
-        "the master's config has no resource_manager.{0}, so a pod cannot know where the master is"
-    )]
-    NoAddress(&'static str),
-    /// The config file itself.
-    #[error(transparent)]
-    Config(#[from] master::MasterError),
-    /// Nothing there.
-    #[error("connecting to {0} failed")]
-    Connect(String, #[source] std::io::Error),
-    /// Something there that is no master.
-    #[error("{0} does not speak HTTP as a master does")]
-    Http(String, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A web server, but no master.
-    #[error("{0}/info answered {1}")]
-    Code(String, StatusCode),
-    /// A master, but another one.
-    #[error("{address} is the master of cluster {got}, not of {expected:?}")]
-    WrongMaster {
-        /// Where.
-        address: String,
-        /// Whom the config promised.
-        expected: String,
-        /// Whom the pod met.
-        got: Value,
-    },
-    /// No answer.
-    #[error("{0}/info did not answer within {1:?}")]
-    Late(String, Duration),
-}
 
 /// Which master the pod belongs to, and where the config says that it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,19 +32,22 @@ pub struct Master {
 
 impl Master {
     /// Reads the config that the master was started with.
-    pub fn of(config: &Value) -> Result<Self, PodError> {
+    pub fn of(config: &Value) -> Result<Self> {
         let manager = &config["resource_manager"];
-        let host = manager["determined_master_host"]
-            .as_str()
-            .filter(|host| !host.is_empty());
-        let port = manager["determined_master_port"]
-            .as_u64()
-            .and_then(|port| u16::try_from(port).ok());
+        let missing = |field: &str| {
+            format!(
+                "the master's config has no resource_manager.{field}, so a pod cannot know where the master is"
+            )
+        };
+        let host = manager["determined_master_host"].as_str();
+        let host = host.filter(|host| !host.is_empty());
+        let port = manager["determined_master_port"].as_u64();
+        let port = port.and_then(|port| u16::try_from(port).ok());
         Ok(Self {
             host: host
-                .ok_or(PodError::NoAddress("determined_master_host"))?
+                .with_context(|| missing("determined_master_host"))?
                 .to_owned(),
-            port: port.ok_or(PodError::NoAddress("determined_master_port"))?,
+            port: port.with_context(|| missing("determined_master_port"))?,
             cluster_name: config["cluster_name"]
                 .as_str()
                 .unwrap_or_default()
@@ -87,57 +57,50 @@ impl Master {
 
     /// `host:port`
     pub fn address(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
         }
     }
 }
 
 /// Asks the master who it is and says how long that took.
-pub async fn call(master: &Master, deadline: Duration) -> Result<Duration, PodError> {
+pub async fn call(master: &Master, deadline: Duration) -> Result<Duration> {
     let started = Instant::now();
-    let info = tokio::time::timeout(deadline, info(master))
+    let address = master.address();
+    let info = tokio::time::timeout(deadline, info(master, &address))
         .await
-        .map_err(|_| PodError::Late(master.address(), deadline))??;
-    if info["cluster_name"] != master.cluster_name.as_str() {
-        return Err(PodError::WrongMaster {
-            address: master.address(),
-            expected: master.cluster_name.clone(),
-            got: info["cluster_name"].clone(),
-        });
-    }
+        .with_context(|| format!("{address}/info did not answer within {deadline:?}"))??;
+    let (got, expected) = (&info["cluster_name"], &master.cluster_name);
+    ensure!(
+        *got == **expected,
+        "{address} is the master of cluster {got}, not of {expected:?}"
+    );
     Ok(started.elapsed())
 }
 
-async fn info(master: &Master) -> Result<Value, PodError> {
-    let address = master.address();
-    let foreign =
-        |error: Box<dyn std::error::Error + Send + Sync>| PodError::Http(address.clone(), error);
+async fn info(master: &Master, address: &str) -> Result<Value> {
     let stream = TcpStream::connect((master.host.as_str(), master.port))
         .await
-        .map_err(|error| PodError::Connect(address.clone(), error))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .with_context(|| format!("connecting to {address} failed"))?;
+    let (code, body) = get_info(stream, address)
         .await
-        .map_err(|error| foreign(error.into()))?;
+        .with_context(|| format!("{address} does not speak HTTP as a master does"))?;
+    ensure!(code == StatusCode::OK, "{address}/info answered {code}");
+    serde_json::from_slice(&body)
+        .with_context(|| format!("{address} does not speak HTTP as a master does"))
+}
+
+async fn get_info(stream: TcpStream, address: &str) -> Result<(StatusCode, Bytes)> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get("/info")
-        .header(header::HOST, &address)
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| foreign(error.into()))?;
+        .header(header::HOST, address)
+        .body(Empty::<Bytes>::new())?;
     let exchange = async {
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| foreign(error.into()))?;
-        if response.status() != StatusCode::OK {
-            return Err(PodError::Code(address.clone(), response.status()));
-        }
-        let body = Limited::new(response.into_body(), ANSWER)
-            .collect()
-            .await
-            .map_err(foreign)?;
-        serde_json::from_slice(&body.to_bytes()).map_err(|error| foreign(error.into()))
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, ANSWER).collect().await;
+        let body = body.map_err(anyhow::Error::from_boxed)?;
+        Ok((head.status, body.to_bytes()))
     };
     tokio::pin!(exchange);
     tokio::select! {
@@ -154,8 +117,8 @@ pub(crate) fn reached(master: &Master, took: Duration) -> String {
 }
 
 /// Calls the master every so often and says on stderr how it went, until it is told to end.
-pub async fn run(config_file: &Path, every: Duration) -> Result<(), PodError> {
-    let mut told_to_end = std::pin::pin!(super::told_to_end());
+pub async fn run(config_file: &Path, every: Duration) -> Result<()> {
+    let mut told_to_end = told_to_end(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     loop {
         // Read each time: a restarted master may be elsewhere, and its next pod would know.
         let master = Master::of(&master::read(config_file)?)?;

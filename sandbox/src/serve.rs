@@ -44,19 +44,10 @@ where
 }
 
 pub(super) fn json(code: StatusCode, value: &Value) -> Response<Body> {
-    respond(code, "application/json", value.to_string())
-}
-
-pub(super) fn text(code: StatusCode, body: impl Into<String>) -> Response<Body> {
-    respond(code, "text/plain; charset=utf-8", body.into())
-}
-
-fn respond(code: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
+    let body = Full::new(Bytes::from(value.to_string()));
+    let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = code;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static(content_type),
-    );
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }

@@ -3,24 +3,23 @@
 use std::io::IsTerminal;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use protocol::program::{self, say};
 use protocol::rundir::RunDir;
-use protocol::yaml::Document;
 use protocol::{Env, Exit, StageError, child};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::time::timeout;
 
 use super::kube_api::{self, KubeApi};
 use super::sshd::{self, Sshd};
-use super::told_to_end;
+use super::{master, told_to_end};
 
 /// How long a pod may take to get through, with everything on one machine.
 const WAY: Duration = Duration::from_secs(60);
@@ -36,7 +35,7 @@ fn failed(what: &str) -> impl FnOnce(anyhow::Error) -> StageError {
 struct Cloud {
     dir: tempfile::TempDir,
     sshd: Sshd,
-    api: KubeApi,
+    _api: KubeApi,
     file: PathBuf,
 }
 
@@ -60,20 +59,25 @@ fn start(up: &mut Command) -> Result<Child, StageError> {
 
 /// The driver has the terminal, where Ctrl-C reaches it by itself.
 async fn look_around(mut up: Command) -> Result<u8, StageError> {
-    let listen = |kind| signal(kind).map_err(|e| StageError::io("cannot listen to signals", &e));
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut hangup = listen(SignalKind::hangup())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let interactive = std::io::stdin().is_terminal();
+    let mut kinds = vec![SignalKind::terminate(), SignalKind::hangup()];
+    if !std::io::stdin().is_terminal() {
+        kinds.push(SignalKind::interrupt());
+    }
+    let mut told_to_end = listen(&kinds)?;
     let mut child = start(&mut up)?;
     loop {
         tokio::select! {
             ended = child.wait() => return code_of(ended),
-            _ = terminate.recv() => end(&child),
-            _ = hangup.recv() => end(&child),
-            _ = interrupt.recv() => if !interactive { end(&child) },
+            () = &mut told_to_end => {
+                told_to_end = listen(&kinds)?;
+                end(&child);
+            }
         }
     }
+}
+
+fn listen(kinds: &[SignalKind]) -> Result<BoxFuture<'static, ()>, StageError> {
+    told_to_end(kinds).map_err(|e| StageError::io("cannot listen to signals", &e))
 }
 
 fn end(child: &Child) {
@@ -129,7 +133,7 @@ impl Cloud {
         let written = async {
             let api = KubeApi::start(options).await?;
             let kubeconfig = dir.path().join("kubeconfig");
-            api.write_kubeconfig(&kubeconfig, "sandbox")?;
+            std::fs::write(&kubeconfig, api.kubeconfig("sandbox").to_string())?;
             let file = dir.path().join("devcluster.yaml");
             std::fs::write(&file, devcluster_yaml(dir.path(), &sshd, &kubeconfig)?)?;
             Ok((api, file))
@@ -144,13 +148,12 @@ impl Cloud {
         Ok(Cloud {
             dir,
             sshd,
-            api,
+            _api: api,
             file,
         })
     }
 
     async fn stop(mut self) -> Result<(), StageError> {
-        self.api.close().await;
         self.sshd
             .stop()
             .await
@@ -251,7 +254,7 @@ async fn prove(mut up: Command, cloud: &Cloud) -> Result<u8, StageError> {
         .stdout(log)
         .stderr(Stdio::piped())
         .process_group(0);
-    let mut told_to_end = pin!(told_to_end());
+    let mut told_to_end = listen(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     let mut child = start(&mut up)?;
     let mut lines = child.stderr.take().map(|e| BufReader::new(e).lines());
     let proved = tokio::select! {
@@ -292,10 +295,8 @@ async fn wait_until_up(
         match line.as_str() {
             "devcluster is up" => return Ok(true),
             line if line.starts_with("devcluster is failing") => {
-                return Err(StageError::new(
-                    "sandbox.failed",
-                    "a stage of the sandbox failed",
-                ));
+                let message = "a stage of the sandbox failed";
+                return Err(StageError::new("sandbox.failed", message));
             }
             _ => {}
         }
@@ -305,59 +306,34 @@ async fn wait_until_up(
 
 /// What the stages found out, what the master was told, and what the pod saw.
 fn show(cloud: &Cloud) -> Result<(), StageError> {
+    let failed = |message: String| StageError::new("sandbox.failed", message);
     let run_dir = RunDir::open(&cloud.run_dir())?;
     for instance in ["tunnel", "gateway"] {
-        let outputs = outputs(&run_dir, instance)?;
+        let file = run_dir.live_outputs(instance);
+        let file = file.ok_or_else(|| failed(format!("{instance} is up and reports nothing")))?;
         say(&format!(
             "sandbox: {instance} found out\n{}",
-            indent(&protocol::yaml::to_yaml(&outputs))
+            indent(&Value::Object(file.outputs))
         ));
     }
-    let config = read(&run_dir.file("master.yaml"))?;
-    let told = protocol::yaml::to_yaml(&config["resource_manager"]);
-    say(&format!("sandbox: the master was told\n{}", indent(&told)));
+    let config = master::read(&run_dir.file("master.yaml"));
+    let config = config.map_err(|e| failed(format!("{e:#}")))?;
+    say(&format!(
+        "sandbox: the master was told\n{}",
+        indent(&config["resource_manager"])
+    ));
     let log = std::fs::read_to_string(cloud.log()).unwrap_or_default();
-    let pod = log
-        .lines()
+    let mut lines = log.lines();
+    let pod = lines
         .find(|l| l.starts_with("pod: ") && l.contains("reached the master") && l.ends_with(" ms"));
-    match pod {
-        Some(line) => {
-            say(&format!("sandbox: {line}"));
-            Ok(())
-        }
-        None => Err(StageError::new(
-            "sandbox.failed",
-            "devcluster is up, and no pod reached the master",
-        )),
-    }
+    let missing = "devcluster is up, and no pod reached the master".to_owned();
+    say(&format!("sandbox: {}", pod.ok_or_else(|| failed(missing))?));
+    Ok(())
 }
 
-fn outputs(run_dir: &RunDir, instance: &str) -> Result<Value, StageError> {
-    let file = run_dir.live_outputs(instance).ok_or_else(|| {
-        StageError::new(
-            "sandbox.failed",
-            format!("{instance} is up and reports nothing"),
-        )
-    })?;
-    Ok(Value::Object(file.outputs))
-}
-
-fn read(path: &Path) -> Result<Value, StageError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| StageError::io(format!("cannot read {}", path.display()), &e))?;
-    let document = Document::parse(&text).map_err(|e| {
-        StageError::new(
-            "sandbox.failed",
-            format!("{}:{}: {}", path.display(), e.line, e.message),
-        )
-    })?;
-    Ok(document.value())
-}
-
-fn indent(text: &str) -> String {
-    text.trim_end()
-        .lines()
-        .map(|l| format!("    {l}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+/// A value as YAML, further to the right.
+fn indent(value: &Value) -> String {
+    let text = protocol::yaml::to_yaml(value);
+    let lines = text.trim_end().lines().map(|l| format!("    {l}"));
+    lines.collect::<Vec<_>>().join("\n")
 }

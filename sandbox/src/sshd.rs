@@ -78,7 +78,9 @@ impl Sshd {
             .create(dir)?;
         let user = output_of(Command::new("id").arg("-un"))?;
         for key in ["host_key", "user_key"] {
-            make_key(&dir.join(key))?;
+            let mut keygen = Command::new("ssh-keygen");
+            keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "devcluster", "-f"]);
+            output_of(keygen.arg(dir.join(key)))?;
         }
         write_authorized_keys(dir, &options.authorized_keys)?;
 
@@ -166,11 +168,8 @@ impl Sshd {
 
     fn write_known_hosts(&self) -> Result<()> {
         let key = fs::read_to_string(self.dir.join("host_key.pub"))?;
-        fs::write(
-            self.known_hosts(),
-            format!("[127.0.0.1]:{} {key}", self.port),
-        )?;
-        Ok(())
+        let line = format!("[127.0.0.1]:{} {key}", self.port);
+        Ok(fs::write(self.known_hosts(), line)?)
     }
 }
 
@@ -186,18 +185,6 @@ fn kill_all(pids: &[Pid]) {
         // One may have ended since, often because the one before it did.
         let _ = kill_process(*pid, Signal::KILL);
     }
-}
-
-fn make_key(path: &Path) -> Result<()> {
-    if path.exists() {
-        return Ok(());
-    }
-    output_of(
-        Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-C", "devcluster", "-f"])
-            .arg(path),
-    )?;
-    Ok(())
 }
 
 fn write_authorized_keys(dir: &Path, more: &[PathBuf]) -> Result<()> {

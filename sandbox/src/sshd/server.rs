@@ -76,16 +76,14 @@ impl Server {
 
     async fn spawn(program: &Path, dir: &Path, port: u16) -> Result<Server> {
         let config = dir.join("sshd_config");
-        let mut process = child::spawn(
-            program,
-            [
-                "-D".as_ref(),
-                "-e".as_ref(),
-                "-f".as_ref(),
-                config.as_os_str(),
-            ],
-        )
-        .with_context(|| format!("cannot run {}", program.display()))?;
+        let arguments = [
+            "-D".as_ref(),
+            "-e".as_ref(),
+            "-f".as_ref(),
+            config.as_os_str(),
+        ];
+        let mut process = child::spawn(program, arguments)
+            .with_context(|| format!("cannot run {}", program.display()))?;
         let stderr = process.child.stderr.take().context("no stderr")?;
         let (lines, log) = watch::channel(Log::default());
         let mut reader = JoinSet::new();
@@ -132,47 +130,34 @@ async fn read_log(stderr: ChildStderr, log: watch::Sender<Log>) {
 
 /// All processes below `ancestor`.
 fn descendants(ancestor: u32) -> Result<Vec<Pid>> {
-    let mut parents = Vec::new();
-    if let Ok(entries) = fs::read_dir("/proc") {
-        for entry in entries.flatten() {
-            let Some(pid) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<u32>().ok())
-            else {
-                continue;
-            };
-            // "pid (name) state ppid", and the name may hold anything.
-            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            let after_name = stat
-                .rsplit_once(')')
-                .map(|(_, rest)| rest)
-                .unwrap_or_default();
-            if let Some(Ok(parent)) = after_name.split_whitespace().nth(1).map(str::parse) {
-                parents.push((pid, parent));
-            }
-        }
-    } else {
-        for line in output_of(Command::new("ps").args(["-A", "-o", "pid=,ppid="]))?.lines() {
-            let mut numbers = line.split_whitespace().map(str::parse);
-            if let (Some(Ok(pid)), Some(Ok(parent))) = (numbers.next(), numbers.next()) {
-                parents.push((pid, parent));
-            }
-        }
-    }
+    // A process and its parent on each line.
+    let table = match fs::read_dir("/proc") {
+        Ok(entries) => entries
+            .flatten()
+            .filter_map(|e| of_proc(&e.path()))
+            .collect(),
+        Err(_) => output_of(Command::new("ps").args(["-A", "-o", "pid=,ppid="]))?,
+    };
+    let numbers = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|n| n.parse::<u32>().ok());
+        Some((numbers.next()??, numbers.next()??))
+    };
+    let parents: Vec<(u32, u32)> = table.lines().filter_map(numbers).collect();
     let mut found = vec![ancestor];
     let mut next = 0;
     while let Some(&parent) = found.get(next) {
-        found.extend(
-            parents
-                .iter()
-                .filter(|(_, p)| *p == parent)
-                .map(|(pid, _)| *pid),
-        );
+        let children = parents.iter().filter(|(_, p)| *p == parent);
+        found.extend(children.map(|(pid, _)| *pid));
         next += 1;
     }
-    Ok(found[1..]
-        .iter()
-        .filter_map(|pid| Pid::from_raw(*pid as i32))
-        .collect())
+    let pids = found[1..].iter().map(|pid| Pid::from_raw(*pid as i32));
+    Ok(pids.flatten().collect())
+}
+
+/// `pid (name) state ppid …`, and the name may hold anything.
+fn of_proc(process: &Path) -> Option<String> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    let (pid, after_name) = (stat.split(' ').next()?, stat.rsplit_once(')')?.1);
+    let parent = after_name.split_whitespace().nth(1)?;
+    Some(format!("{pid} {parent}\n"))
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sandbox::master::{self, MasterError};
-use sandbox::pod::{self, Master, PodError};
+use sandbox::master;
+use sandbox::pod::{self, Master};
 use serde_json::json;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -24,10 +24,12 @@ fn free_port() -> u16 {
         .port()
 }
 
-async fn call_until_up(master: &Master) -> Result<Duration, PodError> {
+async fn call_until_up(master: &Master) -> anyhow::Result<Duration> {
     loop {
         match pod::call(master, DEADLINE).await {
-            Err(PodError::Connect(..)) => tokio::task::yield_now().await,
+            Err(error) if error.to_string().starts_with("connecting to ") => {
+                tokio::task::yield_now().await;
+            }
             answer => return answer,
         }
     }
@@ -54,7 +56,11 @@ async fn a_pod_finds_its_master_by_the_config_and_knows_it_from_another() {
         let error = pod::call(&other, DEADLINE)
             .await
             .expect_err("another master's pod");
-        assert!(matches!(&error, PodError::WrongMaster { .. }), "{error}");
+        let told = error.to_string();
+        assert!(
+            told.contains("is the master of cluster \"sandbox-5f\""),
+            "{told}"
+        );
     };
     tokio::select! {
         ended = master::run(&path) => panic!("the master ended: {ended:?}"),
@@ -80,10 +86,8 @@ async fn a_master_refuses_what_it_cannot_use_and_says_what() {
     let error = master::run(&config(&dir, "port: 80800\n"))
         .await
         .expect_err("no such port");
-    assert!(
-        matches!(&error, MasterError::Refused(..)) && error.to_string().contains("port: 80800"),
-        "{error}"
-    );
+    let told = error.to_string();
+    assert!(told.contains("is refused:\nport: 80800"), "{told}");
     let gateway =
         "resource_manager:\n  type: kubernetes\n  internal_task_gateway:\n    gateway_name: g\n";
     let error = master::run(&config(&dir, gateway))
@@ -93,7 +97,7 @@ async fn a_master_refuses_what_it_cannot_use_and_says_what() {
     let error = master::run(&config(&dir, "port: [\n"))
         .await
         .expect_err("no YAML");
-    assert!(matches!(error, MasterError::Yaml(..)), "{error}");
+    assert!(error.to_string().contains("is not YAML"), "{error}");
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("binding");
     let port = taken
         .local_addr()
@@ -102,8 +106,6 @@ async fn a_master_refuses_what_it_cannot_use_and_says_what() {
     let error = master::run(&config(&dir, &format!("port: {port}\n")))
         .await
         .expect_err("a taken port");
-    assert!(
-        matches!(error, MasterError::Listen(p, _) if p == port),
-        "{error}"
-    );
+    let expected = format!("listening on port {port} failed");
+    assert!(error.to_string().starts_with(&expected), "{error}");
 }

@@ -86,11 +86,11 @@ async fn each_stage_gates_the_next_and_a_slow_gateway_gates_the_master() {
     devcluster
         .wait_for_log("master", "waiting for tunnel, gateway")
         .await;
-    tokio::time::timeout(DEADLINE, site.api.store().requested("watch=true"))
+    tokio::time::timeout(DEADLINE, site.api.requested("watch=true"))
         .await
         .expect("the gateway stage watches nothing");
     assert!(!site.run_dir().join("outputs/gateway.json").exists());
-    site.api.store().program_gateways("127.0.0.1");
+    site.api.program_gateways("127.0.0.1");
     devcluster.wait_until("pod", "UP").await;
     quit(devcluster, &site).await;
 }

@@ -44,7 +44,7 @@ async fn what_a_killed_devcluster_left_everywhere_is_named_then_undone_without_i
     kill_all_but_the_master_and_the_pod(&site).await;
     driver.wait().await;
 
-    let requests = site.api.store().requests().len();
+    let requests = site.api.requests().len();
     let files = leaks::files(site.home.path());
     let said = gc(&site, &["--dry-run"]).await;
     for line in [
@@ -57,7 +57,7 @@ async fn what_a_killed_devcluster_left_everywhere_is_named_then_undone_without_i
     ] {
         assert!(said.contains(line), "{line}\n{said}");
     }
-    let since = site.api.store().requests().split_off(requests);
+    let since = site.api.requests().split_off(requests);
     let writes = since.iter().filter(|r| !r.starts_with("GET "));
     assert_eq!(writes.count(), 0, "{since:?}");
     assert!(!since.is_empty(), "the cluster was not looked at");

@@ -4,12 +4,9 @@
 mod answer;
 pub mod seed;
 mod store;
-mod watch;
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +14,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-pub use store::Store;
-
 use super::serve::serve;
 use answer::answer;
+use store::Store;
 
 /// What the cluster holds, and what its controller does.
 pub struct Options {
@@ -43,7 +39,7 @@ impl Default for Options {
 pub struct KubeApi {
     address: SocketAddr,
     store: Arc<Store>,
-    tasks: JoinSet<()>,
+    _tasks: JoinSet<()>,
 }
 
 impl KubeApi {
@@ -67,23 +63,31 @@ impl KubeApi {
         Ok(Self {
             address,
             store,
-            tasks,
+            _tasks: tasks,
         })
     }
 
-    /// What the cluster holds: a test plays the controller through this.
-    pub fn store(&self) -> &Store {
-        &self.store
+    /// Plays the controller: every Gateway works now, at this address.
+    pub fn program_gateways(&self, address: &str) {
+        self.store.program_gateways(address);
+    }
+
+    /// Every request so far: `GET /version`.
+    pub fn requests(&self) -> Vec<String> {
+        self.store.requests.borrow().clone()
+    }
+
+    /// Waits until there was a request with this text in it.
+    pub async fn requested(&self, text: &str) {
+        let mut requests = self.store.requests.subscribe();
+        let has_text = |all: &Vec<String>| all.iter().any(|one| one.contains(text));
+        // The sender is ours, so this ends only with the request.
+        drop(requests.wait_for(has_text).await);
     }
 
     /// `http://127.0.0.1:<port>`
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
-    }
-
-    /// Closes the port and waits until it is closed.
-    pub async fn close(mut self) {
-        self.tasks.shutdown().await;
     }
 
     /// A kubeconfig whose only context, `name`, leads here. JSON, which every reader of YAML takes.
@@ -96,16 +100,5 @@ impl KubeApi {
             "users": [{"name": name, "user": {}}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
         })
-    }
-
-    /// Writes that kubeconfig, for its owner's eyes only.
-    pub fn write_kubeconfig(&self, path: &Path, name: &str) -> io::Result<()> {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(format!("{:#}\n", self.kubeconfig(name)).as_bytes())
     }
 }
