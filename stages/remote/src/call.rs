@@ -3,12 +3,14 @@
 mod process;
 
 use std::path::Path;
+use std::pin::pin;
+use std::process::Stdio;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use protocol::{Env, StageError, child};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::devcluster::text::Lines;
@@ -73,10 +75,7 @@ impl<'a> Call<'a> {
     }
 
     /// Runs it to its end. `people` gets the lines of its stderr. Dropped, it ends what it started.
-    pub(crate) async fn run(
-        self,
-        people: impl FnMut(String) + Send + 'static,
-    ) -> Result<Called, StageError> {
+    pub(crate) async fn run(self, people: impl FnMut(String)) -> Result<Called, StageError> {
         let verb = self.args.first().copied().unwrap_or_default();
         let failed = |why: &str| failed(self.program, verb, why);
         let mut command = Command::new(self.program);
@@ -94,23 +93,27 @@ impl<'a> Call<'a> {
         else {
             return Err(StageError::internal("a program without pipes"));
         };
-        let (mut input, mut output, mut words) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
-        let question = self.stdin;
         // A program that does not read answers all the same.
-        input.spawn(async move { drop(stdin.write_all(&question).await) });
-        output.spawn(collect(stdout, self.limit));
-        words.spawn(each_line(stderr, people));
-        let status = timeout(PATIENCE, child.wait())
-            .await
+        let ask = async move { drop(stdin.write_all(&self.stdin).await) };
+        let heard = async {
+            let ((), stdout, ()) =
+                tokio::join!(ask, collect(stdout, self.limit), each_line(stderr, people));
+            stdout
+        };
+        let ended = async {
+            let status = timeout(PATIENCE, child.wait()).await;
+            group.end(BRIEF).await;
+            status
+        };
+        let (status, stdout) = match select(pin!(ended), pin!(heard)).await {
+            // What it started and left may hold the pipes.
+            Either::Left((status, heard)) => (status, timeout(BRIEF, heard).await.ok()),
+            Either::Right((stdout, ended)) => (ended.await, Some(stdout)),
+        };
+        let status = status
             .map_err(|_| failed(&format!("no end after {} s", PATIENCE.as_secs())))?
             .map_err(|e| failed(&e.to_string()))?;
-        // What it started and left may hold the pipes.
-        let rest = async { (output.join_next().await, words.join_next().await) };
-        let (rest, ()) = tokio::join!(timeout(BRIEF, rest), group.end(BRIEF));
-        let stdout = match rest {
-            Ok((Some(Ok(bytes)), _)) => bytes,
-            _ => return Err(failed("something that it started holds its stdout")),
-        };
+        let stdout = stdout.ok_or_else(|| failed("something that it started holds its stdout"))?;
         if stdout.len() as u64 > self.limit {
             let most = self.limit >> 20;
             return Err(failed(&format!("it writes over {most} MiB to stdout")));
@@ -121,6 +124,15 @@ impl<'a> Call<'a> {
             how: status.to_string(),
         })
     }
+}
+
+/// What a tool of the machine writes to stdout, if it succeeds in time.
+pub(crate) async fn output(program: &str, args: &[&str], patience: Duration) -> Option<String> {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(patience, command.output()).await;
+    let output = output.ok()?.ok().filter(|o| o.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Closes the pipe when there is too much in it: a program that goes on writing ends by that.

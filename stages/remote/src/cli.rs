@@ -13,16 +13,13 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum as _};
 use clap_complete::Shell;
 use protocol::program::say;
 use protocol::{Env, Exit, StageError, files, program};
-use serde_json::Value;
 
 use crate::doctor::doctor;
-use crate::flat::FlatFlags;
-use crate::format::Format;
+use crate::format::Formatted;
 use crate::host::Host;
-use crate::input::{Asked, load, run_dir_of};
+use crate::input::{Asked, Job, load, run_dir_of};
 use crate::kinds::Programs;
-use crate::up::{Wishes, up};
-use crate::{gc, manual, migrate, plugins, schema, status};
+use crate::{gc, manual, migrate, plugins, schema, status, up};
 
 const NAME: &str = "devcluster-remote";
 
@@ -38,26 +35,66 @@ struct Cli {
 enum Verb {
     /// Compile, run stock devcluster, and clean up after it
     #[command(after_help = help::UP)]
-    Up(Up),
+    Up {
+        #[command(flatten)]
+        asked: Asked,
+        #[command(flatten)]
+        wishes: up::Wishes,
+    },
     /// Print the devcluster.yaml that stock devcluster will get; of the stages only `describe` and `validate` are run
-    Compile(Compile),
+    Compile {
+        #[command(flatten)]
+        asked: Asked,
+        /// Run `describe` and `validate` of each plugin and check its `with` against what they say
+        #[arg(long)]
+        with_plugins: bool,
+        /// Write it to this file instead, with mode 0600
+        #[arg(short, long, value_name = "PATH")]
+        out: Option<PathBuf>,
+    },
     /// Look at everything that a run will need: here, on the ssh server, on the cluster
     #[command(after_help = help::DOCTOR)]
-    Doctor(Doctor),
+    Doctor {
+        #[command(flatten)]
+        asked: Asked,
+        #[command(flatten)]
+        formatted: Formatted,
+    },
     /// Undo what dead runs left, here, on ssh servers and on clusters
     #[command(after_help = help::GC)]
-    Gc(Gc),
+    Gc {
+        #[command(flatten)]
+        place: Place,
+        /// Look what is left, here, on the server and on the cluster, and say what would be undone; undo nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Show where each stage stands: phase, outputs, health, last error
     #[command(after_help = help::STATUS)]
-    Status(Status),
+    Status {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        wishes: status::Wishes,
+    },
     /// Write the new form of a remote_connect.yaml, with comments that explain it
     #[command(after_help = help::MIGRATE)]
-    Migrate(Migrate),
+    Migrate {
+        /// The remote_connect.yaml
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        asked: Asked,
+        /// Write it to this file instead
+        #[arg(short, long, value_name = "PATH")]
+        out: Option<PathBuf>,
+    },
     /// Print one JSON Schema for the whole file, so that an editor completes and checks it
     #[command(after_help = help::SCHEMA)]
     Schema {
-        #[command(flatten)]
-        out: Out,
+        /// Write it to this file instead
+        #[arg(short, long, value_name = "PATH")]
+        out: Option<PathBuf>,
     },
     /// Print completions for a shell, of this program and of the stages
     #[command(after_help = help::COMPLETIONS)]
@@ -84,88 +121,6 @@ enum Verb {
     Conformance(Apart),
 }
 
-#[derive(Args)]
-struct Up {
-    #[command(flatten)]
-    input: Input,
-    /// Say what would happen; write and start nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// At a terminal: do not look at what the stages need, and ask nothing
-    #[arg(long)]
-    no_preflight: bool,
-    /// Expose a master without a password all the same
-    #[arg(long)]
-    i_know: bool,
-    /// Arguments for devcluster, such as --target-stage db
-    #[arg(last = true, value_name = "ARGS")]
-    devcluster: Vec<OsString>,
-}
-
-#[derive(Args)]
-struct Compile {
-    #[command(flatten)]
-    input: Input,
-    /// Run `describe` and `validate` of each plugin and check its `with` against what they say
-    #[arg(long)]
-    with_plugins: bool,
-    /// Write it to this file instead, with mode 0600
-    #[arg(short, long, value_name = "PATH")]
-    out: Option<PathBuf>,
-}
-
-#[derive(Args)]
-struct Doctor {
-    #[command(flatten)]
-    input: Input,
-    #[command(flatten)]
-    format: Formatted,
-}
-
-#[derive(Args)]
-struct Gc {
-    #[command(flatten)]
-    place: Place,
-    /// Look what is left, here, on the server and on the cluster, and say what would be undone; undo nothing
-    #[arg(long)]
-    dry_run: bool,
-}
-
-#[derive(Args)]
-struct Status {
-    #[command(flatten)]
-    place: Place,
-    /// Go on, and show every change, until Ctrl-C
-    #[arg(short, long)]
-    watch: bool,
-    /// Have every stage that is ready asked whether what it reported still holds
-    #[arg(long)]
-    check: bool,
-    #[command(flatten)]
-    format: Formatted,
-}
-
-#[derive(Args)]
-struct Migrate {
-    /// The remote_connect.yaml
-    #[arg(value_name = "FILE", conflicts_with = "config")]
-    file: Option<PathBuf>,
-    #[command(flatten)]
-    input: Input,
-    #[command(flatten)]
-    out: Out,
-}
-
-/// A file, and the keys of the flat form.
-#[derive(Args)]
-struct Input {
-    /// A devcluster.yaml that lists the new stages, or a flat remote_connect.yaml
-    #[arg(short, long, visible_alias = "config-file", value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(flatten)]
-    flat: FlatFlags,
-}
-
 /// Which devcluster is meant.
 #[derive(Args)]
 struct Place {
@@ -181,20 +136,6 @@ struct Place {
     /// Only what met in this run directory
     #[arg(long, value_name = "PATH")]
     run_dir: Option<PathBuf>,
-}
-
-#[derive(Args)]
-struct Formatted {
-    /// Lines for people, or one JSON document
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    format: Format,
-}
-
-#[derive(Args)]
-struct Out {
-    /// Write it to this file instead
-    #[arg(short, long, value_name = "PATH")]
-    out: Option<PathBuf>,
 }
 
 /// A verb that is a program of its own, which gets all that follows the verb.
@@ -255,45 +196,54 @@ async fn dispatch(verb: Verb) -> Result<u8, StageError> {
     let own =
         std::env::current_exe().map_err(|e| StageError::io("cannot find our own path", &e))?;
     let env = Env::of_process();
-    let programs = Programs {
+    let programs = &Programs {
         beside: own.parent().unwrap_or(Path::new("/")),
         env: &env,
+        ours_alone: false,
     };
     match verb {
-        Verb::Compile(verb) => return compile(verb, &programs).await,
-        Verb::Up(verb) => {
-            let wishes = Wishes {
-                i_know: verb.i_know,
-                dry_run: verb.dry_run,
-                no_preflight: verb.no_preflight,
-                arguments: verb.devcluster,
-            };
-            return up(
-                load(&verb.input.into(), &programs).await?,
-                wishes,
-                &programs,
-            )
-            .await;
+        Verb::Up { asked, wishes } => {
+            return up::up(load(&asked, programs).await?, wishes, programs).await;
         }
-        Verb::Doctor(verb) => {
-            return doctor(&verb.input.into(), verb.format.format, &programs).await;
+        Verb::Compile {
+            asked,
+            with_plugins,
+            out,
+        } => compile(load(&asked, programs).await?, with_plugins, out, &env).await?,
+        Verb::Doctor { asked, formatted } => {
+            return doctor(&asked, formatted.format, programs).await;
         }
-        Verb::Status(verb) => {
-            let wishes = status::Wishes {
-                run_dir: run_dir(verb.place, &env)?,
-                watch: verb.watch,
-                check: verb.check,
-                format: verb.format.format,
-            };
-            return status::status(&wishes, &programs).await;
+        Verb::Status { place, wishes } => {
+            let run_dir = run_dir(place, &env)?;
+            return status::status(run_dir.as_deref(), &wishes, programs).await;
         }
-        Verb::Gc(verb) => return collect(verb, &programs).await,
-        Verb::Migrate(verb) => migrate(verb, &programs).await?,
+        Verb::Gc { place, dry_run } => {
+            let run_dir = run_dir(place, &env)?;
+            if !dry_run {
+                return Ok(gc::gc(run_dir.as_deref(), programs).await);
+            }
+            say(&gc::foresee(run_dir.as_deref(), programs).await);
+        }
+        Verb::Migrate {
+            file,
+            mut asked,
+            out,
+        } => {
+            asked.config = asked.config.or(file);
+            let text = migrate::migrate(&asked, programs).await?;
+            if let Some(out) = out.as_ref().filter(|out| out.exists()) {
+                let message = format!("{} is there already", out.display());
+                return Err(StageError::new("remote.out_exists", message)
+                    .hint("name another file with --out, or move that one away")
+                    .exit(Exit::Usage));
+            }
+            manual::deliver(out.as_deref(), text.as_bytes())?;
+        }
         Verb::Schema { out } => {
-            let schema = schema::schema(&programs).await?;
+            let schema = schema::schema(programs).await?;
             let text = serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n";
-            deliver(out.out.as_deref(), text.as_bytes())?;
-            if let Some(out) = out.out {
+            manual::deliver(out.as_deref(), text.as_bytes())?;
+            if let Some(out) = out {
                 let path = std::path::absolute(&out).unwrap_or(out);
                 let line = format!("# yaml-language-server: $schema={}", path.display());
                 say(&format!(
@@ -302,9 +252,9 @@ async fn dispatch(verb: Verb) -> Result<u8, StageError> {
             }
         }
         Verb::Completions { shell, dir } => {
-            manual::completions(Cli::command(), shell, dir.as_deref(), &programs).await?;
+            manual::completions(Cli::command(), shell, dir.as_deref(), programs).await?;
         }
-        Verb::Man { dir } => manual::man(Cli::command(), dir.as_deref(), &programs).await?,
+        Verb::Man { dir } => manual::man(Cli::command(), dir.as_deref(), programs).await?,
         Verb::Host | Verb::Sandbox(_) | Verb::Conformance(_) => {
             return Err(StageError::internal("a verb that is another program"));
         }
@@ -312,17 +262,22 @@ async fn dispatch(verb: Verb) -> Result<u8, StageError> {
     Ok(Exit::Ok as u8)
 }
 
-async fn compile(verb: Compile, programs: &Programs<'_>) -> Result<u8, StageError> {
-    let mut job = load(&verb.input.into(), programs).await?;
-    if verb.with_plugins {
-        plugins::check(&mut job, programs.env).await?;
+async fn compile(
+    mut job: Job,
+    with_plugins: bool,
+    out: Option<PathBuf>,
+    env: &Env,
+) -> Result<(), StageError> {
+    if with_plugins {
+        plugins::check(&mut job, env).await?;
     }
     for warning in &job.compiled.plan.warnings {
         say(&format!("warning: {warning}"));
     }
     let text = job.compiled.text.as_bytes();
-    let written = match verb.out {
-        Some(out) if is_same(&out, &job.file) => {
+    let whole = |path: &Path| path.canonicalize().ok();
+    let written = match out {
+        Some(out) if whole(&out).is_some_and(|out| Some(out) == whole(&job.file)) => {
             let message = format!("{} is what is compiled", out.display());
             return Err(StageError::new("remote.out_is_source", message)
                 .hint("name another file with --out: the source would be lost")
@@ -331,52 +286,7 @@ async fn compile(verb: Compile, programs: &Programs<'_>) -> Result<u8, StageErro
         Some(out) => files::replace(&out, text, false),
         None => std::io::stdout().write_all(text),
     };
-    written.map_err(|e| StageError::io("cannot write the compiled file", &e))?;
-    Ok(Exit::Ok as u8)
-}
-
-fn is_same(one: &Path, other: &Path) -> bool {
-    let whole = |path: &Path| path.canonicalize().ok();
-    whole(one).is_some_and(|one| Some(one) == whole(other))
-}
-
-async fn migrate(mut verb: Migrate, programs: &Programs<'_>) -> Result<(), StageError> {
-    verb.input.config = verb.input.config.or(verb.file);
-    let text = migrate::migrate(&verb.input.into(), programs).await?;
-    if let Some(out) = verb.out.out.as_ref().filter(|out| out.exists()) {
-        let message = format!("{} is there already", out.display());
-        return Err(StageError::new("remote.out_exists", message)
-            .hint("name another file with --out, or move that one away")
-            .exit(Exit::Usage));
-    }
-    deliver(verb.out.out.as_deref(), text.as_bytes())
-}
-
-/// To the file that was named, else to stdout.
-fn deliver(out: Option<&Path>, content: &[u8]) -> Result<(), StageError> {
-    match out {
-        Some(out) => manual::write(out, content),
-        None => manual::print(content),
-    }
-}
-
-async fn collect(verb: Gc, programs: &Programs<'_>) -> Result<u8, StageError> {
-    let run_dir = run_dir(verb.place, programs.env)?;
-    if verb.dry_run {
-        say(&gc::foresee(run_dir.as_deref(), programs).await);
-        return Ok(Exit::Ok as u8);
-    }
-    let ended = gc::end_orphans(programs.env, run_dir.as_deref()).await;
-    ended.iter().for_each(|line| say(line));
-    let swept = gc::sweep(run_dir.as_deref(), programs).await?;
-    gc::forget_killed(run_dir.as_deref(), programs).await;
-    say(&swept.report());
-    let exit = if swept.left.is_empty() {
-        Exit::Ok
-    } else {
-        Exit::Failed
-    };
-    Ok(exit as u8)
+    written.map_err(|e| StageError::io("cannot write the compiled file", &e))
 }
 
 /// The run directory that was named, or that of a file.
@@ -387,17 +297,4 @@ fn run_dir(place: Place, env: &Env) -> Result<Option<PathBuf>, StageError> {
         None => place.config.map(of_file).transpose()?,
     };
     Ok(run_dir.map(|d| std::path::absolute(&d).unwrap_or(d)))
-}
-
-impl From<Input> for Asked {
-    fn from(input: Input) -> Asked {
-        let flags = match serde_json::to_value(input.flat) {
-            Ok(Value::Object(flags)) => flags,
-            _ => serde_json::Map::new(),
-        };
-        Asked {
-            file: input.config,
-            flags: flags.into_iter().filter(|(_, v)| !v.is_null()).collect(),
-        }
-    }
 }

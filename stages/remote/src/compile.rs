@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::kinds::Kinds;
 use crate::numbers;
-use crate::plan::{CONFIG_WORD, Consumer, Exec, Flat, NewStage, Place, Plan, Source};
-use crate::problems::refused;
+use crate::plan::{CONFIG_WORD, Consumer, Exec, Flat, NewStage, Place, Plan};
+use crate::problems::{Source, refused};
 
 /// devcluster's own default; it has to be written out once an argument of it changes.
 const MASTER_CMDLINE: [&str; 3] = ["master/build/determined-master", "--config-file", ":config"];
@@ -50,46 +50,41 @@ pub async fn compile(
     programs: &Path,
 ) -> Result<Compiled, StageError> {
     let plan = Plan::read(source, flat, kinds).await?;
+    let text = text(source, &plan, programs)?;
+    Ok(Compiled { text, plan })
+}
+
+/// The file as stock devcluster is to read it.
+pub(crate) fn text(source: &Source, plan: &Plan, programs: &Path) -> Result<String, StageError> {
+    let document = source.document;
     if plan.stages.is_empty() {
-        return Ok(Compiled {
-            text: source.document.text().to_owned(),
-            plan,
-        });
+        return Ok(document.text().to_owned());
     }
-    let writer = Writer {
-        plan: &plan,
-        programs,
-    };
-    let mut editor = Editor::new(source.document);
-    let stages = [Seg::from("stages")];
+    let mut editor = Editor::new(document);
     let edited = (|| {
         for stage in &plan.stages {
-            let custom = json!({"custom": writer.custom(stage)});
+            let custom = json!({"custom": plan.custom(stage)});
             match stage.place {
-                Place::Item(i) => editor.replace_item(&stages, i, custom)?,
-                Place::Before(i) => editor.insert_item(&stages, i, custom)?,
+                Place::Item(i) => editor.replace_item(&[Seg::from("stages")], i, custom)?,
+                Place::Before(i) => editor.insert_item(&[Seg::from("stages")], i, custom)?,
             }
         }
-        let document = source.document;
         for literal in &plan.literals {
             editor.set(&literal.path, literal.text.clone().into())?;
         }
         for exec in &plan.execs {
-            writer.wrap(exec, document, &mut editor)?;
+            plan.wrap(exec, programs, document, &mut editor)?;
         }
         for consumer in &plan.consumers {
-            writer.consume(consumer, document, &mut editor)?;
+            plan.consume(consumer, document, &mut editor)?;
         }
-        numbers::shift(source.document, &plan, &mut editor)?;
+        numbers::shift(document, plan, &mut editor)?;
         editor.finish()
     })();
-    let text = edited.map_err(|e| cannot_edit(source, &e))?;
-    Ok(Compiled { text, plan })
-}
-
-fn cannot_edit(source: &Source, error: &yaml::Error) -> StageError {
-    let file = problem::Source::new(source.path, source.document.text());
-    refused(source, vec![file.problem(error)])
+    edited.map_err(|e: yaml::Error| {
+        let file = problem::Source::new(source.path, document.text());
+        refused(source, vec![file.problem(&e)])
+    })
 }
 
 /// The directory in which the stages of a devcluster meet, as devcluster will expand it.
@@ -102,28 +97,18 @@ pub fn rendered(temp_dir: &str, consumer: &str) -> String {
     format!("{}/{consumer}.yaml", run_dir(temp_dir))
 }
 
-struct Writer<'a> {
-    plan: &'a Plan,
-    programs: &'a Path,
-}
-
-impl Writer<'_> {
-    /// devcluster expands `$` in every value; a path of ours is meant as it is.
-    fn program(&self, name: &str) -> String {
-        self.programs
-            .join(name)
-            .display()
-            .to_string()
-            .replace('$', "$$")
-    }
-
-    fn binary(&self, stage: &NewStage) -> Vec<String> {
-        let words = stage.program.iter();
+impl NewStage {
+    /// The words that run it. devcluster expands `$` in every value; a path is meant as it is.
+    fn words(&self) -> Vec<String> {
+        let words = self.program.iter();
         words.map(|word| word.replace('$', "$$")).collect()
     }
+}
 
-    fn custom(&self, stage: &NewStage) -> Value {
-        let mut cmd = self.binary(stage);
+impl Plan {
+    /// The command that runs a stage.
+    pub(crate) fn command(&self, stage: &NewStage) -> Vec<String> {
+        let mut cmd = stage.words();
         if stage.kind != PLUGIN {
             cmd.push("run".into());
         }
@@ -131,16 +116,21 @@ impl Writer<'_> {
         cmd.push("--events=none".into());
         cmd.extend(flags(&stage.config));
         if stage.kind == RENDERER {
-            match self.plan.consumers.iter().find(|c| c.emit == stage.name) {
+            match self.consumers.iter().find(|c| c.emit == stage.name) {
                 Some(consumer) => cmd.extend(self.emit_flags(consumer)),
-                None => cmd.push(format!("--upstreams={}", json!(self.plan.followed()))),
+                None => cmd.push(format!("--upstreams={}", json!(self.followed()))),
             }
-            let temp_dir = self.plan.temp_dir.trim_end_matches('/');
+            let temp_dir = self.temp_dir.trim_end_matches('/');
             cmd.push(format!("--control-socket={temp_dir}/sock"));
         }
+        cmd
+    }
+
+    fn custom(&self, stage: &NewStage) -> Value {
+        let cmd = self.command(stage);
         let mut custom = json!({"name": stage.name, "cmd": cmd, "kill_signal": "SIGTERM"});
         if stage.gates {
-            let mut wait = self.binary(stage);
+            let mut wait = stage.words();
             wait.push("wait".into());
             wait.extend(self.instance_flags(&stage.name));
             wait.push(LINGER.into());
@@ -152,12 +142,12 @@ impl Writer<'_> {
     fn instance_flags(&self, name: &str) -> Vec<String> {
         vec![
             format!("--name={name}"),
-            format!("--run-dir={}", run_dir(&self.plan.temp_dir)),
+            format!("--run-dir={}", run_dir(&self.temp_dir)),
         ]
     }
 
     fn emit_flags(&self, consumer: &Consumer) -> Vec<String> {
-        let temp_dir = self.plan.temp_dir.trim_end_matches('/');
+        let temp_dir = self.temp_dir.trim_end_matches('/');
         let name = &consumer.name;
         let mut flags = vec![
             format!("--stage={name}"),
@@ -168,7 +158,7 @@ impl Writer<'_> {
         if consumer.kind != "master" {
             flags.push("--known-fields=false".into());
         }
-        let managers = self.plan.managers_of(consumer);
+        let managers = self.managers_of(consumer);
         if !managers.is_empty() {
             let managers = unexpanded(&Value::Object(managers).to_string());
             flags.push(format!("--resource-managers={managers}"));
@@ -180,20 +170,22 @@ impl Writer<'_> {
     fn wrap(
         &self,
         exec: &Exec,
+        programs: &Path,
         document: &Document,
         editor: &mut Editor,
     ) -> Result<(), yaml::Error> {
+        let program = programs.join("devcluster-config-emit");
         let mut words = vec![
-            self.program("devcluster-config-emit"),
+            program.display().to_string().replace('$', "$$"),
             "exec".into(),
-            format!("--run-dir={}", run_dir(&self.plan.temp_dir)),
+            format!("--run-dir={}", run_dir(&self.temp_dir)),
             format!("--upstreams={}", exec.upstreams.join(",")),
         ];
         words.extend(exec.variables.iter().map(|v| format!("--env={v}")));
         words.extend(exec.noted.iter().map(|name| format!("--for={name}")));
         words.extend([LINGER.into(), "--".into()]);
         let literal = |path: &[Seg]| {
-            let literal = self.plan.literals.iter().find(|l| l.path == path);
+            let literal = self.literals.iter().find(|l| l.path == path);
             let literal = literal.map(|l| l.text.clone().into());
             literal.or_else(|| document.get(path)).unwrap_or_default()
         };
@@ -213,12 +205,12 @@ impl Writer<'_> {
         // An alias: written out here, with what `consume` would put into the list.
         let count = document.get(&exec.path);
         let count = count.and_then(|v| Some(v.as_array()?.len()));
-        let mut consumers = self.plan.consumers.iter();
+        let mut consumers = self.consumers.iter();
         let consumer = consumers.find(|c| exec.path.get(1) == Some(&c.item.into()));
         for i in 0..count.unwrap_or_default() {
             let word = literal(&[exec.path.as_slice(), &[i.into()]].concat());
             list.push(match consumer.filter(|_| word == CONFIG_WORD) {
-                Some(consumer) => rendered(&self.plan.temp_dir, &consumer.name).into(),
+                Some(consumer) => rendered(&self.temp_dir, &consumer.name).into(),
                 None => word,
             });
         }
@@ -232,23 +224,19 @@ impl Writer<'_> {
         document: &Document,
         editor: &mut Editor,
     ) -> Result<(), yaml::Error> {
-        let master = |field: &str| {
-            vec![
-                Seg::from("stages"),
-                Seg::from(consumer.item),
-                Seg::from(consumer.kind),
-                Seg::from(field),
-            ]
+        let field = |name: &str| {
+            let (item, kind) = (consumer.item.into(), consumer.kind.into());
+            [Seg::from("stages"), item, kind, name.into()]
         };
-        let rendered = rendered(&self.plan.temp_dir, &consumer.name);
-        let written = document.get(&master("cmdline"));
-        let wrapped = self.plan.execs.iter().any(|e| e.path == master("cmdline"));
+        let (cmdline, pre) = (field("cmdline"), field("pre"));
+        let rendered = rendered(&self.temp_dir, &consumer.name);
+        let written = document.get(&cmdline);
+        let wrapped = self.execs.iter().any(|e| e.path == cmdline);
         match written.as_ref().and_then(Value::as_array) {
-            Some(_) if wrapped && !document.is_written_at(&master("cmdline")) => {}
+            Some(_) if wrapped && !document.is_written_at(&cmdline) => {}
             Some(words) => {
                 for (i, _) in words.iter().enumerate().filter(|(_, w)| *w == CONFIG_WORD) {
-                    let mut path = master("cmdline");
-                    path.push(Seg::from(i));
+                    let path = [cmdline.as_slice(), &[i.into()]].concat();
                     editor.set(&path, rendered.clone().into())?;
                 }
             }
@@ -261,13 +249,13 @@ impl Writer<'_> {
                     true => rendered.clone(),
                     false => (*w).to_owned(),
                 });
-                editor.set(&master("cmdline"), words.collect())?;
+                editor.set(&cmdline, words.collect())?;
             }
         }
-        let Some(emit) = self.plan.stages.iter().find(|s| s.name == consumer.emit) else {
+        let Some(emit) = self.stages.iter().find(|s| s.name == consumer.emit) else {
             return Ok(());
         };
-        let mut once = self.binary(emit);
+        let mut once = emit.words();
         once.push("once".into());
         // A name of its own: the stage itself holds the lock of its instance meanwhile.
         once.extend(self.instance_flags(&format!("{}.{}", emit.name, consumer.name)));
@@ -276,11 +264,9 @@ impl Writer<'_> {
         once.extend(flags(&emit.config));
         once.extend(self.emit_flags(consumer));
         let step = json!({"custom": once});
-        match document.get(&master("pre")) {
-            Some(Value::Array(steps)) if !steps.is_empty() => {
-                editor.append_item(&master("pre"), step)
-            }
-            _ => editor.set(&master("pre"), json!([step])),
+        match document.get(&pre) {
+            Some(Value::Array(steps)) if !steps.is_empty() => editor.append_item(&pre, step),
+            _ => editor.set(&pre, json!([step])),
         }
     }
 }

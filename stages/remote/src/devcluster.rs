@@ -1,19 +1,19 @@
 //! Stock devcluster as our child.
 
-pub mod orphans;
+pub(crate) mod orphans;
 pub(crate) mod text;
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use protocol::program::say;
 use protocol::{Env, Exit, StageError, child};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 
-use protocol::program::say;
 use text::Lines;
 
 /// How long its stderr is read after its end.
@@ -21,20 +21,20 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How to start it.
 #[derive(Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The compiled file.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Directory to run in.
-    pub root: Option<PathBuf>,
+    pub(crate) root: Option<PathBuf>,
     /// Arguments that the user passes through.
-    pub arguments: Vec<OsString>,
+    pub(crate) arguments: Vec<OsString>,
     /// No console: it ends by itself when a stage fails.
-    pub oneshot: bool,
+    pub(crate) oneshot: bool,
 }
 
 /// Something that devcluster did.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// Every stage is up.
     Up,
     /// A stage failed; devcluster ends.
@@ -45,74 +45,74 @@ pub enum Event {
 
 /// The running devcluster.
 #[derive(Debug)]
-pub struct Devcluster {
+pub(crate) struct Devcluster {
     child: Child,
     stderr: Option<Lines<Receiver>>,
     asked_to_end: bool,
 }
 
 /// The executable: `$DEVCLUSTER`, else the one on `$PATH`.
-pub fn find(env: &Env) -> Result<PathBuf, StageError> {
+pub(crate) fn find(env: &Env) -> Result<PathBuf, StageError> {
     let name = env.get("DEVCLUSTER").unwrap_or("devcluster");
     env.find_program(name).ok_or_else(|| {
-        StageError::new(
-            "remote.devcluster_missing",
-            format!("no program `{name}` to run the stages"),
-        )
-        .hint("pipx install devcluster==1.3.2, or point $DEVCLUSTER at the one you have")
-        .exit(Exit::Usage)
+        let message = format!("no program `{name}` to run the stages");
+        StageError::new("remote.devcluster_missing", message)
+            .hint("pipx install devcluster==1.3.2, or point $DEVCLUSTER at the one you have")
+            .exit(Exit::Usage)
     })
 }
 
 /// Whether these arguments already choose how devcluster uses the terminal.
-pub fn chooses_console(arguments: &[OsString]) -> bool {
-    arguments.iter().any(|a| {
-        ["-1", "--oneshot", "-q", "--quiet"]
-            .iter()
-            .any(|known| a == known)
-    })
+pub(crate) fn chooses_console(arguments: &[OsString]) -> bool {
+    let choices = ["-1", "--oneshot", "-q", "--quiet"];
+    arguments
+        .iter()
+        .any(|a| choices.iter().any(|known| a == known))
+}
+
+impl Options {
+    /// Its whole command line.
+    pub(crate) fn words(&self) -> Vec<OsString> {
+        let mut words = vec!["-c".into(), self.file.clone().into()];
+        if let Some(root) = &self.root {
+            words.extend(["-C".into(), root.into()]);
+        }
+        words.extend(self.oneshot.then(|| "--oneshot".into()));
+        words.extend(self.arguments.iter().cloned());
+        words
+    }
 }
 
 impl Devcluster {
     /// Starts it.
-    pub fn start(program: &Path, options: &Options) -> Result<Devcluster, StageError> {
+    pub(crate) fn start(program: &Path, options: &Options) -> Result<Devcluster, StageError> {
         let failed =
             |e: std::io::Error| StageError::io(format!("cannot start {}", program.display()), &e);
         let mut command = Command::new(program);
-        command.arg("-c").arg(&options.file);
-        if let Some(root) = &options.root {
-            command.arg("-C").arg(root);
-        }
-        if options.oneshot {
-            // Signals reach it through us alone: a second one would kill it and orphan its stages.
-            command
-                .arg("--oneshot")
-                .stdin(Stdio::null())
-                .process_group(0);
-        }
-        command.args(&options.arguments);
+        command.args(options.words());
         if std::env::var_os("TERM").is_none() {
             // Its console dies of a terminal without a name.
             command.env("TERM", "xterm");
         }
-        let words = match options.oneshot {
-            true => Some(Words::new().map_err(failed)?),
-            false => None,
-        };
-        if let Some(words) = &words {
-            command.stderr(words.writer.try_clone().map_err(failed)?);
+        let (mut stderr, mut _kept_open) = (None, None);
+        if options.oneshot {
+            // Signals reach it through us alone: a second one would kill it and orphan its stages.
+            command.stdin(Stdio::null()).process_group(0);
+            // It dies of a pipe that nobody reads, and orphans its stages: it inherits the reading end, should we be killed.
+            let (reader, writer) = std::io::pipe().map_err(failed)?;
+            _kept_open = Some(rustix::io::dup(&reader).map_err(|e| failed(e.into()))?);
+            command.stderr(writer);
+            stderr = Some(Receiver::from_owned_fd(reader.into()).map_err(failed)?);
         }
-        let child = child::spawn_in_place(&mut command).map_err(failed)?;
-        let stderr = words.map(Words::lines).transpose().map_err(failed)?;
         Ok(Devcluster {
-            child,
-            stderr,
+            child: child::spawn_in_place(&mut command).map_err(failed)?,
+            stderr: stderr.map(Lines::new),
             asked_to_end: false,
         })
     }
 
     /// The next thing it does.
-    pub async fn event(&mut self) -> Result<Event, StageError> {
+    pub(crate) async fn event(&mut self) -> Result<Event, StageError> {
         loop {
             let line = tokio::select! {
                 biased;
@@ -138,19 +138,16 @@ impl Devcluster {
     }
 
     /// Asks it to end all stages and then itself. Only the first call asks: a second signal would kill it.
-    pub fn terminate(&mut self) {
-        if !std::mem::replace(&mut self.asked_to_end, true)
-            && let Some(pid) = self
-                .child
-                .id()
-                .and_then(|id| rustix::process::Pid::from_raw(id as i32))
-        {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    pub(crate) fn terminate(&mut self) {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(id as i32));
+        if let (false, Some(pid)) = (self.asked_to_end, pid) {
+            let _ = kill_process(pid, Signal::TERM);
         }
+        self.asked_to_end = true;
     }
 
     /// Ends it at once; its stages notice by themselves.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.asked_to_end = true;
         if let Err(e) = self.child.start_kill() {
             say(&format!("cannot kill devcluster: {e}"));
@@ -158,58 +155,6 @@ impl Devcluster {
     }
 }
 
-/// The pipe for devcluster's stderr. It dies of a pipe that nobody reads, and orphans its stages: so it holds the reading
-/// end open itself, should we be killed.
-struct Words {
-    reader: OwnedFd,
-    writer: OwnedFd,
-    /// Inherited by the child.
-    _kept_open: OwnedFd,
-}
-
-impl Words {
-    fn new() -> std::io::Result<Words> {
-        let (reader, writer) = std::io::pipe()?;
-        let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
-        let kept_open = rustix::io::dup(&reader)?;
-        Ok(Words {
-            reader,
-            writer,
-            _kept_open: kept_open,
-        })
-    }
-
-    /// Closes our copies of what the child has, and reads.
-    fn lines(self) -> std::io::Result<Lines<Receiver>> {
-        Ok(Lines::new(Receiver::from_owned_fd(self.reader)?))
-    }
-}
-
 async fn next_line(stderr: &mut Option<Lines<Receiver>>) -> Option<String> {
     stderr.as_mut()?.next().await
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn it_is_heard_after_bytes_that_are_no_text() {
-        let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("devcluster");
-        let body = r"printf '\377\n' >&2; echo devcluster is up >&2";
-        std::fs::write(&program, format!("#!/bin/sh\n{body}\n")).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let options = Options {
-            file: dir.path().join("devcluster.yaml"),
-            root: None,
-            arguments: Vec::new(),
-            oneshot: true,
-        };
-        let mut devcluster = Devcluster::start(&program, &options).unwrap();
-        assert!(matches!(devcluster.event().await.unwrap(), Event::Up));
-        assert!(matches!(devcluster.event().await.unwrap(), Event::Ended(_)));
-    }
 }

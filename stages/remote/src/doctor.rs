@@ -1,7 +1,6 @@
 //! `doctor`: everything that a run will need, on this machine, on the ssh server and on the cluster, looked at side by side.
 
 mod machine;
-mod paint;
 mod port;
 
 use std::io::{IsTerminal, Write};
@@ -15,25 +14,24 @@ use crate::input::{Asked, Job, load};
 use crate::kinds::Programs;
 use crate::plugins;
 use crate::preflight::{self, Looked};
-use paint::Paint;
 
 /// The head of our own checks, and the name that they bear in JSON.
 const OURS: &str = "this machine";
 
 /// Looks at everything, shows it, and returns the exit code.
-pub async fn doctor(
+pub(crate) async fn doctor(
     asked: &Asked,
     format: Format,
     programs: &Programs<'_>,
 ) -> Result<u8, StageError> {
     let env = programs.env;
     let mut report = Report::new(format);
-    let named = asked.file.is_some() || !asked.flags.is_empty();
+    let named = asked.config.is_some() || !asked.flags().is_empty();
     let job = match named {
         true => Some(load(asked, programs).await),
         false => None,
     };
-    let mut ours = machine::of_laptop(env).await;
+    let mut ours = vec![machine::devcluster(env).await];
     match &job {
         None => ours.push(Check::skipped("file", FILE, "no file was named").hint(
             "devcluster-remote doctor -c devcluster.yaml looks at what its stages need, too",
@@ -57,26 +55,18 @@ pub async fn doctor(
 const FILE: &str = "the file is right";
 
 async fn of_file(job: &Job, asked: &Asked, env: &Env) -> Vec<Check> {
-    let name = asked.file.as_deref().unwrap_or(Path::new("command line"));
-    let stages = job.compiled.plan.stages.iter().map(|s| s.name.as_str());
-    let stages: Vec<_> = stages.collect();
-    let file = match stages.is_empty() {
-        true => Check::ok(
-            "file",
-            FILE,
-            format!("{}, with no stage of ours", name.display()),
-        ),
-        false => Check::ok(
-            "file",
-            FILE,
-            format!("{}: {}", name.display(), stages.join(", ")),
-        ),
+    let name = asked.config.as_deref().unwrap_or(Path::new("command line"));
+    let name = name.display();
+    let plan = &job.compiled.plan;
+    let stages: Vec<&str> = plan.stages.iter().map(|s| s.name.as_str()).collect();
+    let found = match stages.is_empty() {
+        true => format!("{name}, with no stage of ours"),
+        false => format!("{name}: {}", stages.join(", ")),
     };
-    let warnings = job.compiled.plan.warnings.join("\n");
-    let file = match warnings.is_empty() {
-        true => file,
-        false => file.hint(warnings),
-    };
+    let mut file = Check::ok("file", FILE, found);
+    if !plan.warnings.is_empty() {
+        file = file.hint(plan.warnings.join("\n"));
+    }
     let mut checks = vec![file];
     checks.extend(of_plugins(job, env).await);
     checks.extend(machine::of_job(job, env).await);
@@ -97,7 +87,7 @@ async fn of_plugins(job: &Job, env: &Env) -> Option<Check> {
 /// What was found, shown as it comes.
 struct Report {
     format: Format,
-    paint: Paint,
+    colour: bool,
     checks: Vec<Value>,
     failed: usize,
 }
@@ -107,7 +97,7 @@ impl Report {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         Report {
             format,
-            paint: Paint::new(std::io::stdout().is_terminal() && !plain),
+            colour: std::io::stdout().is_terminal() && !plain,
             checks: Vec::new(),
             failed: 0,
         }
@@ -119,20 +109,38 @@ impl Report {
             kind,
             checks,
         } = looked;
-        let mut text = format!("{}\n", self.paint.head(&stage, &kind));
+        let head = match kind == stage || kind == "remote" {
+            true => stage.clone(),
+            false => format!("{stage} ({kind})"),
+        };
+        let mut text = format!("{}\n", self.paint(1, &head));
         if checks.is_empty() {
             text.push_str("  – nothing to look at before a run\n");
         }
         for mut check in checks {
             check.stage.clone_from(&stage);
             self.failed += usize::from(check.status == CheckStatus::Failed);
-            text.push_str(&self.paint.check(&check));
+            let colour = match check.status {
+                CheckStatus::Ok => 32,
+                CheckStatus::Failed => 31,
+                CheckStatus::Skipped => 90,
+            };
+            let mark = self.paint(colour, check.mark());
+            let painted = check.render().replacen(check.mark(), &mark, 1);
+            text.extend(painted.lines().map(|line| format!("  {line}\n")));
             let mut value = serde_json::to_value(check).unwrap_or_default();
             value["kind"] = kind.as_str().into();
             self.checks.push(value);
         }
         if self.format == Format::Text {
             show(&text);
+        }
+    }
+
+    fn paint(&self, colour: u8, text: &str) -> String {
+        match self.colour {
+            true => format!("\x1b[{colour}m{text}\x1b[0m"),
+            false => text.to_owned(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The flat `remote_connect.yaml` of the Python tool: its keys are those of a tunnel and of a gateway, to be put into another
 //! devcluster.yaml.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use protocol::kinds::RENDERER;
@@ -11,10 +11,9 @@ use protocol::{Env, Problem, StageError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::input::{Asked, read, usage};
-use crate::kinds::{Kinds, Programs};
-use crate::plan::{self, Origin, Place, Plan, Source, Wanted};
-use crate::problems::refused;
+use crate::kinds::Programs;
+use crate::plan::{self, Place, Plan, Wanted};
+use crate::problems::{Source, read, refused, refused_flat, usage};
 
 /// The stages that the Python tool was.
 pub(crate) const TUNNEL: &str = "tunnel";
@@ -23,7 +22,7 @@ pub(crate) const GATEWAY: &str = "gateway";
 /// The keys of the Python tool, as flags.
 #[derive(Debug, Default, Args, Serialize)]
 #[command(next_help_heading = "Keys of remote_connect.yaml; they win over the file")]
-pub struct FlatFlags {
+pub(crate) struct FlatFlags {
     /// Private key for the ssh server; agent and ssh_config serve without it
     #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
     ssh_key_path: Option<String>,
@@ -59,53 +58,51 @@ pub(crate) fn flat_keys() -> Vec<(String, String)> {
 }
 
 /// What a flat file, and the flags that win over it, ask for.
-#[derive(Debug)]
-pub(crate) struct Flat {
+pub(crate) struct Flat<'a> {
     /// The devcluster.yaml to put the stages into.
     pub(crate) base: PathBuf,
     /// Its content.
     pub(crate) document: Document,
     /// The checkout of Determined, as written.
     pub(crate) root: Option<String>,
+    /// The flat file itself.
+    file: Option<Source<'a>>,
     tunnel: Map<String, Value>,
     gateway: Map<String, Value>,
 }
 
-impl Flat {
-    /// Reads one; `document` is that of the file, where there is one.
+impl<'a> Flat<'a> {
+    /// Reads a file, where there is one, and what flags say.
     pub(crate) async fn read(
-        path: &Path,
-        document: Option<&Document>,
-        asked: &Asked,
+        file: Option<Source<'a>>,
+        flags: Map<String, Value>,
         programs: &Programs<'_>,
-    ) -> Result<Flat, StageError> {
+    ) -> Result<Flat<'a>, StageError> {
         let env = programs.env;
-        let file = document.map(|document| Source { path, document });
-        let mut keys = match document.map(Document::value) {
+        let mut keys = match file.map(|file| file.document.value()) {
             Some(Value::Object(keys)) => keys,
             _ => Map::new(),
         };
-        keys.extend(asked.flags.clone());
+        keys.extend(flags);
         keys.retain(|_, v| !v.is_null());
         let mut take = |key: &str| keys.shift_remove(key).map(|v| text(&v));
         let root = take("determined_root");
         let base = take("base_devcluster_path").map(|b| PathBuf::from(env.expand(&b)));
         let base = base.map_or_else(|| default_base(env), Ok)?;
         keys.entry("ssh_user").or_insert_with(|| "ubuntu".into());
-        let (tunnel, gateway) = match sort_keys(keys, programs).await? {
-            Ok(sorted) => sorted,
-            Err(problems) => {
-                return Err(origin(file.as_ref()).refused(problems));
-            }
-        };
+        let (tunnel, gateway, problems) = sort_keys(keys, programs).await?;
+        if !problems.is_empty() {
+            return Err(refused_flat(file, problems));
+        }
         let (document, unreadable) = match read(&base) {
-            Ok(base) => (base, None),
+            Ok(document) => (document, None),
             Err(error) => (any_base()?, Some(error)),
         };
         let flat = Flat {
             base,
             document,
             root,
+            file,
             tunnel,
             gateway,
         };
@@ -113,8 +110,7 @@ impl Flat {
             return Ok(flat);
         };
         // What is wrong with the keys themselves comes first.
-        let stages = flat.stages(file.as_ref())?;
-        Plan::read(&flat.source(), Some(stages), programs).await?;
+        Plan::read(&flat.source(), Some(flat.stages()?), programs).await?;
         Err(error)
     }
 
@@ -127,18 +123,11 @@ impl Flat {
     }
 
     /// The stages that the keys become, and the file that they stand in.
-    pub(crate) fn stages<'a>(
-        &self,
-        file: Option<&'a Source<'a>>,
-    ) -> Result<plan::Flat<'a>, StageError> {
+    pub(crate) fn stages(&self) -> Result<plan::Flat<'a>, StageError> {
         let stages = wanted(&self.source(), self.tunnel.clone(), self.gateway.clone())?;
-        let origin = origin(file);
-        Ok(plan::Flat { stages, origin })
+        let file = self.file;
+        Ok(plan::Flat { stages, file })
     }
-}
-
-fn origin<'a>(file: Option<&'a Source<'a>>) -> Origin<'a> {
-    file.map_or(Origin::Flags, Origin::File)
 }
 
 /// A file that the stages can be put into.
@@ -170,13 +159,11 @@ pub(crate) fn default_base(env: &Env) -> Result<PathBuf, StageError> {
     })
 }
 
-type Bodies = (Map<String, Value>, Map<String, Value>);
-
 /// Each key goes to the stage that knows it.
 async fn sort_keys(
     keys: Map<String, Value>,
     programs: &Programs<'_>,
-) -> Result<Result<Bodies, Vec<Problem>>, StageError> {
+) -> Result<(Map<String, Value>, Map<String, Value>, Vec<Problem>), StageError> {
     let (tunnel_fields, gateway_fields) =
         futures::try_join!(fields(TUNNEL, programs), fields(GATEWAY, programs))?;
     let (mut tunnel, mut gateway, mut problems) = (Map::new(), Map::new(), Vec::new());
@@ -197,16 +184,12 @@ async fn sort_keys(
             problems.push(Problem::key(key, format!("unknown key{meant}")));
         }
     }
-    Ok(match problems.is_empty() {
-        true => Ok((tunnel, gateway)),
-        false => Err(problems),
-    })
+    Ok((tunnel, gateway, problems))
 }
 
 async fn fields(kind: &str, programs: &Programs<'_>) -> Result<Map<String, Value>, StageError> {
-    let described = programs.describe(kind).await?;
-    let described = described.ok_or_else(|| usage(plan::unknown_kind(kind, &[])))?;
-    let fields = described.description.config["properties"].as_object();
+    let described = programs.described(kind).await?;
+    let fields = described.config["properties"].as_object();
     Ok(fields.cloned().unwrap_or_default())
 }
 
@@ -217,23 +200,18 @@ fn wanted(
     gateway: Map<String, Value>,
 ) -> Result<Vec<Wanted>, StageError> {
     let value = base.document.value();
-    let items = value
-        .get("stages")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let items = value["stages"].as_array().map(Vec::as_slice);
+    let items = items.unwrap_or_default();
     let has = |kind: &str| items.iter().position(|i| i.get(kind).is_some());
     let listed = [TUNNEL, GATEWAY, RENDERER]
         .into_iter()
         .find_map(|k| Some((k, has(k)?)));
     if let Some((kind, i)) = listed {
         let message = format!("lists a {kind} already: run this file itself, with -c");
-        return Err(refused(
-            base,
-            vec![Problem::new(format!("stages[{i}]"), message)],
-        ));
+        let problem = Problem::new(format!("stages[{i}]"), message);
+        return Err(refused(base, vec![problem]));
     }
-    let Some(master) = items.iter().position(|i| i.get("master").is_some()) else {
+    let Some(master) = has("master") else {
         let message = "no master stage: nothing here would use the tunnel or the gateway";
         return Err(refused(base, vec![Problem::new("stages", message)]));
     };

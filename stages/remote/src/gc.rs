@@ -1,157 +1,149 @@
 //! What dead runs left is undone by the stages themselves: each has `cleanup`, and the ledgers say whose turn it is.
 
 mod foresee;
-mod killed;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use protocol::kinds::PLUGIN;
-use protocol::rundir::RunDir;
-use protocol::{Env, Exit, NOTHING_LEFT, StageError, ledger, run_id};
-use tokio::process::Command;
-
-pub use foresee::foresee;
-pub use killed::forget_killed;
+use protocol::ledger::{self, Owner, Survey};
+use protocol::program::say;
+use protocol::rundir::Phase;
+use protocol::{Exit, NOTHING_LEFT, run_id};
 
 use crate::devcluster::orphans;
 use crate::kinds::Programs;
 use crate::places;
 
+pub(crate) use foresee::foresee;
+
 /// What became of the leftovers.
 #[derive(Debug, Default)]
-pub struct Swept {
+pub(crate) struct Swept {
     /// Instances that were cleaned up, with what they said.
-    pub cleaned: Vec<(String, String)>,
+    cleaned: Vec<(String, String)>,
     /// Instances that could not be, with the reason.
-    pub left: Vec<(String, String)>,
+    left: Vec<(String, String)>,
     /// Instances that run: what they made is in use.
-    pub running: Vec<String>,
+    running: Vec<String>,
 }
 
-/// Cleans up after every instance that left something; with a run directory, only those that met there.
-pub async fn sweep(run_dir: Option<&Path>, programs: &Programs<'_>) -> Result<Swept, StageError> {
+/// Undoes all that dead runs left, there or anywhere, says what came of it, and returns the exit code. What outlived a
+/// devcluster that was killed is ended first, as its next start would.
+pub(crate) async fn gc(run_dir: Option<&Path>, programs: &Programs<'_>) -> u8 {
+    let survey = places::survey(programs.env, run_dir);
+    let run_dirs = places::run_dirs(programs.env, run_dir, &survey);
+    for temp_dir in places::temp_dirs(&run_dirs) {
+        for orphan in orphans::end(temp_dir).await {
+            say(&format!("ended {orphan}, which outlived its devcluster"));
+        }
+    }
     let mut swept = Swept::default();
-    let survey = ledger::all(programs.env);
-    for (path, why) in survey.unreadable {
-        if run_dir.is_none_or(|d| ledger::is_of(&path, d)) {
-            let ledger = path.display().to_string();
-            swept.left.push((ledger, format!("cannot read it: {why}")));
-        }
+    swept.settle(survey, run_dir.is_none(), programs).await;
+    for run_dir in run_dirs {
+        forget_killed(&run_dir, programs).await;
     }
-    for (owner, _) in survey.open {
-        if run_dir.is_some_and(|d| d != owner.run_dir) {
-            continue;
-        }
-        // After a devcluster its stages are just ending, and cleanup waits for their locks.
-        if run_dir.is_none() && is_running(&owner) {
-            swept.running.push(owner.instance);
-            continue;
-        }
-        let mut command = match cleanup(&owner.kind, &owner.instance, &owner.run_dir, programs) {
-            Ok(command) => command,
-            Err(why) => {
-                swept.left.push((owner.instance, why));
-                continue;
-            }
-        };
-        match command.output().await {
-            Ok(output) if output.status.code() == Some(Exit::Locked as i32) => {
-                swept.running.push(owner.instance);
-            }
-            Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                if !output.status.success() {
-                    swept.left.push((owner.instance, said));
-                } else if !said.ends_with(NOTHING_LEFT) {
-                    swept.cleaned.push((owner.instance, said));
-                }
-            }
-            Err(e) => swept.left.push((
-                owner.instance,
-                format!("cannot run devcluster-{}: {e}", owner.kind),
-            )),
-        }
+    say(&swept.report());
+    match swept.left.is_empty() {
+        true => Exit::Ok as u8,
+        false => Exit::Failed as u8,
     }
-    for (path, owner) in survey.settled {
-        if run_dir.is_none_or(|d| d == owner.run_dir) {
-            remove_settled(&path, &owner).await;
-        }
+}
+
+/// Cleans up after every instance that met there and left something. Those of a devcluster that has ended are just ending
+/// too, and cleanup waits for their locks.
+pub(crate) async fn sweep(run_dir: &Path, programs: &Programs<'_>) -> Swept {
+    let survey = places::survey(programs.env, Some(run_dir));
+    let mut swept = Swept::default();
+    swept.settle(survey, false, programs).await;
+    swept
+}
+
+/// Has a stage undo what an instance of its kind left, and returns what it said; nothing of one that runs.
+async fn cleanup(owner: &Owner, programs: &Programs<'_>) -> Result<Option<String>, String> {
+    let Owner {
+        kind,
+        instance,
+        run_dir,
+    } = owner;
+    let mut command = programs.command(kind, "cleanup", instance, run_dir)?;
+    let output = command.output().await;
+    let output = output.map_err(|e| format!("cannot run devcluster-{kind}: {e}"))?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    match output.status.success() {
+        true => Ok(Some(said)),
+        false if output.status.code() == Some(Exit::Locked as i32) => Ok(None),
+        false => Err(said),
     }
-    Ok(swept)
 }
 
 /// Removes a ledger in which nothing is open, unless its instance runs.
-async fn remove_settled(path: &Path, owner: &ledger::Owner) {
-    let mut lock = None;
-    // Looking is not to make a directory that is gone.
-    if owner.run_dir.is_dir() {
-        match RunDir::open(&owner.run_dir) {
-            Ok(run_dir) if !is_running(owner) => {
-                lock = run_dir.lock(&owner.instance, &run_id()).await.ok();
-            }
-            _ => {}
-        }
-        if lock.is_none() {
+async fn remove_settled(path: PathBuf, owner: Owner) {
+    let mut _lock = None;
+    if let Some(run_dir) = places::open(&owner.run_dir) {
+        let Ok(run_dir) = run_dir else { return };
+        if run_dir.holder(&owner.instance).is_some() {
             return;
         }
+        let Ok(lock) = run_dir.lock(&owner.instance, &run_id()).await else {
+            return;
+        };
+        _lock = Some(lock);
     }
     // It makes no difference to anybody when it stays.
-    drop(ledger::remove_settled(path));
-    drop(lock);
+    drop(ledger::remove_settled(&path));
 }
 
-/// Has a stage undo what an instance of its kind left.
-fn cleanup(
-    kind: &str,
-    instance: &str,
-    run_dir: &Path,
-    programs: &Programs,
-) -> Result<Command, String> {
-    let mut command = program_of(kind, programs)?;
-    command
-        .args(["cleanup", "--events=none", "--name", instance, "--run-dir"])
-        .arg(run_dir)
-        .stdin(Stdio::null());
-    Ok(command)
+fn is_running(owner: &Owner) -> bool {
+    let run_dir = places::open(&owner.run_dir).and_then(Result::ok);
+    run_dir.is_some_and(|d| d.holder(&owner.instance).is_some())
 }
 
-/// The program of a kind of stage; a plugin's is our own host.
-pub(crate) fn program_of(kind: &str, programs: &Programs) -> Result<Command, String> {
-    if kind == PLUGIN {
-        let mut command = Command::new(programs.beside.join("devcluster-remote"));
-        command.arg("host");
-        return Ok(command);
+/// Has each instance that died without a word forget its last one. There is nothing in its ledger, so nothing to tell of.
+async fn forget_killed(run_dir: &Path, programs: &Programs<'_>) {
+    let Some(Ok(run_dir)) = places::open(run_dir) else {
+        return;
+    };
+    for name in run_dir.instances() {
+        let Some(status) = run_dir.status(&name) else {
+            continue;
+        };
+        let ended = matches!(status.phase, Phase::Stopped | Phase::Failed);
+        if ended || run_dir.holder(&name).is_some() {
+            continue;
+        }
+        // A status file that stays does no harm.
+        if let Ok(mut command) = programs.command(&status.kind, "cleanup", &name, run_dir.path()) {
+            command.stderr(Stdio::null());
+            drop(command.output().await);
+        }
     }
-    programs.find(kind).map(Command::new).map_err(|skipped| {
-        let missing = format!("there is no devcluster-{kind} that may be run");
-        std::iter::once(missing)
-            .chain(skipped)
-            .collect::<Vec<_>>()
-            .join("\n")
-    })
-}
-
-/// Ends what outlived a devcluster that was killed, there or wherever one is known to have run, as devcluster's next start
-/// would. Says what it ended.
-pub async fn end_orphans(env: &Env, run_dir: Option<&Path>) -> Vec<String> {
-    let mut ended = Vec::new();
-    for temp_dir in places::temp_dirs(env, run_dir) {
-        let orphans = orphans::end(&temp_dir).await.into_iter();
-        ended.extend(orphans.map(|o| format!("ended {o}, which outlived its devcluster")));
-    }
-    ended
-}
-
-fn is_running(owner: &ledger::Owner) -> bool {
-    // Looking is not to make a directory that is gone.
-    owner.run_dir.is_dir()
-        && RunDir::open(&owner.run_dir).is_ok_and(|d| d.holder(&owner.instance).is_some())
 }
 
 impl Swept {
+    async fn settle(&mut self, survey: Survey, spare_running: bool, programs: &Programs<'_>) {
+        for (path, why) in survey.unreadable {
+            let ledger = path.display().to_string();
+            self.left.push((ledger, format!("cannot read it: {why}")));
+        }
+        for (owner, _) in survey.open {
+            if spare_running && is_running(&owner) {
+                self.running.push(owner.instance);
+                continue;
+            }
+            match cleanup(&owner, programs).await {
+                Ok(None) => self.running.push(owner.instance),
+                Ok(Some(said)) if said.ends_with(NOTHING_LEFT) => {}
+                Ok(Some(said)) => self.cleaned.push((owner.instance, said)),
+                Err(why) => self.left.push((owner.instance, why)),
+            }
+        }
+        for (path, owner) in survey.settled {
+            remove_settled(path, owner).await;
+        }
+    }
+
     /// For people: a line for each, or that there was nothing.
-    pub fn report(&self) -> String {
+    pub(crate) fn report(&self) -> String {
         let mut text = String::new();
         for (instance, said) in &self.cleaned {
             text.push_str(&format!("cleaned up after {instance}\n{}\n", indent(said)));

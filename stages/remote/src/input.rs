@@ -2,53 +2,75 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use protocol::yaml::Document;
-use protocol::{Env, Exit, StageError, problem};
+use protocol::{Env, StageError};
 use serde_json::{Map, Value};
 
 use crate::compile::{Compiled, compile, run_dir};
-use crate::flat::{Flat, default_base};
+use crate::flat::{Flat, FlatFlags, default_base};
 use crate::kinds::Programs;
-use crate::plan::{Source, TEMP_DIR};
-use crate::problems::{self, refused};
+use crate::plan::TEMP_DIR;
+use crate::problems::{Source, odd, read, refused, usage};
 
-/// What was asked for on the command line.
-#[derive(Debug, Default)]
-pub struct Asked {
-    /// `-c`
-    pub file: Option<PathBuf>,
+/// A file, and the keys of the flat form.
+#[derive(Debug, Args)]
+pub(crate) struct Asked {
+    /// A devcluster.yaml that lists the new stages, or a flat remote_connect.yaml
+    #[arg(short, long, visible_alias = "config-file", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    flat: FlatFlags,
+}
+
+impl Asked {
     /// Keys of the flat form that were given as flags.
-    pub flags: Map<String, Value>,
+    pub(crate) fn flags(&self) -> Map<String, Value> {
+        let flags = serde_json::to_value(&self.flat).unwrap_or_default();
+        let given = flags.as_object().into_iter().flatten();
+        let given = given.filter(|(_, value)| !value.is_null());
+        given
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
 }
 
 /// A compiled file and where its relative paths start.
 #[derive(Debug)]
-pub struct Job {
+pub(crate) struct Job {
     /// The result.
-    pub compiled: Compiled,
+    pub(crate) compiled: Compiled,
     /// Directory for devcluster's `-C`.
-    pub root: Option<PathBuf>,
+    pub(crate) root: Option<PathBuf>,
     /// The file that lists the stages.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Its content.
-    pub document: Document,
+    pub(crate) document: Document,
 }
 
 impl Job {
+    /// The file that lists the stages.
+    pub(crate) fn source(&self) -> Source<'_> {
+        Source {
+            path: &self.file,
+            document: &self.document,
+        }
+    }
+
     /// Where devcluster and its stages will run; `None` is where we are.
-    pub fn cwd(&self, env: &Env) -> Option<PathBuf> {
+    pub(crate) fn cwd(&self, env: &Env) -> Option<PathBuf> {
         let own = self.compiled.plan.cwd.as_deref();
         let own = || own.map(|c| PathBuf::from(env.expand(c)));
         self.root.clone().or_else(own)
     }
 
     /// devcluster's own directory.
-    pub fn temp_dir(&self, env: &Env) -> PathBuf {
+    pub(crate) fn temp_dir(&self, env: &Env) -> PathBuf {
         self.beside(&self.compiled.plan.temp_dir, env)
     }
 
     /// Where the stages will meet.
-    pub fn run_dir(&self, env: &Env) -> PathBuf {
+    pub(crate) fn run_dir(&self, env: &Env) -> PathBuf {
         self.beside(&run_dir(&self.compiled.plan.temp_dir), env)
     }
 
@@ -74,81 +96,53 @@ pub(crate) fn run_dir_of(file: &Path, env: &Env) -> Result<PathBuf, StageError> 
 }
 
 /// Reads and compiles what was asked for.
-pub async fn load(asked: &Asked, programs: &Programs<'_>) -> Result<Job, StageError> {
-    let Some(file) = &asked.file else {
-        if asked.flags.is_empty() {
+pub(crate) async fn load(asked: &Asked, programs: &Programs<'_>) -> Result<Job, StageError> {
+    let flags = asked.flags();
+    let Some(path) = &asked.config else {
+        if flags.is_empty() {
             return Err(usage(
                 "no file: pass -c devcluster.yaml, -c remote_connect.yaml, or the flags of the latter",
             ));
         }
-        return load_flat(Path::new("command line"), None, asked, programs).await;
+        return load_flat(None, flags, programs).await;
     };
-    let document = read(file)?;
+    let document = read(path)?;
+    let source = Source {
+        path,
+        document: &document,
+    };
     let value = document.value();
     if value.get("stages").is_none() && value.is_object() {
-        let source = Source {
-            path: file,
-            document: &document,
-        };
-        let odd = problems::odd(&source, 0..document.text().len());
+        let odd = odd(&source, 0..document.text().len());
         if !odd.is_empty() {
             return Err(refused(&source, odd));
         }
-        return load_flat(file, Some(&document), asked, programs).await;
+        return load_flat(Some(source), flags, programs).await;
     }
-    if let Some(flag) = asked.flags.keys().next() {
+    if let Some(flag) = flags.keys().next() {
         let flag = flag.replace('_', "-");
         let message = format!(
             "--{flag} belongs to a remote_connect.yaml; {} lists stages of its own",
-            file.display()
+            path.display()
         );
         return Err(usage(message).hint("set it in the tunnel or gateway stage of that file"));
     }
-    let source = Source {
-        path: file,
-        document: &document,
-    };
-    let compiled = compile(&source, None, programs, programs.beside).await?;
     Ok(Job {
-        compiled,
+        compiled: compile(&source, None, programs, programs.beside).await?,
         root: None,
-        file: file.clone(),
+        file: path.clone(),
         document,
     })
 }
 
-pub(crate) fn usage(message: impl Into<String>) -> StageError {
-    StageError::new("remote.usage", message).exit(Exit::Usage)
-}
-
-/// Also what only PyYAML makes sense of: whatever is not ours to read stays as it is.
-pub(crate) fn read(file: &Path) -> Result<Document, StageError> {
-    let shown = file.display();
-    let text = protocol::files::read_text(file).map_err(|e| {
-        StageError::new("remote.no_file", format!("cannot read {shown}"))
-            .source(&e)
-            .exit(Exit::Usage)
-    })?;
-    Document::parse_as_pyyaml(&text).map_err(|e| {
-        let problem = problem::Source::new(file, &text).problem(&e);
-        StageError::new("remote.yaml", format!("cannot read {shown} as YAML"))
-            .problems(vec![problem])
-            .exit(Exit::Usage)
-    })
-}
-
 async fn load_flat(
-    path: &Path,
-    document: Option<&Document>,
-    asked: &Asked,
+    file: Option<Source<'_>>,
+    flags: Map<String, Value>,
     programs: &Programs<'_>,
 ) -> Result<Job, StageError> {
-    let flat = Flat::read(path, document, asked, programs).await?;
-    let compiled = {
-        let file = document.map(|document| Source { path, document });
-        let stages = Some(flat.stages(file.as_ref())?);
-        compile(&flat.source(), stages, programs, programs.beside).await?
-    };
+    let flat = Flat::read(file, flags, programs).await?;
+    let stages = Some(flat.stages()?);
+    let compiled = compile(&flat.source(), stages, programs, programs.beside).await?;
     // A `cwd` of the file itself says more than ours.
     let root = flat.root.filter(|_| compiled.plan.cwd.is_none());
     Ok(Job {

@@ -1,17 +1,22 @@
 //! The kinds of stage: which program a kind is, and what that program says of itself.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use protocol::env::is_executable;
-use protocol::kinds::{OURS, PLUGIN, RELEASE, is_kind, is_ours};
+use protocol::kinds::{DEVCLUSTERS, OURS, PLUGIN, RELEASE, is_kind, is_ours};
 use protocol::message::VERSION;
+use protocol::suggest::nearest;
 use protocol::validate::{self, Answer, Request};
 use protocol::{Description, Env, Exit, StageError, answer, description};
 use serde_json::{Map, Value};
+use tokio::process::Command;
 
 use crate::call::{Call, Called, failed};
 use crate::host::Host;
+use crate::problems::usage;
 
 /// The last lines of stderr that an error shows.
 const TAIL: usize = 5;
@@ -45,6 +50,8 @@ pub struct Programs<'a> {
     pub beside: &'a Path,
     /// Where `$PATH` is.
     pub env: &'a Env,
+    /// Strangers' programs are not run: what they say of themselves is left open.
+    pub ours_alone: bool,
 }
 
 impl Programs<'_> {
@@ -72,6 +79,46 @@ impl Programs<'_> {
         }
         Err(skipped)
     }
+
+    /// The words that run a kind; a plugin's program is run by our own host.
+    fn words(&self, kind: &str) -> Result<Vec<String>, Vec<String>> {
+        let text = |program: PathBuf| program.display().to_string();
+        match kind {
+            PLUGIN => Ok(vec![
+                text(self.beside.join("devcluster-remote")),
+                "host".to_owned(),
+            ]),
+            _ => Ok(vec![text(self.find(kind)?)]),
+        }
+    }
+
+    /// Has the program of a kind act upon an instance by one of its verbs.
+    pub(crate) fn command(
+        &self,
+        kind: &str,
+        verb: &str,
+        instance: &str,
+        run_dir: &Path,
+    ) -> Result<Command, String> {
+        let words = self.words(kind).map_err(|skipped| {
+            let missing = format!("there is no devcluster-{kind} that may be run");
+            [vec![missing], skipped].concat().join("\n")
+        })?;
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .args([verb, "--events=none", "--name", instance, "--run-dir"])
+            .arg(run_dir)
+            .stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// What a kind of ours says of itself.
+    pub(crate) async fn described(&self, kind: &str) -> Result<Description, StageError> {
+        let found = self.describe(kind).await?;
+        let found = found.ok_or_else(|| usage(unknown_kind(kind, &[])))?;
+        Ok(found.description)
+    }
 }
 
 /// Who else could put another program in the place of this one, or of the one that it leads to.
@@ -96,44 +143,27 @@ fn others_write(program: &Path) -> Option<String> {
 
 impl Kinds for Programs<'_> {
     fn all(&self) -> Vec<String> {
-        let mut kinds: Vec<String> = OURS.map(str::to_owned).into();
-        let dirs = self
-            .env
-            .search_path()
-            .into_iter()
-            .filter(|d| d.is_absolute());
+        let dirs = self.env.search_path().into_iter();
+        let dirs = dirs.filter(|dir| dir.is_absolute());
         let entries = dirs
             .filter_map(|dir| dir.read_dir().ok())
             .flatten()
             .flatten();
-        let mut found: Vec<String> = entries
-            .filter_map(|entry| {
-                let kind = entry
-                    .file_name()
-                    .to_str()?
-                    .strip_prefix("devcluster-")?
-                    .to_owned();
-                self.find(&kind).ok().filter(|_| !is_ours(&kind))?;
-                Some(kind)
-            })
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let kinds = names.filter_map(|n| Some(n.strip_prefix("devcluster-")?.to_owned()));
+        let found: BTreeSet<String> = kinds
+            .filter(|kind| !is_ours(kind) && self.find(kind).is_ok())
             .collect();
-        found.sort();
-        found.dedup();
-        kinds.extend(found);
-        kinds
+        OURS.map(str::to_owned).into_iter().chain(found).collect()
     }
 
     async fn describe(&self, kind: &str) -> Result<Option<Kind>, StageError> {
-        if kind == PLUGIN {
-            let own = self.beside.join("devcluster-remote");
-            return Ok(Some(Kind {
-                program: vec![own.display().to_string(), "host".to_owned()],
-                description: description::<Host>(),
-            }));
-        }
-        let program = match self.find(kind) {
+        let is_strange = !is_ours(kind) && kind != PLUGIN;
+        let program = match self.words(kind) {
             Ok(program) => program,
-            Err(skipped) if skipped.is_empty() => return Ok(None),
+            Err(skipped) if skipped.is_empty() || (is_strange && self.ours_alone) => {
+                return Ok(None);
+            }
             Err(skipped) => {
                 let message = format!("no devcluster-{kind} that may be run");
                 let error = StageError::new("remote.unsafe_program", message)
@@ -141,10 +171,18 @@ impl Kinds for Programs<'_> {
                 return Err(skipped.into_iter().fold(error, StageError::cause));
             }
         };
-        let description = describe(&program, self.env).await?;
-        refuse_other(kind, &program, &description)?;
+        let mut description = description::<Host>();
+        if is_strange && self.ours_alone {
+            description.kind = kind.to_owned();
+            description.verbs.clear();
+            description.config = Value::Bool(true);
+        } else if kind != PLUGIN {
+            let program = Path::new(&program[0]);
+            description = describe(program, self.env).await?;
+            refuse_other(kind, program, &description)?;
+        }
         Ok(Some(Kind {
-            program: vec![program.display().to_string()],
+            program,
             description,
         }))
     }
@@ -153,38 +191,24 @@ impl Kinds for Programs<'_> {
         if kind.description.kind == PLUGIN {
             return Ok(answer::<Host>(request, self.env));
         }
-        let program = kind.program.first().map(Path::new).unwrap_or(Path::new(""));
-        ask(program, request, self.env).await
+        ask(Path::new(&kind.program[0]), request, self.env).await
     }
 }
 
-/// The same, without running a stranger's: what it says of itself is left open.
-pub(crate) struct OursAlone<'a>(pub(crate) &'a Programs<'a>);
-
-impl Kinds for OursAlone<'_> {
-    fn all(&self) -> Vec<String> {
-        self.0.all()
+/// What is said of a kind that is not there; `found` are those whose programs are.
+pub(crate) fn unknown_kind(key: &str, found: &[String]) -> String {
+    if is_ours(key) {
+        return format!(
+            "devcluster-{key} is not installed; put it beside devcluster-remote: make install"
+        );
     }
-
-    async fn describe(&self, kind: &str) -> Result<Option<Kind>, StageError> {
-        if is_ours(kind) || kind == PLUGIN {
-            return self.0.describe(kind).await;
-        }
-        let mut description = description::<Host>();
-        description.kind = kind.to_owned();
-        description.verbs.clear();
-        description.config = Value::Bool(true);
-        let program = Vec::new();
-        let there = self.0.find(kind).is_ok();
-        Ok(there.then_some(Kind {
-            program,
-            description,
-        }))
-    }
-
-    async fn validate(&self, kind: &Kind, request: &Request) -> Result<Answer, StageError> {
-        self.0.validate(kind, request).await
-    }
+    let known = DEVCLUSTERS.into_iter().chain([PLUGIN]);
+    let known = known.chain(found.iter().map(String::as_str));
+    let meant = nearest(key, known.clone()).map_or_else(
+        || format!("known: {}", known.collect::<Vec<_>>().join(", ")),
+        |meant| format!("did you mean `{meant}`?"),
+    );
+    format!("unknown kind of stage `{key}`; {meant}")
 }
 
 /// A program of another kind, version or release is not used.
@@ -209,10 +233,8 @@ fn refuse_other(kind: &str, program: &Path, described: &Description) -> Result<(
             "a program devcluster-<kind> is a stage of that kind",
         );
     }
-    let missing = ["run", "wait", "check", "cleanup"]
-        .into_iter()
-        .find(|verb| !described.has(verb));
-    if let Some(verb) = missing {
+    let mut needed = ["run", "wait", "check", "cleanup"].into_iter();
+    if let Some(verb) = needed.find(|verb| !described.has(verb)) {
         let message = format!("{shown} has no verb `{verb}`: it is no full stage");
         return refused(message, "list a plugin as `plugin: {uses: …}`");
     }
@@ -280,25 +302,20 @@ pub(crate) async fn ask(
 
 /// Calls it; what it wrote to stderr explains a failure.
 async fn heard(program: &Path, verb: &str, call: Call<'_>) -> Result<Called, StageError> {
-    let words = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    let heard = words.clone();
-    let called = call
-        .run(move |line| {
-            if let Ok(mut words) = heard.lock() {
-                words.push(line);
-                let spare = words.len().saturating_sub(TAIL);
-                words.drain(..spare);
-            }
-        })
-        .await;
-    let error = match called {
+    let mut words = VecDeque::new();
+    let called = call.run(|line| {
+        words.push_back(line);
+        if words.len() > TAIL {
+            words.pop_front();
+        }
+    });
+    let error = match called.await {
         Ok(called) if called.success => return Ok(called),
         Ok(called) => failed(program, verb, &called.how),
         Err(error) => error,
     };
-    let words = words.lock().map(|words| words.join("\n"));
-    Err(match words {
-        Ok(words) if !words.is_empty() => error.cause(words),
-        _ => error,
+    Err(match words.is_empty() {
+        true => error,
+        false => error.cause(words.make_contiguous().join("\n")),
     })
 }

@@ -10,21 +10,15 @@ use protocol::kinds::OURS;
 use protocol::{StageError, command, description};
 
 use crate::host::Host;
-use crate::input::usage;
-use crate::kinds::{Kinds, Programs};
-use crate::plan::unknown_kind;
+use crate::kinds::Programs;
 
 /// The driver's command line with that of its own stage in the place of a stub, and those of the stages.
 async fn all(driver: Command, programs: &Programs<'_>) -> Result<Vec<Command>, StageError> {
     let host = command("host", &description::<Host>());
     let mut all = vec![driver.mut_subcommand("host", |_| host)];
     for kind in OURS {
-        let described = programs.describe(kind).await?;
-        let described = described.ok_or_else(|| usage(unknown_kind(kind, &[])))?;
-        all.push(command(
-            &format!("devcluster-{kind}"),
-            &described.description,
-        ));
+        let described = programs.described(kind).await?;
+        all.push(command(&format!("devcluster-{kind}"), &described));
     }
     Ok(all)
 }
@@ -105,12 +99,20 @@ fn page(command: &Command, name: &str, dir: &Path) -> Result<(), StageError> {
     write(&dir.join(format!("{name}.1")), &page)
 }
 
+/// To the file that was named, else to stdout.
+pub(crate) fn deliver(out: Option<&Path>, content: &[u8]) -> Result<(), StageError> {
+    match out {
+        Some(out) => write(out, content),
+        None => print(content),
+    }
+}
+
 fn unwritable(error: std::io::Error) -> StageError {
     StageError::io("cannot write", &error)
 }
 
 /// A file that others may read, in a directory that is made.
-pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), StageError> {
+fn write(path: &Path, content: &[u8]) -> Result<(), StageError> {
     let failed = |e| StageError::io(format!("cannot write {}", path.display()), &e);
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(failed)?;
@@ -118,7 +120,7 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), StageError> {
     std::fs::write(path, content).map_err(failed)
 }
 
-pub(crate) fn print(bytes: &[u8]) -> Result<(), StageError> {
+fn print(bytes: &[u8]) -> Result<(), StageError> {
     let mut stdout = std::io::stdout();
     stdout
         .write_all(bytes)

@@ -1,15 +1,18 @@
 //! `migrate`: the old tool's flat file becomes a devcluster.yaml that lists the stages, with comments that explain them.
 
+use std::path::Path;
+
 use protocol::kinds::RENDERER;
 use protocol::yaml::{self, Document, Editor, Seg};
 use protocol::{Exit, StageError};
 use serde_json::{Value, json};
 
 use crate::flat::{Flat, GATEWAY, TUNNEL};
-use crate::input::{Asked, read, usage};
-use crate::kinds::{OursAlone, Programs};
+use crate::input::Asked;
+use crate::kinds::Programs;
 use crate::numbers;
-use crate::plan::{Place, Plan, Source, Wanted};
+use crate::plan::{Place, Plan, Wanted};
+use crate::problems::{Source, read, usage};
 
 /// What the new file says above each stage.
 fn explanation(kind: &str) -> &'static [&'static str] {
@@ -33,35 +36,31 @@ fn explanation(kind: &str) -> &'static [&'static str] {
 }
 
 /// Writes the new form of what was asked for.
-pub async fn migrate(asked: &Asked, programs: &Programs<'_>) -> Result<String, StageError> {
-    let document = match &asked.file {
-        None => None,
-        Some(file) => {
-            let document = read(file)?;
-            if document.value().get("stages").is_some() {
-                let message = format!(
-                    "{} lists stages already: it is of the new form",
-                    file.display()
-                );
-                return Err(usage(message).hint("run it: devcluster-remote up -c …"));
-            }
-            Some(document)
-        }
-    };
-    let path = asked
-        .file
-        .clone()
-        .unwrap_or_else(|| "the command line".into());
-    let flat = Flat::read(&path, document.as_ref(), asked, programs).await?;
-    let file = document.as_ref().map(|document| Source {
-        path: &path,
-        document,
-    });
-    let wanted = flat.stages(file.as_ref())?;
+pub(crate) async fn migrate(asked: &Asked, programs: &Programs<'_>) -> Result<String, StageError> {
+    let path = asked.config.as_deref();
+    let document = path.map(read).transpose()?;
+    let path = path.unwrap_or(Path::new("the command line"));
+    if document
+        .as_ref()
+        .is_some_and(|d| d.value().get("stages").is_some())
+    {
+        let message = format!(
+            "{} lists stages already: it is of the new form",
+            path.display()
+        );
+        return Err(usage(message).hint("run it: devcluster-remote up -c …"));
+    }
+    let file = document.as_ref().map(|document| Source { path, document });
+    let flat = Flat::read(file, asked.flags(), programs).await?;
+    let wanted = flat.stages()?;
     let kinds: Vec<String> = wanted.stages.iter().map(|w| w.kind.clone()).collect();
     let bodies: Vec<(Place, Value)> = wanted.stages.iter().map(item).collect();
     let source = flat.source();
-    let plan = Plan::read(&source, Some(wanted), &OursAlone(programs)).await?;
+    let ours_alone = Programs {
+        ours_alone: true,
+        ..programs.clone()
+    };
+    let plan = Plan::read(&source, Some(wanted), &ours_alone).await?;
     let mut editor = Editor::new(source.document);
     let edited = (|| {
         for (place, item) in bodies {

@@ -1,18 +1,16 @@
 //! What a devcluster.yaml asks for beyond what devcluster knows: the new stages, and who uses what they find out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use futures::future::join_all;
 use protocol::kinds::DEVCLUSTERS;
 use protocol::provides::Provides;
 use protocol::validate::{Gate, TargetVerdict, Verdict};
-use protocol::yaml::Document;
-use protocol::{Exit, Problem, StageError};
+use protocol::{Problem, StageError};
 use serde_json::{Map, Value};
 
-use crate::kinds::{Kind, Kinds};
-use crate::problems::{odd, refused};
+use crate::kinds::{Kind, Kinds, unknown_kind};
+use crate::problems::{Source, odd, refused, refused_flat};
 use crate::stock;
 pub(crate) use judge::{directory_of, said, unknown};
 pub(crate) use references::Exec;
@@ -20,7 +18,6 @@ use references::Literal;
 pub use references::PluginReference;
 pub(crate) use stages::DRIVERS;
 use stages::read_item;
-pub(crate) use stages::unknown_kind;
 
 mod consumers;
 mod judge;
@@ -122,14 +119,6 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
-/// A file that was read, by the name that messages show.
-pub struct Source<'a> {
-    /// Path as given.
-    pub path: &'a Path,
-    /// Its content.
-    pub document: &'a Document,
-}
-
 /// A stage's body as it stands in the file, or as the flat form asks for it.
 pub struct Wanted {
     /// Its key in the file.
@@ -156,8 +145,10 @@ impl Plan {
             problems.extend(stock::check(&value).problems);
             return Err(refused(source, problems));
         };
-        let origin = flat.as_ref().map(|flat| flat.origin);
-        let mut wanted = flat.map(|flat| flat.stages).unwrap_or_default();
+        let (mut wanted, flat) = match flat {
+            Some(flat) => (flat.stages, Some(flat.file)),
+            None => (Vec::new(), None),
+        };
         for (i, item) in items.iter().enumerate() {
             match read_item(item) {
                 Ok(Some((kind, body))) => {
@@ -211,10 +202,10 @@ impl Plan {
         if problems.is_empty() {
             return Ok(plan);
         }
-        Err(match origin {
+        Err(match flat {
             // What is wrong with the flat form is not in the file that it is put into.
-            Some(origin) if problems.iter().all(|p| !p.path.starts_with("stages")) => {
-                origin.refused(problems)
+            Some(file) if problems.iter().all(|p| !p.path.starts_with("stages")) => {
+                refused_flat(file, problems)
             }
             _ => refused(source, problems),
         })
@@ -259,32 +250,9 @@ fn is_stock_named(item: &Value, name: &str) -> bool {
     })
 }
 
-/// The stages of the flat form, and where that stands.
+/// The stages of the flat form, to be put into the file.
 pub struct Flat<'a> {
-    /// To be put into the file.
-    pub stages: Vec<Wanted>,
-    /// What is shown of a mistake in them.
-    pub origin: Origin<'a>,
-}
-
-/// Where the flat form stands.
-#[derive(Clone, Copy)]
-pub enum Origin<'a> {
-    /// A file of its own.
-    File(&'a Source<'a>),
-    /// The command line.
-    Flags,
-}
-
-impl Origin<'_> {
-    pub(crate) fn refused(self, problems: Vec<Problem>) -> StageError {
-        match self {
-            Origin::File(source) => refused(source, problems),
-            Origin::Flags => {
-                let error = StageError::new("remote.usage", "the flags do not fit");
-                let causes = problems.iter().map(Problem::to_string);
-                causes.fold(error.exit(Exit::Usage), StageError::cause)
-            }
-        }
-    }
+    pub(crate) stages: Vec<Wanted>,
+    /// The file that they stand in; none: the command line.
+    pub(crate) file: Option<Source<'a>>,
 }

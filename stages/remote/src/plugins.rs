@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::host::find;
 use crate::input::Job;
 use crate::kinds::{ask, describe};
-use crate::plan::{NewStage, Plan, Source, directory_of, said, unknown};
+use crate::plan::{NewStage, Plan, directory_of, said, unknown};
 use crate::problems::refused;
 use crate::schema_check;
 
@@ -55,11 +55,7 @@ fn refuse(job: &Job, problems: Vec<Problem>) -> Result<(), StageError> {
     if problems.is_empty() {
         return Ok(());
     }
-    let source = Source {
-        path: &job.file,
-        document: &job.document,
-    };
-    Err(refused(&source, problems))
+    Err(refused(&job.source(), problems))
 }
 
 async fn of(stage: &NewStage, env: &Env) -> Result<(PathBuf, Description), StageError> {

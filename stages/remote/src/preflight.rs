@@ -37,12 +37,11 @@ pub(crate) struct Looked {
 
 /// Looks for all stages at once, and hands over what each found, in the order of the file.
 pub(crate) async fn look(job: &Job, env: &Env, mut found: impl FnMut(Looked)) {
-    let compiled = job.compiled.value();
     let cwd = job.cwd(env);
     let stages = job.compiled.plan.stages.iter();
     let mut looking: FuturesOrdered<_> = stages
         .map(|stage| {
-            let arguments = arguments(&compiled, stage, job, env);
+            let arguments = arguments(stage, job, env);
             let cwd = cwd.clone();
             async move {
                 let mut checks = of_stage(&arguments, cwd).await;
@@ -62,25 +61,15 @@ pub(crate) async fn look(job: &Job, env: &Env, mut found: impl FnMut(Looked)) {
     }
 }
 
-/// The compiled command of a stage, expanded as devcluster does, with the other verb.
-fn arguments(compiled: &Value, stage: &NewStage, job: &Job, env: &Env) -> Vec<String> {
-    let items = compiled["stages"].as_array().into_iter().flatten();
-    let custom = items
-        .map(|item| &item["custom"])
-        .find(|custom| custom["name"] == stage.name.as_str());
-    let words = custom
-        .and_then(|c| c["cmd"].as_array())
-        .into_iter()
-        .flatten();
+/// The command of a stage, expanded as devcluster does, with the other verb.
+fn arguments(stage: &NewStage, job: &Job, env: &Env) -> Vec<String> {
+    let words = job.compiled.plan.command(stage).into_iter();
     let mut words: Vec<String> = words
-        .filter_map(Value::as_str)
-        .map(|word| env.expand(word))
+        .map(|word| env.expand(&word))
         .filter(|word| word != "run" && word != "--events=none")
         .collect();
-    // After the program, or after `devcluster-remote host`.
-    let at = words.iter().position(|w| w.starts_with("--"));
     let verb = ["check", "--preflight", "--events=all"].map(str::to_owned);
-    let at = at.unwrap_or(words.len());
+    let at = stage.program.len();
     words.splice(at..at, verb);
     if stage.kind == RENDERER {
         // What devcluster will write when it starts is in the user's file already.
@@ -92,24 +81,17 @@ fn arguments(compiled: &Value, stage: &NewStage, job: &Job, env: &Env) -> Vec<St
 }
 
 async fn of_stage(arguments: &[String], cwd: Option<PathBuf>) -> Vec<Check> {
+    let failed = |e: &StageError| Check::failed("preflight", "the stage can look around", e);
     let mut checks = Vec::new();
     match timeout(PATIENCE, run(arguments, cwd, &mut checks)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => checks.push(Check::failed(
-            "preflight",
-            "the stage can look around",
-            &error,
-        )),
+        Ok(Err(error)) => checks.push(failed(&error)),
         Err(_) => {
             let message = format!("it was not through after {} s", PATIENCE.as_secs());
             let error = StageError::new("remote.preflight_slow", message).hint(
                 "what it waits for is likely what comes next in its list; try the stage by itself",
             );
-            checks.push(Check::failed(
-                "preflight",
-                "the stage can look around",
-                &error,
-            ));
+            checks.push(failed(&error));
         }
     }
     checks

@@ -1,11 +1,36 @@
-//! Mistakes in a user's file, each with its place.
+//! A user's file, and the mistakes in it, each with its place.
 
 use std::ops::Range;
+use std::path::Path;
 
 use protocol::config::count;
+use protocol::yaml::Document;
 use protocol::{Exit, Problem, StageError, problem};
 
-use crate::plan::Source;
+/// A file that was read, by the name that messages show.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// Path as given.
+    pub path: &'a Path,
+    /// Its content.
+    pub document: &'a Document,
+}
+
+/// Also what only PyYAML makes sense of: whatever is not ours to read stays as it is.
+pub(crate) fn read(file: &Path) -> Result<Document, StageError> {
+    let shown = file.display();
+    let text = protocol::files::read_text(file).map_err(|e| {
+        StageError::new("remote.no_file", format!("cannot read {shown}"))
+            .source(&e)
+            .exit(Exit::Usage)
+    })?;
+    Document::parse_as_pyyaml(&text).map_err(|e| {
+        let problem = problem::Source::new(file, &text).problem(&e);
+        StageError::new("remote.yaml", format!("cannot read {shown} as YAML"))
+            .problems(vec![problem])
+            .exit(Exit::Usage)
+    })
+}
 
 /// The error for a file that asks for what cannot be.
 pub(crate) fn refused(source: &Source, problems: Vec<Problem>) -> StageError {
@@ -20,6 +45,19 @@ pub(crate) fn refused(source: &Source, problems: Vec<Problem>) -> StageError {
         .problems(placed)
         .hint("nothing was written or started; mend the file and try again")
         .exit(Exit::Usage)
+}
+
+/// The error for the flat form, which stands in a file of its own or on the command line.
+pub(crate) fn refused_flat(file: Option<Source>, problems: Vec<Problem>) -> StageError {
+    if let Some(file) = file {
+        return refused(&file, problems);
+    }
+    let causes = problems.iter().map(Problem::to_string);
+    causes.fold(usage("the flags do not fit"), StageError::cause)
+}
+
+pub(crate) fn usage(message: impl Into<String>) -> StageError {
+    StageError::new("remote.usage", message).exit(Exit::Usage)
 }
 
 /// What there stands that only PyYAML makes sense of.

@@ -1,30 +1,28 @@
 //! One JSON Schema for the whole file, in either form, so that an editor completes and checks it. Draft 7: what editors read.
 
 use protocol::kinds::{DEVCLUSTERS, PLUGIN, RENDERER, is_ours};
+use protocol::program::say;
 use protocol::provides::TASK_GATEWAY;
 use protocol::{Description, StageError};
 use serde_json::{Map, Value, json};
 
 use crate::flat::{GATEWAY, TUNNEL, flat_keys};
-use crate::input::usage;
 use crate::kinds::{Kinds, Programs};
-use crate::plan::{DRIVERS, unknown_kind};
-use protocol::program::say;
+use crate::plan::DRIVERS;
 
 /// devcluster's own kinds of stage; a test compares it with what stock devcluster takes.
 const STOCK: &str = include_str!("schema/stock.json");
 
 /// The schema of a devcluster.yaml that may list the new stages, those of strangers on `$PATH` too, and of a flat
 /// remote_connect.yaml.
-pub async fn schema(programs: &Programs<'_>) -> Result<Value, StageError> {
+pub(crate) async fn schema(programs: &Programs<'_>) -> Result<Value, StageError> {
     let mut definitions: Map<String, Value> = serde_json::from_str(STOCK).unwrap_or_default();
     let mut kinds = programs.all();
     kinds.push(PLUGIN.to_owned());
     let mut flat = Map::new();
     for name in &kinds {
-        let described = match programs.describe(name).await {
-            Ok(Some(kind)) => kind.description,
-            Ok(None) => return Err(usage(unknown_kind(name, &[]))),
+        let described = match programs.described(name).await {
+            Ok(described) => described,
             Err(error) if is_ours(name) => return Err(error),
             // An editor is better off without it than without the rest.
             Err(error) => {
@@ -33,23 +31,21 @@ pub async fn schema(programs: &Programs<'_>) -> Result<Value, StageError> {
             }
         };
         if [TUNNEL, GATEWAY].contains(&name.as_str()) {
-            let fields = as_draft7(&described.config)["properties"]
-                .as_object()
-                .cloned();
-            flat.extend(fields.unwrap_or_default());
+            let config = as_draft7(&described.config);
+            flat.extend(
+                config["properties"]
+                    .as_object()
+                    .cloned()
+                    .unwrap_or_default(),
+            );
         }
         definitions.insert(name.clone(), body(&described));
     }
-    let references = kinds
-        .iter()
-        .map(String::as_str)
-        .chain(DEVCLUSTERS)
-        .map(|kind| {
-            let reference = json!({"$ref": format!("#/definitions/{kind}")});
-            (kind.to_owned(), reference)
-        });
-    let references: Map<String, Value> = references
-        .filter(|(kind, _)| definitions.contains_key(kind))
+    let names = kinds.iter().map(String::as_str).chain(DEVCLUSTERS);
+    let names = names.filter(|kind| definitions.contains_key(*kind));
+    let reference = |kind: &str| json!({"$ref": format!("#/definitions/{kind}")});
+    let references: Map<String, Value> = names
+        .map(|kind| (kind.to_owned(), reference(kind)))
         .collect();
     definitions.insert(
         "stage".to_owned(),

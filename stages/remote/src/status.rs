@@ -3,22 +3,21 @@
 mod show;
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
+use clap::Args;
 use futures::future::join_all;
 use protocol::kinds::{PLUGIN, is_ours};
-use protocol::rundir::{Phase, RunDir};
+use protocol::program::say;
+use protocol::rundir::{Phase, RunDir, Status};
 use protocol::{Env, Exit, StageError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
-use crate::format::Format;
-use crate::gc::program_of;
+use crate::format::Formatted;
 use crate::kinds::Programs;
-use crate::places::run_dirs;
-use protocol::program::say;
+use crate::places::{open, run_dirs, survey};
 
 /// How often `--watch` looks. Files are read; nobody is asked.
 const LOOK: Duration = Duration::from_millis(500);
@@ -27,48 +26,26 @@ const LOOK: Duration = Duration::from_millis(500);
 const CHECK: Duration = Duration::from_secs(10);
 
 /// How to go about it.
-#[derive(Debug)]
-pub struct Wishes {
-    /// Only this run directory.
-    pub run_dir: Option<PathBuf>,
-    /// Go on, and show every change.
-    pub watch: bool,
-    /// Have every instance that is ready asked whether what it reported holds.
-    pub check: bool,
-    /// How to show it.
-    pub format: Format,
-}
-
-/// Where an instance stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Standing {
-    Starting,
-    Preparing,
-    Ready,
-    Degraded,
-    Stopping,
-    Stopped,
-    Failed,
-    /// It died without a word.
-    Killed,
-}
-
-impl Standing {
-    fn is_well(self) -> bool {
-        !matches!(
-            self,
-            Standing::Degraded | Standing::Failed | Standing::Killed
-        )
-    }
+#[derive(Debug, Args)]
+pub(crate) struct Wishes {
+    /// Go on, and show every change, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+    /// Have every stage that is ready asked whether what it reported still holds
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    formatted: Formatted,
 }
 
 /// One instance.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 struct Instance {
     stage: String,
     kind: String,
-    phase: Standing,
+    /// None: it died without a word.
+    #[serde(serialize_with = "show::phase")]
+    phase: Option<Phase>,
     /// Milliseconds since 1970; null when it is not known.
     since_ms: Option<u64>,
     /// What it is doing, or what it found out, in words.
@@ -83,6 +60,12 @@ struct Instance {
     pid: Option<u32>,
 }
 
+impl Instance {
+    fn is_well(&self) -> bool {
+        !matches!(self.phase, None | Some(Phase::Degraded | Phase::Failed))
+    }
+}
+
 /// The instances of one run directory.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Place {
@@ -91,11 +74,14 @@ struct Place {
 }
 
 /// Shows it, once or for as long as somebody watches. Returns the exit code.
-pub async fn status(wishes: &Wishes, programs: &Programs<'_>) -> Result<u8, StageError> {
-    let env = programs.env;
+pub(crate) async fn status(
+    run_dir: Option<&Path>,
+    wishes: &Wishes,
+    programs: &Programs<'_>,
+) -> Result<u8, StageError> {
     let mut shown: Option<Vec<Place>> = None;
     loop {
-        let mut places = places(wishes.run_dir.as_deref(), env);
+        let mut places = places(run_dir, programs.env);
         if wishes.check {
             check(&mut places, programs).await;
         }
@@ -103,15 +89,11 @@ pub async fn status(wishes: &Wishes, programs: &Programs<'_>) -> Result<u8, Stag
         let written = show::show(&places, wishes, changed);
         written.map_err(|e| StageError::io("cannot write the status", &e))?;
         if !wishes.watch {
-            let all_well = places
-                .iter()
-                .flat_map(|p| &p.instances)
-                .all(|i| i.phase.is_well());
-            return Ok(if all_well {
-                Exit::Ok
-            } else {
-                Exit::CheckFailed
-            } as u8);
+            let mut all = places.iter().flat_map(|p| &p.instances);
+            return Ok(match all.all(Instance::is_well) {
+                true => Exit::Ok as u8,
+                false => Exit::CheckFailed as u8,
+            });
         }
         shown = Some(places);
         tokio::time::sleep(LOOK).await;
@@ -119,132 +101,96 @@ pub async fn status(wishes: &Wishes, programs: &Programs<'_>) -> Result<u8, Stag
 }
 
 fn places(only: Option<&Path>, env: &Env) -> Vec<Place> {
-    run_dirs(env, only)
-        .into_iter()
-        // Looking is not to make a directory.
-        .filter(|directory| directory.is_dir())
-        .filter_map(|directory| match RunDir::open(&directory) {
-            Ok(run_dir) => Some(place(&run_dir)),
-            Err(error) => {
-                if only.is_some() {
-                    say(&format!("warning: {error}"));
-                }
-                None
-            }
-        })
-        .filter(|place| !place.instances.is_empty())
-        .collect()
+    let mut places = Vec::new();
+    for directory in run_dirs(env, only, &survey(env, only)) {
+        match open(&directory) {
+            Some(Ok(run_dir)) => places.push(place(&run_dir)),
+            Some(Err(error)) if only.is_some() => say(&format!("warning: {error}")),
+            _ => {}
+        }
+    }
+    places.retain(|place| !place.instances.is_empty());
+    places
 }
 
 fn place(run_dir: &RunDir) -> Place {
-    let names = run_dir.instances();
+    let names = run_dir.instances().into_iter();
     Place {
         run_dir: run_dir.path().to_owned(),
-        instances: names
-            .iter()
-            .filter_map(|name| instance(run_dir, name))
-            .collect(),
+        instances: names.filter_map(|name| instance(run_dir, name)).collect(),
     }
 }
 
 /// `None` for one of which nothing is left but its lock file.
-fn instance(run_dir: &RunDir, name: &str) -> Option<Instance> {
-    let holder = run_dir.holder(name);
-    let status = run_dir.status(name);
+fn instance(run_dir: &RunDir, stage: String) -> Option<Instance> {
+    let holder = run_dir.holder(&stage);
+    let status = run_dir.status(&stage);
     // Between the lock and the first word of a run, the word is still that of the run before.
-    let of_holder = status
-        .clone()
-        .filter(|s| holder.as_ref().is_none_or(|h| *h == s.run));
-    let Some(status) = of_holder else {
+    let is_old = |status: &Status| holder.as_ref().is_some_and(|h| *h != status.run);
+    let Some(status) = status.as_ref().filter(|s| !is_old(s)) else {
         return holder.map(|_| Instance {
-            stage: name.to_owned(),
+            stage,
             kind: status.map(|s| s.kind).unwrap_or_default(),
-            phase: Standing::Starting,
-            since_ms: None,
-            message: None,
-            health: None,
-            generation: None,
-            outputs: None,
-            last_error: None,
-            pid: None,
+            phase: Some(Phase::Starting),
+            ..Instance::default()
         });
     };
-    let phase = match (holder.is_some(), status.phase) {
-        (_, Phase::Stopped) => Standing::Stopped,
-        (_, Phase::Failed) => Standing::Failed,
-        (false, _) => Standing::Killed,
-        (true, Phase::Starting) => Standing::Starting,
-        (true, Phase::Preparing) => Standing::Preparing,
-        (true, Phase::Ready) => Standing::Ready,
-        (true, Phase::Degraded) => Standing::Degraded,
-        (true, Phase::Stopping) => Standing::Stopping,
-    };
-    let live = run_dir.live_outputs(name);
-    let health = match phase {
-        Standing::Degraded => status.error.as_ref().map(|e| e.message.clone()),
-        _ => None,
-    };
+    let status = status.clone();
+    let ended = matches!(status.phase, Phase::Stopped | Phase::Failed);
+    let phase = Some(status.phase).filter(|_| ended || holder.is_some());
+    let live = run_dir.live_outputs(&stage);
+    let degraded = status.error.as_ref();
+    let degraded = degraded.filter(|_| phase == Some(Phase::Degraded));
     Some(Instance {
-        stage: name.to_owned(),
+        stage,
         kind: status.kind,
         phase,
         since_ms: Some(status.since_ms),
         message: status.message,
-        health,
+        health: degraded.map(|e| e.message.clone()),
         generation: live.as_ref().map(|o| o.generation),
         outputs: live.map(|o| o.outputs),
         last_error: status.error,
-        pid: holder.is_some().then_some(status.pid),
+        pid: holder.map(|_| status.pid),
     })
 }
 
 /// Has every instance that says that it is ready asked by its own program, side by side.
 async fn check(places: &mut [Place], programs: &Programs<'_>) {
     let asked = places.iter_mut().flat_map(|place| {
-        let run_dir = place.run_dir.clone();
-        let ready = place
-            .instances
+        let (run_dir, instances) = (&place.run_dir, &mut place.instances);
+        let ready = instances
             .iter_mut()
-            .filter(|i| i.phase == Standing::Ready);
-        ready.map(move |instance| (run_dir.clone(), instance))
+            .filter(|i| i.phase == Some(Phase::Ready));
+        ready.map(move |instance| (run_dir, instance))
     });
     // A stranger's program is not run only to look at it.
     let ours = asked.filter(|(_, instance)| is_ours(&instance.kind) || instance.kind == PLUGIN);
     let answers = ours.map(async |(run_dir, instance)| {
-        let mut command = match program_of(&instance.kind, programs) {
+        let (kind, name) = (&instance.kind, &instance.stage);
+        let mut command = match programs.command(kind, "check", name, run_dir) {
             Ok(command) => command,
             Err(why) => {
                 instance.health = Some(format!("cannot be asked: {why}"));
                 return;
             }
         };
-        command
-            .args([
-                "check",
-                "--events=none",
-                "--name",
-                &instance.stage,
-                "--run-dir",
-            ])
-            .arg(run_dir)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        instance.health = Some(match timeout(CHECK, command.output()).await {
-            Ok(Ok(output)) if output.status.success() => "holds".to_owned(),
+        command.kill_on_drop(true);
+        let failed = match timeout(CHECK, command.output()).await {
+            Ok(Ok(output)) if output.status.success() => None,
             Ok(Ok(output)) => {
                 let said = String::from_utf8_lossy(&output.stderr);
                 let first = said.lines().next().unwrap_or_default();
-                first
-                    .split_once("error: ")
-                    .map_or(first, |(_, text)| text)
-                    .to_owned()
+                let text = first.split_once("error: ").map_or(first, |(_, text)| text);
+                Some(text.to_owned())
             }
-            Ok(Err(e)) => format!("cannot be asked: {e}"),
-            Err(_) => format!("no answer within {} s", CHECK.as_secs()),
-        });
-        if instance.health.as_deref() != Some("holds") {
-            instance.phase = Standing::Degraded;
+            Ok(Err(e)) => Some(format!("cannot be asked: {e}")),
+            Err(_) => Some(format!("no answer within {} s", CHECK.as_secs())),
+        };
+        if failed.is_some() {
+            instance.phase = Some(Phase::Degraded);
         }
+        instance.health = failed.or(Some("holds".to_owned()));
     });
     join_all(answers).await;
 }
@@ -260,13 +206,13 @@ mod tests {
         let lock = run_dir.lock("t", "bb").await.unwrap();
         let old = r#"{"dcs":1,"stage":"t","kind":"tunnel","run":"aa","pid":1,"phase":"ready","since_ms":5}"#;
         std::fs::write(run_dir.path().join("status/t.json"), old).unwrap();
-        let starting = instance(&run_dir, "t").unwrap();
+        let starting = instance(&run_dir, "t".into()).unwrap();
         assert_eq!(
             (starting.phase, starting.since_ms),
-            (Standing::Starting, None)
+            (Some(Phase::Starting), None)
         );
         drop(lock);
-        assert_eq!(instance(&run_dir, "t").unwrap().phase, Standing::Killed);
+        assert_eq!(instance(&run_dir, "t".into()).unwrap().phase, None);
         std::fs::remove_file(run_dir.path().join("status/t.json")).unwrap();
         assert_eq!(place(&run_dir).instances, []);
     }

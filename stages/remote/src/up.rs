@@ -1,12 +1,14 @@
 //! `up`: compile, run stock devcluster, clean up.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use clap::Args;
+use protocol::program::say;
 use protocol::rundir::RunDir;
 use protocol::{Env, Exit, StageError, files};
 use rustix::fs::{FlockOperation, flock};
@@ -20,34 +22,30 @@ use crate::kinds::Programs;
 use crate::outline::outline;
 use crate::plugins;
 use crate::{ask, gc, summary};
-use protocol::program::say;
 
 /// How to go about it.
-#[derive(Debug, Default)]
-pub struct Wishes {
-    /// Expose a master without a password all the same.
-    pub i_know: bool,
-    /// Only say what would happen.
-    pub dry_run: bool,
-    /// Ask nothing beforehand.
-    pub no_preflight: bool,
-    /// Arguments for devcluster.
-    pub arguments: Vec<OsString>,
-}
-
-/// A compiled file on disk, ready to be run.
-#[derive(Debug)]
-pub struct Site {
-    /// devcluster's own directory.
-    pub temp_dir: PathBuf,
-    /// Where the stages meet.
-    pub run_dir: RunDir,
-    /// The compiled file.
-    pub file: PathBuf,
+#[derive(Debug, Args)]
+pub(crate) struct Wishes {
+    /// Say what would happen; write and start nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// At a terminal: do not look at what the stages need, and ask nothing
+    #[arg(long)]
+    no_preflight: bool,
+    /// Expose a master without a password all the same
+    #[arg(long)]
+    i_know: bool,
+    /// Arguments for devcluster, such as --target-stage db
+    #[arg(last = true, value_name = "ARGS")]
+    devcluster: Vec<OsString>,
 }
 
 /// Compiles onto disk, runs devcluster until it ends, and cleans up. Returns the exit code.
-pub async fn up(mut job: Job, wishes: Wishes, programs: &Programs<'_>) -> Result<u8, StageError> {
+pub(crate) async fn up(
+    mut job: Job,
+    wishes: Wishes,
+    programs: &Programs<'_>,
+) -> Result<u8, StageError> {
     let env = programs.env;
     for warning in &job.compiled.plan.warnings {
         say(&format!("warning: {warning}"));
@@ -57,71 +55,60 @@ pub async fn up(mut job: Job, wishes: Wishes, programs: &Programs<'_>) -> Result
         refuse_open_master(&job.compiled, env)?;
     }
     let program = devcluster::find(env)?;
-    let plan = &job.compiled.plan;
     say(&format!(
         "devcluster will start\n{}",
         outline(&job).trim_end()
     ));
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let oneshot = !interactive && !devcluster::chooses_console(&wishes.arguments);
+    let oneshot = !interactive && !devcluster::chooses_console(&wishes.devcluster);
+    let options = Options {
+        file: job.run_dir(env).join(COMPILED),
+        root: job.root.clone(),
+        arguments: wishes.devcluster,
+        oneshot,
+    };
     if wishes.dry_run {
-        tell_dry_run(&job, &program, oneshot, &wishes.arguments, env);
+        let words = options.words().join(OsStr::new(" "));
+        say(&format!("by {} {}", program.display(), words.display()));
+        say(
+            "nothing was written or started; `devcluster-remote compile` shows the file, `doctor` what is missing",
+        );
         return Ok(Exit::Ok as u8);
     }
-    if !plan.stages.is_empty() && !wishes.no_preflight && protocol::ask::is_possible() {
+    let has_stages = !job.compiled.plan.stages.is_empty();
+    if has_stages && !wishes.no_preflight && protocol::ask::is_possible() {
         refuse_second_devcluster(&job.temp_dir(env))?;
-        if !ask::before(&mut job, env).await? {
+        if !ask::before(&mut job, programs).await? {
             say("nothing was started");
             return Ok(Exit::Failed as u8);
         }
     }
-    let site = prepare(&job, env)?;
-    say(&format!("compiled to {}", site.file.display()));
+    let run_dir = prepare(&job, env)?;
     let options = Options {
-        file: site.file.clone(),
-        root: job.root.clone(),
-        arguments: wishes.arguments,
-        oneshot,
+        file: run_dir.file(COMPILED),
+        ..options
     };
+    say(&format!("compiled to {}", options.file.display()));
     let mut signals = Signals::new(interactive)?;
     let started = SystemTime::now().duration_since(UNIX_EPOCH);
     let started_ms = started.map_or(0, |d| d.as_millis() as u64);
     let mut devcluster = Devcluster::start(&program, &options)?;
     let ended = attend(&mut devcluster, &mut signals, oneshot).await;
-    for orphan in orphans::end(&site.temp_dir).await {
+    for orphan in orphans::end(&job.temp_dir(env)).await {
         say(&format!("devcluster left {orphan}; ended it"));
     }
     let swept = tokio::select! {
-        swept = gc::sweep(Some(site.run_dir.path()), programs) => swept?,
+        swept = gc::sweep(run_dir.path(), programs) => swept,
         () = signals.next() => {
             let message = "stopped while cleaning up; `devcluster-remote gc` goes on with it";
             return Err(StageError::new("remote.interrupted", message));
         }
     };
-    for line in summary::of(&job.compiled.plan, &site.run_dir, started_ms) {
+    for line in summary::of(&job.compiled.plan, &run_dir, started_ms) {
         say(&line);
     }
     say(&swept.report());
     ended
-}
-
-/// The command that would be run, and the file that would be written.
-fn tell_dry_run(job: &Job, program: &Path, oneshot: bool, arguments: &[OsString], env: &Env) {
-    let file = job.run_dir(env).join(COMPILED);
-    let mut words = vec![
-        program.display().to_string(),
-        "-c".to_owned(),
-        file.display().to_string(),
-    ];
-    if let Some(root) = &job.root {
-        words.extend(["-C".to_owned(), root.display().to_string()]);
-    }
-    words.extend(oneshot.then(|| "--oneshot".to_owned()));
-    words.extend(arguments.iter().map(|a| a.to_string_lossy().into_owned()));
-    say(&format!("by {}", words.join(" ")));
-    say(
-        "nothing was written or started; `devcluster-remote compile` shows the file, `doctor` what is missing",
-    );
 }
 
 /// The compiled file's name in the run directory.
@@ -171,7 +158,7 @@ async fn attend(
 }
 
 /// Makes the directories and writes the compiled file.
-pub fn prepare(job: &Job, env: &Env) -> Result<Site, StageError> {
+fn prepare(job: &Job, env: &Env) -> Result<RunDir, StageError> {
     let temp_dir = job.temp_dir(env);
     make_temp_dir(&temp_dir)?;
     refuse_second_devcluster(&temp_dir)?;
@@ -179,43 +166,42 @@ pub fn prepare(job: &Job, env: &Env) -> Result<Site, StageError> {
     let file = run_dir.file(COMPILED);
     files::replace(&file, job.compiled.text.as_bytes(), false)
         .map_err(|e| StageError::io(format!("cannot write {}", file.display()), &e))?;
-    Ok(Site {
-        temp_dir,
-        run_dir,
-        file,
-    })
+    Ok(run_dir)
 }
+
+/// What to do about a temp_dir that is not ours.
+pub(crate) const OWN_TEMP_DIR: &str =
+    "set `temp_dir` in the devcluster.yaml to a directory of your own, such as $HOME/.devcluster";
 
 /// Names the mend for a run directory that is not ours: it lies in devcluster's.
 pub(crate) fn own_temp_dir(error: StageError) -> StageError {
     match error.code.as_str() {
-        "protocol.unsafe_dir" => error.hint(
-            "set `temp_dir` in the devcluster.yaml to a directory of your own, such as $HOME/.devcluster",
-        ),
+        "protocol.unsafe_dir" => error.hint(OWN_TEMP_DIR),
         _ => error,
     }
 }
 
-/// devcluster writes the master's config there, with its passwords: nobody else is to read it.
 fn make_temp_dir(path: &Path) -> Result<(), StageError> {
-    let shown = path.display();
-    let failed = |e| StageError::io(format!("cannot make devcluster's temp_dir {shown}"), &e);
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(failed)?;
-    if others_read(path) {
-        say(&format!(
-            "warning: others can read {shown}, where devcluster writes the master's config with its passwords: chmod 700 {shown}"
-        ));
+    let failed = |e| {
+        StageError::io(
+            format!("cannot make devcluster's temp_dir {}", path.display()),
+            &e,
+        )
+    };
+    let mut private = std::fs::DirBuilder::new();
+    let private = private.recursive(true).mode(0o700);
+    private.create(path).map_err(failed)?;
+    if let Some(warning) = others_read(path) {
+        say(&format!("warning: {warning}"));
     }
     Ok(())
 }
 
-/// Whether devcluster's files there are for everybody to read.
-pub(crate) fn others_read(temp_dir: &Path) -> bool {
-    std::fs::metadata(temp_dir).is_ok_and(|dir| dir.mode() & 0o055 != 0)
+/// devcluster writes the master's config there, with its passwords: says so where others can read that.
+pub(crate) fn others_read(temp_dir: &Path) -> Option<String> {
+    let shown = temp_dir.display();
+    let open = std::fs::metadata(temp_dir).is_ok_and(|dir| dir.mode() & 0o055 != 0);
+    open.then(|| format!("others can read {shown}, where devcluster writes the master's config with its passwords: chmod 700 {shown}"))
 }
 
 /// A devcluster that runs there holds this lock; writing beside it would change the file that it was started from.

@@ -4,13 +4,13 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
-use tokio::process::Command;
 use tokio::time::Instant;
+
+use crate::call::output;
 
 /// A stage of ours ends by itself when devcluster is gone, and a signal would take its half second away.
 const ALONE: Duration = Duration::from_millis(600);
@@ -47,7 +47,7 @@ fn sigkill() -> String {
 }
 
 /// Ends what a devcluster that has ended left running, latest first. Returns what it ended.
-pub async fn end(temp_dir: &Path) -> Vec<String> {
+pub(crate) async fn end(temp_dir: &Path) -> Vec<String> {
     let Some((mut orphans, _lock)) = list(temp_dir) else {
         return Vec::new();
     };
@@ -65,7 +65,7 @@ pub async fn end(temp_dir: &Path) -> Vec<String> {
 }
 
 /// What [`end`] would end.
-pub async fn left(temp_dir: &Path) -> Vec<String> {
+pub(crate) async fn left(temp_dir: &Path) -> Vec<String> {
     let Some((orphans, _lock)) = list(temp_dir) else {
         return Vec::new();
     };
@@ -116,15 +116,18 @@ impl Orphan {
             Orphan::Process { match_args, .. } if match_args.is_empty() => false,
             Orphan::Process {
                 pid, match_args, ..
-            } => output("ps", &["-ww", "-p", &pid.to_string(), "-o", "command="])
-                .await
-                .is_some_and(|command| command.trim().starts_with(match_args)),
-            Orphan::Container { container_id, .. } => output(
-                "docker",
-                &["ps", "-q", "--filter", &format!("id={container_id}")],
+            } => output(
+                "ps",
+                &["-ww", "-p", &pid.to_string(), "-o", "command="],
+                TOOL,
             )
             .await
-            .is_some_and(|id| !id.trim().is_empty()),
+            .is_some_and(|command| command.trim().starts_with(match_args)),
+            Orphan::Container { container_id, .. } => {
+                let filter = format!("id={container_id}");
+                let found = output("docker", &["ps", "-q", "--filter", &filter], TOOL).await;
+                found.is_some_and(|id| !id.trim().is_empty())
+            }
         }
     }
 
@@ -141,10 +144,10 @@ impl Orphan {
             Orphan::Process { pid, .. } => {
                 let name = signal.trim_start_matches("SIG");
                 let kill = "kill -s \"$1\" \"$2\"";
-                output("sh", &["-c", kill, "kill", name, &pid.to_string()]).await;
+                output("sh", &["-c", kill, "kill", name, &pid.to_string()], TOOL).await;
             }
             Orphan::Container { container_id, .. } => {
-                output("docker", &["kill", "--signal", signal, container_id]).await;
+                output("docker", &["kill", "--signal", signal, container_id], TOOL).await;
             }
         }
     }
@@ -161,21 +164,12 @@ impl std::fmt::Display for Orphan {
     }
 }
 
-/// What a tool writes to stdout when it succeeds.
-async fn output(program: &str, args: &[&str]) -> Option<String> {
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(TOOL, command.output()).await;
-    let output = output.ok()?.ok().filter(|o| o.status.success())?;
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use serde_json::{Value, json};
-    use tokio::process::Child;
+    use tokio::process::{Child, Command};
 
     use super::*;
 
@@ -214,16 +208,6 @@ mod tests {
         assert_eq!(ended, [format!("process {pid} (`sleep 901`)")]);
         assert_eq!(status.unwrap().signal(), Some(15));
         assert!(stranger.try_wait().unwrap().is_none());
-    }
-
-    #[tokio::test]
-    async fn stages_of_a_devcluster_that_runs_are_left_alone() {
-        let (mut child, pid) = sleeper("903");
-        let dir = temp_dir(&json!([{"pid": pid, "match_args": "sleep 903"}]));
-        let held = File::open(dir.path().join("lock")).unwrap();
-        flock(&held, FlockOperation::LockExclusive).unwrap();
-        assert_eq!(end(dir.path()).await, [""; 0]);
-        assert!(child.try_wait().unwrap().is_none());
     }
 
     #[tokio::test]

@@ -1,17 +1,17 @@
 //! What has to be on the laptop itself.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
+use protocol::env::is_executable;
 use protocol::provides::MASTER_ADDRESS;
 use protocol::rundir::RunDir;
 use protocol::{Check, Env, StageError};
 use serde_json::Value;
-use tokio::process::Command;
-use tokio::time::timeout;
 
 use super::port;
+use crate::call::output;
 use crate::exposure::refuse_open_master;
 use crate::input::Job;
 use crate::outline::program_of;
@@ -26,28 +26,20 @@ const DEVCLUSTER: &str = "1.3.2";
 const INSTALLED: &str = "devcluster is installed";
 
 /// What is needed whatever the file says.
-pub(super) async fn of_laptop(env: &Env) -> Vec<Check> {
-    let check = match devcluster::find(env) {
-        Err(error) => Check::failed("devcluster", INSTALLED, &error),
-        Ok(program) => {
-            let path = program.display();
-            match devcluster_version(&program).await {
-                Some(version) if version == DEVCLUSTER => {
-                    Check::ok("devcluster", INSTALLED, format!("{version}, {path}"))
-                }
-                Some(version) => Check::ok("devcluster", INSTALLED, format!("{version}, {path}"))
-                    .hint(format!(
-                        "tried with {DEVCLUSTER} only: pipx install devcluster=={DEVCLUSTER}"
-                    )),
-                None => Check::ok(
-                    "devcluster",
-                    INSTALLED,
-                    format!("{path}, of an unknown release"),
-                ),
-            }
-        }
+pub(super) async fn devcluster(env: &Env) -> Check {
+    let check = |found| Check::ok("devcluster", INSTALLED, found);
+    let program = match devcluster::find(env) {
+        Ok(program) => program,
+        Err(error) => return Check::failed("devcluster", INSTALLED, &error),
     };
-    vec![check]
+    let path = program.display();
+    match devcluster_version(&program).await {
+        Some(version) if version == DEVCLUSTER => check(format!("{version}, {path}")),
+        Some(version) => check(format!("{version}, {path}")).hint(format!(
+            "tried with {DEVCLUSTER} only: pipx install devcluster=={DEVCLUSTER}"
+        )),
+        None => check(format!("{path}, of an unknown release")),
+    }
 }
 
 /// It has no `--version`: its interpreter, which its first line names, knows.
@@ -57,25 +49,9 @@ async fn devcluster_version(program: &Path) -> Option<String> {
     let interpreter = std::str::from_utf8(first).ok()?.strip_prefix("#!")?.trim();
     let mut words = interpreter.split_whitespace();
     let code = "import importlib.metadata as m; print(m.version('devcluster'))";
-    let text = output(
-        words.next()?,
-        &words.chain(["-c", code]).collect::<Vec<_>>(),
-    )
-    .await?;
+    let (program, arguments) = (words.next()?, words.chain(["-c", code]));
+    let text = output(program, &arguments.collect::<Vec<_>>(), BRIEF).await?;
     Some(text.trim().to_owned()).filter(|version| !version.is_empty())
-}
-
-/// What a program that tells about itself writes to stdout.
-async fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let output = timeout(BRIEF, command.output()).await.ok()?.ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    output.status.success().then_some(text)
 }
 
 /// What this file needs here.
@@ -91,12 +67,8 @@ pub(super) async fn of_job(job: &Job, env: &Env) -> Vec<Check> {
     if stock.iter().any(|(kind, _)| DOCKER_KINDS.contains(kind)) {
         checks.push(docker(env).await);
     }
-    checks.extend(
-        stock
-            .iter()
-            .filter_map(|(kind, body)| command(kind, body, job, env)),
-    );
-    let ports = stock.iter();
+    let (commands, ports) = (stock.iter(), stock.iter());
+    checks.extend(commands.filter_map(|(kind, body)| command(kind, body, job, env)));
     checks.extend(ports.filter_map(|(kind, body)| port::of_master(kind, body, job, env)));
     checks
 }
@@ -104,17 +76,10 @@ pub(super) async fn of_job(job: &Job, env: &Env) -> Vec<Check> {
 /// Which programs will run. That they are there was seen when the file was read.
 fn stage_programs(job: &Job) -> Check {
     let stages = job.compiled.plan.stages.iter();
-    let mut programs: Vec<&str> = stages
-        .filter_map(|s| s.program.first())
-        .map(String::as_str)
-        .collect();
-    programs.sort_unstable();
-    programs.dedup();
-    Check::ok(
-        "programs",
-        "the stages' programs are installed",
-        programs.join(", "),
-    )
+    let programs = stages.filter_map(|s| s.program.first()).map(String::as_str);
+    let programs = BTreeSet::from_iter(programs);
+    let found = Vec::from_iter(programs).join(", ");
+    Check::ok("programs", "the stages' programs are installed", found)
 }
 
 fn directory(job: &Job, env: &Env) -> Check {
@@ -130,35 +95,24 @@ fn directory(job: &Job, env: &Env) -> Check {
             Err(error) => Check::failed(id, title, &error),
         };
     }
-    let there = temp_dir
-        .ancestors()
-        .find(|d| d.exists())
-        .unwrap_or(Path::new("/"));
-    match rustix::fs::access(there, rustix::fs::Access::WRITE_OK) {
-        Ok(()) if temp_dir.exists() => match up::others_read(&temp_dir) {
-            true => Check::ok(id, title, shown.clone())
-                .hint(format!("others can read it, and devcluster writes the master's config there, with its passwords: chmod 700 {shown}")),
-            false => Check::ok(id, title, shown),
-        },
-        Ok(()) => Check::ok(id, title, format!("{shown}, to be made")),
-        Err(e) => {
-            let error = StageError::io(format!("cannot make {shown} in {}", there.display()), &e.into())
-                .hint("set `temp_dir` in the devcluster.yaml to a directory of your own, such as $HOME/.devcluster");
-            Check::failed(id, title, &error)
-        }
+    let there = temp_dir.ancestors().find(|d| d.exists());
+    let there = there.unwrap_or(Path::new("/"));
+    if let Err(e) = rustix::fs::access(there, rustix::fs::Access::WRITE_OK) {
+        let message = format!("cannot make {shown} in {}", there.display());
+        let error = StageError::io(message, &e.into()).hint(up::OWN_TEMP_DIR);
+        return Check::failed(id, title, &error);
+    }
+    match up::others_read(&temp_dir) {
+        Some(warning) => Check::ok(id, title, shown).hint(warning),
+        None if temp_dir.exists() => Check::ok(id, title, shown),
+        None => Check::ok(id, title, format!("{shown}, to be made")),
     }
 }
 
 fn password(job: &Job, env: &Env) -> Option<Check> {
-    let plan = &job.compiled.plan;
     let (id, title) = ("password", "the master does not let everybody in");
-    if !plan
-        .stages
-        .iter()
-        .any(|s| s.provides.contains_key(MASTER_ADDRESS))
-    {
-        return None;
-    }
+    let mut stages = job.compiled.plan.stages.iter();
+    stages.find(|s| s.provides.contains_key(MASTER_ADDRESS))?;
     Some(match refuse_open_master(&job.compiled, env) {
         Ok(()) => Check::ok(id, title, ""),
         Err(error) => Check::failed(id, title, &error),
@@ -176,7 +130,13 @@ async fn docker(env: &Env) -> Check {
             .hint("install Docker, https://docs.docker.com/get-docker, or play the database by a `custom` stage");
         return Check::failed(id, title, &error);
     }
-    match output("docker", &["version", "--format", "{{.Server.Version}}"]).await {
+    match output(
+        "docker",
+        &["version", "--format", "{{.Server.Version}}"],
+        BRIEF,
+    )
+    .await
+    {
         Some(version) => Check::ok(id, title, version.trim()),
         None => {
             let error = missing("docker is installed, and its daemon does not answer")
@@ -204,15 +164,10 @@ fn command(kind: &str, body: &Value, job: &Job, env: &Env) -> Option<Check> {
         format!("program.{name}"),
         format!("the program of {name} is there"),
     );
-    let cwd = body["cwd"].as_str().map(|c| PathBuf::from(env.expand(c)));
-    let cwd = job
-        .cwd(env)
-        .unwrap_or_default()
-        .join(cwd.unwrap_or_default());
+    let cwd = env.expand(body["cwd"].as_str().unwrap_or_default());
+    let cwd = job.cwd(env).unwrap_or_default().join(cwd);
     let path = match program.contains('/') {
-        true => {
-            Some(cwd.join(&program)).filter(|p| env.find_program(&p.to_string_lossy()).is_some())
-        }
+        true => Some(cwd.join(&program)).filter(|p| is_executable(p)),
         false => env.find_program(&program),
     };
     // One of a consumer's steps is ours.

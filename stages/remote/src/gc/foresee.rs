@@ -7,7 +7,7 @@ use futures::future::join_all;
 use protocol::{Exit, ledger};
 use tokio::time::timeout;
 
-use super::{cleanup, is_running};
+use super::is_running;
 use crate::devcluster::orphans;
 use crate::kinds::Programs;
 use crate::places;
@@ -16,20 +16,18 @@ use crate::places;
 const LOOK: Duration = Duration::from_secs(30);
 
 /// What a sweep would do, for people. No lock is taken and nothing is changed.
-pub async fn foresee(run_dir: Option<&Path>, programs: &Programs<'_>) -> String {
-    let survey = ledger::all(programs.env);
-    let mut lines = Vec::new();
-    for (path, why) in survey.unreadable {
-        if run_dir.is_none_or(|d| ledger::is_of(&path, d)) {
-            lines.push(format!("cannot read {}: {why}", path.display()));
-        }
-    }
-    for temp_dir in places::temp_dirs(programs.env, run_dir) {
-        let orphans = orphans::left(&temp_dir).await.into_iter();
+pub(crate) async fn foresee(run_dir: Option<&Path>, programs: &Programs<'_>) -> String {
+    let survey = places::survey(programs.env, run_dir);
+    let unreadable = survey.unreadable.iter();
+    let mut lines: Vec<String> = unreadable
+        .map(|(path, why)| format!("cannot read {}: {why}", path.display()))
+        .collect();
+    let run_dirs = places::run_dirs(programs.env, run_dir, &survey);
+    for temp_dir in places::temp_dirs(&run_dirs) {
+        let orphans = orphans::left(temp_dir).await.into_iter();
         lines.extend(orphans.map(|o| format!("{o} outlived its devcluster: would end it")));
     }
     let owners = survey.open.into_iter();
-    let owners = owners.filter(|(owner, _)| run_dir.is_none_or(|d| d == owner.run_dir));
     let looking = owners.map(async |(owner, entries)| {
         let (name, dir) = (&owner.instance, owner.run_dir.display());
         let plain = entries.iter().map(|e| format!("  {}", e.describe()));
@@ -56,7 +54,8 @@ pub async fn foresee(run_dir: Option<&Path>, programs: &Programs<'_>) -> String 
 
 /// What the stage itself says, or why it does not.
 async fn ask(owner: &ledger::Owner, programs: &Programs<'_>) -> Result<Vec<String>, String> {
-    let mut command = cleanup(&owner.kind, &owner.instance, &owner.run_dir, programs)?;
+    let (name, dir) = (&owner.instance, &owner.run_dir);
+    let mut command = programs.command(&owner.kind, "cleanup", name, dir)?;
     command.arg("--dry-run").kill_on_drop(true);
     let output = match timeout(LOOK, command.output()).await {
         Ok(Ok(output)) => output,
@@ -64,13 +63,11 @@ async fn ask(owner: &ledger::Owner, programs: &Programs<'_>) -> Result<Vec<Strin
         Err(_) => return Err(format!("it was not through after {} s", LOOK.as_secs())),
     };
     if output.status.code() == Some(Exit::Usage as i32) {
-        return Err(format!(
-            "devcluster-{} has no `cleanup --dry-run`",
-            owner.kind
-        ));
+        let kind = &owner.kind;
+        return Err(format!("devcluster-{kind} has no `cleanup --dry-run`"));
     }
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let prefix = format!("{}: ", owner.instance);
+    let prefix = format!("{name}: ");
     let lines = said.lines().map(|l| l.strip_prefix(&prefix).unwrap_or(l));
     Ok(lines.map(|line| format!("  {line}")).collect())
 }

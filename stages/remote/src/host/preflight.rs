@@ -81,9 +81,8 @@ async fn own(cx: &Context<Host>, program: &Path, with: &Value) -> Result<(), Sta
         "--config",
         &file,
     ];
-    let people = cx.clone();
     let call = Call::new(program, &args);
-    let called = call.run(move |line| people.info(line)).await?;
+    let called = call.run(|line| cx.info(line)).await?;
     let mut found = 0;
     for line in called.stdout.split(|b| *b == b'\n') {
         if let Ok(Some(Message::Check(check))) = decode_message(line) {

@@ -41,11 +41,10 @@ async fn cleanup(cx: &Context<Host>, program: &Path) -> Result<(), StageError> {
     let dir = directory(cx);
     let dir = dir.to_string_lossy();
     let args = ["cleanup", "--name", &cx.instance, "--run-dir", &dir];
-    let people = cx.clone();
     let call = Call::new(program, &args);
-    let called = call.run(move |line| people.info(line)).await?;
-    if called.success {
-        return Ok(());
+    let called = call.run(|line| cx.info(line)).await?;
+    match called.success {
+        true => Ok(()),
+        false => Err(failed(program, "cleanup", &called.how)),
     }
-    Err(failed(program, "cleanup", &called.how))
 }

@@ -16,8 +16,9 @@ use protocol::yaml::{Seg, show};
 use protocol::{Problem, StageError};
 use serde_json::{Value, json};
 
-use super::{NewStage, Place, Plan, Source};
+use super::{NewStage, Place, Plan};
 use crate::kinds::Kinds;
+use crate::problems::Source;
 use crate::schema_check;
 
 impl Plan {

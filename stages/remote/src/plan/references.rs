@@ -11,7 +11,8 @@ use protocol::yaml::{Document, Scalar, Seg, show};
 use protocol::{Problem, problem};
 use serde_json::Value;
 
-use super::{NewStage, Plan, Source};
+use super::{NewStage, Plan};
+use crate::problems::Source;
 use site::Site;
 
 /// A command of devcluster's that gets its values from `config-emit exec`.

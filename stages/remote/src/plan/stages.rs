@@ -6,11 +6,11 @@ use protocol::Problem;
 use protocol::kinds::{DEVCLUSTERS, PLUGIN, RENDERER, is_ours};
 use protocol::provides::TASK_GATEWAY;
 use protocol::rundir::is_instance_name;
-use protocol::suggest::nearest;
 use protocol::validate::{Gate, Verdict};
 use serde_json::{Map, Value};
 
-use super::{NewStage, Plan, Source, Wanted};
+use super::{NewStage, Plan, Wanted};
+use crate::problems::Source;
 
 impl Plan {
     pub(super) fn add(&mut self, wanted: Wanted, source: &Source, problems: &mut Vec<Problem>) {
@@ -122,22 +122,6 @@ pub(super) fn read_item(item: &Value) -> Result<Option<(String, Body)>, Problem>
         Value::Null => Ok(Some((key.clone(), Map::new()))),
         _ => Err(Problem::new(key, "takes `key: value` lines")),
     }
-}
-
-/// What is said of a kind that is not there; `found` are those whose programs are.
-pub(crate) fn unknown_kind(key: &str, found: &[String]) -> String {
-    if is_ours(key) {
-        return format!(
-            "devcluster-{key} is not installed; put it beside devcluster-remote: make install"
-        );
-    }
-    let known = DEVCLUSTERS.into_iter().chain([PLUGIN]);
-    let known = known.chain(found.iter().map(String::as_str));
-    let meant = nearest(key, known.clone()).map_or_else(
-        || format!("known: {}", known.collect::<Vec<_>>().join(", ")),
-        |meant| format!("did you mean `{meant}`?"),
-    );
-    format!("unknown kind of stage `{key}`; {meant}")
 }
 
 /// `./x` is relative to the file, a bare name is looked up on `$PATH`.

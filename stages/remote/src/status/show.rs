@@ -3,9 +3,11 @@
 use std::io::{IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use protocol::rundir::Phase;
+use serde::Serializer;
 use serde_json::{Map, Value, json};
 
-use super::{Instance, Place, Standing, Wishes};
+use super::{Instance, Place, Wishes};
 use crate::format::Format;
 
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -14,11 +16,11 @@ pub(super) fn show(places: &[Place], wishes: &Wishes, changed: bool) -> std::io:
     let mut stdout = std::io::stdout();
     let terminal = stdout.is_terminal();
     // On a screen the clock goes on; elsewhere only news are worth a line.
-    let redraw = terminal && wishes.format == Format::Text;
+    let redraw = terminal && wishes.formatted.format == Format::Text;
     if wishes.watch && !changed && !redraw {
         return Ok(());
     }
-    let text = match wishes.format {
+    let text = match wishes.formatted.format {
         Format::Json => {
             let document = json!({"dcs": 1, "run_dirs": places});
             let text = match wishes.watch {
@@ -62,16 +64,16 @@ fn lines(instance: &Instance, width: usize, now_ms: u64, text: &mut String) {
     let since = instance.since_ms.map(|ms| age(now_ms.saturating_sub(ms)));
     let since = match (instance.phase, since) {
         (_, None) => String::new(),
-        (Standing::Stopped | Standing::Failed, Some(age)) => format!("{age} ago"),
+        (Some(Phase::Stopped | Phase::Failed), Some(age)) => format!("{age} ago"),
         // When it died, nobody wrote down.
-        (Standing::Killed, Some(age)) => format!("last heard of {age} ago"),
+        (None, Some(age)) => format!("last heard of {age} ago"),
         (_, Some(age)) => format!("for {age}"),
     };
     let generation = instance.generation.map(|g| format!("gen {g}"));
     let head = format!(
         "  {:width$}  {:9}  {since:14}  {}",
         instance.stage,
-        phase(instance.phase),
+        word(instance.phase),
         generation.unwrap_or_default()
     );
     text.push_str(head.trim_end());
@@ -93,27 +95,33 @@ fn lines(instance: &Instance, width: usize, now_ms: u64, text: &mut String) {
     if let Some(health) = &instance.health {
         below("health: ", health);
     }
-    if instance.phase == Standing::Killed {
-        below(
-            "mend: ",
-            "start it again, or undo what it left: devcluster-remote gc",
-        );
+    if instance.phase.is_none() {
+        let mend = "start it again, or undo what it left: devcluster-remote gc";
+        below("mend: ", mend);
     }
     if let Some(error) = &instance.last_error {
-        let label = match instance.phase.is_well() {
-            true => "last error, over now: ",
-            false => "error: ",
-        };
-        below(label, &error.message);
-        if let (false, Some(hint)) = (instance.phase.is_well(), &error.hint) {
+        if instance.is_well() {
+            return below("last error, over now: ", &error.message);
+        }
+        below("error: ", &error.message);
+        if let Some(hint) = &error.hint {
             below("mend: ", hint);
         }
     }
 }
 
-fn phase(phase: Standing) -> String {
-    let value = serde_json::to_value(phase).unwrap_or_default();
-    value.as_str().unwrap_or_default().to_owned()
+/// An instance that died without a word is `killed`.
+pub(super) fn phase<S: Serializer>(
+    phase: &Option<Phase>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&word(*phase))
+}
+
+fn word(phase: Option<Phase>) -> String {
+    let value = phase.and_then(|phase| serde_json::to_value(phase).ok());
+    let word = value.as_ref().and_then(Value::as_str);
+    word.unwrap_or("killed").to_owned()
 }
 
 fn flatten(prefix: &str, outputs: &Map<String, Value>, flat: &mut Vec<String>) {
