@@ -14,11 +14,10 @@ impl Plan {
         let emits = self.stages.iter().filter(|s| s.kind == RENDERER);
         let emits: Vec<NewStage> = emits.cloned().collect();
         for emit in &emits {
-            if emit.config.get("stage").is_some_and(|s| !s.is_string()) {
-                problems.push(Problem::new(
-                    emit.at("stage"),
-                    "expected the name of a stage",
-                ));
+            let stage = emit.config.get("stage");
+            if stage.is_some_and(|s| !s.is_string()) {
+                let message = "expected the name of a stage";
+                problems.push(Problem::new(emit.at("stage"), message));
                 continue;
             }
             match consumer_of(emit, &configs) {
@@ -34,29 +33,22 @@ impl Plan {
                     let consumer = self.consumer(config, emit);
                     self.consumers.push(consumer);
                 }
-                Err(_) if configs.is_empty() && !emit.config.contains_key("stage") => {
+                Err(_) if configs.is_empty() && stage.is_none() => {
                     self.followers.push(emit.name.clone());
                 }
-                Err(message) => {
-                    problems.push(match emit.config.contains_key("stage") {
-                        true => Problem::new(emit.at("stage"), message),
-                        false => Problem::key(emit.at(""), message),
-                    });
+                Err(message) if stage.is_some() => {
+                    problems.push(Problem::new(emit.at("stage"), message));
                 }
+                Err(message) => problems.push(Problem::key(emit.at(""), message)),
             }
         }
         let masters = configs.iter().any(|c| c.kind == "master");
-        let finds_out = self.stages.iter().any(|s| {
-            [MASTER_ADDRESS, TASK_GATEWAY]
-                .iter()
-                .any(|m| s.provides.contains_key(*m))
-        });
+        let mut provides = self.stages.iter().flat_map(|s| s.provides.keys());
+        let finds_out = provides.any(|it| [MASTER_ADDRESS, TASK_GATEWAY].contains(&it.as_str()));
         if finds_out && emits.is_empty() && masters {
-            self.warnings.push(
-                "no config-emit stage: the master is not told what the tunnel and the gateway find out; \
-                 list `- config-emit: {}` before it"
-                    .to_owned(),
-            );
+            let warning = "no config-emit stage: the master is not told what the tunnel and the gateway find out; \
+                 list `- config-emit: {}` before it";
+            self.warnings.push(warning.to_owned());
         }
     }
 
@@ -167,29 +159,34 @@ fn consumer_of<'c, 'v>(
     emit: &NewStage,
     configs: &'c [Config<'v>],
 ) -> Result<&'c Config<'v>, String> {
-    let masters: Vec<&Config<'_>> = configs.iter().filter(|c| c.kind == "master").collect();
-    let names = |all: &mut dyn Iterator<Item = &str>| all.collect::<Vec<_>>().join(", ");
-    let chosen = match emit.config.get("stage").and_then(Value::as_str) {
-        Some(name) => configs
+    let none = "no master stage to render a config for".to_owned();
+    let names = |all: &[&Config]| {
+        let names = all.iter().map(|c| c.name.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let all: Vec<&Config> = configs.iter().collect();
+    let mut masters = all.clone();
+    masters.retain(|c| c.kind == "master");
+    let wanted = emit.config.get("stage").and_then(Value::as_str);
+    let chosen = match (wanted, masters.as_slice()) {
+        (Some(name), _) => all
             .iter()
             .find(|c| c.name == name)
-            .ok_or(match configs.is_empty() {
-                true => "no master stage to render a config for".to_owned(),
+            .ok_or(match all.is_empty() {
+                true => none,
                 false => format!(
                     "no master or agent stage is named `{name}`; there is {}",
-                    names(&mut configs.iter().map(|c| c.name.as_str()))
+                    names(&all)
                 ),
             })?,
-        None => match masters.as_slice() {
-            [only] => *only,
-            [] => return Err("no master stage to render a config for".to_owned()),
-            several => {
-                return Err(format!(
-                    "several master stages; say which with `stage:` ({})",
-                    names(&mut several.iter().map(|c| c.name.as_str()))
-                ));
-            }
-        },
+        (None, [only]) => only,
+        (None, []) => return Err(none),
+        (None, several) => {
+            return Err(format!(
+                "several master stages; say which with `stage:` ({})",
+                names(several)
+            ));
+        }
     };
     if emit.place.order() > (chosen.item, true) {
         return Err(format!(

@@ -50,7 +50,7 @@ impl Plan {
             return;
         }
         let text = problem::Source::new(source.path, document.text());
-        let mut found = Vec::new();
+        let mut found = Found::default();
         for scalar in &scalars {
             let one = One {
                 plan: self,
@@ -58,20 +58,16 @@ impl Plan {
                 text: &text,
                 scalar,
             };
-            found.push(one.look());
+            one.look(&mut found);
         }
-        for looked in found {
-            for problem in looked.problems {
-                if !problems.contains(&problem) {
-                    problems.push(problem);
-                }
+        for problem in found.problems {
+            if !problems.contains(&problem) {
+                problems.push(problem);
             }
-            self.plugin_references.extend(looked.plugins);
-            if let Some(exec) = looked.exec {
-                self.take(exec);
-            }
-            self.literals.extend(looked.literal);
         }
+        self.plugin_references = found.plugins;
+        found.execs.into_iter().for_each(|exec| self.take(exec));
+        self.literals = found.literals;
         // Where nobody but devcluster reads it, it is right as it is.
         let (execs, consumers) = (&self.execs, &self.consumers);
         self.literals.retain(|literal| match &literal.command {
@@ -97,11 +93,11 @@ impl Plan {
 }
 
 #[derive(Default)]
-struct Looked {
+struct Found {
     problems: Vec<Problem>,
     plugins: Vec<PluginReference>,
-    exec: Option<Exec>,
-    literal: Option<Literal>,
+    execs: Vec<Exec>,
+    literals: Vec<Literal>,
 }
 
 /// A text with what only looks like a reference, `$${{`: devcluster takes one `$` away, and so does who reads it next.
@@ -144,16 +140,13 @@ impl One<'_> {
         Problem::new(show(&self.scalar.path), message).at(self.text, span)
     }
 
-    fn look(&self) -> Looked {
-        let mut looked = Looked::default();
+    fn look(&self, found: &mut Found) {
         let whole = 0..self.scalar.text.len();
         let parts = match parse(self.scalar.text) {
             Ok(parts) => parts,
             Err(malformed) => {
-                looked
-                    .problems
-                    .push(self.problem(malformed.range, malformed.message));
-                return looked;
+                let problem = self.problem(malformed.range, malformed.message);
+                return found.problems.push(problem);
             }
         };
         let references = parts.iter().filter_map(|part| match part {
@@ -167,66 +160,49 @@ impl One<'_> {
                 Site::Command { exec, .. } => Some(exec.path.clone()),
                 _ => None,
             };
-            looked.literal = Some(Literal {
+            found.literals.push(Literal {
                 path: self.scalar.path.clone(),
                 item,
                 command,
                 text: doubled(&parts),
             });
         }
-        if references.is_empty() {
-            return looked;
-        }
+        let Some(first) = references.first().map(|first| self.range(first)) else {
+            return;
+        };
         if self.scalar.is_key {
             let message = "a reference in a key; only values can have some";
-            looked.problems.push(self.problem(whole, message));
-            return looked;
+            return found.problems.push(self.problem(whole, message));
         }
         match site {
-            Site::Nowhere(why) => {
-                looked
-                    .problems
-                    .push(self.problem(self.range(references[0]), why));
-                return looked;
-            }
+            Site::Nowhere(why) => found.problems.push(self.problem(first, why)),
             Site::Config => {
                 if !self.plan.consumers.iter().any(|c| c.item == item) {
                     let message =
                         "nobody renders this config; list a `config-emit` stage before it";
-                    looked
-                        .problems
-                        .push(self.problem(self.range(references[0]), message));
+                    found.problems.push(self.problem(first, message));
                 }
-                let alone = parts.len() == 1;
-                self.check(
-                    item,
-                    &references,
-                    |stage| stage.kind != RENDERER,
-                    !alone,
-                    &mut looked,
-                );
+                let mut before = self.before(item);
+                before.retain(|stage| stage.kind != RENDERER);
+                self.check(&before, &references, parts.len() > 1, found);
             }
-            Site::Command { mut exec, found } => {
-                self.check(item, &references, |_| true, false, &mut looked);
-                if let Err(malformed) = found {
-                    looked
-                        .problems
-                        .push(self.problem(malformed.range, malformed.message));
+            Site::Command { mut exec, usable } => {
+                let before = self.before(item);
+                self.check(&before, &references, false, found);
+                if let Err(malformed) = usable {
+                    let problem = self.problem(malformed.range, malformed.message);
+                    found.problems.push(problem);
                 }
-                exec.upstreams = self
-                    .before(item, |_| true)
-                    .map(|s| s.name.clone())
-                    .collect();
+                exec.upstreams = before.iter().map(|s| s.name.clone()).collect();
                 if let Some(name) = exec.noted.as_ref().filter(|n| !is_instance_name(n)) {
                     let message = format!(
                         "`{name}` cannot name a file; a stage that uses references has a short name of letters, digits, `.`, `_` and `-`"
                     );
-                    looked.problems.push(self.problem(whole, message));
+                    found.problems.push(self.problem(whole, message));
                 }
-                looked.exec = Some(exec);
+                found.execs.push(exec);
             }
         }
-        looked
     }
 
     fn range(&self, reference: &Reference<'_>) -> Range<usize> {
@@ -234,47 +210,32 @@ impl One<'_> {
         start..start + reference.written.len()
     }
 
-    fn before(
-        &self,
-        item: usize,
-        fits: impl Fn(&NewStage) -> bool,
-    ) -> impl Iterator<Item = &NewStage> + Clone {
-        let before = self
-            .plan
-            .stages
-            .iter()
-            .filter(move |s| s.place.order() < (item, true));
-        let before: Vec<&NewStage> = before.filter(|s| fits(s)).collect();
-        before.into_iter()
+    fn before(&self, item: usize) -> Vec<&NewStage> {
+        let stages = self.plan.stages.iter();
+        stages.filter(|s| s.place.order() < (item, true)).collect()
     }
 
     fn check(
         &self,
-        item: usize,
+        before: &[&NewStage],
         references: &[&Reference<'_>],
-        fits: impl Fn(&NewStage) -> bool,
         in_text: bool,
-        looked: &mut Looked,
+        found: &mut Found,
     ) {
-        let before = self.before(item, fits);
         for reference in references {
             let range = self.range(reference);
-            let found = reference.resolve(before.clone().map(|s| s.name.as_str()));
-            let (name, path) = match found {
-                Ok(found) => found,
+            let names = before.iter().map(|s| s.name.as_str());
+            let (name, path) = match reference.resolve(names) {
+                Ok(resolved) => resolved,
                 Err(why) => {
-                    looked
-                        .problems
-                        .push(self.problem(range, self.unresolved(reference, why)));
+                    let message = self.unresolved(reference, why);
+                    found.problems.push(self.problem(range, message));
                     continue;
                 }
             };
-            let Some(schema) = before
-                .clone()
-                .find(|s| s.name == name)
-                .and_then(|s| self.outputs_schema(s))
-            else {
-                looked.plugins.push(PluginReference {
+            let stage = before.iter().find(|s| s.name == name);
+            let Some(schema) = stage.and_then(|s| self.outputs_schema(s)) else {
+                found.plugins.push(PluginReference {
                     instance: name.to_owned(),
                     path: path.to_vec(),
                     problem: self.problem(range, ""),
@@ -282,10 +243,10 @@ impl One<'_> {
                 continue;
             };
             match shape_at(name, schema, path) {
-                Err(why) => looked.problems.push(self.problem(range, why)),
+                Err(why) => found.problems.push(self.problem(range, why)),
                 Ok(Shape::Collection) if in_text => {
                     let message = "a list or a mapping cannot be a part of a text";
-                    looked.problems.push(self.problem(range, message));
+                    found.problems.push(self.problem(range, message));
                 }
                 Ok(_) => {}
             }
@@ -294,20 +255,15 @@ impl One<'_> {
 
     /// A stage that comes later is a better answer than a similar name.
     fn unresolved(&self, reference: &Reference<'_>, why: String) -> String {
-        let all = self.plan.stages.iter().map(|s| s.name.as_str());
-        match reference.resolve(all) {
-            Ok((name, _)) => {
-                let mut stages = self.plan.stages.iter();
-                match stages.find(|s| s.name == name) {
-                    Some(stage) if stage.kind == RENDERER => {
-                        format!("{name} renders configs itself; refer to what it got from")
-                    }
-                    _ => format!(
-                        "{name} comes later; only what stands before a stage has found something out for it"
-                    ),
-                }
-            }
-            Err(_) => why,
+        let stages = &self.plan.stages;
+        let Ok((name, _)) = reference.resolve(stages.iter().map(|s| s.name.as_str())) else {
+            return why;
+        };
+        match stages.iter().any(|s| s.name == name && s.kind == RENDERER) {
+            true => format!("{name} renders configs itself; refer to what it got from"),
+            false => format!(
+                "{name} comes later; only what stands before a stage has found something out for it"
+            ),
         }
     }
 

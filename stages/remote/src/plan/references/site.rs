@@ -15,7 +15,7 @@ pub(super) enum Site {
     /// In a command, and whether a reference can stand in this word of it.
     Command {
         exec: Exec,
-        found: Result<(), Malformed>,
+        usable: Result<(), Malformed>,
     },
     /// devcluster reads it, or one of the new stages.
     Nowhere(&'static str),
@@ -27,16 +27,13 @@ const PLACES: &str =
 impl One<'_> {
     /// The item of the list, and what is there.
     pub(super) fn site(&self) -> (usize, Site) {
-        let keys: Vec<&str> = self
-            .scalar
-            .path
-            .iter()
-            .map(|s| match s {
-                Seg::Key(key) => key.as_str(),
-                Seg::Index(_) => "#",
-            })
-            .collect();
-        let index = |at: usize| match self.scalar.path.get(at) {
+        let path = &self.scalar.path;
+        let keys = path.iter().map(|seg| match seg {
+            Seg::Key(key) => key.as_str(),
+            Seg::Index(_) => "#",
+        });
+        let keys: Vec<&str> = keys.collect();
+        let index = |at: usize| match path.get(at) {
             Some(Seg::Index(i)) => *i,
             _ => 0,
         };
@@ -44,8 +41,8 @@ impl One<'_> {
         let ["stages", "#", kind, below @ ..] = keys.as_slice() else {
             return (item, Site::Nowhere(PLACES));
         };
-        let head = |len: usize| self.scalar.path[..len].to_vec();
-        let command = |path: Vec<Seg>, found, is_script: bool, step: &str| Site::Command {
+        let head = |len: usize| path[..len].to_vec();
+        let command = |path: Vec<Seg>, usable, is_script: bool, step: &str| Site::Command {
             exec: Exec {
                 path,
                 is_script,
@@ -53,7 +50,11 @@ impl One<'_> {
                 upstreams: Vec::new(),
                 noted: (step != "post").then(|| format!("{}.{step}", self.stage_name(item, kind))),
             },
-            found,
+            usable,
+        };
+        let name = |step: &str| match step {
+            "pre" => format!("pre{}", index(4)),
+            _ => step.to_owned(),
         };
         let site = match (*kind, below) {
             (kind, _) if !DEVCLUSTERS.contains(&kind) => Site::Nowhere(
@@ -73,15 +74,14 @@ impl One<'_> {
                 site
             }
             (_, [step @ ("pre" | "post"), "#", "custom", "#"]) => {
-                let name = format!("{step}{}", index(4));
-                let name = if *step == "post" { step } else { name.as_str() };
-                command(head(6), self.word(6, index(6)), false, name)
+                command(head(6), self.word(6, index(6)), false, &name(step))
             }
-            (_, [step @ ("pre" | "post"), "#", "sh"]) => {
-                let name = format!("{step}{}", index(4));
-                let name = if *step == "post" { step } else { name.as_str() };
-                command(head(6), script(self.scalar.text).map(drop), true, name)
-            }
+            (_, [step @ ("pre" | "post"), "#", "sh"]) => command(
+                head(6),
+                script(self.scalar.text).map(drop),
+                true,
+                &name(step),
+            ),
             _ => Site::Nowhere(
                 "devcluster reads this itself, before anything is found out; a reference can stand in config_file, cmd, cmdline, env, pre and post",
             ),
