@@ -9,14 +9,12 @@ use serde_json::{Map, Value, json};
 use crate::flat::{GATEWAY, TUNNEL, flat_keys};
 use crate::kinds::{Kinds, Programs};
 use crate::plan::DRIVERS;
-
-/// devcluster's own kinds of stage; a test compares it with what stock devcluster takes.
-const STOCK: &str = include_str!("schema/stock.json");
+use crate::stock;
 
 /// The schema of a devcluster.yaml that may list the new stages, those of strangers on `$PATH` too, and of a flat
 /// remote_connect.yaml.
 pub(crate) async fn schema(programs: &Programs<'_>) -> Result<Value, StageError> {
-    let mut definitions: Map<String, Value> = serde_json::from_str(STOCK).unwrap_or_default();
+    let mut definitions = stock::definitions();
     let mut kinds = programs.all();
     kinds.push(PLUGIN.to_owned());
     let mut flat = Map::new();

@@ -96,38 +96,3 @@ fn path_of(location: &Location) -> Vec<Seg> {
         })
         .collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_config_that_does_not_fit_is_told_by_field_and_never_by_value() {
-        let schema = json!({"type": "object", "additionalProperties": false, "required": ["server"], "properties": {
-            "server": {"type": "string", "description": "Where to connect to"},
-            "ports": {"type": "array", "items": {"type": "integer"}},
-            "mode": {"enum": ["fast", "safe"]}}});
-        let with = json!({"sever": "a", "ports": [1, "hunter2"], "mode": "hunter2"});
-        let check = |with: &Value, unknown: &[&str]| {
-            let unknown: Vec<String> = unknown.iter().map(|u| (*u).to_owned()).collect();
-            problems(&schema, with, &Unknown::from_pointers(&unknown)).unwrap()
-        };
-        let problems = check(&with, &[]);
-        let text: Vec<String> = problems.iter().map(Problem::to_string).collect();
-        let text = text.join("\n");
-        for expected in [
-            "sever: unknown field; did you mean `server`?",
-            "`server` is missing (Where to connect to)",
-            "ports[1]: ",
-            "mode: ",
-        ] {
-            assert!(text.contains(expected), "{expected}\n---\n{text}");
-        }
-        assert!(!text.contains("hunter2"), "{text}");
-        assert!(check(&json!({"server": "a"}), &[]).is_empty());
-        let unknown = json!({"server": "a", "ports": ["$PORT"], "mode": "$MODE"});
-        assert!(check(&unknown, &["/ports/0", "/mode"]).is_empty());
-    }
-}

@@ -1,54 +1,53 @@
 //! devcluster's own part of a file, by the rules that devcluster 1.3.2 reads it by: it would end with a traceback.
 
-mod fields;
-
 use protocol::Problem;
 use protocol::kinds::DEVCLUSTERS;
 use protocol::suggest::nearest;
 use serde_json::{Map, Value};
 
-use fields::Type::{self, Path, Port, Signal, Steps, Text, Texts, Variables, Words};
-use fields::fields;
+/// A test compares it with what stock devcluster takes.
+const SCHEMA: &str = include_str!("schema/stock.json");
 
 const SIGNALS: &str = "HUP INT QUIT ILL TRAP ABRT IOT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CLD CONT STOP \
     TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO POLL PWR SYS EMT INFO RTMIN RTMAX";
+
+/// JSON Schemas of what devcluster itself reads, by name.
+pub(crate) fn definitions() -> Map<String, Value> {
+    serde_json::from_str(SCHEMA).unwrap_or_default()
+}
 
 /// What devcluster would not read, and what it reads to its own harm.
 #[derive(Default)]
 pub(crate) struct Checked {
     pub(crate) problems: Vec<Problem>,
     pub(crate) warnings: Vec<String>,
+    definitions: Map<String, Value>,
 }
 
 /// Looks at everything that devcluster itself reads.
 pub(crate) fn check(file: &Value) -> Checked {
-    let mut checked = Checked::default();
+    let mut checked = Checked {
+        definitions: definitions(),
+        ..Checked::default()
+    };
     let Some(top) = file.as_object() else {
         checked.wrong("", "a devcluster.yaml is a mapping");
         return checked;
     };
     let known = ["stages", "commands", "startup_input", "temp_dir", "cwd"];
     checked.unknown("", top, &known);
-    for field in ["startup_input", "temp_dir"] {
-        if top.get(field).is_some_and(|v| !v.is_string()) {
-            checked.wrong(field, "expected text");
+    for field in ["startup_input", "temp_dir", "cwd"] {
+        if let Some(value) = top.get(field) {
+            checked.field(field, "", field, &Value::Null, value);
         }
-    }
-    if top
-        .get("cwd")
-        .is_some_and(|v| !v.is_string() && !v.is_null())
-    {
-        checked.wrong("cwd", "expected a path");
     }
     match top.get("commands") {
         None => {}
         Some(Value::Object(commands)) => {
             for (key, command) in commands {
                 if !command.is_string() && words(command).is_some() {
-                    checked.wrong(
-                        &format!("commands.{key}"),
-                        "expected text or a list of texts",
-                    );
+                    let path = format!("commands.{key}");
+                    checked.wrong(&path, "expected text or a list of texts");
                 }
             }
         }
@@ -66,17 +65,10 @@ impl Checked {
         self.problems.push(Problem::new(path, message));
     }
 
-    fn unknown(&mut self, path: &str, body: &Map<String, Value>, known: &[&'static str]) {
+    fn unknown(&mut self, path: &str, body: &Map<String, Value>, known: &[&str]) {
         for key in body.keys().filter(|k| !known.contains(&k.as_str())) {
-            let meant = nearest(key, known.iter().copied()).map_or_else(
-                || format!("there is {}", known.join(", ")),
-                |meant| format!("did you mean `{meant}`?"),
-            );
-            let path = join(path, key);
-            self.problems.push(Problem::key(
-                path,
-                format!("devcluster knows no such key; {meant}"),
-            ));
+            let message = format!("devcluster knows no such key; {}", meant(key, known));
+            self.problems.push(Problem::key(join(path, key), message));
         }
     }
 
@@ -93,65 +85,78 @@ impl Checked {
                 "expected `key: value` lines; write {} where there is none",
             );
         };
-        if item.as_object().is_some_and(|o| o.len() > 1) {
-            let others: Vec<&str> = item
-                .as_object()
-                .into_iter()
-                .flat_map(Map::keys)
-                .skip(1)
-                .map(String::as_str)
-                .collect();
+        let others = item.as_object().into_iter().flat_map(Map::keys).skip(1);
+        let others: Vec<&str> = others.map(String::as_str).collect();
+        if !others.is_empty() {
+            let others = others.join(", ");
             self.warnings.push(format!(
-                "stages[{i}]: devcluster reads {kind} alone, not {}",
-                others.join(", ")
+                "stages[{i}]: devcluster reads {kind} alone, not {others}"
             ));
         }
-        let (fields, required) = fields(kind);
-        let known: Vec<&'static str> = fields.iter().map(|(name, _)| *name).collect();
-        self.unknown(&path, body, &known);
-        for name in required.iter().filter(|name| !body.contains_key(**name)) {
-            self.problems
-                .push(Problem::key(join(&path, name), "missing"));
+        let schema = self.definitions[kind].clone();
+        self.mapping(&path, kind, body, &schema);
+    }
+
+    /// By its schema no key is unknown and none is missing, and each value is what devcluster takes.
+    fn mapping(&mut self, path: &str, kind: &str, body: &Map<String, Value>, schema: &Value) {
+        let properties = schema["properties"].as_object();
+        let fields = || properties.into_iter().flatten();
+        let known: Vec<&str> = fields().map(|(name, _)| name.as_str()).collect();
+        self.unknown(path, body, &known);
+        let required = schema["required"].as_array().into_iter().flatten();
+        for name in required.filter_map(Value::as_str) {
+            if !body.contains_key(name) {
+                let missing = Problem::key(join(path, name), "missing");
+                self.problems.push(missing);
+            }
         }
-        for (name, kind) in fields {
-            if let Some(value) = body.get(*name) {
-                self.field(&join(&path, name), *kind, value);
+        for (name, schema) in fields() {
+            if let Some(value) = body.get(name) {
+                self.field(&join(path, name), kind, name, schema, value);
             }
         }
     }
 
-    fn field(&mut self, path: &str, kind: Type, value: &Value) {
-        match kind {
-            Text if !value.is_string() => self.wrong(path, "expected text"),
-            Path if !value.is_string() && !value.is_null() => self.wrong(path, "expected a path"),
-            Port if !is_port(value) => self.wrong(path, "expected a port"),
-            Words => {
-                if let Some(at) = words(value) {
-                    self.wrong(
-                        &format!("{path}{at}"),
-                        "expected a list of texts; quote what is none",
-                    );
-                }
+    /// What devcluster itself looks at: of what is for docker, it makes text.
+    fn field(&mut self, path: &str, kind: &str, name: &str, schema: &Value, value: &Value) {
+        let reference = schema.get("$ref").or(schema.pointer("/allOf/0/$ref"));
+        let reference = reference.and_then(Value::as_str).unwrap_or_default();
+        let expected = match (reference.trim_start_matches("#/definitions/"), kind, name) {
+            ("words", ..) => return self.words(path, value),
+            ("steps", ..) => return self.steps(path, value),
+            (.., "env" | "environment") => return self.variables(path, name, value),
+            ("port", ..) if !is_port(value) => "expected a port",
+            ("kill_signal", ..) if !is_signal(value) => {
+                "expected the name of a signal; such as SIGTERM"
             }
-            Signal if !is_signal(value) => {
-                self.wrong(path, "expected the name of a signal; such as SIGTERM")
+            (.., "cwd" | "data_dir") if !value.is_string() && !value.is_null() => "expected a path",
+            (_, "db" | "elastic", "name") => return,
+            (.., "regex") if !value.is_string() => "expected text; quote it",
+            (.., "name" | "sh" | "startup_input" | "temp_dir") if !value.is_string() => {
+                "expected text"
             }
-            Steps => self.steps(path, value),
-            Texts | Variables => self.variables(path, kind, value),
-            _ => {}
+            _ => return,
+        };
+        self.wrong(path, expected);
+    }
+
+    fn words(&mut self, path: &str, value: &Value) {
+        if let Some(at) = words(value) {
+            let path = format!("{path}{at}");
+            self.wrong(&path, "expected a list of texts; quote what is none");
         }
     }
 
-    fn variables(&mut self, path: &str, kind: Type, value: &Value) {
+    fn variables(&mut self, path: &str, name: &str, value: &Value) {
         let Some(variables) = value.as_object() else {
             return self.wrong(path, "expected a mapping of names to texts");
         };
-        for (name, _) in variables.iter().filter(|(_, v)| !v.is_string()) {
-            match kind {
-                Texts => self.wrong(&join(path, name), "expected text; quote it"),
+        for (key, _) in variables.iter().filter(|(_, v)| !v.is_string()) {
+            let path = join(path, key);
+            match name {
+                "environment" => self.wrong(&path, "expected text; quote it"),
                 _ => self.warnings.push(format!(
-                    "{}: no text: devcluster dies when it starts that stage; quote it",
-                    join(path, name)
+                    "{path}: no text: devcluster dies when it starts that stage; quote it"
                 )),
             }
         }
@@ -167,53 +172,33 @@ impl Checked {
     }
 
     fn step(&mut self, path: &str, step: &Value) {
-        let known = ["custom", "sh", "conncheck", "logcheck"];
         let Some((kind, body)) = step.as_object().and_then(|o| o.iter().next()) else {
             return self.wrong(path, "a step is a mapping with one key, its kind");
         };
         let below = join(path, kind);
         match (kind.as_str(), body) {
-            ("custom", words_) => {
-                if let Some(at) = words(words_) {
-                    self.wrong(
-                        &format!("{below}{at}"),
-                        "expected a list of texts; quote what is none",
-                    );
-                }
-            }
-            ("sh", body) if !body.is_string() => self.wrong(&below, "expected text"),
-            ("sh", _) => {}
-            ("conncheck", Value::Object(body)) => {
-                self.unknown(&below, body, &["host", "port"]);
-                if !body.contains_key("port") {
-                    self.problems
-                        .push(Problem::key(join(&below, "port"), "missing"));
-                }
-            }
-            ("logcheck", Value::Object(body)) => {
-                self.unknown(&below, body, &["regex", "stream"]);
-                match body.get("regex") {
-                    Some(Value::String(_)) => {}
-                    Some(_) => self.wrong(&join(&below, "regex"), "expected text; quote it"),
-                    None => {
-                        self.problems
-                            .push(Problem::key(join(&below, "regex"), "missing"));
-                    }
-                }
+            ("custom", body) => self.words(&below, body),
+            ("sh", body) => self.field(&below, "", "sh", &Value::Null, body),
+            ("conncheck" | "logcheck", Value::Object(body)) => {
+                let schema = self.definitions["step"]["properties"][kind].clone();
+                self.mapping(&below, kind, body, &schema);
             }
             ("conncheck" | "logcheck", _) => self.wrong(&below, "expected `key: value` lines"),
             _ => {
-                let meant = nearest(kind, known.into_iter()).map_or_else(
-                    || format!("there is {}", known.join(", ")),
-                    |meant| format!("did you mean `{meant}`?"),
-                );
-                self.problems.push(Problem::key(
-                    below,
-                    format!("no such kind of step; {meant}"),
-                ));
+                let known = ["custom", "sh", "conncheck", "logcheck"];
+                let message = format!("no such kind of step; {}", meant(kind, &known));
+                self.problems.push(Problem::key(below, message));
             }
         }
     }
+}
+
+/// The name that was probably meant, else all that there are.
+fn meant(name: &str, known: &[&str]) -> String {
+    nearest(name, known.iter().copied()).map_or_else(
+        || format!("there is {}", known.join(", ")),
+        |meant| format!("did you mean `{meant}`?"),
+    )
 }
 
 fn join(path: &str, key: &str) -> String {

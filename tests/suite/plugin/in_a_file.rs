@@ -246,7 +246,10 @@ esac
     ] {
         assert_eq!(status(id), expected, "{id}");
     }
-    let wrong = self::file(&home, "{name: looks, uses: ./looks.sh, with: {server: 7}}");
+    let wrong = self::file(
+        &home,
+        "{name: looks, uses: ./looks.sh, with: {server: [hunter2]}}",
+    );
     let output = self::output(remote(
         &home,
         &["doctor", "--format", "json", "-c", shown(&wrong)],
@@ -254,6 +257,7 @@ esac
     .await;
     let said = text(&output.stdout);
     assert!(said.contains("with.server"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
     assert_eq!(output.status.code(), Some(5));
 }
 
