@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::devcluster::text::Lines;
+use crate::lines::Lines;
 pub(crate) use process::Group;
 
 /// How long a short verb may take.

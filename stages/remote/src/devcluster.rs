@@ -1,7 +1,6 @@
 //! Stock devcluster as our child.
 
 pub(crate) mod orphans;
-pub(crate) mod text;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 
-use text::Lines;
+use crate::lines::Lines;
 
 /// How long its stderr is read after its end.
 const LAST_WORDS: Duration = Duration::from_millis(200);

@@ -13,6 +13,7 @@ mod gc;
 pub mod host;
 mod input;
 pub mod kinds;
+mod lines;
 mod manual;
 mod migrate;
 mod numbers;
