@@ -1,6 +1,6 @@
 //! The kinds of stage: which program a kind is, and what that program says of itself.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,17 +9,14 @@ use protocol::env::is_executable;
 use protocol::kinds::{DEVCLUSTERS, OURS, PLUGIN, RELEASE, is_kind, is_ours};
 use protocol::message::VERSION;
 use protocol::suggest::nearest;
-use protocol::validate::{self, Answer, Request};
+use protocol::validate::{Answer, Request};
 use protocol::{Description, Env, Exit, StageError, answer, description};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::process::Command;
 
-use crate::call::{Call, Called, failed};
 use crate::host::Host;
 use crate::problems::usage;
-
-/// The last lines of stderr that an error shows.
-const TAIL: usize = 5;
+use crate::verbs::{ask, describe};
 
 /// Who answers for a kind.
 #[allow(async_fn_in_trait, reason = "the driver runs on one thread")]
@@ -244,78 +241,4 @@ fn refuse_other(kind: &str, program: &Path, described: &Description) -> Result<(
         return refused(message, "install one release: make install");
     }
     Ok(())
-}
-
-/// Asks a program what it is.
-pub(crate) async fn describe(program: &Path, env: &Env) -> Result<Description, StageError> {
-    let call = Call::new(program, &["describe"]).plain(env);
-    let called = heard(program, "describe", call).await?;
-    let unusable = |e: serde_json::Error| {
-        failed(program, "describe", "its output is not a description").source(&e)
-    };
-    let mut said: Map<String, Value> = serde_json::from_slice(&called.stdout).map_err(unusable)?;
-    // A plugin is run by its path: what it does not say is not needed.
-    let unsaid = [
-        ("dcs", VERSION.into()),
-        ("kind", PLUGIN.into()),
-        ("version", "".into()),
-        ("about", "".into()),
-    ];
-    for (field, value) in unsaid {
-        said.entry(field).or_insert(value);
-    }
-    serde_json::from_value(Value::Object(said)).map_err(unusable)
-}
-
-/// Asks a program what is wrong with its configs.
-pub(crate) async fn ask(
-    program: &Path,
-    request: &Request,
-    env: &Env,
-) -> Result<Answer, StageError> {
-    let question = serde_json::to_vec(request)
-        .map_err(|e| StageError::internal("a request is not JSON").source(&e))?;
-    let call = Call::new(program, &["validate"])
-        .plain(env)
-        .asking(question, validate::LIMIT);
-    let called = heard(program, "validate", call).await?;
-    let answer: Answer = serde_json::from_slice(&called.stdout)
-        .map_err(|e| failed(program, "validate", "its output is not an answer").source(&e))?;
-    if answer.dcs != VERSION {
-        let why = format!("it answers in protocol version {}", answer.dcs);
-        return Err(failed(program, "validate", &why));
-    }
-    let mut told: Vec<&str> = answer.instances.iter().map(|v| v.stage.as_str()).collect();
-    let mut asked: Vec<&str> = request.instances.iter().map(|i| i.stage.as_str()).collect();
-    told.sort_unstable();
-    asked.sort_unstable();
-    if told != asked {
-        let why = format!(
-            "it gave {} verdicts for {} instances, or for others; one for each is due",
-            told.len(),
-            asked.len()
-        );
-        return Err(failed(program, "validate", &why));
-    }
-    Ok(answer)
-}
-
-/// Calls it; what it wrote to stderr explains a failure.
-async fn heard(program: &Path, verb: &str, call: Call<'_>) -> Result<Called, StageError> {
-    let mut words = VecDeque::new();
-    let called = call.run(|line| {
-        words.push_back(line);
-        if words.len() > TAIL {
-            words.pop_front();
-        }
-    });
-    let error = match called.await {
-        Ok(called) if called.success => return Ok(called),
-        Ok(called) => failed(program, verb, &called.how),
-        Err(error) => error,
-    };
-    Err(match words.is_empty() {
-        true => error,
-        false => error.cause(words.make_contiguous().join("\n")),
-    })
 }

@@ -29,3 +29,4 @@ mod status;
 mod stock;
 mod summary;
 mod up;
+mod verbs;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::kinds::{Kind, Kinds, unknown_kind};
 use crate::problems::{Source, odd, refused, refused_flat};
 use crate::stock;
-pub(crate) use judge::{directory_of, said, unknown};
+pub(crate) use judge::{directory_of, said};
 pub(crate) use references::Exec;
 use references::Literal;
 pub use references::PluginReference;

@@ -1,22 +1,20 @@
 //! The plugins of a file, asked what they take and what they find out, before anything is run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use futures::future::join_all;
 use protocol::kinds::PLUGIN;
-use protocol::message::VERSION;
 use protocol::provides::Provides;
 use protocol::reference::shape_at;
-use protocol::validate::{Instance, Request, RequestType, Unknown, Verdict};
+use protocol::validate::Verdict;
 use protocol::{Description, Env, Problem, StageError};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::host::find;
 use crate::input::Job;
-use crate::kinds::{ask, describe};
-use crate::plan::{NewStage, Plan, directory_of, said, unknown};
+use crate::plan::{NewStage, Plan, directory_of, said};
 use crate::problems::refused;
-use crate::schema_check;
+use crate::verbs::{describe, wrong_config};
 
 /// Asks each plugin, all side by side: its config is checked, and what later stages refer to, and what it says of itself is
 /// in the plan then. Every mistake at once.
@@ -85,40 +83,6 @@ async fn judge(
     };
     let judged = judged.await;
     judged.unwrap_or_else(|error| (vec![Problem::new(stage.at("uses"), said(error))], None))
-}
-
-/// What a plugin itself, and then its schema, find wrong with a config, and its verdict.
-pub(crate) async fn wrong_config(
-    program: &Path,
-    described: &Description,
-    name: &str,
-    with: &Value,
-    dir: &Path,
-    env: &Env,
-) -> Result<(Vec<Problem>, Verdict), StageError> {
-    let open = unknown(with);
-    let by_schema =
-        schema_check::problems(&described.config, with, &Unknown::from_pointers(&open))?;
-    let mut verdict = Verdict::default();
-    if let (true, Some(config)) = (described.has("validate"), with.as_object()) {
-        let request = Request {
-            dcs: VERSION,
-            type_: RequestType::Validate,
-            dir: dir.to_owned(),
-            stages: Vec::new(),
-            instances: vec![Instance {
-                stage: name.to_owned(),
-                config: config.clone(),
-                unknown: open,
-            }],
-            targets: Vec::new(),
-        };
-        let mut verdicts = ask(program, &request, env).await?.instances;
-        verdict = verdicts.pop().unwrap_or_default();
-    }
-    let mut problems: Vec<Problem> = verdict.problems.iter().map(Problem::from).collect();
-    schema_check::add(&mut problems, by_schema);
-    Ok((problems, verdict))
 }
 
 /// What others take from its outputs and it does not report.

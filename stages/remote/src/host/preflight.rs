@@ -9,8 +9,7 @@ use serde_json::Value;
 
 use super::{Config, Host, directory, find};
 use crate::call::{Call, failed};
-use crate::kinds::describe;
-use crate::plugins::wrong_config;
+use crate::verbs::{describe, wrong_config};
 
 const OWN: What = ("preflight", "the plugin can look around");
 const CONFIG: What = ("config", "the config is what the plugin takes");

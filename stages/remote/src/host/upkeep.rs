@@ -7,7 +7,7 @@ use protocol::{Context, Leftover, StageError};
 
 use super::{Host, directory};
 use crate::call::{Call, failed};
-use crate::kinds::describe;
+use crate::verbs::describe;
 
 /// What a plugin left only itself knows.
 pub(super) async fn leftover<'a>(

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use futures::future::join_all;
-use protocol::env::variables;
 use protocol::kinds::{PLUGIN, RENDERER, is_ours};
 use protocol::provides::MASTER_ADDRESS;
-use protocol::reference::is_templated;
 use protocol::validate::{
     Answer, Gate, Instance, Listed, Mistake, Request, RequestType, Target, TargetVerdict, Unknown,
-    Verdict, pointer_of,
+    Verdict,
 };
-use protocol::yaml::{Seg, show};
+use protocol::yaml::show;
 use protocol::{Problem, StageError};
 use serde_json::{Value, json};
 
@@ -20,6 +18,7 @@ use super::{NewStage, Place, Plan};
 use crate::kinds::Kinds;
 use crate::problems::Source;
 use crate::schema_check;
+use crate::verbs::unknown;
 
 impl Plan {
     /// Asks each kind for all of its instances, the kinds side by side, and takes in what they answer. The renderer goes first:
@@ -236,31 +235,6 @@ fn targets(source: &Source) -> Vec<Target> {
             unknown: unknown(&master["config_file"]),
         })
         .collect()
-}
-
-/// JSON pointers to the texts with a variable or a reference in them: only the run knows those.
-pub(crate) fn unknown(config: &Value) -> Vec<String> {
-    fn collect(value: &Value, path: &mut Vec<Seg>, found: &mut Vec<String>) {
-        let mut below = |seg: Seg, value: &Value| {
-            path.push(seg);
-            collect(value, path, found);
-            path.pop();
-        };
-        match value {
-            Value::String(text) if is_templated(text) || !variables(text).is_empty() => {
-                found.push(pointer_of(path));
-            }
-            Value::Array(items) => items
-                .iter()
-                .enumerate()
-                .for_each(|(i, v)| below(i.into(), v)),
-            Value::Object(map) => map.iter().for_each(|(k, v)| below(k.as_str().into(), v)),
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    collect(config, &mut Vec::new(), &mut found);
-    found
 }
 
 /// An error of a program, as a problem in the file that names it.

@@ -1,0 +1,154 @@
+//! The two verbs by which a program says what it is and what it takes. Both are offline and get no secret.
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use protocol::env::variables;
+use protocol::kinds::PLUGIN;
+use protocol::message::VERSION;
+use protocol::reference::is_templated;
+use protocol::validate::{
+    self, Answer, Instance, Request, RequestType, Unknown, Verdict, pointer_of,
+};
+use protocol::yaml::Seg;
+use protocol::{Description, Env, Problem, StageError};
+use serde_json::{Map, Value};
+
+use crate::call::{Call, Called, failed};
+use crate::schema_check;
+
+/// The last lines of stderr that an error shows.
+const TAIL: usize = 5;
+
+/// Asks a program what it is.
+pub(crate) async fn describe(program: &Path, env: &Env) -> Result<Description, StageError> {
+    let call = Call::new(program, &["describe"]).plain(env);
+    let called = heard(program, "describe", call).await?;
+    let unusable = |e: serde_json::Error| {
+        failed(program, "describe", "its output is not a description").source(&e)
+    };
+    let mut said: Map<String, Value> = serde_json::from_slice(&called.stdout).map_err(unusable)?;
+    // A plugin is run by its path: what it does not say is not needed.
+    let unsaid = [
+        ("dcs", VERSION.into()),
+        ("kind", PLUGIN.into()),
+        ("version", "".into()),
+        ("about", "".into()),
+    ];
+    for (field, value) in unsaid {
+        said.entry(field).or_insert(value);
+    }
+    serde_json::from_value(Value::Object(said)).map_err(unusable)
+}
+
+/// Asks a program what is wrong with its configs.
+pub(crate) async fn ask(
+    program: &Path,
+    request: &Request,
+    env: &Env,
+) -> Result<Answer, StageError> {
+    let question = serde_json::to_vec(request)
+        .map_err(|e| StageError::internal("a request is not JSON").source(&e))?;
+    let call = Call::new(program, &["validate"])
+        .plain(env)
+        .asking(question, validate::LIMIT);
+    let called = heard(program, "validate", call).await?;
+    let answer: Answer = serde_json::from_slice(&called.stdout)
+        .map_err(|e| failed(program, "validate", "its output is not an answer").source(&e))?;
+    if answer.dcs != VERSION {
+        let why = format!("it answers in protocol version {}", answer.dcs);
+        return Err(failed(program, "validate", &why));
+    }
+    let mut told: Vec<&str> = answer.instances.iter().map(|v| v.stage.as_str()).collect();
+    let mut asked: Vec<&str> = request.instances.iter().map(|i| i.stage.as_str()).collect();
+    told.sort_unstable();
+    asked.sort_unstable();
+    if told != asked {
+        let why = format!(
+            "it gave {} verdicts for {} instances, or for others; one for each is due",
+            told.len(),
+            asked.len()
+        );
+        return Err(failed(program, "validate", &why));
+    }
+    Ok(answer)
+}
+
+/// What a plugin itself, and then its schema, find wrong with a config, and its verdict.
+pub(crate) async fn wrong_config(
+    program: &Path,
+    described: &Description,
+    name: &str,
+    with: &Value,
+    dir: &Path,
+    env: &Env,
+) -> Result<(Vec<Problem>, Verdict), StageError> {
+    let open = unknown(with);
+    let by_schema =
+        schema_check::problems(&described.config, with, &Unknown::from_pointers(&open))?;
+    let mut verdict = Verdict::default();
+    if let (true, Some(config)) = (described.has("validate"), with.as_object()) {
+        let request = Request {
+            dcs: VERSION,
+            type_: RequestType::Validate,
+            dir: dir.to_owned(),
+            stages: Vec::new(),
+            instances: vec![Instance {
+                stage: name.to_owned(),
+                config: config.clone(),
+                unknown: open,
+            }],
+            targets: Vec::new(),
+        };
+        let mut verdicts = ask(program, &request, env).await?.instances;
+        verdict = verdicts.pop().unwrap_or_default();
+    }
+    let mut problems: Vec<Problem> = verdict.problems.iter().map(Problem::from).collect();
+    schema_check::add(&mut problems, by_schema);
+    Ok((problems, verdict))
+}
+
+/// JSON pointers to the texts with a variable or a reference in them: only the run knows those.
+pub(crate) fn unknown(config: &Value) -> Vec<String> {
+    fn collect(value: &Value, path: &mut Vec<Seg>, found: &mut Vec<String>) {
+        let mut below = |seg: Seg, value: &Value| {
+            path.push(seg);
+            collect(value, path, found);
+            path.pop();
+        };
+        match value {
+            Value::String(text) if is_templated(text) || !variables(text).is_empty() => {
+                found.push(pointer_of(path));
+            }
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .for_each(|(i, v)| below(i.into(), v)),
+            Value::Object(map) => map.iter().for_each(|(k, v)| below(k.as_str().into(), v)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    collect(config, &mut Vec::new(), &mut found);
+    found
+}
+
+/// Calls it; what it wrote to stderr explains a failure.
+async fn heard(program: &Path, verb: &str, call: Call<'_>) -> Result<Called, StageError> {
+    let mut words = VecDeque::new();
+    let called = call.run(|line| {
+        words.push_back(line);
+        if words.len() > TAIL {
+            words.pop_front();
+        }
+    });
+    let error = match called.await {
+        Ok(called) if called.success => return Ok(called),
+        Ok(called) => failed(program, verb, &called.how),
+        Err(error) => error,
+    };
+    Err(match words.is_empty() {
+        true => error,
+        false => error.cause(words.make_contiguous().join("\n")),
+    })
+}
