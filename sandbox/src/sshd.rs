@@ -9,7 +9,6 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -27,8 +26,6 @@ pub struct Options {
     pub allow_tcp_forwarding: String,
     /// More lines for sshd_config.
     pub extra: Vec<String>,
-    /// Public keys that may log in besides the server's own user key.
-    pub authorized_keys: Vec<PathBuf>,
 }
 
 impl Default for Options {
@@ -37,7 +34,6 @@ impl Default for Options {
             gateway_ports: "clientspecified".into(),
             allow_tcp_forwarding: "yes".into(),
             extra: Vec::new(),
-            authorized_keys: Vec::new(),
         }
     }
 }
@@ -82,7 +78,7 @@ impl Sshd {
             keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "devcluster", "-f"]);
             output_of(keygen.arg(dir.join(key)))?;
         }
-        write_authorized_keys(dir, &options.authorized_keys)?;
+        fs::copy(dir.join("user_key.pub"), dir.join("authorized_keys"))?;
 
         // sshd cannot be told port 0, and another may take the port that was free a moment ago.
         let mut attempts = 0;
@@ -136,11 +132,6 @@ impl Sshd {
         self.server.log()
     }
 
-    /// Waits until the server wrote a line that contains `text`.
-    pub async fn wait_for_log(&mut self, text: &str, within: Duration) -> Result<()> {
-        self.server.wait(within, |line| line.contains(text)).await
-    }
-
     /// The processes that serve a connection, and what those started.
     pub fn sessions(&self) -> Result<Vec<Pid>> {
         self.server.descendants()
@@ -185,16 +176,6 @@ fn kill_all(pids: &[Pid]) {
         // One may have ended since, often because the one before it did.
         let _ = kill_process(*pid, Signal::KILL);
     }
-}
-
-fn write_authorized_keys(dir: &Path, more: &[PathBuf]) -> Result<()> {
-    let mut keys = fs::read_to_string(dir.join("user_key.pub"))?;
-    for path in more {
-        keys +=
-            &fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    }
-    fs::write(dir.join("authorized_keys"), keys)?;
-    Ok(())
 }
 
 fn write_config(dir: &Path, port: u16, options: &Options) -> Result<()> {

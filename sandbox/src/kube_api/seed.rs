@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Contour's name for itself in a GatewayClass.
-pub const CONTOUR: &str = "projectcontour.io/gateway-controller";
+const CONTOUR: &str = "projectcontour.io/gateway-controller";
 
 /// When everything here came to be.
 pub(super) const LONG_AGO: &str = "2026-01-01T00:00:00Z";

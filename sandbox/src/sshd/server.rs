@@ -6,13 +6,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use protocol::child::{self, Leashed};
 use rustix::process::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::ChildStderr;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::output_of;
 
@@ -22,14 +23,9 @@ const START: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct Server {
     process: Leashed,
-    log: watch::Receiver<Log>,
+    /// The lines that it wrote; closed when it writes no more.
+    log: watch::Receiver<Vec<String>>,
     _reader: JoinSet<()>,
-}
-
-#[derive(Debug, Default)]
-struct Log {
-    lines: Vec<String>,
-    ended: bool,
 }
 
 /// Root's sshd wants an empty directory that only a running service makes.
@@ -62,7 +58,7 @@ impl Server {
     }
 
     pub(super) fn log(&self) -> String {
-        self.log.borrow().lines.join("\n")
+        self.log.borrow().join("\n")
     }
 
     pub(super) fn descendants(&self) -> Result<Vec<Pid>> {
@@ -85,7 +81,7 @@ impl Server {
         let mut process = child::spawn(program, arguments)
             .with_context(|| format!("cannot run {}", program.display()))?;
         let stderr = process.child.stderr.take().context("no stderr")?;
-        let (lines, log) = watch::channel(Log::default());
+        let (lines, log) = watch::channel(Vec::new());
         let mut reader = JoinSet::new();
         reader.spawn(read_log(stderr, lines));
 
@@ -95,37 +91,21 @@ impl Server {
             _reader: reader,
         };
         let up = format!("Server listening on 127.0.0.1 port {port}.");
-        if let Err(error) = server.wait(START, |line| line == up).await {
-            bail!("{} did not start: {error:#}", program.display());
+        let listening = server.log.wait_for(|lines| lines.contains(&up));
+        if !matches!(timeout(START, listening).await, Ok(Ok(_))) {
+            let log = server.log();
+            bail!("{} did not start: it wrote:\n{log}", program.display());
         }
         Ok(server)
     }
-
-    pub(super) async fn wait(
-        &mut self,
-        within: Duration,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<()> {
-        let seen = |log: &Log| log.lines.iter().any(|line| wanted(line));
-        let waited =
-            tokio::time::timeout(within, self.log.wait_for(|log| log.ended || seen(log))).await;
-        drop(waited);
-        let log = self.log.borrow();
-        if seen(&log) {
-            Ok(())
-        } else {
-            Err(anyhow!("it wrote:\n{}", log.lines.join("\n")))
-        }
-    }
 }
 
-async fn read_log(stderr: ChildStderr, log: watch::Sender<Log>) {
+async fn read_log(stderr: ChildStderr, log: watch::Sender<Vec<String>>) {
     let mut lines = BufReader::new(stderr).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
         let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-        log.send_modify(|log| log.lines.push(line));
+        log.send_modify(|lines| lines.push(line));
     }
-    log.send_modify(|log| log.ended = true);
 }
 
 /// All processes below `ancestor`.

@@ -41,12 +41,12 @@ async fn a_key_that_cannot_be_used_says_why() {
     let (wrong, locked) = (home.path().join("wrong"), home.path().join("locked"));
     make_key(&wrong, "").await;
     make_key(&locked, "secret").await;
-    let authorized_keys = vec![locked.with_extension("pub")];
-    let setup = Setup::new(Options {
-        authorized_keys,
-        ..Options::default()
-    })
-    .await;
+    let setup = Setup::new(Options::default()).await;
+    // The server takes the locked one besides its own.
+    let authorized = setup.sshd.file("sshd/authorized_keys");
+    let keys = [setup.sshd.key(), locked.clone()].map(|key| key.with_extension("pub"));
+    let keys = keys.map(|key| std::fs::read_to_string(key).unwrap());
+    std::fs::write(authorized, keys.concat()).unwrap();
     let open = setup.sshd.file("open");
     std::fs::copy(setup.sshd.key(), &open).unwrap();
     std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();

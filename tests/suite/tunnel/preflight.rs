@@ -176,7 +176,6 @@ async fn a_server_set_up_by_the_page_lets_a_tunnel_through_and_no_other_port() {
         gateway_ports: "no".into(),
         allow_tcp_forwarding: "no".into(),
         extra,
-        ..Options::default()
     })
     .await;
     let other = setup.ports.clone();
