@@ -44,14 +44,10 @@ pub(crate) async fn look(job: &Job, env: &Env, mut found: impl FnMut(Looked)) {
             let arguments = arguments(stage, job, env);
             let cwd = cwd.clone();
             async move {
-                let mut checks = of_stage(&arguments, cwd).await;
-                checks
-                    .iter_mut()
-                    .for_each(|c| c.stage.clone_from(&stage.name));
                 Looked {
                     stage: stage.name.clone(),
                     kind: stage.kind.clone(),
-                    checks,
+                    checks: of_stage(&arguments, cwd).await,
                 }
             }
         })

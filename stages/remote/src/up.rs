@@ -183,10 +183,8 @@ pub(crate) fn own_temp_dir(error: StageError) -> StageError {
 
 fn make_temp_dir(path: &Path) -> Result<(), StageError> {
     let failed = |e| {
-        StageError::io(
-            format!("cannot make devcluster's temp_dir {}", path.display()),
-            &e,
-        )
+        let message = format!("cannot make devcluster's temp_dir {}", path.display());
+        StageError::io(message, &e)
     };
     let mut private = std::fs::DirBuilder::new();
     let private = private.recursive(true).mode(0o700);
