@@ -6,7 +6,7 @@ use protocol::Problem;
 use protocol::kinds::{DEVCLUSTERS, PLUGIN, RENDERER, is_ours};
 use protocol::provides::TASK_GATEWAY;
 use protocol::rundir::is_instance_name;
-use protocol::validate::{Gate, Verdict};
+use protocol::validate::Verdict;
 use serde_json::{Map, Value};
 
 use super::{NewStage, Plan, Wanted};
@@ -44,28 +44,20 @@ impl Plan {
             );
             wrong(stage.at("name"), &message);
         }
-        let gate = stage.config.shift_remove("gate");
-        stage.gate = match gate.as_ref().map(|g| g.as_str().unwrap_or_default()) {
-            None => None,
-            Some("stage") => Some(Gate::Stage),
-            Some("consumer") => Some(Gate::Consumer),
-            Some(_) => {
+        if let Some(gate) = stage.config.shift_remove("gate") {
+            stage.gate = serde_json::from_value(gate).ok();
+            if stage.gate.is_none() {
                 wrong(stage.at("gate"), "either `stage` or `consumer`");
-                None
             }
-        };
-        if stage.provides.contains_key(TASK_GATEWAY) {
-            stage.resource_manager = match stage.config.shift_remove("resource_manager") {
-                None => None,
-                Some(Value::String(name)) => Some(name),
-                Some(_) => {
-                    wrong(
-                        stage.at("resource_manager"),
-                        "expected the name or cluster_name of a resource manager",
-                    );
-                    None
-                }
-            };
+        }
+        if stage.provides.contains_key(TASK_GATEWAY)
+            && let Some(name) = stage.config.shift_remove("resource_manager")
+        {
+            stage.resource_manager = name.as_str().map(str::to_owned);
+            if stage.resource_manager.is_none() {
+                let message = "expected the name or cluster_name of a resource manager";
+                wrong(stage.at("resource_manager"), message);
+            }
         }
         if !is_ours(&stage.kind) && stage.kind != PLUGIN {
             for field in stage.config.keys().filter(|f| !is_field(f)) {
