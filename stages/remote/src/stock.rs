@@ -1,5 +1,7 @@
 //! devcluster's own part of a file, by the rules that devcluster 1.3.2 reads it by: it would end with a traceback.
 
+use std::rc::Rc;
+
 use protocol::Problem;
 use protocol::kinds::DEVCLUSTERS;
 use protocol::suggest::nearest;
@@ -21,13 +23,13 @@ pub(crate) fn definitions() -> Map<String, Value> {
 pub(crate) struct Checked {
     pub(crate) problems: Vec<Problem>,
     pub(crate) warnings: Vec<String>,
-    definitions: Map<String, Value>,
+    definitions: Rc<Map<String, Value>>,
 }
 
 /// Looks at everything that devcluster itself reads.
 pub(crate) fn check(file: &Value) -> Checked {
     let mut checked = Checked {
-        definitions: definitions(),
+        definitions: definitions().into(),
         ..Checked::default()
     };
     let Some(top) = file.as_object() else {
@@ -93,8 +95,8 @@ impl Checked {
                 "stages[{i}]: devcluster reads {kind} alone, not {others}"
             ));
         }
-        let schema = self.definitions[kind].clone();
-        self.mapping(&path, kind, body, &schema);
+        let definitions = self.definitions.clone();
+        self.mapping(&path, kind, body, &definitions[kind]);
     }
 
     /// By its schema no key is unknown and none is missing, and each value is what devcluster takes.
@@ -180,8 +182,9 @@ impl Checked {
             ("custom", body) => self.words(&below, body),
             ("sh", body) => self.field(&below, "", "sh", &Value::Null, body),
             ("conncheck" | "logcheck", Value::Object(body)) => {
-                let schema = self.definitions["step"]["properties"][kind].clone();
-                self.mapping(&below, kind, body, &schema);
+                let definitions = self.definitions.clone();
+                let schema = &definitions["step"]["properties"][kind];
+                self.mapping(&below, kind, body, schema);
             }
             ("conncheck" | "logcheck", _) => self.wrong(&below, "expected `key: value` lines"),
             _ => {
