@@ -25,7 +25,10 @@ pub fn is_missing() -> bool {
     let dir = build_dir().join("bed");
     let probe = build_dir().with_file_name("scripts").join("can-run-node");
     let verdict = Command::new(probe).arg(dir.join("root")).output();
-    let can_run = verdict.expect("cannot run scripts/can-run-node").status.success();
+    let can_run = verdict
+        .expect("cannot run scripts/can-run-node")
+        .status
+        .success();
     if can_run && dir.join("images").is_dir() {
         return false;
     }

@@ -114,16 +114,40 @@ impl Plan {
         }
         cmd.extend(self.instance_flags(&stage.name));
         cmd.push("--events=none".into());
-        cmd.extend(flags(&stage.config));
+        cmd.extend(flags(&self.config(stage)));
+        cmd
+    }
+
+    /// The config of a stage with what compiling sets in it.
+    pub(crate) fn config(&self, stage: &NewStage) -> Map<String, Value> {
+        let mut config = stage.config.clone();
         if stage.kind == RENDERER {
             match self.consumers.iter().find(|c| c.emit == stage.name) {
-                Some(consumer) => cmd.extend(self.emit_flags(consumer)),
-                None => cmd.push(format!("--upstreams={}", json!(self.followed()))),
+                Some(consumer) => self.render_into(&mut config, consumer),
+                None => drop(config.insert("upstreams".into(), json!(self.followed()))),
             }
-            let temp_dir = self.temp_dir.trim_end_matches('/');
-            cmd.push(format!("--control-socket={temp_dir}/sock"));
+            let socket = format!("{}/sock", self.temp_dir.trim_end_matches('/'));
+            config.insert("control_socket".into(), socket.into());
         }
-        cmd
+        config
+    }
+
+    /// Has a renderer write the file of this consumer.
+    fn render_into(&self, config: &mut Map<String, Value>, consumer: &Consumer) {
+        let name = &consumer.name;
+        let base = format!("{}/{name}.conf", self.temp_dir.trim_end_matches('/'));
+        let mut set = |field: &str, value: Value| config.insert(field.to_owned(), value);
+        set("stage", name.as_str().into());
+        set("base", base.into());
+        set("out", rendered(&self.temp_dir, name).into());
+        set("upstreams", json!(consumer.upstreams));
+        if consumer.kind != "master" {
+            set("known_fields", false.into());
+        }
+        let managers = self.managers_of(consumer);
+        if !managers.is_empty() {
+            set("resource_managers", managers.into());
+        }
     }
 
     fn custom(&self, stage: &NewStage) -> Value {
@@ -144,26 +168,6 @@ impl Plan {
             format!("--name={name}"),
             format!("--run-dir={}", run_dir(&self.temp_dir)),
         ]
-    }
-
-    fn emit_flags(&self, consumer: &Consumer) -> Vec<String> {
-        let temp_dir = self.temp_dir.trim_end_matches('/');
-        let name = &consumer.name;
-        let mut flags = vec![
-            format!("--stage={name}"),
-            format!("--base={temp_dir}/{name}.conf"),
-            format!("--out={}", rendered(temp_dir, name)),
-            format!("--upstreams={}", json!(consumer.upstreams)),
-        ];
-        if consumer.kind != "master" {
-            flags.push("--known-fields=false".into());
-        }
-        let managers = self.managers_of(consumer);
-        if !managers.is_empty() {
-            let managers = unexpanded(&Value::Object(managers).to_string());
-            flags.push(format!("--resource-managers={managers}"));
-        }
-        flags
     }
 
     /// A command gets its values from `exec`, which becomes that command.
@@ -261,8 +265,9 @@ impl Plan {
         once.extend(self.instance_flags(&format!("{}.{}", emit.name, consumer.name)));
         once.push("--events=none".into());
         once.push(LINGER.into());
-        once.extend(flags(&emit.config));
-        once.extend(self.emit_flags(consumer));
+        let mut config = emit.config.clone();
+        self.render_into(&mut config, consumer);
+        once.extend(flags(&config));
         let step = json!({"custom": once});
         match document.get(&pre) {
             Some(Value::Array(steps)) if !steps.is_empty() => editor.append_item(&pre, step),
@@ -271,11 +276,11 @@ impl Plan {
     }
 }
 
-/// A config as flags; what is not plain text, number or truth is JSON. `stage` of a config-emit is the driver's to resolve.
+/// A config as flags; what is not plain text, number or truth is JSON.
 fn flags(config: &Map<String, Value>) -> Vec<String> {
     config
         .iter()
-        .filter(|(field, value)| !value.is_null() && *field != "stage")
+        .filter(|(_, value)| !value.is_null())
         .map(|(field, value)| {
             let text = value
                 .as_str()

@@ -12,7 +12,7 @@ use protocol::validate::{
 };
 use protocol::yaml::show;
 use protocol::{Problem, StageError};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{NewStage, Place, Plan};
 use crate::kinds::Kinds;
@@ -95,31 +95,12 @@ impl Plan {
     }
 
     fn instance(&self, stage: &NewStage) -> Instance {
-        let mut config = stage.config.clone();
-        if stage.kind == RENDERER {
-            config.extend(self.given_by_us(stage));
-        }
+        let config = self.config(stage);
         Instance {
             stage: stage.name.clone(),
             unknown: unknown(&Value::Object(config.clone())),
             config,
         }
-    }
-
-    /// What compiling will set in a renderer's config.
-    fn given_by_us(&self, stage: &NewStage) -> serde_json::Map<String, Value> {
-        let consumer = self.consumers.iter().find(|c| c.emit == stage.name);
-        let given = match consumer {
-            Some(consumer) => json!({
-                "base": "base",
-                "out": "out",
-                "stage": consumer.name,
-                "upstreams": consumer.upstreams,
-                "resource_managers": self.managers_of(consumer),
-            }),
-            None => json!({"control_socket": "sock", "upstreams": self.followed()}),
-        };
-        given.as_object().cloned().unwrap_or_default()
     }
 
     fn accept(
