@@ -1,5 +1,8 @@
 //! What a plain word means to `PyYAML`: its implicit resolvers and constructors, YAML 1.1.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
 use serde_json::Number;
 
 use crate::timestamp::{is_real_time, is_timestamp};
@@ -68,14 +71,35 @@ pub(crate) fn named(handle: &str, suffix: &str) -> Option<Tag> {
     }
 }
 
+static INT: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(concat!(
+        "[-+]?0b[0-1_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+",
+        "|[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+",
+    ))
+});
+
+static FLOAT: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(concat!(
+        r"[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?",
+        r"|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*",
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+    ))
+});
+
+/// A pattern of `PyYAML`'s resolver, for the whole of a word.
+pub(crate) fn pattern(alternatives: &str) -> Regex {
+    Regex::new(&format!("^(?:{alternatives})$")).expect("a pattern")
+}
+
 pub(crate) fn resolve(text: &str) -> Tag {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Tag::Null,
         "<<" => Tag::Merge,
         "=" => Tag::Value,
         _ if bool_of(text).is_some() => Tag::Bool,
-        _ if is_float(text) => Tag::Float,
-        _ if is_int(text) => Tag::Int,
+        _ if !text.starts_with(|c: char| "-+.0123456789".contains(c)) => Tag::Str,
+        _ if FLOAT.is_match(text) => Tag::Float,
+        _ if INT.is_match(text) => Tag::Int,
         _ if is_timestamp(text) => Tag::Timestamp,
         _ => Tag::Str,
     }
@@ -133,75 +157,6 @@ fn construct_bool(text: &str) -> Result<bool, String> {
 
 fn unsigned(text: &str) -> &str {
     text.strip_prefix(['-', '+']).unwrap_or(text)
-}
-
-fn only(text: &str, allowed: impl Fn(u8) -> bool) -> bool {
-    text.bytes().all(|b| b == b'_' || allowed(b))
-}
-
-/// `[0-9][0-9_]*`
-fn is_decimal(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_digit()) && only(text, |b| b.is_ascii_digit())
-}
-
-/// `(?::[0-5]?[0-9])+`, given without the first colon.
-fn is_sexagesimal_tail(tail: &str) -> bool {
-    tail.split(':').all(|part| match part.as_bytes() {
-        [b] => b.is_ascii_digit(),
-        [a, b] => (b'0'..=b'5').contains(a) && b.is_ascii_digit(),
-        _ => false,
-    })
-}
-
-fn is_int(text: &str) -> bool {
-    let text = unsigned(text);
-    if let Some(bits) = text.strip_prefix("0b") {
-        return !bits.is_empty() && only(bits, |b| matches!(b, b'0' | b'1'));
-    }
-    if let Some(hex) = text.strip_prefix("0x") {
-        return !hex.is_empty() && only(hex, |b| b.is_ascii_hexdigit());
-    }
-    if let Some(octal) = text.strip_prefix('0') {
-        return only(octal, |b| (b'0'..=b'7').contains(&b));
-    }
-    match text.split_once(':') {
-        Some((head, tail)) => is_decimal(head) && is_sexagesimal_tail(tail),
-        None => is_decimal(text),
-    }
-}
-
-/// `(?:[eE][-+][0-9]+)?`
-fn is_exponent(text: &str) -> bool {
-    let digits = text
-        .strip_prefix(['e', 'E'])
-        .and_then(|t| t.strip_prefix(['-', '+']));
-    text.is_empty()
-        || digits.is_some_and(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()))
-}
-
-fn is_float(text: &str) -> bool {
-    if matches!(text, ".nan" | ".NaN" | ".NAN") {
-        return true;
-    }
-    let body = unsigned(text);
-    if matches!(body, ".inf" | ".Inf" | ".INF") {
-        return true;
-    }
-    let Some((whole, rest)) = body.split_once('.') else {
-        return false;
-    };
-    let end = rest
-        .find(|c: char| !(c.is_ascii_digit() || c == '_'))
-        .unwrap_or(rest.len());
-    let (fraction, exponent) = rest.split_at(end);
-    if whole.is_empty() {
-        // YAML 1.1 in PyYAML: no sign before a bare point.
-        return body == text && is_decimal(fraction) && is_exponent(exponent);
-    }
-    match whole.split_once(':') {
-        Some((head, tail)) => is_decimal(head) && is_sexagesimal_tail(tail) && exponent.is_empty(),
-        None => is_decimal(whole) && is_exponent(exponent),
-    }
 }
 
 fn int_of(text: &str) -> Result<Number, Unread> {
