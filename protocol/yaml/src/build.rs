@@ -7,7 +7,6 @@ use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle};
 
 use crate::dialect;
 use crate::error::Error;
-use crate::lines::Lines;
 use crate::scalar::Data;
 use crate::tree::{Id, Kind, Node, Oddity, Tree, after_colon};
 
@@ -18,17 +17,12 @@ const ALIAS_BUDGET: u64 = 100_000;
 const NESTING: usize = 200;
 
 /// With `as_pyyaml` also what is odd, which is returned.
-pub(crate) fn build(
-    text: &str,
-    lines: &Lines,
-    as_pyyaml: bool,
-) -> Result<(Tree, Vec<Oddity>), Error> {
+pub(crate) fn build(text: &str, as_pyyaml: bool) -> Result<(Tree, Vec<Oddity>), Error> {
     if let Some((at, why)) = dialect::bad_character(text) {
-        return Err(lines.error(text, at, why));
+        return Err(Error::at(text, at, why));
     }
     let mut builder = Builder {
         text,
-        lines,
         tree: Tree {
             nodes: Vec::new(),
             root: 0,
@@ -53,7 +47,7 @@ pub(crate) fn build(
     for next in Parser::new_from_str_with_options(text, options) {
         let (event, span) = next.map_err(|e| {
             let at = e.marker().byte_offset().unwrap_or(text.len());
-            lines.error(text, at, e.info())
+            Error::at(text, at, e.info())
         })?;
         builder.event(event, span)?;
     }
@@ -62,7 +56,6 @@ pub(crate) fn build(
 
 struct Builder<'a> {
     text: &'a str,
-    lines: &'a Lines,
     tree: Tree,
     /// Values in each node once aliases are written out.
     weights: Vec<u64>,
@@ -85,7 +78,7 @@ struct Frame {
 
 impl Builder<'_> {
     fn fail<T>(&self, at: usize, message: impl Into<String>) -> Result<T, Error> {
-        Err(self.lines.error(self.text, at, message))
+        Err(Error::at(self.text, at, message))
     }
 
     fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Error> {

@@ -5,7 +5,6 @@ use serde_json::Value;
 use crate::build;
 use crate::emit;
 use crate::error::Error;
-use crate::lines::Lines;
 use crate::path::Seg;
 use crate::scalar::Data;
 use crate::tree::{Id, Kind, Oddity, Tree};
@@ -14,7 +13,6 @@ use crate::tree::{Id, Kind, Oddity, Tree};
 #[derive(Debug, Clone)]
 pub struct Document {
     pub(crate) text: String,
-    pub(crate) lines: Lines,
     pub(crate) tree: Tree,
     as_pyyaml: bool,
     oddities: Vec<Oddity>,
@@ -42,11 +40,9 @@ impl Document {
     }
 
     fn read(text: &str, as_pyyaml: bool) -> Result<Document, Error> {
-        let lines = Lines::of(text);
-        let (tree, oddities) = build::build(text, &lines, as_pyyaml)?;
+        let (tree, oddities) = build::build(text, as_pyyaml)?;
         Ok(Document {
             text: text.to_owned(),
-            lines,
             tree,
             as_pyyaml,
             oddities,

@@ -141,7 +141,7 @@ impl<'a> Editor<'a> {
 
     fn fail<T>(&self, id: Id, message: impl Into<String>) -> Result<T, Error> {
         let at = self.doc.tree.nodes[id].start();
-        Err(self.doc.lines.error(&self.doc.text, at, message))
+        Err(Error::at(&self.doc.text, at, message))
     }
 }
 

@@ -76,7 +76,7 @@ pub(crate) fn block(value: &Value, indent: usize, newline: &str) -> String {
 
 /// `key: value` with its line end.
 pub(crate) fn entry(key: &str, value: &Value, indent: usize, newline: &str) -> String {
-    let key = key_text(key, false);
+    let key = scalar_text(key, false);
     let mut out = if key.len() > LONGEST_KEY {
         format!("? {key}{newline}{}:", " ".repeat(indent))
     } else {
@@ -173,15 +173,11 @@ pub(crate) fn flow(value: &Value) -> String {
 }
 
 pub(crate) fn flow_entry(key: &str, value: &Value) -> String {
-    let key = key_text(key, true);
+    let key = scalar_text(key, true);
     if key.len() > LONGEST_KEY {
         return format!("? {key} : {}", flow(value));
     }
     format!("{key}: {}", flow(value))
-}
-
-fn key_text(key: &str, flow: bool) -> String {
-    scalar_text(key, flow)
 }
 
 /// `1e300` is a string in YAML 1.1: a float has a point, an exponent a sign.

@@ -25,7 +25,7 @@ pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<Document, Er
     renderer.value(doc.tree.root, Owner::Root, false)?;
     let first = renderer.splices.iter().map(|s| s.range.start).min();
     let at = first.unwrap_or(doc.tree.nodes[doc.tree.root].span.start);
-    let refuse = |why: String| doc.lines.error(&doc.text, at, why);
+    let refuse = |why: String| Error::at(&doc.text, at, why);
     if first.is_none() {
         // Nothing to do, or nothing known to be done.
         return match doc.value_of(doc.tree.root, true) == wanted {
@@ -34,7 +34,7 @@ pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<Document, Er
         };
     }
     let text = splice::apply(&doc.text, renderer.splices, renderer.newline)
-        .map_err(|at| doc.lines.error(&doc.text, at, "two changes meet here"))?;
+        .map_err(|at| Error::at(&doc.text, at, "two changes meet here"))?;
     let read = doc
         .parse_alike(&text)
         .map_err(|e| refuse(format!("this place cannot be edited safely ({e})")))?;
@@ -68,7 +68,7 @@ impl Renderer<'_> {
     }
 
     fn fail<T>(&self, at: usize, why: &str) -> Result<T, Error> {
-        Err(self.doc.lines.error(self.text(), at, why))
+        Err(Error::at(self.text(), at, why))
     }
 
     /// Visits in the order of the text, inner places before outer ones: insertions that meet
