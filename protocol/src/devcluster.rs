@@ -3,6 +3,7 @@
 //! one short thing, and never lets go of the connection before devcluster has closed it.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,9 +11,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::frame::{self, Frame};
 
 /// How long devcluster may take to answer. Afterwards nothing is asked of it any more.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -196,27 +199,16 @@ async fn state(
     }
 }
 
-/// A line, of which at most so many bytes are kept.
+/// A line, or nothing of one that has more bytes than this.
 async fn line(
     read: &mut (impl AsyncBufRead + Unpin),
-    keep: usize,
+    longest: usize,
 ) -> Result<Vec<u8>, ControlError> {
-    let mut line = Vec::new();
-    loop {
-        let bytes = read.fill_buf().await.map_err(ControlError::Closed)?;
-        if bytes.is_empty() {
-            return Err(ControlError::Closed(
-                std::io::ErrorKind::UnexpectedEof.into(),
-            ));
-        }
-        let end = bytes.iter().position(|b| *b == b'\n');
-        let part = &bytes[..end.unwrap_or(bytes.len())];
-        line.extend_from_slice(&part[..part.len().min(keep.saturating_sub(line.len()))]);
-        let taken = part.len() + usize::from(end.is_some());
-        read.consume(taken);
-        if end.is_some() {
-            return Ok(line);
-        }
+    let frame = frame::read_at_most(read, longest).await;
+    match frame.map_err(ControlError::Closed)? {
+        Frame::Line(line) => Ok(line),
+        Frame::TooLong(_) => Ok(Vec::new()),
+        Frame::End(_) => Err(ControlError::Closed(ErrorKind::UnexpectedEof.into())),
     }
 }
 
