@@ -20,15 +20,8 @@ pub struct Problem {
     /// Paths of other fields without which it would be none.
     pub(crate) depends_on: Vec<String>,
     on_key: bool,
-    mark: Option<Box<Mark>>,
-}
-
-/// The place in a file, to show it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mark {
-    file: String,
-    text: Arc<str>,
-    span: Range<usize>,
+    /// The place in its file, to show it.
+    mark: Option<Box<(Source, Range<usize>)>>,
 }
 
 impl Problem {
@@ -79,21 +72,12 @@ impl Problem {
     #[must_use]
     pub fn at(mut self, source: &Source, span: Range<usize>) -> Problem {
         let start = span.start.min(source.text.len());
-        let before = source.text.get(..start).unwrap_or_default();
-        let line_start = before.rfind(['\n', '\r']).map_or(0, |i| i + 1);
-        let column = before[line_start..].trim_start_matches('\u{feff}');
-        let lines =
-            before.matches('\n').count() + before.replace("\r\n", "\n").matches('\r').count();
-        let place = (lines + 1, column.chars().count() + 1);
-        self.place = Some(format!("{}:{}:{}", source.file, place.0, place.1));
+        let (line, column) = yaml::location(&source.text, start);
+        self.place = Some(format!("{}:{line}:{column}", source.file));
         // The first line of it says enough.
         let shown = source.text.get(start..span.end).unwrap_or_default();
         let end = start + shown.find(['\n', '\r']).unwrap_or(shown.len());
-        self.mark = Some(Box::new(Mark {
-            file: source.file.clone(),
-            text: source.text.clone(),
-            span: start..end,
-        }));
+        self.mark = Some(Box::new((source.clone(), start..end)));
         self
     }
 
@@ -119,10 +103,10 @@ impl Problem {
             _ => self.said(message),
         };
         let mut group = Group::with_title(Level::ERROR.primary_title(title));
-        if let Some(mark) = &self.mark {
-            let annotation = AnnotationKind::Primary.span(mark.span.clone());
-            let snippet = Snippet::source(&*mark.text)
-                .path(mark.file.as_str())
+        if let Some((source, span)) = self.mark.as_deref() {
+            let annotation = AnnotationKind::Primary.span(span.clone());
+            let snippet = Snippet::source(&*source.text)
+                .path(source.file.as_str())
                 .annotation(annotation.label(meant));
             group = group.element(snippet);
         } else if let Some(meant) = meant {
@@ -138,7 +122,7 @@ impl Problem {
     /// Where in its file it stands, to put problems into their order.
     #[must_use]
     pub fn offset(&self) -> Option<usize> {
-        self.mark.as_ref().map(|m| m.span.start)
+        self.mark.as_ref().map(|mark| mark.1.start)
     }
 
     fn said(&self, message: &str) -> String {
@@ -159,7 +143,7 @@ impl std::fmt::Display for Problem {
 }
 
 /// A file that problems are in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     file: String,
     text: Arc<str>,
@@ -176,15 +160,7 @@ impl Source {
 
     /// What the reader of a YAML file has against it.
     pub fn problem(&self, error: &yaml::Error) -> Problem {
-        let mut lines = self.text.split_inclusive('\n');
-        let before: usize = lines.by_ref().take(error.line - 1).map(str::len).sum();
-        let line = self.text.get(before..).unwrap_or_default();
-        let mut chars = line.trim_start_matches('\u{feff}').char_indices();
-        let skipped = line.len() - line.trim_start_matches('\u{feff}').len();
-        let at = chars
-            .nth(error.column - 1)
-            .map_or(line.trim_end().len(), |(i, _)| i + skipped);
-        Problem::new("", error.message.clone()).at(self, before + at..before + at + 1)
+        Problem::new("", error.message.clone()).at(self, error.offset..error.offset + 1)
     }
 }
 

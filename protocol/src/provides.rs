@@ -24,12 +24,9 @@ pub fn find<'a>(
 ) -> Option<&'a Value> {
     let pointer = provides.get(meaning)?;
     let pointer = part.map_or(Some(pointer), |part| pointer.get(part))?;
-    let mut keys = pointer.as_str()?.strip_prefix('/')?.split('/');
-    let first = outputs.get(&unescape(keys.next()?))?;
-    keys.try_fold(first, |at, key| match at {
-        Value::Array(items) => items.get(key.parse::<usize>().ok()?),
-        _ => at.get(unescape(key)),
-    })
+    let pointer = pointer.as_str()?.strip_prefix('/')?;
+    let (first, rest) = pointer.split_at(pointer.find('/').unwrap_or(pointer.len()));
+    outputs.get(&unescape(first))?.pointer(rest)
 }
 
 pub(crate) fn unescape(key: &str) -> String {
