@@ -13,7 +13,7 @@ use crate::files;
 pub use crate::problem::segments;
 use crate::problem::{Problem, Source};
 use crate::suggest::nearest;
-use crate::validate::Unknown;
+use crate::validate::{Unknown, pointer_of};
 use crate::wording::plain;
 
 mod samples;
@@ -84,27 +84,6 @@ fn flag_value(property: &Value, text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
-struct Gathered {
-    values: Map<String, Value>,
-    file: Option<(PathBuf, Document)>,
-    flags: Vec<String>,
-}
-
-impl Gathered {
-    fn placed(&self, mut problem: Problem) -> Problem {
-        let top = problem.path.split(['.', '[']).next().unwrap_or_default();
-        if problem.place.is_none() && self.flags.iter().any(|f| f == top) {
-            problem.place = Some(format!("--{}", top.replace('_', "-")));
-        }
-        match &self.file {
-            Some((file, document)) => {
-                problem.in_document(&Source::new(file, document.text()), document)
-            }
-            None => problem,
-        }
-    }
-}
-
 /// Reads a YAML or JSON file that has to be a mapping.
 pub fn read_mapping(path: &Path) -> Result<(Map<String, Value>, Document), StageError> {
     let shown = path.display();
@@ -125,13 +104,15 @@ pub fn read_mapping(path: &Path) -> Result<(Map<String, Value>, Document), Stage
     }
 }
 
-fn gather(sources: &Sources, schema: &Value, env: &Env) -> Result<Gathered, StageError> {
-    let (mut values, file) = match (&sources.start, &sources.file) {
+/// The values of all sources, and the file that some are from.
+fn gather(
+    sources: &Sources,
+    schema: &Value,
+    env: &Env,
+) -> Result<(Map<String, Value>, Option<Document>), StageError> {
+    let (mut values, document) = match (&sources.start, &sources.file) {
         (Some(start), _) => (start.clone(), None),
-        (None, Some(path)) => {
-            let (map, document) = read_mapping(path)?;
-            (map, Some((path.clone(), document)))
-        }
+        (None, Some(path)) => read_mapping(path).map(|(map, document)| (map, Some(document)))?,
         (None, None) => (Map::new(), None),
     };
     let properties = properties(schema);
@@ -140,11 +121,7 @@ fn gather(sources: &Sources, schema: &Value, env: &Env) -> Result<Gathered, Stag
         values.insert(field.clone(), flag_value(property, text));
     }
     prepare(&mut values, env);
-    Ok(Gathered {
-        values,
-        file,
-        flags: sources.flags.iter().map(|(f, _)| f.clone()).collect(),
-    })
+    Ok((values, document))
 }
 
 fn prepare(values: &mut Map<String, Value>, env: &Env) {
@@ -173,10 +150,33 @@ pub fn load<C: DeserializeOwned + JsonSchema>(
     validate: impl Fn(&C) -> Vec<Problem>,
 ) -> Result<C, StageError> {
     let schema = schema_of::<C>();
-    let gathered = gather(sources, &schema, env)?;
-    match parse(gathered.values.clone(), &schema, validate) {
-        (Some(config), problems) if problems.is_empty() => Ok(config),
-        (_, problems) => Err(config_error(kind, program, problems, &gathered)),
+    let (values, document) = gather(sources, &schema, env)?;
+    let problems = match parse(values, &schema, validate) {
+        (Some(config), problems) if problems.is_empty() => return Ok(config),
+        (_, problems) => problems,
+    };
+    let problems = problems
+        .into_iter()
+        .map(|p| placed(p, sources, document.as_ref()));
+    let problems: Vec<Problem> = problems.collect();
+    let message = format!("the config of {kind} has {}", count(&problems));
+    Err(StageError::new("protocol.config", message)
+        .problems(problems)
+        .hint(format!("`{program} run --help` lists every field"))
+        .exit(Exit::Usage))
+}
+
+/// Where the problem stands: the flag, or the line of the file.
+fn placed(mut problem: Problem, sources: &Sources, document: Option<&Document>) -> Problem {
+    let top = problem.path.split(['.', '[']).next().unwrap_or_default();
+    if problem.place.is_none() && sources.flags.iter().any(|(field, _)| field == top) {
+        problem.place = Some(format!("--{}", top.replace('_', "-")));
+    }
+    match (&sources.file, document) {
+        (Some(file), Some(document)) => {
+            problem.in_document(&Source::new(file, document.text()), document)
+        }
+        _ => problem,
     }
 }
 
@@ -297,32 +297,10 @@ fn take_out(values: &mut Map<String, Value>, path: &[Seg]) -> bool {
     else {
         return false;
     };
-    let mut at = values.get_mut(top);
-    for seg in parents.iter().skip(1) {
-        at = at.and_then(|v| match seg {
-            Seg::Key(key) => v.get_mut(key.as_str()),
-            Seg::Index(i) => v.get_mut(*i),
-        });
-    }
+    let at = values.get_mut(top);
+    let at = at.and_then(|v| v.pointer_mut(&pointer_of(&parents[1..])));
     let at = at.and_then(Value::as_object_mut);
     at.is_some_and(|map| map.shift_remove(last).is_some())
-}
-
-fn config_error(
-    kind: &str,
-    program: &str,
-    problems: Vec<Problem>,
-    gathered: &Gathered,
-) -> StageError {
-    let problems: Vec<Problem> = problems.into_iter().map(|p| gathered.placed(p)).collect();
-    let count = count(&problems);
-    StageError::new(
-        "protocol.config",
-        format!("the config of {kind} has {count}"),
-    )
-    .problems(problems)
-    .hint(format!("`{program} run --help` lists every field"))
-    .exit(Exit::Usage)
 }
 
 /// `1 problem`, `2 problems`
@@ -414,11 +392,5 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected}\n---\n{text}");
         }
-    }
-
-    #[test]
-    fn a_file_that_is_not_yaml_is_refused_with_its_line() {
-        let error = load_text("host: a\nport: [\n", &[]).unwrap_err();
-        assert!(error.caused_by[0].contains("c.yaml:2:"), "{error:?}");
     }
 }
