@@ -26,12 +26,6 @@ const OLD_FAILURE: Duration = Duration::from_secs(2);
 /// What an upstream reported.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
-    /// Kind of stage.
-    pub kind: String,
-    /// The run that reported it.
-    pub run: String,
-    /// Rises whenever the outputs change.
-    pub generation: u64,
     /// The values.
     pub outputs: Map<String, Value>,
     /// What they mean: JSON pointers into them, by meaning.
@@ -85,13 +79,8 @@ impl Chain {
         let name = message.stage().to_owned();
         match message {
             Message::Outputs(o) => {
-                let upstream = Upstream {
-                    kind: o.kind,
-                    run: o.run,
-                    generation: o.generation,
-                    outputs: o.outputs,
-                    provides: o.provides,
-                };
+                let (outputs, provides) = (o.outputs, o.provides);
+                let upstream = Upstream { outputs, provides };
                 state.found.insert(name.clone(), upstream);
                 state.seen.entry(name).or_default();
             }
@@ -195,13 +184,8 @@ impl Upstreams {
                 }
             },
             Source::RunDir { run_dir, own, kind } => {
-                let names = if names.is_empty() {
-                    alive(run_dir, own, kind)
-                } else {
-                    names.to_vec()
-                };
                 let mut reports = Reports::new();
-                for name in names {
+                for name in wanted(names, run_dir, own, kind) {
                     let outputs = Gate::new(run_dir, &name).wait(|_| {}).await?;
                     reports.insert(name, outputs.into());
                 }
@@ -224,13 +208,9 @@ impl Upstreams {
                     .collect()
             }
             Source::RunDir { run_dir, own, kind } => {
-                let names = if names.is_empty() {
-                    alive(run_dir, own, kind)
-                } else {
-                    names.to_vec()
-                };
                 let live = |n: String| Some((n.clone(), run_dir.live_outputs(&n)?.into()));
-                names.into_iter().filter_map(live).collect()
+                let names = wanted(names, run_dir, own, kind).into_iter();
+                names.filter_map(live).collect()
             }
         }
     }
@@ -258,7 +238,11 @@ impl Upstreams {
     }
 }
 
-fn alive(run_dir: &RunDir, own: &str, kind: &str) -> Vec<String> {
+/// These; without names every other instance that is alive, but for those of our kind.
+fn wanted(names: &[String], run_dir: &RunDir, own: &str, kind: &str) -> Vec<String> {
+    if !names.is_empty() {
+        return names.to_vec();
+    }
     let other = |name: &String| {
         name != own
             && run_dir.holder(name).is_some()
@@ -272,9 +256,6 @@ fn alive(run_dir: &RunDir, own: &str, kind: &str) -> Vec<String> {
 impl From<OutputsFile> for Upstream {
     fn from(file: OutputsFile) -> Upstream {
         Upstream {
-            kind: file.kind,
-            run: file.run,
-            generation: file.generation,
             outputs: file.outputs,
             provides: file.provides,
         }
@@ -364,48 +345,6 @@ impl<'a> Gate<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::decode_message;
-
-    fn take(chain: &Chain, line: &str) {
-        chain.take(decode_message(line.as_bytes()).unwrap().unwrap());
-    }
-
-    const HELLO: &str =
-        r#"{"dcs":1,"type":"hello","stage":"a","kind":"tunnel","version":"1","run":"r","pid":1}"#;
-    const OUTPUTS: &str = r#"{"dcs":1,"type":"outputs","stage":"a","kind":"tunnel","run":"r","gen":1,"outputs":{"port":1}}"#;
-    const READY: &str = r#"{"dcs":1,"type":"ready","stage":"a","run":"r","gen":1}"#;
-
-    #[tokio::test]
-    async fn a_chain_is_ready_when_all_that_said_hello_are() {
-        let chain = Arc::new(Chain::default());
-        take(&chain, HELLO);
-        take(&chain, &HELLO.replace(r#""a""#, r#""b""#));
-        take(&chain, OUTPUTS);
-        take(&chain, READY);
-        assert!(matches!(chain.standing(&[]), Standing::Pending));
-        take(&chain, &OUTPUTS.replace(r#""a""#, r#""b""#));
-        take(&chain, &READY.replace(r#""a""#, r#""b""#));
-        let reports = Upstreams::of_chain(chain).wait(&[]).await.unwrap();
-        assert_eq!(reports.keys().collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(reports["a"].outputs["port"], 1);
-    }
-
-    #[tokio::test]
-    async fn a_chain_that_ends_before_ready_is_an_upstream_failure() {
-        let chain = Arc::new(Chain::default());
-        chain.end();
-        let upstreams = Upstreams::of_chain(chain.clone());
-        assert_eq!(
-            upstreams.wait(&[]).await.unwrap_err().code,
-            "protocol.no_upstream"
-        );
-        take(&chain, HELLO);
-        let error = upstreams.wait(&[]).await.unwrap_err();
-        assert_eq!(
-            (error.code.as_str(), error.exit_code()),
-            ("protocol.upstream_failed", Exit::Upstream)
-        );
-    }
 
     #[tokio::test]
     async fn two_of_a_kind_do_not_wait_for_each_other() {
@@ -426,15 +365,5 @@ mod tests {
         let upstreams = Upstreams::of_run_dir(run_dir, "a".into(), "config-emit");
         let wait = tokio::time::timeout(Duration::from_secs(5), upstreams.wait(&[]));
         assert!(wait.await.unwrap().unwrap().is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nobody_there_is_noticed_after_ten_seconds() {
-        let dir = tempfile::tempdir().unwrap();
-        let run_dir = RunDir::open(&dir.path().join("r")).unwrap();
-        let began = Instant::now();
-        let error = Gate::new(&run_dir, "t").wait(|_| {}).await.unwrap_err();
-        assert_eq!(error.code, "protocol.upstream_missing");
-        assert!(began.elapsed() >= ABSENT && began.elapsed() < ABSENT * 2);
     }
 }

@@ -159,9 +159,6 @@ mod tests {
 
     fn reports(outputs: &[(&str, Value)]) -> Reports {
         let upstream = |outputs: &Value| protocol::Upstream {
-            kind: "plugin".into(),
-            run: "1".into(),
-            generation: 1,
             provides: Map::new(),
             outputs: outputs.as_object().cloned().unwrap_or_default(),
         };
