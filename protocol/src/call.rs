@@ -4,61 +4,40 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+
 use crate::config::Sources;
 
 /// What a stage was called to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Verb {
+    /// Do the work and hold it up until told to stop (the default)
     Run,
+    /// Do the work, print the outputs, leave no process
     Once,
+    /// Wait until this instance is ready, has failed, or a deadline
     Wait,
+    /// Check that what this instance reported still holds, or with --preflight that it can run at all
     Check,
+    /// Undo what a dead run left; needs no config; can be repeated
     Cleanup,
+    /// Print versions, verbs and schemas as JSON
     Describe,
+    /// Read the configs of a file as JSON on stdin, print what is wrong with them; runs nothing
     Validate,
 }
 
-/// Verbs by name, with their help.
-pub(crate) const VERBS: [(&str, Verb, &str); 7] = [
-    (
-        "run",
-        Verb::Run,
-        "Do the work and hold it up until told to stop (the default)",
-    ),
-    (
-        "once",
-        Verb::Once,
-        "Do the work, print the outputs, leave no process",
-    ),
-    (
-        "wait",
-        Verb::Wait,
-        "Wait until this instance is ready, has failed, or a deadline",
-    ),
-    (
-        "check",
-        Verb::Check,
-        "Check that what this instance reported still holds, or with --preflight that it can run at all",
-    ),
-    (
-        "cleanup",
-        Verb::Cleanup,
-        "Undo what a dead run left; needs no config; can be repeated",
-    ),
-    (
-        "describe",
-        Verb::Describe,
-        "Print versions, verbs and schemas as JSON",
-    ),
-    (
-        "validate",
-        Verb::Validate,
-        "Read the configs of a file as JSON on stdin, print what is wrong with them; runs nothing",
-    ),
-];
+impl Verb {
+    /// Every verb by its name, with its help.
+    pub(crate) fn all() -> impl Iterator<Item = (Verb, PossibleValue)> {
+        let verbs = Verb::value_variants().iter();
+        verbs.filter_map(|verb| Some((*verb, verb.to_possible_value()?)))
+    }
+}
 
 /// Which lines go to stdout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Events {
     All,
     Ready,
@@ -78,7 +57,7 @@ pub(crate) enum Stdin {
 pub(crate) struct Call {
     pub(crate) verb: Verb,
     pub(crate) instance: String,
-    pub(crate) run_dir: Option<PathBuf>,
+    pub(crate) run_dir: PathBuf,
     pub(crate) events: Option<Events>,
     pub(crate) stdin: Stdin,
     pub(crate) timeout: Option<Duration>,

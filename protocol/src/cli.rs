@@ -6,10 +6,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::ArgMatches;
+use clap::{ArgMatches, ValueEnum};
 
-use crate::call::{Call, Events, Stdin, VERBS, Verb};
+use crate::call::{Call, Events, Stdin, Verb};
 use crate::config::{Sources, properties};
+use crate::env::Env;
 use crate::stage::Stage;
 use crate::verbs::describe::{Description, description};
 use command::look_id;
@@ -18,9 +19,9 @@ pub(crate) use command::PREFLIGHT;
 pub use command::command;
 
 /// Parses the arguments, program name first. The error is clap's, `--help` and `--version` included.
-pub(crate) fn parse<S: Stage>(mut args: Vec<OsString>) -> Result<Call, clap::Error> {
+pub(crate) fn parse<S: Stage>(mut args: Vec<OsString>, env: &Env) -> Result<Call, clap::Error> {
     let first = args.get(1).and_then(|a| a.to_str()).unwrap_or_default();
-    let known = VERBS.iter().any(|(name, ..)| *name == first);
+    let known = Verb::from_str(first, false).is_ok();
     if !known && !["help", "-h", "--help", "-V", "--version"].contains(&first) {
         args.insert(1.min(args.len()), "run".into());
     }
@@ -31,11 +32,8 @@ pub(crate) fn parse<S: Stage>(mut args: Vec<OsString>) -> Result<Call, clap::Err
     let Some((name, sub)) = matches.subcommand() else {
         return Err(command.error(clap::error::ErrorKind::MissingSubcommand, "no verb"));
     };
-    let verb = VERBS
-        .iter()
-        .find(|(n, ..)| *n == name)
-        .map_or(Verb::Run, |(_, v, _)| *v);
-    let call = call::<S>(verb, &described, sub);
+    let verb = Verb::from_str(name, false).unwrap_or(Verb::Run);
+    let call = call::<S>(verb, &described, sub, env);
     let nameless = call
         .command
         .first()
@@ -47,7 +45,7 @@ pub(crate) fn parse<S: Stage>(mut args: Vec<OsString>) -> Result<Call, clap::Err
     Ok(call)
 }
 
-fn call<S: Stage>(verb: Verb, described: &Description, m: &ArgMatches) -> Call {
+fn call<S: Stage>(verb: Verb, described: &Description, m: &ArgMatches, env: &Env) -> Call {
     let text = |id: &str| m.try_get_one::<String>(id).ok().flatten().cloned();
     let number = |id: &str| m.try_get_one::<f64>(id).ok().flatten().copied();
     let set = |id: &str| m.try_get_one::<bool>(id).ok().flatten() == Some(&true);
@@ -59,12 +57,8 @@ fn call<S: Stage>(verb: Verb, described: &Description, m: &ArgMatches) -> Call {
     Call {
         verb,
         instance: text("name").unwrap_or_else(|| S::KIND.to_owned()),
-        run_dir: path("run-dir"),
-        events: text("events").map(|e| match e.as_str() {
-            "ready" => Events::Ready,
-            "none" => Events::None,
-            _ => Events::All,
-        }),
+        run_dir: path("run-dir").unwrap_or_else(|| env.default_run_dir()),
+        events: m.try_get_one::<Events>("events").ok().flatten().copied(),
         stdin: match text("stdin").as_deref() {
             Some("chain") => Stdin::Chain,
             Some("control") => Stdin::Control,

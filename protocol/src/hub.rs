@@ -1,6 +1,5 @@
 //! Everything that a stage says passes here: to stdout, to stderr, to the run directory.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,10 +24,6 @@ pub(crate) struct Hub {
     pub(crate) events: Events,
     pub(crate) stdout: Sink,
     pub(crate) stderr: Sink,
-    /// A document was written to stdout.
-    document: AtomicBool,
-    /// How many checks of a preflight there were, and how many of them failed.
-    checks: Mutex<(usize, usize)>,
     state: Mutex<State>,
     readiness: watch::Sender<bool>,
 }
@@ -41,6 +36,10 @@ struct State {
     outputs: Option<Map<String, Value>>,
     provides: Provides,
     generation: u64,
+    /// A document was written to stdout.
+    document: bool,
+    /// How many checks of a preflight there were, and how many of them failed.
+    checks: (usize, usize),
 }
 
 fn now_ms() -> u64 {
@@ -77,8 +76,9 @@ impl Hub {
             outputs: None,
             provides: Provides::new(),
             generation: 0,
+            document: false,
+            checks: (0, 0),
         };
-        let readiness = watch::Sender::new(false);
         Hub {
             kind,
             program,
@@ -87,10 +87,8 @@ impl Hub {
             events,
             stdout,
             stderr,
-            document: AtomicBool::new(false),
-            checks: Mutex::default(),
             state: Mutex::new(state),
-            readiness,
+            readiness: watch::Sender::new(false),
         }
     }
 
@@ -118,12 +116,12 @@ impl Hub {
     }
 
     pub(crate) fn document(&self, bytes: Vec<u8>) {
-        self.document.store(true, Ordering::Relaxed);
+        self.state().document = true;
         self.stdout.write(bytes);
     }
 
     pub(crate) fn has_document(&self) -> bool {
-        self.document.load(Ordering::Relaxed)
+        self.state().document
     }
 
     pub(crate) fn readiness(&self) -> watch::Receiver<bool> {
@@ -289,16 +287,16 @@ impl Hub {
         self.stderr
             .write_if_read(format!("{}\n", check.render()).into_bytes());
         check.stage.clone_from(&self.instance);
-        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
-        checks.0 += 1;
-        checks.1 += usize::from(check.status == CheckStatus::Failed);
-        drop(checks);
+        let mut state = self.state();
+        state.checks.0 += 1;
+        state.checks.1 += usize::from(check.status == CheckStatus::Failed);
+        drop(state);
         self.send(&Message::Check(check));
     }
 
     /// How many checks were reported, and how many of them failed.
     pub(crate) fn reported(&self) -> (usize, usize) {
-        *self.checks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state().checks
     }
 
     /// Reports the error that ends the stage; only the first one counts.
@@ -306,12 +304,8 @@ impl Hub {
         if self.state().status.phase == Phase::Failed {
             return;
         }
-        self.stderr.write(error.render(&self.program).into_bytes());
         self.state().enter(Phase::Failed, None, Some(error.clone()));
-        self.send(&Message::Error(Failure {
-            stage: self.instance.clone(),
-            error: error.clone(),
-        }));
+        self.refused(error.clone());
     }
 
     /// Reports what the host asked for in vain; everything stays as it was.

@@ -1,14 +1,20 @@
 //! From the command line to the exit code: the runtime that every stage runs in.
 
 use std::ffi::OsString;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::{Call, Events, Verb};
+use tokio::io::BufReader;
+use tokio::task::JoinSet;
+
+use crate::call::{Call, Events, Stdin, Verb};
 use crate::cli;
+use crate::config::{self, Sources};
 use crate::context::Context;
 use crate::env::Env;
 use crate::error::{Exit, StageError};
@@ -74,20 +80,70 @@ fn cannot_start<S: Stage>(what: &str, error: &std::io::Error) -> ExitCode {
 
 /// The same with the world as arguments. Returns the exit code.
 pub async fn run<S: Stage>(args: Vec<OsString>, env: Env, mut io: Io) -> u8 {
-    let call = match cli::parse::<S>(args) {
+    let call = match cli::parse::<S>(args, &env) {
         Ok(call) => call,
         Err(error) => return show_usage(&error, &mut io),
     };
-    match call.verb {
-        Verb::Run => verbs::run::run::<S>(call, env, io).await,
-        Verb::Once => verbs::once::once::<S>(call, env, io).await,
-        Verb::Wait => verbs::upkeep::wait::<S>(call, env, io).await,
-        Verb::Check if call.look.is_some() => verbs::look::look::<S>(call, env, io).await,
-        Verb::Check => verbs::upkeep::check::<S>(call, env, io).await,
-        Verb::Cleanup => verbs::cleanup::cleanup::<S>(call, env, io).await,
-        Verb::Describe => verbs::describe::describe::<S>(&mut io),
-        Verb::Validate => verbs::validate::validate::<S>(&env, &mut io).await,
-    }
+    let works = matches!(call.verb, Verb::Run | Verb::Once);
+    let config = works && call.stdin != Stdin::Control;
+    let config = config.then(|| config_of::<S>(&call.sources, &env));
+    // A document, a terminal and a command keep protocol lines off stdout.
+    let document = matches!(&config, Some(Ok(c)) if S::takes_stdout(c));
+    let speaks = works || matches!(call.verb, Verb::Check | Verb::Cleanup);
+    let events = match call.events {
+        Some(events) if !document => events,
+        None if speaks && !document && !io.stdout_is_terminal && call.command.is_empty() => {
+            Events::All
+        }
+        _ => Events::None,
+    };
+    let session = Session::new::<S>(call, env, events, io.stdout, io.stderr);
+    let mut tasks = JoinSet::new();
+    // The other verbs end by a signal as any program does.
+    let listens = works || session.call.look.is_some();
+    let pipes = io.output_pipes;
+    let watch = listens.then(|| session.shutdown.listen(&mut tasks, pipes));
+    let outcome = match watch.transpose() {
+        Ok(_watch) => {
+            let stdin = BufReader::new(io.stdin);
+            work::<S>(&session, &mut tasks, stdin, config, io.command_stdout).await
+        }
+        Err(e) => Err(StageError::io("cannot listen to signals", &e)),
+    };
+    // From here on another signal finds the way out already taken.
+    tasks.abort_all();
+    session.finish(outcome).await
+}
+
+async fn work<S: Stage>(
+    session: &Session,
+    tasks: &mut JoinSet<()>,
+    stdin: verbs::stdin::Stdin,
+    config: Option<Result<S::Config, StageError>>,
+    stdout: Option<OwnedFd>,
+) -> Result<u8, StageError> {
+    let done = match session.call.verb {
+        Verb::Run => return verbs::run::run::<S>(session, tasks, stdin, config, stdout).await,
+        Verb::Once => {
+            let config = config.unwrap_or_else(|| Err(StageError::internal("no config")));
+            verbs::once::once::<S>(session, tasks, stdin, config).await
+        }
+        Verb::Wait => verbs::upkeep::wait(session).await,
+        Verb::Check if session.call.look.is_some() => {
+            let exit = verbs::look::look::<S>(session).await;
+            return exit.map(|exit| exit as u8);
+        }
+        Verb::Check => verbs::upkeep::check::<S>(session).await,
+        Verb::Cleanup => verbs::cleanup::cleanup::<S>(session).await,
+        Verb::Describe => verbs::describe::describe::<S>(session).await,
+        Verb::Validate => verbs::validate::validate::<S>(session, stdin).await,
+    };
+    done.map(|()| Exit::Ok as u8)
+}
+
+/// Reads the config of a stage.
+pub(crate) fn config_of<S: Stage>(sources: &Sources, env: &Env) -> Result<S::Config, StageError> {
+    config::load(S::KIND, &S::program(), sources, env, S::validate)
 }
 
 fn show_usage(error: &clap::Error, io: &mut Io) -> u8 {
@@ -103,14 +159,8 @@ fn show_usage(error: &clap::Error, io: &mut Io) -> u8 {
 
 /// 16 hex digits that no other run has.
 pub fn run_id() -> String {
-    let mut bytes = [0; 8];
-    if getrandom::fill(&mut bytes).is_err() {
-        let nanos = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |d| d.as_nanos());
-        bytes = (nanos as u64 ^ u64::from(std::process::id()).rotate_left(40)).to_be_bytes();
-    }
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    let by_std = |_| RandomState::new().build_hasher().finish();
+    format!("{:016x}", getrandom::u64().unwrap_or_else(by_std))
 }
 
 /// A call that is under way: who speaks, and where to.
@@ -122,7 +172,6 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// `events` is what applies when the caller did not say.
     pub(crate) fn new<S: Stage>(
         call: Call,
         env: Env,
@@ -130,7 +179,6 @@ impl Session {
         stdout: Box<dyn std::io::Write + Send>,
         stderr: Box<dyn std::io::Write + Send>,
     ) -> Session {
-        let events = call.events.unwrap_or(events);
         let hub = Hub::new(
             S::KIND,
             S::program(),
@@ -149,35 +197,19 @@ impl Session {
         }
     }
 
-    /// For a verb that does the work: a document, a terminal and a command keep protocol lines off stdout.
-    pub(crate) fn working<S: Stage>(
-        mut call: Call,
-        env: Env,
-        terminal: bool,
-        document: bool,
-        stdout: Box<dyn std::io::Write + Send>,
-        stderr: Box<dyn std::io::Write + Send>,
-    ) -> Session {
-        if document {
-            call.events = Some(Events::None);
-        }
-        let quiet = terminal || !call.command.is_empty();
-        let events = if quiet { Events::None } else { Events::All };
-        Session::new::<S>(call, env, events, stdout, stderr)
-    }
-
-    pub(crate) fn run_dir(&self) -> Result<RunDir, StageError> {
-        let path = self
-            .call
-            .run_dir
-            .clone()
-            .unwrap_or_else(|| self.env.default_run_dir());
-        RunDir::open(&path)
+    /// Prints a document, which is all that stdout gets.
+    pub(crate) async fn answer(&self, json: serde_json::Result<Vec<u8>>) -> Result<(), StageError> {
+        let mut text =
+            json.map_err(|e| StageError::internal("the answer is not JSON").source(&e))?;
+        text.push(b'\n');
+        self.hub.stdout.write(text);
+        let written = self.hub.stdout.flush().await;
+        written.map_err(|e| StageError::io("cannot write the answer", &e))
     }
 
     /// Opens the run directory, takes the lock, opens the ledger.
     pub(crate) async fn claim<S: Stage>(&self) -> Result<(RunDir, Lock, Ledger), StageError> {
-        let run_dir = self.run_dir()?;
+        let run_dir = RunDir::open(&self.call.run_dir)?;
         let lock = run_dir.lock(&self.call.instance, &self.hub.run).await?;
         let owner = Owner {
             kind: S::KIND.to_owned(),

@@ -1,6 +1,7 @@
 //! How anything shuts down. Every trigger ends in [`Shutdown::request`]; the runtime then gives the stage
 //! [`GRACE`] to give back what takes one request, drops what is left of it, and writes `result`.
 
+use std::io::PipeWriter;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -26,8 +27,8 @@ pub enum Reason {
     StdinClosed,
     /// Nobody reads an output pipe any more.
     HostGone,
-    /// The instance that we depend on ended.
-    UpstreamGone(String),
+    /// The stage before in the pipe ended.
+    UpstreamGone,
     /// The command that we ran ended with this code.
     CommandEnded(u8),
     /// The stage failed while a command still ran.
@@ -45,7 +46,7 @@ impl Reason {
             Reason::Cancelled => "cancel",
             Reason::StdinClosed => "stdin_closed",
             Reason::HostGone => "host_gone",
-            Reason::UpstreamGone(_) => "upstream_gone",
+            Reason::UpstreamGone => "upstream_gone",
             Reason::CommandEnded(_) => "command_ended",
             Reason::Failed => "failed",
         }
@@ -110,12 +111,13 @@ impl Shutdown {
         }
     }
 
-    /// Listens to signals and watches the output pipes. The other triggers are where their messages are read.
+    /// Listens to signals and watches the output pipes; holds a copy of each open until what it returns is dropped. The
+    /// other triggers are where their messages are read.
     pub(crate) fn listen(
         &self,
         tasks: &mut JoinSet<()>,
         pipes: Vec<OwnedFd>,
-    ) -> std::io::Result<Watch> {
+    ) -> std::io::Result<PipeWriter> {
         for (kind, name) in [
             (SignalKind::terminate(), "SIGTERM"),
             (SignalKind::interrupt(), "SIGINT"),
@@ -131,28 +133,15 @@ impl Shutdown {
         }
         let (until, watch) = std::io::pipe()?;
         if !pipes.is_empty() {
-            let (gone, wait) = tokio::sync::oneshot::channel();
+            let shutdown = self.clone();
             std::thread::spawn(move || {
                 if wait_for_closed_reader(&pipes, &until.into()) {
-                    let _ = gone.send(());
-                }
-            });
-            let shutdown = self.clone();
-            tasks.spawn(async move {
-                if wait.await.is_ok() {
                     shutdown.request(Reason::HostGone);
                 }
             });
         }
-        Ok(Watch {
-            _open: watch.into(),
-        })
+        Ok(watch)
     }
-}
-
-/// Watches the output pipes, and holds a copy of each open, until it is dropped.
-pub(crate) struct Watch {
-    _open: OwnedFd,
 }
 
 /// Returns true when a pipe has no reader any more, and false when `until` was closed.
@@ -177,34 +166,5 @@ fn wait_for_closed_reader(pipes: &[OwnedFd], until: &OwnedFd) -> bool {
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => return false,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_reason_stands_and_only_a_second_signal_takes_the_grace() {
-        let shutdown = Shutdown::default();
-        shutdown.request(Reason::Shutdown);
-        shutdown.request(Reason::HostGone);
-        assert_eq!(shutdown.reason(), Some(&Reason::Shutdown));
-        assert!(!shutdown.at_once.is_cancelled());
-        shutdown.request(Reason::Signal("SIGTERM"));
-        assert!(shutdown.at_once.is_cancelled());
-    }
-
-    #[tokio::test]
-    async fn a_reader_that_goes_away_is_noticed_without_a_write() {
-        let (reader, writer) = rustix::pipe::pipe().unwrap();
-        let shutdown = Shutdown::default();
-        let mut tasks = JoinSet::new();
-        let _watch = shutdown.listen(&mut tasks, vec![writer]).unwrap();
-        drop(reader);
-        tokio::time::timeout(Duration::from_secs(5), shutdown.requested())
-            .await
-            .unwrap();
-        assert_eq!(shutdown.reason(), Some(&Reason::HostGone));
     }
 }

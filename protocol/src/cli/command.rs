@@ -9,7 +9,7 @@ use clap::builder::{
 use clap::{Arg, ArgAction, Command};
 use serde_json::Value;
 
-use crate::call::{VERBS, Verb};
+use crate::call::{Events, Verb};
 use crate::config::{properties, takes_only};
 use crate::rundir::is_instance_name;
 use crate::verbs::describe::Description;
@@ -27,9 +27,9 @@ pub fn command(program: &str, described: &Description) -> Command {
             "Without a verb, `run` is meant.\n{EXIT_CODES}\n\n{examples}"
         ))
         .subcommand_required(true);
-    for (name, verb, about) in VERBS {
-        let mut sub = Command::new(name)
-            .about(about)
+    for (verb, named) in Verb::all() {
+        let mut sub = Command::new(named.get_name().to_owned())
+            .about(named.get_help().cloned().unwrap_or_default())
             .after_help(format!("{EXIT_CODES}\n\n{examples}"));
         if !matches!(verb, Verb::Describe | Verb::Validate) {
             sub = sub.args(instance_args(&described.kind));
@@ -153,7 +153,7 @@ fn events_arg() -> Arg {
     Arg::new("events")
         .long("events")
         .value_name("WHICH")
-        .value_parser(PossibleValuesParser::new(["all", "ready", "none"]))
+        .value_parser(clap::value_parser!(Events))
         .help("Which JSON lines go to stdout [default: all; none when stdout is a terminal or a command is run]")
 }
 

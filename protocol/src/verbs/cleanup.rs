@@ -1,10 +1,7 @@
 //! `cleanup`: removes what a dead run left, or says what that would be.
 
-use crate::call::{Call, Events};
 use crate::context::Context;
-use crate::env::Env;
-use crate::error::{Exit, StageError};
-use crate::io::Io;
+use crate::error::StageError;
 use crate::ledger::{Entry, Ledger};
 use crate::leftover::Removal;
 use crate::runtime::Session;
@@ -14,26 +11,17 @@ use crate::verbs::look::{run_dir, spare_dir};
 /// What `cleanup` says when there was nothing to do.
 pub const NOTHING_LEFT: &str = "nothing was left to undo";
 
-pub(crate) async fn cleanup<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
-    let events = if io.stdout_is_terminal {
-        Events::None
-    } else {
-        Events::All
-    };
-    let session = Session::new::<S>(call, env, events, io.stdout, io.stderr);
-    let outcome = if session.call.dry_run {
-        list::<S>(&session).await
-    } else {
-        clean::<S>(&session).await
-    };
-    session.finish(outcome.map(|()| Exit::Ok as u8)).await
+pub(crate) async fn cleanup<S: Stage>(session: &Session) -> Result<(), StageError> {
+    match session.call.dry_run {
+        true => list::<S>(session).await,
+        false => clean::<S>(session).await,
+    }
 }
 
 /// Says what is left. No lock is taken and no directory is made.
 async fn list<S: Stage>(session: &Session) -> Result<(), StageError> {
-    let asked = session.call.run_dir.clone();
-    let asked = asked.unwrap_or_else(|| session.env.default_run_dir());
-    let asked = std::path::absolute(&asked)
+    let asked = &session.call.run_dir;
+    let asked = std::path::absolute(asked)
         .map_err(|e| StageError::io(format!("cannot resolve {}", asked.display()), &e))?;
     let ledger = Ledger::read(&session.env, &session.call.instance, &asked)?;
     let spare = spare_dir(session)?;

@@ -93,14 +93,7 @@ fn start(session: &Session, stdout: Option<OwnedFd>) -> Result<Child, StageError
     let mut program = Command::new(&command[0]);
     program
         .args(&command[1..])
-        .env(
-            "DEVCLUSTER_RUN_DIR",
-            session
-                .call
-                .run_dir
-                .clone()
-                .unwrap_or_else(|| session.env.default_run_dir()),
-        )
+        .env("DEVCLUSTER_RUN_DIR", &session.call.run_dir)
         .stdin(stdin)
         .stdout(stdout)
         .kill_on_drop(true);

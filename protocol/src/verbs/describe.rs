@@ -4,13 +4,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::call::VERBS;
+use crate::call::Verb;
 use crate::config::schema_of;
-use crate::error::Exit;
-use crate::io::Io;
+use crate::error::StageError;
 use crate::kinds;
 use crate::message::VERSION;
 use crate::provides::Provides;
+use crate::runtime::Session;
 use crate::stage::Stage;
 
 /// What `describe` prints.
@@ -73,7 +73,9 @@ pub fn description<S: Stage>() -> Description {
         kind: S::KIND.to_owned(),
         version: S::VERSION.to_owned(),
         about: S::ABOUT.to_owned(),
-        verbs: VERBS.iter().map(|(name, ..)| (*name).to_owned()).collect(),
+        verbs: Verb::all()
+            .map(|(_, named)| named.get_name().to_owned())
+            .collect(),
         config: schema_of::<S::Config>(),
         outputs: schema_of::<S::Outputs>(),
         provides: S::provides(),
@@ -89,13 +91,8 @@ pub fn description<S: Stage>() -> Description {
     }
 }
 
-pub(crate) fn describe<S: Stage>(io: &mut Io) -> u8 {
-    let Ok(mut text) = serde_json::to_vec_pretty(&description::<S>()) else {
-        return Exit::Internal as u8;
-    };
-    text.push(b'\n');
-    match io.stdout.write_all(&text).and_then(|()| io.stdout.flush()) {
-        Ok(()) => Exit::Ok as u8,
-        Err(_) => Exit::Failed as u8,
-    }
+pub(crate) async fn describe<S: Stage>(session: &Session) -> Result<(), StageError> {
+    session
+        .answer(serde_json::to_vec_pretty(&description::<S>()))
+        .await
 }

@@ -1,45 +1,18 @@
 //! `check --preflight`, and the other looks that a stage has: everything is looked at, nothing is begun.
 
-use tokio::task::JoinSet;
-
-use crate::call::{Call, Events};
 use crate::cli::PREFLIGHT;
-use crate::config;
 use crate::context::Context;
-use crate::env::Env;
 use crate::error::{Exit, StageError};
-use crate::io::Io;
 use crate::ledger::Ledger;
 use crate::preflight::Check;
 use crate::rundir::RunDir;
-use crate::runtime::Session;
+use crate::runtime::{Session, config_of};
 use crate::stage::Stage;
 use crate::verbs::run::hello;
 
-pub(crate) async fn look<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
-    let events = match io.stdout_is_terminal {
-        true => Events::None,
-        false => Events::All,
-    };
-    let session = Session::new::<S>(call, env, events, io.stdout, io.stderr);
-    let mut tasks = JoinSet::new();
-    let outcome = match session.shutdown.listen(&mut tasks, io.output_pipes) {
-        Ok(_watch) => all::<S>(&session).await,
-        Err(e) => Err(StageError::io("cannot listen to signals", &e)),
-    };
-    tasks.abort_all();
-    session.finish(outcome.map(|exit| exit as u8)).await
-}
-
-async fn all<S: Stage>(session: &Session) -> Result<Exit, StageError> {
+pub(crate) async fn look<S: Stage>(session: &Session) -> Result<Exit, StageError> {
     hello::<S>(session);
-    let config = config::load(
-        S::KIND,
-        &S::program(),
-        &session.call.sources,
-        &session.env,
-        S::validate,
-    )?;
+    let config = config_of::<S>(&session.call.sources, &session.env)?;
     let directory = spare_dir(session)?;
     let (run_dir, unsafe_dir) = run_dir(session, directory.path())?;
     let cx: Context<S> = session.context(run_dir, Ledger::detached(), None);
@@ -93,13 +66,12 @@ pub(crate) fn run_dir(
     session: &Session,
     spare: &std::path::Path,
 ) -> Result<(RunDir, Option<StageError>), StageError> {
-    let asked = session.call.run_dir.clone();
-    let path = asked.unwrap_or_else(|| session.env.default_run_dir());
+    let path = &session.call.run_dir;
     let spare = || RunDir::open(spare);
     if !path.exists() {
         return Ok((spare()?, None));
     }
-    match RunDir::open(&path) {
+    match RunDir::open(path) {
         Ok(run_dir) => Ok((run_dir, None)),
         Err(error) => Ok((spare()?, Some(error))),
     }

@@ -4,20 +4,17 @@ use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::io::BufReader;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::call::{Call, Stdin as StdinMode};
-use crate::config::{self, Sources};
+use crate::call::Stdin as StdinMode;
+use crate::config::Sources;
 use crate::context::Context;
-use crate::env::Env;
 use crate::error::{Exit, StageError};
-use crate::io::Io;
 use crate::ledger::Ledger;
 use crate::message::{Command, Hello, Message};
 use crate::rundir::{Phase, RunDir};
-use crate::runtime::Session;
+use crate::runtime::{Session, config_of};
 use crate::shutdown::{GRACE, Reason};
 use crate::stage::Stage;
 use crate::upstream::{Chain, Upstreams};
@@ -30,41 +27,8 @@ pub(crate) type News = Option<Result<Command, StageError>>;
 
 type Configs = watch::Receiver<News>;
 
-pub(crate) async fn run<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
-    let config = match call.stdin {
-        StdinMode::Control => None,
-        _ => Some(config::load(
-            S::KIND,
-            &S::program(),
-            &call.sources,
-            &env,
-            S::validate,
-        )),
-    };
-    let document = matches!(&config, Some(Ok(c)) if S::takes_stdout(c));
-    let session = Session::working::<S>(
-        call,
-        env,
-        io.stdout_is_terminal,
-        document,
-        io.stdout,
-        io.stderr,
-    );
-    let mut tasks = JoinSet::new();
-    let outcome = match session.shutdown.listen(&mut tasks, io.output_pipes) {
-        Ok(_watch) => {
-            let stdin = BufReader::new(io.stdin);
-            go::<S>(&session, &mut tasks, stdin, config, io.command_stdout).await
-        }
-        Err(e) => Err(StageError::io("cannot listen to signals", &e)),
-    };
-    // From here on another signal finds the way out already taken.
-    tasks.abort_all();
-    session.finish(outcome).await
-}
-
-/// Opens stdin in its mode and says hello; then config, lock, stage.
-async fn go<S: Stage>(
+/// Opens stdin in its mode and says hello; then config, lock, stage. Without a config it comes from the host.
+pub(crate) async fn run<S: Stage>(
     session: &Session,
     tasks: &mut JoinSet<()>,
     stdin: Stdin,
@@ -153,7 +117,7 @@ async fn started<S: Stage>(
 ) -> Result<Option<S::Config>, StageError> {
     tokio::select! {
         command = received(configs) => match command {
-            Some(command) => config_of::<S>(session, command?).map(Some),
+            Some(command) => config_in::<S>(session, command?).map(Some),
             None => Ok(None),
         },
         () = session.shutdown.requested() => Ok(None),
@@ -176,24 +140,23 @@ async fn reloaded<S: Stage>(
             Ok(command) => command,
             Err(error) => return Some(Err(error)),
         };
-        match config_of::<S>(session, command) {
+        match config_in::<S>(session, command) {
             Ok(config) => return Some(Ok(config)),
             Err(error) => session.hub.refused(error.fatal(false)),
         }
     }
 }
 
-fn config_of<S: Stage>(session: &Session, command: Command) -> Result<S::Config, StageError> {
+fn config_in<S: Stage>(session: &Session, command: Command) -> Result<S::Config, StageError> {
     let (Command::Start(start) | Command::Reload(start)) = command else {
         return Err(StageError::internal("a command without a config"));
     };
-    let flags = session.call.sources.flags.clone();
     let sources = Sources {
         file: None,
         start: Some(start.config),
-        flags,
+        flags: session.call.sources.flags.clone(),
     };
-    config::load(S::KIND, &S::program(), &sources, &session.env, S::validate)
+    config_of::<S>(&sources, &session.env)
 }
 
 /// Runs the stage until the end is asked for or it fails; a `reload` starts it over in the same process.
@@ -254,9 +217,9 @@ fn outcome(session: &Session) -> Result<u8, StageError> {
     let interrupted = |what: &str| StageError::new("protocol.interrupted", what.to_owned());
     match session.shutdown.reason() {
         Some(Reason::CommandEnded(code)) => Ok(*code),
-        Some(Reason::UpstreamGone(name)) => Err(StageError::new(
+        Some(Reason::UpstreamGone) => Err(StageError::new(
             "protocol.upstream_gone",
-            format!("{name} ended while we needed it"),
+            "the stage before ended while we needed it",
         )
         .hint("what it wrote says why")
         .exit(Exit::Upstream)),

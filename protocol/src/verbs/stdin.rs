@@ -50,7 +50,7 @@ pub(crate) async fn follow_chain(
     }
     chain.end();
     if hub.is_ready() {
-        shutdown.request(Reason::UpstreamGone("the stage before".into()));
+        shutdown.request(Reason::UpstreamGone);
     }
 }
 

@@ -2,27 +2,20 @@
 
 use serde_json::Value;
 
-use crate::call::{Call, Events};
-use crate::config;
 use crate::context::Context;
-use crate::env::Env;
 use crate::error::{Exit, StageError};
-use crate::io::Io;
 use crate::ledger::Ledger;
-use crate::rundir::Phase;
-use crate::runtime::Session;
+use crate::rundir::{Phase, RunDir};
+use crate::runtime::{Session, config_of};
 use crate::stage::Stage;
 use crate::upstream::Gate;
 
-pub(crate) async fn wait<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
-    // A gate between stages: whoever runs it looks at the exit code and at stderr.
-    let session = Session::new::<S>(call, env, Events::None, io.stdout, io.stderr);
-    let outcome = session.lingering(wait_for_instance(&session).await).await;
-    session.finish(outcome.map(|()| Exit::Ok as u8)).await
+pub(crate) async fn wait(session: &Session) -> Result<(), StageError> {
+    session.lingering(wait_for_instance(session).await).await
 }
 
 async fn wait_for_instance(session: &Session) -> Result<(), StageError> {
-    let run_dir = session.run_dir()?;
+    let run_dir = RunDir::open(&session.call.run_dir)?;
     let instance = &session.call.instance;
     let gate = Gate::new(&run_dir, instance);
     let ready = gate.wait(|step| {
@@ -51,31 +44,12 @@ async fn wait_for_instance(session: &Session) -> Result<(), StageError> {
     }
 }
 
-pub(crate) async fn check<S: Stage>(call: Call, env: Env, io: Io) -> u8 {
-    let events = if io.stdout_is_terminal {
-        Events::None
-    } else {
-        Events::All
-    };
-    let session = Session::new::<S>(call, env, events, io.stdout, io.stderr);
-    let outcome = check_outputs::<S>(&session).await;
-    session.finish(outcome.map(|()| Exit::Ok as u8)).await
-}
-
-async fn check_outputs<S: Stage>(session: &Session) -> Result<(), StageError> {
+pub(crate) async fn check<S: Stage>(session: &Session) -> Result<(), StageError> {
     let sources = &session.call.sources;
-    let given = sources.file.is_some() || !sources.flags.is_empty();
-    let config = match given {
-        true => Some(config::load(
-            S::KIND,
-            &S::program(),
-            sources,
-            &session.env,
-            S::validate,
-        )?),
-        false => None,
-    };
-    let run_dir = session.run_dir()?;
+    let is_given = sources.file.is_some() || !sources.flags.is_empty();
+    let config = is_given.then(|| config_of::<S>(sources, &session.env));
+    let config = config.transpose()?;
+    let run_dir = RunDir::open(&session.call.run_dir)?;
     let instance = &session.call.instance;
     let failed =
         |message: String| StageError::new("protocol.not_ready", message).exit(Exit::CheckFailed);

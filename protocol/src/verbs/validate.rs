@@ -6,41 +6,26 @@ use tokio::io::AsyncReadExt;
 use crate::config::{check, properties, schema_of};
 use crate::env::Env;
 use crate::error::{Exit, StageError};
-use crate::io::Io;
 use crate::message::VERSION;
+use crate::runtime::Session;
 use crate::stage::Stage;
 use crate::validate::{Answer, Instance, LIMIT, Mistake, Request, Unknown, Verdict};
+use crate::verbs::stdin::Stdin;
 
-pub(crate) async fn validate<S: Stage>(env: &Env, io: &mut Io) -> u8 {
-    let written = match read(io).await {
-        Ok(request) => serde_json::to_vec(&answer::<S>(&request, env))
-            .map_err(|e| StageError::internal("the answer is not JSON").source(&e)),
-        Err(error) => Err(error),
-    };
-    let written = written.and_then(|mut text| {
-        text.push(b'\n');
-        let written = io.stdout.write_all(&text).and_then(|()| io.stdout.flush());
-        written.map_err(|e| StageError::io("cannot write the answer", &e))
-    });
-    match written {
-        Ok(()) => Exit::Ok as u8,
-        Err(error) => {
-            // The exit code tells the same where stderr is closed.
-            drop(io.stderr.write_all(error.render(&S::program()).as_bytes()));
-            error.exit_code() as u8
-        }
-    }
+pub(crate) async fn validate<S: Stage>(session: &Session, stdin: Stdin) -> Result<(), StageError> {
+    let request = read(stdin).await?;
+    let answer = answer::<S>(&request, &session.env);
+    session.answer(serde_json::to_vec(&answer)).await
 }
 
-async fn read(io: &mut Io) -> Result<Request, StageError> {
+async fn read(stdin: Stdin) -> Result<Request, StageError> {
     let refused = |why: String| {
         StageError::new("protocol.validate", why)
             .hint("`validate` reads one JSON document from stdin; PROTOCOL.md says which")
             .exit(Exit::Usage)
     };
     let mut bytes = Vec::new();
-    let mut stdin = (&mut io.stdin).take(LIMIT as u64 + 1);
-    let read = stdin.read_to_end(&mut bytes).await;
+    let read = stdin.take(LIMIT as u64 + 1).read_to_end(&mut bytes).await;
     read.map_err(|e| StageError::io("cannot read stdin", &e))?;
     if bytes.len() > LIMIT {
         return Err(refused(format!("the request is longer than {LIMIT} bytes")));
