@@ -32,22 +32,3 @@ fn meaning(line: &str) -> Option<bool> {
         _ => None,
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_neither_yes_nor_no_is_no_answer() {
-        for (line, answer) in [
-            ("y\n", Some(true)),
-            (" YES \n", Some(true)),
-            ("\n", Some(false)),
-            ("No\n", Some(false)),
-            ("perhaps\n", None),
-            ("yn\n", None),
-        ] {
-            assert_eq!(meaning(line), answer, "{line:?}");
-        }
-    }
-}

@@ -231,18 +231,4 @@ mod tests {
         let ended = tokio::time::timeout(Duration::from_secs(10), child.wait()).await;
         assert_eq!(ended.unwrap().unwrap().signal(), Some(libc::SIGTERM));
     }
-
-    #[tokio::test]
-    async fn a_leashed_child_ends_when_it_is_dropped() {
-        let mut leashed = spawn("sh", ["-c", "echo up; exec sleep 60"]).unwrap();
-        let mut stdout = leashed.child.stdout.take().unwrap();
-        let mut text = [0; 3];
-        stdout.read_exact(&mut text).await.unwrap();
-        drop(leashed);
-        let mut rest = Vec::new();
-        tokio::time::timeout(Duration::from_secs(10), stdout.read_to_end(&mut rest))
-            .await
-            .unwrap()
-            .unwrap();
-    }
 }

@@ -194,25 +194,3 @@ impl StageError {
         text
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_retryable_failure_exits_with_75_and_other_codes_stand() {
-        let plain = StageError::new("x.y", "m").retryable(true);
-        assert_eq!(plain.exit_code(), Exit::Retryable);
-        let timeout = StageError::new("x.y", "m")
-            .retryable(true)
-            .exit(Exit::Timeout);
-        assert_eq!(timeout.exit_code(), Exit::Timeout);
-    }
-
-    #[test]
-    fn sources_are_listed_once_each() {
-        let inner = std::io::Error::other("the disk is full");
-        let error = StageError::new("x.y", "cannot write f").source(&inner);
-        assert_eq!(error.caused_by, ["the disk is full"]);
-    }
-}

@@ -241,20 +241,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole_with_mode_0600_even_where_another_mode_was() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        std::fs::write(&path, "old").unwrap();
-        replace(&path, b"new", true).unwrap();
-        assert_eq!(read(&path).unwrap().unwrap(), b"new");
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
     fn two_writers_of_one_file_never_mix() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");

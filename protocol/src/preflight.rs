@@ -159,28 +159,3 @@ impl Check {
         text
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failed_check_shows_its_causes_and_the_mend() {
-        let error = StageError::new("x.gone", "no answer from h")
-            .hint("check the name\nor the network")
-            .cause("connection refused");
-        let check = Check::failed("reach", "the server answers", &error);
-        assert_eq!(
-            check.render(),
-            "✗ the server answers: no answer from h\n    caused by: connection refused\n    mend: check the name\n      or the network"
-        );
-        assert_eq!(
-            Check::ok("a", "ssh is there", "").render(),
-            "✓ ssh is there"
-        );
-        assert_eq!(
-            Check::skipped("b", "login", "needs ssh").render(),
-            "– login: needs ssh"
-        );
-    }
-}

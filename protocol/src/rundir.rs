@@ -316,57 +316,6 @@ pub fn is_instance_name(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn outputs(run: &str) -> OutputsFile {
-        OutputsFile {
-            dcs: 1,
-            stage: "t".into(),
-            kind: "tunnel".into(),
-            run: run.into(),
-            generation: 1,
-            outputs: Map::new(),
-            provides: Map::new(),
-            secrets: Map::new(),
-            prev: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn outputs_count_only_while_the_run_that_wrote_them_holds_the_lock() {
-        let dir = tempfile::tempdir().unwrap();
-        let run_dir = RunDir::open(&dir.path().join("r")).unwrap();
-        run_dir.write_outputs(&outputs("aa")).unwrap();
-        assert_eq!(run_dir.live_outputs("t"), None);
-        let lock = run_dir.lock("t", "bb").await.unwrap();
-        assert_eq!(run_dir.live_outputs("t"), None);
-        run_dir.write_outputs(&outputs("bb")).unwrap();
-        assert!(run_dir.live_outputs("t").is_some());
-        drop(lock);
-        assert_eq!(run_dir.live_outputs("t"), None);
-    }
-
-    #[test]
-    fn a_file_that_would_take_many_times_its_size_is_as_good_as_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t.json");
-        for (count, is_read) in [(100_000, true), (500_000, false)] {
-            std::fs::write(&path, format!("[{}1]", "1,".repeat(count))).unwrap();
-            assert_eq!(parse::<Vec<u8>>(&path).is_some(), is_read, "{count}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_second_holder_is_refused_after_its_patience() {
-        let dir = tempfile::tempdir().unwrap();
-        let run_dir = RunDir::open(dir.path().join("r").as_path()).unwrap();
-        let _lock = run_dir.lock("t", "aa").await.unwrap();
-        let error = run_dir.lock("t", "bb").await.unwrap_err();
-        assert_eq!(
-            (error.code.as_str(), error.exit_code()),
-            ("protocol.locked", Exit::Locked)
-        );
-        assert_eq!(run_dir.holder("t").as_deref(), Some("aa"));
-    }
-
     #[test]
     fn names_that_could_leave_the_directory_are_refused() {
         for bad in ["", ".", "..", "a/b", "-x", "a b", &"x".repeat(64)] {
