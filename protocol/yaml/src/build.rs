@@ -27,7 +27,6 @@ pub(crate) fn build(text: &str, as_pyyaml: bool) -> Result<(Tree, Vec<Oddity>), 
             nodes: Vec::new(),
             root: 0,
             comments: Vec::new(),
-            twins: false,
         },
         as_pyyaml,
         oddities: Vec::new(),
@@ -205,16 +204,7 @@ impl Builder<'_> {
         anchor: usize,
     ) -> Result<Id, Error> {
         let id = self.tree.nodes.len();
-        let (at, merge) = (
-            span.start,
-            matches!(
-                &kind,
-                Kind::Scalar {
-                    data: Data::Merge,
-                    ..
-                }
-            ),
-        );
+        let (at, is_merge) = (span.start, kind.is_merge());
         self.weights.push(match &kind {
             Kind::Alias(target) => self.weights[*target],
             _ => 1,
@@ -238,7 +228,7 @@ impl Builder<'_> {
                 }
             },
         }
-        if merge {
+        if is_merge {
             return self.fail(at, "`<<` is a merge key in YAML 1.1: quote it");
         }
         Ok(id)

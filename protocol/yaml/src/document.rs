@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde_json::Value;
 
@@ -110,14 +110,6 @@ impl Document {
         let is =
             |key: Id| !self.tree.is_merge(key) && self.tree.key(key).is_some_and(|k| k == name);
         entries.iter().rev().find(|(k, _)| is(*k)).map(|(_, v)| *v)
-    }
-
-    /// Values that the mapping itself holds, without merges.
-    pub(crate) fn own_values(&self, map: Id) -> HashSet<Id> {
-        let Kind::Map { entries, .. } = &self.tree.nodes[map].kind else {
-            return HashSet::new();
-        };
-        entries.iter().map(|(_, v)| *v).collect()
     }
 
     /// Whether the value at `path` is written there, and not an alias or reached through one.

@@ -44,11 +44,7 @@ impl Document {
 
     fn whole(&self, key: Option<Id>, id: Id) -> Option<String> {
         let node = &self.tree.nodes[id];
-        let block = matches!(
-            node.kind,
-            Kind::Map { flow: false, .. } | Kind::Seq { flow: false, .. }
-        );
-        if !block {
+        if !node.kind.is_block() {
             return Some(format!("{}\n", self.text.get(node.span.clone())?));
         }
         // Comments between the key and what is below it belong to it.

@@ -57,10 +57,7 @@ pub(crate) fn place(doc: &Document, id: Id, owner: Owner, below: bool) -> Place 
         };
     }
     let apart = text[at..node.start()].contains(['\n', '\r']);
-    let collection = matches!(
-        node.kind,
-        Kind::Map { flow: false, .. } | Kind::Seq { flow: false, .. }
-    );
+    let collection = node.kind.is_block();
     match &node.kind {
         Kind::Scalar { block: true, .. } if !apart => Place {
             head: node.start()..header_end(text, span.start),
@@ -137,9 +134,7 @@ pub(crate) fn pieces(
             let old = column(text, node.span.start);
             let indent = match (&node.kind, new) {
                 (Kind::Seq { flow: false, .. }, Value::Array(_)) => old,
-                (Kind::Map { flow: false, .. } | Kind::Seq { flow: false, .. }, _) if old > key => {
-                    old
-                }
+                (kind, _) if kind.is_block() && old > key => old,
                 _ => key + 2,
             };
             let below = " ".repeat(indent) + &emit::block(new, indent, newline);

@@ -96,7 +96,7 @@ pub(crate) fn resolve(text: &str) -> Tag {
         "" | "~" | "null" | "Null" | "NULL" => Tag::Null,
         "<<" => Tag::Merge,
         "=" => Tag::Value,
-        _ if bool_of(text).is_some() => Tag::Bool,
+        _ if is_bool(text) => Tag::Bool,
         _ if !text.starts_with(|c: char| "-+.0123456789".contains(c)) => Tag::Str,
         _ if FLOAT.is_match(text) => Tag::Float,
         _ if INT.is_match(text) => Tag::Int,
@@ -139,12 +139,28 @@ fn is_base64(text: &str) -> bool {
     text.is_ascii() && count % 4 != 1 && padding >= (4 - count % 4) % 4
 }
 
-fn bool_of(text: &str) -> Option<bool> {
-    match text {
-        "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Some(true),
-        "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Some(false),
-        _ => None,
-    }
+fn is_bool(text: &str) -> bool {
+    matches!(
+        text,
+        "yes"
+            | "Yes"
+            | "YES"
+            | "true"
+            | "True"
+            | "TRUE"
+            | "on"
+            | "On"
+            | "ON"
+            | "no"
+            | "No"
+            | "NO"
+            | "false"
+            | "False"
+            | "FALSE"
+            | "off"
+            | "Off"
+            | "OFF"
+    )
 }
 
 fn construct_bool(text: &str) -> Result<bool, String> {

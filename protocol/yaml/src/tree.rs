@@ -37,6 +37,20 @@ pub(crate) enum Kind {
     Alias(Id),
 }
 
+impl Kind {
+    pub(crate) fn is_merge(&self) -> bool {
+        matches!(self, Kind::Scalar { data, .. } if *data == Data::Merge)
+    }
+
+    /// A list or a mapping in block style.
+    pub(crate) fn is_block(&self) -> bool {
+        matches!(
+            self,
+            Kind::Seq { flow: false, .. } | Kind::Map { flow: false, .. }
+        )
+    }
+}
+
 impl Node {
     pub(crate) fn start(&self) -> usize {
         self.props.unwrap_or(self.span.start).min(self.span.start)
@@ -65,8 +79,6 @@ pub(crate) struct Tree {
     pub(crate) root: Id,
     /// Where comments stand, in order.
     pub(crate) comments: Vec<Range<usize>>,
-    /// Some mapping has a key twice.
-    pub(crate) twins: bool,
 }
 
 impl Tree {
@@ -83,13 +95,7 @@ impl Tree {
     }
 
     pub(crate) fn is_merge(&self, key: Id) -> bool {
-        matches!(
-            self.kind(key),
-            Kind::Scalar {
-                data: Data::Merge,
-                ..
-            }
-        )
+        self.kind(key).is_merge()
     }
 
     /// The form of a key in [`crate::Document::value`]: what `json.dumps` makes of it.
@@ -135,25 +141,14 @@ impl Tree {
 
     /// The same with each key once: what counts in the end.
     pub(crate) fn effective(&self, map: Id) -> Vec<(Id, Id)> {
-        let pairs = self.pairs(map);
-        if !self.twins && !self.has_merge(map) {
-            return pairs;
-        }
         let mut seen = std::collections::HashSet::new();
+        let pairs = self.pairs(map).into_iter();
         let mut last: Vec<_> = pairs
-            .into_iter()
             .rev()
             .filter(|(key, _)| seen.insert(self.key(*key).unwrap_or_default()))
             .collect();
         last.reverse();
         last
-    }
-
-    fn has_merge(&self, map: Id) -> bool {
-        let Kind::Map { entries, .. } = self.kind(map) else {
-            return false;
-        };
-        entries.iter().any(|(key, _)| self.is_merge(*key))
     }
 }
 

@@ -54,18 +54,18 @@ pub(crate) fn wanted(doc: &Document, changes: &Changes, id: Id) -> Value {
         return new.clone();
     }
     match &doc.tree.nodes[id].kind {
-        Kind::Map { .. } => {
-            let own = doc.own_values(id);
+        Kind::Map { entries, .. } => {
+            let own: HashSet<Id> = entries.iter().map(|(_, value)| *value).collect();
             let mut map = Map::new();
             for (key, value) in doc.tree.pairs(id) {
                 let Some(key) = doc.tree.key(key) else {
                     continue;
                 };
-                if !own.contains(&value) {
-                    map.insert(key.into_owned(), changes.value_of(doc, value, true));
-                } else {
-                    map.insert(key.into_owned(), wanted(doc, changes, value));
-                }
+                let value = match own.contains(&value) {
+                    true => wanted(doc, changes, value),
+                    false => changes.value_of(doc, value, true),
+                };
+                map.insert(key.into_owned(), value);
             }
             let added = changes.added.get(&id).into_iter().flatten();
             map.extend(added.map(|(k, v)| (k.clone(), v.clone())));

@@ -72,7 +72,6 @@ impl Builder<'_> {
         let frame = self.open.last_mut();
         if !frame.is_none_or(|f| f.seen.insert(name.clone())) {
             self.odd(span, format!("the key `{name}` is there twice"), true)?;
-            self.tree.twins = true;
         }
         Ok(id)
     }
