@@ -11,7 +11,7 @@ use crate::provides::Provides;
 /// The protocol version. Within one version fields and types are only ever added.
 pub const VERSION: u64 = 1;
 
-/// What a stage tells its host, on stdout.
+/// A line that a stage writes to stdout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Message {
@@ -154,7 +154,7 @@ pub struct Outcome {
     pub exit: u8,
 }
 
-/// What a host tells a stage, on stdin, with `--stdin control`.
+/// A line that a host writes to a stage's stdin, with --stdin control.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Command {

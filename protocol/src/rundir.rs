@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::{Exit, StageError};
 use crate::files;
@@ -39,8 +39,9 @@ const LOCK_RETRY: Duration = Duration::from_millis(25);
 #[derive(Clone, Debug)]
 pub struct RunDir(PathBuf);
 
-/// `outputs/<instance>.json`.
+/// What an instance found out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "<run-dir>/outputs/<instance>.json")]
 pub struct OutputsFile {
     /// Protocol version.
     pub dcs: u64,
@@ -86,8 +87,9 @@ pub enum Phase {
     Failed,
 }
 
-/// `status/<instance>.json`.
+/// Where an instance stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "<run-dir>/status/<instance>.json")]
 pub struct Status {
     /// Protocol version.
     pub dcs: u64,
@@ -109,11 +111,6 @@ pub struct Status {
     /// The last error.
     #[serde(default)]
     pub error: Option<StageError>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Holder {
-    run: String,
 }
 
 /// The lock of an instance. Released when dropped, also by the kernel when the process dies.
@@ -177,14 +174,11 @@ impl RunDir {
             }
             tokio::time::sleep(LOCK_RETRY).await;
         }
-        let holder = serde_json::to_vec(&Holder {
-            run: run.to_owned(),
-        })
-        .unwrap_or_default();
+        let holder = json!({"run": run}).to_string();
         let written = file
             .set_len(0)
             .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(&holder));
+            .and_then(|()| file.write_all(holder.as_bytes()));
         written.map_err(failed)?;
         Ok(Lock { _file: file })
     }
@@ -210,8 +204,8 @@ impl RunDir {
                 let mut bytes = Vec::new();
                 file.take(LONGEST_HOLDER).read_to_end(&mut bytes).ok()?;
                 // Between taking the lock and writing the id there is a moment without one.
-                let holder = serde_json::from_slice(&bytes);
-                Some(holder.map_or_else(|_| String::new(), |h: Holder| h.run))
+                let holder: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+                Some(holder["run"].as_str().unwrap_or_default().to_owned())
             }
             // A file system without locks holds none.
             _ => None,

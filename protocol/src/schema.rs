@@ -11,46 +11,23 @@ use crate::verbs::describe::Description;
 /// File name and content of each schema.
 pub fn all() -> Vec<(&'static str, Value)> {
     vec![
-        (
-            "message.json",
-            wire::<Message>("A line that a stage writes to stdout."),
-        ),
-        (
-            "command.json",
-            wire::<Command>("A line that a host writes to a stage's stdin, with --stdin control."),
-        ),
-        (
-            "outputs.json",
-            plain::<OutputsFile>("<run-dir>/outputs/<instance>.json"),
-        ),
-        (
-            "status.json",
-            plain::<Status>("<run-dir>/status/<instance>.json"),
-        ),
-        (
-            "describe.json",
-            plain::<Description>("What the verb `describe` prints."),
-        ),
-        (
-            "validate.json",
-            plain::<Request>("What the verb `validate` reads from stdin."),
-        ),
-        (
-            "validate-answer.json",
-            plain::<Answer>("What the verb `validate` prints."),
-        ),
+        ("message.json", wire::<Message>()),
+        ("command.json", wire::<Command>()),
+        ("outputs.json", plain::<OutputsFile>()),
+        ("status.json", plain::<Status>()),
+        ("describe.json", plain::<Description>()),
+        ("validate.json", plain::<Request>()),
+        ("validate-answer.json", plain::<Answer>()),
     ]
 }
 
-fn plain<T: JsonSchema>(about: &str) -> Value {
-    let mut schema = schemars::schema_for!(T).to_value();
-    schema["description"] = about.into();
-    schema
+fn plain<T: JsonSchema>() -> Value {
+    schemars::schema_for!(T).to_value()
 }
 
 /// Every line carries the version beside what its type says.
-fn wire<T: JsonSchema>(about: &str) -> Value {
-    let mut schema = plain::<T>(about);
+fn wire<T: JsonSchema>() -> Value {
+    let mut schema = plain::<T>();
     schema["properties"] = json!({"dcs": {"const": VERSION, "description": "Protocol version."}});
     schema["required"] = json!(["dcs"]);
     schema

@@ -14,7 +14,7 @@ use crate::provides::{Provides, unescape};
 /// Bytes of a request and of an answer.
 pub const LIMIT: usize = 4 << 20;
 
-/// All instances of one kind in a file.
+/// What the verb `validate` reads from stdin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Request {
     /// Protocol version.
@@ -87,7 +87,7 @@ pub struct Target {
     pub unknown: Vec<String>,
 }
 
-/// What `validate` prints.
+/// What the verb `validate` prints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Answer {
     /// Protocol version.
@@ -205,16 +205,12 @@ pub struct ManagerVerdict {
 
 /// The values of a config that are set but not known yet.
 #[derive(Clone, Debug, Default)]
-pub struct Unknown(Vec<Vec<Seg>>);
+pub struct Unknown(pub(crate) Vec<Vec<Seg>>);
 
 impl Unknown {
     /// From JSON pointers.
     pub fn from_pointers(pointers: &[String]) -> Unknown {
         Unknown(pointers.iter().map(|p| path_of(p)).collect())
-    }
-
-    pub(crate) fn from_paths(paths: Vec<Vec<Seg>>) -> Unknown {
-        Unknown(paths)
     }
 
     /// Whether the value at this path is unknown, or part of one that is.
@@ -231,10 +227,6 @@ impl Unknown {
     /// Whether this top-level field, or a part of it, is unknown.
     pub fn has(&self, field: &str) -> bool {
         self.touches(&[field.into()])
-    }
-
-    pub(crate) fn paths(&self) -> &[Vec<Seg>] {
-        &self.0
     }
 }
 

@@ -10,9 +10,9 @@ use crate::validate::Unknown;
 /// unknown is what the schema has a place for.
 pub(super) fn put(values: &mut Map<String, Value>, unknown: &Unknown, schema: &Value) -> Unknown {
     let mut whole = Value::Object(std::mem::take(values));
-    let paths = unknown.paths().iter();
+    let paths = unknown.0.iter();
     let placed = paths.filter(|path| put_at(&mut whole, path, schema));
-    let placed = Unknown::from_paths(placed.cloned().collect());
+    let placed = Unknown(placed.cloned().collect());
     if let Value::Object(map) = whole {
         *values = map;
     }

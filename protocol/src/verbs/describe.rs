@@ -13,7 +13,7 @@ use crate::provides::Provides;
 use crate::runtime::Session;
 use crate::stage::Stage;
 
-/// What `describe` prints.
+/// What the verb `describe` prints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Description {
     /// Protocol version that the program speaks.
