@@ -18,17 +18,10 @@ pub fn answer(mut unclear: impl FnMut(&str)) -> std::io::Result<bool> {
     loop {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line)?;
-        match meaning(&line) {
-            Some(answer) => return Ok(answer),
-            None => unclear("please answer y or n"),
+        match line.trim().to_lowercase().as_str() {
+            "y" | "yes" => return Ok(true),
+            "" | "n" | "no" => return Ok(false),
+            _ => unclear("please answer y or n"),
         }
-    }
-}
-
-fn meaning(line: &str) -> Option<bool> {
-    match line.trim().to_lowercase().as_str() {
-        "y" | "yes" => Some(true),
-        "" | "n" | "no" => Some(false),
-        _ => None,
     }
 }

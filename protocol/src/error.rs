@@ -169,13 +169,9 @@ impl StageError {
 
     /// The error as a person reads it: message, causes, mend, code.
     pub fn render(&self, program: &str) -> String {
-        self.render_with(program, colours())
-    }
-
-    fn render_with(&self, program: &str, colours: bool) -> String {
         let mut text = format!("{program}: error: {}\n", self.message);
         for problem in &self.problems {
-            text.push_str(&format!("{}\n\n", problem.render(colours)));
+            text.push_str(&format!("{}\n\n", problem.render(colours())));
         }
         let shown: Vec<String> = self.problems.iter().map(Problem::to_string).collect();
         for cause in self.caused_by.iter().filter(|c| !shown.contains(c)) {

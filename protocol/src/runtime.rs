@@ -220,6 +220,17 @@ impl Session {
         Ok((run_dir, lock, ledger))
     }
 
+    /// The same for a verb that works: what an earlier run found out is put aside.
+    pub(crate) async fn begin<S: Stage>(
+        &self,
+        upstream: Option<Upstreams>,
+    ) -> Result<(Context<S>, Lock), StageError> {
+        let (run_dir, lock, ledger) = self.claim::<S>().await?;
+        let previous = run_dir.set_outputs_aside(&self.call.instance)?;
+        self.hub.attach(run_dir.clone(), previous);
+        Ok((self.context(run_dir, ledger, upstream), lock))
+    }
+
     pub(crate) fn context<S: Stage>(
         &self,
         run_dir: RunDir,

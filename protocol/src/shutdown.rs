@@ -39,9 +39,7 @@ impl Reason {
     /// The word for it in a `stopping` message.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Reason::Signal("SIGTERM") => "sigterm",
-            Reason::Signal("SIGHUP") => "sighup",
-            Reason::Signal(_) => "sigint",
+            Reason::Signal(name) => name,
             Reason::Shutdown => "shutdown",
             Reason::Cancelled => "cancel",
             Reason::StdinClosed => "stdin_closed",
@@ -119,9 +117,9 @@ impl Shutdown {
         pipes: Vec<OwnedFd>,
     ) -> std::io::Result<PipeWriter> {
         for (kind, name) in [
-            (SignalKind::terminate(), "SIGTERM"),
-            (SignalKind::interrupt(), "SIGINT"),
-            (SignalKind::hangup(), "SIGHUP"),
+            (SignalKind::terminate(), "sigterm"),
+            (SignalKind::interrupt(), "sigint"),
+            (SignalKind::hangup(), "sighup"),
         ] {
             let mut stream = signal(kind)?;
             let shutdown = self.clone();

@@ -17,6 +17,13 @@ use crate::verbs::describe::Description;
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or config, 3 protocol version, 4 upstream missing or failed, 5 check failed, \
 6 locked, 7 timeout, 70 internal, 75 failed but worth a retry.";
 
+const TIMEOUT_HELP: &str = "Give up after this long, with exit code 7 [default: wait for as long as the instance is alive]";
+
+const LINGER_HELP: &str = "When what is waited for fails, end this much later. devcluster dies when a stage and the command \
+that waits for it end at the same moment [default: 0]";
+
+const DRY_RUN_HELP: &str = "Look at what is left and say what would be undone; undo nothing";
+
 /// The whole command line of the program that describes itself so.
 pub fn command(program: &str, described: &Description) -> Command {
     let examples = &described.examples;
@@ -35,10 +42,10 @@ pub fn command(program: &str, described: &Description) -> Command {
             sub = sub.args(instance_args(&described.kind));
         }
         if verb == Verb::Wait {
-            sub = sub.arg(timeout_arg());
+            sub = sub.arg(seconds_arg("timeout", TIMEOUT_HELP));
         }
         if matches!(verb, Verb::Wait | Verb::Once) {
-            sub = sub.arg(linger_arg());
+            sub = sub.arg(seconds_arg("linger", LINGER_HELP));
         }
         if !matches!(verb, Verb::Describe | Verb::Validate | Verb::Wait) {
             sub = sub.arg(events_arg());
@@ -47,7 +54,12 @@ pub fn command(program: &str, described: &Description) -> Command {
             sub = sub.args(look_args(described));
         }
         if verb == Verb::Cleanup {
-            sub = sub.arg(dry_run_arg());
+            sub = sub.arg(
+                Arg::new("dry-run")
+                    .long("dry-run")
+                    .action(ArgAction::SetTrue)
+                    .help(DRY_RUN_HELP),
+            );
         }
         if matches!(verb, Verb::Run | Verb::Once | Verb::Check) {
             sub = sub.arg(config_arg()).args(field_args(&described.config));
@@ -88,14 +100,6 @@ fn utf8(path: PathBuf) -> Result<PathBuf, &'static str> {
     }
 }
 
-fn timeout_arg() -> Arg {
-    Arg::new("timeout")
-        .long("timeout")
-        .value_name("SECONDS")
-        .value_parser(seconds)
-        .help("Give up after this long, with exit code 7 [default: wait for as long as the instance is alive]")
-}
-
 /// The look that every stage takes.
 pub(crate) const PREFLIGHT: &str = "preflight";
 
@@ -124,22 +128,12 @@ fn look_args(described: &Description) -> impl Iterator<Item = Arg> {
     })
 }
 
-fn dry_run_arg() -> Arg {
-    Arg::new("dry-run")
-        .long("dry-run")
-        .action(ArgAction::SetTrue)
-        .help("Look at what is left and say what would be undone; undo nothing")
-}
-
-fn linger_arg() -> Arg {
-    Arg::new("linger")
-        .long("linger")
+fn seconds_arg(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
         .value_name("SECONDS")
         .value_parser(seconds)
-        .help(
-            "When what is waited for fails, end this much later. devcluster dies when a stage and the command \
-             that waits for it end at the same moment [default: 0]",
-        )
+        .help(help)
 }
 
 fn seconds(text: &str) -> Result<f64, &'static str> {

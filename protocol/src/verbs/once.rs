@@ -3,7 +3,6 @@
 use tokio::task::JoinSet;
 
 use crate::call::{Events, Stdin as StdinMode};
-use crate::context::Context;
 use crate::error::StageError;
 use crate::rundir::Phase;
 use crate::runtime::Session;
@@ -26,11 +25,8 @@ pub(crate) async fn once<S: Stage>(
         }
     };
     let config = config?;
-    let (run_dir, _lock, ledger) = session.claim::<S>().await?;
-    let previous = run_dir.set_outputs_aside(&session.call.instance)?;
-    session.hub.attach(run_dir.clone(), previous);
+    let (cx, _lock) = session.begin::<S>(upstream).await?;
     session.hub.enter(Phase::Preparing);
-    let cx: Context<S> = session.context(run_dir, ledger, upstream);
     let once = async {
         drop(undo_all(&cx).await);
         S::once(&cx, config).await

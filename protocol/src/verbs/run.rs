@@ -11,9 +11,8 @@ use crate::call::Stdin as StdinMode;
 use crate::config::Sources;
 use crate::context::Context;
 use crate::error::{Exit, StageError};
-use crate::ledger::Ledger;
-use crate::message::{Command, Hello, Message};
-use crate::rundir::{Phase, RunDir};
+use crate::message::{Hello, Message, Start};
+use crate::rundir::Phase;
 use crate::runtime::{Session, config_of};
 use crate::shutdown::{GRACE, Reason};
 use crate::stage::Stage;
@@ -23,7 +22,7 @@ use crate::verbs::command;
 use crate::verbs::stdin::{self, Stdin};
 
 /// The newest config of the host, or why it speaks no more.
-pub(crate) type News = Option<Result<Command, StageError>>;
+pub(crate) type News = Option<Result<Start, StageError>>;
 
 type Configs = watch::Receiver<News>;
 
@@ -53,21 +52,13 @@ pub(crate) async fn run<S: Stage>(
             None => return outcome(session),
         },
     };
-    let claimed = tokio::select! {
-        claimed = session.claim::<S>() => claimed?,
+    let begun = tokio::select! {
+        begun = session.begin::<S>(upstream) => begun?,
         () = session.shutdown.requested() => return outcome(session),
     };
-    let (run_dir, _lock, ledger) = claimed;
-    let previous = run_dir.set_outputs_aside(&session.call.instance)?;
-    session.hub.attach(run_dir.clone(), previous);
-    let held = hold::<S>(
-        session,
-        config,
-        &mut configs,
-        (run_dir, ledger.clone(), upstream),
-        stdout,
-    )
-    .await;
+    let (cx, _lock) = begun;
+    let ledger = cx.ledger.clone();
+    let held = hold::<S>(session, cx, config, &mut configs, stdout).await;
     ledger.close();
     match held.and_then(|()| outcome(session)) {
         Ok(code) => {
@@ -116,8 +107,8 @@ async fn started<S: Stage>(
     configs: &mut Configs,
 ) -> Result<Option<S::Config>, StageError> {
     tokio::select! {
-        command = received(configs) => match command {
-            Some(command) => config_in::<S>(session, command?).map(Some),
+        start = received(configs) => match start {
+            Some(start) => config_in::<S>(session, start?).map(Some),
             None => Ok(None),
         },
         () = session.shutdown.requested() => Ok(None),
@@ -136,21 +127,18 @@ async fn reloaded<S: Stage>(
     configs: &mut Configs,
 ) -> Option<Result<S::Config, StageError>> {
     loop {
-        let command = match received(configs).await? {
-            Ok(command) => command,
+        let start = match received(configs).await? {
+            Ok(start) => start,
             Err(error) => return Some(Err(error)),
         };
-        match config_in::<S>(session, command) {
+        match config_in::<S>(session, start) {
             Ok(config) => return Some(Ok(config)),
             Err(error) => session.hub.refused(error.fatal(false)),
         }
     }
 }
 
-fn config_in<S: Stage>(session: &Session, command: Command) -> Result<S::Config, StageError> {
-    let (Command::Start(start) | Command::Reload(start)) = command else {
-        return Err(StageError::internal("a command without a config"));
-    };
+fn config_in<S: Stage>(session: &Session, start: Start) -> Result<S::Config, StageError> {
     let sources = Sources {
         file: None,
         start: Some(start.config),
@@ -162,12 +150,11 @@ fn config_in<S: Stage>(session: &Session, command: Command) -> Result<S::Config,
 /// Runs the stage until the end is asked for or it fails; a `reload` starts it over in the same process.
 async fn hold<S: Stage>(
     session: &Session,
+    mut cx: Context<S>,
     mut config: S::Config,
     configs: &mut Configs,
-    (run_dir, ledger, upstream): (RunDir, Ledger, Option<Upstreams>),
     stdout: Option<OwnedFd>,
 ) -> Result<(), StageError> {
-    let mut cx: Context<S> = session.context(run_dir, ledger, upstream);
     let undone = tokio::select! {
         undone = undo_all(&cx) => undone,
         () = session.shutdown.requested() => Ok(()),

@@ -101,7 +101,9 @@ pub(crate) async fn follow_host(
             Ok(Some(Command::Shutdown)) => shutdown.request(Reason::Shutdown),
             Ok(Some(Command::Cancel)) if hub.is_ready() => {}
             Ok(Some(Command::Cancel)) => shutdown.request(Reason::Cancelled),
-            Ok(Some(command)) => drop(configs.send_replace(Some(Ok(command)))),
+            Ok(Some(Command::Start(start) | Command::Reload(start))) => {
+                configs.send_replace(Some(Ok(start)));
+            }
             Ok(None) => {}
             Err(error @ DecodeError::Version(_)) => {
                 configs.send_replace(Some(Err(version_error(&error))));
