@@ -23,19 +23,8 @@ pub(crate) fn build(text: &str, as_pyyaml: bool) -> Result<(Tree, Vec<Oddity>), 
     }
     let mut builder = Builder {
         text,
-        tree: Tree {
-            nodes: Vec::new(),
-            root: 0,
-            comments: Vec::new(),
-        },
         as_pyyaml,
-        oddities: Vec::new(),
-        weights: Vec::new(),
-        open: Vec::new(),
-        anchors: HashMap::new(),
-        names: HashSet::new(),
-        quoted: Vec::new(),
-        documents: 0,
+        ..Builder::default()
     };
     let options = granit_parser::options! {
         emit_anchor_events: true,
@@ -53,6 +42,7 @@ pub(crate) fn build(text: &str, as_pyyaml: bool) -> Result<(Tree, Vec<Oddity>), 
     builder.finish()
 }
 
+#[derive(Default)]
 struct Builder<'a> {
     text: &'a str,
     tree: Tree,

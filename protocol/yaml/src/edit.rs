@@ -42,16 +42,12 @@ impl<'a> Editor<'a> {
                 return self.checked(done, id, path);
             }
             id = match (&self.doc.tree.nodes[id].kind, seg) {
-                (Kind::Alias(_), _) => {
-                    let mut copy = self.changes.value_of(self.doc, id, true);
-                    let done = put(&mut copy, rest, value);
-                    self.changes.replaced.insert(id, copy);
-                    return self.checked(done, id, path);
-                }
-                (Kind::Scalar { .. }, _) if self.doc.value_of(id, false).is_null() => {
-                    let mut fresh = Value::Null;
-                    let done = put(&mut fresh, rest, value);
-                    self.changes.replaced.insert(id, fresh);
+                (kind @ (Kind::Alias(_) | Kind::Scalar { .. }), _)
+                    if matches!(kind, Kind::Alias(_)) || self.doc.value_of(id, false).is_null() =>
+                {
+                    let mut new = self.changes.value_of(self.doc, id, true);
+                    let done = put(&mut new, rest, value);
+                    self.changes.replaced.insert(id, new);
                     return self.checked(done, id, path);
                 }
                 (Kind::Map { .. }, Seg::Key(key)) => match self.doc.own_entry(id, key) {

@@ -1,7 +1,5 @@
 //! Writing values so that `PyYAML` reads them back exactly.
 
-use std::fmt::Write;
-
 use serde_json::{Number, Value, json};
 
 use crate::scalar::{self, Tag};
@@ -47,31 +45,18 @@ pub fn quote(text: &str) -> String {
 
 /// Lines for `value` at that indent; the first line is not indented, the last one ends in `newline`.
 pub(crate) fn block(value: &Value, indent: usize, newline: &str) -> String {
-    let mut out = String::new();
-    match value {
+    let parts: Vec<String> = match value {
         Value::Object(map) if !is_leaf(value) => {
-            for (i, (key, value)) in map.iter().enumerate() {
-                if i > 0 {
-                    pad(&mut out, indent);
-                }
-                out.push_str(&entry(key, value, indent, newline));
-            }
+            let entries = map.iter().map(|(k, v)| entry(k, v, indent, newline));
+            entries.collect()
         }
         Value::Array(items) if !items.is_empty() => {
-            for (i, value) in items.iter().enumerate() {
-                if i > 0 {
-                    pad(&mut out, indent);
-                }
-                out.push_str("- ");
-                out.push_str(&item(value, indent + 2, newline));
-            }
+            let items = items.iter().map(|v| item(v, indent + 2, newline));
+            items.map(|lines| format!("- {lines}")).collect()
         }
-        single => {
-            out.push_str(&leaf(single, indent, newline));
-            out.push_str(newline);
-        }
-    }
-    out
+        single => vec![leaf(single, indent, newline) + newline],
+    };
+    parts.join(&" ".repeat(indent))
 }
 
 /// `key: value` with its line end.
@@ -246,12 +231,8 @@ fn double_quoted(text: &str) -> String {
             '\r' => out.push_str("\\r"),
             '\0' => out.push_str("\\0"),
             c if is_plain_char(c) => out.push(c),
-            c if (c as u32) < 0x100 => {
-                let _ = write!(out, "\\x{:02x}", c as u32);
-            }
-            c => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
+            c if (c as u32) < 0x100 => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c => out.push_str(&format!("\\u{:04x}", c as u32)),
         }
     }
     out.push('"');
