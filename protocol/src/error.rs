@@ -35,8 +35,6 @@ pub enum Exit {
 }
 
 /// An error as it travels on the wire and is shown to people.
-///
-/// `code` is stable and namespaced (`tunnel.key_refused`); `message` names the attempt and its operand; `hint` is the mend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{message}")]
 pub struct StageError {

@@ -9,9 +9,7 @@ use tokio::sync::watch;
 use crate::call::Events;
 use crate::error::StageError;
 use crate::io::Sink;
-use crate::message::{
-    self, Check, CheckStatus, Failure, Level, Log, Message, Outputs, Progress, Ready,
-};
+use crate::message::{self, Check, CheckStatus, Failure, Level, Message, Outputs};
 use crate::provides::Provides;
 use crate::rundir::{OutputsFile, Phase, RunDir, Status};
 
@@ -131,14 +129,14 @@ impl Hub {
     pub(crate) fn send(&self, message: &Message) {
         let wanted = match self.events {
             Events::All => true,
-            Events::Ready => matches!(message, Message::Ready(_)),
+            Events::Ready => matches!(message, Message::Ready { .. }),
             Events::None => false,
         };
         if !wanted {
             return;
         }
         if let Ok(mut line) = message::encode(message) {
-            if matches!(message, Message::Ready(_)) {
+            if matches!(message, Message::Ready { .. }) {
                 // devcluster looks for it in chunks as they come: one of two copies is always whole.
                 line.extend_from_within(..);
             }
@@ -180,13 +178,13 @@ impl Hub {
         state.status.message = Some(message.clone());
         state.write_status();
         drop(state);
-        self.send(&Message::Progress(Progress {
+        self.send(&Message::Progress {
             stage: self.instance.clone(),
             step: step.to_owned(),
             message,
             done: count.map(|c| c.0),
             total: count.map(|c| c.1),
-        }));
+        });
     }
 
     pub(crate) fn log(&self, level: Level, message: String) {
@@ -195,11 +193,11 @@ impl Hub {
             Level::Info => self.say(&message),
             Level::Warn => self.say(&format!("warning: {message}")),
         }
-        self.send(&Message::Log(Log {
+        self.send(&Message::Log {
             stage: self.instance.clone(),
             level,
             message,
-        }));
+        });
     }
 
     pub(crate) fn ready(
@@ -210,11 +208,11 @@ impl Hub {
         let generation = self.found(outputs)?;
         self.state()
             .enter(Phase::Ready, Some(summary.to_owned()), None);
-        self.send(&Message::Ready(Ready {
+        self.send(&Message::Ready {
             stage: self.instance.clone(),
             run: self.run.clone(),
             generation,
-        }));
+        });
         self.say(&format!("ready: {summary}"));
         self.readiness.send_replace(true);
         Ok(())

@@ -16,57 +16,76 @@ pub const VERSION: u64 = 1;
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Message {
     /// The first line of every stage.
-    Hello(Hello),
+    Hello {
+        /// Instance name.
+        stage: String,
+        /// Kind of stage, such as `tunnel`.
+        kind: String,
+        /// Version of the program.
+        version: String,
+        /// Identifies this run of the instance; 16 hex digits.
+        run: String,
+        /// Process id.
+        pid: u32,
+    },
     /// Where a longer piece of work stands.
-    Progress(Progress),
+    Progress {
+        /// Instance name.
+        stage: String,
+        /// Stable name of the step, such as `connect`.
+        step: String,
+        /// The step in words.
+        message: String,
+        /// How many parts are done, where they can be counted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        done: Option<u64>,
+        /// How many parts there are.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        total: Option<u64>,
+    },
     /// A line for people.
-    Log(Log),
+    Log {
+        /// Instance name.
+        stage: String,
+        /// How much it matters.
+        level: Level,
+        /// The text, without a final newline.
+        message: String,
+    },
     /// What the stage found out; always before the `ready` of the same `gen`.
     Outputs(Outputs),
     /// One thing that was looked at before anything is begun; only from `check --preflight`.
     Check(Check),
     /// The outputs hold now. Written twice in one write: treat a repeated `gen` as the same message.
-    Ready(Ready),
+    Ready {
+        /// Instance name.
+        stage: String,
+        /// The run that is ready.
+        run: String,
+        /// The generation of the outputs that hold.
+        #[serde(rename = "gen")]
+        generation: u64,
+    },
     /// What was reported does not hold for the moment; the stage works on it.
     Degraded(Failure),
     /// Something failed; `fatal` says whether the stage ends.
     Error(Failure),
     /// The stage began to shut down.
-    Stopping(Stopping),
+    Stopping {
+        /// Instance name.
+        stage: String,
+        /// What made it stop: `sigterm`, `sigint`, `sighup`, `shutdown`, `cancel`, `stdin_closed`, `host_gone`, `upstream_gone`, `command_ended`, `failed`.
+        reason: String,
+    },
     /// The last line of every stage.
-    Result(Outcome),
-}
-
-/// Who speaks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Hello {
-    /// Instance name.
-    pub stage: String,
-    /// Kind of stage, such as `tunnel`.
-    pub kind: String,
-    /// Version of the program.
-    pub version: String,
-    /// Identifies this run of the instance; 16 hex digits.
-    pub run: String,
-    /// Process id.
-    pub pid: u32,
-}
-
-/// Where a longer piece of work stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Progress {
-    /// Instance name.
-    pub stage: String,
-    /// Stable name of the step, such as `connect`.
-    pub step: String,
-    /// The step in words.
-    pub message: String,
-    /// How many parts are done, where they can be counted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub done: Option<u64>,
-    /// How many parts there are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub total: Option<u64>,
+    Result {
+        /// Instance name.
+        stage: String,
+        /// Whether the stage did what it was asked to.
+        ok: bool,
+        /// The exit code that follows.
+        exit: u8,
+    },
 }
 
 /// How much a log line matters.
@@ -81,17 +100,6 @@ pub enum Level {
     Info,
     /// Works, but not as one would wish.
     Warn,
-}
-
-/// A line for people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Log {
-    /// Instance name.
-    pub stage: String,
-    /// How much it matters.
-    pub level: Level,
-    /// The text, without a final newline.
-    pub message: String,
 }
 
 /// What the stage found out.
@@ -113,18 +121,6 @@ pub struct Outputs {
     pub provides: Provides,
 }
 
-/// The outputs hold now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Ready {
-    /// Instance name.
-    pub stage: String,
-    /// The run that is ready.
-    pub run: String,
-    /// The generation of the outputs that hold.
-    #[serde(rename = "gen")]
-    pub generation: u64,
-}
-
 /// An error and who met it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
@@ -132,26 +128,6 @@ pub struct Failure {
     pub stage: String,
     /// What failed.
     pub error: StageError,
-}
-
-/// The stage began to shut down.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Stopping {
-    /// Instance name.
-    pub stage: String,
-    /// What made it stop: `sigterm`, `sigint`, `sighup`, `shutdown`, `cancel`, `stdin_closed`, `host_gone`, `upstream_gone`, `command_ended`, `failed`.
-    pub reason: String,
-}
-
-/// How it ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Outcome {
-    /// Instance name.
-    pub stage: String,
-    /// Whether the stage did what it was asked to.
-    pub ok: bool,
-    /// The exit code that follows.
-    pub exit: u8,
 }
 
 /// A line that a host writes to a stage's stdin, with --stdin control.
@@ -180,21 +156,21 @@ impl Message {
     /// The instance that speaks.
     pub fn stage(&self) -> &str {
         match self {
-            Message::Hello(m) => &m.stage,
-            Message::Progress(m) => &m.stage,
-            Message::Log(m) => &m.stage,
+            Message::Hello { stage, .. }
+            | Message::Progress { stage, .. }
+            | Message::Log { stage, .. }
+            | Message::Ready { stage, .. }
+            | Message::Stopping { stage, .. }
+            | Message::Result { stage, .. } => stage,
             Message::Outputs(m) => &m.stage,
             Message::Check(m) => &m.stage,
-            Message::Ready(m) => &m.stage,
             Message::Degraded(m) | Message::Error(m) => &m.stage,
-            Message::Stopping(m) => &m.stage,
-            Message::Result(m) => &m.stage,
         }
     }
 
     /// It is for who happens to read along: nothing depends on it.
     pub(crate) fn is_spare(&self) -> bool {
-        matches!(self, Message::Log(_) | Message::Progress(_))
+        matches!(self, Message::Log { .. } | Message::Progress { .. })
     }
 }
 

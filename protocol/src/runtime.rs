@@ -21,7 +21,7 @@ use crate::error::{Exit, StageError};
 use crate::hub::Hub;
 use crate::io::{Io, Sink};
 use crate::ledger::{Ledger, Owner};
-use crate::message::{Message, Outcome};
+use crate::message::Message;
 use crate::rundir::{Lock, RunDir};
 use crate::shutdown::{Reason, Shutdown};
 use crate::stage::Stage;
@@ -278,11 +278,11 @@ impl Session {
                 error.exit_code() as u8
             }
         };
-        self.hub.send(&Message::Result(Outcome {
+        self.hub.send(&Message::Result {
             stage: self.call.instance.clone(),
             ok: exit == 0,
             exit,
-        }));
+        });
         let patience = match self.shutdown.reason() {
             Some(Reason::CommandEnded(_) | Reason::Failed) | None => LAST_WORDS,
             Some(_) => LAST_WORDS_WHEN_TOLD,

@@ -1,7 +1,7 @@
 //! What the stages before this one found out: from the run directory, or from the pipe on stdin.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -73,9 +73,13 @@ struct ChainState {
 }
 
 impl Chain {
+    fn state(&self) -> MutexGuard<'_, ChainState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes in a line of an upstream.
     pub(crate) fn take(&self, message: Message) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let name = message.stage().to_owned();
         match message {
             Message::Outputs(o) => {
@@ -84,7 +88,7 @@ impl Chain {
                 state.found.insert(name.clone(), upstream);
                 state.seen.entry(name).or_default();
             }
-            Message::Ready(_) => {
+            Message::Ready { .. } => {
                 let found = state.found.get(&name).cloned();
                 state.seen.insert(name, found);
             }
@@ -96,15 +100,12 @@ impl Chain {
     }
 
     pub(crate) fn end(&self) {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .ended = true;
+        self.state().ended = true;
         self.changed.notify_waiters();
     }
 
     fn standing(&self, names: &[String]) -> Standing {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
         if let Some((name, error)) = &state.failed {
             return Standing::Failed(upstream_failed(name, Some(error)));
         }
@@ -198,7 +199,7 @@ impl Upstreams {
     pub fn reports(&self, names: &[String]) -> Reports {
         match &self.0 {
             Source::Chain(chain) => {
-                let state = chain.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let state = chain.state();
                 let known = state
                     .seen
                     .iter()

@@ -1,6 +1,6 @@
 //! `ready` as stock devcluster needs it.
 
-use protocol::message::{Message, Ready, encode};
+use protocol::message::{Message, encode};
 
 use super::prelude::*;
 use crate::harness::machine::contains;
@@ -51,11 +51,11 @@ async fn twice(scene: Scene<'_>) -> Verdict {
         length <= LONGEST,
         "the line has {length} bytes, and {LONGEST} is the limit"
     );
-    let expected = encode(&Message::Ready(Ready {
+    let expected = encode(&Message::Ready {
         stage: INSTANCE.into(),
         run: ready["run"].as_str().unwrap_or_default().into(),
         generation: ready["gen"].as_u64().unwrap_or_default(),
-    }))?;
+    })?;
     let start = expected.trim_ascii_end().strip_suffix(b"}");
     ensure!(
         start.is_some_and(|start| line.starts_with(start)),

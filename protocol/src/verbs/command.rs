@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use crate::call::{Events, Stdin};
 use crate::child::spawn_in_place;
 use crate::error::StageError;
-use crate::message::{Message, Stopping};
+use crate::message::Message;
 use crate::rundir::Phase;
 use crate::runtime::Session;
 use crate::shutdown::Reason;
@@ -67,10 +67,10 @@ fn announce(session: &Session) {
         .map_or("shutdown", Reason::as_str)
         .to_owned();
     session.hub.enter(Phase::Stopping);
-    session.hub.send(&Message::Stopping(Stopping {
+    session.hub.send(&Message::Stopping {
         stage: session.call.instance.clone(),
         reason,
-    }));
+    });
 }
 
 fn start(session: &Session, stdout: Option<OwnedFd>) -> Result<Child, StageError> {

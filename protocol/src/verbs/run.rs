@@ -11,7 +11,7 @@ use crate::call::Stdin as StdinMode;
 use crate::config::Sources;
 use crate::context::Context;
 use crate::error::{Exit, StageError};
-use crate::message::{Hello, Message, Start};
+use crate::message::{Message, Start};
 use crate::rundir::Phase;
 use crate::runtime::{Session, config_of};
 use crate::shutdown::{GRACE, Reason};
@@ -74,13 +74,13 @@ pub(crate) async fn run<S: Stage>(
 }
 
 pub(crate) fn hello<S: Stage>(session: &Session) {
-    session.hub.send(&Message::Hello(Hello {
+    session.hub.send(&Message::Hello {
         stage: session.call.instance.clone(),
         kind: S::KIND.to_owned(),
         version: S::VERSION.to_owned(),
         run: session.hub.run.clone(),
         pid: std::process::id(),
-    }));
+    });
 }
 
 /// Our hello follows that of the stage before: who reads at the end of the pipe then knows of all before any is ready.

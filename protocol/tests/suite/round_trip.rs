@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 use protocol::StageError;
 use protocol::message::{
-    Command, Failure, Hello, Level, Log, Message, Outcome, Outputs, Progress, Ready, Start,
-    Stopping, decode_command, decode_message, encode,
+    Command, Failure, Level, Message, Outputs, Start, decode_command, decode_message, encode,
 };
 use serde_json::{Map, Value};
 
@@ -53,31 +52,31 @@ fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         (text(), text(), text(), text(), any::<u32>()).prop_map(
             |(stage, kind, version, run, pid)| {
-                Message::Hello(Hello {
+                Message::Hello {
                     stage,
                     kind,
                     version,
                     run,
                     pid,
-                })
+                }
             }
         ),
         (text(), text(), text(), any::<(Option<u64>, Option<u64>)>()).prop_map(
             |(stage, step, message, (done, total))| {
-                Message::Progress(Progress {
+                Message::Progress {
                     stage,
                     step,
                     message,
                     done,
                     total,
-                })
+                }
             }
         ),
-        (text(), level, text()).prop_map(|(stage, level, message)| Message::Log(Log {
+        (text(), level, text()).prop_map(|(stage, level, message)| Message::Log {
             stage,
             level,
             message
-        })),
+        }),
         (text(), text(), text(), any::<u64>(), map()).prop_map(
             |(stage, kind, run, generation, outputs)| {
                 Message::Outputs(Outputs {
@@ -91,17 +90,20 @@ fn message() -> impl Strategy<Value = Message> {
             }
         ),
         (text(), text(), any::<u64>()).prop_map(|(stage, run, generation)| {
-            Message::Ready(Ready {
+            Message::Ready {
                 stage,
                 run,
                 generation,
-            })
+            }
         }),
         (text(), error()).prop_map(|(stage, error)| Message::Degraded(Failure { stage, error })),
         (text(), error()).prop_map(|(stage, error)| Message::Error(Failure { stage, error })),
-        (text(), text()).prop_map(|(stage, reason)| Message::Stopping(Stopping { stage, reason })),
-        (text(), any::<bool>(), any::<u8>())
-            .prop_map(|(stage, ok, exit)| Message::Result(Outcome { stage, ok, exit })),
+        (text(), text()).prop_map(|(stage, reason)| Message::Stopping { stage, reason }),
+        (text(), any::<bool>(), any::<u8>()).prop_map(|(stage, ok, exit)| Message::Result {
+            stage,
+            ok,
+            exit
+        }),
     ]
 }
 

@@ -58,28 +58,32 @@ impl<'a> Wire<'a> {
             Err(error) => return Err(self.broken(&error.to_string())),
         };
         match message {
-            Message::Hello(hello) => self
-                .cx
-                .debug(format!("{} {} speaks", self.program, hello.version)),
-            Message::Progress(p) => match (p.done, p.total) {
-                (Some(done), Some(total)) => {
-                    self.cx.progress_count(&p.step, p.message, done, total)
-                }
-                _ => self.cx.progress(&p.step, p.message),
+            Message::Hello { version, .. } => {
+                self.cx.debug(format!("{} {version} speaks", self.program));
+            }
+            Message::Progress {
+                step,
+                message,
+                done,
+                total,
+                ..
+            } => match (done, total) {
+                (Some(done), Some(total)) => self.cx.progress_count(&step, message, done, total),
+                _ => self.cx.progress(&step, message),
             },
-            Message::Log(log) => match log.level {
-                Level::Debug => self.cx.debug(log.message),
-                Level::Info => self.cx.info(log.message),
-                Level::Warn => self.cx.warn(log.message),
+            Message::Log { level, message, .. } => match level {
+                Level::Debug => self.cx.debug(message),
+                Level::Info => self.cx.info(message),
+                Level::Warn => self.cx.warn(message),
             },
-            Message::Outputs(_) | Message::Ready(_) | Message::Degraded(_) if self.ending => {}
+            Message::Outputs(_) | Message::Ready { .. } | Message::Degraded(_) if self.ending => {}
             Message::Outputs(outputs) => {
                 self.ready &= self.outputs.as_ref() == Some(&outputs.outputs);
                 self.outputs = Some(outputs.outputs);
                 self.cx.set_provides(outputs.provides);
             }
-            Message::Ready(_) if self.ready => {}
-            Message::Ready(_) => {
+            Message::Ready { .. } if self.ready => {}
+            Message::Ready { .. } => {
                 self.ready = true;
                 self.cx
                     .ready(Outputs(self.outputs.clone().unwrap_or_default()))
@@ -91,7 +95,7 @@ impl<'a> Wire<'a> {
             }
             Message::Error(failure) if failure.error.fatal => self.failed = Some(failure.error),
             Message::Error(failure) => self.cx.warn(failure.error.message),
-            Message::Check(_) | Message::Stopping(_) | Message::Result(_) => {}
+            Message::Check(_) | Message::Stopping { .. } | Message::Result { .. } => {}
         }
         Ok(())
     }
