@@ -19,7 +19,8 @@ pub struct Problem {
     pub place: Option<String>,
     /// Paths of other fields without which it would be none.
     pub(crate) depends_on: Vec<String>,
-    on_key: bool,
+    /// It is the key that is wrong, not its value.
+    pub(crate) on_key: bool,
     /// The place in its file, to show it.
     mark: Option<Box<(Source, Range<usize>)>>,
 }
@@ -50,11 +51,6 @@ impl Problem {
     pub fn depends_on(mut self, field: impl Into<String>) -> Problem {
         self.depends_on.push(field.into());
         self
-    }
-
-    /// It is the key that is wrong, not its value.
-    pub fn is_on_key(&self) -> bool {
-        self.on_key
     }
 
     /// The same field of something larger.
@@ -92,12 +88,17 @@ impl Problem {
         self.at(source, span)
     }
 
+    /// What is wrong, and what was probably meant.
+    pub(crate) fn parts(&self) -> (&str, Option<&str>) {
+        match self.message.split_once("; ") {
+            Some((message, meant)) => (message, Some(meant)),
+            None => (&self.message, None),
+        }
+    }
+
     /// For people: the line, a caret, what was expected.
     pub fn render(&self, colours: bool) -> String {
-        let (message, meant) = match self.message.split_once("; ") {
-            Some((message, meant)) => (message, Some(meant)),
-            None => (self.message.as_str(), None),
-        };
+        let (message, meant) = self.parts();
         let title = match (&self.mark, &self.place) {
             (None, Some(place)) => format!("{place}: {}", self.said(message)),
             _ => self.said(message),

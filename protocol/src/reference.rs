@@ -28,6 +28,8 @@ pub enum Part<'a> {
 pub struct Reference<'a> {
     /// With its braces.
     pub written: &'a str,
+    /// Where that is in the text.
+    pub range: Range<usize>,
     /// The way, of which the first steps are the name of an instance: it may have dots.
     pub path: Vec<Seg>,
 }
@@ -69,12 +71,15 @@ pub fn parse(text: &str) -> Result<Vec<Part<'_>>, Malformed> {
                     message: "a reference without its `}}`; `$${{` is for what is none".into(),
                 });
             };
-            let written = &text[found..end];
-            let path = path(&written[3..written.len() - 2]).map_err(|message| Malformed {
-                range: found..end,
-                message,
-            })?;
-            parts.push(Part::Reference(Reference { written, path }));
+            let (written, range) = (&text[found..end], found..end);
+            match path(&written[3..written.len() - 2]) {
+                Err(message) => return Err(Malformed { range, message }),
+                Ok(path) => parts.push(Part::Reference(Reference {
+                    written,
+                    range,
+                    path,
+                })),
+            }
             at = end;
         }
     }

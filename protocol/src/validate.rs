@@ -251,15 +251,12 @@ pub fn pointer_of(path: &[Seg]) -> String {
 
 impl From<&Problem> for Mistake {
     fn from(problem: &Problem) -> Mistake {
-        let (message, hint) = match problem.message.split_once("; ") {
-            Some((message, hint)) => (message, Some(hint.to_owned())),
-            None => (problem.message.as_str(), None),
-        };
+        let (message, hint) = problem.parts();
         Mistake {
             path: pointer_of(&crate::problem::segments(&problem.path)),
             message: message.to_owned(),
-            hint,
-            key: problem.is_on_key(),
+            hint: hint.map(str::to_owned),
+            key: problem.on_key,
             target: None,
         }
     }

@@ -62,7 +62,7 @@ const FOREIGN: &str = "the value would be text of a script, which could run it; 
 /// # Errors
 /// A reference that is malformed, stands where a shell reads no variables, or in a script of the script.
 pub fn script(text: &str) -> Result<Script, Malformed> {
-    let (mut script, mut quotes, mut at) = (Script::default(), Quotes::default(), 0);
+    let (mut script, mut quotes) = (Script::default(), Quotes::default());
     let nested = nested(text);
     let parts = parse(text)?;
     for (i, part) in parts.iter().enumerate() {
@@ -70,17 +70,14 @@ pub fn script(text: &str) -> Result<Script, Malformed> {
             Part::Text(plain) => {
                 quotes.read(plain);
                 script.text.push_str(plain);
-                at += plain.len();
             }
             Part::Dollars(count) => {
                 let is_before_variable = matches!(parts.get(i + 1), Some(Part::Reference(_)));
                 let dollar = if is_before_variable { "\\$" } else { "$" };
                 script.text.push_str(&dollar.repeat(count / 2));
-                at += count;
             }
             Part::Reference(reference) => {
-                let range = at..at + reference.written.len();
-                at = range.end;
+                let range = reference.range.clone();
                 if nested < range.start {
                     let message = "the text of a script within the script, which could run the value; \
                                    set a variable before it, `x=${{ … }}`";
@@ -106,9 +103,8 @@ pub fn script(text: &str) -> Result<Script, Malformed> {
 
 /// Where the references of a text are.
 fn references(text: &str) -> Result<Vec<Range<usize>>, Malformed> {
-    let start = |part: &str| part.as_ptr() as usize - text.as_ptr() as usize;
     let found = parse(text)?.into_iter().filter_map(|part| match part {
-        Part::Reference(r) => Some(start(r.written)..start(r.written) + r.written.len()),
+        Part::Reference(reference) => Some(reference.range),
         _ => None,
     });
     Ok(found.collect())
