@@ -18,6 +18,7 @@ use crate::stage::Stage;
 use crate::upstream::Upstreams;
 
 /// What a stage has in hand while it works. Clones share everything.
+#[derive(Clone)]
 pub struct Context<S: Stage> {
     /// Name of this instance.
     pub instance: String,
@@ -33,21 +34,6 @@ pub struct Context<S: Stage> {
     pub upstream: Upstreams,
     pub(crate) hub: Arc<Hub>,
     pub(crate) kind: PhantomData<fn() -> S>,
-}
-
-impl<S: Stage> Clone for Context<S> {
-    fn clone(&self) -> Self {
-        Context {
-            instance: self.instance.clone(),
-            env: self.env.clone(),
-            run_dir: self.run_dir.clone(),
-            ledger: self.ledger.clone(),
-            shutdown: self.shutdown.clone(),
-            upstream: self.upstream.clone(),
-            hub: self.hub.clone(),
-            kind: PhantomData,
-        }
-    }
 }
 
 impl<S: Stage> Context<S> {

@@ -252,9 +252,7 @@ mod tests {
         ] {
             assert_eq!(state.decide(name).0, outcome, "{name}");
         }
-        assert_eq!(
-            super::tests::state(3, Some(1)).decide("up").0,
-            Outcome::Starting
-        );
+        let state = super::tests::state(3, Some(1));
+        assert_eq!(state.decide("up").0, Outcome::Starting);
     }
 }

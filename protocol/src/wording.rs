@@ -63,33 +63,3 @@ fn value(found: &str) -> String {
         },
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::plain;
-
-    #[test]
-    fn no_name_of_a_rust_type_is_left() {
-        for (said, expected) in [
-            (
-                "invalid type: string \"many\", expected u16",
-                "expected a whole number from 0 to 65535; this is the text \"many\"",
-            ),
-            (
-                "invalid type: sequence, expected struct Selector",
-                "expected a mapping; this is a list",
-            ),
-            (
-                "unknown variant `loose`, expected `strict` or `off`",
-                "unknown value `loose`; expected `strict` or `off`",
-            ),
-            (
-                "unknown field `nmae`, expected one of `name`, `namespace`",
-                "unknown field `nmae`; did you mean `name`?",
-            ),
-            ("missing field `name`", "`name` is missing"),
-        ] {
-            assert_eq!(plain(said), expected);
-        }
-    }
-}

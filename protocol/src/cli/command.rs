@@ -128,12 +128,12 @@ fn look_args(described: &Description) -> impl Iterator<Item = Arg> {
     })
 }
 
+fn valued(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
+}
+
 fn seconds_arg(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .value_name("SECONDS")
-        .value_parser(seconds)
-        .help(help)
+    valued(name, "SECONDS", help).value_parser(seconds)
 }
 
 fn seconds(text: &str) -> Result<f64, &'static str> {
@@ -144,11 +144,8 @@ fn seconds(text: &str) -> Result<f64, &'static str> {
 }
 
 fn events_arg() -> Arg {
-    Arg::new("events")
-        .long("events")
-        .value_name("WHICH")
-        .value_parser(clap::value_parser!(Events))
-        .help("Which JSON lines go to stdout [default: all; none when stdout is a terminal or a command is run]")
+    let help = "Which JSON lines go to stdout [default: all; none when stdout is a terminal or a command is run]";
+    valued("events", "WHICH", help).value_parser(clap::value_parser!(Events))
 }
 
 fn stdin_arg(verb: Verb) -> Arg {
@@ -157,20 +154,18 @@ fn stdin_arg(verb: Verb) -> Arg {
     } else {
         &["none", "chain"]
     };
-    Arg::new("stdin")
-        .long("stdin")
-        .value_name("WHO")
-        .value_parser(PossibleValuesParser::new(values.to_vec()))
-        .help("Who speaks on stdin: nobody, the stage before in a pipe, or a program that drives this one [default: none]")
+    let help = "Who speaks on stdin: nobody, the stage before in a pipe, or a program that drives this one [default: none]";
+    valued("stdin", "WHO", help).value_parser(PossibleValuesParser::new(values.to_vec()))
 }
 
 fn config_arg() -> Arg {
-    Arg::new("config")
-        .short('c')
-        .long("config")
-        .value_name("FILE")
-        .value_parser(clap::value_parser!(PathBuf))
-        .help("Config file, YAML or JSON; flags win over it")
+    valued(
+        "config",
+        "FILE",
+        "Config file, YAML or JSON; flags win over it",
+    )
+    .short('c')
+    .value_parser(clap::value_parser!(PathBuf))
 }
 
 fn command_arg() -> Arg {
@@ -239,15 +234,8 @@ fn field_arg(name: &str, property: &Value) -> Arg {
 /// The words that a field takes, where it takes only certain ones.
 fn choices(property: &Value) -> Vec<String> {
     let listed = property["enum"].as_array().into_iter().flatten();
-    let documented = property["oneOf"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|v| &v["const"]);
-    let words: Vec<&Value> = listed.chain(documented).collect();
-    let texts: Option<Vec<String>> = words
-        .iter()
-        .map(|w| w.as_str().map(str::to_owned))
-        .collect();
+    let documented = property["oneOf"].as_array().into_iter().flatten();
+    let words = listed.chain(documented.map(|variant| &variant["const"]));
+    let texts: Option<Vec<String>> = words.map(|w| w.as_str().map(str::to_owned)).collect();
     texts.unwrap_or_default()
 }

@@ -31,20 +31,16 @@ pub fn all(env: &Env) -> Survey {
     };
     for path in files.flatten().map(|f| f.path()) {
         let text = path.to_string_lossy();
-        if text.ends_with(".jsonl.tmp") {
-            // Nothing in it was ever acted upon.
-            if let Ok((Some(owner), _)) = load(&path) {
-                survey.settled.push((path, owner));
-            }
-            continue;
-        }
-        if !text.ends_with(".jsonl") {
+        let is_new = text.ends_with(".jsonl.tmp");
+        if !is_new && !text.ends_with(".jsonl") {
             continue;
         }
         match load(&path) {
-            Ok((Some(owner), state)) if state.open.is_empty() => {
+            // Nothing in a new one was ever acted upon.
+            Ok((Some(owner), state)) if is_new || state.open.is_empty() => {
                 survey.settled.push((path, owner));
             }
+            _ if is_new => {}
             Ok((Some(owner), state)) => survey.open.push((owner, state.open)),
             Ok((None, _)) => {
                 let why = std::io::Error::other("it does not say whose it is");

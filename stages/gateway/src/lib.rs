@@ -32,4 +32,5 @@ pub use manifests::Manifests;
 pub use outputs::{InternalTaskGateway, Outputs};
 
 /// The stage: finds the Gateway and watches over it.
+#[derive(Clone)]
 pub struct Gateway;

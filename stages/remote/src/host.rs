@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use plugin::Plugin;
 
 /// The plugin host.
+#[derive(Clone)]
 pub struct Host;
 
 /// Which program, and its config.

@@ -30,7 +30,7 @@ pub use config::{Config, Forward};
 pub use outputs::{Forwarded, Outputs, Verified};
 
 /// The stage.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tunnel;
 
 impl Stage for Tunnel {
