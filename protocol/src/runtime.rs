@@ -27,6 +27,7 @@ use crate::shutdown::{Reason, Shutdown};
 use crate::stage::Stage;
 use crate::upstream::Upstreams;
 use crate::verbs;
+use crate::verbs::describe::description;
 
 /// How long the last lines may take to be written, where a reader is slow or the machine is busy.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -135,7 +136,10 @@ async fn work<S: Stage>(
         }
         Verb::Check => verbs::upkeep::check::<S>(session).await,
         Verb::Cleanup => verbs::cleanup::cleanup::<S>(session).await,
-        Verb::Describe => verbs::describe::describe::<S>(session).await,
+        Verb::Describe => {
+            let described = serde_json::to_vec_pretty(&description::<S>());
+            session.answer(described).await
+        }
         Verb::Validate => verbs::validate::validate::<S>(session, stdin).await,
     };
     done.map(|()| Exit::Ok as u8)

@@ -6,11 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::call::Verb;
 use crate::config::schema_of;
-use crate::error::StageError;
 use crate::kinds;
 use crate::message::VERSION;
 use crate::provides::Provides;
-use crate::runtime::Session;
 use crate::stage::Stage;
 
 /// What the verb `describe` prints.
@@ -89,10 +87,4 @@ pub fn description<S: Stage>() -> Description {
             .collect(),
         examples: S::EXAMPLES.to_owned(),
     }
-}
-
-pub(crate) async fn describe<S: Stage>(session: &Session) -> Result<(), StageError> {
-    session
-        .answer(serde_json::to_vec_pretty(&description::<S>()))
-        .await
 }

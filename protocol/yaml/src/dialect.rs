@@ -2,6 +2,13 @@
 
 use std::ops::Range;
 
+use regex::Regex;
+
+/// A pattern of `PyYAML`'s resolver, for the whole of a word.
+pub(crate) fn pattern(alternatives: &str) -> Regex {
+    Regex::new(&format!("^(?:{alternatives})$")).expect("a pattern")
+}
+
 /// The first character that `PyYAML` refuses wherever it stands, or breaks a line at while
 /// everyone else does not.
 pub(crate) fn bad_character(text: &str) -> Option<(usize, String)> {

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Number;
 
+use crate::dialect::pattern;
 use crate::timestamp::{is_real_time, is_timestamp};
 
 /// The type that `PyYAML`'s resolver gives a plain scalar.
@@ -85,11 +86,6 @@ static FLOAT: LazyLock<Regex> = LazyLock::new(|| {
         r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
     ))
 });
-
-/// A pattern of `PyYAML`'s resolver, for the whole of a word.
-pub(crate) fn pattern(alternatives: &str) -> Regex {
-    Regex::new(&format!("^(?:{alternatives})$")).expect("a pattern")
-}
 
 pub(crate) fn resolve(text: &str) -> Tag {
     match text {

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::scalar::pattern;
+use crate::dialect::pattern;
 
 static TIMESTAMP: LazyLock<Regex> = LazyLock::new(|| {
     pattern(concat!(
