@@ -39,7 +39,7 @@ pub(crate) struct Prober {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotArrived {
     #[error("no connection")]
-    Unreachable(#[source] io::Error),
+    Unreachable(#[from] io::Error),
     #[error("somebody else answered")]
     Elsewhere,
 }
@@ -66,55 +66,39 @@ impl Proof {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seen {
-    /// ssh reported our source port.
-    Ours,
-    /// ssh reported a visitor, from another source port: NAT on the way, or somebody else.
-    Another,
-}
-
 impl Prober {
     /// Before the first `ready`: by the origin, else by a nonce, else it stays unknown; or by what the user asks for.
     pub(crate) async fn prove(&mut self, port: u16) -> Result<Proof, NotArrived> {
-        match self.verify {
-            Verify::Tcp => {
-                let knocked = self.knock(port).await;
-                return knocked.map(|()| Proof::Seen(Verified::Tcp));
-            }
-            Verify::Nonce => return self.nonce(port).await,
-            _ => {}
+        if self.verify == Verify::Tcp {
+            connect(&self.host, port, self.patience).await?;
+            return Ok(Proof::Seen(Verified::Tcp));
         }
-        match self.visit(port).await? {
-            Seen::Ours => Ok(Proof::Seen(Verified::Origin)),
-            Seen::Another => self.nonce(port).await,
+        if self.verify != Verify::Nonce && self.visit(port).await? {
+            return Ok(Proof::Seen(Verified::Origin));
+        }
+        match nonce(&self.host, port, self.local_port, self.patience).await? {
+            true => Ok(Proof::Seen(Verified::Nonce)),
+            false => Ok(Proof::Changed),
         }
     }
 
     /// While ready. Does not touch the local port: the master is at home there, or is just about to be.
     pub(crate) async fn prove_again(&mut self, port: u16) -> Result<(), NotArrived> {
-        match self.verify {
-            Verify::Tcp => self.knock(port).await,
-            _ => self.visit(port).await.map(drop),
+        if self.verify == Verify::Tcp {
+            connect(&self.host, port, self.patience).await?;
+        } else {
+            self.visit(port).await?;
         }
+        Ok(())
     }
 
-    async fn knock(&self, port: u16) -> Result<(), NotArrived> {
-        self.connect(port).await.map(drop)
-    }
-
-    async fn connect(&self, port: u16) -> Result<TcpStream, NotArrived> {
-        let connected = connect(&self.host, port, self.patience).await;
-        connected.map_err(NotArrived::Unreachable)
-    }
-
-    async fn visit(&mut self, port: u16) -> Result<Seen, NotArrived> {
-        let before = self.log.borrow().arrivals_so_far();
-        let stream = self.connect(port).await?;
-        let origin_port = stream.local_addr().map_err(NotArrived::Unreachable)?.port();
+    /// Whether ssh reports our source port; else it reports a visitor from another one: NAT on the way, or somebody else.
+    async fn visit(&mut self, port: u16) -> Result<bool, NotArrived> {
+        let before = self.log.borrow().arrived;
+        let stream = connect(&self.host, port, self.patience).await?;
         let ours = Arrival {
             listen_port: port,
-            origin_port,
+            origin_port: stream.local_addr()?.port(),
         };
         let any = |log: &Log| log.arrivals_since(before).any(|a| a.listen_port == port);
         let own = |log: &Log| log.arrivals_since(before).any(|a| *a == ours);
@@ -123,63 +107,43 @@ impl Prober {
             return Err(NotArrived::Elsewhere);
         }
         drop(timeout(OURS, self.log.wait_for(|log| own(log) || log.ended)).await);
-        Ok(if own(&self.log.borrow()) {
-            Seen::Ours
-        } else {
-            Seen::Another
-        })
-    }
-
-    async fn nonce(&self, port: u16) -> Result<Proof, NotArrived> {
-        let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, self.local_port)).await else {
-            return Ok(Proof::Changed);
-        };
-        let mut word = [0; 16];
-        getrandom::fill(&mut word).map_err(|e| NotArrived::Unreachable(io::Error::other(e)))?;
-        let mut stream = self.connect(port).await?;
-        stream
-            .write_all(&word)
-            .await
-            .map_err(NotArrived::Unreachable)?;
-        let arrived = timeout(REPORT, wait_for_word(&listener, word))
-            .await
-            .is_ok();
-        if arrived {
-            Ok(Proof::Seen(Verified::Nonce))
-        } else {
-            Err(NotArrived::Elsewhere)
-        }
+        Ok(own(&self.log.borrow()))
     }
 }
 
-/// Whether a nonce sent to the public side comes out on the local port; `None` when the local port is in use. For a process
-/// that does not hold the session.
-pub(crate) async fn nonce_from_afar(
+/// Has a nonce that is sent to the public side come out on the local port. False when the local port is in use.
+pub(crate) async fn nonce(
     host: &str,
     port: u16,
     local_port: u16,
-) -> Option<Result<(), NotArrived>> {
-    let prober = Prober {
-        host: host.to_owned(),
-        local_port,
-        verify: Verify::Auto,
-        log: watch::Sender::new(Log::default()).subscribe(),
-        patience: CONNECT,
+    patience: Duration,
+) -> Result<bool, NotArrived> {
+    let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, local_port)).await else {
+        return Ok(false);
     };
-    match prober.nonce(port).await {
-        Ok(Proof::Changed) => None,
-        result => Some(result.map(drop)),
+    let mut word = [0; 16];
+    getrandom::fill(&mut word).map_err(io::Error::other)?;
+    let mut stream = connect(host, port, patience).await?;
+    stream.write_all(&word).await?;
+    match timeout(REPORT, wait_for_word(&listener, word)).await {
+        Ok(()) => Ok(true),
+        Err(_) => Err(NotArrived::Elsewhere),
     }
 }
 
 pub(crate) async fn connect(host: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {
-    match timeout(patience, TcpStream::connect((host, port))).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no answer within {patience:?}"),
-        )),
-    }
+    within(patience, TcpStream::connect((host, port))).await
+}
+
+/// What comes of it, or an error when nothing does in time.
+pub(crate) async fn within<T, E: From<io::Error>>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    timeout(patience, work).await.unwrap_or_else(|_| {
+        let silence = format!("no answer within {patience:?}");
+        Err(io::Error::new(io::ErrorKind::TimedOut, silence).into())
+    })
 }
 
 async fn wait_for_word(listener: &TcpListener, word: [u8; 16]) {

@@ -29,8 +29,7 @@ impl Backoff {
             .saturating_mul(1 << self.attempts.min(16))
             .min(self.longest);
         self.attempts += 1;
-        let part = getrandom::u32().map_or(1.0, |n| f64::from(n) / f64::from(u32::MAX));
-        bound.mul_f64(part)
+        bound.mul_f64(fastrand::f64())
     }
 }
 

@@ -1,13 +1,11 @@
 //! `check`: do the ports still lead to this machine? Asked by a process that does not hold the session.
 
-use std::io;
 use std::time::Duration;
 
 use futures::future::try_join_all;
 use protocol::{Exit, StageError};
-use tokio::time::timeout;
 
-use crate::arrival::{self, NotArrived};
+use crate::arrival::{NotArrived, connect, nonce, within};
 use crate::outputs::{Forwarded, Outputs, Verified};
 
 /// Whoever asks gets an answer within a second.
@@ -32,22 +30,12 @@ async fn leads_here(host: &str, forwarded: &Forwarded) -> Result<(), StageError>
         port, local_port, ..
     } = *forwarded;
     let look = async {
-        match arrival::nonce_from_afar(host, port, local_port).await {
-            Some(result) => result,
-            None => arrival::connect(host, port, ANSWER)
-                .await
-                .map(drop)
-                .map_err(NotArrived::Unreachable),
+        if !nonce(host, port, local_port, ANSWER).await? {
+            connect(host, port, ANSWER).await?;
         }
+        Ok(())
     };
-    let result = timeout(ANSWER, look).await.unwrap_or_else(|_| {
-        let silence = format!("no answer within {ANSWER:?}");
-        Err(NotArrived::Unreachable(io::Error::new(
-            io::ErrorKind::TimedOut,
-            silence,
-        )))
-    });
-    let error = match result {
+    let error = match within(ANSWER, look).await {
         Ok(()) => return Ok(()),
         // It was not claimed that this machine gets there.
         Err(NotArrived::Unreachable(_)) if forwarded.verified == Verified::Unverified => {

@@ -54,7 +54,7 @@ pub(crate) async fn claim(
 
 /// Any port of the range.
 pub(crate) async fn claim_any(spec: &ForwardSpec, session: &Session) -> Result<Bound, StageError> {
-    let claimed = claim(spec, session, spec.shuffled(None)?).await;
+    let claimed = claim(spec, session, spec.shuffled(None)).await;
     claimed.map_err(|unclaimed| unclaimed.error)
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use protocol::{PortRange, StageError};
+use protocol::PortRange;
 
 use crate::arrival::{self, Prober, Proof};
 use crate::choices::{PortPolicy, Verify};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::outputs::Outputs;
 use crate::ssh::{Resolved, Session};
 
@@ -45,24 +45,27 @@ impl Forward {
             before: previous.as_ref().map(|o| o.port),
             bound: None,
         };
-        let more = config.forwards.iter().map(|forward| {
+        let mut all = vec![own];
+        for forward in &config.forwards {
             let name = forward.name();
             let before = previous.as_ref().and_then(|o| o.forwards.get(&name));
-            Forward {
-                spec: own.spec.beside(forward),
+            let mut spec = all[0].spec.clone();
+            spec.local_port = forward.local_port;
+            spec.range = forward.remote_port_range.unwrap_or(spec.range);
+            all.push(Forward {
+                spec,
                 before: before.map(|f| f.port),
                 name: Some(name),
                 bound: None,
-            }
-        });
-        let more: Vec<Forward> = more.collect();
-        std::iter::once(own).chain(more).collect()
+            });
+        }
+        all
     }
 
     /// The ports that it may have, best first: the one before, and all others unless that one alone will do.
-    pub(crate) fn ports(&self, policy: PortPolicy, insist: bool) -> Result<Vec<u16>, StageError> {
+    pub(crate) fn ports(&self, policy: PortPolicy, insist: bool) -> Vec<u16> {
         match self.before {
-            Some(port) if insist || policy == PortPolicy::Pinned => Ok(vec![port]),
+            Some(port) if insist || policy == PortPolicy::Pinned => vec![port],
             before => self.spec.shuffled(before),
         }
     }
@@ -99,15 +102,6 @@ impl ForwardSpec {
         }
     }
 
-    /// That of one more forward.
-    fn beside(&self, forward: &config::Forward) -> ForwardSpec {
-        ForwardSpec {
-            local_port: forward.local_port,
-            range: forward.remote_port_range.unwrap_or(self.range),
-            ..self.clone()
-        }
-    }
-
     pub(crate) fn prober(&self, session: &Session) -> Prober {
         Prober {
             host: self.public_host.clone(),
@@ -140,46 +134,17 @@ impl ForwardSpec {
     }
 
     /// Every port of the range in random order, `first_choice` before all others.
-    pub(crate) fn shuffled(&self, first_choice: Option<u16>) -> Result<Vec<u16>, StageError> {
-        shuffled(self.range, first_choice)
-            .map_err(|e| StageError::internal(format!("no random numbers: {e}")))
+    pub(crate) fn shuffled(&self, first_choice: Option<u16>) -> Vec<u16> {
+        let mut ports: Vec<u16> = (self.range.first..=self.range.last).collect();
+        fastrand::shuffle(&mut ports);
+        if let Some(at) = ports.iter().position(|p| Some(*p) == first_choice) {
+            ports.swap(0, at);
+        }
+        ports
     }
 
     /// That this machine does not get to the port proves nothing, and the user can live with that.
     pub(crate) fn may_be_out_of_reach(&self) -> bool {
         self.is_other_host && self.verify == Verify::Auto
-    }
-}
-
-/// Every port of the range in random order, `first_choice` before all others.
-fn shuffled(range: PortRange, first_choice: Option<u16>) -> Result<Vec<u16>, getrandom::Error> {
-    let mut ports: Vec<u16> = (range.first..=range.last).collect();
-    for i in (1..ports.len()).rev() {
-        ports.swap(i, getrandom::u32()? as usize % (i + 1));
-    }
-    if let Some(at) = ports.iter().position(|p| Some(*p) == first_choice) {
-        ports.swap(0, at);
-    }
-    Ok(ports)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_port_comes_first_and_every_port_comes_once() {
-        let range = PortRange {
-            first: 9300,
-            last: 9400,
-        };
-        let ports = shuffled(range, Some(9317)).unwrap();
-        assert_eq!(ports[0], 9317);
-        let mut sorted = ports.clone();
-        sorted.sort_unstable();
-        assert_eq!(sorted, (9300..=9400).collect::<Vec<_>>());
-        assert_ne!(ports[1..], sorted[1..]);
-        let without = shuffled(range, Some(1)).unwrap();
-        assert!(without.iter().all(|port| sorted.contains(port)));
     }
 }

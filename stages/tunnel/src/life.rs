@@ -149,7 +149,7 @@ impl Life<'_> {
         );
         let policy = self.config.port_policy;
         let (own, more) = (&self.forwards[0], &self.forwards[1..]);
-        let ports = own.ports(policy, insist)?;
+        let ports = own.ports(policy, insist);
         let only = (ports.len() == 1).then(|| ports[0]);
         let own = match claim(&own.spec, session, ports).await {
             Err(unclaimed) if unclaimed.ports_are_lost && self.ghosts.may_hold_the_port() => {
@@ -162,7 +162,7 @@ impl Life<'_> {
             bound => bound?,
         };
         let more = more.iter().map(async |forward| {
-            let mut ports = forward.ports(policy, false)?;
+            let mut ports = forward.ports(policy, false);
             ports.retain(|port| *port != own.port);
             claim(&forward.spec, session, ports).await
         });

@@ -50,8 +50,7 @@ impl Network {
         };
         loop {
             // Many that lost the same server do not knock all at once.
-            let part = getrandom::u32().map_or(1.0, |n| f64::from(n) / f64::from(u32::MAX));
-            sleep(KNOCK.mul_f64(0.5 + part / 2.0)).await;
+            sleep(KNOCK.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             let knock = TcpStream::connect((host.as_str(), *port));
             if matches!(timeout(KNOCK, knock).await, Ok(Ok(_))) {
                 return;

@@ -193,23 +193,10 @@ impl Session {
     }
 
     async fn refusal(&self, port: u16) -> Refusal {
-        let logged = |log: &Log| {
-            log.refusals
-                .iter()
-                .rev()
-                .find(|(p, _)| *p == port)
-                .map(|(_, refusal)| *refusal)
-        };
         let mut log = self.log.clone();
-        let waited = timeout(
-            REASON,
-            log.wait_for(|log| log.ended || logged(log).is_some()),
-        )
-        .await;
-        waited
-            .ok()
-            .and_then(|log| logged(&*log.ok()?))
-            .unwrap_or(Refusal::Taken)
+        let is_told = log.wait_for(|log| log.ended || log.refusal(port).is_some());
+        drop(timeout(REASON, is_told).await);
+        self.log.borrow().refusal(port).unwrap_or(Refusal::Taken)
     }
 
     fn broken(&self, port: u16) -> StageError {

@@ -50,8 +50,9 @@ pub(crate) struct Log {
     /// The server asked whether we are still there.
     pub(crate) was_asked: bool,
     arrivals: VecDeque<Arrival>,
-    arrived: u64,
-    pub(crate) refusals: VecDeque<(u16, Refusal)>,
+    /// How many there were.
+    pub(crate) arrived: u64,
+    refusals: VecDeque<(u16, Refusal)>,
     tail: VecDeque<String>,
     /// The server's; the refusal itself comes right after it.
     reason: Option<Refusal>,
@@ -89,22 +90,15 @@ impl Log {
                 } else if let Some((Some(listen_port), Some(origin_port))) =
                     numbers(told, ARRIVED, ", originator ")
                 {
-                    self.add_arrival(Arrival {
+                    let arrival = Arrival {
                         listen_port,
                         origin_port,
-                    });
+                    };
+                    push(&mut self.arrivals, arrival, EVENTS);
+                    self.arrived += 1;
                 }
             }
         }
-    }
-
-    pub(crate) fn add_arrival(&mut self, arrival: Arrival) {
-        push(&mut self.arrivals, arrival, EVENTS);
-        self.arrived += 1;
-    }
-
-    pub(crate) fn arrivals_so_far(&self) -> u64 {
-        self.arrived
     }
 
     /// The arrivals after the first `count`, latest first.
@@ -113,6 +107,12 @@ impl Log {
             .iter()
             .rev()
             .take((self.arrived - count) as usize)
+    }
+
+    /// Why the server did not listen on a port when it was last asked to.
+    pub(crate) fn refusal(&self, port: u16) -> Option<Refusal> {
+        let mut latest_first = self.refusals.iter().rev();
+        latest_first.find(|(p, _)| *p == port).map(|(_, why)| *why)
     }
 
     /// Its last lines.
@@ -144,87 +144,11 @@ pub(crate) async fn drain(stderr: impl AsyncRead + Unpin, log: watch::Sender<Log
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         log.send_modify(|log| log.take(text));
         line.clear();
-        let so_far = log.borrow().arrivals_so_far();
+        let so_far = log.borrow().arrived;
         if so_far > visited && stderr.buffer().is_empty() {
             visited = so_far;
             sleep(VISITORS).await;
         }
     }
     log.send_modify(|log| log.ended = true);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_arrival_is_read_with_both_of_its_ports() {
-        for (listen, port) in [
-            ("localhost", 9101),
-            ("0.0.0.0", 9300),
-            ("::", 9300),
-            ("", 9300),
-        ] {
-            let line = format!(
-                "debug1: client_request_forwarded_tcpip: listen {listen} port {port}, originator 127.0.0.1 port 54004"
-            );
-            let mut log = Log::default();
-            log.take(line);
-            let arrival = Arrival {
-                listen_port: port,
-                origin_port: 54004,
-            };
-            assert_eq!(log.arrivals, [arrival]);
-        }
-    }
-
-    #[test]
-    fn a_refusal_carries_the_reason_that_came_before_it() {
-        let mut log = Log::default();
-        for line in [
-            "debug1: Remote: Server has disabled port forwarding.",
-            "debug1: mux_confirm_remote_forward: failure for: listen 9100, connect 127.0.0.1:9999",
-            "mux_confirm_remote_forward: remote port forwarding failed for listen port 9100",
-            "debug1: Remote: port forwarding refused",
-            "debug1: mux_confirm_remote_forward: failure for: listen 0.0.0.0:9101, connect 127.0.0.1:9999",
-            "debug1: mux_confirm_remote_forward: failure for: listen 9102, connect 127.0.0.1:9999",
-        ] {
-            log.take(line.to_owned());
-        }
-        let expected = [
-            (9100, Refusal::Disabled),
-            (9101, Refusal::NotPermitted),
-            (9102, Refusal::Taken),
-        ];
-        assert_eq!(log.refusals, expected);
-    }
-
-    #[test]
-    fn an_ssh_that_found_its_socket_taken_says_so() {
-        let mut log = Log::default();
-        log.take("ControlSocket /run/x/tunnel.ssh already exists, disabling multiplexing\r".into());
-        assert!(log.displaced);
-    }
-
-    #[tokio::test]
-    async fn the_log_keeps_its_tail_and_knows_its_end() {
-        let mut text = "x\n".repeat(TAIL + 7).into_bytes();
-        text.extend(b"debug1: Entering interactive session.\r\nlast, and not \xff utf-8");
-        let (sender, log) = watch::channel(Log::default());
-        drain(&text[..], sender).await;
-        let log = log.borrow();
-        assert!(log.up && log.ended);
-        assert_eq!(log.tail.len(), TAIL);
-        assert_eq!(
-            log.tail.back().map(String::as_str),
-            Some("last, and not \u{fffd} utf-8")
-        );
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn any_line_is_read(line in "(debug1: )?(client_request_forwarded_tcpip: listen )?\\PC*") {
-            Log::default().take(line);
-        }
-    }
 }
