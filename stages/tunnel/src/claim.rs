@@ -43,10 +43,21 @@ pub(crate) async fn claim(
     session: &Session,
     ports: Vec<u16>,
 ) -> Result<Bound, Unclaimed> {
-    let mut claim = Claim::new(spec, session, ports);
+    let mut claim = Claim {
+        spec,
+        session,
+        ports: ports.into_iter(),
+        refusals: Refusals::default(),
+        granted: Vec::new(),
+        proofs: JoinSet::new(),
+    };
     let (port, proof) = match spec.is_verified() {
         true => claim.first_proven().await?,
-        false => (claim.first_granted().await?, Proof::NotAskedFor),
+        false => {
+            let granted = claim.next_granted().await?;
+            let port = granted.ok_or_else(|| claim.none_granted())?;
+            (port, Proof::NotAskedFor)
+        }
     };
     claim.release_all_but(Some(port)).await;
     Ok(Bound { port, proof })
@@ -60,17 +71,13 @@ pub(crate) async fn claim_any(spec: &ForwardSpec, session: &Session) -> Result<B
 
 /// Whether the proof is as good as the user wants it.
 pub(crate) fn accept(spec: &ForwardSpec, bound: Bound) -> Result<Bound, StageError> {
-    let verified = bound.proof.verified();
-    let good_enough = match spec.verify {
-        Verify::Require => verified != Verified::Unverified,
-        Verify::Origin => verified == Verified::Origin,
-        Verify::Nonce => verified == Verified::Nonce,
-        Verify::Auto | Verify::Tcp | Verify::Off => true,
-    };
-    match good_enough {
-        true => Ok(bound),
-        false => Err(diagnosis::unverified(spec, bound.port)),
+    match (spec.verify, bound.proof.verified()) {
+        (Verify::Require, Verified::Unverified) => {}
+        (Verify::Origin, verified) if verified != Verified::Origin => {}
+        (Verify::Nonce, verified) if verified != Verified::Nonce => {}
+        _ => return Ok(bound),
     }
+    Err(diagnosis::unverified(spec, bound.port))
 }
 
 fn lost(error: StageError) -> Unclaimed {
@@ -90,23 +97,7 @@ struct Claim<'a> {
     proofs: JoinSet<(u16, Result<Proof, NotArrived>)>,
 }
 
-impl<'a> Claim<'a> {
-    fn new(spec: &'a ForwardSpec, session: &'a Session, ports: Vec<u16>) -> Claim<'a> {
-        Claim {
-            spec,
-            session,
-            ports: ports.into_iter(),
-            refusals: Refusals::default(),
-            granted: Vec::new(),
-            proofs: JoinSet::new(),
-        }
-    }
-
-    async fn first_granted(&mut self) -> Result<u16, Unclaimed> {
-        let granted = self.next_granted().await?;
-        granted.ok_or_else(|| self.none_granted())
-    }
-
+impl Claim<'_> {
     async fn first_proven(&mut self) -> Result<(u16, Proof), Unclaimed> {
         let mut elsewhere = None;
         loop {

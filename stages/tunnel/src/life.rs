@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::Tunnel;
 use crate::backoff::Backoff;
-use crate::claim::{Unclaimed, accept, claim};
+use crate::claim::Unclaimed;
 use crate::config::Config;
 use crate::diagnosis;
 use crate::forward::{Bound, Forward};
@@ -107,10 +107,10 @@ impl Life<'_> {
             format!("connecting to {}", self.resolved.target(self.config)),
         );
         let bound = self.first_attempt(socket).await?;
-        self.bind(bound)?;
+        self.bind(bound);
         self.ready().await?;
         loop {
-            let lost = self.hold().await;
+            let Err(lost) = self.hold().await;
             self.ghosts.session_lost();
             let lost_at = Instant::now();
             self.cx.degraded(lost);
@@ -151,20 +151,18 @@ impl Life<'_> {
         let (own, more) = (&self.forwards[0], &self.forwards[1..]);
         let ports = own.ports(policy, insist);
         let only = (ports.len() == 1).then(|| ports[0]);
-        let own = match claim(&own.spec, session, ports).await {
-            Err(unclaimed) if unclaimed.ports_are_lost && self.ghosts.may_hold_the_port() => {
-                let error = match only {
-                    Some(port) => diagnosis::held_by_a_ghost(session, port),
-                    None => unclaimed.error,
-                };
-                return Err(Unclaimed { error, ..unclaimed });
-            }
-            bound => bound?,
-        };
+        let own = own.claim(session, ports).await.map_err(|unclaimed| {
+            let is_held = unclaimed.ports_are_lost && self.ghosts.may_hold_the_port();
+            let error = match only.filter(|_| is_held) {
+                Some(port) => diagnosis::held_by_a_ghost(session, port),
+                None => unclaimed.error,
+            };
+            Unclaimed { error, ..unclaimed }
+        })?;
         let more = more.iter().map(async |forward| {
             let mut ports = forward.ports(policy, false);
             ports.retain(|port| *port != own.port);
-            claim(&forward.spec, session, ports).await
+            forward.claim(session, ports).await
         });
         let mut bound = vec![own];
         bound.extend(try_join_all(more).await?);
@@ -176,22 +174,14 @@ impl Life<'_> {
         Ok(bound)
     }
 
-    /// Takes what an attempt got, where every proof is as good as the user wants it. Returns the ports that are others now:
-    /// before, and after. The proof of then stands for a port that we have again, even where the master is now in the way of
-    /// another proof: other outputs would restart it.
-    fn bind(&mut self, bound: Vec<Bound>) -> Result<Vec<(u16, u16)>, StageError> {
-        let accepted = self.forwards.iter().zip(bound);
-        let accepted = accepted.map(|(forward, bound)| match forward.bound {
-            Some(before) if before.port == bound.port => Ok(before),
-            _ => accept(&forward.spec, bound),
-        });
-        let accepted: Vec<Bound> = accepted.collect::<Result<_, _>>()?;
-        if self.forwards[0].bound.as_ref() == accepted.first() {
+    /// Takes what an attempt got. Returns the ports that are others now: before, and after.
+    fn bind(&mut self, bound: Vec<Bound>) -> Vec<(u16, u16)> {
+        if self.forwards[0].bound.as_ref() == bound.first() {
             self.ghosts.laid();
         }
-        let forwards = self.forwards.iter_mut().zip(accepted);
+        let forwards = self.forwards.iter_mut().zip(bound);
         let moved = forwards.filter_map(|(forward, now)| Some((forward.bind(now)?, now.port)));
-        Ok(moved.collect())
+        moved.collect()
     }
 
     /// Ends the session that may still be there, and logs in anew.

@@ -8,7 +8,6 @@ use tokio::time::timeout;
 use super::Life;
 use crate::backoff::Backoff;
 use crate::choices::PortPolicy;
-use crate::claim::Unclaimed;
 use crate::diagnosis;
 use crate::ssh::Socket;
 
@@ -33,21 +32,16 @@ impl Life<'_> {
                 return Err(diagnosis::pinned(why));
             }
             let insist = given_up.is_none();
-            let moved = match self.attempt(socket, insist).await {
-                Ok(bound) => self.bind(bound).map_err(Unclaimed::from),
-                Err(unclaimed) => Err(unclaimed),
-            };
-            let Unclaimed {
-                error,
-                ports_are_lost,
-            } = match moved {
-                Ok(moved) => {
+            let unclaimed = match self.attempt(socket, insist).await {
+                Ok(bound) => {
+                    let moved = self.bind(bound);
                     self.tell_new_ports(&moved, port_lost.map(|(_, why)| why));
                     return Ok(());
                 }
                 Err(unclaimed) => unclaimed,
             };
-            if ports_are_lost {
+            let error = unclaimed.error;
+            if unclaimed.ports_are_lost {
                 let at = port_lost.map_or_else(Instant::now, |(at, _)| at);
                 port_lost = Some((at, error.clone()));
             }
