@@ -188,7 +188,7 @@ impl Claim<'_> {
 
     async fn release_all_but(&self, kept: Option<u16>) {
         for port in self.granted.iter().filter(|port| Some(**port) != kept) {
-            self.session.give_back(*port, self.spec.local_port).await;
+            self.session.give_back(*port).await;
         }
     }
 }

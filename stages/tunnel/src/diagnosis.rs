@@ -37,7 +37,7 @@ impl Refusals {
 }
 
 pub(crate) fn forbidden(session: &Session) -> StageError {
-    let message = format!("{} forbids this user to forward ports", session.target());
+    let message = format!("{} forbids this user to forward ports", session.target);
     StageError::new("tunnel.forwarding_forbidden", message).hint(
         "set `AllowTcpForwarding yes` in its sshd_config, and take no-port-forwarding or restrict off the key in \
          authorized_keys",
@@ -45,7 +45,7 @@ pub(crate) fn forbidden(session: &Session) -> StageError {
 }
 
 pub(crate) fn not_permitted(spec: &ForwardSpec, session: &Session) -> StageError {
-    let (range, server) = (spec.range, session.target());
+    let (range, server) = (spec.range, &session.target);
     let message = format!("{server} does not permit this user to listen on any port of {range}");
     StageError::new("tunnel.ports_not_permitted", message).hint(
         "use the ports that PermitListen in its sshd_config, or permitlisten in authorized_keys, allows",
@@ -53,7 +53,7 @@ pub(crate) fn not_permitted(spec: &ForwardSpec, session: &Session) -> StageError
 }
 
 pub(crate) fn none_free(spec: &ForwardSpec, session: &Session, refusals: &Refusals) -> StageError {
-    let (range, server) = (spec.range, session.target());
+    let (range, server) = (spec.range, &session.target);
     if let (Some(port), true) = (refusals.only(), range.first < range.last) {
         let message =
             format!("{server} does not give us port {port} again: somebody else listens there");
@@ -75,7 +75,7 @@ pub(crate) fn none_free(spec: &ForwardSpec, session: &Session, refusals: &Refusa
 pub(crate) fn held_by_a_ghost(session: &Session, port: u16) -> StageError {
     let message = format!(
         "{} does not give us port {port} again: it may still hold our earlier session, and this account cannot end it",
-        session.target()
+        session.target
     );
     StageError::new("tunnel.ghost_holds_port", message)
         .hint(
@@ -88,7 +88,7 @@ pub(crate) fn held_by_a_ghost(session: &Session, port: u16) -> StageError {
 
 /// The server listens, and visitors end up with somebody else: it knows on which addresses it listens.
 pub(crate) async fn elsewhere(spec: &ForwardSpec, session: &Session, port: u16) -> StageError {
-    let server = session.target();
+    let server = &session.target;
     let listening = session.listening(port).await;
     if session.wants_all_addresses() && listening.on_loopback_beside_others() {
         let message = format!(
@@ -189,7 +189,7 @@ pub(crate) fn unreachable(
 pub(crate) fn loopback_only(session: &Session, at: &str) -> StageError {
     gateway_ports_off(format!(
         "{} listens for us on its loopback address only, so nobody else can connect to {at}",
-        session.target()
+        session.target
     ))
 }
 

@@ -122,7 +122,7 @@ impl ForwardSpec {
             host: self.public_host.clone(),
             local_port: self.local_port,
             verify: self.verify,
-            log: session.log(),
+            log: session.log.clone(),
             patience: match self.may_be_out_of_reach() {
                 true => OUT_OF_REACH,
                 false => arrival::CONNECT,

@@ -145,7 +145,7 @@ impl Life<'_> {
         };
         self.cx.progress(
             "port",
-            format!("logged in to {}; asking it for a port", session.target()),
+            format!("logged in to {}; asking it for a port", session.target),
         );
         let policy = self.config.port_policy;
         let (own, more) = (&self.forwards[0], &self.forwards[1..]);
@@ -201,7 +201,7 @@ impl Life<'_> {
         if !ghosts.is_empty() {
             self.cx.progress(
                 "reclaim",
-                format!("having {} end our earlier session", session.target()),
+                format!("having {} end our earlier session", session.target),
             );
             if let Ok(greeting) = timeout(RECLAIM, session.greeting()).await {
                 self.note(&greeting)?;
@@ -217,7 +217,7 @@ impl Life<'_> {
         for ended in self.ghosts.settle(greeting)? {
             self.cx.info(format!(
                 "{} still held our earlier session: its process {} is ended",
-                session.target(),
+                session.target,
                 ended.pid()
             ));
         }
@@ -225,7 +225,7 @@ impl Life<'_> {
             self.told_unnoted = true;
             self.cx.info(format!(
                 "{} runs no commands for us: when the network drops, the port stays taken until the server notices by itself",
-                session.target()
+                session.target
             ));
         }
         Ok(())

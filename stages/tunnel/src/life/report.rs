@@ -59,7 +59,7 @@ impl Life<'_> {
             self.told_wider = true;
             self.cx.warn(format!(
                 "{} listens on all its addresses, not on {} alone: it needs `GatewayPorts clientspecified` in sshd_config for that",
-                session.target(),
+                session.target,
                 session.bind_address
             ));
         }

@@ -73,6 +73,6 @@ async fn listened(session: &Session, spec: &ForwardSpec, port: u16) -> Result<Se
             Err(_) => Seen::NotFromOutside,
         }
     };
-    session.give_back(port, spec.local_port).await;
+    session.give_back(port).await;
     Ok(seen)
 }

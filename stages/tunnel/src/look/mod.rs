@@ -71,7 +71,7 @@ impl Look<'_> {
             }
             Err(error) => Err(error),
         };
-        let message = |inside: &Inside| format!("logged in as {}", inside.session.target());
+        let message = |inside: &Inside| format!("logged in as {}", inside.session.target);
         self.tell(LOGIN, inside, message).ok_or_else(|| {
             self.cx.skip(rest, "needs a login");
             Some(resolved)

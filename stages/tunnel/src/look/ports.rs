@@ -50,7 +50,7 @@ pub(super) async fn ports(
     let total = chosen.len();
     let looking = stream::iter(chosen).map(|port| async move {
         let found = look_at(session, spec, visit, port).await;
-        session.give_back(port, spec.local_port).await;
+        session.give_back(port).await;
         (port, found)
     });
     let mut looking = looking.buffered(SIDE_BY_SIDE);

@@ -67,7 +67,7 @@ impl Look<'_> {
         let (id, title) = FORWARDING;
         match claim_any(&spec.unproven(), session).await {
             Ok(claimed) => {
-                session.give_back(claimed.port, spec.local_port).await;
+                session.give_back(claimed.port).await;
                 self.cx.report(Check::ok(id, title, ""));
                 let mut policy = bind_policy(session, spec, claimed.port).await;
                 let ports = self.visited(policy != BindPolicy::Off, spec, session).await;
@@ -197,7 +197,7 @@ impl Look<'_> {
         };
         drop(timeout(GREETING, session.session.greeting()).await);
         let since = Instant::now();
-        let mut log = session.session.log();
+        let mut log = session.session.log.clone();
         drop(timeout(SILENCE, log.wait_for(|log| log.was_asked || log.ended)).await);
         let took = since.elapsed().as_secs_f64();
         let was_asked = log.borrow().was_asked;
@@ -247,7 +247,7 @@ async fn round_trip(session: &Session, spec: &ForwardSpec, port: u16) -> Option<
         let asked = Instant::now();
         session.listen(port, spec.local_port).await.ok()?;
         took.push(asked.elapsed());
-        session.give_back(port, spec.local_port).await;
+        session.give_back(port).await;
     }
     took.sort_unstable();
     took.get(took.len() / 2).copied()

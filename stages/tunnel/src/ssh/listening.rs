@@ -38,7 +38,7 @@ impl Listening {
 
     /// False also when nothing is known.
     pub(crate) fn on_loopback_only(&self) -> bool {
-        !self.0.is_empty() && self.all(|a| a.scope == Scope::Loopback)
+        !self.0.is_empty() && self.0.iter().all(|a| a.scope == Scope::Loopback)
     }
 
     /// On loopback, and beside it on single addresses, where a server that gives us loopback alone lets others in.
@@ -59,10 +59,6 @@ impl Listening {
     pub(crate) fn on_all_addresses(&self) -> bool {
         self.0.iter().any(|a| a.scope == Scope::Any)
     }
-
-    fn all(&self, fits: impl Fn(&Address) -> bool) -> bool {
-        self.0.iter().all(fits)
-    }
 }
 
 impl Address {
@@ -82,52 +78,5 @@ impl Address {
             false => Scope::One,
         };
         Address { is_ipv4, scope }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TABLES: &str = "\
-  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:2454 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1
-   1: 00000000:2455 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1
-   2: 0100007F:2456 0100007F:2454 01 00000000:00000000 00:00000000 00000000     0        0 1
-   3: 0100007F:2459 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1
-   4: 0500000A:2459 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1
-  sl  local_address                         remote_address                        st tx_queue
-   0: 00000000000000000000000001000000:2454 00000000000000000000000000000000:0000 0A 00000000:00000000
-   1: 00000000000000000000000000000000:2455 00000000000000000000000000000000:0000 0A 00000000:00000000
-   1: 00000000000000000000000000000000:2457 00000000000000000000000000000000:0000 0A 00000000:00000000
-   2: 00000000000000000000000001000000:2458 00000000000000000000000000000000:0000 0A 00000000:00000000
-   3: B80D01200000000000000000010000A0:2458 00000000000000000000000000000000:0000 0A 00000000:00000000";
-
-    #[test]
-    fn the_tables_tell_on_which_addresses_somebody_listens() {
-        // Port, then: loopback only, loopback beside others, both families, all addresses.
-        for (port, expected) in [
-            (0x2454, [true, false, false, false]),
-            (0x2455, [false, false, true, true]),
-            (0x2457, [false, false, false, true]),
-            (0x2458, [false, true, false, false]),
-            (0x2459, [false, true, false, false]),
-        ] {
-            let listening = Listening::parse(TABLES, port);
-            let told = [
-                listening.on_loopback_only(),
-                listening.on_loopback_beside_others(),
-                listening.on_both_families(),
-                listening.on_all_addresses(),
-            ];
-            assert_eq!(told, expected, "{port:04X}: {listening:?}");
-        }
-    }
-
-    #[test]
-    fn a_connection_is_no_listener_and_no_table_tells_nothing() {
-        for (tables, port) in [(TABLES, 0x2456), ("", 0x2454), ("cat: no such file", 80)] {
-            assert_eq!(Listening::parse(tables, port), Listening::default());
-        }
     }
 }

@@ -9,13 +9,14 @@ mod report;
 mod resolved;
 mod socket;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::future::join_all;
-use openssh::{ForwardType, Socket as Endpoint, Stdio};
+use futures::future::{BoxFuture, FutureExt, Shared, join_all};
+use openssh::{ForwardType, OwningCommand, Socket as Endpoint, Stdio};
 use protocol::child::Leashed;
 use protocol::ledger::{Entry, Ledger, Ticket};
 use protocol::{Leftover, StageError};
@@ -55,15 +56,15 @@ const TERMINATE: Duration = Duration::from_millis(100);
 pub(crate) struct Session {
     process: Leashed,
     mux: Arc<openssh::Session>,
-    log: watch::Receiver<Log>,
-    target: Target,
+    pub(crate) log: watch::Receiver<Log>,
+    pub(crate) target: Target,
     /// Where the server is asked to listen.
     pub(crate) bind_address: String,
     login: Vec<OsString>,
-    greeting: watch::Receiver<Option<Greeting>>,
+    greeting: Shared<BoxFuture<'static, Greeting>>,
     /// The ports that the server listens on for us, each with the local one.
-    held: Mutex<Vec<(u16, u16)>>,
-    tasks: JoinSet<()>,
+    held: Mutex<BTreeMap<u16, u16>>,
+    _tasks: JoinSet<()>,
 }
 
 /// The server does not listen for us.
@@ -90,48 +91,29 @@ impl Session {
         );
         let (process, log, tasks) = login?;
         let mux = Arc::new(openssh::Session::resume_mux(socket.into(), None));
-        let (sender, greeting) = watch::channel(None);
-        let mut session = Session {
+        // Any command does a second thing: sshd up to 10.0 sets TCP_NODELAY only when a session starts, so with `-N` alone
+        // every visitor waits 43 ms.
+        let told = timeout(REQUEST, command(&mux, &remote::greet(ghosts)).spawn()).await;
+        let greeting = async move {
+            let text = timeout(GREETING, written(told.ok()?.ok()?)).await;
+            Some(Greeting::parse(&text.ok()??))
+        };
+        Ok(Session {
             process,
             mux,
             log,
             target: resolved.target(config),
             bind_address,
             login: options::login(config),
-            greeting,
+            greeting: greeting.map(Option::unwrap_or_default).boxed().shared(),
             held: Mutex::default(),
-            tasks,
-        };
-        session.greet(sender, ghosts).await;
-        Ok(session)
+            _tasks: tasks,
+        })
     }
 
-    /// Has the server tell which of its processes serves this session. Any command does a second thing: sshd up to 10.0
-    /// sets TCP_NODELAY only when a session starts, so with `-N` alone every visitor waits 43 ms.
-    async fn greet(&mut self, greeting: watch::Sender<Option<Greeting>>, ghosts: &[RemoteSession]) {
-        let mut command = self.mux.clone().arc_raw_command(remote::greet(ghosts));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let Ok(Ok(child)) = timeout(REQUEST, command.spawn()).await else {
-            greeting.send_replace(Some(Greeting::default()));
-            return;
-        };
-        self.tasks.spawn(async move {
-            let text = timeout(GREETING, written(child)).await;
-            let text = text.ok().flatten().unwrap_or_default();
-            greeting.send_replace(Some(Greeting::parse(&text)));
-        });
-    }
-
-    /// What the server told, as soon as it has; empty where it runs no commands for us.
+    /// What the server told of itself, as soon as it has; empty where it runs no commands for us.
     pub(crate) fn greeting(&self) -> impl Future<Output = Greeting> + use<> {
-        let mut greeting = self.greeting.clone();
-        async move {
-            let told = greeting.wait_for(Option::is_some).await;
-            told.ok().and_then(|g| g.clone()).unwrap_or_default()
-        }
+        self.greeting.clone()
     }
 
     /// Notes in the ledger which process of the server holds this session.
@@ -140,16 +122,8 @@ impl Session {
         session: &RemoteSession,
         ledger: &Ledger,
     ) -> Result<Ticket, StageError> {
-        let data = remote::entry(session, &self.login, &self.target());
+        let data = remote::entry(session, &self.login, &self.target.to_string());
         ledger.intend(remote::LEDGER_ENTRY, data)
-    }
-
-    pub(crate) fn log(&self) -> watch::Receiver<Log> {
-        self.log.clone()
-    }
-
-    pub(crate) fn target(&self) -> String {
-        self.target.to_string()
     }
 
     /// As far as it was asked for: a server with GatewayPorts off listens on loopback all the same.
@@ -159,21 +133,21 @@ impl Session {
 
     /// Who listens on a port of the server, as far as it tells.
     pub(crate) async fn listening(&self, port: u16) -> Listening {
-        let tables = self.output_of(listening::COMMAND).await;
+        let tables = async {
+            let child = command(&self.mux, listening::COMMAND).spawn().await;
+            written(child.ok()?).await
+        };
+        let tables = timeout(REQUEST, tables).await.ok().flatten();
         Listening::parse(&tables.unwrap_or_default(), port)
     }
 
     /// Asks the server to listen on a port and to pass its visitors on to the local one.
     pub(crate) async fn listen(&self, port: u16, local_port: u16) -> Result<(), NotListening> {
         let (from, to) = self.ends(port, local_port);
-        match timeout(
-            REQUEST,
-            self.mux.request_port_forward(ForwardType::Remote, from, to),
-        )
-        .await
-        {
+        let request = self.mux.request_port_forward(ForwardType::Remote, from, to);
+        match timeout(REQUEST, request).await {
             Ok(Ok(())) => {
-                self.held().push((port, local_port));
+                self.held().insert(port, local_port);
                 Ok(())
             }
             Ok(Err(openssh::Error::SshMux(error)))
@@ -184,10 +158,9 @@ impl Session {
             Ok(Err(error)) => Err(NotListening::Broken(self.broken(port).source(&error))),
             Err(_) => {
                 // It may yet be granted, and nobody would use it.
-                self.give_back(port, local_port).await;
-                Err(NotListening::Broken(
-                    self.broken(port).cause("no answer in time"),
-                ))
+                self.close_forward(port, local_port).await;
+                let error = self.broken(port).cause("no answer in time");
+                Err(NotListening::Broken(error))
             }
         }
     }
@@ -204,15 +177,21 @@ impl Session {
         StageError::new("tunnel.request_failed", message).retryable(true)
     }
 
-    /// Asks the server to listen on a port no longer. False when it did not answer.
-    pub(crate) async fn give_back(&self, port: u16, local_port: u16) -> bool {
-        self.held().retain(|held| held.0 != port);
+    /// Asks the server to listen no longer on a port that it granted. False when it did not answer.
+    pub(crate) async fn give_back(&self, port: u16) -> bool {
+        let Some(local_port) = self.held().remove(&port) else {
+            return false;
+        };
+        self.close_forward(port, local_port).await
+    }
+
+    async fn close_forward(&self, port: u16, local_port: u16) -> bool {
         let (from, to) = self.ends(port, local_port);
         let close = self.mux.close_port_forward(ForwardType::Remote, from, to);
         matches!(timeout(GIVE_BACK, close).await, Ok(Ok(())))
     }
 
-    fn held(&self) -> MutexGuard<'_, Vec<(u16, u16)>> {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<u16, u16>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -221,17 +200,6 @@ impl Session {
             Endpoint::new(&self.bind_address, port),
             Endpoint::new("127.0.0.1", local_port),
         )
-    }
-
-    /// What a command on the server writes to stdout, where the server runs commands for us.
-    pub(crate) async fn output_of(&self, command: &str) -> Option<String> {
-        let mut command = self.mux.raw_command(command);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let written = async { written(command.spawn().await.ok()?).await };
-        timeout(REQUEST, written).await.ok()?
     }
 
     /// Resolves when ssh has ended by itself, with the reason.
@@ -248,10 +216,8 @@ impl Session {
 
     /// Gives all ports back and ends ssh. False when the server may not have heard of it.
     pub(crate) async fn close(mut self) -> bool {
-        let held = self.held().clone();
-        let all = held
-            .iter()
-            .map(|(port, local)| self.give_back(*port, *local));
+        let held: Vec<u16> = self.held().keys().copied().collect();
+        let all = held.iter().map(|port| self.give_back(*port));
         let heard = !held.is_empty() && join_all(all).await.into_iter().all(|heard| heard);
         self.process.terminate();
         drop(timeout(TERMINATE, self.process.child.wait()).await);
@@ -259,7 +225,17 @@ impl Session {
     }
 }
 
-/// What a command on the server writes; nothing when that is more than anybody asked for.
+/// A command on the server, where that runs commands for us.
+fn command(mux: &Arc<openssh::Session>, command: &str) -> OwningCommand<Arc<openssh::Session>> {
+    let mut command = mux.clone().arc_raw_command(command);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    command
+}
+
+/// What it writes; nothing when that is more than anybody asked for.
 async fn written<S>(mut child: openssh::Child<S>) -> Option<String> {
     let bytes = options::read(child.stdout().take()?).await.ok()?;
     let is_all = (bytes.len() as u64) < OUTPUT;
