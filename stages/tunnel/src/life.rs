@@ -217,8 +217,7 @@ impl Life<'_> {
         for ended in self.ghosts.settle(greeting)? {
             self.cx.info(format!(
                 "{} still held our earlier session: its process {} is ended",
-                session.target,
-                ended.pid()
+                session.target, ended.pid
             ));
         }
         if !self.ghosts.note(session, greeting, &self.cx.ledger)? && !self.told_unnoted {

@@ -72,7 +72,7 @@ async fn a_key_that_cannot_be_used_says_why() {
 #[tokio::test]
 async fn a_host_key_that_is_unknown_or_changed_is_refused() {
     let setup = Setup::new(Options::default()).await;
-    let known_hosts = setup.home.path().join("known_hosts");
+    let known_hosts = setup.home.path().join("known hosts, 100%");
     let with = |policy| {
         let path = known_hosts.to_str().unwrap();
         setup.command(&[("known-hosts-path", path), ("host-key-policy", policy)])

@@ -127,30 +127,32 @@ async fn a_session_of_somebody_else_is_never_ended() {
     relay.cut();
     tunnel.signal(Signal::KILL);
     tunnel.wait().await;
-    // As if the process id had been given to another session since, which started at another time.
     let theirs = setup.sshd.sessions().expect("no /proc");
     let noted = std::fs::read_to_string(&ledger).expect("no ledger");
-    let mut changed = 0;
-    let lines: Vec<String> = noted
-        .lines()
-        .map(|line| {
-            let mut line: serde_json::Value = serde_json::from_str(line).expect("no JSON");
-            if line["intend"]["what"] == "remote-session" {
-                line["intend"]["data"]["session"]["start"] = "1".into();
-                changed += 1;
-            }
-            line.to_string()
-        })
-        .collect();
-    assert_eq!(changed, 1, "{noted}");
-    std::fs::write(&ledger, lines.join("\n") + "\n").expect("cannot write");
-    let mut cleanup = StageClient::start(setup.verb("cleanup"));
-    assert!(cleanup.wait().await.0.success(), "{}", cleanup.stderr());
-    let now = setup.sshd.sessions().expect("no /proc");
-    assert!(
-        theirs.iter().all(|pid| now.contains(pid)),
-        "{theirs:?} {now:?}"
-    );
+    // As if the process id had been given to another session since, which started at another time or after another boot.
+    for other in ["start", "boot"] {
+        let mut changed = 0;
+        let lines: Vec<String> = noted
+            .lines()
+            .map(|line| {
+                let mut line: serde_json::Value = serde_json::from_str(line).expect("no JSON");
+                if line["intend"]["what"] == "remote-session" {
+                    line["intend"]["data"]["session"][other] = "1".into();
+                    changed += 1;
+                }
+                line.to_string()
+            })
+            .collect();
+        assert_eq!(changed, 1, "{noted}");
+        std::fs::write(&ledger, lines.join("\n") + "\n").expect("cannot write");
+        let mut cleanup = StageClient::start(setup.verb("cleanup"));
+        assert!(cleanup.wait().await.0.success(), "{}", cleanup.stderr());
+        let now = setup.sshd.sessions().expect("no /proc");
+        assert!(
+            theirs.iter().all(|pid| now.contains(pid)),
+            "{other}: {theirs:?} {now:?}"
+        );
+    }
     assert!(other.try_wait().expect("no status").is_none());
 }
 

@@ -20,6 +20,7 @@ use openssh::{ForwardType, OwningCommand, Socket as Endpoint, Stdio};
 use protocol::child::Leashed;
 use protocol::ledger::{Entry, Ledger, Ticket};
 use protocol::{Leftover, StageError};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -35,6 +36,7 @@ pub(crate) use socket::Socket;
 use crate::config::Config;
 use crate::network::Network;
 use login::{bind_address, log_in};
+use remote::Noted;
 
 pub(crate) const ANY_IPV4: &str = "0.0.0.0";
 
@@ -122,8 +124,8 @@ impl Session {
         session: &RemoteSession,
         ledger: &Ledger,
     ) -> Result<Ticket, StageError> {
-        let data = remote::entry(session, &self.login, &self.target.to_string());
-        ledger.intend(remote::LEDGER_ENTRY, data)
+        let noted = Noted::now(session, &self.login, self.target.to_string());
+        ledger.intend(remote::LEDGER_ENTRY, json!(noted))
     }
 
     /// As far as it was asked for: a server with GatewayPorts off listens on loopback all the same.

@@ -6,13 +6,9 @@
 
 mod left;
 
-use std::ffi::OsString;
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-pub(crate) use left::leftover;
+pub(crate) use left::{Noted, leftover};
 
 /// What the ledger calls the server's end of a session.
 pub(crate) const LEDGER_ENTRY: &str = "remote-session";
@@ -39,7 +35,7 @@ const SCRIPT: &str = concat!(
 /// A process of the server, beyond doubt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RemoteSession {
-    pid: u32,
+    pub(crate) pid: u32,
     /// When it started, in the server's own words.
     start: String,
     /// Which boot of the server that was.
@@ -65,35 +61,23 @@ pub(crate) struct Greeting {
 }
 
 impl RemoteSession {
-    pub(crate) fn pid(&self) -> u32 {
-        self.pid
-    }
-
     /// Comes from a file and goes into a shell command: nothing else than what the server may have told.
     fn is_plain(&self) -> bool {
-        let plain = |text: &str| {
-            !text.is_empty()
-                && text
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-        };
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+        let plain = |text: &str| !text.is_empty() && text.chars().all(is_plain);
         self.pid > 1 && plain(&self.start) && plain(&self.boot)
     }
 }
 
 /// The command that introduces the server and ends these sessions, should they still be there.
-pub(crate) fn greet<'a>(ghosts: impl IntoIterator<Item = &'a RemoteSession>) -> String {
+pub(crate) fn greet(ghosts: &[RemoteSession]) -> String {
     command("", ghosts)
 }
 
-/// The same, but for ending them: those that are there stay.
-fn look<'a>(ghosts: impl IntoIterator<Item = &'a RemoteSession>) -> String {
-    command("1", ghosts)
-}
-
-fn command<'a>(look: &str, ghosts: impl IntoIterator<Item = &'a RemoteSession>) -> String {
+/// With a word in `look` those that are there stay.
+fn command(look: &str, ghosts: &[RemoteSession]) -> String {
     let mut command = format!("exec sh -c 'look={look}; {SCRIPT}' sh");
-    for ghost in ghosts.into_iter().filter(|ghost| ghost.is_plain()) {
+    for ghost in ghosts.iter().filter(|ghost| ghost.is_plain()) {
         command += &format!(" {} {} {}", ghost.pid, ghost.start, ghost.boot);
     }
     command
@@ -106,15 +90,12 @@ impl Greeting {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words[..] {
                 ["session", pid, start, boot] => {
-                    greeting.session = pid
-                        .parse()
-                        .ok()
-                        .map(|pid| RemoteSession {
-                            pid,
-                            start: start.to_owned(),
-                            boot: boot.to_owned(),
-                        })
-                        .filter(RemoteSession::is_plain);
+                    let session = RemoteSession {
+                        pid: pid.parse().unwrap_or_default(),
+                        start: start.to_owned(),
+                        boot: boot.to_owned(),
+                    };
+                    greeting.session = Some(session).filter(RemoteSession::is_plain);
                 }
                 ["ghost", pid, fate] => {
                     let fate = match fate {
@@ -123,9 +104,7 @@ impl Greeting {
                         "stays" => Ghost::Stays,
                         _ => continue,
                     };
-                    greeting
-                        .ghosts
-                        .extend(pid.parse().ok().map(|pid| (pid, fate)));
+                    greeting.ghosts.extend(pid.parse().map(|pid| (pid, fate)));
                 }
                 _ => {}
             }
@@ -140,86 +119,11 @@ impl Greeting {
     }
 }
 
-/// For the ledger: enough to find the session again without the config.
-pub(crate) fn entry(session: &RemoteSession, login: &[OsString], server: &str) -> Value {
-    let login: Vec<_> = login.iter().map(|arg| arg.to_string_lossy()).collect();
-    json!({"session": session, "login": login, "server": server, "since": now()})
-}
-
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use serde_json::json;
 
     use super::*;
-
-    fn run(command: &str) -> Greeting {
-        let output = Command::new("sh").args(["-c", command]).output().unwrap();
-        Greeting::parse(&String::from_utf8(output.stdout).unwrap())
-    }
-
-    /// Of a process that stands for a server's; the test's own shell is no sshd, so it is asked for by hand.
-    fn session_of(pid: u32) -> RemoteSession {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let start = stat
-            .rsplit_once(") ")
-            .unwrap()
-            .1
-            .split(' ')
-            .nth(19)
-            .unwrap();
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-        RemoteSession {
-            pid,
-            start: start.to_owned(),
-            boot: boot.trim().to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_process_is_ended_only_when_pid_start_and_boot_are_all_the_noted_ones() {
-        let mut child = Command::new("sleep")
-            .arg("60")
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let noted = session_of(child.id());
-        for other in [
-            RemoteSession {
-                start: "1".into(),
-                ..noted.clone()
-            },
-            RemoteSession {
-                boot: "another".into(),
-                ..noted.clone()
-            },
-        ] {
-            assert_eq!(run(&greet([&other])).fate_of(&other), Some(Ghost::Gone));
-            assert!(child.try_wait().unwrap().is_none(), "ended for {other:?}");
-        }
-        assert_eq!(run(&look([&noted])).fate_of(&noted), Some(Ghost::Stays));
-        assert!(child.try_wait().unwrap().is_none(), "looking ended it");
-        assert_eq!(run(&greet([&noted])).fate_of(&noted), Some(Ghost::Ended));
-        child.wait().unwrap();
-        assert_eq!(run(&greet([&noted])).fate_of(&noted), Some(Ghost::Gone));
-    }
-
-    #[test]
-    fn what_an_account_without_a_shell_answers_is_no_greeting() {
-        for text in [
-            "",
-            "This account is currently not available.\n",
-            "session 1 2 3",
-            "session 77 ; x",
-        ] {
-            assert_eq!(Greeting::parse(text).session, None, "{text}");
-        }
-    }
 
     #[test]
     fn nothing_but_plain_words_reaches_the_servers_shell() {
@@ -228,13 +132,16 @@ mod tests {
             start: "1; reboot".into(),
             boot: "b".into(),
         };
-        assert!(!greet([&evil]).contains("reboot"));
+        assert!(!greet(&[evil]).contains("reboot"));
         assert_eq!(SCRIPT.matches(['\'', '!', '\n']).count(), 0);
+        for text in ["session 1 2 3", "session 77 ; x"] {
+            assert_eq!(Greeting::parse(text).session, None, "{text}");
+        }
     }
 
     #[test]
     fn an_entry_of_long_ago_or_of_another_shape_asks_no_server() {
-        let old = json!({"session": {"pid": 7, "start": "1", "boot": "b"}, "login": ["nowhere"], "since": 5});
+        let old = json!({"session": {"pid": 7, "start": "1", "boot": "b"}, "login": ["nowhere"], "server": "s", "since": 5});
         assert!(leftover(&old).is_none() && leftover(&json!({})).is_none());
     }
 }

@@ -1,69 +1,71 @@
 //! The server's end of a session whose stage was killed, or whose machine lost its power.
 
 use std::ffi::OsString;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol::{Leftover, StageError};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Ghost, Greeting, RemoteSession, greet, look, now};
+use super::{Ghost, Greeting, RemoteSession, command};
 use crate::ssh::options;
 
 /// Any server has noticed by itself after that, if only by TCP's own keepalive.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// A session that the server may hold, as the ledger has it: enough to find it again without the config.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Noted {
+    session: RemoteSession,
+    login: Vec<String>,
+    server: String,
+    since: u64,
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
 /// What the ledger has of it; `None` where that is too long ago.
-pub(crate) fn leftover(data: &Value) -> Option<Leftover<'_>> {
-    let left = Left::of(data)?;
-    let title = left.title();
-    let (look_at, command) = (left.clone(), look([&left.session]));
-    let look = async move { Ok(look_at.fate(command).await? == Ghost::Stays) };
+pub(crate) fn leftover(data: &Value) -> Option<Leftover<'static>> {
+    let noted = Noted::deserialize(data).ok()?;
+    if now().saturating_sub(noted.since) > FORGOTTEN.as_secs() {
+        return None;
+    }
+    let title = format!(
+        "the session that {} still held for us, its process {}",
+        noted.server, noted.session.pid
+    );
+    let looked_at = noted.clone();
+    let look = async move { Ok(looked_at.fate("1").await? == Ghost::Stays) };
     let remove = async move {
-        match left.fate(greet([&left.session])).await? {
+        match noted.fate("").await? {
             Ghost::Ended => Ok(true),
             Ghost::Gone => Ok(false),
             Ghost::Stays => {
-                let why = format!("its process {} does not end", left.session.pid);
-                Err(left.unknown(why))
+                let why = format!("its process {} does not end", noted.session.pid);
+                Err(noted.unknown(why))
             }
         }
     };
     Some(Leftover::new(title, remove).look(look))
 }
 
-/// A session that the server may still hold, as the ledger has it.
-#[derive(Clone)]
-struct Left<'a> {
-    session: RemoteSession,
-    login: Vec<OsString>,
-    server: &'a str,
-}
-
-impl Left<'_> {
-    fn of(data: &Value) -> Option<Left<'_>> {
-        let session = serde_json::from_value(data["session"].clone()).ok()?;
-        let login: Vec<String> = serde_json::from_value(data["login"].clone()).ok()?;
-        let age = now().saturating_sub(data["since"].as_u64().unwrap_or(0));
-        (age <= FORGOTTEN.as_secs()).then(|| Left {
-            session,
-            login: login.into_iter().map(Into::into).collect(),
-            server: data["server"].as_str().unwrap_or("the server"),
-        })
-    }
-
-    fn title(&self) -> String {
-        let Left {
-            server, session, ..
-        } = self;
-        format!(
-            "the session that {server} still held for us, its process {}",
-            session.pid
-        )
+impl Noted {
+    pub(crate) fn now(session: &RemoteSession, login: &[OsString], server: String) -> Noted {
+        let login = login.iter().map(|arg| arg.to_string_lossy().into_owned());
+        Noted {
+            session: session.clone(),
+            login: login.collect(),
+            server,
+            since: now(),
+        }
     }
 
     fn unknown(&self, why: String) -> StageError {
-        let server = self.server;
+        let server = &self.server;
         let message =
             format!("cannot tell whether {server} still holds an earlier session of ours");
         StageError::new("tunnel.ghost_unknown", message)
@@ -73,9 +75,14 @@ impl Left<'_> {
     }
 
     /// What the server answers to a command about it.
-    async fn fate(&self, command: String) -> Result<Ghost, StageError> {
-        let mut args = self.login.clone();
-        args.push(command.into());
+    async fn fate(&self, look: &str) -> Result<Ghost, StageError> {
+        let command = command(look, std::slice::from_ref(&self.session));
+        let args: Vec<&str> = self
+            .login
+            .iter()
+            .chain([&command])
+            .map(String::as_str)
+            .collect();
         let (_, stdout, stderr) = timeout(options::LOGIN, options::output(&args))
             .await
             .map_err(|_| self.unknown(format!("no answer within {:?}", options::LOGIN)))?
