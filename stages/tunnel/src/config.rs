@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use protocol::validate::Audience;
@@ -199,35 +200,28 @@ impl Config {
                 format!("{host:?} is no host name"),
             ));
         }
+        let mut check = |field: &str, is_valid: bool, why: &str| {
+            if !is_valid {
+                problems.push(Problem::new(field, why));
+            }
+        };
         for (field, seconds) in [
             ("probe_interval", Some(self.probe_interval)),
             ("connect_timeout", self.connect_timeout),
             ("reconnect_pause", Some(self.reconnect_pause)),
             ("keep_port", self.keep_port),
         ] {
-            if seconds.is_some_and(|seconds| !seconds.is_valid()) {
-                problems.push(Problem::new(
-                    field,
-                    "has to be more than 0 and at most a day",
-                ));
-            }
+            let is_valid = seconds.is_none_or(Seconds::is_valid);
+            check(field, is_valid, "has to be more than 0 and at most a day");
         }
-        for (field, number, most) in [
-            ("keepalive_interval", self.keepalive_interval, 3600),
-            ("keepalive_count", self.keepalive_count, 100),
-        ] {
-            if number.is_some_and(|n| n == 0 || n > most) {
-                problems.push(Problem::new(field, format!("has to be 1 to {most}")));
-            }
-        }
-        for (field, port) in [
-            ("ssh_port", self.ssh_port),
-            ("local_port", Some(self.local_port)),
-        ] {
-            if port == Some(0) {
-                problems.push(Problem::new(field, "0 is no port"));
-            }
-        }
+        let among =
+            |range: RangeInclusive<u32>, n: Option<u32>| n.is_none_or(|n| range.contains(&n));
+        let is_valid = among(1..=3600, self.keepalive_interval);
+        check("keepalive_interval", is_valid, "has to be 1 to 3600");
+        let is_valid = among(1..=100, self.keepalive_count);
+        check("keepalive_count", is_valid, "has to be 1 to 100");
+        check("ssh_port", self.ssh_port != Some(0), "0 is no port");
+        check("local_port", self.local_port != 0, "0 is no port");
         problems.extend(self.problems_of_forwards());
         problems
     }
@@ -239,12 +233,8 @@ impl Config {
         for (i, forward) in self.forwards.iter().enumerate() {
             let mut problem = |field: &str, message: String| {
                 let problem = Problem::new(format!("forwards[{i}].{field}"), message);
-                let others = self
-                    .forwards
-                    .iter()
-                    .enumerate()
-                    .filter(|(other, _)| *other != i);
-                let others = others.map(|(other, _)| format!("forwards[{other}]"));
+                let others = (0..self.forwards.len()).filter(|other| *other != i);
+                let others = others.map(|other| format!("forwards[{other}]"));
                 problems.push(others.fold(problem.depends_on("local_port"), Problem::depends_on));
             };
             let (port, name) = (forward.local_port, forward.name());

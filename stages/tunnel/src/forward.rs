@@ -130,14 +130,6 @@ impl ForwardSpec {
         }
     }
 
-    /// The same, whose ports are taken as the server grants them.
-    pub(crate) fn unproven(&self) -> ForwardSpec {
-        ForwardSpec {
-            verify: Verify::Off,
-            ..self.clone()
-        }
-    }
-
     /// Visitors from this machine get there, whoever else does.
     pub(crate) async fn leads_to_loopback(&self) -> bool {
         let addresses = tokio::net::lookup_host((self.public_host.as_str(), 0)).await;

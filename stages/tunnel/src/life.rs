@@ -47,7 +47,7 @@ pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), Sta
         resolved = Resolved::ask(config) => resolved?,
         () = cx.shutdown.cancelled() => return Ok(()),
     };
-    let socket = Socket::reserve(cx, &resolved.target(config).to_string())?;
+    let socket = Socket::reserve(cx, &cx.instance, &resolved.target(config))?;
     let forwards = Forward::all(config, &resolved, cx.previous());
     let network = Network::watch(resolved.directly_reached());
     let mut life = Life {
@@ -194,9 +194,9 @@ impl Life<'_> {
             }
         }
         socket.clear();
-        let (ghosts, path) = (self.ghosts.to_end(), socket.path());
+        let (config, resolved, ghosts) = (self.config, &self.resolved, self.ghosts.to_end());
         let session =
-            Session::connect(self.config, &self.resolved, path, &ghosts, &self.network).await?;
+            Session::connect(config, resolved, &socket.path, &ghosts, &self.network).await?;
         let session = self.session.insert(session);
         if !ghosts.is_empty() {
             self.cx.progress(

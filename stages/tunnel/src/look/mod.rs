@@ -17,10 +17,9 @@ use tokio::net::TcpListener;
 
 use crate::Tunnel;
 use crate::config::Config;
+use crate::forward::{Bound, ForwardSpec};
 use crate::network::Network;
 use crate::ssh::{Resolved, Session, Socket};
-use reach::Reached;
-
 pub(crate) use preflight::preflight;
 pub(crate) use server::server;
 
@@ -34,69 +33,85 @@ struct Look<'a> {
     cx: &'a Context<Tunnel>,
     /// The user's, but that it leads nowhere.
     config: Config,
+    /// The server as ssh knows it, once that was asked.
+    resolved: Option<Resolved>,
 }
 
 /// A login.
 struct Inside {
-    resolved: Resolved,
+    spec: ForwardSpec,
     session: Session,
     took: Duration,
-    _socket: Spare,
+    _socket: Socket,
 }
 
-/// The control socket of a look; another one is that of the instance, which may run.
-struct Spare(Socket);
-
-impl Drop for Spare {
-    fn drop(&mut self) {
-        self.0.clear();
+impl<'a> Look<'a> {
+    fn new(cx: &'a Context<Tunnel>, config: Config) -> Look<'a> {
+        Look {
+            cx,
+            config,
+            resolved: None,
+        }
     }
-}
 
-impl Look<'_> {
-    /// Walks up to a login, and reports each step. Without one the rest is skipped; the server may be known all the same.
-    async fn enter(&mut self, rest: &[What]) -> Result<Inside, Option<Resolved>> {
-        let resolved = match self.reach().await {
-            Reached::Server(resolved) => resolved,
-            Reached::Not(why, resolved) => {
-                self.cx.skip(&[LOGIN], why);
-                self.cx.skip(rest, why);
-                return Err(resolved);
-            }
-        };
+    /// Walks up to a login, and reports each step. Without one the rest is skipped.
+    async fn enter(&mut self, rest: &[What]) -> Option<Inside> {
+        if let Err(why) = self.reach().await {
+            self.cx.skip(&[LOGIN], why);
+            self.cx.skip(rest, why);
+            return None;
+        }
         let inside = match nobodys_port().await {
             Ok(port) => {
                 self.config.local_port = port;
-                self.log_in(&self.config, &resolved, "look").await
+                self.log_in(&self.config, "look").await
             }
             Err(error) => Err(error),
         };
         let message = |inside: &Inside| format!("logged in as {}", inside.session.target);
-        self.tell(LOGIN, inside, message).ok_or_else(|| {
+        let inside = self.tell(LOGIN, inside, message);
+        if inside.is_none() {
             self.cx.skip(rest, "needs a login");
-            Some(resolved)
-        })
+        }
+        inside
     }
 
-    /// A login as a tunnel's, with a socket of this name.
-    async fn log_in(
-        &self,
-        config: &Config,
-        resolved: &Resolved,
-        name: &str,
-    ) -> Result<Inside, StageError> {
+    /// A login as a tunnel's, with a socket of this name beside that of the instance, which may run.
+    async fn log_in(&self, config: &Config, name: &str) -> Result<Inside, StageError> {
         let asked = Instant::now();
-        let mut cx = self.cx.clone();
-        cx.instance = format!("{}.{name}-{}", cx.instance, std::process::id());
-        let socket = Spare(Socket::reserve(&cx, &resolved.target(config).to_string())?);
+        let Some(resolved) = &self.resolved else {
+            return Err(StageError::internal("a login before ssh was asked"));
+        };
+        let name = format!("{}.{name}-{}", self.cx.instance, std::process::id());
+        let socket = Socket::reserve(self.cx, &name, &resolved.target(config))?;
         let network = Network::watch(resolved.directly_reached());
-        let session = Session::connect(config, resolved, socket.0.path(), &[], &network).await?;
+        let session = Session::connect(config, resolved, &socket.path, &[], &network).await?;
         Ok(Inside {
-            resolved: resolved.clone(),
+            spec: ForwardSpec::new(config, resolved),
             session,
             took: asked.elapsed(),
             _socket: socket,
         })
+    }
+
+    /// Reports whether the server forwards ports, by what became of a claim, and returns that. Without forwarding the rest
+    /// is skipped.
+    fn forwards(
+        &self,
+        claimed: Result<Bound, StageError>,
+        rest: &[What],
+    ) -> Option<Result<Bound, StageError>> {
+        match claimed {
+            Err(error) if FORBIDDEN.contains(&error.code.as_str()) => {
+                self.cx.tell(FORWARDING, Err(error));
+                self.cx.skip(rest, "needs forwarding");
+                None
+            }
+            claimed => {
+                self.cx.tell(FORWARDING, Ok(String::new()));
+                Some(claimed)
+            }
+        }
     }
 
     /// Reports an outcome, and returns what it found.

@@ -18,7 +18,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 const NAMED: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Port {
+pub(super) enum Port {
     /// Free, and a visitor from outside came through, if one was sent.
     Free,
     Taken,
@@ -107,16 +107,12 @@ impl Ports {
         open.filter(|_| self.was_visited)
     }
 
-    pub(super) fn has_free(&self) -> bool {
-        !self.of(Port::Free).is_empty()
+    pub(super) fn has(&self, kind: Port) -> bool {
+        !self.of(kind).is_empty()
     }
 
     pub(super) fn some_are_closed(&self) -> bool {
-        !self.of(Port::Closed).is_empty() || !self.of(Port::Elsewhere).is_empty()
-    }
-
-    pub(super) fn some_are_not_permitted(&self) -> bool {
-        !self.of(Port::NotPermitted).is_empty()
+        self.has(Port::Closed) || self.has(Port::Elsewhere)
     }
 
     /// Such as `1001 ports, 128 looked at: 126 free and open, 2 taken (8003-8004)`.
@@ -210,24 +206,5 @@ mod tests {
         let odd: Vec<u16> = (0..12).map(|n| 2 * n).collect();
         assert_eq!(named(&odd), "0, 2, 4, 6, 8, 10, 12, 14 and 4 more");
         assert_eq!(named(&[65534, 65535]), "65534-65535");
-    }
-
-    #[test]
-    fn every_kind_that_was_met_is_told() {
-        let found = vec![
-            (1, Port::Free),
-            (2, Port::Taken),
-            (3, Port::Taken),
-            (9, Port::Closed),
-        ];
-        let ports = Ports {
-            all: 9,
-            found,
-            was_visited: true,
-        };
-        assert_eq!(
-            ports.describe(),
-            "9 ports, 4 looked at: 1 free and open, 2 taken (2-3), 1 closed on the way from here (9)"
-        );
     }
 }

@@ -1,8 +1,8 @@
 //! `check --preflight`: the way of a tunnel, step by step, with nothing left standing.
 
-use protocol::{Check, Context};
+use protocol::Context;
 
-use super::{FORBIDDEN, FORWARDING, Inside, Look, What};
+use super::{FORWARDING, Look, What};
 use crate::Tunnel;
 use crate::arrival::Proof;
 use crate::claim::{accept, claim_any};
@@ -13,30 +13,17 @@ use crate::outputs::Verified;
 const PORT: What = ("port", "a port of the server leads here from outside");
 
 pub(crate) async fn preflight(cx: &Context<Tunnel>, config: Config) {
-    let mut look = Look { cx, config };
-    if let Ok(inside) = look.enter(&[FORWARDING, PORT]).await {
-        look.port(inside).await;
+    let mut look = Look::new(cx, config);
+    let Some(inside) = look.enter(&[FORWARDING, PORT]).await else {
+        return;
+    };
+    let spec = &inside.spec;
+    let claimed = claim_any(spec, &inside.session).await;
+    let claimed = claimed.and_then(|claimed| accept(spec, claimed));
+    if let Some(claimed) = look.forwards(claimed, &[PORT]) {
+        cx.tell(PORT, claimed.map(|claimed| proof(spec, claimed)));
     }
-}
-
-impl Look<'_> {
-    async fn port(&self, inside: Inside) {
-        let spec = ForwardSpec::new(&self.config, &inside.resolved);
-        let claimed = claim_any(&spec, &inside.session).await;
-        let claimed = claimed.and_then(|claimed| accept(&spec, claimed));
-        let (id, title) = FORWARDING;
-        match &claimed {
-            Err(error) if FORBIDDEN.contains(&error.code.as_str()) => {
-                self.cx.report(Check::failed(id, title, error));
-                self.cx.skip(&[PORT], "needs forwarding");
-            }
-            _ => {
-                self.cx.report(Check::ok(id, title, ""));
-                self.tell(PORT, claimed, |claimed| proof(&spec, *claimed));
-            }
-        }
-        inside.session.close().await;
-    }
+    inside.session.close().await;
 }
 
 fn proof(spec: &ForwardSpec, bound: Bound) -> String {

@@ -27,41 +27,20 @@ const KEY: What = ("key", "the private key can be read");
 const NAME: What = ("host", "the server's name has an address");
 const REACH: What = ("server", "the ssh server answers");
 
-/// How far the first steps lead.
-pub(super) enum Reached {
-    /// A login can be tried.
-    Server(Resolved),
-    /// It cannot, and why; ssh may know the server all the same.
-    Not(&'static str, Option<Resolved>),
-}
-
 impl Look<'_> {
-    /// Reports each of the first steps.
-    pub(super) async fn reach(&self) -> Reached {
-        let resolved = self.client().await;
-        let target = match &resolved {
+    /// Reports each of the first steps. Where no login can be tried, returns why.
+    pub(super) async fn reach(&mut self) -> Result<(), &'static str> {
+        self.resolved = self.client().await;
+        let target = match &self.resolved {
             Some(resolved) => resolved.target(&self.config),
-            None => self.as_written(),
+            None => Target::as_written(&self.config),
         };
         let has_key = self.key(&target);
-        let has_server = self.greets(resolved.as_ref(), &target).await;
-        match (resolved, has_server, has_key) {
-            (None, ..) => Reached::Not("needs ssh", None),
-            (resolved, false, _) => Reached::Not("needs the server", resolved),
-            (resolved, _, false) => Reached::Not("needs the key", resolved),
-            (Some(resolved), ..) => Reached::Server(resolved),
-        }
-    }
-
-    /// The server as far as it is known without ssh, which may know it by another name.
-    fn as_written(&self) -> Target {
-        let config = self.config.clone();
-        Target {
-            user: config.ssh_user.unwrap_or_default(),
-            host: config.reverse_proxy_host,
-            port: config.ssh_port.unwrap_or(22),
-            key: config.ssh_key_path,
-            known_hosts: config.known_hosts_path,
+        match (&self.resolved, self.greets(&target).await, has_key) {
+            (None, ..) => Err("needs ssh"),
+            (_, false, _) => Err("needs the server"),
+            (_, _, false) => Err("needs the key"),
+            _ => Ok(()),
         }
     }
 
@@ -85,13 +64,13 @@ impl Look<'_> {
             return true;
         };
         let read = check_key(&self.config).and_then(|()| only_ours(path, target));
-        self.tell(KEY, read, |()| path.display().to_string())
-            .is_some()
+        let is_read = self.tell(KEY, read, |()| path.display().to_string());
+        is_read.is_some()
     }
 
     /// Whether there is a server to log in to; where a proxy is on the way, only a login tells.
-    async fn greets(&self, resolved: Option<&Resolved>, target: &Target) -> bool {
-        let instead = match resolved {
+    async fn greets(&self, target: &Target) -> bool {
+        let instead = match &self.resolved {
             Some(resolved) if resolved.directly_reached().is_none() => {
                 Some("ssh_config has a proxy on the way")
             }
@@ -104,15 +83,13 @@ impl Look<'_> {
             self.cx.skip(&[NAME, REACH], instead);
             return true;
         }
-        if self
-            .tell(NAME, look_up(target).await, |a| a.join(", "))
-            .is_none()
-        {
+        let addresses = look_up(target).await;
+        if self.tell(NAME, addresses, |a| a.join(", ")).is_none() {
             self.cx.skip(&[REACH], "needs an address");
             return false;
         }
-        self.tell(REACH, greeted(target).await, Clone::clone)
-            .is_some()
+        let greeted = greeted(target).await;
+        self.tell(REACH, greeted, Clone::clone).is_some()
     }
 }
 
@@ -127,15 +104,13 @@ fn only_ours(path: &Path, target: &Target) -> Result<(), StageError> {
 
 async fn look_up(target: &Target) -> Result<Vec<String>, StageError> {
     // In the words in which ssh would put it: its errors are known.
-    let failed = |why: String| {
+    let failed = |why: std::io::Error| {
         let line = format!("Could not resolve hostname {}: {why}", target.host);
         ssh::connecting(&[line], target)
     };
-    match timeout(LOOK_UP, lookup_host((target.host.as_str(), target.port))).await {
-        Ok(Ok(addresses)) => Ok(addresses.map(|a| a.ip().to_string()).collect()),
-        Ok(Err(error)) => Err(failed(error.to_string())),
-        Err(_) => Err(failed(format!("no answer within {LOOK_UP:?}"))),
-    }
+    let addresses = lookup_host((target.host.as_str(), target.port));
+    let addresses = arrival::within(LOOK_UP, addresses).await.map_err(failed)?;
+    Ok(addresses.map(|a| a.ip().to_string()).collect())
 }
 
 /// Who answers there, and how fast.

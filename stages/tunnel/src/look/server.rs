@@ -6,14 +6,15 @@ use protocol::{Check, Context, StageError};
 use tokio::time::timeout;
 
 use super::bind_policy::{BindPolicy, bind_policy};
-use super::ports::{Ports, ports};
-use super::{FORBIDDEN, FORWARDING, Inside, Look, What, sshd_config};
+use super::ports::{Port, Ports, ports};
+use super::{FORWARDING, Inside, Look, What, sshd_config};
 use crate::Tunnel;
+use crate::choices::Verify;
 use crate::claim::claim_any;
 use crate::config::Config;
 use crate::diagnosis;
 use crate::forward::ForwardSpec;
-use crate::ssh::{Resolved, Session};
+use crate::ssh::Session;
 
 const BIND: What = ("gateway_ports", "it listens for others than itself");
 const PORTS: What = ("ports", "ports of the range can be had");
@@ -34,41 +35,40 @@ const GREETING: Duration = Duration::from_secs(10);
 const REQUESTS: usize = 9;
 
 pub(crate) async fn server(cx: &Context<Tunnel>, config: Config) {
-    let mut look = Look { cx, config };
-    let resolved = match look.enter(&REST).await {
-        Ok(inside) => {
-            let resolved = inside.resolved.clone();
-            tokio::join!(look.grants(inside), look.silence(&resolved));
-            Some(resolved)
-        }
-        Err(resolved) => resolved,
-    };
-    if let Some(resolved) = resolved {
-        let user = resolved.target(&look.config).user;
-        let block = sshd_config::block(&user, look.config.remote_port_range);
-        let (id, title) = SSHD_CONFIG;
+    let mut look = Look::new(cx, config);
+    if let Some(inside) = look.enter(&REST).await {
+        tokio::join!(look.grants(inside), look.silence());
+    }
+    if let Some(resolved) = &look.resolved {
+        let block = sshd_config::block(&resolved.user, look.config.remote_port_range);
         let message =
             format!("the lines below at its end, then `sshd -t && systemctl reload ssh`\n{block}");
-        cx.report(Check::ok(id, title, message));
+        cx.tell(SSHD_CONFIG, Ok(message));
     }
 }
 
 impl Look<'_> {
-    async fn grants(&self, inside: Inside) {
-        let spec = ForwardSpec::new(&self.config, &inside.resolved);
-        let mut session = inside.session;
-        self.with_a_port(&spec, &mut session, inside.took).await;
-        self.commands(&session).await;
-        session.close().await;
+    async fn grants(&self, mut inside: Inside) {
+        self.with_a_port(&inside.spec, &mut inside.session, inside.took)
+            .await;
+        self.commands(&inside.session).await;
+        inside.session.close().await;
     }
 
     /// Looks at what takes a port that is free.
     async fn with_a_port(&self, spec: &ForwardSpec, session: &mut Session, login_took: Duration) {
-        let (id, title) = FORWARDING;
-        match claim_any(&spec.unproven(), session).await {
+        // A port is taken as the server grants it.
+        let unproven = ForwardSpec {
+            verify: Verify::Off,
+            ..spec.clone()
+        };
+        let claimed = claim_any(&unproven, session).await;
+        let Some(claimed) = self.forwards(claimed, &[BIND, PORTS, LATENCY]) else {
+            return;
+        };
+        match claimed {
             Ok(claimed) => {
                 session.give_back(claimed.port).await;
-                self.cx.report(Check::ok(id, title, ""));
                 let mut policy = bind_policy(session, spec, claimed.port).await;
                 let ports = self.visited(policy != BindPolicy::Off, spec, session).await;
                 // Where only visitors tell, this very port may be closed on the way.
@@ -79,12 +79,7 @@ impl Look<'_> {
                 self.ports(&ports, spec, None);
                 self.latency(spec, session, claimed.port, login_took).await;
             }
-            Err(error) if FORBIDDEN.contains(&error.code.as_str()) => {
-                self.cx.report(Check::failed(id, title, &error));
-                self.cx.skip(&[BIND, PORTS, LATENCY], "needs forwarding");
-            }
             Err(error) => {
-                self.cx.report(Check::ok(id, title, ""));
                 self.cx.skip(&[BIND], "needs a free port");
                 let ports = self.visited(false, spec, session).await;
                 self.ports(&ports, spec, Some(error));
@@ -147,37 +142,27 @@ impl Look<'_> {
         port: u16,
         login_took: Duration,
     ) {
-        let (id, title) = LATENCY;
         let login = format!("the login took {:.0?}", login_took);
-        self.cx.report(match round_trip(session, spec, port).await {
-            Some(took) => {
-                let message =
-                    format!("within {took:.2?}, the median of {REQUESTS} requests; {login}");
-                Check::ok(id, title, message)
-            }
-            None => Check::skipped(
-                id,
-                title,
-                format!("somebody else has port {port} by now; {login}"),
-            ),
-        });
+        let Some(took) = round_trip(session, spec, port).await else {
+            let why = format!("somebody else has port {port} by now; {login}");
+            return self.cx.skip(&[LATENCY], &why);
+        };
+        let found = format!("within {took:.2?}, the median of {REQUESTS} requests; {login}");
+        self.cx.tell(LATENCY, Ok(found));
     }
 
     async fn commands(&self, session: &Session) {
         let greeting = timeout(GREETING, session.greeting()).await;
-        let (id, title) = COMMANDS;
-        self.cx.report(match greeting.is_ok_and(|told| told.session.is_some()) {
-            true => Check::ok(id, title, "commands run, and tell which process serves us"),
-            false => Check::skipped(
-                id,
-                title,
-                "this account runs no commands: after a lost connection its port is had again once the server misses the old one",
-            ),
-        });
+        if greeting.is_ok_and(|told| told.session.is_some()) {
+            let found = "commands run, and tell which process serves us";
+            return self.cx.tell(COMMANDS, Ok(found.into()));
+        }
+        let why = "this account runs no commands: after a lost connection its port is had again once the server misses the old one";
+        self.cx.skip(&[COMMANDS], why);
     }
 
     /// Says nothing until the server asks whether anybody is there.
-    async fn silence(&self, resolved: &Resolved) {
+    async fn silence(&self) {
         let message = format!(
             "keeping silent for up to {} s, to hear whether the server asks",
             SILENCE.as_secs()
@@ -188,20 +173,20 @@ impl Look<'_> {
             ..self.config.clone()
         };
         let (id, title) = KEEPALIVE;
-        let session = match self.log_in(&config, resolved, "silent").await {
-            Ok(inside) => inside,
+        let session = match self.log_in(&config, "silent").await {
+            Ok(inside) => inside.session,
             Err(error) => {
                 let why = format!("a second login failed: {}", error.message);
                 return self.cx.report(Check::skipped(id, title, why));
             }
         };
-        drop(timeout(GREETING, session.session.greeting()).await);
+        drop(timeout(GREETING, session.greeting()).await);
         let since = Instant::now();
-        let mut log = session.session.log.clone();
+        let mut log = session.log.clone();
         drop(timeout(SILENCE, log.wait_for(|log| log.was_asked || log.ended)).await);
         let took = since.elapsed().as_secs_f64();
         let was_asked = log.borrow().was_asked;
-        session.session.close().await;
+        session.close().await;
         self.cx.report(match was_asked {
             true => Check::ok(id, title, format!("asked after {took:.0} s of silence")),
             false => Check::skipped(id, title, format!("it did not ask within {took:.0} s of silence")).hint(
@@ -215,7 +200,7 @@ impl Look<'_> {
 impl Ports {
     /// Why a tunnel would not get a port that pods reach, although the server grants one.
     fn error(&self, spec: &ForwardSpec) -> Option<StageError> {
-        let closed = !self.has_free() && self.some_are_closed() && !spec.may_be_out_of_reach();
+        let closed = !self.has(Port::Free) && self.some_are_closed() && !spec.may_be_out_of_reach();
         closed.then(|| diagnosis::all_closed(spec))
     }
 
@@ -234,8 +219,7 @@ impl Ports {
                 "open ports {range} in the server's firewall, or narrow remote_port_range"
             ));
         }
-        let not_permitted = self.some_are_not_permitted();
-        not_permitted
+        self.has(Port::NotPermitted)
             .then(|| "narrow remote_port_range to the ports that PermitListen allows".to_owned())
     }
 }

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use protocol::StageError;
 
+use crate::config::Config;
+
 pub(crate) use login::key_permissions;
 
 /// Whom ssh talks to, in the words of messages.
@@ -30,6 +32,17 @@ impl fmt::Display for Target {
 }
 
 impl Target {
+    /// As far as it is known without ssh, which may know it by another name.
+    pub(crate) fn as_written(config: &Config) -> Target {
+        Target {
+            user: config.ssh_user.clone().unwrap_or_default(),
+            host: config.reverse_proxy_host.clone(),
+            port: config.ssh_port.unwrap_or(22),
+            key: config.ssh_key_path.clone(),
+            known_hosts: config.known_hosts_path.clone(),
+        }
+    }
+
     /// How known_hosts and ssh-keyscan name the server.
     fn known_as(&self) -> String {
         match self.port {

@@ -35,25 +35,17 @@ impl Resolved {
     pub(crate) async fn ask(config: &Config) -> Result<Resolved, StageError> {
         let mut args = vec!["-G".into()];
         args.extend(destination(config));
-        let (status, stdout, stderr) = tokio::time::timeout(RESOLVE, output(&args))
-            .await
-            .map_err(|_| {
-                StageError::new("tunnel.ssh_config_slow", "ssh -G does not come to an end").hint(
-                    "a `Match exec` in ssh_config may hang: name another file with ssh_config_path",
-                )
-            })?
-            .map_err(|e| not_started(&e))?;
+        let answer = tokio::time::timeout(RESOLVE, output(&args)).await;
+        let answer = answer.map_err(|_| {
+            StageError::new("tunnel.ssh_config_slow", "ssh -G does not come to an end").hint(
+                "a `Match exec` in ssh_config may hang: name another file with ssh_config_path",
+            )
+        })?;
+        let (status, stdout, stderr) = answer.map_err(|e| not_started(&e))?;
         let resolved = Resolved::parse(&stdout);
         if !status.success() || resolved.host.is_empty() {
             let lines: Vec<String> = stderr.lines().map(str::to_owned).collect();
-            let target = Target {
-                user: String::new(),
-                host: config.reverse_proxy_host.clone(),
-                port: 22,
-                key: None,
-                known_hosts: None,
-            };
-            return Err(failure::connecting(&lines, &target));
+            return Err(failure::connecting(&lines, &Target::as_written(config)));
         }
         Ok(resolved)
     }
@@ -86,8 +78,7 @@ impl Resolved {
             user: self.user.clone(),
             host: self.host.clone(),
             port: self.port,
-            key: config.ssh_key_path.clone(),
-            known_hosts: config.known_hosts_path.clone(),
+            ..Target::as_written(config)
         }
     }
 

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use protocol::{Context, Env, Leftover, Stage, StageError, child, ledger};
+use protocol::{Context, Env, Leftover, StageError, child, ledger};
 use serde_json::json;
 use tokio::time::timeout;
+
+use super::Target;
+use crate::Tunnel;
 
 /// What the ledger calls an ssh of ours: its control socket, and the remote listeners that live as long as it does.
 pub(crate) const LEDGER_ENTRY: &str = "ssh";
@@ -15,37 +18,42 @@ const LONGEST: usize = 80;
 
 const EXIT: Duration = Duration::from_secs(5);
 
-/// A path for a control socket, noted in the ledger.
+/// A path for a control socket, noted in the ledger. What an ssh left there that had no time to remove it goes with this.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     ticket: ledger::Ticket,
 }
 
 impl Socket {
-    pub(crate) fn reserve<S: Stage>(cx: &Context<S>, server: &str) -> Result<Socket, StageError> {
-        let path = choose(&cx.run_dir.file(&format!("{}.ssh", cx.instance)), &cx.env);
-        let ticket = cx
-            .ledger
-            .intend(LEDGER_ENTRY, json!({"socket": path, "server": server}))?;
+    /// In the run directory by this name, where its path is not too long.
+    pub(crate) fn reserve(
+        cx: &Context<Tunnel>,
+        name: &str,
+        server: &Target,
+    ) -> Result<Socket, StageError> {
+        let path = choose(&cx.run_dir.file(&format!("{name}.ssh")), &cx.env);
+        let data = json!({"socket": path, "server": server.to_string()});
+        let ticket = cx.ledger.intend(LEDGER_ENTRY, data)?;
         let socket = Socket { path, ticket };
         // With a socket in the way ssh would go on without one.
         socket.clear();
         Ok(socket)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Removes what an ssh left that had no time to.
     pub(crate) fn clear(&self) {
         drop(std::fs::remove_file(&self.path));
     }
 
     pub(crate) fn release(self) -> Result<(), StageError> {
         self.clear();
-        self.ticket.settle()
+        self.ticket.clone().settle()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -76,10 +84,7 @@ pub(crate) fn leftover(data: &serde_json::Value) -> Option<Leftover<'_>> {
         match end(path).await {
             Ok(()) => Ok(true),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(StageError::io(
-                format!("cannot remove {}", path.display()),
-                &e,
-            )),
+            Err(e) => Err(StageError::io(format!("cannot remove {shown}"), &e)),
         }
     };
     path.exists().then(|| Leftover::new(title, end))
@@ -100,8 +105,6 @@ pub(crate) async fn end(path: &Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::Removal;
-
     use super::*;
 
     #[test]
@@ -117,17 +120,5 @@ mod tests {
         }
         let long = Env::from_pairs([("TMPDIR", format!("/{}", "y".repeat(LONGEST)))]);
         assert!(choose(Path::new(&"/x".repeat(LONGEST)), &long).starts_with("/tmp"));
-    }
-
-    #[tokio::test]
-    async fn undoing_twice_finds_nothing_the_second_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("s");
-        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-        let data = json!({"socket": socket, "server": "u@h:22"});
-        let first = leftover(&data).unwrap();
-        assert!(first.title.contains("u@h:22"));
-        assert_eq!(first.remove().await.unwrap(), Removal::Removed);
-        assert!(leftover(&data).is_none());
     }
 }
