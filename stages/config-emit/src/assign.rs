@@ -1,7 +1,5 @@
 //! Which resource manager each gateway is for.
 
-use std::collections::HashMap;
-
 use protocol::yaml::show;
 
 use crate::determined::Manager;
@@ -15,135 +13,103 @@ pub(crate) struct Candidate<'a> {
     pub(crate) wanted: Option<&'a str>,
 }
 
-/// For each gateway the index of its manager: by the name that its user gave; else by its own name; else, where as many
+/// For each manager the gateway that is for it: by the name that its user gave; else by its own name; else, where as many
 /// are left of both, by order.
 ///
 /// # Errors
-/// Those that have none, or not one alone, each with why and with the choices.
-pub(crate) fn assign(
+/// The gateways that have no manager, or not one alone, each with why and with the choices.
+pub(crate) fn assign<'a>(
     managers: &[Manager<'_>],
-    gateways: &[Candidate<'_>],
-) -> Result<Vec<usize>, Vec<(String, String)>> {
-    let mut chosen: Vec<Option<usize>> = vec![None; gateways.len()];
-    let mut wrong = Vec::new();
-    for (gateway, chosen) in gateways.iter().zip(&mut chosen) {
+    gateways: &[Candidate<'a>],
+) -> Result<Vec<Option<&'a str>>, Vec<(String, String)>> {
+    let mut assigned = vec![None; managers.len()];
+    let (mut left, mut wrong, mut twice) = (Vec::new(), Vec::new(), Vec::new());
+    for gateway in gateways {
+        let instance = gateway.instance;
         match by_name(managers, gateway) {
-            Ok(found) => *chosen = found,
-            Err(message) => wrong.push((gateway.instance.to_owned(), message)),
+            Err(why) => wrong.push((instance, why)),
+            Ok(None) => left.push(instance),
+            Ok(Some(manager)) => {
+                if let Some(first) = assigned[manager].replace(instance) {
+                    let label = label(&managers[manager]);
+                    twice.push((instance, format!("{first} is for `{label}` too")));
+                }
+            }
         }
     }
     if wrong.is_empty() {
-        by_order(managers, gateways, &mut chosen, &mut wrong);
-    }
-    let mut owners = HashMap::new();
-    for (gateway, manager) in gateways.iter().zip(&chosen) {
-        let Some(manager) = manager else { continue };
-        if let Some(first) = owners.insert(*manager, gateway.instance) {
-            let label = label(&managers[*manager]);
-            let message = format!("{first} is for `{label}` too; {}", choices(managers));
-            wrong.push((gateway.instance.to_owned(), message));
+        let free: Vec<_> = assigned.iter_mut().filter(|a| a.is_none()).collect();
+        let why = match free.len() {
+            0 => "no resource manager is left for it",
+            _ => "it is not said for which resource manager it is",
+        };
+        if free.len() == left.len() {
+            for (manager, instance) in free.into_iter().zip(left) {
+                *manager = Some(instance);
+            }
+        } else {
+            wrong.extend(left.into_iter().map(|instance| (instance, why.to_owned())));
         }
     }
-    match wrong.is_empty() {
-        true => Ok(chosen.into_iter().flatten().collect()),
-        false => Err(wrong),
+    wrong.extend(twice);
+    if wrong.is_empty() {
+        return Ok(assigned);
     }
+    let names: Vec<String> = managers.iter().map(label).collect();
+    let choices = format!("say `resource_manager:` {}", names.join(", "));
+    let wrong = wrong.into_iter();
+    Err(wrong
+        .map(|(instance, why)| (instance.to_owned(), format!("{why}; {choices}")))
+        .collect())
 }
 
 fn by_name(managers: &[Manager<'_>], gateway: &Candidate<'_>) -> Result<Option<usize>, String> {
     let name = gateway.wanted.unwrap_or(gateway.instance);
-    let mut found = managers.iter().enumerate().filter(|(_, m)| m.goes_by(name));
+    let mut found = (0..managers.len()).filter(|i| managers[*i].goes_by(name));
     match (found.next(), found.next(), gateway.wanted) {
-        (Some((only, _)), None, _) => Ok(Some(only)),
-        (None, _, None) => Ok(None),
-        (None, _, Some(name)) => Err(format!(
-            "no resource manager `{name}`; {}",
-            choices(managers)
-        )),
-        (Some(_), Some(_), _) => Err(format!(
-            "two resource managers go by `{name}`; {}",
-            choices(managers)
-        )),
+        (Some(_), Some(_), _) => Err(format!("two resource managers go by `{name}`")),
+        (None, _, Some(name)) => Err(format!("no resource manager `{name}`")),
+        (found, _, _) => Ok(found),
     }
-}
-
-fn by_order(
-    managers: &[Manager<'_>],
-    gateways: &[Candidate<'_>],
-    chosen: &mut [Option<usize>],
-    wrong: &mut Vec<(String, String)>,
-) {
-    let free: Vec<usize> = (0..managers.len())
-        .filter(|i| !chosen.contains(&Some(*i)))
-        .collect();
-    let left: Vec<usize> = (0..chosen.len()).filter(|i| chosen[*i].is_none()).collect();
-    if left.len() == free.len() {
-        for (gateway, manager) in left.into_iter().zip(free) {
-            chosen[gateway] = Some(manager);
-        }
-        return;
-    }
-    for gateway in left {
-        let message = match free.is_empty() {
-            true => "no resource manager is left for it".to_owned(),
-            false => "it is not said for which resource manager it is".to_owned(),
-        };
-        let message = format!("{message}; {}", choices(managers));
-        wrong.push((gateways[gateway].instance.to_owned(), message));
-    }
-}
-
-fn choices(managers: &[Manager<'_>]) -> String {
-    let names: Vec<String> = managers.iter().map(label).collect();
-    format!("say `resource_manager:` {}", names.join(", "))
 }
 
 fn label(manager: &Manager<'_>) -> String {
-    manager
-        .name()
-        .map_or_else(|| show(&manager.path), str::to_owned)
+    let name = manager.name().map(str::to_owned);
+    name.unwrap_or_else(|| show(&manager.path))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::determined::managers;
 
-    fn config(names: &[&str]) -> Value {
-        let manager = |name: &&str| json!({"resource_manager": {"type": "kubernetes", "name": name, "cluster_name": format!("{name}-cluster")}});
-        let additional: Vec<Value> = names.iter().map(manager).collect();
-        json!({"resource_manager": {"type": "kubernetes"}, "additional_resource_managers": additional})
-    }
-
-    fn assigned(names: &[&str], gateways: &[(&str, Option<&str>)]) -> Result<Vec<usize>, String> {
-        let config = config(names);
-        let gateways = gateways.iter().map(|(instance, wanted)| Candidate {
-            instance,
-            wanted: *wanted,
-        });
-        let gateways: Vec<_> = gateways.collect();
-        assign(&managers(&config), &gateways).map_err(|w| {
-            let lines = w.iter().map(|(instance, why)| format!("{instance}: {why}"));
-            lines.collect::<Vec<_>>().join("\n")
-        })
-    }
-
     #[test]
     fn a_gateway_finds_its_manager_by_name_then_by_its_own_name_then_by_order() {
-        assert_eq!(assigned(&[], &[("gateway", None)]), Ok(vec![0]));
-        let two = [("gateway", None), ("gateway-2", None)];
-        assert_eq!(assigned(&["east"], &two), Ok(vec![0, 1]));
+        let manager = |name: &str| json!({"resource_manager": {"name": name, "cluster_name": format!("{name}-cluster")}});
+        let config = json!({
+            "resource_manager": {"type": "kubernetes"},
+            "additional_resource_managers": [manager("west"), manager("east")],
+        });
+        let assigned = |wanted: &[(&'static str, Option<&'static str>)]| {
+            let gateways = wanted.iter();
+            let gateways = gateways.map(|(instance, wanted)| Candidate {
+                instance,
+                wanted: *wanted,
+            });
+            assign(&managers(&config), &gateways.collect::<Vec<_>>())
+        };
+        let in_order = [("gateway", None), ("gateway-2", None), ("x", None)];
+        let names = ["gateway", "gateway-2", "x"].map(Some);
+        assert_eq!(assigned(&in_order), Ok(names.to_vec()));
         let named = [
             ("a", Some("east-cluster")),
             ("b", Some("default")),
             ("west", None),
         ];
-        assert_eq!(assigned(&["west", "east"], &named), Ok(vec![2, 0, 1]));
-        assert_eq!(
-            assigned(&["west", "east"], &[("b", Some("west"))]),
-            Ok(vec![1])
-        );
+        assert_eq!(assigned(&named), Ok(["b", "west", "a"].map(Some).to_vec()));
+        let one = [("b", Some("west"))];
+        assert_eq!(assigned(&one), Ok(vec![None, Some("b"), None]));
     }
 }

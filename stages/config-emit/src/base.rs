@@ -1,17 +1,16 @@
-//! The file to start from, and what is to be put into it.
+//! The file to start from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use protocol::problem::Source;
 use protocol::yaml::Document;
-use protocol::{Exit, Problem, Reports, StageError, files};
-use serde_json::{Map, Value};
-
-use crate::values::Values;
+use protocol::{Exit, Problem, StageError, files};
 
 /// The file to start from.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
+    /// Where it is.
+    pub path: PathBuf,
     /// What it says.
     pub document: Document,
     /// The same for messages.
@@ -45,21 +44,10 @@ impl Base {
         if !twins.is_empty() {
             return Err(not_yaml().problems(twins));
         }
-        Ok(Base { document, source })
+        Ok(Base {
+            path: path.to_owned(),
+            document,
+            source,
+        })
     }
-}
-
-/// What to render.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Request<'a> {
-    /// The stage whose config it is.
-    pub stage: &'a str,
-    /// What upstreams reported.
-    pub reports: &'a Reports,
-    /// What of it Determined's own fields get.
-    pub values: &'a Values,
-    /// The resource manager that a gateway is for, by instance.
-    pub resource_managers: &'a Map<String, Value>,
-    /// Whether the config is a Determined master's, whose fields are known.
-    pub known_fields: bool,
 }

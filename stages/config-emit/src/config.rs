@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use protocol::Problem;
 use protocol::rundir::is_instance_name;
+use protocol::{Context, Problem, Reports};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -107,6 +107,14 @@ impl Config {
 
     pub(crate) fn names(&self) -> &[String] {
         self.upstreams.as_deref().unwrap_or_default()
+    }
+
+    /// What its upstreams have reported so far.
+    pub(crate) fn reports(&self, cx: &Context<ConfigEmit>) -> Reports {
+        match self.wants_nobody() {
+            true => Reports::new(),
+            false => cx.upstream.reports(self.names()),
+        }
     }
 }
 

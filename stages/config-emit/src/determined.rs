@@ -38,7 +38,8 @@ impl std::fmt::Display for Violation {
 pub struct Manager<'a> {
     /// Where its mapping is.
     pub path: Vec<Seg>,
-    config: &'a Value,
+    /// Its mapping.
+    pub config: &'a Value,
     pools: Option<&'a Value>,
     pools_path: Vec<Seg>,
 }
@@ -65,11 +66,6 @@ impl Manager<'_> {
     pub fn goes_by(&self, name: &str) -> bool {
         let is = |key: &str| self.config[key] == *name;
         is("cluster_name") || is("name") || self.name() == Some(name)
-    }
-
-    /// Its mapping.
-    pub fn config(&self) -> &Value {
-        self.config
     }
 
     fn at(&self, below: &[&str]) -> Vec<Seg> {
@@ -101,6 +97,13 @@ pub fn managers(config: &Value) -> Vec<Manager<'_>> {
         });
     }
     all
+}
+
+/// Those that run their tasks on Kubernetes: what a tunnel and a gateway found out is for them.
+pub(crate) fn kubernetes(config: &Value) -> Vec<Manager<'_>> {
+    let mut managers = managers(config);
+    managers.retain(Manager::is_kubernetes);
+    managers
 }
 
 /// Everything for which Determined would refuse this master's config.

@@ -4,7 +4,7 @@ use protocol::problem::colours;
 use protocol::{Context, Reports, StageError};
 use serde_json::{Map, Value};
 
-use crate::base::{Base, Request};
+use crate::base::Base;
 use crate::config::{Config, ConfigEmit, Outputs};
 use crate::render::render;
 use crate::values::Values;
@@ -30,25 +30,18 @@ impl Emitted {
             return Ok(Emitted::default());
         }
         let Some(path) = config.base.as_ref().filter(|_| config.format.needs_base()) else {
-            let outputs = reports
-                .iter()
-                .map(|(n, u)| (n.clone(), u.outputs.clone().into()));
+            let outputs = reports.iter();
+            let outputs = outputs.map(|(name, u)| (name.clone(), u.outputs.clone().into()));
+            let values = outputs.collect();
             return Ok(Emitted {
-                text: form::of_reports(reports, config.format)?,
-                values: outputs.collect(),
+                text: form::of_outputs(&values, config.format)?,
+                values,
                 ..Emitted::default()
             });
         };
         let values = Values::from_reports(reports, config.names())?;
         let base = Base::read(path)?;
-        let request = Request {
-            stage: &config.stage,
-            reports,
-            values: &values,
-            known_fields: config.known_fields,
-            resource_managers: &config.resource_managers,
-        };
-        let rendered = render(&base, &request).map_err(|refusal| refusal.error(path))?;
+        let rendered = render(&base, config, reports, &values)?;
         let text = form::of_config(&rendered, config.format, &cx.env);
         let mut warnings = rendered.warnings;
         if rendered.values.is_empty() {
@@ -56,11 +49,12 @@ impl Emitted {
                 "nothing that was reported is used: the config stays as it is in the base".into(),
             );
         }
+        let whole = rendered.document.text().to_owned();
         Ok(Emitted {
             text,
             values: rendered.values,
             warnings,
-            whole: (config.diff).then(|| (base, rendered.document.text().to_owned())),
+            whole: (config.diff).then_some((base, whole)),
         })
     }
 
@@ -83,11 +77,11 @@ impl Emitted {
 
     /// Shows what differs from the base, where that was asked for.
     pub(crate) fn show(&self, cx: &Context<ConfigEmit>, config: &Config) {
-        let (Some((base, text)), Some(path), Some(out)) = (&self.whole, &config.base, &config.out)
-        else {
+        let (Some((base, text)), Some(out)) = (&self.whole, &config.out) else {
             return;
         };
-        match file::diff((path, base.document.text()), (out, text), colours()).as_str() {
+        let from = (base.path.as_path(), base.document.text());
+        match file::diff(from, (out, text), colours()).as_str() {
             "" => cx.say("no difference to the base"),
             diff => cx.say(diff),
         }

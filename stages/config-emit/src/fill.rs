@@ -1,27 +1,25 @@
 //! The values of references, put into the places where a file has them.
 
 use protocol::reference::{Part, Reference, is_templated, parse, value_at};
-use protocol::yaml::{Scalar, Seg, show};
+use protocol::yaml::{Scalar, show};
 use protocol::{Problem, Reports};
 use serde_json::Value;
 
 use crate::base::Base;
+use crate::target::Target;
 
-/// A value for each scalar below `scope` that refers to some. With `expands`, devcluster will read the result and expand `$`.
+/// A value for each scalar of a config that refers to some.
 pub(crate) fn fill<'a>(
-    base: &'a Base,
-    scope: &[Seg],
-    expands: bool,
+    target: &Target<'a>,
     reports: &Reports,
 ) -> Result<Vec<(Scalar<'a>, Value)>, Vec<Problem>> {
-    each(base, scope, |parts| combine(parts, expands, reports))
+    each(target, |parts| combine(parts, target.expands, reports))
 }
 
-/// How many references there are below `scope`. Each has to name one of these instances, where they are known, and a value
+/// How many references there are in a config. Each has to name one of these instances, where they are known, and a value
 /// of those that have reported.
 pub(crate) fn look_at_references(
-    base: &Base,
-    scope: &[Seg],
+    target: &Target<'_>,
     names: Option<&[String]>,
     reports: &Reports,
 ) -> Result<usize, Vec<Problem>> {
@@ -34,7 +32,7 @@ pub(crate) fn look_at_references(
         let reported = reports.get(name);
         reported.map_or(Ok(()), |u| value_at(name, &u.outputs, path).map(drop))
     };
-    let looked = each(base, scope, |parts| {
+    let looked = each(target, |parts| {
         let (mut count, mut wrong) = (0, Vec::new());
         for part in parts {
             if let Part::Reference(reference) = part {
@@ -50,15 +48,16 @@ pub(crate) fn look_at_references(
     looked.map(|counts| counts.iter().map(|(_, count)| count).sum())
 }
 
-/// What becomes of the parts of each templated scalar below `scope`; or everything that is wrong, with its place.
+/// What becomes of the parts of each templated scalar of a config; or everything that is wrong, with its place.
 fn each<'a, T>(
-    base: &'a Base,
-    scope: &[Seg],
+    target: &Target<'a>,
     mut make: impl FnMut(&[Part<'a>]) -> Result<Option<T>, Wrong<'a>>,
 ) -> Result<Vec<(Scalar<'a>, T)>, Vec<Problem>> {
-    let Base { document, source } = base;
+    let Base {
+        document, source, ..
+    } = target.base;
     let (mut made, mut problems) = (Vec::new(), Vec::new());
-    for scalar in document.scalars(scope, is_templated) {
+    for scalar in document.scalars(&target.config, is_templated) {
         let path = show(&scalar.path);
         let at = |range: std::ops::Range<usize>, message: String| {
             let span = document.span_in(&scalar, range);

@@ -56,14 +56,17 @@ impl<'a> Follower<'a> {
             return Ok(None);
         };
         // devcluster makes both when it starts, the base with --oneshot too.
-        let made = self.config.base.as_ref().unwrap_or(socket);
-        let began = std::fs::metadata(made).and_then(|m| m.modified()).ok();
-        let mut stale = self.stale_commands(reports, began);
+        let began = modified(self.config.base.as_ref().unwrap_or(socket));
+        let notes = used::notes(&self.cx.run_dir, began).into_iter();
+        let stale = notes.filter(|note| note.is_stale(reports));
+        let mut stale: Vec<String> = stale.map(|note| note.stage).collect();
         if let Some(path) = self.config.file()
             && !file::is_written(path, &emitted.text)
         {
-            // Who started since this devcluster did has read it; who has not will have it rendered anew.
-            if is_older(path, began) {
+            let written = modified(path);
+            // None of this devcluster's stages has read one from before. Who started since then has read it; who has not will
+            // have it rendered anew.
+            if written.is_none() || written < began {
                 file::write(path, &emitted.text)?;
             } else {
                 stale.push(self.config.stage.clone());
@@ -86,7 +89,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Without a devcluster: the file is ours to keep fresh. A document on stdout cannot be taken back.
-    fn write(&self, emitted: &Emitted) -> Result<(), StageError> {
+    fn write(&mut self, emitted: &Emitted) -> Result<(), StageError> {
         let Some(path) = self.config.file() else {
             return Ok(());
         };
@@ -95,17 +98,8 @@ impl<'a> Follower<'a> {
         }
         emitted.show(self.cx, self.config);
         file::write(path, &emitted.text)?;
-        let stage = &self.config.stage;
-        self.cx.warn(format!(
-            "the config of {stage} has changed: restart {stage} to use it"
-        ));
+        self.by_hand(std::slice::from_ref(&self.config.stage), "");
         Ok(())
-    }
-
-    fn stale_commands(&self, reports: &Reports, began: Option<SystemTime>) -> Vec<String> {
-        let notes = used::notes(&self.cx.run_dir, began).into_iter();
-        let stale = notes.filter(|note| note.is_stale(reports));
-        stale.map(|note| note.stage).collect()
     }
 
     async fn restart(&mut self, socket: &Path, stale: Vec<String>) -> Option<Instant> {
@@ -127,9 +121,7 @@ impl<'a> Follower<'a> {
                     again = Some(again.map_or(later, |again| again.min(later)));
                 }
             }
-            Err(error) => {
-                self.by_hand(&ready, &format!("; {}", error.message));
-            }
+            Err(error) => self.by_hand(&ready, &format!("; {}", error.message)),
         }
         again
     }
@@ -170,12 +162,6 @@ impl<'a> Follower<'a> {
     }
 }
 
-/// A file from before this devcluster: none of its stages has read it.
-fn is_older(path: &Path, began: Option<SystemTime>) -> bool {
-    let written = std::fs::metadata(path).and_then(|m| m.modified()).ok();
-    match (written, began) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(written), Some(began)) => written < began,
-    }
+fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|m| m.modified()).ok()
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::yaml::{Document, Editor, to_yaml};
-use protocol::{Env, Exit, Reports, StageError};
+use protocol::{Env, Exit, StageError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -37,9 +37,9 @@ impl Format {
 }
 
 /// The text of a rendered config in one of the forms that need a base.
-pub(crate) fn of_config(rendered: &Rendered, format: Format, env: &Env) -> String {
+pub(crate) fn of_config(rendered: &Rendered<'_>, format: Format, env: &Env) -> String {
     if format == Format::File {
-        return rendered.text().to_owned();
+        return rendered.document.text().to_owned();
     }
     let path = &rendered.target.config;
     let mut text = rendered.document.excerpt(path, None);
@@ -76,20 +76,16 @@ fn expanded(text: &str, env: &Env) -> String {
     edited.unwrap_or_else(|_| to_yaml(&document.value()))
 }
 
-/// What the upstreams reported, in one of the other forms.
-pub(crate) fn of_reports(reports: &Reports, format: Format) -> Result<String, StageError> {
-    let all = reports
-        .iter()
-        .map(|(name, u)| (name.clone(), u.outputs.clone().into()));
-    let all: Map<String, Value> = all.collect();
+/// What each upstream reported, in one of the other forms.
+pub(crate) fn of_outputs(all: &Map<String, Value>, format: Format) -> Result<String, StageError> {
     if format == Format::Json {
-        let text = serde_json::to_string_pretty(&all);
+        let text = serde_json::to_string_pretty(all);
         return text
             .map(|t| t + "\n")
             .map_err(|e| StageError::internal(format!("outputs are not JSON: {e}")));
     }
     let mut lines = BTreeMap::new();
-    for (path, value) in flat(&all) {
+    for (path, value) in flat(all) {
         let name = variable(&path);
         let line = match format {
             Format::Shell => format!("export {name}={}\n", quoted(&value)),
@@ -106,7 +102,7 @@ pub(crate) fn of_reports(reports: &Reports, format: Format) -> Result<String, St
 }
 
 /// Each single value by its path; a list is one, as JSON.
-pub(crate) fn flat(values: &Map<String, Value>) -> Vec<(String, String)> {
+fn flat(values: &Map<String, Value>) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for (key, value) in values {
         match value {
@@ -149,29 +145,4 @@ fn key_value(name: &str, value: &str) -> String {
         end.push('_');
     }
     format!("{name}<<{end}\n{value}\n{end}\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn reports(outputs: &[(&str, Value)]) -> Reports {
-        let upstream = |outputs: &Value| protocol::Upstream {
-            provides: Map::new(),
-            outputs: outputs.as_object().cloned().unwrap_or_default(),
-        };
-        outputs
-            .iter()
-            .map(|(name, outputs)| ((*name).to_owned(), upstream(outputs)))
-            .collect()
-    }
-
-    #[test]
-    fn two_values_of_one_name_are_refused() {
-        let reports = reports(&[("a", json!({"b-c": 1, "b_c": 2}))]);
-        let error = of_reports(&reports, Format::Shell).unwrap_err();
-        assert!(error.message.contains("$A_B_C"), "{error}");
-    }
 }

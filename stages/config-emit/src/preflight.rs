@@ -5,17 +5,14 @@ use std::path::Path;
 use protocol::yaml::Seg;
 use protocol::{Context, Exit, StageError, What};
 use rustix::fs::{Access, access};
-use serde_json::Value;
 
 use crate::assign::{Candidate, assign};
 use crate::base::Base;
 use crate::config::{Config, ConfigEmit};
-use crate::determined::{Manager, Violation, managers};
+use crate::determined::{Manager, Violation, kubernetes, managers};
 use crate::fill::look_at_references;
-use crate::known;
 use crate::refusal::Refusal;
-use crate::render::violations_in;
-use crate::target::{self, Target, no_kubernetes};
+use crate::target::Target;
 
 const BASE: What = ("base", "the base can be read");
 const CONFIG: What = ("config", "it has the config of the stage");
@@ -39,21 +36,14 @@ struct Preflight<'a> {
     config: &'a Config,
 }
 
-/// A base, and where in it the config is.
-struct Found<'a> {
-    path: &'a Path,
-    base: Base,
-    target: Target,
-    config: Value,
-}
-
 pub(crate) fn preflight(cx: &Context<ConfigEmit>, config: &Config) {
     let preflight = Preflight { cx, config };
-    if let Some(found) = preflight.base() {
-        cx.tell(REFERENCES, preflight.references(&found));
-        preflight.managers(&found);
-        match found.target.is_determined {
-            true => cx.tell(LAYOUT, preflight.layout(&found)),
+    let base = preflight.base();
+    if let Some(target) = base.as_ref().and_then(|base| preflight.target(base)) {
+        cx.tell(REFERENCES, preflight.references(&target));
+        preflight.managers(&target);
+        match target.is_determined {
+            true => cx.tell(LAYOUT, preflight.layout(&target)),
             false => cx.skip(&[LAYOUT], "it is no Determined master's"),
         }
     }
@@ -65,8 +55,7 @@ pub(crate) fn preflight(cx: &Context<ConfigEmit>, config: &Config) {
 }
 
 impl Preflight<'_> {
-    fn base(&self) -> Option<Found<'_>> {
-        let rest = [CONFIG, REFERENCES, MANAGERS, LAYOUT];
+    fn base(&self) -> Option<Base> {
         let all = [BASE, CONFIG, REFERENCES, MANAGERS, LAYOUT];
         let Some(path) = &self.config.base else {
             self.cx.skip(&all, "there is no base");
@@ -81,68 +70,50 @@ impl Preflight<'_> {
             self.cx.skip(&all, &why);
             return None;
         }
-        let base = match Base::read(path) {
-            Ok(base) => base,
-            Err(error) => {
-                self.cx.tell(BASE, Err(error));
-                self.cx.skip(&rest, "needs the base");
-                return None;
-            }
-        };
-        self.cx.tell(BASE, Ok(path.display().to_string()));
-        match target::find(&base, &self.config.stage, self.config.known_fields) {
-            Ok(target) => {
-                self.cx.tell(CONFIG, Ok(self.config.stage.clone()));
-                let config = base.document.get(&target.config).unwrap_or_default();
-                Some(Found {
-                    path,
-                    base,
-                    target,
-                    config,
-                })
-            }
-            Err(refusal) => {
-                self.cx.tell(CONFIG, Err(refusal.error(path)));
-                self.cx.skip(&rest[1..], "needs the config");
-                None
-            }
+        let base = Base::read(path);
+        let read = base.as_ref().map(|_| path.display().to_string());
+        self.cx.tell(BASE, read.map_err(Clone::clone));
+        if base.is_err() {
+            self.cx.skip(&all[1..], "needs the base");
         }
+        base.ok()
     }
 
-    fn references(&self, found: &Found<'_>) -> Result<String, StageError> {
-        let reports = match self.config.wants_nobody() {
-            true => protocol::Reports::new(),
-            false => self.cx.upstream.reports(self.config.names()),
-        };
+    fn target<'a>(&self, base: &'a Base) -> Option<Target<'a>> {
+        let target = Target::find(base, self.config).map_err(|refusal| refusal.error(base));
+        let found = target.as_ref().map(|_| self.config.stage.clone());
+        self.cx.tell(CONFIG, found.map_err(Clone::clone));
+        if target.is_err() {
+            let rest = [REFERENCES, MANAGERS, LAYOUT];
+            self.cx.skip(&rest, "needs the config");
+        }
+        target.ok()
+    }
+
+    fn references(&self, target: &Target<'_>) -> Result<String, StageError> {
         let names = self.config.upstreams.as_deref();
-        let looked = look_at_references(&found.base, &found.target.config, names, &reports);
-        match looked {
+        match look_at_references(target, names, &self.config.reports(self.cx)) {
             Ok(0) => Ok("there is none".into()),
             Ok(1) => Ok("1 reference".into()),
             Ok(count) => Ok(format!("{count} references")),
-            Err(problems) => Err(Refusal::bad_references(problems).error(found.path)),
+            Err(problems) => Err(Refusal::bad_references(problems).error(target.base)),
         }
     }
 
     /// What a gateway and a tunnel found out is for a resource manager of type kubernetes.
-    fn managers(&self, found: &Found<'_>) {
-        if !found.target.is_determined || self.config.wants_nobody() {
+    fn managers(&self, target: &Target<'_>) {
+        if !target.is_determined || self.config.wants_nobody() {
             return self.cx.skip(&[MANAGERS], "no value goes to one");
         }
-        let all = managers(&found.config);
-        let kubernetes: Vec<_> = all.iter().filter(|m| m.is_kubernetes()).cloned().collect();
-        let is_open = |m: &Manager<'_>| {
-            let kind = m.config()["type"].as_str();
-            found.target.expands && kind.is_some_and(|kind| kind.contains('$'))
-        };
-        if kubernetes.is_empty() && all.iter().any(is_open) {
-            return self.cx.skip(
-                &[MANAGERS],
-                "the type of one is in a variable, which devcluster expands",
-            );
+        let config = target.value();
+        let kubernetes = kubernetes(&config);
+        let is_open = |m: &Manager<'_>| m.config["type"].as_str().is_some_and(|t| t.contains('$'));
+        if kubernetes.is_empty() && target.expands && managers(&config).iter().any(is_open) {
+            let why = "the type of one is in a variable, which devcluster expands";
+            return self.cx.skip(&[MANAGERS], why);
         }
         if kubernetes.is_empty() {
-            let error = no_kubernetes(&found.base, &found.target).error(found.path);
+            let error = target.no_kubernetes().error(target.base);
             return self.cx.tell(MANAGERS, Err(error));
         }
         let candidates = self.config.resource_managers.iter();
@@ -154,24 +125,21 @@ impl Preflight<'_> {
         let names = kubernetes.iter();
         let names = names.map(|m| m.name().unwrap_or("one without a name"));
         let assigned = assigned.map(|_| names.collect::<Vec<_>>().join(", "));
-        let ambiguous = |wrong| known::ambiguous(&found.base, &found.target, wrong);
-        let outcome = assigned.map_err(|wrong| ambiguous(wrong).error(found.path));
+        let outcome = assigned.map_err(|wrong| target.ambiguous(wrong).error(target.base));
         self.cx.tell(MANAGERS, outcome);
     }
 
-    fn layout(&self, found: &Found<'_>) -> Result<String, StageError> {
-        let settled = |violation: &Violation| !self.is_open(found, violation);
-        let problems = violations_in(&found.base, &found.target, &found.config, settled);
-        match problems.is_empty() {
-            true => Ok(String::new()),
-            false => Err(Refusal::refused(problems).error(found.path)),
-        }
+    fn layout(&self, target: &Target<'_>) -> Result<String, StageError> {
+        let settled = |violation: &Violation| !self.is_open(target, violation);
+        let violations = target.violations(&target.value(), settled);
+        let violations = violations.map_err(|refusal| refusal.error(target.base));
+        violations.map(|()| String::new())
     }
 
     /// Whether a value is still to come: from a reference, from a variable, or from a gateway, which sets every field of its
     /// block.
-    fn is_open(&self, found: &Found<'_>, violation: &Violation) -> bool {
-        let value = found.base.document.get(&found.target.path(&violation.path));
+    fn is_open(&self, target: &Target<'_>, violation: &Violation) -> bool {
+        let value = target.base.document.get(&target.path(&violation.path));
         let is_templated = value.is_some_and(|v| v.as_str().is_some_and(|s| s.contains("${{")));
         let of_gateway = [Seg::from("internal_task_gateway")];
         let is_field = violation.path.len() > 1

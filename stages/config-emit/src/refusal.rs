@@ -1,9 +1,9 @@
 //! Why there is no config.
 
-use std::path::Path;
-
 use protocol::config::count;
 use protocol::{Exit, Problem, StageError};
+
+use crate::base::Base;
 
 /// Mistakes in a base, or values that do not fit into it; each with its place.
 #[derive(Clone, Debug)]
@@ -33,20 +33,16 @@ impl Refusal {
         Refusal::new("config_emit.bad_reference", hint, problems)
     }
 
-    /// By Determined.
-    pub(crate) fn refused(problems: impl IntoIterator<Item = Problem>) -> Refusal {
-        let hint = "mend these lines, or the config of the stage that reports the values";
-        Refusal::new("config_emit.refused", hint, problems)
-    }
+    pub(crate) const BY_DETERMINED: &str = "config_emit.refused";
 
     /// The error as the stage reports it.
-    pub(crate) fn error(self, base: &Path) -> StageError {
+    pub(crate) fn error(self, base: &Base) -> StageError {
         let message = match self.code {
-            "config_emit.refused" => "Determined would refuse the config from",
+            Refusal::BY_DETERMINED => "Determined would refuse the config from",
             _ => "cannot render the config from",
         };
-        let count = count(&self.problems);
-        StageError::new(self.code, format!("{message} {}: {count}", base.display()))
+        let (base, count) = (base.path.display(), count(&self.problems));
+        StageError::new(self.code, format!("{message} {base}: {count}"))
             .problems(self.problems)
             .hint(self.hint)
             .exit(Exit::Usage)

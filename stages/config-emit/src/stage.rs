@@ -145,11 +145,8 @@ impl Stage for ConfigEmit {
             return stale(format!("{} is gone", path.display()));
         }
         if let Some(config) = config {
-            let reports = match config.wants_nobody() {
-                true => Reports::new(),
-                false => cx.upstream.reports(config.names()),
-            };
-            if !file::is_written(&path, &Emitted::from_reports(cx, &config, &reports)?.text) {
+            let emitted = Emitted::from_reports(cx, &config, &config.reports(cx))?;
+            if !file::is_written(&path, &emitted.text) {
                 let why = format!("{} is not what would be written now", path.display());
                 return stale(why);
             }

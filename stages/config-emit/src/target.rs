@@ -1,16 +1,20 @@
-//! Where in the base the config of a stage is.
+//! Where in the base the config of a stage is, and what Determined says of it.
 
 use protocol::Problem;
-use protocol::yaml::Seg;
+use protocol::validate::pointer_of;
+use protocol::yaml::{Seg, show};
 use serde_json::Value;
 
 use crate::base::Base;
+use crate::config::Config;
+use crate::determined::{Violation, violations};
 use crate::refusal::Refusal;
 
-/// What kind of file the base is.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Target {
-    /// Path of the stage's config; empty when the file is that config.
+/// The config of a stage in a base.
+#[derive(Clone, Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) base: &'a Base,
+    /// The way to it; empty when the file is that config.
     pub(crate) config: Vec<Seg>,
     /// devcluster expands `$` in the values of its own file.
     pub(crate) expands: bool,
@@ -18,78 +22,117 @@ pub(crate) struct Target {
     pub(crate) is_determined: bool,
 }
 
-impl Target {
+impl<'a> Target<'a> {
+    /// A file with `stages` is a devcluster.yaml, any other mapping the config itself: an agent's or a master's.
+    pub(crate) fn find(base: &'a Base, config: &Config) -> Result<Target<'a>, Refusal> {
+        let value = base.document.value();
+        let Value::Object(top) = &value else {
+            let message = "neither a devcluster.yaml nor a stage's config: it has to be a mapping";
+            return Err(Refusal::new(
+                "config_emit.base_not_config",
+                "name a devcluster.yaml or a master's config with --base",
+                [Problem::new("", message).at(&base.source, 0..1)],
+            ));
+        };
+        let Some(stages) = top.get("stages") else {
+            return Ok(Target {
+                base,
+                config: Vec::new(),
+                expands: false,
+                is_determined: config.known_fields,
+            });
+        };
+        let stage = &config.stage;
+        for (index, item) in stages.as_array().into_iter().flatten().enumerate() {
+            for kind in ["master", "agent"] {
+                let Some(body) = item.get(kind) else { continue };
+                if body.get("name").and_then(Value::as_str).unwrap_or(kind) == stage {
+                    let path: [Seg; 4] = [
+                        "stages".into(),
+                        index.into(),
+                        kind.into(),
+                        "config_file".into(),
+                    ];
+                    return Ok(Target {
+                        base,
+                        config: path.to_vec(),
+                        expands: true,
+                        is_determined: kind == "master" && config.known_fields,
+                    });
+                }
+            }
+        }
+        let message = format!("no master or agent stage named `{stage}`");
+        Err(Refusal::new(
+            "config_emit.no_master_stage",
+            "list a `- master:` stage, or name yours with --stage",
+            [Problem::key("stages", message).in_document(&base.source, &base.document)],
+        ))
+    }
+
+    /// What the base says there.
+    pub(crate) fn value(&self) -> Value {
+        self.base.document.get(&self.config).unwrap_or_default()
+    }
+
     pub(crate) fn path(&self, below: &[Seg]) -> Vec<Seg> {
         [self.config.as_slice(), below].concat()
     }
-}
 
-/// A file with `stages` is a devcluster.yaml, any other mapping the config itself: an agent's or a master's.
-pub(crate) fn find(base: &Base, stage: &str, known_fields: bool) -> Result<Target, Refusal> {
-    let value = base.document.value();
-    let Value::Object(top) = &value else {
-        let message = "neither a devcluster.yaml nor a stage's config: it has to be a mapping";
-        return Err(Refusal::new(
-            "config_emit.base_not_config",
-            "name a devcluster.yaml or a master's config with --base",
-            [Problem::new("", message).at(&base.source, 0..1)],
-        ));
-    };
-    let Some(stages) = top.get("stages") else {
-        return Ok(Target {
-            config: Vec::new(),
-            expands: false,
-            is_determined: known_fields,
+    /// A mistake at this path, or at what of it is there.
+    fn problem(&self, path: &[Seg], on_key: bool, problem: Problem) -> Problem {
+        let span = self.base.document.nearest_span(&self.path(path), on_key);
+        problem.at(&self.base.source, span)
+    }
+
+    /// What Determined would refuse of the config, as it is or as it was rendered, each with its place in the base.
+    pub(crate) fn violations(
+        &self,
+        config: &Value,
+        counts: impl Fn(&Violation) -> bool,
+    ) -> Result<(), Refusal> {
+        let found = violations(config).into_iter().filter(|violation| {
+            // devcluster will put something else there.
+            let value = config.pointer(&pointer_of(&violation.path));
+            let unknown = value.is_some_and(|v| v.as_str().is_some_and(|s| s.contains('$')));
+            counts(violation) && !(self.expands && unknown)
         });
-    };
-    let items = stages.as_array().into_iter().flatten().enumerate();
-    let mut configs = items.flat_map(|(i, item)| {
-        let kinds = ["master", "agent"].into_iter();
-        kinds.filter_map(move |kind| Some((i, kind, item.get(kind)?)))
-    });
-    let is_wanted = |kind: &str, body: &Value| {
-        body.get("name").and_then(Value::as_str).unwrap_or(kind) == stage
-    };
-    let Some((index, kind, _)) = configs.find(|(_, kind, body)| is_wanted(kind, body)) else {
-        let problem = Problem::key(
-            "stages",
-            format!("no master or agent stage named `{stage}`"),
-        );
-        return Err(Refusal::new(
-            "config_emit.no_master_stage",
-            "list a `- master:` stage, or name yours with --stage",
-            [problem.in_document(&base.source, &base.document)],
-        ));
-    };
-    Ok(Target {
-        config: vec![
-            "stages".into(),
-            index.into(),
-            kind.into(),
-            "config_file".into(),
-        ],
-        expands: true,
-        is_determined: kind == "master" && known_fields,
-    })
-}
+        let problems = found.map(|v| {
+            let problem = Problem::new(show(&v.path), v.message);
+            self.problem(&v.path, v.is_unknown, problem)
+        });
+        let problems: Vec<Problem> = problems.collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let hint = "mend these lines, or the config of the stage that reports the values";
+        Err(Refusal::new(Refusal::BY_DETERMINED, hint, problems))
+    }
 
-/// There is nobody to tell about the cluster.
-pub(crate) fn no_kubernetes(base: &Base, target: &Target) -> Refusal {
-    let places: [&[Seg]; 2] = [
-        &["resource_manager".into(), "type".into()],
-        &["resource_manager".into()],
-    ];
-    let written = places.iter().map(|p| target.path(p));
-    let path = written
-        .into_iter()
-        .find(|p| base.document.get(p).is_some())
-        .unwrap_or_else(|| target.config.clone());
-    let span = base.document.nearest_span(&path, false);
-    let message =
-        "the master's config has no resource_manager of type kubernetes to tell about the cluster";
-    Refusal::new(
-        "config_emit.no_kubernetes",
-        "set `resource_manager: {type: kubernetes, …}` in the master's config_file",
-        [Problem::new("", message).at(&base.source, span)],
-    )
+    /// There is nobody to tell about the cluster.
+    pub(crate) fn no_kubernetes(&self) -> Refusal {
+        let manager: [Seg; 2] = ["resource_manager".into(), "type".into()];
+        let is_there = |path: &&[Seg]| self.base.document.get(&self.path(path)).is_some();
+        let path = [&manager[..], &manager[..1]].into_iter().find(is_there);
+        let message = "the master's config has no resource_manager of type kubernetes to tell about the cluster";
+        Refusal::new(
+            "config_emit.no_kubernetes",
+            "set `resource_manager: {type: kubernetes, …}` in the master's config_file",
+            [self.problem(path.unwrap_or_default(), false, Problem::new("", message))],
+        )
+    }
+
+    /// Gateways of which nobody can tell what they are for, and why.
+    pub(crate) fn ambiguous(&self, unassigned: Vec<(String, String)>) -> Refusal {
+        let path = ["additional_resource_managers".into()];
+        let problems = unassigned.into_iter().map(|(instance, why)| {
+            let problem = Problem::new("", format!("{instance}: {why}"));
+            self.problem(&path, true, problem)
+        });
+        Refusal::new(
+            "config_emit.ambiguous_manager",
+            "say in each gateway stage which resource manager it is for, or with --resource-managers",
+            problems,
+        )
+    }
 }

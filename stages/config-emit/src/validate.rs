@@ -1,5 +1,6 @@
 //! What the configs of masters amount to, and whether each task gateway has its resource manager there.
 
+use protocol::Problem;
 use protocol::provides::TASK_GATEWAY;
 use protocol::validate::{
     Answer, Instance, Listed, ManagerVerdict, Mistake, Request, Target, TargetVerdict, Unknown,
@@ -8,7 +9,7 @@ use protocol::validate::{
 use serde_json::Value;
 
 use crate::assign::{Candidate, assign};
-use crate::determined::{self, Manager};
+use crate::determined::{Manager, kubernetes};
 
 /// The port of a master that does not say which, with TLS and without.
 const PORTS: (u16, u16) = (8443, 8080);
@@ -38,12 +39,6 @@ fn waits_for(instance: &Instance, upstreams: &[Listed]) -> Vec<String> {
     }
 }
 
-fn kubernetes(config: &Value) -> Vec<Manager<'_>> {
-    let mut managers = determined::managers(config);
-    managers.retain(Manager::is_kubernetes);
-    managers
-}
-
 fn target(target: &Target) -> TargetVerdict {
     let unknown = Unknown::from_pointers(&target.unknown);
     let config = &target.config;
@@ -57,17 +52,15 @@ fn target(target: &Target) -> TargetVerdict {
         port => port.as_u64().and_then(|port| u16::try_from(port).ok()),
     };
     let managers = kubernetes(config);
+    let managers = managers.iter().map(|manager| ManagerVerdict {
+        name: manager.name().unwrap_or_default().to_owned(),
+        upstream: None,
+    });
     TargetVerdict {
         stage: target.stage.clone(),
         port,
         tls,
-        managers: managers
-            .iter()
-            .map(|manager| ManagerVerdict {
-                name: manager.name().unwrap_or_default().to_owned(),
-                upstream: None,
-            })
-            .collect(),
+        managers: managers.collect(),
     }
 }
 
@@ -101,25 +94,18 @@ fn assign_managers(
         .collect();
     match assign(&managers, &gateways) {
         Ok(assigned) => {
-            for (gateway, manager) in gateways.iter().zip(assigned) {
-                told.managers[manager].upstream = Some(gateway.instance.to_owned());
+            for (manager, instance) in told.managers.iter_mut().zip(assigned) {
+                if let Some(instance) = instance {
+                    manager.upstream = Some(instance.to_owned());
+                }
             }
         }
-        Err(wrong) => verdict
-            .problems
-            .extend(wrong.into_iter().map(|(name, why)| {
-                let path = ["resource_managers".into(), name.into()];
-                let (message, hint) = match why.split_once("; ") {
-                    Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
-                    None => (why, None),
-                };
-                Mistake {
-                    path: pointer_of(&path),
-                    message,
-                    hint,
-                    key: false,
-                    target: None,
-                }
-            })),
+        Err(wrong) => {
+            let wrong = wrong.into_iter().map(|(name, why)| Mistake {
+                path: pointer_of(&["resource_managers".into(), name.into()]),
+                ..Mistake::from(&Problem::new("", why))
+            });
+            verdict.problems.extend(wrong);
+        }
     }
 }

@@ -10,8 +10,8 @@ use serde_json::Value;
 pub(crate) struct Values {
     /// Where pods reach the master: fields of every resource manager. Determined takes both or ignores both.
     pub(crate) master: Vec<Field>,
-    /// How the master reaches tasks, by instance.
-    pub(crate) gateways: Vec<(String, GatewayValues)>,
+    /// How the master reaches tasks.
+    pub(crate) gateways: Vec<Gateway>,
 }
 
 /// The way to a field of a resource manager, and its value.
@@ -19,7 +19,8 @@ pub(crate) type Field = (Vec<Seg>, Value);
 
 /// How the master reaches tasks.
 #[derive(Clone, Debug)]
-pub(crate) struct GatewayValues {
+pub(crate) struct Gateway {
+    pub(crate) instance: String,
     /// Fields of the one resource manager.
     pub(crate) fields: Vec<Field>,
     /// How many ports the master can open there.
@@ -32,44 +33,31 @@ impl Values {
     /// # Errors
     /// `config_emit.ambiguous_upstream` with two master addresses, `config_emit.bad_outputs` when one is not what its kind promises.
     pub(crate) fn from_reports(reports: &Reports, order: &[String]) -> Result<Values, StageError> {
-        let master = only(reports, |u| u.provides.contains_key(MASTER_ADDRESS))?;
-        let mut gateways: Vec<_> = reports
-            .iter()
-            .filter(|(_, u)| u.provides.contains_key(TASK_GATEWAY))
-            .collect();
+        let that_provide = |meaning: &'static str| {
+            let all = reports.iter();
+            all.filter(move |(_, upstream)| upstream.provides.contains_key(meaning))
+        };
+        let masters: Vec<_> = that_provide(MASTER_ADDRESS).collect();
+        let master = match masters[..] {
+            [] => Vec::new(),
+            [(name, upstream)] => address(name, upstream)?,
+            _ => {
+                let names: Vec<&str> = masters.iter().map(|(name, _)| name.as_str()).collect();
+                let names = names.join(", ");
+                let message =
+                    format!("more than one upstream provides the master's address: {names}");
+                return Err(StageError::new("config_emit.ambiguous_upstream", message)
+                    .hint("name the one to use, and the others you need, with `upstreams`")
+                    .exit(Exit::Usage));
+            }
+        };
+        let mut gateways: Vec<_> = that_provide(TASK_GATEWAY).collect();
         gateways.sort_by_key(|(name, _)| order.iter().position(|n| n == *name));
-        let block =
-            |(name, upstream): (&String, &Upstream)| Ok((name.clone(), block(name, upstream)?));
+        let gateways = gateways.into_iter().map(|(name, u)| gateway(name, u));
         Ok(Values {
-            master: master.map_or(Ok(Vec::new()), |(name, u)| address(name, u))?,
-            gateways: gateways.into_iter().map(block).collect::<Result<_, _>>()?,
+            master,
+            gateways: gateways.collect::<Result<_, _>>()?,
         })
-    }
-
-    /// Nothing to set.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.master.is_empty() && self.gateways.is_empty()
-    }
-}
-
-fn only(
-    reports: &Reports,
-    fits: impl Fn(&Upstream) -> bool,
-) -> Result<Option<(&str, &Upstream)>, StageError> {
-    let mut fitting = reports.iter().filter(|(_, u)| fits(u));
-    let first = fitting.next().map(|(name, u)| (name.as_str(), u));
-    let rest: Vec<&str> = fitting.map(|(name, _)| name.as_str()).collect();
-    match first {
-        Some((name, _)) if !rest.is_empty() => {
-            let names = format!("{name}, {}", rest.join(", "));
-            Err(StageError::new(
-                "config_emit.ambiguous_upstream",
-                format!("more than one upstream provides the master's address: {names}"),
-            )
-            .hint("name the one to use, and the others you need, with `upstreams`")
-            .exit(Exit::Usage))
-        }
-        first => Ok(first),
     }
 }
 
@@ -95,7 +83,7 @@ fn in_a_url(host: &str) -> String {
     }
 }
 
-fn block(name: &str, upstream: &Upstream) -> Result<GatewayValues, StageError> {
+fn gateway(name: &str, upstream: &Upstream) -> Result<Gateway, StageError> {
     let Some(Value::Object(block)) = upstream.find(TASK_GATEWAY, None) else {
         return Err(bad(name, "a mapping `internal_task_gateway`"));
     };
@@ -111,7 +99,8 @@ fn block(name: &str, upstream: &Upstream) -> Result<GatewayValues, StageError> {
         }
         Some(_) => return Err(bad(name, "a path as `kubeconfig_path`")),
     }
-    Ok(GatewayValues {
+    Ok(Gateway {
+        instance: name.to_owned(),
         fields,
         capacity: upstream.outputs.get("capacity").and_then(Value::as_u64),
     })

@@ -124,6 +124,15 @@ async fn values_reach_a_shell_a_ci_and_a_program_without_a_base() {
     ] {
         assert!(lines.contains(expected), "no {expected:?} in\n{lines}");
     }
+
+    let twins = json!({"b-c": 1, "b_c": 2});
+    let _twins = Upstream::ready(&home, "a", "plugin", twins).await;
+    let mut command = home.command(&bin("devcluster-config-emit"));
+    command.args(["once", "--out", "-", "--format", "shell"]);
+    command.arg("--run-dir").arg(home.run_dir());
+    let refused = command.output().await.expect("it runs");
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(stderr.contains("would both be $A_B_C"), "{stderr}");
 }
 
 /// Runs a command with a terminal as its stderr, and prints what came there.
