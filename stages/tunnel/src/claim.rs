@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::arrival::{NotArrived, Proof};
 use crate::choices::Verify;
 use crate::diagnosis::{self, Refusals};
-use crate::forward::{Bound, ForwardSpec};
+use crate::forward::{Bound, Forward, ForwardSpec};
 use crate::outputs::Verified;
 use crate::ssh::{NotListening, Refusal, Session};
 
@@ -38,11 +38,7 @@ impl From<StageError> for Unclaimed {
 }
 
 /// Claims the first of these ports that the server grants and that leads here.
-pub(crate) async fn claim(
-    spec: &ForwardSpec,
-    session: &Session,
-    ports: Vec<u16>,
-) -> Result<Bound, Unclaimed> {
+async fn claim(spec: &ForwardSpec, session: &Session, ports: Vec<u16>) -> Result<Bound, Unclaimed> {
     let mut claim = Claim {
         spec,
         session,
@@ -61,6 +57,22 @@ pub(crate) async fn claim(
     };
     claim.release_all_but(Some(port)).await;
     Ok(Bound { port, proof })
+}
+
+impl Forward {
+    /// Claims one of these ports, with as good a proof as the user wants. The proof of then stands for a port that we have
+    /// again, even where the master is now in the way of another proof: other outputs would restart it.
+    pub(crate) async fn claim(
+        &self,
+        session: &Session,
+        ports: Vec<u16>,
+    ) -> Result<Bound, Unclaimed> {
+        let bound = claim(&self.spec, session, ports).await?;
+        match self.bound {
+            Some(before) if before.port == bound.port => Ok(before),
+            _ => Ok(accept(&self.spec, bound)?),
+        }
+    }
 }
 
 /// Any port of the range.

@@ -6,7 +6,6 @@ use protocol::PortRange;
 
 use crate::arrival::{self, Prober, Proof};
 use crate::choices::{PortPolicy, Verify};
-use crate::claim::{Unclaimed, accept, claim};
 use crate::config::Config;
 use crate::outputs::Outputs;
 use crate::ssh::{Resolved, Session};
@@ -68,20 +67,6 @@ impl Forward {
         match self.before {
             Some(port) if insist || policy == PortPolicy::Pinned => vec![port],
             before => self.spec.shuffled(before),
-        }
-    }
-
-    /// Has the server grant one of these ports, and proves it as well as the user wants it. The proof of then stands for a
-    /// port that we have again, even where the master is now in the way of another proof: other outputs would restart it.
-    pub(crate) async fn claim(
-        &self,
-        session: &Session,
-        ports: Vec<u16>,
-    ) -> Result<Bound, Unclaimed> {
-        let bound = claim(&self.spec, session, ports).await?;
-        match self.bound {
-            Some(before) if before.port == bound.port => Ok(before),
-            _ => Ok(accept(&self.spec, bound)?),
         }
     }
 

@@ -43,51 +43,44 @@ pub(super) async fn log_in(
     // ssh has a limit of its own for each step; a login that hangs has none.
     let limit = resolved.connect_timeout(config) * 2;
     let mut restarts = 0;
-    let (process, log, tasks, in_time) = loop {
+    loop {
         let (process, mut log, tasks) = start(&args)?;
         let mut unreached = log.clone();
+        // The guard that it returns would keep the log from being written.
+        let reached = async { drop(unreached.wait_for(|log| log.reached).await) };
         // A connect that got no answer is repeated by the kernel after ever longer pauses.
         let better_anew = async {
-            // The guard that it returns would keep the log from being written.
-            let reached = async { drop(unreached.wait_for(|log| log.reached).await) };
-            let returned = tokio::select! {
-                () = reached => false,
-                () = network.returned(), if resolved.directly_reached().is_some() => true,
-            };
-            if !returned {
-                std::future::pending().await
+            tokio::select! {
+                () = reached => std::future::pending().await,
+                () = network.returned(), if resolved.directly_reached().is_some() => {}
             }
         };
-        let up = tokio::select! {
-            up = timeout(limit, log.wait_for(|log| log.up || log.ended || log.displaced)) => Some(up.is_ok()),
-            () = better_anew => None,
+        let in_time = tokio::select! {
+            up = timeout(limit, log.wait_for(|log| log.up || log.ended || log.displaced)) => up.is_ok(),
+            () = better_anew => continue,
             // Whoever answered before the change, such as a captive portal, may not have been the server.
             () = network.changed(), if restarts < RESTARTS => {
                 restarts += 1;
-                None
+                continue;
             }
         };
-        let displaced = log.borrow().displaced;
-        match up {
-            // One of an earlier run was about to log in when that run was killed.
-            Some(_) if displaced && restarts < RESTARTS => {
-                restarts += 1;
-                drop(process);
-                // What is left of it would show at the next login.
-                drop(socket::end(socket).await);
-            }
-            Some(in_time) => break (process, log, tasks, in_time),
-            None => {}
+        let (up, displaced, lines) = {
+            let log = log.borrow();
+            (log.up, log.displaced, log.lines())
+        };
+        // One of an earlier run was about to log in when that run was killed.
+        if displaced && restarts < RESTARTS {
+            restarts += 1;
+            drop(process);
+            // What is left of it would show at the next login.
+            drop(socket::end(socket).await);
+            continue;
         }
-    };
-    let (logged_in, lines) = {
-        let log = log.borrow();
-        (log.up && !log.displaced, log.lines())
-    };
-    match (in_time, logged_in) {
-        (true, true) => Ok((process, log, tasks)),
-        (true, false) => Err(failure::connecting(&lines, &target)),
-        (false, _) => Err(failure::no_answer(&lines, &target, limit.as_secs_f64())),
+        return match in_time {
+            true if up && !displaced => Ok((process, log, tasks)),
+            true => Err(failure::connecting(&lines, &target)),
+            false => Err(failure::no_answer(&lines, &target, limit.as_secs_f64())),
+        };
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod left;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 pub(crate) use left::{Noted, leftover};
@@ -57,7 +59,7 @@ pub(crate) enum Ghost {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Greeting {
     pub(crate) session: Option<RemoteSession>,
-    ghosts: Vec<(u32, Ghost)>,
+    ghosts: BTreeMap<u32, Ghost>,
 }
 
 impl RemoteSession {
@@ -114,8 +116,7 @@ impl Greeting {
 
     /// What became of a session that the command named; `None` when the server did not say.
     pub(crate) fn fate_of(&self, session: &RemoteSession) -> Option<Ghost> {
-        let named = self.ghosts.iter().find(|(pid, _)| *pid == session.pid);
-        named.map(|(_, fate)| *fate)
+        self.ghosts.get(&session.pid).copied()
     }
 }
 

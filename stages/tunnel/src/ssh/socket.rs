@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use protocol::{Context, Env, Leftover, StageError, child, ledger};
+use protocol::{Context, Env, Leftover, Stage, StageError, child, ledger};
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::Target;
-use crate::Tunnel;
 
 /// What the ledger calls an ssh of ours: its control socket, and the remote listeners that live as long as it does.
 pub(crate) const LEDGER_ENTRY: &str = "ssh";
@@ -27,8 +26,8 @@ pub(crate) struct Socket {
 
 impl Socket {
     /// In the run directory by this name, where its path is not too long.
-    pub(crate) fn reserve(
-        cx: &Context<Tunnel>,
+    pub(crate) fn reserve<S: Stage>(
+        cx: &Context<S>,
         name: &str,
         server: &Target,
     ) -> Result<Socket, StageError> {

@@ -82,12 +82,7 @@ pub(super) fn login(lines: &Lines, target: &Target) -> Option<StageError> {
     if !lines.has("Permission denied") {
         return None;
     }
-    let (
-        key,
-        Target {
-            user, host, port, ..
-        },
-    ) = (target.key(), target);
+    let (key, user) = (target.key(), &target.user);
     let is_certificate = |line: &String| {
         line.starts_with("debug1: Offering public key: ") && line.contains("-CERT SHA256:")
     };
@@ -101,11 +96,9 @@ pub(super) fn login(lines: &Lines, target: &Target) -> Option<StageError> {
     }
     let hint = format!(
         "check ssh_user and ssh_key_path; the public key has to be in {user}'s authorized_keys there: \
-         ssh-copy-id -p {port} {user}@{host}"
+         ssh-copy-id -p {} {user}@{}",
+        target.port, target.host
     );
-    Some(error(
-        "tunnel.key_refused",
-        format!("{key} was refused by {target}"),
-        hint,
-    ))
+    let message = format!("{key} was refused by {target}");
+    Some(error("tunnel.key_refused", message, hint))
 }
