@@ -9,8 +9,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::form::Format;
-
 /// Writes the config of a later stage.
 pub struct ConfigEmit;
 
@@ -75,6 +73,32 @@ pub enum OnChange {
     Restart,
     /// Say so.
     Warn,
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// The base with the values in it.
+    #[default]
+    File,
+    /// The stage's own config, also where the base is a devcluster.yaml.
+    Config,
+    /// Of that config the top-level blocks in which something was set.
+    Block,
+    /// What the upstreams reported, as JSON. Needs no base, and neither do the next two.
+    Json,
+    /// The same as shell variables, for `eval` and for CircleCI's $BASH_ENV.
+    Shell,
+    /// The same as NAME=value lines, for $GITHUB_ENV and $GITHUB_OUTPUT.
+    KeyValue,
+}
+
+impl Format {
+    /// Whether it is made from a file.
+    pub fn needs_base(self) -> bool {
+        matches!(self, Format::File | Format::Config | Format::Block)
+    }
 }
 
 fn yes() -> bool {

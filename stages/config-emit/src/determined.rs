@@ -1,7 +1,7 @@
 //! What a Determined master makes of its config, as far as clusters and gateways go: the rules of its own check.
 
 use protocol::yaml::{Seg, show};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 mod layout;
 
@@ -156,43 +156,42 @@ fn check_master_address(manager: &Manager<'_>, found: &mut Vec<Violation>) {
 }
 
 fn check_gateway(manager: &Manager<'_>, found: &mut Vec<Violation>) {
-    let block = match &manager.config["internal_task_gateway"] {
+    let block = &manager.config["internal_task_gateway"];
+    let keys = match block {
         Value::Null => return,
-        Value::Object(block) => block,
+        Value::Object(block) => block.keys(),
         _ => {
             let at = manager.at(&["internal_task_gateway"]);
             return report(found, at, "must be a mapping");
         }
     };
     let at = |key: &str| manager.at(&["internal_task_gateway", key]);
-    for key in block.keys().filter(|k| !GATEWAY_KEYS.contains(&k.as_str())) {
+    for key in keys.filter(|k| !GATEWAY_KEYS.contains(&k.as_str())) {
         let known = GATEWAY_KEYS.join(", ");
         report_unknown(found, at(key), &format!("there are {known}"));
     }
     for key in ["gateway_name", "gateway_namespace"] {
-        if let Err(why) = kubernetes_name(block.get(key)) {
+        if let Err(why) = kubernetes_name(&block[key]) {
             report(found, at(key), why);
         }
     }
-    if block
-        .get("gateway_ip")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .is_empty()
-    {
+    if block["gateway_ip"].as_str().is_none_or(str::is_empty) {
         report(found, at("gateway_ip"), "must not be empty");
     }
-    let start = port(block, "gateway_port_range_start", DEFAULT_RANGE.0);
-    let end = port(block, "gateway_port_range_end", DEFAULT_RANGE.1);
-    for (key, port) in [
-        ("gateway_port_range_start", &start),
-        ("gateway_port_range_end", &end),
-    ] {
-        if let Err(why) = port {
-            report(found, at(key), why.as_str());
+    let mut port = |key: &str, default| match &block[key] {
+        Value::Null => Some(default),
+        value => {
+            let port = value.as_u64().filter(|p| (1025..=65_535).contains(p));
+            if port.is_none() {
+                let why = format!("{value} is not a port between 1025 and 65535");
+                report(found, at(key), why);
+            }
+            port
         }
-    }
-    if let (Ok(start), Ok(end)) = (start, end)
+    };
+    let start = port("gateway_port_range_start", DEFAULT_RANGE.0);
+    let end = port("gateway_port_range_end", DEFAULT_RANGE.1);
+    if let (Some(start), Some(end)) = (start, end)
         && start >= end
     {
         let why = format!("{start} must be below gateway_port_range_end, which is {end}");
@@ -201,34 +200,24 @@ fn check_gateway(manager: &Manager<'_>, found: &mut Vec<Violation>) {
 }
 
 /// `^[a-zA-Z0-9]([-a-zA-Z0-9_.]*[a-zA-Z0-9])?$`, at most 63 characters
-fn kubernetes_name(value: Option<&Value>) -> Result<(), String> {
+fn kubernetes_name(value: &Value) -> Result<(), String> {
     let name = match value {
-        None | Some(Value::Null) => "",
-        Some(Value::String(name)) => name,
-        Some(other) => return Err(format!("{other} is not a string")),
+        Value::Null => "",
+        Value::String(name) => name,
+        other => return Err(format!("{other} is not a string")),
     };
-    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let edge = |c: char| c.is_ascii_alphanumeric();
     let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() {
         Err("must not be empty".into())
     } else if name.len() > 63 {
         Err(format!("`{name}` is longer than 63 characters"))
-    } else if !(edge(name.chars().next()) && edge(name.chars().last()) && name.chars().all(inner)) {
+    } else if !(name.starts_with(edge) && name.ends_with(edge) && name.chars().all(inner)) {
         Err(format!(
             "`{name}` must be letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"
         ))
     } else {
         Ok(())
-    }
-}
-
-fn port(block: &Map<String, Value>, key: &str, default: u64) -> Result<u64, String> {
-    match block.get(key) {
-        None | Some(Value::Null) => Ok(default),
-        Some(value) => match value.as_u64() {
-            Some(port @ 1025..=65_535) => Ok(port),
-            _ => Err(format!("{value} is not a port between 1025 and 65535")),
-        },
     }
 }
 

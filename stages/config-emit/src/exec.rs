@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use protocol::reference::script::{Script, in_command};
-use protocol::reference::{Malformed, Part, Reference, is_templated, parse};
+use protocol::reference::{Malformed, Part, Reference, parse};
 use protocol::rundir::RunDir;
 use protocol::{Env, Exit, Reports, StageError, Upstreams, program};
 use serde_json::Value;
@@ -105,13 +105,11 @@ fn instances<'a>(
     names: &[String],
 ) -> Result<Vec<String>, StageError> {
     let mut wanted = Vec::new();
-    for text in texts.filter(|t| is_templated(t)) {
-        for part in parse(text).map_err(|m| malformed(text, &m))? {
+    for text in texts {
+        for part in parts(text)? {
             if let Part::Reference(reference) = part {
-                let known = names.iter().map(String::as_str);
-                let (name, _) = reference
-                    .resolve(known)
-                    .map_err(|why| bad(reference.written, &why))?;
+                let named = reference.resolve(names.iter().map(String::as_str));
+                let (name, _) = named.map_err(|why| bad(reference.written, &why))?;
                 wanted.push(name.to_owned());
             }
         }
@@ -136,14 +134,14 @@ impl Filled<'_> {
     ) -> Result<Command, StageError> {
         let texts: Vec<&str> = words.iter().map(String::as_str).collect();
         let scripts = texts.iter().enumerate().map(|(i, word)| {
-            let script = in_command(&texts, i);
-            script.map_err(|m| malformed(word, &m))
+            let script = in_command(&texts, i).map_err(|m| malformed(word, &m))?;
+            Ok((*word, script))
         });
-        let scripts: Vec<Option<Script>> = scripts.collect::<Result<_, _>>()?;
-        self.has_script = scripts.iter().any(Option::is_some);
+        let scripts: Vec<(&str, Option<Script>)> = scripts.collect::<Result<_, StageError>>()?;
+        self.has_script = scripts.iter().any(|(_, script)| script.is_some());
         let mut filled = Vec::new();
         let mut environment = Vec::new();
-        for (word, script) in words.iter().zip(scripts) {
+        for (word, script) in scripts {
             let Some(script) = script else {
                 filled.push(self.text(word)?);
                 continue;
@@ -165,11 +163,8 @@ impl Filled<'_> {
     }
 
     fn text(&mut self, text: &str) -> Result<String, StageError> {
-        if !is_templated(text) {
-            return Ok(text.to_owned());
-        }
         let mut out = String::new();
-        for part in parse(text).map_err(|m| malformed(text, &m))? {
+        for part in parts(text)? {
             match part {
                 Part::Text(plain) => out.push_str(plain),
                 Part::Dollars(count) => out.extend(std::iter::repeat_n('$', count / 2)),
@@ -199,6 +194,10 @@ impl Filled<'_> {
             other => Ok(other.to_string()),
         }
     }
+}
+
+fn parts(text: &str) -> Result<Vec<Part<'_>>, StageError> {
+    parse(text).map_err(|m| malformed(text, &m))
 }
 
 fn malformed(text: &str, malformed: &Malformed) -> StageError {

@@ -13,7 +13,9 @@ pub(crate) fn fill<'a>(
     target: &Target<'a>,
     reports: &Reports,
 ) -> Result<Vec<(Scalar<'a>, Value)>, Vec<Problem>> {
-    each(target, |parts| combine(parts, target.expands, reports))
+    each(target, |parts, wrong| {
+        combine(parts, target.expands, reports, wrong)
+    })
 }
 
 /// How many references there are in a config. Each has to name one of these instances, where they are known, and a value
@@ -32,26 +34,23 @@ pub(crate) fn look_at_references(
         let reported = reports.get(name);
         reported.map_or(Ok(()), |u| value_at(name, &u.outputs, path).map(drop))
     };
-    let looked = each(target, |parts| {
-        let (mut count, mut wrong) = (0, Vec::new());
+    let mut count = 0;
+    each::<()>(target, |parts, wrong| {
         for part in parts {
             if let Part::Reference(reference) = part {
                 count += 1;
                 wrong.extend(look(reference).err().map(|why| (reference.written, why)));
             }
         }
-        match wrong.is_empty() {
-            true => Ok(Some(count)),
-            false => Err(wrong),
-        }
-    });
-    looked.map(|counts| counts.iter().map(|(_, count)| count).sum())
+        None
+    })?;
+    Ok(count)
 }
 
-/// What becomes of the parts of each templated scalar of a config; or everything that is wrong, with its place.
+/// What becomes of the parts of each templated scalar of a config, if anything; or everything that is wrong, with its place.
 fn each<'a, T>(
     target: &Target<'a>,
-    mut make: impl FnMut(&[Part<'a>]) -> Result<Option<T>, Wrong<'a>>,
+    mut make: impl FnMut(&[Part<'a>], &mut Wrong<'a>) -> Option<T>,
 ) -> Result<Vec<(Scalar<'a>, T)>, Vec<Problem>> {
     let Base {
         document, source, ..
@@ -70,17 +69,15 @@ fn each<'a, T>(
         }
         match parse(scalar.text) {
             Err(malformed) => problems.push(at(malformed.range, malformed.message)),
-            Ok(parts) => match make(&parts) {
-                Ok(None) => {}
-                Ok(Some(value)) => made.push((scalar, value)),
-                Err(wrong) => {
-                    let wrong = wrong.into_iter();
-                    problems.extend(wrong.map(|(written, why)| {
-                        let start = scalar.text.find(written).unwrap_or_default();
-                        at(start..start + written.len(), why)
-                    }));
-                }
-            },
+            Ok(parts) => {
+                let mut wrong = Vec::new();
+                let value = make(&parts, &mut wrong);
+                problems.extend(wrong.into_iter().map(|(written, why)| {
+                    let start = scalar.text.find(written).unwrap_or_default();
+                    at(start..start + written.len(), why)
+                }));
+                made.extend(value.map(|value| (scalar, value)));
+            }
         }
     }
     match problems.is_empty() {
@@ -89,6 +86,7 @@ fn each<'a, T>(
     }
 }
 
+/// References as they are written, and what is wrong with each.
 type Wrong<'a> = Vec<(&'a str, String)>;
 
 /// A reference alone keeps its type, one among text becomes text. `None`: nothing is to be changed.
@@ -96,15 +94,17 @@ fn combine<'a>(
     parts: &[Part<'a>],
     expands: bool,
     reports: &Reports,
-) -> Result<Option<Value>, Wrong<'a>> {
+    wrong: &mut Wrong<'a>,
+) -> Option<Value> {
     let look = |reference: &Reference<'a>| {
-        let value = look_up(reference, reports).map_err(|why| (reference.written, why))?;
+        let value = look_up(reference, reports)?;
         Ok(if expands { escaped(value) } else { value })
     };
+    let mut note = |reference: &Reference<'a>, why| wrong.push((reference.written, why));
     if let [Part::Reference(only)] = parts {
-        return look(only).map(Some).map_err(|wrong| vec![wrong]);
+        return look(only).map_err(|why| note(only, why)).ok();
     }
-    let (mut text, mut wrong, mut changed) = (String::new(), Vec::new(), false);
+    let (mut text, mut changed) = (String::new(), false);
     for part in parts {
         match part {
             Part::Text(plain) => text.push_str(plain),
@@ -115,18 +115,14 @@ fn combine<'a>(
             }
             Part::Reference(reference) => {
                 changed = true;
-                let value = look(reference);
-                match value.and_then(|v| single(&v).map_err(|why| (reference.written, why))) {
+                match look(reference).and_then(|value| single(&value)) {
                     Ok(value) => text.push_str(&value),
-                    Err(error) => wrong.push(error),
+                    Err(why) => note(reference, why),
                 }
             }
         }
     }
-    match wrong.is_empty() {
-        true => Ok(changed.then_some(Value::String(text))),
-        false => Err(wrong),
-    }
+    changed.then_some(Value::String(text))
 }
 
 /// The value that a reference leads to now.
@@ -136,7 +132,7 @@ pub(crate) fn look_up(reference: &Reference<'_>, reports: &Reports) -> Result<Va
 }
 
 /// The text of a single value.
-pub(crate) fn single(value: &Value) -> Result<String, String> {
+fn single(value: &Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),

@@ -4,37 +4,10 @@ use std::collections::BTreeMap;
 
 use protocol::yaml::{Document, Editor, to_yaml};
 use protocol::{Env, Exit, StageError};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::config::Format;
 use crate::render::Rendered;
-
-/// What is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Format {
-    /// The base with the values in it.
-    #[default]
-    File,
-    /// The stage's own config, also where the base is a devcluster.yaml.
-    Config,
-    /// Of that config the top-level blocks in which something was set.
-    Block,
-    /// What the upstreams reported, as JSON. Needs no base, and neither do the next two.
-    Json,
-    /// The same as shell variables, for `eval` and for CircleCI's $BASH_ENV.
-    Shell,
-    /// The same as NAME=value lines, for $GITHUB_ENV and $GITHUB_OUTPUT.
-    KeyValue,
-}
-
-impl Format {
-    /// Whether it is made from a file.
-    pub fn needs_base(self) -> bool {
-        matches!(self, Format::File | Format::Config | Format::Block)
-    }
-}
 
 /// The text of a rendered config in one of the forms that need a base.
 pub(crate) fn of_config(rendered: &Rendered<'_>, format: Format, env: &Env) -> String {

@@ -40,12 +40,10 @@ impl Used {
     pub(crate) fn now(name: &str, values: BTreeMap<String, Value>, command: &Command) -> Used {
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let words: Vec<_> = words.map(|w| w.to_string_lossy()).collect();
+        let stage = name.rsplit_once('.').map_or(name, |(stage, _)| stage);
         Used {
             name: name.to_owned(),
-            stage: name
-                .rsplit_once('.')
-                .map_or(name, |(stage, _)| stage)
-                .to_owned(),
+            stage: stage.to_owned(),
             values,
             pid: std::process::id(),
             command: words.join(" "),
@@ -62,11 +60,11 @@ impl Used {
         let path = directory(run_dir).join(format!("{}.json", self.name));
         let failed = |e| StageError::io(format!("cannot write {}", path.display()), &e);
         let mut builder = std::fs::DirBuilder::new();
-        builder
+        let made = builder
             .recursive(true)
             .mode(0o700)
-            .create(directory(run_dir))
-            .map_err(failed)?;
+            .create(directory(run_dir));
+        made.map_err(failed)?;
         if let Some(before) = read(&path) {
             before.end();
         }
@@ -75,17 +73,18 @@ impl Used {
     }
 
     /// Whether its process is still there.
-    pub(crate) fn is_alive(&self) -> bool {
+    fn is_alive(&self) -> bool {
         let pid = self.pid.to_string();
-        let mut ps = Command::new("ps");
-        ps.args(["-ww", "-p", &pid, "-o", "command="])
-            .stdin(Stdio::null());
-        let shown = ps.stderr(Stdio::null()).output();
-        let shown = shown.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+        let shown = Command::new("ps")
+            .args(["-ww", "-p", &pid, "-o", "command="])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output();
         let first = self.command.lines().next().unwrap_or_default();
+        let is_first = |shown: &[u8]| shown.trim_ascii().starts_with(first.as_bytes());
         self.pid != std::process::id()
             && !first.is_empty()
-            && shown.is_ok_and(|s| s.trim().starts_with(first))
+            && shown.is_ok_and(|shown| is_first(&shown.stdout))
     }
 
     fn end(&self) {
