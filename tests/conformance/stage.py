@@ -452,7 +452,9 @@ class Run:
         if BREAK == "shutdown.message":
             time.sleep(0.8)
         if BREAK == "shutdown.sigterm_twice":
-            time.sleep(0.05)
+            deadline = time.monotonic() + 0.3
+            while len(self.signals) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
             if len(self.signals) > 1:
                 subprocess.Popen(["sleep", "20"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if self.child and self.child.poll() is None:

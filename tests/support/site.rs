@@ -139,19 +139,24 @@ stages:
         driver
     }
 
-    /// Waits until no process and no remote listener of this site is left; a half-written file never may be.
+    /// Waits until no process and no remote listener of this site is left, and no half-written file is there.
     pub async fn nothing_is_left(&self) {
+        self.nothing_runs().await;
+        let half_written: Vec<_> = leaks::files(self.home.path())
+            .into_iter()
+            .filter(|f| f.extension().is_some_and(|e| e == "tmp"))
+            .collect();
+        assert!(half_written.is_empty(), "{half_written:?}");
+    }
+
+    /// Waits until no process and no remote listener of this site is left.
+    pub async fn nothing_runs(&self) {
         leaks::gone("processes", || leaks::processes(&self.home.mark())).await;
         let ports = self.range.0..=self.range.1;
         leaks::gone("remote listeners", || {
             ports.clone().filter(|p| leaks::is_listening(*p)).collect()
         })
         .await;
-        let half_written: Vec<_> = leaks::files(self.home.path())
-            .into_iter()
-            .filter(|f| f.extension().is_some_and(|e| e == "tmp"))
-            .collect();
-        assert!(half_written.is_empty(), "{half_written:?}");
     }
 
     /// Compiles a file and returns the path of the result.

@@ -6,6 +6,9 @@ use crate::harness::Output;
 /// What a stage has, of its own time.
 const BUDGET: Duration = Duration::from_millis(500);
 
+/// By then it has said that it stops, if it says so.
+const STOPPING: Duration = Duration::from_millis(100);
+
 /// The kit may notice the end late: the best of these counts.
 const ATTEMPTS: usize = 3;
 
@@ -39,7 +42,9 @@ impl Ask {
             Ask::Signal(signal) => running.signal(signal),
             Ask::Twice(signal) => {
                 running.signal(signal);
-                drop(running.ended(Duration::from_millis(5)).await);
+                // The second is to come while it stops; a plugin that says nothing of that gets it soon.
+                let stops = || (running.last("stopping") != Value::Null).then_some(());
+                running.eventually(STOPPING, stops).await;
                 running.signal(signal);
             }
         }

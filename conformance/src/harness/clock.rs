@@ -40,10 +40,11 @@ impl OwnTime {
         let now = Instant::now();
         let passed = now - self.looked;
         self.due += work.computed.saturating_sub(self.computed);
+        // Who looks this late was held up, and does not know what they did meanwhile.
         let counted = if work.waits {
             self.due.min(passed)
         } else {
-            passed
+            passed.min(self.due.max(2 * INTERVAL))
         };
         self.due = self.due.saturating_sub(counted);
         self.own += counted;
