@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,10 +43,13 @@ func mountAll(spec *spec) error {
 	// The bed's directories are known by their real paths until /run is ours.
 	state, images := spec.State, filepath.Join(spec.Dir, "images")
 	debian := filepath.Join(spec.Dir, "root")
-	for _, dir := range []string{"kubelet", "upper", "work", "sshd", "cni"} {
-		if err := os.MkdirAll(filepath.Join(state, dir), 0o755); err != nil {
+	for _, dir := range []string{images, filepath.Join(state, "kubelet"), filepath.Join(state, "sshd"), filepath.Join(state, "cni")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
+	}
+	if err := linkStore(filepath.Join(spec.Dir, "store"), filepath.Join(state, "containerd")); err != nil {
+		return err
 	}
 	mounts := []mount{
 		{"none", "/", "", unix.MS_REC | unix.MS_PRIVATE, ""},
@@ -85,6 +89,35 @@ func mountAll(spec *spec) error {
 		}
 	}
 	return pretendSettings()
+}
+
+// What containerd keeps of the images, as a tree of its own: links to the files, none of which is ever written to, and
+// copies of its databases.
+func linkStore(from, to string) error {
+	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, strings.TrimPrefix(path, from))
+		switch {
+		case entry.IsDir():
+			info, err := entry.Info()
+			if err != nil {
+				return err
+			}
+			if err := os.Mkdir(target, 0o755); err != nil {
+				return err
+			}
+			return os.Chmod(target, info.Mode())
+		case filepath.Ext(path) == ".db":
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(target, content, 0o600)
+		}
+		return os.Link(path, target)
+	})
 }
 
 func bind(source, target string) error {

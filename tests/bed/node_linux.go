@@ -314,7 +314,7 @@ func answers(url string) func(context.Context) error {
 	}
 }
 
-// All images of scripts/get-bed, into the container runtime.
+// Images that a person added, into the container runtime.
 func importImages(ctx context.Context) error {
 	files, err := filepath.Glob("/run/images/*.tar")
 	if err != nil {

@@ -267,7 +267,7 @@ fn paths(value: &Value, at: &str, into: &mut Vec<String>) {
 }
 
 fn prepare(bed: &Bed) {
-    let crds = build_dir().join("kube/gateway-api/v1.2.1/experimental");
+    let crds = build_dir().join("bed/gateway-api/v1.2.1/experimental");
     for kind in ["gatewayclasses", "gateways", "tcproutes"] {
         let file = crds.join(format!("gateway.networking.k8s.io_{kind}.yaml"));
         bed.kubectl(&["apply", "--server-side", "-f", &file.to_string_lossy()]);

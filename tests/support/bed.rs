@@ -29,7 +29,7 @@ pub fn is_missing() -> bool {
         .expect("cannot run scripts/can-run-node")
         .status
         .success();
-    if can_run && dir.join("images").is_dir() {
+    if can_run && dir.join("store").is_dir() {
         return false;
     }
     let thread = std::thread::current();
