@@ -347,6 +347,10 @@ func (c *cluster) reboot() error {
 	if err := unmountPods(); err != nil {
 		return err
 	}
+	// The kubelet looks for the containers of each group that it finds, some seconds for one.
+	if err := removeCgroups(filepath.Join(c.at.Cgroup, "kubepods")); err != nil {
+		return err
+	}
 	for _, name := range []string{"containerd", "kubelet"} {
 		if err := c.processes.resume(name); err != nil {
 			return err

@@ -92,7 +92,7 @@ fn pods_run_again_after_a_reboot_of_the_node_and_a_restart_of_the_api() {
     if bed::is_missing() {
         return;
     }
-    let mut bed = Bed::start();
+    let bed = Bed::start();
     runs_pods(&bed);
     bed.tell("restart kube-apiserver");
     bed.tell("reboot");

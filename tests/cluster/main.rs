@@ -1,6 +1,9 @@
 //! On a real cluster of one node, as root.
 
+mod contour;
 mod life;
 mod master;
 mod network;
 mod reach;
+mod stages;
+mod stand_in;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
 
 use serde_json::{Value, json};
 use support::bed::{self, Bed, eventually};
 use support::build_dir;
+
+use crate::stand_in::Master;
 
 const RECORDINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/master/recordings");
 
@@ -21,100 +21,7 @@ const CONCURRENT: [&str; 6] = [
     "/api/v1/nodes",
 ];
 
-/// A stand-in on the laptop, with a database of its own.
-struct Master<'a> {
-    bed: &'a Bed,
-    dir: PathBuf,
-    child: Child,
-}
-
-impl<'a> Master<'a> {
-    fn start(bed: &'a Bed, dir: &Path) -> Master<'a> {
-        let config = json!({
-            "port": 8080,
-            "cache": {"cache_dir": dir.join("cache")},
-            "resource_manager": {
-                "type": "kubernetes", "default_namespace": "tasks", "max_slots_per_pod": 1, "slot_type": "cpu",
-                "slot_resource_requests": {"cpu": 1}, "kubeconfig_path": bed.text("/kubeconfig"),
-                "determined_master_host": bed.text("/addresses/ssh"), "determined_master_port": 8000,
-                "internal_task_gateway": {
-                    "gateway_name": "det", "gateway_namespace": "gw", "gateway_ip": bed.text("/addresses/cloud"),
-                    "gateway_port_range_start": 20000, "gateway_port_range_end": 20009,
-                },
-            },
-        });
-        fs::write(dir.join("master.yaml"), config.to_string()).expect("cannot write");
-        drop(fs::remove_file(dir.join("requests")));
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(dir.join("log"));
-        let child = bed
-            .on("laptop", build_dir().join("bed/determined-master"))
-            .arg("-config-file")
-            .arg(dir.join("master.yaml"))
-            .arg("-database")
-            .arg(dir.join("database"))
-            .arg("-requests")
-            .arg(dir.join("requests"))
-            .stderr(log.expect("cannot make a log"))
-            .spawn()
-            .expect("cannot start the master");
-        let dir = dir.to_owned();
-        let master = Master { bed, dir, child };
-        eventually("the master answers", || {
-            master.try_ask("GET", "master", &json!(null)).is_some()
-        });
-        master
-    }
-
-    fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<Value> {
-        let mut curl = self.bed.on("laptop", "curl");
-        curl.args(["-sf", "-X", method, "-d", &body.to_string()]);
-        curl.arg(format!("http://127.0.0.1:8080/api/v1/{path}"));
-        let done = curl.stderr(Stdio::null()).output().expect("no curl");
-        let succeeded = done.status.success();
-        succeeded.then(|| serde_json::from_slice(&done.stdout).unwrap_or_default())
-    }
-
-    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
-        self.try_ask(method, path, body)
-            .unwrap_or_else(|| panic!("{method} {path} is refused: {}", self.log()))
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
-    }
-
-    fn launch(&self, command: &str, ports: &[u16], workspace: &str) -> String {
-        let task = json!({
-            "kind": "COMMAND", "command": command, "image": "bed.invalid/busybox:1", "ports": ports, "workspace": workspace,
-        });
-        let id = self.ask("POST", "commands", &task)["id"].clone();
-        id.as_str().expect("no id").to_owned()
-    }
-
-    fn wait_for(&self, id: &str, state: &str) {
-        eventually(&format!("{id} is {state}: {}", self.log()), || {
-            let task = self.try_ask("GET", &format!("commands/{id}"), &json!(null));
-            task.is_some_and(|task| task["state"] == state)
-        });
-    }
-
-    fn kill_task(&self, id: &str) {
-        self.ask("POST", &format!("commands/{id}/kill"), &json!(null));
-    }
-
-    /// Ends it as a crash does.
-    fn kill(mut self) {
-        self.child.kill().expect("cannot kill the master");
-        self.child.wait().expect("cannot wait");
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("cannot wait for the master")
-    }
-
+impl Master<'_> {
     /// Compares what it asked since the last time with a recording, and forgets it.
     fn asked(&self, recording: &str) {
         let file = format!("{RECORDINGS}/{recording}.txt");
@@ -155,13 +62,6 @@ impl<'a> Master<'a> {
         let requests =
             requests.filter(|it| it["path"] != "/api/v1/pods" || it["query"] != "limit=1");
         requests.map(|it| in_words(&it)).collect()
-    }
-}
-
-impl Drop for Master<'_> {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 
@@ -307,7 +207,12 @@ fn the_stand_in_asks_what_the_real_master_asks() {
     let bed = Bed::start();
     prepare(&bed);
     let dir = tempfile::tempdir().expect("no temporary directory");
-    let master = Master::start(&bed, dir.path());
+    let gateway = json!({
+        "gateway_name": "det", "gateway_namespace": "gw", "gateway_ip": bed.text("/addresses/cloud"),
+        "gateway_port_range_start": 20000, "gateway_port_range_end": 20009,
+    });
+    let start = || Master::start(&bed, dir.path(), 8080, "tasks", &gateway);
+    let master = start();
     master.asked("start");
 
     let command = master.launch("echo hello; sleep 2; echo bye", &[], "Uncategorized");
@@ -327,19 +232,19 @@ fn the_stand_in_asks_what_the_real_master_asks() {
     let shell = master.launch("sleep 3600", &[3320], "Uncategorized");
     master.wait_for(&shell, "RUNNING");
     master.kill();
-    let master = Master::start(&bed, dir.path());
+    let master = start();
     master.asked("restart");
     master.kill();
     let route = format!("determined={shell}.1");
     bed.kubectl(&["delete", "tcproute", "-n", "tasks", "-l", &route]);
-    let master = Master::start(&bed, dir.path());
+    let master = start();
     master.asked("route-removed");
 
     let shell = master.launch("sleep 3600", &[3320], "Uncategorized");
     master.wait_for(&shell, "RUNNING");
     master.kill();
     fs::remove_file(dir.path().join("database")).expect("no database");
-    let master = Master::start(&bed, dir.path());
+    let master = start();
     master.asked("new-database");
 
     let binding = json!({"namespace": "team-b"});
@@ -360,7 +265,7 @@ fn the_stand_in_asks_what_the_real_master_asks() {
     assert_eq!(master.wait().code(), Some(2), "{}", master.log());
     master.asked("crash");
 
-    let master = Master::start(&bed, dir.path());
+    let master = start();
     eventually("what could not be restored is gone", || {
         master.requests().len() >= 40
     });

@@ -72,7 +72,7 @@ fn a_load_balancer_gives_an_address_when_it_is_on() {
     if bed::is_missing() {
         return;
     }
-    let mut bed = Bed::start();
+    let bed = Bed::start();
     bed.pod("default", "web", SERVER);
     bed.tell("balancer off");
     bed.kubectl(&[

@@ -13,6 +13,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -114,6 +115,10 @@ func taskJob(t *task, m *manager, class *schedulingv1.PriorityClass) (*batchv1.J
 	}
 	container := &pod.Containers[0]
 	container.Command[len(container.Command)-1] = t.Command
+	if m.config.SlotType == "cpu" {
+		slot := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(fmt.Sprint(m.config.SlotResources.CPU))}
+		container.Resources = corev1.ResourceRequirements{Requests: slot, Limits: slot}
+	}
 	for i := range container.Env {
 		if container.Env[i].Name == "DET_MASTER_PORT" {
 			container.Env[i].Value = fmt.Sprint(m.master.port)

@@ -1,0 +1,242 @@
+//! The whole way: Contour installed by a user of the documented role, the stand-in for the master, and a task behind it.
+
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::bed::{self, Bed, eventually, known_fault};
+use support::gateway::{assert_determined_takes, outputs};
+use support::{Home, StageClient, build_dir};
+
+use crate::stages;
+use crate::stand_in::Master;
+
+const PORT: u16 = 3389;
+const SERVER: &str = "mkdir /tmp/pages; echo page >/tmp/pages/index.html; httpd -p 3389 -h /tmp/pages; \
+                      while sleep 1; do echo line; done";
+
+/// A class of Contour's whose Envoys have a Service of type NodePort.
+const NODE_PORTS: &str = "
+apiVersion: projectcontour.io/v1alpha1
+kind: ContourDeployment
+metadata: {name: node-ports, namespace: projectcontour}
+spec: {envoy: {networkPublishing: {type: NodePortService}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: node-ports}
+spec:
+  controllerName: projectcontour.io/gateway-controller
+  parametersRef: {group: projectcontour.io, kind: ContourDeployment, name: node-ports, namespace: projectcontour}
+";
+
+/// A kubeconfig of a user who may do what docs/gateway-role-install.yaml says, and no more.
+fn installer(bed: &Bed, home: &Home) -> PathBuf {
+    let role = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/gateway-role-install.yaml");
+    bed.kubectl(&["apply", "-f", &role.to_string_lossy()]);
+    bed.kubectl(&["create", "serviceaccount", "installer"]);
+    let binding = ["create", "clusterrolebinding", "installer"];
+    let grant = [
+        "--clusterrole=devcluster-gateway-install",
+        "--serviceaccount=default:installer",
+    ];
+    bed.kubectl(&[binding.as_slice(), &grant].concat());
+    let token = bed.kubectl(&["create", "token", "installer", "--duration=2h"]);
+    let admin = bed.kubectl(&["config", "view", "--raw", "-o", "json"]);
+    let mut kubeconfig: Value = serde_json::from_str(&admin).expect("no JSON");
+    kubeconfig["users"][0]["user"] = json!({"token": token.trim()});
+    let path = home.path().join("kubeconfig");
+    std::fs::write(&path, kubeconfig.to_string()).expect("cannot write");
+    path
+}
+
+fn gateway(bed: &Bed, home: &Home, kubeconfig: &Path, args: &[&str]) -> StageClient {
+    let manifests = build_dir().join("bed/contour/contour-gateway-provisioner.yaml");
+    let kubeconfig = ["--kubeconfig", &kubeconfig.to_string_lossy()];
+    let manifests = ["--provision-manifests", &manifests.to_string_lossy()];
+    let args = [&kubeconfig, &["--provision", "auto"], &manifests, args].concat();
+    stages::start(bed, home, "gateway", &args)
+}
+
+/// Ends the session and removes what it installed. What was said.
+async fn end(bed: &Bed, home: &Home, mut stage: StageClient) -> String {
+    stage.signal(Signal::TERM);
+    assert!(stage.wait().await.0.success(), "{}", stage.stderr());
+    cleanup(bed, home).await
+}
+
+async fn cleanup(bed: &Bed, home: &Home) -> String {
+    let cleanup = stages::command(bed, home, "gateway", "cleanup", &[]);
+    let mut cleanup = StageClient::start(cleanup);
+    assert!(cleanup.wait().await.0.success(), "{}", cleanup.stderr());
+    cleanup.stderr()
+}
+
+fn shows(master: &Master, task: &str) {
+    eventually(&format!("{task} answers by the Gateway"), || {
+        master.shows(task, PORT)
+    });
+}
+
+/// A task with this many ports, once it runs and answers at the last one.
+fn serving(master: &Master, count: u16) -> String {
+    let ports: Vec<u16> = (PORT + 1 - count..=PORT).collect();
+    let task = master.launch(SERVER, &ports, "Uncategorized");
+    master.wait_for(&task, "RUNNING");
+    shows(master, &task);
+    task
+}
+
+/// The task's lines come through the tunnel.
+fn speaks(master: &Master, task: &str) {
+    let before = master.lines(task);
+    eventually(&format!("{task} sends lines"), || {
+        master.lines(task) > before + 1
+    });
+}
+
+/// What there is of Contour and of sessions.
+fn names(bed: &Bed) -> Vec<String> {
+    let kinds = "deployments,daemonsets,services,namespaces,serviceaccounts,clusterroles,clusterrolebindings,roles,rolebindings";
+    let all = bed.kubectl(&["get", "-A", "-o", "name", kinds]);
+    let theirs = all
+        .lines()
+        .filter(|it| it.contains("contour") || it.contains("devcluster-"));
+    theirs.map(str::to_owned).collect()
+}
+
+/// A session whose load balancer is late.
+async fn installed(bed: &Bed, home: &Home, kubeconfig: &Path) -> (StageClient, Value) {
+    bed.tell("balancer off");
+    let mut first = gateway(bed, home, kubeconfig, &["--task-namespace", "tasks"]);
+    first
+        .wait_until("a Gateway", |it| it["step"] == "wait")
+        .await;
+    let envoy = || bed.kubectl(&["get", "service", "-o", "name"]);
+    eventually("Envoy has a Service", || {
+        envoy().contains("service/envoy-devcluster-")
+    });
+    assert!(!first.has_said("ready"), "there is no address");
+    bed.tell("balancer on");
+    let outputs = outputs(&mut first).await;
+    let block = &outputs["internal_task_gateway"];
+    assert_determined_takes(block);
+    let name = block["gateway_name"].as_str().expect("a name");
+    let service = format!("service/envoy-{name}");
+    let address = "jsonpath={.status.loadBalancer.ingress[0].ip}";
+    let address = bed.kubectl(&["get", &service, "-o", address]);
+    assert_eq!(block["gateway_ip"], address);
+    (first, outputs)
+}
+
+async fn node_ports_give_no_address(bed: &Bed, kubeconfig: &Path) {
+    let home = Home::new();
+    bed.apply(NODE_PORTS);
+    let args = [
+        "--gateway-class",
+        "node-ports",
+        "--port-range",
+        "30000-30009",
+        "--timeout",
+        "10",
+    ];
+    let mut third = gateway(bed, &home, kubeconfig, &args);
+    let error = third.wait_for("error").await["error"].clone();
+    third.wait().await;
+    assert_eq!(error["code"], "gateway.no_address", "{error:#}");
+    let blames_balancer = error.to_string().contains("LoadBalancer");
+    known_fault(9, "the address of a node would do", !blames_balancer);
+    cleanup(bed, &home).await;
+}
+
+#[tokio::test]
+async fn contour_leads_the_master_to_its_tasks_until_it_is_removed_again() {
+    if bed::is_missing() {
+        return;
+    }
+    let bed = Bed::start();
+    let home = Home::new();
+    let kubeconfig = installer(&bed, &home);
+    for namespace in ["tasks", "team-b"] {
+        bed.kubectl(&["create", "namespace", namespace]);
+    }
+
+    let before = names(&bed);
+    let (first, outputs) = installed(&bed, &home, &kubeconfig).await;
+    let block = &outputs["internal_task_gateway"];
+    let mut tunnel = stages::tunnel(&bed, &home);
+    tunnel.wait_for("ready").await;
+    let start = || Master::start(&bed, home.path(), 8080, "tasks", block);
+    let master = start();
+    let task = serving(&master, 1);
+    speaks(&master, &task);
+
+    master.kill();
+    let master = start();
+    master.wait_for(&task, "RUNNING");
+    shows(&master, &task);
+
+    bed.tell("pull laptop");
+    tunnel.wait_for("degraded").await;
+    bed.tell("plug laptop");
+    tunnel.wait_for("ready").await;
+    shows(&master, &task);
+    speaks(&master, &task);
+
+    bed.tell("restart kube-apiserver");
+    shows(&master, &task);
+    eventually("the API serves again", || {
+        bed.try_kubectl(&["get", "nodes"]).is_ok()
+    });
+    let mut master = master;
+    assert_eq!(master.wait().code(), Some(2), "{}", master.log());
+    let master = start();
+    master.wait_for(&task, "RUNNING");
+    shows(&master, &task);
+    speaks(&master, &task);
+
+    bed.tell("reboot");
+    master.wait_for(&task, "ERROR");
+    let task = serving(&master, 1);
+    speaks(&master, &task);
+
+    // Another master, with a Gateway and a namespace of its own, and more ports than a Gateway has by default. That its Gateway
+    // works says that Contour's provisioner leads again after the reboot.
+    let other_home = Home::new();
+    let mut second = gateway(
+        &bed,
+        &other_home,
+        &kubeconfig,
+        &["--task-namespace", "team-b", "--raise-max-items", "100"],
+    );
+    let others = support::gateway::outputs(&mut second).await;
+    let others = &others["internal_task_gateway"];
+    assert_ne!(others["gateway_name"], block["gateway_name"]);
+    let other = Master::start(&bed, other_home.path(), 8081, "team-b", others);
+    serving(&other, 70);
+    shows(&master, &task);
+
+    node_ports_give_no_address(&bed, &kubeconfig).await;
+    drop(other);
+    let said = end(&bed, &other_home, second).await;
+    assert!(
+        said.contains("the controller of GatewayClass devcluster-gateway stays"),
+        "{said}"
+    );
+    shows(&master, &task);
+
+    end(&bed, &home, first).await;
+    known_fault(
+        3,
+        "a quit leaves running tasks their Gateway",
+        master.shows(&task, PORT),
+    );
+    assert_eq!(names(&bed), before);
+    let leases = bed.kubectl(&["get", "leases", "-A", "-o", "name"]);
+    known_fault(
+        14,
+        "Contour's Leases go",
+        !leases.contains("leader-elect-devcluster-"),
+    );
+    bed.kubectl(&["get", "crd", "gateways.gateway.networking.k8s.io"]);
+}

@@ -1,0 +1,135 @@
+//! The stand-in for Determined's master, started by a test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+
+use serde_json::{Value, json};
+use support::bed::{Bed, eventually};
+use support::build_dir;
+
+/// A stand-in on the laptop, with a database of its own.
+pub(crate) struct Master<'a> {
+    bed: &'a Bed,
+    pub(crate) dir: PathBuf,
+    port: u16,
+    child: Child,
+}
+
+impl<'a> Master<'a> {
+    /// Its config has this port, namespace of tasks and `internal_task_gateway`.
+    pub(crate) fn start(
+        bed: &'a Bed,
+        dir: &Path,
+        port: u16,
+        namespace: &str,
+        gateway: &Value,
+    ) -> Master<'a> {
+        let config = json!({
+            "port": port,
+            "cache": {"cache_dir": dir.join("cache")},
+            "resource_manager": {
+                "type": "kubernetes", "default_namespace": namespace, "max_slots_per_pod": 1, "slot_type": "cpu",
+                "slot_resource_requests": {"cpu": 0.25}, "kubeconfig_path": bed.text("/kubeconfig"),
+                "determined_master_host": bed.text("/addresses/ssh"), "determined_master_port": 8000,
+                "internal_task_gateway": gateway,
+            },
+        });
+        fs::write(dir.join("master.yaml"), config.to_string()).expect("cannot write");
+        drop(fs::remove_file(dir.join("requests")));
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(dir.join("log"));
+        let child = bed
+            .on("laptop", build_dir().join("bed/determined-master"))
+            .arg("-config-file")
+            .arg(dir.join("master.yaml"))
+            .arg("-database")
+            .arg(dir.join("database"))
+            .arg("-requests")
+            .arg(dir.join("requests"))
+            .stderr(log.expect("cannot make a log"))
+            .spawn()
+            .expect("cannot start the master");
+        let dir = dir.to_owned();
+        let master = Master {
+            bed,
+            dir,
+            port,
+            child,
+        };
+        eventually("the master answers", || {
+            master.try_ask("GET", "master", &json!(null)).is_some()
+        });
+        master
+    }
+
+    pub(crate) fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<Value> {
+        let mut curl = self.bed.on("laptop", "curl");
+        curl.args(["-sf", "-X", method, "-d", &body.to_string()]);
+        curl.arg(format!("http://127.0.0.1:{}/api/v1/{path}", self.port));
+        let done = curl.stderr(Stdio::null()).output().expect("no curl");
+        let succeeded = done.status.success();
+        succeeded.then(|| serde_json::from_slice(&done.stdout).unwrap_or_default())
+    }
+
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+        self.try_ask(method, path, body)
+            .unwrap_or_else(|| panic!("{method} {path} is refused: {}", self.log()))
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn launch(&self, command: &str, ports: &[u16], workspace: &str) -> String {
+        let task = json!({
+            "kind": "COMMAND", "command": command, "image": "bed.invalid/busybox:1", "ports": ports, "workspace": workspace,
+        });
+        let id = self.ask("POST", "commands", &task)["id"].clone();
+        id.as_str().expect("no id").to_owned()
+    }
+
+    pub(crate) fn wait_for(&self, id: &str, state: &str) {
+        eventually(&format!("{id} is {state}: {}", self.log()), || {
+            let task = self.try_ask("GET", &format!("commands/{id}"), &json!(null));
+            task.is_some_and(|task| task["state"] == state)
+        });
+    }
+
+    /// What the task's container has sent.
+    pub(crate) fn lines(&self, id: &str) -> usize {
+        let task = self.ask("GET", &format!("commands/{id}"), &json!(null));
+        task["logs"].as_array().map_or(0, Vec::len)
+    }
+
+    /// Whether a page of the task comes through the master and the Gateway.
+    pub(crate) fn shows(&self, id: &str, port: u16) -> bool {
+        let mut curl = self.bed.on("laptop", "curl");
+        let url = format!("http://127.0.0.1:{}/proxy/{id}/{port}/", self.port);
+        curl.args(["-sf", "-m", "5", "-o", "/dev/null", &url]);
+        curl.status().expect("no curl").success()
+    }
+
+    pub(crate) fn kill_task(&self, id: &str) {
+        self.ask("POST", &format!("commands/{id}/kill"), &json!(null));
+    }
+
+    /// Ends it as a crash does.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("cannot kill the master");
+        self.child.wait().expect("cannot wait");
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("cannot wait for the master")
+    }
+}
+
+impl Drop for Master<'_> {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
