@@ -1,6 +1,6 @@
-//! The bed itself: it runs pods, comes back from what is done to it, and leaves nothing behind.
+//! The bed itself: it runs pods and leaves nothing behind.
 
-use support::bed::{self, Bed, eventually};
+use support::bed::{self, Bed};
 
 fn runs_pods(bed: &Bed) {
     bed.pod("default", "web", &["httpd", "-f", "-p", "8080", "-h", "/"]);
@@ -85,32 +85,4 @@ fn two_run_side_by_side() {
     drop(one);
     assert_eq!(traces.left(), Vec::<String>::new());
     asks_web(&two);
-}
-
-#[test]
-fn pods_run_again_after_a_reboot_of_the_node_and_a_restart_of_the_api() {
-    if bed::is_missing() {
-        return;
-    }
-    let bed = Bed::start();
-    runs_pods(&bed);
-    bed.tell("restart kube-apiserver");
-    bed.tell("reboot");
-    let count = [
-        "get",
-        "pods",
-        "-o",
-        "jsonpath={.items[*].status.containerStatuses[0].restartCount}",
-    ];
-    eventually("both pods were started again", || {
-        bed.try_kubectl(&count).is_ok_and(|counts| counts == "1 1")
-    });
-    bed.kubectl(&[
-        "wait",
-        "--for=condition=Ready",
-        "--timeout=120s",
-        "pod/web",
-        "pod/client",
-    ]);
-    asks_web(&bed);
 }

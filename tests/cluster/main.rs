@@ -4,6 +4,5 @@ mod contour;
 mod life;
 mod master;
 mod network;
-mod reach;
 mod stages;
 mod stand_in;

@@ -141,7 +141,7 @@ fn nothing_connects_to_the_laptop() {
     listener.wait().expect("cannot wait for the listener");
 }
 
-fn curl(bed: &Bed, host: &str, url: &str) -> bool {
+pub(crate) fn curl(bed: &Bed, host: &str, url: &str) -> bool {
     let mut curl = bed.on(host, "curl");
     curl.args(["-sf", "-m", "2", "--retry", "0", "-o", "/dev/null", url]);
     curl.status().expect("cannot run curl").success()
