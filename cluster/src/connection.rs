@@ -1,24 +1,24 @@
 //! The client that every request goes through. It is made anew when its connections lead nowhere any more, and when a
 //! credential plugin has to be asked again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
 use kube::{Client, Config};
+use tokio::sync::Mutex;
 
 /// How long before their end the certificates of a plugin are not used any more.
 const EARLY: SignedDuration = SignedDuration::from_secs(60);
 
-#[derive(Clone)]
 struct Connection {
-    config: Arc<Config>,
+    config: Config,
     /// How long an answer may take.
     answer: Duration,
-    current: Arc<Mutex<Current>>,
-    renewing: Arc<tokio::sync::Mutex<()>>,
+    /// Locked while another one is made.
+    current: Mutex<Current>,
 }
 
 #[derive(Clone)]
@@ -31,12 +31,11 @@ struct Current {
 pub(crate) async fn client(config: Config, answer: Duration) -> Result<Client, kube::Error> {
     let namespace = config.default_namespace.clone();
     let client = make(config.clone()).await?;
-    let connection = Connection {
-        config: Arc::new(config),
+    let connection = Arc::new(Connection {
+        config,
         answer,
-        current: Arc::new(Mutex::new(Current { client, number: 0 })),
-        renewing: Arc::default(),
-    };
+        current: Mutex::new(Current { client, number: 0 }),
+    });
     let service = tower::service_fn(move |request| connection.clone().send(request));
     Ok(Client::new(service, namespace))
 }
@@ -56,47 +55,40 @@ async fn make(config: Config) -> Result<Client, kube::Error> {
 
 impl Connection {
     /// Waits for the head of the answer; what a watch says after it may come at any time.
-    async fn send(self, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
-        let mut used = self.current();
+    async fn send(self: Arc<Self>, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
+        let mut used = self.current.lock().await.clone();
         if is_old(&used.client) {
-            self.renew(used.number).await;
-            used = self.current();
+            used = self.renewed(used.number).await;
         }
         let answer = tokio::time::timeout(self.answer, used.client.send(request)).await;
         let by_plugin = self.config.auth_info.exec.is_some();
         match answer {
             // A network that is gone tells nobody, and whatever was connected before is no use.
             Err(_) => {
-                self.renew(used.number).await;
+                self.renewed(used.number).await;
                 let text = format!("no answer within {:?}", self.answer);
                 Err(kube::Error::Service(text.into()))
             }
             Ok(Ok(refused)) if by_plugin && refused.status() == StatusCode::UNAUTHORIZED => {
-                self.renew(used.number).await;
+                self.renewed(used.number).await;
                 Ok(refused)
             }
             Ok(answer) => answer,
         }
     }
 
-    fn current(&self) -> Current {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.clone()
-    }
-
     /// Makes a client in the place of this one, once. Where none can be made the old one stays, and its next request tells
     /// why.
-    async fn renew(&self, number: u64) {
-        let _one = self.renewing.lock().await;
-        if self.current().number != number {
-            return;
-        }
-        let client = tokio::time::timeout(self.answer, make((*self.config).clone())).await;
-        if let Ok(Ok(client)) = client {
+    async fn renewed(&self, number: u64) -> Current {
+        let mut current = self.current.lock().await;
+        if current.number == number
+            && let Ok(Ok(client)) =
+                tokio::time::timeout(self.answer, make(self.config.clone())).await
+        {
             let number = number + 1;
-            *self.current.lock().unwrap_or_else(PoisonError::into_inner) =
-                Current { client, number };
+            *current = Current { client, number };
         }
+        current.clone()
     }
 }
 

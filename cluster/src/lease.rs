@@ -5,8 +5,8 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
-use kube::api::{DeleteParams, ListParams, PostParams, Preconditions, PropagationPolicy};
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::{Api, ResourceExt};
 use protocol::StageError;
 
 use crate::client::Cluster;
@@ -57,14 +57,12 @@ impl Claim {
 
     fn write_into(&self, lease: &mut Lease) {
         let now = MicroTime(Timestamp::now());
-        let metadata = &mut lease.metadata;
-        let labels = metadata.labels.get_or_insert_default();
+        let labels = lease.labels_mut();
         labels.insert(MANAGED_BY.to_owned(), self.manager.to_owned());
-        let annotations = metadata.annotations.get_or_insert_default();
-        for (key, value) in &self.annotations {
-            annotations.insert((*key).to_owned(), value.clone());
-        }
-        let is_new = metadata.resource_version.is_none();
+        let annotations = self.annotations.iter().cloned();
+        let annotations = annotations.map(|(key, value)| (key.to_owned(), value));
+        lease.annotations_mut().extend(annotations);
+        let is_new = lease.metadata.resource_version.is_none();
         let spec = lease.spec.get_or_insert_default();
         if spec.holder_identity.as_ref() != Some(&self.holder) {
             spec.holder_identity = Some(self.holder.clone());
@@ -188,28 +186,21 @@ impl Claim {
 
 /// Deletes exactly this one. With `orphan`, what it owns stays. False: it has changed since it was read.
 pub async fn delete(cluster: &Cluster, lease: &Lease, orphan: bool) -> Result<bool, StageError> {
-    let metadata = &lease.metadata;
-    let policy = if orphan {
-        PropagationPolicy::Orphan
-    } else {
-        PropagationPolicy::Background
+    let params = match orphan {
+        true => DeleteParams::orphan(),
+        false => DeleteParams::background(),
     };
-    let params = DeleteParams {
-        propagation_policy: Some(policy),
-        preconditions: Some(Preconditions {
-            uid: metadata.uid.clone(),
-            resource_version: metadata.resource_version.clone(),
-        }),
-        ..DeleteParams::default()
-    };
-    let name = metadata.name.as_deref().unwrap_or_default();
-    let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), namespace);
-    match leases.delete(name, &params).await {
+    let params = params.preconditions(Preconditions {
+        uid: lease.uid(),
+        resource_version: lease.resource_version(),
+    });
+    let namespace = lease.namespace().unwrap_or_default();
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), &namespace);
+    match leases.delete(&lease.name_any(), &params).await {
         Ok(_) => Ok(true),
         Err(error) if status(&error) == 404 => Ok(true),
         Err(error) if status(&error) == 409 => Ok(false),
-        Err(error) => Err(cluster.failed("delete", LEASES, Some(namespace), &error)),
+        Err(error) => Err(cluster.failed("delete", LEASES, Some(&namespace), &error)),
     }
 }
 
@@ -240,12 +231,10 @@ pub fn holder(lease: &Lease) -> &str {
 
 /// For people: who, and when it was renewed.
 pub fn describe(lease: &Lease) -> String {
-    let renewed = lease
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.renew_time.as_ref());
-    let renewed = renewed.map_or_else(String::new, |time| {
-        format!(", which was renewed at {}", time.0.strftime("%F %T UTC"))
+    let renewed = lease.spec.as_ref().and_then(|spec| {
+        let time = spec.renew_time.as_ref()?.0.strftime("%F %T UTC");
+        Some(format!(", which was renewed at {time}"))
     });
+    let renewed = renewed.unwrap_or_default();
     format!("session {:?} holds it by a Lease{renewed}", holder(lease))
 }

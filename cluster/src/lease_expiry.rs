@@ -2,7 +2,7 @@
 //! the time counts also while no stage runs.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -20,72 +20,66 @@ struct Sighting {
     last: u64,
 }
 
+type Sightings = BTreeMap<String, Sighting>;
+
+/// Those that have expired by what was noted before, and the others.
+type Divided = (Vec<Lease>, Vec<Lease>);
+
 /// Notes these Leases as they are now. Without a file that can be written none ever expires, which is the safe side.
-pub fn note(leases: &[Lease], env: &Env) {
+pub fn note(leases: Vec<Lease>, env: &Env) -> Divided {
     if leases.is_empty() {
-        return;
+        return Divided::default();
     }
-    let path = path(env);
-    let mut seen = read(&path);
-    judge(leases, &mut seen, now());
+    let (divided, seen) = divide(leases, env);
     let text = serde_json::to_vec(&seen).unwrap_or_default();
-    drop(files::replace(&path, &text, false));
+    drop(files::replace(&path(env), &text, false));
+    divided
 }
 
-/// Those that have expired by what was noted before.
-pub fn expired<'a>(leases: &'a [Lease], env: &Env) -> Vec<&'a Lease> {
-    judge(leases, &mut read(&path(env)), now())
+/// The same without a note.
+pub fn look(leases: Vec<Lease>, env: &Env) -> Divided {
+    divide(leases, env).0
+}
+
+/// The same for one Lease.
+pub fn has_expired(lease: &Lease, env: &Env) -> bool {
+    !note(vec![lease.clone()], env).0.is_empty()
 }
 
 fn path(env: &Env) -> PathBuf {
     ledger::directory(env).join("leases-seen.json")
 }
 
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
-
-fn read(path: &Path) -> BTreeMap<String, Sighting> {
-    let bytes = files::read(path).ok().flatten().unwrap_or_default();
-    serde_json::from_slice(&bytes).unwrap_or_default()
-}
-
-fn judge<'a>(
-    leases: &'a [Lease],
-    seen: &mut BTreeMap<String, Sighting>,
-    now: u64,
-) -> Vec<&'a Lease> {
-    let mut expired = Vec::new();
-    for lease in leases {
-        let metadata = &lease.metadata;
-        let (Some(uid), Some(version)) = (&metadata.uid, &metadata.resource_version) else {
-            continue;
-        };
-        let duration = lease
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.lease_duration_seconds);
-        let duration = duration.and_then(|seconds| u64::try_from(seconds).ok());
-        let sighting = seen.entry(uid.clone()).or_insert_with(|| Sighting {
-            version: version.clone(),
-            since: now,
-            last: now,
-        });
-        // A clock that was set back has to begin anew.
-        if sighting.version != *version || sighting.since > now {
-            sighting.version.clone_from(version);
-            sighting.since = now;
-        }
-        sighting.last = now;
-        if duration.is_some_and(|duration| now - sighting.since > duration) {
-            expired.push(lease);
-        }
-    }
+fn divide(leases: Vec<Lease>, env: &Env) -> (Divided, Sightings) {
+    let bytes = files::read(&path(env)).ok().flatten().unwrap_or_default();
+    let mut seen: Sightings = serde_json::from_slice(&bytes).unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |since| since.as_secs());
+    let judge = |lease: &Lease| is_over(lease, &mut seen, now);
+    let divided = leases.into_iter().partition(judge);
     seen.retain(|_, sighting| now.saturating_sub(sighting.last) < MEMORY);
-    expired
+    (divided, seen)
+}
+
+fn is_over(lease: &Lease, seen: &mut Sightings, now: u64) -> bool {
+    let metadata = &lease.metadata;
+    let (Some(uid), Some(version)) = (&metadata.uid, &metadata.resource_version) else {
+        return false;
+    };
+    let new = || Sighting {
+        version: version.clone(),
+        since: now,
+        last: now,
+    };
+    let sighting = seen.entry(uid.clone()).or_insert_with(new);
+    // A clock that was set back has to begin anew.
+    if sighting.version != *version || sighting.since > now {
+        *sighting = new();
+    }
+    sighting.last = now;
+    let duration = lease.spec.as_ref().and_then(|it| it.lease_duration_seconds);
+    let duration = duration.and_then(|seconds| u64::try_from(seconds).ok());
+    duration.is_some_and(|duration| now - sighting.since > duration)
 }
 
 #[cfg(test)]
@@ -106,7 +100,7 @@ mod tests {
     #[test]
     fn a_lease_expires_when_it_stays_unchanged_for_its_duration_on_our_own_clock() {
         let mut seen = BTreeMap::new();
-        let mut expires = |version, now| !judge(&[lease(version)], &mut seen, now).is_empty();
+        let mut expires = |version, now| is_over(&lease(version), &mut seen, now);
         assert!(!expires(1, 1000));
         assert!(!expires(1, 1060));
         assert!(expires(1, 1061));

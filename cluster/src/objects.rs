@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
-use kube::core::{ApiResource, DynamicObject};
+use kube::core::{ApiResource, DynamicObject, GroupVersion};
+use kube::discovery::{ApiGroup, Scope, pinned_group};
 use protocol::StageError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -46,9 +46,10 @@ impl Reference {
 }
 
 /// A kind as the API serves it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Kind {
-    pub resource: ApiResource,
+    cluster: Cluster,
+    resource: ApiResource,
     pub namespaced: bool,
 }
 
@@ -61,8 +62,8 @@ impl Kind {
         }
     }
 
-    pub fn api(&self, cluster: &Cluster, reference: &Reference) -> Api<DynamicObject> {
-        let client = cluster.client.clone();
+    pub fn api(&self, reference: &Reference) -> Api<DynamicObject> {
+        let client = self.cluster.client.clone();
         match (self.namespaced, &reference.namespace) {
             (true, Some(namespace)) => Api::namespaced_with(client, namespace, &self.resource),
             (true, None) => Api::default_namespaced_with(client, &self.resource),
@@ -78,20 +79,19 @@ impl Kind {
     /// The error of a request, as ours.
     pub fn failed(
         &self,
-        cluster: &Cluster,
         verb: &'static str,
         reference: &Reference,
         error: &kube::Error,
     ) -> StageError {
         let attempt = self.attempt(verb, reference);
-        cluster.context.request_failed(&attempt, error)
+        self.cluster.context.request_failed(&attempt, error)
     }
 }
 
 /// What the API serves, asked once for each version of a group.
 pub struct Kinds<'a> {
     cluster: &'a Cluster,
-    known: BTreeMap<String, Option<APIResourceList>>,
+    known: BTreeMap<String, Option<ApiGroup>>,
 }
 
 impl<'a> Kinds<'a> {
@@ -106,38 +106,25 @@ impl<'a> Kinds<'a> {
     pub async fn of(&mut self, reference: &Reference) -> Result<Option<Kind>, StageError> {
         let version = &reference.api_version;
         if !self.known.contains_key(version) {
-            let list = ask(self.cluster, version).await?;
-            self.known.insert(version.clone(), list);
+            let group = ask(self.cluster, version).await?;
+            self.known.insert(version.clone(), group);
         }
-        let list = self.known.get(version).and_then(Option::as_ref);
-        let found = list
-            .into_iter()
-            .flat_map(|list| &list.resources)
-            .find(|it| it.kind == reference.kind && !it.name.contains('/'));
-        Ok(found.map(|it| {
-            let (group, short) = version.split_once('/').unwrap_or(("", version));
-            Kind {
-                resource: ApiResource {
-                    group: group.to_owned(),
-                    version: short.to_owned(),
-                    api_version: version.clone(),
-                    kind: it.kind.clone(),
-                    plural: it.name.clone(),
-                },
-                namespaced: it.namespaced,
-            }
+        let group = self.known.get(version).and_then(Option::as_ref);
+        let found = group.and_then(|it| it.recommended_kind(&reference.kind));
+        Ok(found.map(|(resource, capabilities)| Kind {
+            cluster: self.cluster.clone(),
+            resource,
+            namespaced: capabilities.scope == Scope::Namespaced,
         }))
     }
 }
 
-async fn ask(cluster: &Cluster, version: &str) -> Result<Option<APIResourceList>, StageError> {
-    let answer = if version.contains('/') {
-        cluster.client.list_api_group_resources(version).await
-    } else {
-        cluster.client.list_core_api_resources(version).await
+async fn ask(cluster: &Cluster, version: &str) -> Result<Option<ApiGroup>, StageError> {
+    let Ok(parsed) = version.parse::<GroupVersion>() else {
+        return Ok(None);
     };
-    match answer {
-        Ok(list) => Ok(Some(list)),
+    match pinned_group(&cluster.client, &parsed).await {
+        Ok(group) => Ok(Some(group)),
         Err(error) if status(&error) == 404 => Ok(None),
         Err(error) => {
             let attempt = Attempt::new("discover", version.to_owned(), None);
@@ -151,14 +138,11 @@ pub async fn delete<K>(api: &Api<K>, name: &str, uid: Option<String>) -> kube::R
 where
     K: Clone + DeserializeOwned + Debug,
 {
-    let preconditions = uid.map(|uid| Preconditions {
+    let mut params = DeleteParams::background();
+    params.preconditions = uid.map(|uid| Preconditions {
         uid: Some(uid),
         resource_version: None,
     });
-    let params = DeleteParams {
-        preconditions,
-        ..DeleteParams::background()
-    };
     match api.delete(name, &params).await {
         Ok(_) => Ok(true),
         Err(error) if matches!(status(&error), 404 | 409) => Ok(false),

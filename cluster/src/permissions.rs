@@ -13,19 +13,15 @@ use crate::errors::Attempt;
 
 /// The first of these that the user may not do is the error, the others its causes.
 pub async fn refuse_denied(cluster: &Cluster, needed: &[Attempt]) -> Result<(), StageError> {
-    let denied = join_all(needed.iter().map(|attempt| denies(cluster, attempt))).await;
-    let mut denied = needed
-        .iter()
-        .zip(denied)
-        .filter(|(_, denied)| *denied)
-        .map(|(attempt, _)| attempt);
+    let denied = async |attempt| denies(cluster, attempt).await.then_some(attempt);
+    let denied = join_all(needed.iter().map(denied)).await;
+    let mut denied = denied.into_iter().flatten();
     let Some(first) = denied.next() else {
         return Ok(());
     };
     let mut error = cluster.context.forbidden(first);
-    error
-        .caused_by
-        .extend(denied.map(|other| format!("nor may it {}", other.describe())));
+    let others = denied.map(|other| format!("nor may it {}", other.describe()));
+    error.caused_by.extend(others);
     Err(error)
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use http::Uri;
+use ipnet::IpNet;
 use protocol::Env;
 
 /// The proxy that the environment names for a server; the one of a kubeconfig goes before it.
@@ -39,28 +40,12 @@ fn covers(entry: &str, host: &str) -> bool {
         return true;
     }
     if let Ok(ip) = host.parse::<IpAddr>() {
-        return entry.parse() == Ok(ip) || network_holds(entry, ip);
+        let network = entry.parse::<IpNet>();
+        return entry.parse() == Ok(ip) || network.is_ok_and(|it| it.contains(&ip));
     }
     let (entry, host) = (entry.to_ascii_lowercase(), host.to_ascii_lowercase());
     let below = entry.trim_start_matches("*.").trim_start_matches('.');
     !below.is_empty() && (host.ends_with(&format!(".{below}")) || (entry == below && host == below))
-}
-
-fn network_holds(network: &str, ip: IpAddr) -> bool {
-    let Some((base, bits)) = network.split_once('/') else {
-        return false;
-    };
-    match (base.parse(), ip, bits.parse::<u32>()) {
-        (Ok(IpAddr::V4(base)), IpAddr::V4(ip), Ok(bits @ 0..=32)) => {
-            let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
-            base.to_bits() & mask == ip.to_bits() & mask
-        }
-        (Ok(IpAddr::V6(base)), IpAddr::V6(ip), Ok(bits @ 0..=128)) => {
-            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-            base.to_bits() & mask == ip.to_bits() & mask
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]
