@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use kube::config::{Kubeconfig, KubeconfigError};
-use protocol::ledger::Entry;
+use protocol::ledger::{Entry, Ledger};
 use protocol::suggest::nearest;
 use protocol::{Env, Exit, StageError};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,12 @@ pub struct ClusterRef {
 impl ClusterRef {
     pub fn from_entry(entry: &Entry) -> Option<Self> {
         serde_json::from_value(entry.data.clone()).ok()
+    }
+
+    /// The entry of this kind that the ledger has of this cluster.
+    pub fn entry(&self, ledger: &Ledger, what: &str) -> Option<Entry> {
+        let mut entries = ledger.entries().into_iter();
+        entries.find(|it| it.what == what && Self::from_entry(it).as_ref() == Some(self))
     }
 
     /// What a ledger entry holds: this, and the fields of `more`.

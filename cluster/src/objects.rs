@@ -71,6 +71,12 @@ impl Kind {
         }
     }
 
+    /// `None`: there is no such object.
+    pub async fn get(&self, reference: &Reference) -> Result<Option<DynamicObject>, StageError> {
+        let answer = self.api(reference).get_opt(&reference.name).await;
+        answer.map_err(|error| self.failed("get", reference, &error))
+    }
+
     pub fn attempt(&self, verb: &'static str, reference: &Reference) -> Attempt {
         let namespace = reference.namespace.as_deref().filter(|_| self.namespaced);
         Attempt::new(verb, self.title(), namespace)

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use cluster::{Cluster, ClusterRef, lease_expiry};
+use cluster::lease_expiry::has_expired;
+use cluster::{Cluster, ClusterRef};
 use futures::future::OptionFuture;
 use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt;
 use protocol::{Context, StageError, run_id};
 
 use crate::Gateway;
@@ -18,11 +20,11 @@ use crate::dedicated;
 use crate::gc;
 use crate::lease::{self, GatewayLease};
 use crate::leftovers;
-use crate::objects::{self, GatewayObject, State};
+use crate::objects::{self, GatewayObject};
 use crate::permissions;
-use crate::provision::{self, Infrastructure};
+use crate::provision::Infrastructure;
 use crate::session::Session;
-use crate::survey::{Survey, ask, connect};
+use crate::survey::{Run, Survey};
 use crate::wait::{self, Events};
 
 /// A Gateway that is ours, working or not.
@@ -57,19 +59,15 @@ impl Selection {
     ) -> Result<(String, Option<Events>), StageError> {
         let (cluster, gateway) = (&self.cluster, &self.gateway);
         let waits = async {
-            if let State::Ready(address) = objects::state(gateway) {
+            if let Ok(address) = objects::address(gateway) {
                 return Ok((gateway.clone(), address, None));
             }
             let mut events = wait::watch(cluster, gateway, config.lease_duration);
             let timeout = Duration::from_secs(config.timeout);
-            let (gateway, address) = wait::until_ready(
-                &mut events,
-                gateway.clone(),
-                &cluster.context,
-                timeout,
-                |line| cx.progress("wait", line),
-            )
-            .await?;
+            let (gateway, context) = (gateway.clone(), &cluster.context);
+            let tell = |line| cx.progress("wait", line);
+            let ready = wait::until_ready(&mut events, gateway, context, timeout, tell);
+            let (gateway, address) = ready.await?;
             Ok((gateway, address, Some(events)))
         };
         let namespace = objects::namespace(gateway);
@@ -85,12 +83,11 @@ pub(crate) async fn discover(
     cx: &Context<Gateway>,
     config: &Config,
 ) -> Result<Selection, StageError> {
-    let cluster = connect(cx, config).await?;
-    let mut survey = ask(&cluster, config).await?.survey(cx, &cluster)?;
-    survey.look_at_usage(cx, &cluster).await;
+    let run = Run::connect(cx, config).await?;
+    let survey = run.look().await?;
     let choice = choose(&survey, config)?;
     choice.tell(cx);
-    Ok(Selection::existing(&cluster, &survey, choice, false))
+    Ok(Selection::existing(&run.cluster, &survey, choice, false))
 }
 
 /// What is ours on the cluster by now, to be given back in the end.
@@ -136,15 +133,10 @@ pub(crate) async fn acquire(
     config: &Config,
     held: &mut Resources,
 ) -> Result<Selection, StageError> {
-    let cluster = connect(cx, config).await?;
-    held.session = resume(cx, &cluster).await?;
+    let run = Run::connect(cx, config).await?;
+    held.session = resume(cx, &run.cluster).await?;
     let (mut attempts, mut installed) = (0, false);
     loop {
-        let run = Run {
-            cx,
-            config,
-            cluster: &cluster,
-        };
         let error = match run.try_acquire(held).await {
             Ok(selection) => return Ok(selection),
             Err(error) => error,
@@ -153,7 +145,7 @@ pub(crate) async fn acquire(
         if error.code == CLASS_GONE && attempts < ATTEMPTS {
             cx.info(error.message);
         } else if !installed && is_fixed_by_provisioning(&error, config) {
-            provision::offer(cx, config, &cluster, &mut held.infrastructure, error).await?;
+            run.offer(&mut held.infrastructure, error).await?;
             installed = true;
         } else {
             return Err(error);
@@ -193,20 +185,10 @@ async fn release(cluster: &Cluster, lease: &GatewayLease) -> Result<(), StageErr
     Ok(())
 }
 
-struct Run<'a> {
-    cx: &'a Context<Gateway>,
-    config: &'a Config,
-    cluster: &'a Cluster,
-}
-
 impl Run<'_> {
     async fn try_acquire(&self, held: &mut Resources) -> Result<Selection, StageError> {
-        let Self {
-            cx,
-            config,
-            cluster,
-        } = *self;
-        let mut survey = ask(cluster, config).await?.survey(cx, cluster)?;
+        let (cx, config, cluster) = (self.cx, self.config, &self.cluster);
+        let mut survey = self.ask().await?.survey(self)?;
         survey.held = held.session.as_ref().map(|session| session.lease.title());
         self.raise_limit(&mut survey).await?;
         let live = gc::collect(cx, cluster, survey.others()).await?;
@@ -240,7 +222,7 @@ impl Run<'_> {
         let Some(limit) = limit.filter(|it| *it > survey.max_listeners) else {
             return Ok(());
         };
-        raise(self.cluster, limit).await?;
+        raise(&self.cluster, limit).await?;
         survey.max_listeners = limit;
         self.cx.warn(format!(
             "the CRD of Gateways allows {limit} listeners now, on every Gateway of this cluster; installing it again undoes that"
@@ -265,24 +247,15 @@ impl Run<'_> {
         gateway: &GatewayObject,
         held: &mut Resources,
     ) -> Result<Option<String>, StageError> {
-        let title = objects::title(gateway);
-        if held
-            .session
-            .as_ref()
-            .is_some_and(|it| it.lease.title() == title)
-        {
+        let is_held = |it: &Session| it.lease.title() == objects::title(gateway);
+        if held.session.as_ref().is_some_and(is_held) {
             return Ok(None);
         }
         held.release_session().await?;
         let lease = self.lease(objects::namespace(gateway), objects::name(gateway), false);
-        let session = held
-            .session
-            .insert(Session::intend(self.cx, self.cluster, lease)?);
-        let may_take = |lease: &Lease| {
-            let lease = std::slice::from_ref(lease);
-            lease_expiry::note(lease, &self.cx.env);
-            self.config.take_over || !lease_expiry::expired(lease, &self.cx.env).is_empty()
-        };
+        let session = Session::intend(self.cx, &self.cluster, lease)?;
+        let session = held.session.insert(session);
+        let may_take = |it: &Lease| self.config.take_over || has_expired(it, &self.cx.env);
         let theirs = session.acquire(may_take).await?;
         if let Some(session) = held.session.take_if(|_| theirs.is_some()) {
             session.forget()?;
@@ -306,17 +279,13 @@ impl Run<'_> {
         make: Make,
         held: &mut Resources,
     ) -> Result<Selection, StageError> {
-        let Self {
-            cx,
-            config,
-            cluster,
-        } = *self;
+        let (cx, config, cluster) = (self.cx, self.config, &self.cluster);
         let Make { class, passed_over } = make;
         passed_over.iter().for_each(|line| cx.info(line));
         held.release_session().await?;
-        let name = class.metadata.name.as_deref().unwrap_or_default();
+        let name = class.name_any();
         let provisioned = objects::is_installed(&class);
-        if provisioned && !provision::join(cx, cluster, &mut held.infrastructure, name).await? {
+        if provisioned && !self.join(&mut held.infrastructure, &name).await? {
             let message =
                 format!("GatewayClass {name} has just been removed by the last one that used it");
             return Err(StageError::new(CLASS_GONE, message).retryable(true));
@@ -340,7 +309,7 @@ impl Run<'_> {
             cluster: cluster.clone(),
             gateway,
             made: true,
-            controller: Some(class.spec.controller_name.clone()),
+            controller: Some(class.spec.controller_name),
             provisioned,
             max_listeners: survey.max_listeners,
         })

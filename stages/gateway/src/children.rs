@@ -39,7 +39,7 @@ pub(crate) async fn titles(
     cluster: &Cluster,
     lease: &GatewayLease,
 ) -> Result<Vec<String>, StageError> {
-    let all = list(cluster, &mut Kinds::new(cluster), lease, true).await?;
+    let all = list(&mut Kinds::new(cluster), lease, true).await?;
     Ok(all.iter().map(|it| it.reference.title()).collect())
 }
 
@@ -48,14 +48,14 @@ pub(crate) async fn remove(cluster: &Cluster, lease: &GatewayLease) -> Result<bo
     let deadline = Instant::now() + PATIENCE;
     let mut kinds = Kinds::new(cluster);
     while Instant::now() < deadline {
-        if list(cluster, &mut kinds, lease, false).await?.is_empty() {
+        if list(&mut kinds, lease, false).await?.is_empty() {
             return Ok(false);
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    let children = list(cluster, &mut kinds, lease, true).await?;
+    let children = list(&mut kinds, lease, true).await?;
     for child in &children {
-        child.delete(cluster, lease).await?;
+        child.delete(lease).await?;
     }
     Ok(!children.is_empty())
 }
@@ -68,7 +68,6 @@ struct Child {
 
 /// Controllers put the Gateway's name on what they make for it, and no other Gateway ever had ours.
 async fn list(
-    cluster: &Cluster,
     kinds: &mut Kinds<'_>,
     lease: &GatewayLease,
     with_rest: bool,
@@ -81,11 +80,11 @@ async fn list(
         let Some(kind) = kinds.of(&any).await? else {
             continue;
         };
-        let listed = match kind.api(cluster, &any).list_metadata(&labelled).await {
+        let listed = match kind.api(&any).list_metadata(&labelled).await {
             Ok(list) => list.items,
             // Not ours to know then.
             Err(error) if status(&error) == 403 => continue,
-            Err(error) => return Err(kind.failed(cluster, "list", &any, &error)),
+            Err(error) => return Err(kind.failed("list", &any, &error)),
         };
         children.extend(listed.into_iter().map(|it| Child {
             kind: kind.clone(),
@@ -101,8 +100,8 @@ async fn list(
 }
 
 impl Child {
-    async fn delete(&self, cluster: &Cluster, lease: &GatewayLease) -> Result<(), StageError> {
-        let api = self.kind.api(cluster, &self.reference);
+    async fn delete(&self, lease: &GatewayLease) -> Result<(), StageError> {
+        let api = self.kind.api(&self.reference);
         let deleted = objects::delete(&api, &self.reference.name, self.uid.clone()).await;
         deleted.map(drop).map_err(|error| {
             let message = format!(
@@ -110,7 +109,7 @@ impl Child {
                 lease.title(),
                 self.reference.title()
             );
-            let refused = self.kind.failed(cluster, "delete", &self.reference, &error);
+            let refused = self.kind.failed("delete", &self.reference, &error);
             StageError::new("gateway.children_left", message)
                 .cause(refused.message)
                 .hint("is the controller running? `devcluster-remote gc` looks again")

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::manifests::{CONTOUR, Manifests, is_digest};
+use crate::objects::is_label;
 
 /// From one more than the CRD's own limit to the last at which the API takes the CRD's rules as not too costly.
 const RAISED: RangeInclusive<u32> = 65..=213;
@@ -19,74 +20,86 @@ const LOWEST_PORT: u16 = 1025;
 
 /// What a user sets.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The kubeconfig file. Default: the files in $KUBECONFIG, else ~/.kube/config.
-    #[serde(default)]
     pub kubeconfig: Option<PathBuf>,
     /// The context in the kubeconfig. Default: its current one.
-    #[serde(default)]
     pub k8s_context: Option<String>,
     /// The name of the Gateway to use. Default: the first that is usable and that nobody uses.
-    #[serde(default)]
     pub gateway: Option<String>,
     /// The namespace to look in, and to make a Gateway in. Default: look in all of them, make it in that of the context.
-    #[serde(default)]
     pub gateway_namespace: Option<String>,
     /// Use only Gateways of this GatewayClass, and make one of this class.
-    #[serde(default)]
     pub gateway_class: Option<String>,
     /// Use only Gateways with these labels, written as for `kubectl get -l`.
-    #[serde(default)]
     pub selector: Option<String>,
     /// `existing`: take a Gateway that nobody uses, and make one only when there is none. `dedicated`: make one of our own,
     /// which is deleted in the end.
-    #[serde(default)]
     pub prefer: Prefer,
     /// Take a Gateway also from another session, or from another master that uses it or left its ports on it.
-    #[serde(default)]
     pub take_over: bool,
     /// When it ends, leave a Gateway that was made.
-    #[serde(default)]
     pub leave: bool,
     /// When there is no controller of which a Gateway could be had: `never` install one, `ask` at a terminal, or `auto`: install
     /// one and remove it in the end, when nobody uses it any more.
-    #[serde(default)]
     pub provision: Provision,
     /// What is installed then: URLs and files of manifests. Default: Contour's gateway provisioner, a pinned release.
-    #[serde(default)]
     pub provision_manifests: Manifests,
     /// The SHA-256 of those manifests, as `cat FILE… | sha256sum` prints it. Others are refused.
-    #[serde(default)]
     pub provision_digest: Option<String>,
     /// The name by which the installed controller knows its GatewayClasses.
-    #[serde(default = "default_controller")]
     pub provision_controller: String,
     /// Only print what would be taken, made and installed.
-    #[serde(default)]
     pub dry_run: bool,
     /// The namespace in which the master runs tasks: its `default_namespace`.
-    #[serde(default = "default_task_namespace")]
     pub task_namespace: String,
     /// The ports that the master may open on the Gateway, first and last: [32768, 57535] or 32768-57535.
-    #[serde(default = "default_port_range")]
     pub port_range: PortRange,
     /// Fail when the master could open fewer ports than this.
-    #[serde(default)]
     pub min_capacity: u32,
     /// Raise the number of listeners that the cluster's CRD allows on a Gateway, 64 by default, to this: 65 to 213. It changes
     /// the CRD for everybody, and installing that again undoes it.
-    #[serde(default)]
     pub raise_max_items: Option<u32>,
     /// Seconds after which others may take the Gateway when this session is not heard of: how long a laptop may sleep.
-    #[serde(default = "default_lease_duration")]
     pub lease_duration: u32,
     /// Seconds to wait until the Gateway is Programmed and has an address.
-    #[serde(default = "default_timeout")]
     pub timeout: u64,
     /// Seconds to wait for a connection to the Kubernetes API.
-    #[serde(default = "default_connect_timeout")]
     pub connect_timeout: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            kubeconfig: None,
+            k8s_context: None,
+            gateway: None,
+            gateway_namespace: None,
+            gateway_class: None,
+            selector: None,
+            prefer: Prefer::Existing,
+            take_over: false,
+            leave: false,
+            provision: Provision::Ask,
+            provision_manifests: Manifests::default(),
+            provision_digest: None,
+            provision_controller: CONTOUR.to_owned(),
+            dry_run: false,
+            task_namespace: "default".to_owned(),
+            // From where Determined's own default range starts to the highest port at which Contour's Envoy does not wrap:
+            // its container port is the port plus 8000.
+            port_range: PortRange {
+                first: 32768,
+                last: 57535,
+            },
+            min_capacity: 0,
+            raise_max_items: None,
+            lease_duration: 900,
+            timeout: 300,
+            connect_timeout: 5,
+        }
+    }
 }
 
 impl Config {
@@ -105,56 +118,25 @@ impl Config {
 }
 
 /// Which Gateway to prefer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Prefer {
     /// One that is there and that nobody uses.
-    #[default]
     Existing,
     /// One of our own.
     Dedicated,
 }
 
 /// Whether to install a controller.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Provision {
     /// Say what is missing, and end.
     Never,
     /// Ask, where there is a terminal; else as `never`.
-    #[default]
     Ask,
     /// Install it.
     Auto,
-}
-
-fn default_controller() -> String {
-    CONTOUR.to_owned()
-}
-
-fn default_task_namespace() -> String {
-    "default".to_owned()
-}
-
-/// From where Determined's own default range starts to the highest port at which Contour's Envoy does not wrap: its container
-/// port is the port plus 8000.
-fn default_port_range() -> PortRange {
-    PortRange {
-        first: 32768,
-        last: 57535,
-    }
-}
-
-fn default_lease_duration() -> u32 {
-    900
-}
-
-fn default_timeout() -> u64 {
-    300
-}
-
-fn default_connect_timeout() -> u64 {
-    5
 }
 
 /// What Determined would refuse in the block that we are going to report, and what cannot work.
@@ -166,11 +148,9 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
         ("gateway_namespace", config.gateway_namespace.as_ref()),
         ("task_namespace", Some(&config.task_namespace)),
     ] {
-        if let Some(name) = name.filter(|name| !is_name(name)) {
-            refuse(
-                field,
-                format!("{name:?} is no name of an object in Kubernetes"),
-            );
+        if let Some(name) = name.filter(|name| !is_label(name)) {
+            let message = format!("{name:?} is no name of an object in Kubernetes");
+            refuse(field, message);
         }
     }
     let PortRange { first, last } = config.port_range;
@@ -185,13 +165,11 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
     }
     if let Some(limit) = config.raise_max_items.filter(|it| !RAISED.contains(it)) {
         let (lowest, highest) = (RAISED.start(), RAISED.end());
-        refuse(
-            "raise_max_items",
-            format!(
-                "{limit} is not between {lowest} and {highest}: below, the CRD allows as many anyway; above, the API refuses it as \
+        let message = format!(
+            "{limit} is not between {lowest} and {highest}: below, the CRD allows as many anyway; above, the API refuses it as \
              too costly"
-            ),
         );
+        refuse("raise_max_items", message);
     }
     if let Some(digest) = config.provision_digest.as_ref().filter(|it| !is_digest(it)) {
         let message = format!("{digest:?} is no SHA-256: 64 hexadecimal digits");
@@ -199,12 +177,10 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
     }
     let unprotected = config.provision_manifests.unprotected();
     for url in unprotected.filter(|_| config.provision_digest.is_none()) {
-        refuse(
-            "provision_manifests",
-            format!(
-                "whoever is on the way can change {url:?}: set `provision_digest`, or use https"
-            ),
+        let message = format!(
+            "whoever is on the way can change {url:?}: set `provision_digest`, or use https"
         );
+        refuse("provision_manifests", message);
     }
     let controller = &config.provision_controller;
     if !is_controller(controller) {
@@ -230,45 +206,20 @@ fn is_controller(name: &str) -> bool {
     })
 }
 
-/// Determined's own rule for both names.
-fn is_name(name: &str) -> bool {
-    let edge = |at: Option<char>| at.is_some_and(|c| c.is_ascii_alphanumeric());
-    (1..=63).contains(&name.len())
-        && edge(name.chars().next())
-        && edge(name.chars().next_back())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
-    fn config(value: Value) -> Config {
-        serde_json::from_value(value).unwrap()
-    }
-
     #[test]
     fn what_determined_would_refuse_is_named_all_at_once() {
-        let config = config(json!({
+        let config = json!({
             "gateway": "-x", "gateway_namespace": "", "port_range": [80, 80], "timeout": 0,
-        }));
-        let fields: Vec<String> = validate(&config)
-            .into_iter()
-            .map(|problem| problem.path)
-            .collect();
-        assert_eq!(
-            fields,
-            [
-                "gateway",
-                "gateway_namespace",
-                "port_range",
-                "port_range",
-                "timeout"
-            ]
-        );
+        });
+        let problems = validate(&serde_json::from_value(config).unwrap());
+        let fields: Vec<&str> = problems.iter().map(|it| it.path.as_str()).collect();
+        let expected = "gateway gateway_namespace port_range port_range timeout";
+        assert_eq!(fields.join(" "), expected);
     }
 }

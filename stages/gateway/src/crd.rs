@@ -1,36 +1,39 @@
 //! The CRD of Gateways. It is large, and little of it is read.
 
 use cluster::Cluster;
-use http::Request;
+use kube::api::{Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Api, ResourceExt};
 use protocol::StageError;
 use serde_json::{Value, json};
 
-use crate::objects::GROUP;
-
-const CRD: &str =
-    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gateways.gateway.networking.k8s.io";
+use crate::objects::{GATEWAYS, GROUP};
 
 /// What the CRD has allowed since its first release; taken when it may not be read.
 pub(crate) const MAX_LISTENERS: u32 = 64;
 
 /// The CRD, as the API has it.
-pub(crate) struct Crd(Value);
+pub(crate) struct Crd(DynamicObject);
+
+fn crds(cluster: &Cluster) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    Api::all_with(cluster.client.clone(), &ApiResource::from_gvk(&kind))
+}
 
 impl Crd {
     /// Cluster-wide, so many users may not read it.
     pub(crate) async fn get(cluster: &Cluster) -> Option<Self> {
-        let request = Request::get(CRD).body(Vec::new()).ok()?;
-        cluster.client.request(request).await.ok().map(Self)
+        crds(cluster).get(GATEWAYS).await.ok().map(Self)
     }
 
     /// The release and the channel of the Gateway API that it is of.
     pub(crate) fn bundle(&self) -> Option<(&str, &str)> {
-        bundle(|name| self.0["metadata"]["annotations"][name].as_str())
+        bundle_of(&self.0)
     }
 
     /// How many a Gateway can have: each listener takes a place in the spec and one in the status.
     pub(crate) fn max_listeners(&self) -> u32 {
-        let Some((_, v1)) = v1(&self.0) else {
+        let Some((_, v1)) = v1(&self.0.data) else {
             return MAX_LISTENERS;
         };
         let limit = |part: &str| {
@@ -62,30 +65,23 @@ pub(crate) fn bundle<'a>(
     Some((of("bundle-version")?, of("channel")?))
 }
 
+/// The same of one that the API has.
+pub(crate) fn bundle_of(crd: &DynamicObject) -> Option<(&str, &str)> {
+    bundle(|name| crd.annotations().get(name).map(String::as_str))
+}
+
 const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
 /// Allows more listeners on a Gateway: raises both limits of the version that Determined uses, and touches nothing else.
 pub(crate) async fn raise(cluster: &Cluster, limit: u32) -> Result<(), StageError> {
     let failed = |verb| move |error: kube::Error| cluster.failed(verb, CRDS, None, &error);
-    let crd: Value = cluster
-        .client
-        .request(request(Request::get(CRD), Vec::new())?)
-        .await
-        .map_err(failed("get"))?;
-    let patch = patch(&crd, limit).to_string().into_bytes();
-    let builder = Request::patch(CRD).header("content-type", "application/json-patch+json");
-    cluster
-        .client
-        .request::<Value>(request(builder, patch)?)
-        .await
-        .map(drop)
-        .map_err(failed("patch"))
-}
-
-fn request(builder: http::request::Builder, body: Vec<u8>) -> Result<Request<Vec<u8>>, StageError> {
-    builder
-        .body(body)
-        .map_err(|error| StageError::internal("a request of our own is not one").source(&error))
+    let crds = crds(cluster);
+    let crd = crds.get(GATEWAYS).await.map_err(failed("get"))?;
+    let patch = serde_json::from_value(patch(&crd.data, limit))
+        .map_err(|error| StageError::internal("a patch of our own is not one").source(&error))?;
+    let (params, patch) = (PatchParams::default(), Patch::<()>::Json(patch));
+    let patched = crds.patch(GATEWAYS, &params, &patch).await;
+    patched.map(drop).map_err(failed("patch"))
 }
 
 fn patch(crd: &Value, limit: u32) -> Value {
@@ -112,7 +108,7 @@ mod tests {
         let listeners = |limit: u32| json!({"properties": {"listeners": {"maxItems": limit}}});
         let parts = json!({"spec": listeners(200), "status": listeners(64)});
         let crd = |versions| json!({"metadata": {}, "spec": {"versions": versions}});
-        let of = |crd| Crd(crd).max_listeners();
+        let of = |crd| Crd(serde_json::from_value(crd).unwrap()).max_listeners();
         let v1 = json!({"name": "v1", "schema": {"openAPIV3Schema": {"properties": parts}}});
         assert_eq!(of(crd(json!([{"name": "v1beta1"}, v1]))), 64);
         assert_eq!(of(crd(json!([]))), MAX_LISTENERS);

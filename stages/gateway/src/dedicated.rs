@@ -6,16 +6,15 @@ use cluster::objects;
 use cluster::status;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Api;
 use kube::api::{ListParams, PostParams};
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::core::DynamicObject;
+use kube::{Api, Resource};
 use protocol::{PortRange, StageError};
 use serde_json::{Value, json};
 
 use crate::lease::{GatewayLease, MANAGER};
 use crate::objects::{
-    ClassObject, GATEWAYS, GROUP, GatewayObject, SERVICES, TCP_ROUTES, gateway_resource, gateways,
+    ClassObject, GATEWAYS, GROUP, GatewayObject, SERVICES, TCP_ROUTES, gateways, resource,
 };
 
 /// A Gateway has to have a listener before Determined adds its own: one port that is not used otherwise.
@@ -29,11 +28,8 @@ pub(crate) async fn make(
     class: &ClassObject,
     range: PortRange,
 ) -> Result<GatewayObject, StageError> {
-    let api: Api<DynamicObject> = Api::namespaced_with(
-        cluster.client.clone(),
-        &lease.namespace,
-        &gateway_resource(),
-    );
+    let (client, kind) = (cluster.client.clone(), resource("v1", "Gateway"));
+    let api: Api<DynamicObject> = Api::namespaced_with(client, &lease.namespace, &kind);
     let params = PostParams {
         field_manager: Some(MANAGER.to_owned()),
         ..PostParams::default()
@@ -47,8 +43,7 @@ pub(crate) async fn make(
     };
     let made =
         made.map_err(|error| cluster.failed("create", GATEWAYS, Some(&lease.namespace), &error))?;
-    serde_json::to_value(made)
-        .and_then(serde_json::from_value)
+    made.try_parse()
         .map_err(|error| StageError::internal("the API's Gateway is not one").source(&error))
 }
 
@@ -58,17 +53,10 @@ fn manifest(
     class: &ClassObject,
     range: PortRange,
 ) -> Value {
-    let owner = owner.map(|lease| OwnerReference {
-        api_version: "coordination.k8s.io/v1".to_owned(),
-        kind: "Lease".to_owned(),
-        name: lease.metadata.name.clone().unwrap_or_default(),
-        uid: lease.metadata.uid.clone().unwrap_or_default(),
-        ..OwnerReference::default()
-    });
-    let port = if range.contains(PLACEHOLDER) {
-        range.last
-    } else {
-        PLACEHOLDER
+    let owner = owner.and_then(|lease| lease.owner_ref(&()));
+    let port = match range.contains(PLACEHOLDER) {
+        true => range.last,
+        false => PLACEHOLDER,
     };
     json!({
         "apiVersion": format!("{GROUP}/v1"),
@@ -107,31 +95,27 @@ pub(crate) struct Route {
     uid: Option<String>,
 }
 
-fn tcp_routes() -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1alpha2", "TCPRoute"))
-}
-
 /// Those that lead to the Gateway.
 pub(crate) async fn routes(
     cluster: &Cluster,
     lease: &GatewayLease,
 ) -> Result<Vec<Route>, StageError> {
-    let all: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &tcp_routes());
-    let routes = match all.list(&ListParams::default()).await {
+    let kind = resource("v1alpha2", "TCPRoute");
+    let all: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &kind);
+    let mut routes = match all.list(&ListParams::default()).await {
         Ok(list) => list.items,
         Err(error) if matches!(status(&error), 403 | 404) => Vec::new(),
         Err(error) => return Err(cluster.failed("list", TCP_ROUTES, None, &error)),
     };
-    let routes = routes.into_iter().filter(|it| leads_to(it, lease));
-    Ok(routes
-        .filter_map(|DynamicObject { metadata, .. }| {
-            Some(Route {
-                namespace: metadata.namespace?,
-                name: metadata.name?,
-                uid: metadata.uid,
-            })
+    routes.retain(|it| leads_to(it, lease));
+    let route = |DynamicObject { metadata, .. }| {
+        Some(Route {
+            namespace: metadata.namespace?,
+            name: metadata.name?,
+            uid: metadata.uid,
         })
-        .collect())
+    };
+    Ok(routes.into_iter().filter_map(route).collect())
 }
 
 fn leads_to(route: &DynamicObject, lease: &GatewayLease) -> bool {
@@ -160,7 +144,8 @@ impl Route {
             move |error| cluster.failed("delete", resource, Some(namespace), &error)
         };
         let client = || cluster.client.clone();
-        let routes: Api<DynamicObject> = Api::namespaced_with(client(), &namespace, &tcp_routes());
+        let kind = resource("v1alpha2", "TCPRoute");
+        let routes: Api<DynamicObject> = Api::namespaced_with(client(), &namespace, &kind);
         let route = objects::delete(&routes, &name, uid).await;
         let route = route.map_err(failed(TCP_ROUTES))?;
         let services: Api<Service> = Api::namespaced(client(), &namespace);

@@ -6,16 +6,13 @@ use crate::Gateway;
 use crate::config::{Config, Provision};
 use crate::decide::{Plan, decide};
 use crate::provision::InstallPlan;
-use crate::survey::{ask, connect};
+use crate::survey::Run;
 
 pub(crate) async fn dry_run(cx: &Context<Gateway>, config: &Config) -> Result<(), StageError> {
-    let cluster = connect(cx, config).await?;
+    let run = Run::connect(cx, config).await?;
     cx.info("a dry run: nothing is taken, made or installed");
-    let plan = match ask(&cluster, config).await?.survey(cx, &cluster) {
-        Ok(mut survey) => {
-            survey.look_at_usage(cx, &cluster).await;
-            decide(&survey, config).plan
-        }
+    let plan = match run.look().await {
+        Ok(survey) => decide(&survey, config).plan,
         Err(error) => Plan::without(error, config),
     };
     match plan {
@@ -31,9 +28,9 @@ pub(crate) async fn dry_run(cx: &Context<Gateway>, config: &Config) -> Result<()
             cx.info(&missing.message);
             let install = InstallPlan::prepare(cx, config).await?;
             cx.info(format!("this would be installed: {}", install.summary()));
-            let steps = install.steps(&cluster).await?;
+            let steps = install.steps(&run.cluster).await?;
             steps.lines().for_each(|line| cx.info(line));
-            steps.review(&cluster).await?;
+            steps.review(&run.cluster).await?;
             cx.info("then a Gateway of its class would be made");
         }
     }

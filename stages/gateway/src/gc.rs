@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use cluster::{Cluster, ClusterRef, lease_expiry};
+use cluster::{Cluster, lease_expiry};
 use k8s_openapi::api::coordination::v1::Lease;
-use protocol::ledger::Entry;
 use protocol::{Context, Leftover, Removal, StageError};
 
 use crate::Gateway;
@@ -22,7 +21,7 @@ pub(crate) async fn collect(
     cluster: &Cluster,
     leases: Vec<Lease>,
 ) -> Result<Vec<Lease>, StageError> {
-    let (dead, live) = divide(cx, leases);
+    let (dead, live) = lease_expiry::note(leases, &cx.env);
     remove(cx, cluster, dead).await;
     if live.iter().any(|lease| lease::title(lease).is_some()) {
         note(cx, cluster)?;
@@ -33,22 +32,11 @@ pub(crate) async fn collect(
 /// Writes down that others are on this cluster, once.
 fn note(cx: &Context<Gateway>, cluster: &Cluster) -> Result<(), StageError> {
     let reference = cluster.context.reference();
-    let is_known = |entry: &Entry| {
-        entry.what == KIND && ClusterRef::from_entry(entry).as_ref() == Some(&reference)
-    };
-    if cx.ledger.entries().iter().any(is_known) {
+    if reference.entry(&cx.ledger, KIND).is_some() {
         return Ok(());
     }
     let data = reference.entry_data(serde_json::Map::new())?;
     cx.ledger.intend(KIND, data).map(drop)
-}
-
-/// Notes these Leases, and tells those that have expired from the others.
-fn divide(cx: &Context<Gateway>, leases: Vec<Lease>) -> (Vec<Lease>, Vec<Lease>) {
-    lease_expiry::note(&leases, &cx.env);
-    let dead = lease_expiry::expired(&leases, &cx.env);
-    let dead: Vec<Lease> = dead.into_iter().cloned().collect();
-    leases.into_iter().partition(|lease| dead.contains(lease))
 }
 
 async fn remove(cx: &Context<Gateway>, cluster: &Cluster, dead: Vec<Lease>) {
@@ -63,10 +51,9 @@ async fn remove(cx: &Context<Gateway>, cluster: &Cluster, dead: Vec<Lease>) {
 /// What a session left whose Lease has expired.
 fn leftover<'a>(cx: &'a Context<Gateway>, cluster: &Cluster, lease: Lease) -> Option<Leftover<'a>> {
     let session = GatewayLease::from_lease(&lease)?;
-    let what = if session.made {
-        "Gateway"
-    } else {
-        "the Lease on Gateway"
+    let what = match session.made {
+        true => "Gateway",
+        false => "the Lease on Gateway",
     };
     let (gateway, holder) = (session.title(), &session.holder);
     let title = format!("{what} {gateway} of dead session {holder:?}");
@@ -90,13 +77,12 @@ pub(crate) async fn leftovers<'a>(
     let listed = async {
         let mut leases = lease::list(cluster, None).await?;
         leases.retain(|lease| lease::title(lease).is_some());
-        let dead = lease_expiry::expired(&leases, &cx.env);
-        let dead: Vec<Lease> = dead.into_iter().cloned().collect();
+        let (dead, live) = lease_expiry::look(leases, &cx.env);
         let titles: Vec<String> = dead.iter().filter_map(lease::title).collect();
         let mut left = Vec::new();
-        if leases.len() > dead.len() {
+        if !live.is_empty() {
             left.push(Leftover::new("", async move {
-                lease_expiry::note(&leases, &cx.env);
+                lease_expiry::note(live, &cx.env);
                 Ok(Removal::Deferred)
             }));
         }
@@ -139,7 +125,7 @@ pub(crate) async fn run_periodically(
         tokio::time::sleep(period).await;
         let mut leases = lease::list(cluster, None).await.unwrap_or_default();
         leases.retain(|lease| lease::title(lease).is_some_and(|title| title != ours));
-        let (dead, _) = divide(cx, leases);
+        let (dead, _) = lease_expiry::note(leases, &cx.env);
         remove(cx, cluster, dead).await;
     }
 }

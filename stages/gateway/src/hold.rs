@@ -10,7 +10,7 @@ use protocol::{Context, StageError};
 use crate::Gateway;
 use crate::acquire::Selection;
 use crate::config::Config;
-use crate::objects::{self, GatewayObject, State, title};
+use crate::objects::{self, GatewayObject, title};
 use crate::outputs::Outputs;
 use crate::wait::{self, Events};
 
@@ -85,10 +85,10 @@ struct Held<'a> {
 impl Held<'_> {
     async fn saw(&mut self, gateway: GatewayObject) -> Result<(), StageError> {
         self.gateway = gateway;
-        let address = match objects::state(&self.gateway) {
-            State::Ready(address) => address,
-            state => {
-                let error = wait::not_ready(&self.gateway, &state, &self.cluster.context);
+        let address = match objects::address(&self.gateway) {
+            Ok(address) => address,
+            Err(why) => {
+                let error = wait::not_ready(&self.gateway, &why, &self.cluster.context);
                 self.degraded(error);
                 return Ok(());
             }

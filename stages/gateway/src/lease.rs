@@ -6,6 +6,7 @@
 use cluster::Cluster;
 use cluster::lease::{self, Claim};
 use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt;
 use protocol::ledger::Entry;
 use protocol::{Context, StageError, run_id};
 use serde::{Deserialize, Serialize};
@@ -38,21 +39,18 @@ pub(crate) struct GatewayLease {
 
 impl GatewayLease {
     pub(crate) fn from_entry(entry: &Entry) -> Option<Self> {
-        (entry.what == SESSION)
-            .then(|| serde_json::from_value(entry.data.clone()).ok())
-            .flatten()
+        let data = (entry.what == SESSION).then(|| entry.data.clone());
+        serde_json::from_value(data?).ok()
     }
 
     /// `None`: it is of something else.
     pub(crate) fn from_lease(lease: &Lease) -> Option<Self> {
-        let metadata = &lease.metadata;
-        let made = metadata.annotations.as_ref().and_then(|all| all.get(MADE));
         Some(Self {
-            namespace: metadata.namespace.clone()?,
-            gateway: metadata.name.as_ref()?.strip_prefix(PREFIX)?.to_owned(),
+            namespace: lease.namespace()?,
+            gateway: lease.name_any().strip_prefix(PREFIX)?.to_owned(),
             holder: lease::holder(lease).to_owned(),
             duration: 0,
-            made: made.is_some_and(|made| made == "true"),
+            made: lease.annotations().get(MADE).is_some_and(|it| it == "true"),
         })
     }
 
@@ -90,10 +88,6 @@ pub(crate) async fn list(
 /// Whose session it is, for people, and which one, for us.
 pub(crate) fn holder(cx: &Context<Gateway>) -> String {
     let user = cx.env.get("USER").filter(|user| !user.is_empty());
-    format!(
-        "{}/{}/{}",
-        user.unwrap_or("somebody"),
-        cx.instance,
-        run_id()
-    )
+    let user = user.unwrap_or("somebody");
+    format!("{user}/{}/{}", cx.instance, run_id())
 }

@@ -7,8 +7,7 @@ use protocol::{Context, Leftover, StageError};
 
 use crate::Gateway;
 use crate::lease::{GatewayLease, SESSION};
-use crate::objects::{GATEWAYS, gateways};
-use crate::{children, dedicated, gc, kubeconfig_file, provision};
+use crate::{children, dedicated, gc, kubeconfig_file, objects, provision};
 
 pub(crate) async fn leftovers<'a>(
     cx: &'a Context<Gateway>,
@@ -26,19 +25,17 @@ pub(crate) async fn leftovers<'a>(
         Err(error) if entry.what == gc::KIND => return Ok(vec![gc::deferred(cx, &error)]),
         Err(error) => return Err(error),
     };
-    let mut left = match entry.what.as_str() {
-        SESSION => match GatewayLease::from_entry(entry) {
+    let holder = entry.data["holder"].as_str();
+    let mut left = match (entry.what.as_str(), holder) {
+        (SESSION, _) => match GatewayLease::from_entry(entry) {
             Some(lease) => of_session(&cluster, &lease).await?,
             None => Vec::new(),
         },
-        provision::KIND => match entry.data["holder"].as_str() {
-            Some(holder) => provision::leftover(cx, &cluster, holder.to_owned(), &[])
-                .await?
-                .into_iter()
-                .collect(),
-            None => Vec::new(),
-        },
-        gc::KIND => gc::leftovers(cx, &cluster).await,
+        (provision::KIND, Some(holder)) => {
+            let left = provision::leftover(cx, &cluster, holder.to_owned(), &[]);
+            Vec::from_iter(left.await?)
+        }
+        (gc::KIND, _) => gc::leftovers(cx, &cluster).await,
         _ => Vec::new(),
     };
     if let Some(last) = left.iter_mut().rfind(|it| !it.title.is_empty()) {
@@ -79,10 +76,7 @@ async fn of_gateway(
     cluster: &Cluster,
     lease: &GatewayLease,
 ) -> Result<Vec<Leftover<'static>>, StageError> {
-    let gateways = gateways(cluster, Some(&lease.namespace));
-    let gateway = gateways.get_opt(&lease.gateway).await;
-    let gateway =
-        gateway.map_err(|error| cluster.failed("get", GATEWAYS, Some(&lease.namespace), &error))?;
+    let gateway = objects::gateway(cluster, &lease.namespace, &lease.gateway).await?;
     let mut left = Vec::new();
     if gateway.is_some() {
         let (cluster, lease) = (cluster.clone(), lease.clone());

@@ -246,30 +246,14 @@ mod tests {
         let (a, b) = (path("a"), path("b"));
         let both = manifests(&[&a, &b]);
         let env = Env::from_pairs([("A", "b")]);
-        let loaded = load(&both, None, &env)
-            .await
-            .unwrap_or_else(|e| panic!("{e}"));
+        let loaded = load(&both, None, &env).await.ok().unwrap();
         // printf 'a: 1\nb: 2\n' | sha256sum
         let sum = "d02b8bb58aa82e872f709035f39b734b9f28dde0c3d305698a95d04aec594cfa";
         assert_eq!((loaded.digest.as_str(), loaded.pinned), (sum, false));
-        let sum = sum.to_uppercase();
-        assert!(
-            load(&both, Some(&format!("sha256:{sum}")), &env)
-                .await
-                .is_ok()
-        );
-        let refused = load(&both, Some(CONTOUR_DIGEST), &env).await.err().unwrap();
-        assert_eq!(refused.code, "gateway.manifest_digest");
-        let swapped = load(&manifests(&[&b, &a]), Some(&sum), &env)
-            .await
-            .err()
-            .unwrap();
-        assert_eq!(swapped.code, "gateway.manifest_digest");
-        let missing = load(&manifests(&[&path("c")]), None, &env)
-            .await
-            .err()
-            .unwrap();
-        assert_eq!(missing.code, "gateway.manifest_unavailable");
+        let sum = format!("sha256:{}", sum.to_uppercase());
+        assert!(load(&both, Some(&sum), &env).await.is_ok());
+        let swapped = load(&manifests(&[&b, &a]), Some(&sum), &env).await;
+        assert_eq!(swapped.err().unwrap().code, "gateway.manifest_digest");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The parts of Kubernetes objects that are read here. They are never written back: what they leave out would be lost.
 
 use cluster::Cluster;
-use kube::Api;
 use kube::core::{ApiResource, GroupVersionKind, Object};
-use protocol::PortRange;
+use kube::{Api, ResourceExt};
+use protocol::{PortRange, StageError};
 use serde::{Deserialize, Serialize};
 
 pub(crate) const GROUP: &str = "gateway.networking.k8s.io";
@@ -25,28 +25,31 @@ const PORT_ANNOTATION: &str = "determined.ai/det-gateway-port-";
 pub(crate) type GatewayObject = Object<GatewaySpec, GatewayStatus>;
 pub(crate) type ClassObject = Object<ClassSpec, ClassStatus>;
 
-pub(crate) fn gateway_resource() -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1", "Gateway"))
-}
-
-pub(crate) fn class_resource() -> ApiResource {
-    ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk(GROUP, "v1", "GatewayClass"),
-        "gatewayclasses",
-    )
+/// A kind of the Gateway API.
+pub(crate) fn resource(version: &str, kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, version, kind))
 }
 
 pub(crate) fn gateways(cluster: &Cluster, namespace: Option<&str>) -> Api<GatewayObject> {
+    let (client, kind) = (cluster.client.clone(), resource("v1", "Gateway"));
     match namespace {
-        Some(namespace) => {
-            Api::namespaced_with(cluster.client.clone(), namespace, &gateway_resource())
-        }
-        None => Api::all_with(cluster.client.clone(), &gateway_resource()),
+        Some(namespace) => Api::namespaced_with(client, namespace, &kind),
+        None => Api::all_with(client, &kind),
     }
 }
 
+/// `None`: there is no such Gateway.
+pub(crate) async fn gateway(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<GatewayObject>, StageError> {
+    let gateway = gateways(cluster, Some(namespace)).get_opt(name).await;
+    gateway.map_err(|error| cluster.failed("get", GATEWAYS, Some(namespace), &error))
+}
+
 pub(crate) fn classes(cluster: &Cluster) -> Api<ClassObject> {
-    Api::all_with(cluster.client.clone(), &class_resource())
+    Api::all_with(cluster.client.clone(), &resource("v1", "GatewayClass"))
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,18 +66,16 @@ pub(crate) struct Listener {
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct GatewayStatus {
-    #[serde(default)]
     pub(crate) addresses: Vec<Address>,
-    #[serde(default)]
     pub(crate) conditions: Vec<Condition>,
-    #[serde(default)]
     pub(crate) listeners: Vec<ListenerStatus>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Address {
-    #[serde(rename = "type", default)]
+    #[serde(rename = "type")]
     pub(crate) kind: Option<String>,
     pub(crate) value: String,
 }
@@ -119,51 +120,55 @@ pub(crate) fn is_port(key: &str) -> bool {
     key.starts_with(PORT_ANNOTATION)
 }
 
-/// How far the controller has come with a Gateway.
+pub(crate) const NOT_PROGRAMMED: &str = "gateway.not_programmed";
+
+/// Why a Gateway does not work.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum State {
-    /// It works, at this address.
-    Ready(String),
-    /// It is Programmed, but the outside has no way in yet. The text says what there is instead.
-    NoAddress(String),
-    /// It is not Programmed; the text says why.
-    NotProgrammed(String),
+pub(crate) struct NotReady {
+    pub(crate) code: &'static str,
+    pub(crate) reason: String,
 }
 
-pub(crate) fn state(gateway: &GatewayObject) -> State {
+/// The address at which it works.
+pub(crate) fn address(gateway: &GatewayObject) -> Result<String, NotReady> {
     let empty = GatewayStatus::default();
     let status = gateway.status.as_ref().unwrap_or(&empty);
-    let programmed = find(&status.conditions, "Programmed");
+    let not_programmed = |reason| {
+        Err(NotReady {
+            code: NOT_PROGRAMMED,
+            reason,
+        })
+    };
     if let Some(reason) = refusal(&status.conditions, "Accepted") {
-        return State::NotProgrammed(reason);
+        return not_programmed(reason);
     }
-    match programmed {
-        Some(condition) if condition.status == "True" => address(&status.addresses),
-        Some(condition) => State::NotProgrammed(condition.describe()),
-        None => State::NotProgrammed("no controller has reported on it".to_owned()),
+    match find(&status.conditions, "Programmed") {
+        Some(condition) if condition.status == "True" => usable(&status.addresses),
+        Some(condition) => not_programmed(condition.describe()),
+        None => not_programmed("no controller has reported on it".to_owned()),
     }
 }
 
 /// Determined takes an IP address or a hostname as `gateway_ip`. An address without a type is an IP address.
-fn address(addresses: &[Address]) -> State {
+fn usable(addresses: &[Address]) -> Result<String, NotReady> {
     let usable = |address: &&Address| {
         let kind = address.kind.as_deref().unwrap_or("IPAddress");
         matches!(kind, "IPAddress" | "Hostname") && !address.value.is_empty()
     };
-    match (addresses.iter().find(usable), addresses.first()) {
-        (Some(address), _) => State::Ready(address.value.clone()),
-        (None, Some(other)) => {
-            let kind = other.kind.as_deref().unwrap_or_default();
-            State::NoAddress(format!(
-                "its address {:?} is a {kind}, neither IPAddress nor Hostname",
-                other.value
-            ))
-        }
-        (None, None) => State::NoAddress("it has no address".to_owned()),
+    if let Some(address) = addresses.iter().find(usable) {
+        return Ok(address.value.clone());
     }
+    let reason = addresses.first().map(|Address { kind, value }| {
+        let kind = kind.as_deref().unwrap_or_default();
+        format!("its address {value:?} is a {kind}, neither IPAddress nor Hostname")
+    });
+    Err(NotReady {
+        code: "gateway.no_address",
+        reason: reason.unwrap_or_else(|| "it has no address".to_owned()),
+    })
 }
 
-pub(crate) fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.kind == kind)
 }
 
@@ -233,15 +238,28 @@ pub(crate) fn capacity(gateway: &GatewayObject, max_listeners: u32, range: PortR
 
 /// Whether the controller of this class has accepted it.
 pub(crate) fn is_accepted(class: &ClassObject) -> bool {
-    let conditions = class.status.iter().flat_map(|status| &status.conditions);
-    let mut accepted = conditions.filter(|it| it.kind == "Accepted" && it.status == "True");
-    class.metadata.deletion_timestamp.is_none() && accepted.next().is_some()
+    let mut conditions = class.status.iter().flat_map(|status| &status.conditions);
+    let accepted = conditions.any(|it| it.kind == "Accepted" && it.status == "True");
+    accepted && class.metadata.deletion_timestamp.is_none()
 }
 
 /// Whether the class is of a controller that we installed.
 pub(crate) fn is_installed(class: &ClassObject) -> bool {
-    let labels = class.metadata.labels.as_ref();
-    labels.is_some_and(|all| all.contains_key(INSTALLED))
+    mark(class).is_some()
+}
+
+/// The label of something that was installed: which installing it belongs to.
+pub(crate) fn mark(object: &impl ResourceExt) -> Option<&str> {
+    object.labels().get(INSTALLED).map(String::as_str)
+}
+
+/// What Kubernetes takes as the value of a label, and Determined as a name.
+pub(crate) fn is_label(text: &str) -> bool {
+    let is_inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.ends_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(is_inner)
 }
 
 #[cfg(test)]
@@ -274,9 +292,7 @@ mod tests {
             },
         }))
         .unwrap();
-        let State::NoAddress(reason) = state(&gateway) else {
-            panic!("it has an address");
-        };
-        assert!(reason.contains("\"pool\" is a NamedAddress"), "{reason}");
+        let why = address(&gateway).unwrap_err();
+        assert!(why.reason.contains("\"pool\" is a NamedAddress"), "{why:?}");
     }
 }

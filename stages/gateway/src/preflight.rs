@@ -3,7 +3,7 @@
 mod gateway;
 
 use cluster::permissions::refuse_denied;
-use cluster::{Attempt, Cluster};
+use cluster::{Attempt, KubeContext};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use protocol::{Context, StageError, What};
@@ -13,7 +13,7 @@ use crate::config::{Config, Provision};
 use crate::crd::Crd;
 use crate::decide::is_fixed_by_provisioning;
 use crate::permissions;
-use crate::survey::{self, Answers, ask, connect};
+use crate::survey::{Answers, Run};
 
 const CLUSTER: What = ("cluster", "the API of the cluster answers");
 const GATEWAY_API: What = ("gateway_api", "the Gateway API is installed");
@@ -48,72 +48,44 @@ const REST: [What; 11] = [
 
 pub(crate) async fn preflight(cx: &Context<Gateway>, config: &Config) {
     let answered = async {
-        let cluster = connect(cx, config).await?;
+        let run = Run::connect(cx, config).await?;
         let version = async {
-            let version = cluster.client.apiserver_version().await;
-            version.map_err(|error| cluster.failed("get", "version", None, &error))
+            let version = run.cluster.client.apiserver_version().await;
+            version.map_err(|error| run.cluster.failed("get", "version", None, &error))
         };
-        let (version, answers) = tokio::try_join!(version, ask(&cluster, config))?;
-        Ok((cluster, version, answers))
+        let (version, answers) = tokio::try_join!(version, run.ask())?;
+        Ok((run, version, answers))
     };
-    let (cluster, version, answers) = match answered.await {
+    let (run, version, answers) = match answered.await {
         Ok(all) => all,
         Err(error) => {
             cx.tell(CLUSTER, Err(error));
             return cx.skip(&REST, "needs the cluster");
         }
     };
-    let (name, server) = (&cluster.context.name, &cluster.context.server);
+    let KubeContext { name, server, .. } = &*run.cluster.context;
     let version = version.git_version;
     let found = format!("context {name:?} at {server}, Kubernetes {version}");
     cx.tell(CLUSTER, Ok(found));
-    let preflight = Preflight {
-        cx,
-        config,
-        cluster: &cluster,
-    };
-    preflight.apis(&answers);
-    tokio::join!(
-        preflight.namespaces(),
-        preflight.permissions(),
-        preflight.gateway(answers)
-    );
+    run.apis(&answers);
+    tokio::join!(run.namespaces(), run.permissions(), run.gateway(answers));
 }
 
-struct Preflight<'a> {
-    cx: &'a Context<Gateway>,
-    config: &'a Config,
-    cluster: &'a Cluster,
-}
-
-impl Preflight<'_> {
+impl Run<'_> {
     fn apis(&self, answers: &Answers) {
         let installed = answers.crd.as_ref().and_then(Crd::bundle);
-        let found = installed
-            .map(|(release, channel)| format!("{release}, {channel} channel"))
-            .unwrap_or_default();
-        let missing = |what: What, error: StageError| {
-            if self.config.provision == Provision::Auto
-                && is_fixed_by_provisioning(&error, self.config)
-            {
-                let why = "is missing, and is installed with a controller";
-                self.cx.skip(&[what], why);
-            } else {
-                self.cx.tell(what, Err(error));
+        let found = installed.map(|(release, channel)| format!("{release}, {channel} channel"));
+        let gateways = answers.gateways.as_ref().map(|_| found.unwrap_or_default());
+        let tcp_routes = answers.tcp_routes.as_ref().map(|()| String::new());
+        let installs = self.config.provision == Provision::Auto;
+        for (what, answer) in [(GATEWAY_API, gateways), (TCP_ROUTES, tcp_routes)] {
+            match answer {
+                Err(missing) if installs && is_fixed_by_provisioning(missing, self.config) => {
+                    let why = "is missing, and is installed with a controller";
+                    self.cx.skip(&[what], why);
+                }
+                answer => self.cx.tell(what, answer.map_err(StageError::clone)),
             }
-        };
-        match &answers.gateways {
-            Ok(Some(_)) => self.cx.tell(GATEWAY_API, Ok(found)),
-            Ok(None) => missing(GATEWAY_API, survey::no_gateway_api(self.cluster)),
-            Err(error) => self.cx.tell(GATEWAY_API, Err(error.clone())),
-        }
-        match &answers.tcp_routes {
-            Ok(true) => self.cx.tell(TCP_ROUTES, Ok(String::new())),
-            Ok(false) => {
-                let error = survey::no_tcp_routes(self.cluster, answers.crd.as_ref());
-                missing(TCP_ROUTES, error);
-            }
-            Err(error) => self.cx.tell(TCP_ROUTES, Err(error.clone())),
         }
     }
 
@@ -139,12 +111,11 @@ impl Preflight<'_> {
     async fn permissions(&self) {
         let namespace = self.config.namespace(&self.cluster.context);
         let review = async |what: What, needed: Vec<Attempt>| {
-            let may = refuse_denied(self.cluster, &needed).await;
-            let may = may.map(|()| format!("{} verbs", needed.len()));
-            match may {
+            let may = refuse_denied(&self.cluster, &needed).await;
+            match may.map(|()| format!("{} verbs", needed.len())) {
                 // Not needed where there is a Gateway: no failure then.
-                Err(error) if what == OWN => {
-                    let why = format!("{}; an existing one is needed then", error.message);
+                Err(StageError { message, .. }) if what == OWN => {
+                    let why = format!("{message}; an existing one is needed then");
                     self.cx.skip(&[what], &why);
                 }
                 may => self.cx.tell(what, may),

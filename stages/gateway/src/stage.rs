@@ -15,7 +15,7 @@ use crate::dry_run::dry_run;
 use crate::hold::hold;
 use crate::kubeconfig_file::KubeconfigFile;
 use crate::lease::SESSION;
-use crate::objects::{self, GATEWAYS, GatewayObject, State};
+use crate::objects::{self, GatewayObject};
 use crate::outputs::{InternalTaskGateway, Outputs};
 use crate::session::Session;
 use crate::{Gateway, gc, leftovers, preflight, provision, wait};
@@ -124,17 +124,13 @@ impl Stage for Gateway {
             gateway_ip: reported,
             ..
         } = &outputs.internal_task_gateway;
-        let gateways = objects::gateways(&cluster, Some(namespace));
-        let gateway = gateways.get_opt(name).await;
-        let gateway =
-            gateway.map_err(|error| cluster.failed("get", GATEWAYS, Some(namespace), &error))?;
-        let Some(gateway) = gateway else {
+        let Some(gateway) = objects::gateway(&cluster, namespace, name).await? else {
             return Err(wait::deleted(&format!("{namespace}/{name}")));
         };
-        match objects::state(&gateway) {
-            State::Ready(address) if address == *reported => Ok(()),
-            State::Ready(address) => Err(moved(&gateway, reported, &address)),
-            state => Err(wait::not_ready(&gateway, &state, &cluster.context)),
+        match objects::address(&gateway) {
+            Ok(address) if address == *reported => Ok(()),
+            Ok(address) => Err(moved(&gateway, reported, &address)),
+            Err(why) => Err(wait::not_ready(&gateway, &why, &cluster.context)),
         }
     }
 

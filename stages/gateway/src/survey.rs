@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::crd::{Crd, MAX_LISTENERS};
 use crate::lease::{self, GatewayLease};
 use crate::listing;
-use crate::objects::{self, CLASSES, ClassObject, GATEWAYS, GROUP, GatewayObject};
+use crate::objects::{self, CLASSES, ClassObject, GATEWAYS, GatewayObject};
 use crate::usage::Usage;
 
 /// What there is, as far as a decision needs it.
@@ -35,64 +35,79 @@ pub(crate) struct Survey {
 
 /// What each request of the round was answered.
 pub(crate) struct Answers {
-    /// `None`: there is no Gateway API.
-    pub(crate) gateways: Result<Option<Vec<GatewayObject>>, StageError>,
-    pub(crate) tcp_routes: Result<bool, StageError>,
+    pub(crate) gateways: Result<Vec<GatewayObject>, StageError>,
+    pub(crate) tcp_routes: Result<(), StageError>,
     classes: Result<Option<Vec<ClassObject>>, StageError>,
     /// `None`: the user may not read it, or it is not there.
     pub(crate) crd: Option<Crd>,
     leases: Result<Vec<Lease>, StageError>,
 }
 
-/// The cluster that the config names.
-pub(crate) async fn connect(cx: &Context<Gateway>, config: &Config) -> Result<Cluster, StageError> {
-    let (file, name) = (config.kubeconfig.as_deref(), config.k8s_context.as_deref());
-    let context = KubeContext::load(file, name, &cx.env)?;
-    let line = format!(
-        "asking the API of context {:?} for its Gateways",
-        context.name
-    );
-    cx.progress("connect", line);
-    Cluster::connect(context, config.patience(), &cx.env).await
+/// A run, or a look at what one would do, on the cluster that its config names.
+pub(crate) struct Run<'a> {
+    pub(crate) cx: &'a Context<Gateway>,
+    pub(crate) config: &'a Config,
+    pub(crate) cluster: Cluster,
 }
 
-pub(crate) async fn ask(cluster: &Cluster, config: &Config) -> Result<Answers, StageError> {
-    let requests = async {
-        tokio::join!(
-            gateways(cluster, config),
-            serves_tcp_routes(cluster),
-            classes(cluster),
-            Crd::get(cluster),
-            lease::list(cluster, config.gateway_namespace.as_deref())
-        )
-    };
-    let (gateways, tcp_routes, classes, crd, leases) = tokio::time::timeout(ANSWER, requests)
-        .await
-        .map_err(|_| cluster.context.no_answer())?;
-    Ok(Answers {
-        gateways,
-        tcp_routes,
-        classes,
-        crd,
-        leases,
-    })
+impl<'a> Run<'a> {
+    pub(crate) async fn connect(
+        cx: &'a Context<Gateway>,
+        config: &'a Config,
+    ) -> Result<Self, StageError> {
+        let (file, name) = (config.kubeconfig.as_deref(), config.k8s_context.as_deref());
+        let context = KubeContext::load(file, name, &cx.env)?;
+        let name = &context.name;
+        let line = format!("asking the API of context {name:?} for its Gateways");
+        cx.progress("connect", line);
+        Ok(Self {
+            cx,
+            config,
+            cluster: Cluster::connect(context, config.patience(), &cx.env).await?,
+        })
+    }
+
+    pub(crate) async fn ask(&self) -> Result<Answers, StageError> {
+        let (cluster, config) = (&self.cluster, self.config);
+        let requests = async {
+            tokio::join!(
+                gateways(cluster, config),
+                serves_tcp_routes(cluster),
+                classes(cluster),
+                Crd::get(cluster),
+                lease::list(cluster, config.gateway_namespace.as_deref())
+            )
+        };
+        let (gateways, tcp_routes, classes, crd, leases) = tokio::time::timeout(ANSWER, requests)
+            .await
+            .map_err(|_| cluster.context.no_answer())?;
+        let tcp_routes = tcp_routes.and_then(|served| match served {
+            true => Ok(()),
+            false => Err(no_tcp_routes(cluster, crd.as_ref())),
+        });
+        Ok(Answers {
+            gateways,
+            tcp_routes,
+            classes,
+            crd,
+            leases,
+        })
+    }
+
+    /// The survey of those who only look.
+    pub(crate) async fn look(&self) -> Result<Survey, StageError> {
+        let mut survey = self.ask().await?.survey(self)?;
+        survey.look_at_usage(self).await;
+        Ok(survey)
+    }
 }
 
 impl Answers {
-    pub(crate) fn survey(
-        self,
-        cx: &Context<Gateway>,
-        cluster: &Cluster,
-    ) -> Result<Survey, StageError> {
-        let Some(gateways) = self.gateways? else {
-            return Err(no_gateway_api(cluster));
-        };
-        if !self.tcp_routes? {
-            return Err(no_tcp_routes(cluster, self.crd.as_ref()));
-        }
-        let previous = cx
-            .previous()
-            .filter(|it| it.context == cluster.context.name);
+    pub(crate) fn survey(self, run: &Run<'_>) -> Result<Survey, StageError> {
+        let gateways = self.gateways?;
+        self.tcp_routes?;
+        let previous = run.cx.previous();
+        let previous = previous.filter(|it| it.context == run.cluster.context.name);
         let previous = previous.map(|it| it.internal_task_gateway);
         Ok(Survey {
             gateways,
@@ -108,18 +123,15 @@ impl Answers {
 
 impl Survey {
     /// What others have, for those who only look: expired Leases are as good as gone.
-    pub(crate) async fn look_at_usage(&mut self, cx: &Context<Gateway>, cluster: &Cluster) {
+    pub(crate) async fn look_at_usage(&mut self, Run { cx, cluster, .. }: &Run<'_>) {
         let is_there = |ours: &GatewayLease| {
             let mut leases = self.leases.iter().filter_map(GatewayLease::from_lease);
             leases.any(|it| it.title() == ours.title() && it.holder == ours.holder)
         };
         let entries = cx.ledger.entries();
-        let ours = entries.iter().filter_map(GatewayLease::from_entry);
-        self.held = ours.filter(is_there).map(|it| it.title()).next();
-        let mut live = self.others();
-        let expired = lease_expiry::expired(&live, &cx.env);
-        let expired: Vec<Lease> = expired.into_iter().cloned().collect();
-        live.retain(|it| !expired.contains(it));
+        let mut ours = entries.iter().filter_map(GatewayLease::from_entry);
+        self.held = ours.find(is_there).map(|it| it.title());
+        let (_, live) = lease_expiry::look(self.others(), &cx.env);
         self.set_usage(cluster, &live).await;
     }
 
@@ -145,11 +157,7 @@ impl Survey {
     }
 }
 
-/// `None`: there is no such API.
-async fn gateways(
-    cluster: &Cluster,
-    config: &Config,
-) -> Result<Option<Vec<GatewayObject>>, StageError> {
+async fn gateways(cluster: &Cluster, config: &Config) -> Result<Vec<GatewayObject>, StageError> {
     let namespace = config.gateway_namespace.as_deref();
     let api = objects::gateways(cluster, namespace);
     let mut listed = ListParams::default();
@@ -164,11 +172,10 @@ async fn gateways(
         (None, _) => ("list", listing::all(&api, listed).await),
     };
     match answer {
-        Ok(gateways) => Ok(Some(gateways)),
         Err(kube::Error::Api(status)) if status.code == 404 && status.reason == "NotFound" => {
-            Ok(Some(Vec::new()))
+            Ok(Vec::new())
         }
-        Err(error) if status(&error) == 404 => Ok(None),
+        Err(error) if status(&error) == 404 => Err(no_gateway_api(cluster)),
         Err(error) => {
             let mut error = cluster.failed(verb, GATEWAYS, namespace, &error);
             if error.code == FORBIDDEN && verb == "list" && namespace.is_none() {
@@ -178,21 +185,17 @@ async fn gateways(
             }
             Err(error)
         }
+        Ok(gateways) => Ok(gateways),
     }
 }
 
 /// Determined speaks v1alpha2 of TCPRoute and no other version.
 async fn serves_tcp_routes(cluster: &Cluster) -> Result<bool, StageError> {
-    let version = format!("{GROUP}/v1alpha2");
-    match cluster.client.list_api_group_resources(&version).await {
+    const VERSION: &str = "gateway.networking.k8s.io/v1alpha2";
+    match cluster.client.list_api_group_resources(VERSION).await {
         Ok(list) => Ok(list.resources.iter().any(|it| it.name == "tcproutes")),
         Err(error) if status(&error) == 404 => Ok(false),
-        Err(error) => Err(cluster.failed(
-            "discover",
-            "gateway.networking.k8s.io/v1alpha2",
-            None,
-            &error,
-        )),
+        Err(error) => Err(cluster.failed("discover", VERSION, None, &error)),
     }
 }
 
@@ -205,7 +208,7 @@ async fn classes(cluster: &Cluster) -> Result<Option<Vec<ClassObject>>, StageErr
     }
 }
 
-pub(crate) fn no_gateway_api(cluster: &Cluster) -> StageError {
+fn no_gateway_api(cluster: &Cluster) -> StageError {
     let name = &cluster.context.name;
     let message = format!("the cluster of context {name:?} has no Gateway API");
     StageError::new("gateway.api_missing", message).hint(
@@ -214,7 +217,7 @@ pub(crate) fn no_gateway_api(cluster: &Cluster) -> StageError {
     )
 }
 
-pub(crate) fn no_tcp_routes(cluster: &Cluster, crd: Option<&Crd>) -> StageError {
+fn no_tcp_routes(cluster: &Cluster, crd: Option<&Crd>) -> StageError {
     let name = &cluster.context.name;
     let installed = crd.and_then(Crd::bundle).map(|(version, channel)| {
         format!(" It has the Gateway API's {version}, {channel} channel.")

@@ -6,11 +6,11 @@ use cluster::Cluster;
 use cluster::lease::describe;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use kube::api::ListParams;
+use kube::{Api, ResourceExt};
 
 use crate::lease;
-use crate::objects::{self, GatewayObject, title};
+use crate::objects::{self, GatewayObject, is_label, title};
 
 /// Determined's label on the pods of an allocation.
 const ALLOCATION: &str = "determined";
@@ -45,14 +45,12 @@ pub(crate) enum Use {
 
 impl Usage {
     pub(crate) fn of_leases<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Self {
-        let held = leases
-            .into_iter()
-            .filter_map(|lease| Some((lease::title(lease)?, describe(lease))));
+        let leases = leases.into_iter();
+        let held = leases.filter_map(|lease| Some((lease::title(lease)?, describe(lease))));
         Self {
             held: held.collect(),
             alive: Some(BTreeSet::new()),
-            lost: BTreeMap::new(),
-            allowed: BTreeSet::new(),
+            ..Self::default()
         }
     }
 
@@ -65,29 +63,21 @@ impl Usage {
     ) {
         let others = gateways
             .iter()
-            .filter(|gateway| Some(title(gateway).as_str()) != ours);
-        let allocations: BTreeSet<&str> = others
-            .flat_map(objects::determined_ports)
-            .map(|(_, id)| id)
-            .collect();
+            .filter(|it| ours != Some(title(it).as_str()));
+        let ports = others.flat_map(objects::determined_ports);
+        let allocations: BTreeSet<&str> = ports.map(|(_, id)| id).collect();
         let allocations: Vec<&str> = allocations.into_iter().filter(|id| is_label(id)).collect();
         for some in allocations.chunks(AT_ONCE) {
             let selector = format!("{ALLOCATION} in ({})", some.join(","));
+            let params = ListParams::default().labels(&selector);
             let pods: Api<Pod> = Api::all(cluster.client.clone());
-            match pods
-                .list_metadata(&ListParams::default().labels(&selector))
-                .await
-            {
-                Ok(list) => {
-                    let labels = list.items.into_iter().filter_map(|pod| pod.metadata.labels);
-                    let ids = labels.filter_map(|mut labels| labels.remove(ALLOCATION));
-                    self.alive.get_or_insert_default().extend(ids);
-                }
-                Err(_) => {
-                    self.alive = None;
-                    return;
-                }
-            }
+            let Ok(list) = pods.list_metadata(&params).await else {
+                self.alive = None;
+                return;
+            };
+            let pods = list.items.into_iter();
+            let ids = pods.filter_map(|mut pod| pod.labels_mut().remove(ALLOCATION));
+            self.alive.get_or_insert_default().extend(ids);
         }
     }
 
@@ -141,24 +131,14 @@ impl Usage {
     }
 }
 
-/// What can stand in a selector.
-fn is_label(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-}
-
 fn listed(ports: &[(&str, &str)]) -> String {
-    let shown: Vec<&str> = ports.iter().take(5).map(|(port, _)| *port).collect();
-    let more = if ports.len() > shown.len() {
-        ", …"
-    } else {
-        ""
-    };
+    const SHOWN: usize = 5;
+    let (shown, rest) = ports.split_at(ports.len().min(SHOWN));
+    let mut shown: Vec<&str> = shown.iter().map(|(port, _)| *port).collect();
+    shown.extend((!rest.is_empty()).then_some("…"));
     let count = match ports.len() {
         1 => "1 port".to_owned(),
         n => format!("{n} ports"),
     };
-    format!("{count} ({}{more})", shown.join(", "))
+    format!("{count} ({})", shown.join(", "))
 }

@@ -11,7 +11,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use protocol::{Exit, StageError};
 use tokio::time::{Instant, timeout_at};
 
-use crate::objects::{self, GATEWAYS, GatewayObject, State, title};
+use crate::objects::{self, GATEWAYS, GatewayObject, NOT_PROGRAMMED, NotReady, title};
 
 /// A cloud's load balancer has an address by then, if it gets one without help.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -69,23 +69,20 @@ pub(crate) async fn until_ready(
     mut tell: impl FnMut(String),
 ) -> Result<(GatewayObject, String), StageError> {
     let start = Instant::now();
-    let mut mend_at = Some(start + PATIENCE);
+    let mut hint_at = Some(start + PATIENCE);
     let mut told = None;
     let mut interruption = None;
     loop {
-        let state = objects::state(&gateway);
-        if let State::Ready(address) = state {
-            return Ok((gateway, address));
+        let why = match objects::address(&gateway) {
+            Ok(address) => return Ok((gateway, address)),
+            Err(why) => why,
+        };
+        if told.as_ref() != Some(&why) {
+            let (title, reason) = (title(&gateway), &why.reason);
+            tell(format!("waiting for Gateway {title}: {reason}"));
+            told = Some(why.clone());
         }
-        if told.as_ref() != Some(&state) {
-            tell(format!(
-                "waiting for Gateway {}: {}",
-                title(&gateway),
-                reason(&state)
-            ));
-            told = Some(state.clone());
-        }
-        let next = mend_at.map_or(start + timeout, |at| at.min(start + timeout));
+        let next = hint_at.map_or(start + timeout, |at| at.min(start + timeout));
         match timeout_at(next, events.next()).await {
             Ok(Some(Ok(Some(seen)))) => {
                 gateway = seen;
@@ -96,17 +93,12 @@ pub(crate) async fn until_ready(
             // A watcher never ends by itself.
             Ok(None) => return Err(StageError::internal("the watch on the Gateway ended")),
             Err(_) if Instant::now() >= start + timeout => {
-                return Err(
-                    interruption.unwrap_or_else(|| late(&gateway, &state, context, timeout))
-                );
+                return Err(interruption.unwrap_or_else(|| late(&gateway, &why, context, timeout)));
             }
             Err(_) => {
-                mend_at = None;
-                tell(format!(
-                    "Gateway {} still has no address: {}",
-                    title(&gateway),
-                    mend(&gateway, &state, context)
-                ));
+                hint_at = None;
+                let (title, hint) = (title(&gateway), hint(&gateway, &why, context));
+                tell(format!("Gateway {title} still has no address: {hint}"));
             }
         }
     }
@@ -118,27 +110,21 @@ pub(crate) fn interrupted(
     gateway: &GatewayObject,
     error: &watcher::Error,
 ) -> Result<StageError, StageError> {
-    let attempt = |verb| Attempt::new(verb, GATEWAYS, gateway.metadata.namespace.as_deref());
+    let failed = |verb, error: &kube::Error| {
+        let namespace = gateway.metadata.namespace.as_deref();
+        context.request_failed(&Attempt::new(verb, GATEWAYS, namespace), error)
+    };
     let ours = match error {
-        watcher::Error::InitialListFailed(error) => context.request_failed(&attempt("list"), error),
+        watcher::Error::InitialListFailed(error) => failed("list", error),
         watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
-            context.request_failed(&attempt("watch"), error)
+            failed("watch", error)
         }
-        watcher::Error::WatchError(status) => {
-            context.request_failed(&attempt("watch"), &kube::Error::Api(status.clone()))
-        }
+        watcher::Error::WatchError(status) => failed("watch", &kube::Error::Api(status.clone())),
         watcher::Error::NoResourceVersion => context.no_answer(),
     };
-    if is_refusal(&ours) {
-        return Err(ours);
-    }
-    Ok(ours)
-}
-
-fn reason(state: &State) -> &str {
-    match state {
-        State::Ready(_) => "it is ready",
-        State::NoAddress(reason) | State::NotProgrammed(reason) => reason,
+    match is_refusal(&ours) {
+        true => Err(ours),
+        false => Ok(ours),
     }
 }
 
@@ -153,47 +139,30 @@ pub(crate) fn deleted(title: &str) -> StageError {
 /// What is wrong with a Gateway that does not work now.
 pub(crate) fn not_ready(
     gateway: &GatewayObject,
-    state: &State,
+    why: &NotReady,
     context: &KubeContext,
 ) -> StageError {
-    let code = match state {
-        State::NoAddress(_) => "gateway.no_address",
-        _ => "gateway.not_programmed",
-    };
-    StageError::new(
-        code,
-        format!(
-            "Gateway {} cannot be used: {}",
-            title(gateway),
-            reason(state)
-        ),
-    )
-    .hint(mend(gateway, state, context))
+    let (title, reason) = (title(gateway), &why.reason);
+    let message = format!("Gateway {title} cannot be used: {reason}");
+    StageError::new(why.code, message).hint(hint(gateway, why, context))
 }
 
 fn late(
     gateway: &GatewayObject,
-    state: &State,
+    why: &NotReady,
     context: &KubeContext,
     timeout: Duration,
 ) -> StageError {
-    let mut error = not_ready(gateway, state, context)
-        .retryable(true)
-        .exit(Exit::Timeout);
-    error.message = format!(
-        "Gateway {} was not usable within {} s: {}",
-        title(gateway),
-        timeout.as_secs(),
-        reason(state)
-    );
-    error
+    let mut error = not_ready(gateway, why, context).retryable(true);
+    let (title, seconds, reason) = (title(gateway), timeout.as_secs(), &why.reason);
+    error.message = format!("Gateway {title} was not usable within {seconds} s: {reason}");
+    error.exit(Exit::Timeout)
 }
 
-/// The likely mend.
-fn mend(gateway: &GatewayObject, state: &State, context: &KubeContext) -> String {
+fn hint(gateway: &GatewayObject, why: &NotReady, context: &KubeContext) -> String {
     let namespace = objects::namespace(gateway);
     // Contour and others say Programmed=False, AddressNotAssigned, until the load balancer has an address.
-    if matches!(state, State::NotProgrammed(reason) if !reason.contains("AddressNotAssigned")) {
+    if why.code == NOT_PROGRAMMED && !why.reason.contains("AddressNotAssigned") {
         return format!(
             "is the controller of GatewayClass {} running? `kubectl -n {namespace} describe gateway {}` shows what it reports",
             gateway.spec.gateway_class_name,
@@ -223,13 +192,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_an_address_the_hint_is_given_after_20_seconds_and_the_error_after_the_timeout()
     {
-        let conditions = json!([{"type": "Programmed", "status": "True", "reason": "Programmed", "message": ""}]);
-        let gateway = json!({
+        let gateway = serde_json::from_value(json!({
             "metadata": {"namespace": "n", "name": "g"},
-            "spec": {"gatewayClassName": "contour", "listeners": []},
-            "status": {"conditions": conditions},
-        });
-        let gateway = serde_json::from_value(gateway).unwrap();
+            "spec": {"gatewayClassName": "contour"},
+            "status": {"conditions": [{"type": "Programmed", "status": "True"}]},
+        }))
+        .unwrap();
         let context = KubeContext {
             name: "minikube".into(),
             server: "https://s".into(),
@@ -248,9 +216,7 @@ mod tests {
         assert!(error.hint.is_some_and(|it| it.contains("minikube tunnel")));
         assert_eq!(start.elapsed().as_secs(), 60);
         assert_eq!(lines.len(), 2, "{lines:?}");
-        let first = "waiting for Gateway n/g: it has no address".to_owned();
-        assert_eq!(lines[0], (0, first));
-        assert_eq!(lines[1].0, 20);
-        assert!(lines[1].1.contains("minikube tunnel"));
+        assert!(lines[0].0 == 0 && lines[0].1 == "waiting for Gateway n/g: it has no address");
+        assert!(lines[1].0 == 20 && lines[1].1.contains("minikube tunnel"));
     }
 }

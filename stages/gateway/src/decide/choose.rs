@@ -4,7 +4,7 @@ use protocol::{Context, StageError, run_id};
 
 use crate::Gateway;
 use crate::config::Config;
-use crate::objects::{self, ClassObject, GatewayObject, State, refusal, title};
+use crate::objects::{self, ClassObject, GatewayObject, refusal, title};
 use crate::survey::Survey;
 use crate::usage::{Usage, Use};
 
@@ -151,9 +151,9 @@ fn judge(gateway: &GatewayObject, survey: &Survey, config: &Config) -> Verdict {
     if !is_ours && let Some(reason) = taken_by(gateway, &survey.usage, config) {
         return Verdict::Unusable(reason);
     }
-    match objects::state(gateway) {
-        State::Ready(_) => Verdict::Usable,
-        State::NoAddress(reason) | State::NotProgrammed(reason) => Verdict::Waiting(reason),
+    match objects::address(gateway) {
+        Ok(_) => Verdict::Usable,
+        Err(why) => Verdict::Waiting(why.reason),
     }
 }
 

@@ -2,29 +2,28 @@
 
 use protocol::{Check, StageError};
 
-use super::{CAPACITY, CONTROLLER, GATEWAY, LEFTOVERS, Preflight};
+use super::{CAPACITY, CONTROLLER, GATEWAY, LEFTOVERS};
 use crate::config::Provision;
-use crate::decide::{Choice, Decision, Plan, decide};
-use crate::objects::{self, State};
+use crate::decide::{Abandoned, Choice, Decision, Plan, decide};
+use crate::objects;
 use crate::provision::InstallPlan;
-use crate::survey::{Answers, Survey};
+use crate::survey::{Answers, Run, Survey};
 
-impl Preflight<'_> {
+impl Run<'_> {
     pub(super) async fn gateway(&self, answers: Answers) {
-        let survey = answers.survey(self.cx, self.cluster);
-        let mut survey = match survey {
+        let mut survey = match answers.survey(self) {
             Ok(survey) => survey,
             Err(error) => {
                 self.cx.skip(&[LEFTOVERS], "needs the Gateway API");
                 return self.without(Plan::without(error, self.config)).await;
             }
         };
-        survey.look_at_usage(self.cx, self.cluster).await;
+        survey.look_at_usage(self).await;
         let decision = decide(&survey, self.config);
         // Before the Gateway itself: who takes one needs no controller.
         self.leftovers(&decision, &survey);
         match decision.plan {
-            Plan::Take(choice) => self.take(&choice, &survey),
+            Plan::Take(choice) => self.chosen(&choice, &survey),
             Plan::Make(make) => {
                 let class = make.class.metadata.name.unwrap_or_default();
                 let found = format!("one is made of GatewayClass {class}");
@@ -37,13 +36,11 @@ impl Preflight<'_> {
         }
     }
 
-    fn take(&self, choice: &Choice, survey: &Survey) {
+    fn chosen(&self, choice: &Choice, survey: &Survey) {
         let gateway = &choice.gateway;
-        let state = match objects::state(gateway) {
-            State::Ready(address) => format!("at {address}"),
-            State::NoAddress(reason) | State::NotProgrammed(reason) => {
-                format!("though not usable yet: {reason}")
-            }
+        let state = match objects::address(gateway) {
+            Ok(address) => format!("at {address}"),
+            Err(why) => format!("though not usable yet: {}", why.reason),
         };
         let found = format!("{}, {state}", objects::title(gateway));
         let mut check = Check::ok(GATEWAY.0, GATEWAY.1, found);
@@ -88,11 +85,8 @@ impl Preflight<'_> {
         }
         let install = async {
             let install = InstallPlan::prepare(self.cx, self.config).await?;
-            install
-                .steps(self.cluster)
-                .await?
-                .review(self.cluster)
-                .await?;
+            let steps = install.steps(&self.cluster).await?;
+            steps.review(&self.cluster).await?;
             Ok(install.summary())
         };
         self.cx.tell(CONTROLLER, install.await);
@@ -105,25 +99,24 @@ impl Preflight<'_> {
         let Decision { plan, abandoned } = decision;
         if abandoned.is_empty() {
             return match plan {
-                Plan::Fail(_) => {
-                    let why = "`gateway` names the one to take";
-                    self.cx.skip(&[LEFTOVERS], why);
-                }
+                Plan::Fail(_) => self
+                    .cx
+                    .skip(&[LEFTOVERS], "`gateway` names the one to take"),
                 _ => self.cx.report(Check::ok(id, title, "")),
             };
         }
         let left = abandoned
             .iter()
-            .map(|it| format!("{}: {}", it.title, it.left));
+            .map(|Abandoned { title, left }| format!("{title}: {left}"));
         let left = left.collect::<Vec<_>>().join("\n");
-        let check = match plan {
-            Plan::Install(missing) if self.config.provision != Provision::Auto => {
-                Check::failed(id, title, &StageError::new(missing.code.as_str(), left))
-            }
-            Plan::Fail(missing) => {
-                Check::failed(id, title, &StageError::new(missing.code.as_str(), left))
-            }
-            _ => Check::ok(id, title, format!("{left}; another is made")),
+        let missing = match plan {
+            Plan::Install(missing) if self.config.provision != Provision::Auto => Some(missing),
+            Plan::Fail(missing) => Some(missing),
+            _ => None,
+        };
+        let check = match missing {
+            Some(it) => Check::failed(id, title, &StageError::new(it.code.as_str(), left)),
+            None => Check::ok(id, title, format!("{left}; another is made")),
         };
         let hint = "say yes when you are asked at a terminal, or name it with `gateway` and `gateway_namespace`";
         let check = check.hint(hint);

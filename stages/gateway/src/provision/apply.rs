@@ -6,14 +6,16 @@ use cluster::Cluster;
 use cluster::objects::{Kind, Kinds, Reference};
 use futures::StreamExt;
 use futures::stream;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
 use kube::api::{Patch, PatchParams};
 use kube::core::DynamicObject;
-use kube::runtime::wait::await_condition;
-use protocol::StageError;
-use serde_json::Value;
+use kube::runtime::wait::{await_condition, conditions::is_crd_established};
+use protocol::{Context, StageError};
 
 use super::object::Object;
 use super::plan::{Step, Verdict, marked, place};
+use crate::Gateway;
 use crate::lease::MANAGER;
 
 /// The API needs a second or so for a CRD; a busy one a few.
@@ -25,28 +27,24 @@ const GONE: Duration = Duration::from_secs(90);
 /// CRDs side by side.
 const AT_ONCE: usize = 4;
 
-/// Tells how many of how many are done.
-pub(crate) type Tell<'a> = &'a dyn Fn(String, usize, usize);
-
 /// CRDs, until the API serves all of them; then the rest, in its order.
 pub(crate) async fn apply(
+    cx: &Context<Gateway>,
     cluster: &Cluster,
     steps: &[Step],
     mark: &str,
-    tell: Tell<'_>,
 ) -> Result<(), StageError> {
-    let (crds, rest): (Vec<&Step>, Vec<&Step>) = steps
-        .iter()
-        .filter(|it| it.applies())
-        .partition(|it| it.is_crd());
-    let total = crds.len() + rest.len();
+    let applied = steps.iter().filter(|it| it.applies());
+    let (crds, rest): (Vec<&Step>, Vec<&Step>) = applied.partition(|it| it.is_crd());
+    let total = (crds.len() + rest.len()) as u64;
+    let tell = |line, done| cx.progress_count("provision", line, done, total);
     let mut done = 0;
     let mut under_way = stream::iter(crds.iter().map(|step| definition(cluster, step, mark)))
         .buffer_unordered(AT_ONCE);
     while let Some(name) = under_way.next().await {
         let name = name?;
         done += 1;
-        tell(format!("applied {name}"), done, total);
+        tell(format!("applied {name}"), done);
     }
     drop(under_way);
     let mut kinds = Kinds::new(cluster);
@@ -58,13 +56,13 @@ pub(crate) async fn apply(
         };
         let title = object.reference.title();
         if step.verdict == Verdict::Wait {
-            tell(format!("waiting until {title} is gone"), done, total);
-            gone(cluster, &kind, &object.reference).await?;
+            tell(format!("waiting until {title} is gone"), done);
+            gone(&kind, &object.reference).await?;
         }
         let ours = step.verdict == Verdict::Renew;
-        one(cluster, &kind, &object, mark, ours).await?;
+        one(&kind, &object, mark, ours).await?;
         done += 1;
-        tell(format!("applied {title}"), done, total);
+        tell(format!("applied {title}"), done);
     }
     Ok(())
 }
@@ -88,73 +86,55 @@ async fn defined(
 }
 
 async fn definition(cluster: &Cluster, step: &Step, mark: &str) -> Result<String, StageError> {
-    let title = step.object.reference.title();
+    let reference = &step.object.reference;
+    let (title, name) = (reference.title(), &reference.name);
     let Some(kind) = &step.kind else {
         return Err(StageError::internal("the API does not serve CRDs"));
     };
     if step.verdict == Verdict::Wait {
-        gone(cluster, kind, &step.object.reference).await?;
+        gone(kind, reference).await?;
     }
-    one(cluster, kind, &step.object, mark, false).await?;
-    let reference = &step.object.reference;
-    let established = await_condition(
-        kind.api(cluster, reference),
-        &reference.name,
-        is_established,
-    );
-    let (message, hint) = match tokio::time::timeout(ESTABLISHED, established).await {
-        Ok(Ok(_)) => return Ok(title),
+    one(kind, &step.object, mark, false).await?;
+    let crds: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    let established = await_condition(crds, name, is_crd_established());
+    match tokio::time::timeout(ESTABLISHED, established).await {
+        Ok(Ok(_)) => Ok(title),
         Ok(Err(error)) => {
             let message = format!("cannot {}", kind.attempt("watch", reference).describe());
             let error = StageError::new("cluster.api_error", message).source(&error);
-            return Err(error.retryable(true));
+            Err(error.retryable(true))
         }
-        Err(_) => (
-            format!(
-                "{title} was applied, but the API does not serve it after {} s",
-                ESTABLISHED.as_secs()
-            ),
-            format!(
-                "`kubectl get crd {} -o yaml` shows its conditions",
-                reference.name
-            ),
-        ),
-    };
-    Err(StageError::new("gateway.crd_not_established", message).hint(hint))
-}
-
-fn is_established(crd: Option<&DynamicObject>) -> bool {
-    let conditions = crd.and_then(|crd| crd.data["status"]["conditions"].as_array());
-    let established = |it: &Value| it["type"] == "Established" && it["status"] == "True";
-    conditions.is_some_and(|all| all.iter().any(established))
+        Err(_) => {
+            let seconds = ESTABLISHED.as_secs();
+            let message =
+                format!("{title} was applied, but the API does not serve it after {seconds} s");
+            let error = StageError::new("gateway.crd_not_established", message);
+            Err(error.hint(format!(
+                "`kubectl get crd {name} -o yaml` shows its conditions"
+            )))
+        }
+    }
 }
 
 /// What is ours is ours to the last field; what is new to the cluster has no other fields to conflict with.
-pub(crate) async fn one(
-    cluster: &Cluster,
-    kind: &Kind,
-    object: &Object,
-    mark: &str,
-    ours: bool,
-) -> Result<(), StageError> {
+async fn one(kind: &Kind, object: &Object, mark: &str, ours: bool) -> Result<(), StageError> {
     let mut params = PatchParams::apply(MANAGER);
     params.force = ours;
     let body = marked(object, mark);
-    let api = kind.api(cluster, &object.reference);
+    let reference = &object.reference;
     let patch = Patch::Apply(&body);
-    let applied = api.patch(&object.reference.name, &params, &patch).await;
+    let applied = kind
+        .api(reference)
+        .patch(&reference.name, &params, &patch)
+        .await;
     applied.map(drop).map_err(|error| {
-        let failed = kind.failed(cluster, "patch", &object.reference, &error);
-        failed.cause(format!("it was about {}", object.reference.title()))
+        let failed = kind.failed("patch", reference, &error);
+        failed.cause(format!("it was about {}", reference.title()))
     })
 }
 
-pub(crate) async fn gone(
-    cluster: &Cluster,
-    kind: &Kind,
-    reference: &Reference,
-) -> Result<(), StageError> {
-    let (api, name) = (kind.api(cluster, reference), &reference.name);
+pub(crate) async fn gone(kind: &Kind, reference: &Reference) -> Result<(), StageError> {
+    let (api, name) = (kind.api(reference), &reference.name);
     let absent = await_condition(api, name, |it: Option<&DynamicObject>| it.is_none());
     match tokio::time::timeout(GONE, absent).await {
         Ok(Ok(_)) => Ok(()),

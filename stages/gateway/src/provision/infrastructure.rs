@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::{Cluster, ClusterRef};
+use cluster::Cluster;
 use protocol::ledger::Ticket;
 use protocol::{Context, StageError};
 use serde_json::json;
@@ -12,6 +12,7 @@ use super::accepted::accepted;
 use super::lock::{Lock, LockRequest};
 use crate::Gateway;
 use crate::lease::holder;
+use crate::survey::Run;
 
 /// Longer than anybody installs, whose `timeout` is the default.
 const OTHERS: Duration = Duration::from_secs(330);
@@ -27,22 +28,20 @@ impl Infrastructure {
     /// Writes down that what is installed is ours to remove, unless others use it; once for a cluster.
     fn intend(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Self, StageError> {
         let reference = cluster.context.reference();
-        for entry in cx.ledger.entries().iter().filter(|it| it.what == KIND) {
-            if let (Some(known), Some(holder)) =
-                (ClusterRef::from_entry(entry), entry.data["holder"].as_str())
-                && known == reference
-            {
-                return Ok(Self {
-                    ticket: cx.ledger.take_up(entry),
-                    holder: holder.to_owned(),
-                    lock: None,
-                });
+        let known = reference.entry(&cx.ledger, KIND);
+        let known = known
+            .as_ref()
+            .and_then(|it| Some((it, it.data["holder"].as_str()?)));
+        let (ticket, holder) = match known {
+            Some((entry, holder)) => (cx.ledger.take_up(entry), holder.to_owned()),
+            None => {
+                let holder = holder(cx);
+                let data = reference.entry_data(json!({"holder": holder}))?;
+                (cx.ledger.intend(KIND, data)?, holder)
             }
-        }
-        let holder = holder(cx);
-        let data = reference.entry_data(json!({"holder": holder}))?;
+        };
         Ok(Self {
-            ticket: cx.ledger.intend(KIND, data)?,
+            ticket,
             holder,
             lock: None,
         })
@@ -51,8 +50,7 @@ impl Infrastructure {
     /// The one of this run, with the Lease of what is installed, which is waited for. Without `create` there is none where
     /// nothing is installed.
     pub(super) async fn join<'a>(
-        cx: &Context<Gateway>,
-        cluster: &Cluster,
+        Run { cx, cluster, .. }: &Run<'_>,
         slot: &'a mut Option<Self>,
         create: bool,
     ) -> Result<&'a mut Self, StageError> {
@@ -97,14 +95,15 @@ impl Infrastructure {
     }
 }
 
-/// Before a Gateway is made of a class that was installed: the Lease, so that the last one out does not remove it meanwhile.
-/// False: it has been removed, and what there is has to be looked at again.
-pub(crate) async fn join(
-    cx: &Context<Gateway>,
-    cluster: &Cluster,
-    slot: &mut Option<Infrastructure>,
-    class: &str,
-) -> Result<bool, StageError> {
-    Infrastructure::join(cx, cluster, slot, false).await?;
-    accepted(cluster, class).await
+impl Run<'_> {
+    /// Before a Gateway is made of a class that was installed: the Lease, so that the last one out does not remove it
+    /// meanwhile. False: it has been removed, and what there is has to be looked at again.
+    pub(crate) async fn join(
+        &self,
+        slot: &mut Option<Infrastructure>,
+        class: &str,
+    ) -> Result<bool, StageError> {
+        Infrastructure::join(self, slot, false).await?;
+        accepted(&self.cluster, class).await
+    }
 }

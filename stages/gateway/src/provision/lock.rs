@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
+use cluster::Cluster;
 use cluster::lease::{Claim, Outcome, holder};
+use cluster::lease_expiry::has_expired;
 use cluster::objects::Reference;
-use cluster::{Cluster, lease_expiry};
 use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt;
 use protocol::{Env, StageError};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -38,9 +40,8 @@ pub(crate) struct Installed {
 
 impl Installed {
     fn from_lease(lease: &Lease) -> Self {
-        let annotations = lease.metadata.annotations.as_ref();
-        annotations
-            .and_then(|all| serde_json::from_str(all.get(LIST)?).ok())
+        let list = lease.annotations().get(LIST);
+        list.and_then(|list| serde_json::from_str(list).ok())
             .unwrap_or_default()
     }
 
@@ -171,9 +172,7 @@ impl Lock {
 
 /// Of no session, or of one that has not been heard of for long enough.
 fn is_free(lease: &Lease, env: &Env) -> bool {
-    let lease = std::slice::from_ref(lease);
-    lease_expiry::note(lease, env);
-    holder(&lease[0]).is_empty() || !lease_expiry::expired(lease, env).is_empty()
+    holder(lease).is_empty() || has_expired(lease, env)
 }
 
 fn busy(lease: &Lease) -> StageError {

@@ -26,8 +26,9 @@ use crate::config::{Config, Provision};
 use crate::manifests;
 use crate::objects::{CLASSES, GROUP};
 use crate::permissions;
+use crate::survey::Run;
 
-pub(crate) use infrastructure::{Infrastructure, join};
+pub(crate) use infrastructure::Infrastructure;
 pub(crate) use remove::leftover;
 
 /// The word for it in the ledger.
@@ -151,84 +152,82 @@ fn class(controller: &str) -> Result<Object, StageError> {
     Object::of(class).map_err(StageError::internal)
 }
 
-/// Installs a controller because of this error, if the config or the user agrees; else the error is the answer.
-pub(crate) async fn offer(
-    cx: &Context<Gateway>,
-    config: &Config,
-    cluster: &Cluster,
-    slot: &mut Option<Infrastructure>,
-    missing: StageError,
-) -> Result<(), StageError> {
-    let auto = "; `provision: auto` installs a controller and removes it in the end";
-    let refused = |mut error: StageError| {
-        error.hint = error.hint.map(|hint| hint + auto);
-        Err(error)
-    };
-    let asks = config.provision == Provision::Ask;
-    if config.provision == Provision::Never || (asks && !protocol::ask::is_possible()) {
-        return refused(missing);
-    }
-    let plan = InstallPlan::prepare(cx, config).await?;
-    if asks {
-        cx.warn(missing.message.clone());
-        for line in plan.steps(cluster).await?.lines() {
-            cx.info(line);
-        }
-        let (summary, name) = (plan.summary(), &cluster.context.name);
-        let question = format!("Install {summary} on the cluster of context {name:?}?");
-        if !ask::yes(cx, &question).await? {
+impl Run<'_> {
+    /// Installs a controller because of this error, if the config or the user agrees; else the error is the answer.
+    pub(crate) async fn offer(
+        &self,
+        slot: &mut Option<Infrastructure>,
+        missing: StageError,
+    ) -> Result<(), StageError> {
+        let (cx, config, cluster) = (self.cx, self.config, &self.cluster);
+        let auto = "; `provision: auto` installs a controller and removes it in the end";
+        let refused = |mut error: StageError| {
+            error.hint = error.hint.map(|hint| hint + auto);
+            Err(error)
+        };
+        let asks = config.provision == Provision::Ask;
+        if config.provision == Provision::Never || (asks && !protocol::ask::is_possible()) {
             return refused(missing);
         }
-    } else {
-        cx.info(missing.message);
+        let plan = InstallPlan::prepare(cx, config).await?;
+        if asks {
+            cx.warn(missing.message.clone());
+            plan.steps(cluster)
+                .await?
+                .lines()
+                .for_each(|line| cx.info(line));
+            let (summary, name) = (plan.summary(), &cluster.context.name);
+            let question = format!("Install {summary} on the cluster of context {name:?}?");
+            if !ask::yes(cx, &question).await? {
+                return refused(missing);
+            }
+        } else {
+            cx.info(missing.message);
+        }
+        self.install(slot, plan).await
     }
-    install(cx, config, cluster, slot, plan).await
-}
 
-/// Installs it, under the Lease, which stays ours until a Gateway of the class keeps others from removing it again.
-async fn install(
-    cx: &Context<Gateway>,
-    config: &Config,
-    cluster: &Cluster,
-    slot: &mut Option<Infrastructure>,
-    plan: InstallPlan,
-) -> Result<(), StageError> {
-    // Nothing is installed for a session that cannot be.
-    let namespace = config.namespace(&cluster.context);
-    permissions::review(cluster, &namespace, &config.task_namespace, true).await?;
-    let infrastructure = Infrastructure::join(cx, cluster, slot, true).await?;
-    let Some(lock) = &mut infrastructure.lock else {
-        return Ok(());
-    };
-    let name = &plan.class;
-    if accepted(cluster, name).await? {
-        cx.info(format!(
-            "another session has installed the controller of GatewayClass {name} meanwhile"
-        ));
-        return Ok(());
-    }
-    let mut installed = lock.installed.clone();
-    if installed.mark.is_empty() {
-        installed.mark = run_id();
-    }
-    installed.class.clone_from(name);
-    installed.digest.clone_from(&plan.loaded.digest);
-    let steps = plan.steps_of(cluster, &installed).await?;
-    let kept = steps.0.iter().filter(|it| !it.applies());
-    kept.for_each(|step| cx.info(step.line()));
-    steps.review(cluster).await?;
-    steps.note(&mut installed);
-    lock.write(installed.clone()).await?;
-    let timeout = Duration::from_secs(config.timeout);
-    let work = lock.during(async {
-        let tell = |line: String, done: usize, total: usize| {
-            cx.progress_count("provision", line, done as u64, total as u64)
+    /// Installs it, under the Lease, which stays ours until a Gateway of the class keeps others from removing it again.
+    async fn install(
+        &self,
+        slot: &mut Option<Infrastructure>,
+        plan: InstallPlan,
+    ) -> Result<(), StageError> {
+        let (cx, config, cluster) = (self.cx, self.config, &self.cluster);
+        // Nothing is installed for a session that cannot be.
+        let namespace = config.namespace(&cluster.context);
+        permissions::review(cluster, &namespace, &config.task_namespace, true).await?;
+        let infrastructure = Infrastructure::join(self, slot, true).await?;
+        let Some(lock) = &mut infrastructure.lock else {
+            return Ok(());
         };
-        apply::apply(cluster, &steps.0, &installed.mark, &tell).await?;
-        until_accepted(cx, cluster, &installed, timeout).await
-    });
-    work.await.map_err(|mut error| {
+        let name = &plan.class;
+        if accepted(cluster, name).await? {
+            cx.info(format!(
+                "another session has installed the controller of GatewayClass {name} meanwhile"
+            ));
+            return Ok(());
+        }
+        let mut installed = lock.installed.clone();
+        if installed.mark.is_empty() {
+            installed.mark = run_id();
+        }
+        installed.class.clone_from(name);
+        installed.digest.clone_from(&plan.loaded.digest);
+        let steps = plan.steps_of(cluster, &installed).await?;
+        let kept = steps.0.iter().filter(|it| !it.applies());
+        kept.for_each(|step| cx.info(step.line()));
+        steps.review(cluster).await?;
+        steps.note(&mut installed);
+        lock.write(installed.clone()).await?;
+        let timeout = Duration::from_secs(config.timeout);
+        let work = lock.during(async {
+            apply::apply(cx, cluster, &steps.0, &installed.mark).await?;
+            until_accepted(cx, cluster, &installed, timeout).await
+        });
+        work.await.map_err(|mut error| {
         let hint = error.hint.take().map(|hint| hint + "; ").unwrap_or_default();
         error.hint(hint + "what was applied so far is gone on with by the next run, and removed by `devcluster-gateway cleanup`")
     })
+    }
 }

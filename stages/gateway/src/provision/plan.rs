@@ -9,8 +9,8 @@ use protocol::StageError;
 use serde_json::{Value, json};
 
 use super::object::{CRD, Object};
-use crate::crd::bundle;
-use crate::objects::{GROUP, INSTALLED};
+use crate::crd::bundle_of;
+use crate::objects::{self, GROUP, INSTALLED};
 
 /// Requests side by side.
 const AT_ONCE: usize = 8;
@@ -80,10 +80,12 @@ pub(crate) async fn plan(
     }
     let looked = placed.into_iter().map(async |(object, kind)| {
         let there = match &kind {
-            Some(kind) => look(cluster, kind, &object).await?,
+            Some(kind) => kind.get(&object.reference).await?,
             None => None,
         };
-        let channel = there.as_ref().and_then(|there| Some(installed(there)?.1));
+        let channel = there
+            .as_ref()
+            .and_then(|it| Some(bundle_of(it)?.1.to_owned()));
         let verdict = there.map_or(Verdict::Create, |there| judge(&object, &there, mark));
         Ok(Step {
             object,
@@ -92,9 +94,8 @@ pub(crate) async fn plan(
             channel,
         })
     });
-    let steps: Vec<Result<Step, StageError>> =
-        stream::iter(looked).buffered(AT_ONCE).collect().await;
-    let steps = steps.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let looked: Vec<_> = stream::iter(looked).buffered(AT_ONCE).collect().await;
+    let steps = looked.into_iter().collect::<Result<Vec<Step>, _>>()?;
     refuse_mixed(cluster, &steps)?;
     Ok(steps)
 }
@@ -112,54 +113,28 @@ pub(crate) fn place(object: &mut Object, kind: &Kind, cluster: &Cluster) {
     object.reference.namespace = namespace;
 }
 
-async fn look(
-    cluster: &Cluster,
-    kind: &Kind,
-    object: &Object,
-) -> Result<Option<DynamicObject>, StageError> {
-    let answer = kind
-        .api(cluster, &object.reference)
-        .get_opt(&object.reference.name)
-        .await;
-    answer.map_err(|error| kind.failed(cluster, "get", &object.reference, &error))
-}
-
 fn judge(object: &Object, there: &DynamicObject, mark: &str) -> Verdict {
     if object.reference.kind == CRD {
         return Verdict::Keep(crd_remark(object, there));
     }
-    let marked = there
-        .metadata
-        .labels
-        .as_ref()
-        .and_then(|all| all.get(INSTALLED));
-    match (marked, &there.metadata.deletion_timestamp) {
-        (_, Some(_)) => Verdict::Wait,
-        (Some(marked), None) if marked == mark => Verdict::Renew,
-        (_, None) => Verdict::Keep(None),
+    match there.metadata.deletion_timestamp {
+        Some(_) => Verdict::Wait,
+        None if objects::mark(there) == Some(mark) => Verdict::Renew,
+        None => Verdict::Keep(None),
     }
 }
 
 /// A CRD belongs to everybody on the cluster: one that is there is neither downgraded, nor upgraded, nor switched in channel.
 fn crd_remark(wanted: &Object, there: &DynamicObject) -> Option<String> {
     let (release, channel) = wanted.bundle()?;
-    let (installed, installed_channel) = installed(there)?;
-    let older = version(&installed) < version(release);
-    let warning = if older {
-        ", and it may be too old for this controller"
-    } else {
-        ""
+    let (installed, installed_channel) = bundle_of(there)?;
+    let warning = match version(installed) < version(release) {
+        true => ", and it may be too old for this controller",
+        false => "",
     };
     (installed != release || installed_channel != channel).then(|| {
         format!("it is of {installed}, {installed_channel} channel; the manifests have {release}, {channel}{warning}")
     })
-}
-
-/// Release and channel.
-fn installed(there: &DynamicObject) -> Option<(String, String)> {
-    let annotations = there.metadata.annotations.as_ref()?;
-    let bundle = bundle(|name| annotations.get(name).map(String::as_str));
-    bundle.map(|(release, channel)| (release.to_owned(), channel.to_owned()))
 }
 
 /// Numbers of a release, `v1.3.0`; what is no number counts as 0, so that a preview is older than its release.
@@ -178,13 +153,12 @@ fn refuse_mixed(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
     let missing = |step: &Step| {
         step.is_crd() && step.object.reference.name == routes && (step.applies() || other(&step))
     };
-    let Some(kept) = steps
-        .iter()
-        .find(other)
-        .filter(|_| steps.iter().any(missing))
-    else {
+    let Some(kept) = steps.iter().find(other) else {
         return Ok(());
     };
+    if !steps.iter().any(missing) {
+        return Ok(());
+    }
     let message = format!(
         "no controller is installed on the cluster of context {:?}: its Gateway API is of the standard channel, and Determined \
          needs TCPRoute v1alpha2 of the experimental one",

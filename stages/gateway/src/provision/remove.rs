@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use cluster::objects::{self, Kind, Kinds, Reference};
+use cluster::objects::{Kinds, Reference, delete};
 use cluster::{Attempt, Cluster, status};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
 use kube::api::ListParams;
 use protocol::{Context, Leftover, StageError};
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use super::apply::gone;
 use super::lock::{Installed, Lock, LockRequest};
 use crate::Gateway;
 use crate::lease::GatewayLease;
-use crate::objects::{GATEWAY_NAME, GATEWAYS, GatewayObject, INSTALLED, gateways, title};
+use crate::objects::{self, GATEWAY_NAME, GATEWAYS, GatewayObject, gateways, title};
 
 /// How long somebody else may hold the Lease.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -60,16 +60,10 @@ pub(crate) async fn leftover<'a>(
         stays(cx, class, &title(user));
         return Ok(None);
     }
-    let titles: Vec<String> = installed
-        .objects
-        .iter()
-        .rev()
-        .map(Reference::title)
-        .collect();
-    let title = if titles.is_empty() {
-        "the Lease under which a controller is installed".to_owned()
-    } else {
-        format!("the controller: {}", titles.join(", "))
+    let objects = installed.objects.iter().rev();
+    let title = match objects.map(Reference::title).collect::<Vec<_>>() {
+        none if none.is_empty() => "the Lease under which a controller is installed".to_owned(),
+        titles => format!("the controller: {}", titles.join(", ")),
     };
     let cluster = cluster.clone();
     Ok(Some(Leftover::new(title, async move {
@@ -132,9 +126,8 @@ async fn user(cluster: &Cluster, class: &str) -> Result<Option<String>, StageErr
     let deadline = Instant::now() + LEAVING;
     loop {
         let of_class = of_class(cluster, class).await?;
-        let stays = of_class
-            .iter()
-            .find(|it| it.metadata.deletion_timestamp.is_none());
+        let mut all = of_class.iter();
+        let stays = all.find(|it| it.metadata.deletion_timestamp.is_none());
         match (stays, of_class.first()) {
             (Some(stays), _) => return Ok(Some(title(stays))),
             (None, None) => return Ok(None),
@@ -156,17 +149,12 @@ async fn remove(
         let Some(kind) = kinds.of(reference).await? else {
             continue;
         };
-        let api = kind.api(cluster, reference);
-        let failed = |verb, error: &kube::Error| kind.failed(cluster, verb, reference, error);
-        let there = api
-            .get_opt(&reference.name)
-            .await
-            .map_err(|error| failed("get", &error))?;
-        let Some(there) = there.filter(|it| is_marked(&it.metadata, &installed.mark)) else {
+        let there = kind.get(reference).await?;
+        let Some(there) = there.filter(|it| objects::mark(it) == Some(&installed.mark)) else {
             continue;
         };
         if reference.kind == "Namespace"
-            && let Some(other) = foreign(cluster, &mut kinds, reference, &installed.mark).await?
+            && let Some(other) = foreign(&mut kinds, reference, &installed.mark).await?
         {
             cx.warn(format!(
                 "Namespace {} stays: {other} in it is not ours",
@@ -174,22 +162,15 @@ async fn remove(
             ));
             continue;
         }
-        let deleted = objects::delete(&api, &reference.name, there.metadata.uid).await;
-        if !deleted.map_err(|error| failed("delete", &error))? {
+        let api = kind.api(reference);
+        let deleted = delete(&api, &reference.name, there.metadata.uid).await;
+        if !deleted.map_err(|error| kind.failed("delete", reference, &error))? {
             continue;
         }
-        gone(cluster, &kind, reference).await?;
+        gone(&kind, reference).await?;
         removed = true;
     }
     Ok(removed)
-}
-
-fn is_marked(metadata: &ObjectMeta, mark: &str) -> bool {
-    metadata
-        .labels
-        .as_ref()
-        .and_then(|all| all.get(INSTALLED))
-        .is_some_and(|it| it == mark)
 }
 
 /// What is looked for in a namespace before it goes.
@@ -213,7 +194,6 @@ pub(super) async fn attempts(
 
 /// Something in our namespace that neither we nor what we installed has made, and that would go with it.
 async fn foreign(
-    cluster: &Cluster,
     kinds: &mut Kinds<'_>,
     namespace: &Reference,
     mark: &str,
@@ -222,40 +202,24 @@ async fn foreign(
         let Some(kind) = kinds.of(&any).await? else {
             continue;
         };
-        let listed = contents(cluster, &kind, &any).await?;
-        if let Some(other) = listed.iter().find(|it| !is_ours(it, mark)) {
-            let name = other.name.clone().unwrap_or_default();
+        let params = match any.kind.as_str() {
+            // The cluster keeps these itself.
+            "Secret" => ListParams::default().fields("type!=kubernetes.io/service-account-token"),
+            _ => ListParams::default(),
+        };
+        let listed = kind.api(&any).list_metadata(&params).await;
+        let listed = listed.map_err(|error| kind.failed("list", &any, &error))?;
+        if let Some(other) = listed.iter().find(|it| !is_ours(*it, mark)) {
+            let name = other.name_any();
             return Ok(Some(Reference { name, ..any }.title()));
         }
     }
     Ok(None)
 }
 
-async fn contents(
-    cluster: &Cluster,
-    kind: &Kind,
-    any: &Reference,
-) -> Result<Vec<ObjectMeta>, StageError> {
-    let params = match any.kind.as_str() {
-        // The cluster keeps these itself.
-        "Secret" => ListParams::default().fields("type!=kubernetes.io/service-account-token"),
-        _ => ListParams::default(),
-    };
-    let listed = kind.api(cluster, any).list_metadata(&params).await;
-    listed
-        .map(|list| list.items.into_iter().map(|it| it.metadata).collect())
-        .map_err(|error| kind.failed(cluster, "list", any, &error))
-}
-
-fn is_ours(metadata: &ObjectMeta, mark: &str) -> bool {
-    let owned = metadata
-        .owner_references
-        .as_ref()
-        .is_some_and(|all| !all.is_empty());
-    let of_gateway = metadata
-        .labels
-        .as_ref()
-        .is_some_and(|all| all.contains_key(GATEWAY_NAME));
-    let of_cluster = metadata.name.as_deref() == Some("kube-root-ca.crt");
-    owned || of_gateway || of_cluster || is_marked(metadata, mark)
+fn is_ours(object: &impl ResourceExt, mark: &str) -> bool {
+    !object.owner_references().is_empty()
+        || object.labels().contains_key(GATEWAY_NAME)
+        || object.name_any() == "kube-root-ca.crt"
+        || objects::mark(object) == Some(mark)
 }
