@@ -1,10 +1,10 @@
 //! Every check. PROTOCOL.md has the table of them, so that what it promises is what is run.
 
-/// The checks of a file, by their ids.
+/// The checks of a file, by their ids; behind a semicolon what is special about one.
 macro_rules! checks {
-    ($($id:expr => $check:expr),+ $(,)?) => {
+    ($($id:expr => $check:expr $(; $property:ident)*),+ $(,)?) => {
         pub(super) const CHECKS: &[super::Named] =
-            &[$(($id, |scene| Box::pin($check(scene)))),+];
+            &[$(($id, |scene| Box::pin($check(scene)), &[$(super::Property::$property),*])),+];
     };
 }
 
@@ -44,7 +44,9 @@ mod prelude {
 
 pub(super) use ready::REACHED;
 
+use clap::ValueEnum;
 use futures::future::LocalBoxFuture;
+use serde::Serialize;
 
 use crate::Level;
 use crate::scene::Scene;
@@ -56,24 +58,17 @@ const PAGE: (&str, &str) = ("PROTOCOL.md", include_str!("../../protocol/PROTOCOL
 /// A check in a world of its own.
 type Run = for<'a> fn(Scene<'a>) -> LocalBoxFuture<'a, Verdict>;
 
-/// Its id, which is stable: reports and scripts name it.
-type Named = (&'static str, Run);
+/// What is special about a check.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Property {
+    /// It looks at ports of the machine, or loads it: no other check runs beside it.
+    Alone,
+    /// It has something to say of a program that never becomes ready, too.
+    WithoutReady,
+}
 
-/// They look at ports of the machine, or load it: no other check runs beside them.
-const ALONE: [&str; 4] = ["shutdown", "kill", "devcluster", REACHED];
-
-/// They have something to say of a program that never becomes ready, too.
-const WITHOUT_READY: [&str; 9] = [
-    "describe",
-    "validate",
-    "stdout.unknown_config",
-    "stdout.bad_config",
-    "control.version",
-    "input.truncated",
-    "shutdown.early",
-    "streams.stdout_closed",
-    "verbs.usage",
-];
+/// What the code has of a check; the page has the rest. The id is stable: reports and scripts name it.
+type Named = (&'static str, Run, &'static [Property]);
 
 const GROUPS: [&[Named]; 17] = [
     describe::CHECKS,
@@ -96,16 +91,19 @@ const GROUPS: [&[Named]; 17] = [
 ];
 
 /// One thing that is checked.
-#[derive(Clone, Copy)]
+#[derive(Clone, Serialize)]
 pub(super) struct Check {
     pub(super) id: &'static str,
     /// The lowest level that has to pass it.
     pub(super) level: Level,
     /// What holds when it passes.
     pub(super) title: &'static str,
-    /// The heading in PROTOCOL.md, as an anchor.
-    section: &'static str,
+    /// Where the protocol says so.
+    pub(super) section: String,
+    #[serde(skip)]
     pub(super) run: Run,
+    #[serde(skip)]
+    properties: &'static [Property],
 }
 
 impl Check {
@@ -115,44 +113,31 @@ impl Check {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 
-    pub(super) fn runs_alone(&self) -> bool {
-        ALONE.iter().any(|name| self.is_named(name))
-    }
-
-    pub(super) fn needs_ready(&self) -> bool {
-        !WITHOUT_READY.iter().any(|name| self.is_named(name))
-    }
-
-    /// Where the protocol says so.
-    pub(super) fn section(&self) -> String {
-        format!("{}#{}", PAGE.0, self.section)
+    pub(super) fn is(&self, property: Property) -> bool {
+        self.properties.contains(&property)
     }
 }
 
 /// Every check, in the order of the page.
 pub(super) fn all() -> impl Iterator<Item = Check> {
-    PAGE.1.lines().filter_map(check)
+    let rows = PAGE.1.lines().filter_map(|line| line.strip_prefix("| [`"));
+    rows.map(|row| check(row).unwrap_or_else(|| panic!("{} has no such check: {row}", PAGE.0)))
 }
 
 /// A row of the table: ``| [`id`](#section) | level | title |``.
 fn check(row: &'static str) -> Option<Check> {
-    let (id, rest) = row.strip_prefix("| [`")?.split_once("`](#")?;
+    let (id, rest) = row.split_once("`](")?;
     let (section, rest) = rest.split_once(") | ")?;
     let (level, rest) = rest.split_once(" | ")?;
-    let (_, run) = GROUPS
-        .iter()
-        .copied()
-        .flatten()
-        .find(|(named, _)| *named == id)?;
+    let mut named = GROUPS.iter().copied().flatten();
+    let (id, run, properties) = named.find(|(named, ..)| *named == id)?;
     Some(Check {
         id,
-        level: match level {
-            "plugin" => Level::Plugin,
-            _ => Level::Stage,
-        },
+        level: Level::from_str(level, false).ok()?,
         title: rest.strip_suffix(" |")?,
-        section,
+        section: format!("{}{section}", PAGE.0),
         run: *run,
+        properties,
     })
 }
 
@@ -162,10 +147,8 @@ mod tests {
 
     #[test]
     fn the_page_and_the_kit_have_the_same_checks() {
-        let rows = PAGE.1.lines().filter(|l| l.starts_with("| [`"));
         let checks: Vec<&str> = all().map(|check| check.id).collect();
-        assert_eq!(rows.count(), checks.len());
-        let named = GROUPS.iter().copied().flatten().map(|(id, _)| *id);
+        let named = GROUPS.iter().copied().flatten().map(|(id, ..)| *id);
         let missing: Vec<&str> = named.filter(|id| !checks.contains(id)).collect();
         assert!(missing.is_empty(), "not on the page: {missing:?}");
     }

@@ -81,12 +81,12 @@ pub fn main() -> ExitCode {
 
 impl Cli {
     async fn run(&self, env: &Env) -> Result<u8, StageError> {
-        let chosen = self.chosen()?;
+        let mut chosen = self.chosen()?;
         let out = Out(self.json.as_deref());
         if self.list {
             let level = self.level.unwrap_or(Level::Stage);
-            let listed: Vec<Check> = chosen.into_iter().filter(|c| c.level <= level).collect();
-            let (text, json) = list(&listed);
+            chosen.retain(|check| check.level <= level);
+            let (text, json) = list(&chosen);
             out.json(&json)?;
             out.text(&text);
             return Ok(Exit::Ok as u8);
@@ -108,17 +108,15 @@ impl Cli {
     }
 
     fn chosen(&self) -> Result<Vec<Check>, StageError> {
-        for name in &self.only {
-            if !checks::all().any(|check| check.is_named(name)) {
-                return Err(usage(format!("no check is named {name}"))
-                    .hint("`devcluster-remote conformance --list` names them all"));
-            }
+        let mut checks: Vec<Check> = checks::all().collect();
+        let is_unknown = |name: &&String| !checks.iter().any(|check| check.is_named(name));
+        if let Some(name) = self.only.iter().find(is_unknown) {
+            return Err(usage(format!("no check is named {name}"))
+                .hint("`devcluster-remote conformance --list` names them all"));
         }
-        let is_chosen = |check: &Check| {
-            let mut names = self.only.iter();
-            self.only.is_empty() || names.any(|name| check.is_named(name))
-        };
-        Ok(checks::all().filter(is_chosen).collect())
+        let is_meant = |check: &Check| self.only.iter().any(|name| check.is_named(name));
+        checks.retain(|check| self.only.is_empty() || is_meant(check));
+        Ok(checks)
     }
 
     fn subject(&self, env: &Env) -> Result<Subject, StageError> {

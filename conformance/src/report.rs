@@ -22,13 +22,10 @@ pub(super) enum Outcome {
 }
 
 /// What came of one check.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub(super) struct Entry {
-    pub(super) id: &'static str,
-    level: Level,
-    title: &'static str,
-    /// Where the protocol says so.
-    section: String,
+    #[serde(flatten)]
+    check: Check,
     pub(super) outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
@@ -53,10 +50,7 @@ impl Entry {
             },
         };
         Entry {
-            id: check.id,
-            level: check.level,
-            title: check.title,
-            section: check.section(),
+            check: check.clone(),
             outcome,
             detail,
             mend,
@@ -71,14 +65,14 @@ impl Entry {
             Outcome::Failed => ("✗", ""),
             Outcome::Skipped => ("-", "skipped: "),
         };
-        let (id, title) = (self.id, self.title);
+        let Check { id, title, .. } = self.check;
         let mut text = format!("{sign} {id:<26} {title} ({:.1} s)\n", self.seconds);
         if let Some(detail) = &self.detail {
             let mut found = format!("{label}{detail}\n");
             if let Some(mend) = &self.mend {
                 found += &format!("mend: {mend}\n");
             }
-            found += &format!("see {}", self.section);
+            found += &format!("see {}", self.check.section);
             text.extend(found.lines().map(|line| format!("    {line}\n")));
         }
         text
@@ -130,12 +124,7 @@ pub(super) fn list(checks: &[Check]) -> (String, Value) {
         let (level, title) = (level_word(check.level), check.title);
         format!("{:<26} {level:<10} {title}\n", check.id)
     };
-    let entry = |check: &Check| {
-        let section = check.section();
-        json!({"id": check.id, "level": check.level, "title": check.title, "section": section})
-    };
-    let text = checks.iter().map(line).collect();
-    (text, checks.iter().map(entry).collect())
+    (checks.iter().map(line).collect(), json!(checks))
 }
 
 fn level_word(level: Level) -> &'static str {

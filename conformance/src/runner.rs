@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, stream};
 use tokio::sync::RwLock;
 
-use super::checks::{Check, REACHED, all};
+use super::checks::{Check, Property, REACHED, all};
 use super::harness::NotSaid;
 use super::report::{Entry, Out, Report};
 use super::scene::{Scene, tidy};
@@ -21,7 +21,7 @@ pub(super) async fn run_all(
 ) -> Report {
     let began = Instant::now();
     let chosen = chosen.iter().filter(|c| c.level <= subject.level);
-    let mut chosen: Vec<Check> = chosen.copied().collect();
+    let mut chosen: Vec<Check> = chosen.cloned().collect();
     let (mut jobs, mut known) = (jobs, None);
     // What a single check waits for it finds out by itself.
     if chosen.len() > 1
@@ -45,7 +45,7 @@ pub(super) async fn run_all(
             return known.clone();
         }
         let (_alone, _together);
-        match check.runs_alone() {
+        match check.is(Property::Alone) {
             true => _alone = turn.write().await,
             false => _together = turn.read().await,
         }
@@ -65,7 +65,7 @@ pub(super) async fn run_all(
 async fn run(check: &Check, subject: &Subject) -> (Entry, Verdict) {
     let began = Instant::now();
     let verdict = async {
-        if subject.never_ready && check.needs_ready() {
+        if subject.never_ready && !check.is(Property::WithoutReady) {
             let why = "not tried: it does not become ready, see `ready.reached`";
             return Err(skipped(why, "have it become ready first"));
         }

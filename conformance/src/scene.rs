@@ -255,8 +255,8 @@ impl<'a> Scene<'a> {
     /// Files of this world, relative to the home.
     pub(super) fn files(&self) -> BTreeSet<PathBuf> {
         let all = machine::files(self.home()).into_iter();
-        all.filter_map(|f| Some(f.strip_prefix(self.home()).ok()?.to_owned()))
-            .collect()
+        let relative = |file: PathBuf| Some(file.strip_prefix(self.home()).ok()?.to_owned());
+        all.filter_map(relative).collect()
     }
 
     /// Whether there are files that were not there before.
@@ -278,11 +278,7 @@ impl<'a> Scene<'a> {
 /// All that may be ports.
 fn numbers(value: &Value) -> Vec<u16> {
     match value {
-        Value::Number(n) => n
-            .as_u64()
-            .and_then(|n| n.try_into().ok())
-            .into_iter()
-            .collect(),
+        Value::Number(n) => Vec::from_iter(n.as_u64().and_then(|n| n.try_into().ok())),
         Value::Array(items) => items.iter().flat_map(numbers).collect(),
         Value::Object(map) => map.values().flat_map(numbers).collect(),
         _ => Vec::new(),
@@ -307,11 +303,9 @@ pub(super) async fn tidy(subject: &Subject) {
 }
 
 fn kill(processes: &[machine::Process]) {
-    for process in processes {
-        if let Some(pid) = Pid::from_raw(process.pid) {
-            // It may have ended meanwhile.
-            let _ = kill_process(pid, Signal::KILL);
-        }
+    for pid in processes.iter().filter_map(|it| Pid::from_raw(it.pid)) {
+        // It may have ended meanwhile.
+        let _ = kill_process(pid, Signal::KILL);
     }
 }
 

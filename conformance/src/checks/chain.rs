@@ -22,8 +22,8 @@ fn from_before() -> [Value; 4] {
 async fn in_chain(scene: &Scene<'_>) -> Result<Running> {
     let command = scene.configured("run", &["--stdin", "chain", "--events", "all"])?;
     let mut running = scene.spawn_hosted(command)?;
-    let first = running.until_within(SOON / 10, "a message", |_| true).await;
-    if let Ok(message) = first {
+    running.stays(SOON / 10, "it does not wait").await?;
+    if let Some(message) = running.messages().first() {
         bail!("it speaks before the stage before it does: {message}");
     }
     for message in from_before() {
@@ -46,8 +46,7 @@ async fn passes_on(scene: Scene<'_>) -> Verdict {
         right,
         "the first line is not the `hello` from before but {first}"
     );
-    running.signal(Signal::TERM);
-    running.ended(SOON).await.map(drop)
+    running.end_by(Signal::TERM).await
 }
 
 async fn ends_with_upstream(scene: Scene<'_>) -> Verdict {

@@ -5,7 +5,7 @@ use super::prelude::*;
 checks! {
     "control.waits_for_start" => waits_for_start,
     "control.unknown_ignored" => unknown_ignored,
-    "control.version" => version,
+    "control.version" => version; WithoutReady,
     "control.reload" => reload,
     "control.cancel" => cancel,
 }

@@ -5,9 +5,9 @@ use super::prelude::*;
 const QUICK: Duration = Duration::from_secs(1);
 
 checks! {
-    "describe.valid" => valid,
-    "describe.quick" => quick,
-    "describe.no_side_effects" => no_side_effects,
+    "describe.valid" => valid; WithoutReady,
+    "describe.quick" => quick; WithoutReady,
+    "describe.no_side_effects" => no_side_effects; WithoutReady,
 }
 
 async fn valid(scene: Scene<'_>) -> Verdict {

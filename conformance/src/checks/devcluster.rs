@@ -12,7 +12,7 @@ use super::prelude::*;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 checks! {
-    "devcluster.end_to_end" => end_to_end,
+    "devcluster.end_to_end" => end_to_end; Alone,
 }
 
 async fn end_to_end(scene: Scene<'_>) -> Verdict {

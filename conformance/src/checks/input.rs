@@ -11,7 +11,7 @@ checks! {
     "input.malformed" => malformed,
     "input.oversized" => oversized,
     "input.interleaved" => interleaved,
-    "input.truncated" => truncated,
+    "input.truncated" => truncated; WithoutReady,
     "input.memory" => memory,
 }
 

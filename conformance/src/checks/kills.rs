@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 use super::prelude::*;
 
 checks! {
-    "kill.processes" => processes,
-    "kill.leftovers" => leftovers,
+    "kill.processes" => processes; Alone,
+    "kill.leftovers" => leftovers; Alone,
 }
 
 /// Points in its life, as parts of the time until it is ready: two thirds before that, the others after it. Other ones

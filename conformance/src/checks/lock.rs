@@ -37,8 +37,7 @@ async fn successor(scene: Scene<'_>) -> Verdict {
     second.next("hello").await?;
     let window = Duration::from_millis(300);
     second.stays(window, "it does not wait").await?;
-    first.signal(Signal::TERM);
-    first.ended(SOON).await?;
+    first.end_by(Signal::TERM).await?;
     second.ready().await?;
     second.stop().await.map(drop)
 }
@@ -48,8 +47,7 @@ async fn released(scene: Scene<'_>) -> Verdict {
         let scene = scene.another().await?;
         let mut running = scene.listed()?;
         running.ready().await?;
-        running.signal(signal);
-        running.ended(SOON).await?;
+        running.end_by(signal).await?;
         scene.no_process_is_left().await?;
         let holder = scene.open_run_dir()?.holder(INSTANCE);
         ensure!(holder.is_none(), "it has ended, and its lock is still held");

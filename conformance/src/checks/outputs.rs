@@ -96,8 +96,7 @@ async fn file(scene: Scene<'_>) -> Verdict {
 async fn stale_gone(scene: Scene<'_>) -> Verdict {
     let mut first = scene.ready().await?;
     let stale = first.last("hello")["run"].clone();
-    first.signal(Signal::KILL);
-    first.ended(SOON).await?;
+    first.end_by(Signal::KILL).await?;
     scene.no_process_is_left().await?;
     let mut second = scene.listed()?;
     let run_dir = scene.open_run_dir()?;

@@ -17,7 +17,7 @@ const READY: &[u8] = br#""type":"ready""#;
 pub(crate) const REACHED: &str = "ready.reached";
 
 checks! {
-    REACHED => reached,
+    REACHED => reached; Alone,
     "ready.twice" => twice,
     "ready.events" => events,
 }

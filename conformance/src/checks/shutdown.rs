@@ -13,12 +13,12 @@ const STOPPING: Duration = Duration::from_millis(100);
 const ATTEMPTS: usize = 3;
 
 checks! {
-    "shutdown.message" => |s| stops(s, Ask::Message, in_order(&["shutdown"])),
-    "shutdown.stdin_end" => |s| stops(s, Ask::StdinEnd, in_order(&["stdin_closed", "shutdown"])),
-    "shutdown.early" => |s| stops(s, Ask::Early, |_, ended| ended.exits(0, "told at once")),
-    "shutdown.sigterm" => |s| by_signal(s, Signal::TERM, &["sigterm"]),
-    "shutdown.sigterm_twice" => |s| stops(s, Ask::Twice(Signal::TERM), |_, _| Ok(())),
-    "shutdown.sigint" => |s| by_signal(s, Signal::INT, &["sigint"]),
+    "shutdown.message" => |s| stops(s, Ask::Message, in_order(&["shutdown"])); Alone,
+    "shutdown.stdin_end" => |s| stops(s, Ask::StdinEnd, in_order(&["stdin_closed", "shutdown"])); Alone,
+    "shutdown.early" => |s| stops(s, Ask::Early, |_, ended| ended.exits(0, "told at once")); Alone; WithoutReady,
+    "shutdown.sigterm" => |s| by_signal(s, Signal::TERM, &["sigterm"]); Alone,
+    "shutdown.sigterm_twice" => |s| stops(s, Ask::Twice(Signal::TERM), |_, _| Ok(())); Alone,
+    "shutdown.sigint" => |s| by_signal(s, Signal::INT, &["sigint"]); Alone,
 }
 
 /// How it is told.

@@ -71,8 +71,7 @@ async fn silent(scene: Scene<'_>) -> Verdict {
     );
     let moment = Duration::from_millis(1);
     running.stays(moment, "it does not wait").await?;
-    running.signal(Signal::TERM);
-    running.ended(SOON).await?;
+    running.end_by(Signal::TERM).await?;
     scene.no_process_is_left().await
 }
 
@@ -86,8 +85,7 @@ async fn terminal(scene: Scene<'_>) -> Verdict {
         rustix::io::write(&ours, format!("{}\n", scene.start()).as_bytes())?;
     }
     running.ready().await?;
-    running.signal(Signal::TERM);
-    running.ended(SOON).await?;
+    running.end_by(Signal::TERM).await?;
     scene.no_process_is_left().await
 }
 

@@ -11,8 +11,8 @@ use crate::harness::parse;
 checks! {
     "stdout.lines" => lines,
     "stdout.one_write" => one_write,
-    "stdout.unknown_config" => unknown_config,
-    "stdout.bad_config" => bad_config,
+    "stdout.unknown_config" => unknown_config; WithoutReady,
+    "stdout.bad_config" => bad_config; WithoutReady,
     "stdout.bad_day" => bad_day,
 }
 

@@ -5,7 +5,7 @@ use crate::harness::machine::{contains, descriptors, files};
 
 checks! {
     "streams.descendants" => descendants,
-    "streams.stdout_closed" => stdout_closed,
+    "streams.stdout_closed" => stdout_closed; WithoutReady,
     "streams.stderr_closed" => stderr_closed,
     "streams.host_gone" => host_gone,
     "streams.reader_gone" => reader_gone,
@@ -15,7 +15,7 @@ async fn descendants(scene: Scene<'_>) -> Verdict {
     let mut running = scene.ready().await?;
     for process in scene.processes() {
         let held = descriptors(process.pid);
-        let holds = running.pipes().iter().any(|pipe| held.contains(pipe));
+        let holds = running.pipes.iter().any(|pipe| held.contains(pipe));
         let is_other = process.pid != running.pid();
         ensure!(!(is_other && holds), "{process} holds its stdout or stderr");
     }

@@ -8,9 +8,9 @@ use super::prelude::*;
 use crate::harness::Output;
 
 checks! {
-    "validate.problems" => problems,
-    "validate.unknown" => unknown,
-    "validate.offline" => offline,
+    "validate.problems" => problems; WithoutReady,
+    "validate.unknown" => unknown; WithoutReady,
+    "validate.offline" => offline; WithoutReady,
 }
 
 /// What a value looks like that only a run knows.
@@ -79,11 +79,8 @@ async fn unknown(scene: Scene<'_>) -> Verdict {
         return Ok(());
     }
     let mut tried = Vec::new();
-    each_scalar(
-        &scene.subject.description["config"],
-        &mut Vec::new(),
-        &mut tried,
-    );
+    let schema = &scene.subject.description["config"];
+    each_scalar(schema, &mut Vec::new(), &mut tried);
     let asked = tried.iter().enumerate().map(|(i, path)| {
         let mut config = Value::Object(scene.subject.config.clone());
         put(&mut config, path);
@@ -102,10 +99,8 @@ async fn unknown(scene: Scene<'_>) -> Verdict {
     );
     for (path, verdict) in tried.iter().zip(&answer.instances) {
         let pointer = pointer_of(path);
-        let wrong = verdict
-            .problems
-            .iter()
-            .find(|p| p.path.starts_with(&pointer));
+        let mut problems = verdict.problems.iter();
+        let wrong = problems.find(|p| p.path.starts_with(&pointer));
         ensure!(
             wrong.is_none(),
             "{pointer} is not known yet, and is a problem: {wrong:?}"
@@ -164,11 +159,8 @@ async fn offline(scene: Scene<'_>) -> Verdict {
     }
     let before = scene.files();
     let config = &scene.subject.config;
-    ask(
-        &scene,
-        &json!([instance("right", config, &unknown_of(config))]),
-    )
-    .await?;
+    let right = instance("right", config, &unknown_of(config));
+    ask(&scene, &json!([right])).await?;
     scene.no_new_file(&before)?;
     scene.no_process_is_left().await
 }

@@ -6,7 +6,7 @@ use super::prelude::*;
 
 checks! {
     "verbs.default" => default,
-    "verbs.usage" => usage,
+    "verbs.usage" => usage; WithoutReady,
     "verbs.wait" => wait,
     "verbs.check" => check,
     "verbs.preflight" => preflight,
@@ -85,8 +85,7 @@ async fn check(scene: Scene<'_>) -> Verdict {
     says(5, "nobody runs it").await?;
     let mut running = scene.ready().await?;
     says(0, "it runs and is ready").await?;
-    running.signal(Signal::KILL);
-    running.ended(SOON).await?;
+    running.end_by(Signal::KILL).await?;
     says(5, "it was killed").await
 }
 
@@ -129,8 +128,7 @@ async fn cleanup(scene: Scene<'_>) -> Verdict {
     let says = async |case| scene.call("cleanup", &[]).await?.exits(0, case);
     says("nothing ever ran").await?;
     let mut running = scene.ready().await?;
-    running.signal(Signal::KILL);
-    running.ended(SOON).await?;
+    running.end_by(Signal::KILL).await?;
     let before = scene.outputs_file();
     let look = scene.call("cleanup", &["--dry-run"]).await?;
     // A stage may lack it.

@@ -51,16 +51,12 @@ fn of_ps(mark: &str) -> Vec<Process> {
         .filter_map(|l| l.split_whitespace().next()?.parse().ok())
         .collect();
     let plain = said("ps", &["-axww", "-o", "pid=,command="]);
-    let lines = plain.lines().filter_map(|l| l.trim_start().split_once(' '));
-    lines
-        .filter_map(|(pid, command)| {
-            Some(Process {
-                pid: pid.parse().ok()?,
-                command: command.to_owned(),
-            })
-        })
-        .filter(|p| pids.contains(&p.pid))
-        .collect()
+    let process = |line: &str| {
+        let (pid, command) = line.trim_start().split_once(' ')?;
+        let (pid, command) = (pid.parse().ok()?, command.to_owned());
+        pids.contains(&pid).then_some(Process { pid, command })
+    };
+    plain.lines().filter_map(process).collect()
 }
 
 fn said(program: &str, args: &[&str]) -> String {
@@ -112,23 +108,17 @@ fn sockets() -> Vec<(u16, String)> {
 /// The ports on which one of these processes listens.
 pub fn ports_of(processes: &[Process]) -> BTreeSet<u16> {
     let held: BTreeSet<String> = processes.iter().flat_map(|p| descriptors(p.pid)).collect();
-    let ours = |inode: &str| held.contains(&format!("socket:[{inode}]"));
-    sockets()
-        .into_iter()
-        .filter(|(_, inode)| ours(inode))
-        .map(|(port, _)| port)
-        .collect()
+    let ours = sockets().into_iter();
+    let ours = ours.filter(|(_, inode)| held.contains(&format!("socket:[{inode}]")));
+    ours.map(|(port, _)| port).collect()
 }
 
 /// What the descriptors of a process lead to, such as `pipe:[4711]`.
 pub fn descriptors(pid: i32) -> Vec<String> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    entries
-        .filter_map(|e| Some(std::fs::read_link(e.path()).ok()?.display().to_string()))
-        .collect()
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    let entries = entries.into_iter().flatten().flatten();
+    let links = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    links.map(|link| link.display().to_string()).collect()
 }
 
 /// The most memory that a process ever had, in KiB.
@@ -181,16 +171,10 @@ pub fn tree(root: i32) -> Vec<i32> {
     let mut found = vec![root];
     let mut at = 0;
     while let Some(pid) = found.get(at) {
-        let lists =
-            tasks(*pid).filter_map(|t| std::fs::read_to_string(format!("{t}/children")).ok());
-        let children: Vec<i32> = lists
-            .flat_map(|list| {
-                list.split_whitespace()
-                    .filter_map(|p| p.parse().ok())
-                    .collect::<Vec<_>>()
-            })
-            .collect();
-        found.extend(children);
+        let lists = tasks(*pid).map(|task| std::fs::read_to_string(format!("{task}/children")));
+        let children: String = lists.filter_map(Result::ok).collect();
+        let children = children.split_whitespace();
+        found.extend(children.filter_map(|pid| pid.parse::<i32>().ok()));
         at += 1;
     }
     found

@@ -48,7 +48,7 @@ pub struct Running {
     /// The line that was looked at last.
     last_line: Vec<u8>,
     /// Its stdout and stderr as /proc names them.
-    pipes: [String; 2],
+    pub pipes: [String; 2],
 }
 
 /// How a program ended, and all that it wrote.
@@ -84,13 +84,11 @@ impl Output {
 
 fn tail(stderr: &str) -> String {
     let lines: Vec<&str> = stderr.trim_end().lines().collect();
-    match lines.as_slice() {
-        [] => "; stderr is empty".to_owned(),
-        lines => {
-            let from = lines.len().saturating_sub(TAIL);
-            format!("; stderr:\n{}", lines[from..].join("\n"))
-        }
+    if lines.is_empty() {
+        return "; stderr is empty".to_owned();
     }
+    let from = lines.len().saturating_sub(TAIL);
+    format!("; stderr:\n{}", lines[from..].join("\n"))
 }
 
 impl Running {
@@ -131,11 +129,6 @@ impl Running {
 
     pub fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
-    }
-
-    /// Its stdout and stderr as /proc names them.
-    pub fn pipes(&self) -> &[String; 2] {
-        &self.pipes
     }
 
     /// Sends a signal, unless it has ended.
@@ -192,16 +185,7 @@ impl Running {
 
     /// The next message that fits. `ready` is written twice, and counts once.
     pub async fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Result<Value> {
-        self.until_within(self.patience, what, fits).await
-    }
-
-    pub async fn until_within(
-        &mut self,
-        patience: Duration,
-        what: &str,
-        fits: impl Fn(&Value) -> bool,
-    ) -> Result<Value> {
-        let pid = self.pid();
+        let (patience, pid) = (self.patience, self.pid());
         let (stdout, last_line) = (&mut self.stdout, &mut self.last_line);
         let fitting = async {
             while let Some(line) = stdout.next_line().await {
@@ -212,30 +196,23 @@ impl Running {
                 let is_repeated = message["type"] == "ready" && line == *last_line;
                 *last_line = line;
                 if !is_repeated && fits(&message) {
-                    return Ok(Some(message));
+                    return anyhow::Ok(Some(message));
                 }
             }
             Ok(None)
         };
-        match within(patience, || machine::tree(pid), fitting).await {
-            (_, Some(Ok(Some(message)))) => Ok(message),
-            (_, Some(Err(error))) => Err(error),
-            (_, Some(Ok(None))) => {
-                let state = self.state();
-                bail!(NotSaid(format!(
-                    "it closed its stdout without {what}{state}"
-                )))
-            }
-            (after, None) => {
-                let (after, state) = (after.as_secs_f32(), self.state());
-                bail!(NotSaid(format!("no {what} after {after:.1} s{state}")))
-            }
-        }
+        let (after, came) = within(patience, || machine::tree(pid), fitting).await;
+        let why = match came.transpose()? {
+            Some(Some(message)) => return Ok(message),
+            Some(None) => format!("it closed its stdout without {what}"),
+            None => format!("no {what} after {:.1} s", after.as_secs_f32()),
+        };
+        bail!(NotSaid(why + &self.state()))
     }
 
     pub async fn next(&mut self, kind: &str) -> Result<Value> {
-        self.until(&format!("`{kind}`"), |m| m["type"] == kind)
-            .await
+        let what = format!("`{kind}`");
+        self.until(&what, |m| m["type"] == kind).await
     }
 
     pub async fn ready(&mut self) -> Result<Value> {
@@ -261,9 +238,8 @@ impl Running {
     /// Waits for something that it does and that nothing tells of. `None` when it did not come in time.
     pub async fn eventually<T>(&self, limit: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
         let pid = self.pid();
-        within(limit, || machine::tree(pid), until_some(look))
-            .await
-            .1
+        let (_, found) = within(limit, || machine::tree(pid), until_some(look)).await;
+        found
     }
 
     /// Every message so far; lines that are none are left out.
@@ -288,6 +264,12 @@ impl Running {
                 bail!("it did not end within {took:.1} s{}", self.state())
             }
         }
+    }
+
+    /// Sends a signal that ends it, and waits for that.
+    pub async fn end_by(&mut self, signal: Signal) -> Result<()> {
+        self.signal(signal);
+        self.ended(SOON).await.map(drop)
     }
 
     /// Waits for its end, and until everything that it wrote was read.
@@ -353,15 +335,13 @@ fn named(pipe: impl AsFd) -> std::io::Result<String> {
 /// A line as a message; the error says what is wrong with it.
 pub fn parse(line: &[u8]) -> Result<Value> {
     let wrong = |why: String| anyhow!("a line on stdout is no message: {why}: {}", shown(line));
-    if line.len() > MAX_LINE {
-        let length = line.len();
-        return Err(wrong(format!(
-            "{length} bytes, and {MAX_LINE} is the limit"
-        )));
+    let length = line.len();
+    if length > MAX_LINE {
+        let why = format!("{length} bytes, and {MAX_LINE} is the limit");
+        return Err(wrong(why));
     }
-    if let Err(e @ (DecodeError::Malformed(_) | DecodeError::Version(_))) =
-        message::decode_message(line)
-    {
+    let decoded = message::decode_message(line);
+    if let Err(e @ (DecodeError::Malformed(_) | DecodeError::Version(_))) = decoded {
         return Err(wrong(e.to_string()));
     }
     let value: Value = serde_json::from_slice(line).map_err(|e| wrong(e.to_string()))?;
