@@ -226,10 +226,7 @@ mod tests {
     fn a_dead_server_and_a_wrong_certificate_are_told_apart() {
         let context = KubeContext {
             name: "c".into(),
-            server: "https://s".into(),
-            plugin: None,
-            files: Vec::new(),
-            kubeconfig: kube::config::Kubeconfig::default(),
+            ..KubeContext::default()
         };
         let failed = |text: &str| {
             let error = std::io::Error::other(text.to_owned());

@@ -57,7 +57,7 @@ impl ClusterRef {
 }
 
 /// One context of a kubeconfig. It holds secrets: no Debug, never shown.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct KubeContext {
     pub name: String,
     /// The API's URL.

@@ -39,9 +39,9 @@ pub struct Claim {
 /// What became of a request to take or renew.
 #[derive(Debug)]
 pub enum Outcome {
-    Ours(Box<Lease>),
+    Ours(Lease),
     /// As somebody else holds it, or left it.
-    Theirs(Box<Lease>),
+    Theirs(Lease),
     /// There is none any more.
     Gone,
 }
@@ -85,7 +85,7 @@ impl Claim {
         self.write_into(&mut lease);
         let (leases, params) = (self.api(cluster), PostParams::default());
         match leases.create(&params, &lease).await {
-            Ok(lease) => Ok(Outcome::Ours(Box::new(lease))),
+            Ok(lease) => Ok(Outcome::Ours(lease)),
             // Also when the answer to our own first try was lost and the client tried again.
             Err(error) if status(&error) == 409 => self.get(cluster).await,
             Err(error) if status(&error) == 404 => Err(cluster
@@ -98,8 +98,8 @@ impl Claim {
     pub async fn get(&self, cluster: &Cluster) -> Result<Outcome, StageError> {
         match self.api(cluster).get_opt(&self.name).await {
             Ok(None) => Ok(Outcome::Gone),
-            Ok(Some(lease)) if holder(&lease) == self.holder => Ok(Outcome::Ours(Box::new(lease))),
-            Ok(Some(lease)) => Ok(Outcome::Theirs(Box::new(lease))),
+            Ok(Some(lease)) if holder(&lease) == self.holder => Ok(Outcome::Ours(lease)),
+            Ok(Some(lease)) => Ok(Outcome::Theirs(lease)),
             Err(error) => Err(self.failed(cluster, "get", &error)),
         }
     }
@@ -130,11 +130,11 @@ impl Claim {
         loop {
             change(&mut lease);
             match leases.replace(&self.name, &params, &lease).await {
-                Ok(lease) => return Ok(Outcome::Ours(Box::new(lease))),
+                Ok(lease) => return Ok(Outcome::Ours(lease)),
                 Err(error) if matches!(status(&error), 404 | 409) => match self.get(cluster).await?
                 {
                     // It has changed by a request of ours whose answer was lost.
-                    Outcome::Ours(now) => lease = *now,
+                    Outcome::Ours(now) => lease = now,
                     other => return Ok(other),
                 },
                 Err(error) => return Err(self.failed(cluster, "update", &error)),
@@ -153,7 +153,7 @@ impl Claim {
             let lease = match seen.take() {
                 Some(lease) => lease,
                 None => match self.get(cluster).await? {
-                    Outcome::Ours(lease) => *lease,
+                    Outcome::Ours(lease) => lease,
                     _ => return Ok(()),
                 },
             };
@@ -174,7 +174,7 @@ impl Claim {
         loop {
             tokio::time::sleep(period).await;
             match self.replace(cluster, seen).await {
-                Ok(Outcome::Ours(lease)) => *seen = *lease,
+                Ok(Outcome::Ours(lease)) => *seen = lease,
                 Ok(Outcome::Theirs(lease)) => return describe(&lease),
                 Ok(Outcome::Gone) => return "its Lease has been deleted".to_owned(),
                 // It stays ours until the API says otherwise: others could not ask it either.

@@ -50,7 +50,7 @@ impl Reference {
 pub struct Kind {
     cluster: Cluster,
     resource: ApiResource,
-    pub namespaced: bool,
+    namespaced: bool,
 }
 
 impl Kind {
@@ -62,12 +62,18 @@ impl Kind {
         }
     }
 
+    /// As kubectl does it: what names no namespace goes into that of the context.
+    pub fn namespace(&self, reference: &Reference) -> Option<String> {
+        let own = || self.cluster.client.default_namespace().to_owned();
+        let named = || reference.namespace.clone().unwrap_or_else(own);
+        self.namespaced.then(named)
+    }
+
     pub fn api(&self, reference: &Reference) -> Api<DynamicObject> {
         let client = self.cluster.client.clone();
-        match (self.namespaced, &reference.namespace) {
-            (true, Some(namespace)) => Api::namespaced_with(client, namespace, &self.resource),
-            (true, None) => Api::default_namespaced_with(client, &self.resource),
-            (false, _) => Api::all_with(client, &self.resource),
+        match self.namespace(reference) {
+            Some(namespace) => Api::namespaced_with(client, &namespace, &self.resource),
+            None => Api::all_with(client, &self.resource),
         }
     }
 
@@ -78,8 +84,7 @@ impl Kind {
     }
 
     pub fn attempt(&self, verb: &'static str, reference: &Reference) -> Attempt {
-        let namespace = reference.namespace.as_deref().filter(|_| self.namespaced);
-        Attempt::new(verb, self.title(), namespace)
+        Attempt::new(verb, self.title(), self.namespace(reference).as_deref())
     }
 
     /// The error of a request, as ours.

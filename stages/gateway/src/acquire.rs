@@ -110,14 +110,6 @@ impl Resources {
         let session = session.unwrap_or(Ok(()));
         session.and(infrastructure.unwrap_or(Ok(())))
     }
-
-    /// Gives back a session that another Gateway was chosen over.
-    async fn release_session(&mut self) -> Result<(), StageError> {
-        match self.session.take() {
-            Some(session) => session.release(false).await,
-            None => Ok(()),
-        }
-    }
 }
 
 /// The code of an error that says that the cluster changed under us, and has to be looked at again.
@@ -157,12 +149,11 @@ pub(crate) async fn acquire(
 async fn resume(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Option<Session>, StageError> {
     let mut resumed = None;
     for entry in cx.ledger.entries() {
-        let Some(lease) = GatewayLease::from_entry(&entry) else {
+        let is_here = |it: ClusterRef| it.context == cluster.context.name;
+        let is_here = ClusterRef::from_entry(&entry).is_some_and(is_here);
+        let Some(lease) = GatewayLease::from_entry(&entry).filter(|_| is_here) else {
             continue;
         };
-        if ClusterRef::from_entry(&entry).is_none_or(|it| it.context != cluster.context.name) {
-            continue;
-        }
         if resumed.is_none() {
             resumed = Session::resume(cx, cluster, &entry, &lease).await?;
             if resumed.is_some() {
@@ -251,10 +242,8 @@ impl Run<'_> {
         if held.session.as_ref().is_some_and(is_held) {
             return Ok(None);
         }
-        held.release_session().await?;
-        let lease = self.lease(objects::namespace(gateway), objects::name(gateway), false);
-        let session = Session::intend(self.cx, &self.cluster, lease)?;
-        let session = held.session.insert(session);
+        let (namespace, name) = (objects::namespace(gateway), objects::name(gateway));
+        let session = self.intend(held, namespace, name, false).await?;
         let may_take = |it: &Lease| self.config.take_over || has_expired(it, &self.cx.env);
         let theirs = session.acquire(may_take).await?;
         if let Some(session) = held.session.take_if(|_| theirs.is_some()) {
@@ -263,14 +252,26 @@ impl Run<'_> {
         Ok(theirs)
     }
 
-    fn lease(&self, namespace: &str, gateway: &str, made: bool) -> GatewayLease {
-        GatewayLease {
+    /// Puts a session for this Gateway into the slot; one for another is given back.
+    async fn intend<'a>(
+        &self,
+        held: &'a mut Resources,
+        namespace: &str,
+        gateway: &str,
+        made: bool,
+    ) -> Result<&'a mut Session, StageError> {
+        if let Some(other) = held.session.take() {
+            other.release(false).await?;
+        }
+        let lease = GatewayLease {
             namespace: namespace.to_owned(),
             gateway: gateway.to_owned(),
             holder: lease::holder(self.cx),
             duration: self.config.lease_duration,
             made,
-        }
+        };
+        let session = Session::intend(self.cx, &self.cluster, lease)?;
+        Ok(held.session.insert(session))
     }
 
     async fn make(
@@ -282,7 +283,6 @@ impl Run<'_> {
         let (cx, config, cluster) = (self.cx, self.config, &self.cluster);
         let Make { class, passed_over } = make;
         passed_over.iter().for_each(|line| cx.info(line));
-        held.release_session().await?;
         let name = class.name_any();
         let provisioned = objects::is_installed(&class);
         if provisioned && !self.join(&mut held.infrastructure, &name).await? {
@@ -291,10 +291,10 @@ impl Run<'_> {
             return Err(StageError::new(CLASS_GONE, message).retryable(true));
         }
         let namespace = config.namespace(&cluster.context);
-        let lease = self.lease(&namespace, &format!("devcluster-{}", run_id()), true);
-        let line = format!("making Gateway {} of GatewayClass {name}", lease.title());
+        let gateway = format!("devcluster-{}", run_id());
+        let line = format!("making Gateway {namespace}/{gateway} of GatewayClass {name}");
         cx.progress("make", line);
-        let session = held.session.insert(Session::intend(cx, cluster, lease)?);
+        let session = self.intend(held, &namespace, &gateway, true).await?;
         if let Some(who) = session.acquire(|_| false).await? {
             let message = format!("a name of our own is taken: {who}");
             return Err(StageError::internal(message));

@@ -2,6 +2,7 @@
 
 mod choose;
 
+use kube::ResourceExt;
 use protocol::StageError;
 
 use self::choose::abandoned;
@@ -114,14 +115,12 @@ fn class<'a>(
     let mut reasons = Vec::new();
     let mut usable = Vec::new();
     for class in classes {
+        let name = class.name_any();
         match unsuitable(class, config) {
             None => usable.push(class),
-            Some(reason) => {
-                let name = class.metadata.name.as_deref().unwrap_or_default();
-                reasons.push(format!(
-                    "GatewayClass {name}: no Gateway is made of it: {reason}"
-                ));
-            }
+            Some(reason) => reasons.push(format!(
+                "GatewayClass {name}: no Gateway is made of it: {reason}"
+            )),
         }
     }
     let rank = |class: &&ClassObject| {
@@ -137,11 +136,10 @@ fn unsuitable(class: &ClassObject, config: &Config) -> Option<String> {
         return Some("`gateway_class` names another".to_owned());
     }
     if !is_accepted(class) {
-        let conditions = class.status.as_ref().map(|status| &status.conditions);
-        let why = conditions.and_then(|conditions| refusal(conditions, "Accepted"));
-        return Some(
-            why.unwrap_or_else(|| format!("its controller {controller} has not accepted it")),
-        );
+        let status = class.status.as_ref();
+        let why = status.and_then(|status| refusal(&status.conditions, "Accepted"));
+        let unknown = || format!("its controller {controller} has not accepted it");
+        return Some(why.unwrap_or_else(unknown));
     }
     // Who names a class, or the controller that we installed, knows what it can do.
     if config.gateway_class.is_none()

@@ -53,7 +53,7 @@ pub(crate) async fn of_session(
     let held = match lease.claim().get(cluster).await? {
         // Whoever has taken it over has the Gateway too.
         Outcome::Theirs(_) => return Ok(Vec::new()),
-        Outcome::Ours(held) => Some(*held),
+        Outcome::Ours(held) => Some(held),
         Outcome::Gone => None,
     };
     let mut left = Vec::new();

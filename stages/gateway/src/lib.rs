@@ -14,7 +14,6 @@ mod hold;
 mod kubeconfig_file;
 mod lease;
 mod leftovers;
-mod listing;
 mod manifests;
 mod objects;
 mod outputs;

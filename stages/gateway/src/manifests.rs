@@ -100,9 +100,8 @@ pub(crate) async fn load(
         let bytes = if name.contains("://") {
             let late = |_| Err(format!("no answer within {} s", ANSWER.as_secs()));
             let fetched = tokio::time::timeout(ANSWER, fetch(&name, env)).await;
-            fetched
-                .unwrap_or_else(late)
-                .map_err(|why| not_fetched(&name, why))?
+            let fetched = fetched.unwrap_or_else(late);
+            fetched.map_err(|why| not_fetched(&name, why))?
         } else {
             read(&name).map_err(|why| {
                 unavailable(&name, why).hint("`provision_manifests` takes files and https:// URLs")
@@ -113,7 +112,9 @@ pub(crate) async fn load(
             String::from_utf8(bytes).map_err(|_| unavailable(&name, "it is no text".to_owned()))?;
         files.push((name, text));
     }
-    let digest = hex(sum.finish().as_ref());
+    let sum = sum.finish();
+    let digest = sum.as_ref().iter().map(|byte| format!("{byte:02x}"));
+    let digest: String = digest.collect();
     let loaded = Loaded {
         files,
         pinned: expected.is_some() || digest == CONTOUR_DIGEST,
@@ -127,16 +128,9 @@ pub(crate) async fn load(
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn unavailable(name: &str, why: String) -> StageError {
-    StageError::new(
-        "gateway.manifest_unavailable",
-        format!("cannot read the manifests at {name}"),
-    )
-    .cause(why)
+    let message = format!("cannot read the manifests at {name}");
+    StageError::new("gateway.manifest_unavailable", message).cause(why)
 }
 
 fn not_fetched(url: &str, why: String) -> StageError {
@@ -158,13 +152,12 @@ fn other(loaded: &Loaded, expected: &str) -> StageError {
 }
 
 fn read(name: &str) -> Result<Vec<u8>, String> {
-    let size = Path::new(name)
-        .metadata()
-        .map_err(|error| error.to_string())?;
+    let text = |error: std::io::Error| error.to_string();
+    let size = Path::new(name).metadata().map_err(text)?;
     if !size.is_file() || size.len() > LARGEST as u64 {
         return Err(format!("it is no file of at most {} MiB", LARGEST >> 20));
     }
-    std::fs::read(name).map_err(|error| error.to_string())
+    std::fs::read(name).map_err(text)
 }
 
 async fn fetch(url: &str, env: &Env) -> Result<Vec<u8>, String> {
@@ -208,15 +201,12 @@ async fn ask(uri: &Uri, env: &Env) -> Result<http::Response<Body>, String> {
 
 fn redirected(from: &Uri, location: Option<&http::HeaderValue>) -> Result<Uri, String> {
     let location = location.and_then(|it| it.to_str().ok()).unwrap_or_default();
-    let absolute = match location.strip_prefix('/') {
-        Some(path) => {
-            let authority = from.authority().map_or("", |it| it.as_str());
-            format!(
-                "{}://{authority}/{path}",
-                from.scheme_str().unwrap_or("https")
-            )
+    let absolute = match (location.strip_prefix('/'), from.authority()) {
+        (Some(path), Some(authority)) => {
+            let scheme = from.scheme_str().unwrap_or("https");
+            format!("{scheme}://{authority}/{path}")
         }
-        None => location.to_owned(),
+        _ => location.to_owned(),
     };
     let to: Uri = absolute
         .parse()

@@ -14,10 +14,6 @@ const MASTER: [(&str, &[&str]); 3] = [
     (SERVICES, &["list", "create", "delete"]),
 ];
 
-const SESSION: [&str; 4] = ["get", "create", "update", "delete"];
-
-const OWN_GATEWAY: [&str; 2] = ["create", "delete"];
-
 /// Everything that a session and its master need, on a Gateway that is `made` or on another, reviewed side by side.
 pub(crate) async fn review(
     cluster: &Cluster,
@@ -34,31 +30,25 @@ pub(crate) async fn review(
 }
 
 fn attempts(resource: &'static str, verbs: &[&'static str], namespace: &str) -> Vec<Attempt> {
-    let all = verbs
-        .iter()
-        .map(|verb| Attempt::new(verb, resource, Some(namespace)));
-    all.collect()
+    let attempt = |verb: &&'static str| Attempt::new(verb, resource, Some(namespace));
+    verbs.iter().map(attempt).collect()
 }
 
 /// What the master does.
 pub(crate) fn master(namespace: &str, task_namespace: &str) -> Vec<Attempt> {
-    let needed = MASTER.iter().flat_map(|(resource, verbs)| {
-        let namespace = if *resource == GATEWAYS {
-            namespace
-        } else {
-            task_namespace
-        };
-        attempts(resource, verbs, namespace)
+    let needed = MASTER.iter().flat_map(|(resource, verbs)| match *resource {
+        GATEWAYS => attempts(resource, verbs, namespace),
+        _ => attempts(resource, verbs, task_namespace),
     });
     needed.collect()
 }
 
 /// What a session does with its Lease.
 pub(crate) fn session(namespace: &str) -> Vec<Attempt> {
-    attempts(LEASES, &SESSION, namespace)
+    attempts(LEASES, &["get", "create", "update", "delete"], namespace)
 }
 
 /// What it does with a Gateway of its own.
 pub(crate) fn own_gateway(namespace: &str) -> Vec<Attempt> {
-    attempts(GATEWAYS, &OWN_GATEWAY, namespace)
+    attempts(GATEWAYS, &["create", "delete"], namespace)
 }

@@ -51,7 +51,7 @@ impl Session {
         }
         match outcome {
             Outcome::Ours(lease) => {
-                self.confirmed = Some(*lease);
+                self.confirmed = Some(lease);
                 Ok(None)
             }
             Outcome::Theirs(lease) => Ok(Some(lease::describe(&lease))),
@@ -76,7 +76,7 @@ impl Session {
         Ok(Some(Self {
             cluster: cluster.clone(),
             lease: lease.clone(),
-            confirmed: Some(*renewed),
+            confirmed: Some(renewed),
             lost: false,
             ticket: cx.ledger.take_up(entry),
         }))

@@ -4,14 +4,14 @@ use cluster::client::ANSWER;
 use cluster::errors::FORBIDDEN;
 use cluster::{Cluster, KubeContext, lease_expiry, status};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::ListParams;
+use kube::Api;
+use kube::api::{ListParams, ObjectMeta};
 use protocol::{Context, StageError};
 
 use crate::Gateway;
 use crate::config::Config;
 use crate::crd::{Crd, MAX_LISTENERS};
 use crate::lease::{self, GatewayLease};
-use crate::listing;
 use crate::objects::{self, CLASSES, ClassObject, GATEWAYS, GatewayObject};
 use crate::usage::Usage;
 
@@ -169,7 +169,7 @@ async fn gateways(cluster: &Cluster, config: &Config) -> Result<Vec<GatewayObjec
             let named = listed.fields(&format!("metadata.name={name}"));
             ("list", api.list(&named).await.map(|list| list.items))
         }
-        (None, _) => ("list", listing::all(&api, listed).await),
+        (None, _) => ("list", all(&api, listed).await),
     };
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 && status.reason == "NotFound" => {
@@ -186,6 +186,39 @@ async fn gateways(cluster: &Cluster, config: &Config) -> Result<Vec<GatewayObjec
             Err(error)
         }
         Ok(gateways) => Ok(gateways),
+    }
+}
+
+/// How many Gateways come with one answer.
+const PAGE: u32 = 500;
+
+/// Page by page: of thousands, no more is kept than is looked at.
+async fn all(api: &Api<GatewayObject>, mut listed: ListParams) -> kube::Result<Vec<GatewayObject>> {
+    listed.limit = Some(PAGE);
+    let mut gateways = Vec::new();
+    loop {
+        let page = api.list(&listed).await?;
+        gateways.extend(page.items.into_iter().map(without_the_rest));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => listed.continue_token = Some(token),
+            None => return Ok(gateways),
+        }
+    }
+}
+
+/// What managed it and when is far longer than all the rest.
+fn without_the_rest(gateway: GatewayObject) -> GatewayObject {
+    let mut annotations = gateway.metadata.annotations.unwrap_or_default();
+    annotations.retain(|key, _| objects::is_port(key));
+    GatewayObject {
+        metadata: ObjectMeta {
+            name: gateway.metadata.name,
+            namespace: gateway.metadata.namespace,
+            deletion_timestamp: gateway.metadata.deletion_timestamp,
+            annotations: (!annotations.is_empty()).then_some(annotations),
+            ..ObjectMeta::default()
+        },
+        ..gateway
     }
 }
 

@@ -200,10 +200,7 @@ mod tests {
         .unwrap();
         let context = KubeContext {
             name: "minikube".into(),
-            server: "https://s".into(),
-            plugin: None,
-            files: Vec::new(),
-            kubeconfig: kube::config::Kubeconfig::default(),
+            ..KubeContext::default()
         };
         let (start, minute) = (Instant::now(), Duration::from_secs(60));
         let mut lines = Vec::new();

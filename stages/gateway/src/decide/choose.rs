@@ -69,23 +69,25 @@ pub(crate) fn choose(survey: &Survey, config: &Config) -> Result<Choice, StageEr
     let is_ours = |gateway: &GatewayObject| survey.is_ours(&title(gateway));
     let mut gateways: Vec<&GatewayObject> = survey.gateways.iter().collect();
     gateways.sort_by_cached_key(|gateway| (!is_ours(gateway), title(gateway)));
-    let verdicts: Vec<Verdict> = gateways
-        .iter()
-        .map(|gateway| judge(gateway, survey, config))
-        .collect();
-    let free = |at: &usize| is_ours(gateways[*at]) || usage.with(gateways[*at]) == Use::None;
-    let usable = |at: &usize| verdicts[*at] == Verdict::Usable;
-    let waiting = |at: &usize| matches!(verdicts[*at], Verdict::Waiting(_));
-    let places = || 0..gateways.len();
-    let taken = first(usage, places().filter(usable).filter(free))
-        .or_else(|| first(usage, places().filter(waiting).filter(free)))
-        .or_else(|| places().find(usable))
-        .or_else(|| places().find(waiting));
-    let Some(taken) = taken else {
+    let judge = |gateway: &&GatewayObject| judge(gateway, survey, config);
+    let verdicts: Vec<Verdict> = gateways.iter().map(judge).collect();
+    let rank = |at: &usize| {
+        let is_used = !is_ours(gateways[*at]) && usage.with(gateways[*at]) != Use::None;
+        (is_used, verdicts[*at] != Verdict::Usable)
+    };
+    let is_possible = |at: &usize| !matches!(verdicts[*at], Verdict::Unusable(_));
+    let possible: Vec<usize> = (0..gateways.len()).filter(is_possible).collect();
+    let Some(best) = possible.iter().map(rank).min() else {
         return Err(none(&gateways, &verdicts, config));
     };
+    let best: Vec<usize> = possible.into_iter().filter(|at| rank(at) == best).collect();
+    let pick = match usage.lost_a_race() {
+        true => random(best.len()),
+        false => 0,
+    };
+    let taken = best[pick];
     let lines = lines(&gateways, &verdicts, Some(taken));
-    let gateway = gateways.swap_remove(taken).clone();
+    let gateway = gateways[taken].clone();
     let warnings = warnings(&gateway, survey);
     let class = class_of(&gateway, survey);
     Ok(Choice {
@@ -117,13 +119,9 @@ pub(super) fn abandoned(survey: &Survey, config: &Config) -> Vec<Abandoned> {
         .collect()
 }
 
-fn first(usage: &Usage, mut candidates: impl Iterator<Item = usize>) -> Option<usize> {
-    if !usage.lost_a_race() {
-        return candidates.next();
-    }
-    let all: Vec<usize> = candidates.collect();
-    let random = u64::from_str_radix(&run_id(), 16).ok()? as usize;
-    all.get(random.checked_rem(all.len())?).copied()
+fn random(below: usize) -> usize {
+    let random = u64::from_str_radix(&run_id(), 16).unwrap_or_default();
+    random as usize % below
 }
 
 fn class_of<'a>(gateway: &GatewayObject, survey: &'a Survey) -> Option<&'a ClassObject> {
@@ -186,16 +184,10 @@ fn class_problem(gateway: &GatewayObject, survey: &Survey) -> Option<String> {
 fn lines(gateways: &[&GatewayObject], verdicts: &[Verdict], taken: Option<usize>) -> Vec<String> {
     let mut shown: Vec<usize> = (0..gateways.len().min(SHOWN)).collect();
     shown.extend(taken.filter(|taken| *taken >= SHOWN));
-    let mut lines: Vec<String> = shown
-        .iter()
-        .map(|at| line(gateways[*at], &verdicts[*at], Some(*at) == taken))
-        .collect();
-    if gateways.len() > shown.len() {
-        lines.push(format!(
-            "and {} other Gateways",
-            gateways.len() - shown.len()
-        ));
-    }
+    let line = |at: &usize| line(gateways[*at], &verdicts[*at], Some(*at) == taken);
+    let mut lines: Vec<String> = shown.iter().map(line).collect();
+    let others = gateways.len() - shown.len();
+    lines.extend((others > 0).then(|| format!("and {others} other Gateways")));
     lines
 }
 
@@ -237,21 +229,18 @@ fn none(gateways: &[&GatewayObject], verdicts: &[Verdict], config: &Config) -> S
         None => "any namespace".to_owned(),
     };
     if gateways.is_empty() {
-        let (code, message) = match &config.gateway {
-            Some(name) => (
-                "gateway.not_found",
-                format!("there is no Gateway {name} in {place}"),
-            ),
-            None => ("gateway.none", format!("there is no Gateway in {place}")),
+        let missing =
+            |code, what: &str| StageError::new(code, format!("there is no {what} in {place}"));
+        let error = match &config.gateway {
+            Some(name) => missing("gateway.not_found", &format!("Gateway {name}")),
+            None => missing("gateway.none", "Gateway"),
         };
-        return StageError::new(code, message)
+        return error
             .hint("`kubectl get gateways -A` lists those there are; one has to exist, of a class that takes TCPRoutes");
     }
-    let mut error = StageError::new(
-        "gateway.none_usable",
-        format!("no Gateway in {place} can be used"),
-    )
-    .hint("fix one of them, or set `gateway`, `gateway_namespace` or `gateway_class`");
+    let message = format!("no Gateway in {place} can be used");
+    let mut error = StageError::new("gateway.none_usable", message)
+        .hint("fix one of them, or set `gateway`, `gateway_namespace` or `gateway_class`");
     error.caused_by = lines(gateways, verdicts, None);
     error
 }

@@ -35,22 +35,18 @@ pub(super) async fn until_accepted(
 ) -> Result<(), StageError> {
     let deadline = Instant::now() + timeout;
     let class = &installed.class;
-    cx.progress(
-        "provision",
-        format!("waiting for the controller to accept GatewayClass {class}"),
-    );
-    let mut events = watcher::watch_object(objects::classes(cluster), class)
-        .default_backoff()
-        .boxed();
+    let line = format!("waiting for the controller to accept GatewayClass {class}");
+    cx.progress("provision", line);
+    let events = watcher::watch_object(objects::classes(cluster), class);
+    let mut events = events.default_backoff().boxed();
     let (mut said, mut reason): (Vec<String>, Option<String>) = (Vec::new(), None);
     let mut look_at = Instant::now() + LOOK_AGAIN;
     loop {
         match tokio::time::timeout_at(look_at.min(deadline), events.next()).await {
             Ok(Some(Ok(Some(seen)))) if is_accepted(&seen) => return Ok(()),
             Ok(Some(Ok(Some(seen)))) => {
-                reason = seen
-                    .status
-                    .and_then(|status| objects::refusal(&status.conditions, "Accepted"));
+                let status = seen.status.unwrap_or_default();
+                reason = objects::refusal(&status.conditions, "Accepted");
             }
             // The watch comes back by itself.
             Ok(_) => {}
@@ -60,9 +56,8 @@ pub(super) async fn until_accepted(
             }
             Err(_) => {
                 let now = pods::complaints(cluster, &installed.objects).await;
-                now.iter()
-                    .filter(|line| !said.contains(line))
-                    .for_each(|line| cx.progress("provision", line));
+                let new = now.iter().filter(|line| !said.contains(line));
+                new.for_each(|line| cx.progress("provision", line));
                 said = now;
                 look_at = Instant::now() + LOOK_AGAIN;
             }
@@ -79,17 +74,16 @@ fn not_ready(installed: &Installed, timeout: Duration, said: Vec<String>) -> Sta
     let mut error = StageError::new("gateway.controller_not_ready", message).exit(Exit::Timeout);
     error.retryable = true;
     error.caused_by = said;
-    match deployment(&installed.objects) {
-        Some((namespace, name)) => error.hint(format!(
-            "`kubectl -n {namespace} logs deployment/{name}` shows more, if its pods run"
-        )),
-        None => {
-            error.hint("nothing in the manifests is a Deployment: what was to run the controller?")
+    let mut objects = installed.objects.iter();
+    error.hint(match objects.find(|it| it.kind == "Deployment") {
+        Some(Reference {
+            namespace, name, ..
+        }) => {
+            let namespace = namespace.as_deref().unwrap_or_default();
+            format!("`kubectl -n {namespace} logs deployment/{name}` shows more, if its pods run")
         }
-    }
-}
-
-fn deployment(objects: &[Reference]) -> Option<(&str, &str)> {
-    let found = objects.iter().find(|it| it.kind == "Deployment")?;
-    Some((found.namespace.as_deref().unwrap_or_default(), &found.name))
+        None => {
+            "nothing in the manifests is a Deployment: what was to run the controller?".to_owned()
+        }
+    })
 }

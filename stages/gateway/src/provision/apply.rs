@@ -52,7 +52,7 @@ pub(crate) async fn apply(
         let mut object = step.object.clone();
         let kind = match &step.kind {
             Some(kind) => kind.clone(),
-            None => defined(cluster, &mut kinds, &mut object).await?,
+            None => defined(&mut kinds, &mut object).await?,
         };
         let title = object.reference.title();
         if step.verdict == Verdict::Wait {
@@ -68,11 +68,7 @@ pub(crate) async fn apply(
 }
 
 /// The kind of an object that was not served when the plan was made.
-async fn defined(
-    cluster: &Cluster,
-    kinds: &mut Kinds<'_>,
-    object: &mut Object,
-) -> Result<Kind, StageError> {
+async fn defined(kinds: &mut Kinds<'_>, object: &mut Object) -> Result<Kind, StageError> {
     let kind = kinds.of(&object.reference).await?.ok_or_else(|| {
         let message = format!(
             "the API does not know {} of {}, and no CRD of the manifests defines it",
@@ -81,7 +77,7 @@ async fn defined(
         StageError::new("gateway.manifest_unknown_kind", message)
             .hint("name the manifests of its CRD in `provision_manifests` too")
     })?;
-    place(object, &kind, cluster);
+    place(object, &kind);
     Ok(kind)
 }
 

@@ -109,7 +109,7 @@ impl Lock {
                         cluster: cluster.clone(),
                         claim,
                         installed: Installed::from_lease(&lease),
-                        lease: *lease,
+                        lease,
                     }));
                 }
                 Outcome::Theirs(lease) if Instant::now() > deadline => return Err(busy(&lease)),
@@ -135,7 +135,7 @@ impl Lock {
         self.claim.annotations = vec![(LIST, text)];
         match self.claim.replace(&self.cluster, &self.lease).await? {
             Outcome::Ours(lease) => {
-                self.lease = *lease;
+                self.lease = lease;
                 Ok(())
             }
             _ => Err(lost()),

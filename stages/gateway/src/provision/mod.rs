@@ -54,11 +54,9 @@ impl InstallPlan {
         let digest = config.provision_digest.as_deref();
         let loaded = manifests::load(&config.provision_manifests, digest, &cx.env).await?;
         let mut objects = object::parse(&loaded)?;
-        let mut classes = objects
-            .iter()
-            .filter(|it| it.reference.kind == "GatewayClass");
-        let class = match classes.next() {
-            Some(class) => class.reference.name.clone(),
+        let mut references = objects.iter().map(|it| &it.reference);
+        let class = match references.find(|it| it.kind == "GatewayClass") {
+            Some(class) => class.name.clone(),
             None => {
                 objects.push(class(&config.provision_controller)?);
                 CLASS.to_owned()
@@ -79,23 +77,20 @@ impl InstallPlan {
     }
 
     pub(crate) fn summary(&self) -> String {
-        format!(
-            "{} objects of {} (SHA-256 {})",
-            self.objects.len(),
-            self.loaded.names(),
-            self.loaded.digest
-        )
+        let (count, names) = (self.objects.len(), self.loaded.names());
+        let digest = &self.loaded.digest;
+        format!("{count} objects of {names} (SHA-256 {digest})")
     }
 
     /// What is to be done with each object, as things are.
     pub(crate) async fn steps(&self, cluster: &Cluster) -> Result<Steps, StageError> {
         let installed = Installed::look(cluster).await?.unwrap_or_default();
-        self.steps_of(cluster, &installed).await
+        self.steps_of(cluster, &installed.mark).await
     }
 
-    async fn steps_of(&self, cluster: &Cluster, on: &Installed) -> Result<Steps, StageError> {
-        let steps = plan::plan(cluster, self.objects.clone(), &on.mark).await?;
-        Ok(Steps(steps))
+    async fn steps_of(&self, cluster: &Cluster, mark: &str) -> Result<Steps, StageError> {
+        let steps = plan::plan(cluster, self.objects.clone(), mark).await;
+        steps.map(Steps)
     }
 }
 
@@ -172,10 +167,8 @@ impl Run<'_> {
         let plan = InstallPlan::prepare(cx, config).await?;
         if asks {
             cx.warn(missing.message.clone());
-            plan.steps(cluster)
-                .await?
-                .lines()
-                .for_each(|line| cx.info(line));
+            let steps = plan.steps(cluster).await?;
+            steps.lines().for_each(|line| cx.info(line));
             let (summary, name) = (plan.summary(), &cluster.context.name);
             let question = format!("Install {summary} on the cluster of context {name:?}?");
             if !ask::yes(cx, &question).await? {
@@ -214,7 +207,7 @@ impl Run<'_> {
         }
         installed.class.clone_from(name);
         installed.digest.clone_from(&plan.loaded.digest);
-        let steps = plan.steps_of(cluster, &installed).await?;
+        let steps = plan.steps_of(cluster, &installed.mark).await?;
         let kept = steps.0.iter().filter(|it| !it.applies());
         kept.for_each(|step| cx.info(step.line()));
         steps.review(cluster).await?;
@@ -226,8 +219,14 @@ impl Run<'_> {
             until_accepted(cx, cluster, &installed, timeout).await
         });
         work.await.map_err(|mut error| {
-        let hint = error.hint.take().map(|hint| hint + "; ").unwrap_or_default();
-        error.hint(hint + "what was applied so far is gone on with by the next run, and removed by `devcluster-gateway cleanup`")
-    })
+            let hint = error
+                .hint
+                .take()
+                .map(|hint| hint + "; ")
+                .unwrap_or_default();
+            let rest = "what was applied so far is gone on with by the next run, and removed by \
+                `devcluster-gateway cleanup`";
+            error.hint(hint + rest)
+        })
     }
 }

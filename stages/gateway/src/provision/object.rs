@@ -41,10 +41,15 @@ pub(crate) fn parse(loaded: &Loaded) -> Result<Vec<Object>, StageError> {
     let mut objects: Vec<Object> = Vec::new();
     for (name, text) in &loaded.files {
         for (line, document) in documents(text) {
-            for object in read(document).map_err(|why| malformed(name, line, &why))? {
+            let malformed = |line: usize, column: usize, why: &str| {
+                malformed(&format!("{name}:{line}:{column}: {why}"))
+            };
+            let parsed = Document::parse(document)
+                .map_err(|error| malformed(line + error.line - 1, error.column, &error.message))?;
+            for object in read(parsed.value()).map_err(|why| malformed(line, 1, &why))? {
                 if objects.iter().any(|it| it.reference == object.reference) {
-                    let why = Fault::of(format!("{} is there twice", object.reference.title()));
-                    return Err(malformed(name, line, &why));
+                    let why = format!("{} is there twice", object.reference.title());
+                    return Err(malformed(line, 1, &why));
                 }
                 objects.push(object);
             }
@@ -64,26 +69,7 @@ pub(crate) fn parse(loaded: &Loaded) -> Result<Vec<Object>, StageError> {
     Ok(objects)
 }
 
-struct Fault {
-    /// Within the document, from 0.
-    line: usize,
-    column: usize,
-    message: String,
-}
-
-impl Fault {
-    fn of(message: impl Into<String>) -> Self {
-        Self {
-            line: 0,
-            column: 1,
-            message: message.into(),
-        }
-    }
-}
-
-fn malformed(name: &str, line: usize, fault: &Fault) -> StageError {
-    let (line, column) = (line + fault.line, fault.column);
-    let message = format!("{name}:{line}:{column}: {}", fault.message);
+fn malformed(message: &str) -> StageError {
     StageError::new("gateway.manifest_malformed", message).hint(
         "nothing was applied; `provision_manifests` takes what `kubectl apply -f` takes: objects with `apiVersion`, `kind` \
          and `metadata.name`",
@@ -91,32 +77,18 @@ fn malformed(name: &str, line: usize, fault: &Fault) -> StageError {
 }
 
 /// A document is one object, or a list of them.
-fn read(text: &str) -> Result<Vec<Object>, Fault> {
-    let value = Document::parse(text)
-        .map_err(|error| Fault {
-            line: error.line - 1,
-            column: error.column,
-            message: error.message,
-        })?
-        .value();
+fn read(mut value: Value) -> Result<Vec<Object>, String> {
+    let kind = value["kind"].as_str();
     match value {
         Value::Null => Ok(Vec::new()),
-        Value::Object(mut map)
-            if map
-                .get("kind")
-                .and_then(Value::as_str)
-                .is_some_and(|it| it.ends_with("List")) =>
-        {
-            let Some(Value::Array(items)) = map.remove("items") else {
-                return Err(Fault::of("a list without `items`"));
+        Value::Object(_) if kind.is_some_and(|it| it.ends_with("List")) => {
+            let Value::Array(items) = value["items"].take() else {
+                return Err("a list without `items`".to_owned());
             };
-            items
-                .into_iter()
-                .map(|item| Object::of(item).map_err(Fault::of))
-                .collect()
+            items.into_iter().map(Object::of).collect()
         }
-        object @ Value::Object(_) => Ok(vec![Object::of(object).map_err(Fault::of)?]),
-        _ => Err(Fault::of("it is no object of Kubernetes")),
+        Value::Object(_) => Ok(vec![Object::of(value)?]),
+        _ => Err("it is no object of Kubernetes".to_owned()),
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) async fn plan(
     for mut object in objects {
         let kind = kinds.of(&object.reference).await?;
         if let Some(kind) = &kind {
-            place(&mut object, kind, cluster);
+            place(&mut object, kind);
         }
         placed.push((object, kind));
     }
@@ -100,17 +100,12 @@ pub(crate) async fn plan(
     Ok(steps)
 }
 
-/// As kubectl does it: what names no namespace goes into that of the context.
-pub(crate) fn place(object: &mut Object, kind: &Kind, cluster: &Cluster) {
-    let namespace = match (kind.namespaced, object.reference.namespace.take()) {
-        (false, _) => None,
-        (true, Some(namespace)) => Some(namespace),
-        (true, None) => Some(cluster.client.default_namespace().to_owned()),
-    };
-    if let Some(namespace) = &namespace {
+/// Puts it into the namespace to which it goes.
+pub(crate) fn place(object: &mut Object, kind: &Kind) {
+    object.reference.namespace = kind.namespace(&object.reference);
+    if let Some(namespace) = &object.reference.namespace {
         object.body["metadata"]["namespace"] = json!(namespace);
     }
-    object.reference.namespace = namespace;
 }
 
 fn judge(object: &Object, there: &DynamicObject, mark: &str) -> Verdict {
