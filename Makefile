@@ -104,7 +104,7 @@ install:
 	for program in $(PROGRAMS); do $(CARGO) install --locked --path $$program || exit 1; done
 
 deps:
-	@command -v $(CARGO) >/dev/null || { echo "no $(CARGO); mend: install Rust with rustup, https://rustup.rs" >&2; exit 1; }
-	@command -v ssh >/dev/null || { echo "no ssh; mend: apt-get install openssh-client" >&2; exit 1; }
+	@command -v $(CARGO) >/dev/null || { echo "no $(CARGO); hint: install Rust with rustup, https://rustup.rs" >&2; exit 1; }
+	@command -v ssh >/dev/null || { echo "no ssh; hint: apt-get install openssh-client" >&2; exit 1; }
 	@echo "== stock devcluster: $$(scripts/get-devcluster $(BUILD)/venv)"
 	@echo "== sshd: $$(scripts/get-sshd)"

@@ -30,13 +30,13 @@ pub(super) struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mend: Option<String>,
+    hint: Option<String>,
     seconds: f32,
 }
 
 impl Entry {
     pub(super) fn new(check: &Check, verdict: &Verdict, took: Duration) -> Entry {
-        let (outcome, detail, mend) = match verdict {
+        let (outcome, detail, hint) = match verdict {
             Ok(()) => (Outcome::Passed, None, None),
             Err(error) => match error.downcast_ref::<Skipped>() {
                 Some(Skipped { why, hint }) => {
@@ -53,7 +53,7 @@ impl Entry {
             check: check.clone(),
             outcome,
             detail,
-            mend,
+            hint,
             seconds: took.as_secs_f32(),
         }
     }
@@ -69,8 +69,8 @@ impl Entry {
         let mut text = format!("{sign} {id:<26} {title} ({:.1} s)\n", self.seconds);
         if let Some(detail) = &self.detail {
             let mut found = format!("{label}{detail}\n");
-            if let Some(mend) = &self.mend {
-                found += &format!("mend: {mend}\n");
+            if let Some(hint) = &self.hint {
+                found += &format!("hint: {hint}\n");
             }
             found += &format!("see {}", self.check.section);
             text.extend(found.lines().map(|line| format!("    {line}\n")));

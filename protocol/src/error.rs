@@ -76,7 +76,7 @@ impl StageError {
         }
     }
 
-    /// A bug in the stage, or a failure of the machine that no config can mend.
+    /// A bug in the stage, or a failure of the machine that no config can correct.
     pub fn internal(message: impl Into<String>) -> Self {
         StageError::new("protocol.internal", message).exit(Exit::Internal)
     }
@@ -97,7 +97,7 @@ impl StageError {
         )
     }
 
-    /// Adds the mend.
+    /// Adds the hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -165,7 +165,7 @@ impl StageError {
         }
     }
 
-    /// The error as a person reads it: message, causes, mend, code.
+    /// The error as a person reads it: message, causes, hint, code.
     pub fn render(&self, program: &str) -> String {
         let mut text = format!("{program}: error: {}\n", self.message);
         for problem in &self.problems {
@@ -180,7 +180,7 @@ impl StageError {
         }
         if let Some(hint) = &self.hint {
             text.push_str(&format!(
-                "  mend: {}\n",
+                "  hint: {}\n",
                 hint.trim_end().replace('\n', "\n    ")
             ));
         }

@@ -46,7 +46,7 @@ pub struct Check {
     /// What was found, or why it was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The mend; with `ok` something worth doing all the same.
+    /// The hint; with `ok` something worth doing all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// The code of the error that a run would end with.
@@ -55,7 +55,7 @@ pub struct Check {
     /// The causes, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caused_by: Vec<String>,
-    /// What a person may be asked before the run: with `failed` to mend it, with `ok` to have it otherwise.
+    /// What a person may be asked before the run: with `failed` to correct it, with `ok` to have it otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,
 }
@@ -102,7 +102,7 @@ impl Check {
         }
     }
 
-    /// Adds something worth doing, or the mend.
+    /// Adds something worth doing, or the hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Check {
         self.hint = Some(hint.into());
@@ -134,7 +134,7 @@ impl Check {
         }
     }
 
-    /// The check as a person reads it: mark, title and finding; causes and mend below.
+    /// The check as a person reads it: mark, title and finding; causes and hint below.
     pub fn render(&self) -> String {
         let mut text = format!("{} {}", self.mark(), self.title);
         if let Some(message) = &self.message {
@@ -150,7 +150,7 @@ impl Check {
         if let Some(hint) = &self.hint {
             below(
                 match self.status {
-                    CheckStatus::Failed => "mend",
+                    CheckStatus::Failed => "hint",
                     _ => "note",
                 },
                 hint,

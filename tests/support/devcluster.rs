@@ -18,7 +18,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub fn python_program(variable: &str, name: &str) -> PathBuf {
     let path = std::env::var_os(variable)
         .map_or_else(|| build_dir().join("venv/bin").join(name), PathBuf::from);
-    assert!(path.exists(), "no {}; mend: make deps", path.display());
+    assert!(path.exists(), "no {}; hint: make deps", path.display());
     path
 }
 

@@ -188,6 +188,6 @@ pub async fn assert_refused(home: &Home, base: &str, code: &str, exit: i32, says
             "no {words:?} in {error:#}"
         );
     }
-    assert!(error["hint"].is_string(), "no mend: {error:#}");
+    assert!(error["hint"].is_string(), "no hint: {error:#}");
     assert!(!out.exists(), "{}", read(&out));
 }

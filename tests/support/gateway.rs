@@ -78,13 +78,13 @@ pub async fn fail_with(home: &Home, kubeconfig: &Path, args: &[&str]) -> (Value,
     (error, status.code().expect("an exit code"))
 }
 
-/// It has this code and exit code, a mend, and these words.
+/// It has this code and exit code, a hint, and these words.
 #[track_caller]
 pub fn assert_error((error, exit): (Value, i32), code: &str, expected_exit: i32, says: &[&str]) {
     let found = (error["code"].as_str(), exit);
     assert_eq!(found, (Some(code), expected_exit), "{error:#}");
     let hint = error["hint"].as_str().unwrap_or_default();
-    assert!(!hint.is_empty(), "no mend: {error:#}");
+    assert!(!hint.is_empty(), "no hint: {error:#}");
     for words in says {
         let said = error.to_string().contains(words);
         assert!(said, "{words:?} is not in {error:#}");

@@ -21,7 +21,7 @@ pub(crate) use cluster::program;
 pub use objects::Api;
 use server::Server;
 
-const MEND: &str = "scripts/get-bed --api, which needs Go 1.24";
+const HINT: &str = "scripts/get-bed --api, which needs Go 1.24";
 
 /// The user that stages are, so that the audit log tells their requests from the test's.
 pub const STAGE: &str = "stage";
@@ -58,7 +58,7 @@ pub async fn three_real_kubes(test: &str) -> Option<[RealKube; 3]> {
 
 async fn of_server(test: &str, server: Option<Server>) -> Option<RealKube> {
     let Some(server) = server else {
-        skip(test, "kube-apiserver", MEND, "DEVCLUSTER_REQUIRE_KUBE");
+        skip(test, "kube-apiserver", HINT, "DEVCLUSTER_REQUIRE_KUBE");
         return None;
     };
     let mut kube = RealKube {

@@ -37,10 +37,10 @@ impl Found {
         checks.map(|c| (text(c, "id"), text(c, "status"))).collect()
     }
 
-    /// The code of a check that failed; it has to name the mend.
+    /// The code of a check that failed; it has to name the hint.
     pub fn code(&self, id: &str) -> &str {
         assert_eq!(self.status(id), "failed", "{}", self.stderr);
-        assert!(!self.hint(id).is_empty(), "no mend: {}", self.check(id));
+        assert!(!self.hint(id).is_empty(), "no hint: {}", self.check(id));
         text(self.check(id), "code")
     }
 }

@@ -18,7 +18,7 @@ pub struct Netns {
     _claim: Claim,
 }
 
-const MEND: &str = "run as root, with iproute2 installed";
+const HINT: &str = "run as root, with iproute2 installed";
 
 /// True, with a line on stderr, where there are no namespaces to be had and nobody insists. The calling test ends then.
 pub fn are_missing() -> bool {
@@ -29,13 +29,13 @@ pub fn are_missing() -> bool {
     }
     let thread = std::thread::current();
     let test = thread.name().unwrap_or_default();
-    skip(test, "namespaces", MEND, "DEVCLUSTER_REQUIRE_NETNS");
+    skip(test, "namespaces", HINT, "DEVCLUSTER_REQUIRE_NETNS");
     true
 }
 
 fn ip(args: &str) {
     let output = Command::new("ip").args(args.split(' ')).output();
-    let output = output.expect("no ip; mend: apt-get install iproute2");
+    let output = output.expect("no ip; hint: apt-get install iproute2");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "ip {args}: {said}");
 }

@@ -196,7 +196,7 @@ pub async fn failure(setup: &Setup, command: Command, code: &str, exit: i32) -> 
     assert!(!tunnel.has_said("ready"), "{}", tunnel.stderr());
     assert!(
         error["hint"].as_str().is_some_and(|hint| !hint.is_empty()),
-        "no mend: {error}"
+        "no hint: {error}"
     );
     leaks::gone("processes of a failed tunnel", || {
         leaks::processes(&setup.home.mark())

@@ -104,7 +104,7 @@ fn utf8(path: PathBuf) -> Result<PathBuf, &'static str> {
 pub(crate) const PREFLIGHT: &str = "preflight";
 
 const PREFLIGHT_HELP: &str = "Before a run: look at everything that it will need, and say of each whether it is there, and the \
-mend. Takes nothing and leaves nothing";
+hint. Takes nothing and leaves nothing";
 
 fn looks(described: &Description) -> impl Iterator<Item = (&str, &str)> {
     let more = described.diagnostics.iter();

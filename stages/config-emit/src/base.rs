@@ -29,7 +29,7 @@ impl Base {
     })?;
         let not_yaml = || {
             StageError::new("config_emit.base_not_yaml", format!("cannot read {shown} as YAML"))
-            .hint("mend that line: devcluster and Determined would not read the file either, or not as it is meant")
+            .hint("correct that line: devcluster and Determined would not read the file either, or not as it is meant")
             .exit(Exit::Usage)
         };
         let text = String::from_utf8(bytes).map_err(|e| not_yaml().source(&e))?;

@@ -105,7 +105,7 @@ impl<'a> Target<'a> {
         if problems.is_empty() {
             return Ok(());
         }
-        let hint = "mend these lines, or the config of the stage that reports the values";
+        let hint = "correct these lines, or the config of the stage that reports the values";
         Err(Refusal::new(Refusal::BY_DETERMINED, hint, problems))
     }
 

@@ -46,7 +46,7 @@ pub(crate) async fn doctor(
     });
     match &job {
         Some(Ok(job)) => preflight::look(job, env, |looked| report.add(looked)).await,
-        Some(Err(_)) => report.say("the stages were not asked: the file has to be mended first"),
+        Some(Err(_)) => report.say("the stages were not asked: the file has to be corrected first"),
         None => {}
     }
     report.finish()

@@ -20,14 +20,14 @@ pub(crate) fn refuse_open_master(compiled: &Compiled, env: &Env) -> Result<(), S
     for master in stages.filter_map(|s| s.get("master")) {
         let name = master["name"].as_str().unwrap_or("master");
         let password = &master["config_file"]["security"]["initial_user_password"];
-        if let Some((why, mend)) = weakness(password, env) {
+        if let Some((why, hint)) = weakness(password, env) {
             let message = format!(
                 "{} would let the whole internet reach {name}, which lets anyone in: {why}",
                 stage.name
             );
             return Err(StageError::new("remote.open_master", message)
                 .hint(format!(
-                    "{mend}, or have {} listen where only the cluster reaches it (bind_address of a tunnel); \
+                    "{hint}, or have {} listen where only the cluster reaches it (bind_address of a tunnel); \
                      --i-know goes on regardless",
                     stage.name
                 ))
@@ -48,7 +48,7 @@ fn is_open_to_the_internet(stage: &NewStage) -> bool {
     }
 }
 
-/// What is wrong with a password, and the mend.
+/// What is wrong with a password, and the hint.
 fn weakness(password: &Value, env: &Env) -> Option<(String, String)> {
     let set = "set security.initial_user_password in the master's config_file";
     let Some(text) = password.as_str() else {

@@ -43,7 +43,7 @@ pub(crate) fn refused(source: &Source, problems: Vec<Problem>) -> StageError {
     let message = format!("{} has {}", source.path.display(), count(&placed));
     StageError::new("remote.config", message)
         .problems(placed)
-        .hint("nothing was written or started; mend the file and try again")
+        .hint("nothing was written or started; correct the file and try again")
         .exit(Exit::Usage)
 }
 

@@ -173,7 +173,7 @@ fn prepare(job: &Job, env: &Env) -> Result<RunDir, StageError> {
 pub(crate) const OWN_TEMP_DIR: &str =
     "set `temp_dir` in the devcluster.yaml to a directory of your own, such as $HOME/.devcluster";
 
-/// Names the mend for a run directory that is not ours: it lies in devcluster's.
+/// Names the hint for a run directory that is not ours: it lies in devcluster's.
 pub(crate) fn own_temp_dir(error: StageError) -> StageError {
     match error.code.as_str() {
         "protocol.unsafe_dir" => error.hint(OWN_TEMP_DIR),

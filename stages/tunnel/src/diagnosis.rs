@@ -1,4 +1,4 @@
-//! Why no port is ours, or why the one that is leads nowhere: each its own error, with its mend.
+//! Why no port is ours, or why the one that is leads nowhere: each its own error, with its hint.
 
 use std::io;
 

@@ -317,7 +317,7 @@ stages:
     for meant in [
         "^^^^^ did you mean `tunnel`?",
         "did you mean `reverse_proxy_host`?",
-        "mend: ",
+        "hint: ",
     ] {
         assert!(stderr.contains(meant), "no `{meant}` in\n{stderr}");
     }

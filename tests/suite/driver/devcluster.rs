@@ -234,7 +234,7 @@ async fn up_exits_with_1_when_a_stage_fails_and_says_why() {
     );
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("is failing"), "{stderr}");
-    assert!(stdout.contains("mend: "), "{stdout}");
+    assert!(stdout.contains("hint: "), "{stdout}");
     site.nothing_is_left().await;
 }
 

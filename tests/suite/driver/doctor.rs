@@ -1,4 +1,4 @@
-//! `doctor`: everything that is missing is named in one go, each with its mend, and looking changes nothing.
+//! `doctor`: everything that is missing is named in one go, each with its hint, and looking changes nothing.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -65,8 +65,8 @@ async fn a_bare_laptop_is_told_everything_at_once_and_stays_bare() {
         assert!(failed.contains(&id), "{id} is missing: {failed:?}");
     }
     for check in checks.iter().filter(|c| c["status"] == "failed") {
-        let mend = check["hint"].as_str().unwrap_or_default();
-        assert!(!mend.is_empty(), "no mend: {check}");
+        let hint = check["hint"].as_str().unwrap_or_default();
+        assert!(!hint.is_empty(), "no hint: {check}");
     }
     assert_eq!(
         leaks::files(site.home.path()),

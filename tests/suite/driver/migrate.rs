@@ -131,7 +131,7 @@ async fn no_file_of_the_users_is_written_over() {
     let (_, said, code) = remote(&home, &["migrate", &flat, "--out", base]).await;
     assert_eq!(code, Some(2), "{said}");
     assert!(
-        said.contains("is there already") && said.contains("mend:"),
+        said.contains("is there already") && said.contains("hint:"),
         "{said}"
     );
     let (_, said, code) = remote(&home, &["compile", "-c", base, "--out", base]).await;

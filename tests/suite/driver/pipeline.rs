@@ -128,7 +128,7 @@ async fn a_stage_that_fails_ends_the_pipeline_before_the_tests_begin() {
             !job.path("began").exists() && !job.path("out.yaml").exists(),
             "{stderr}"
         );
-        assert!(stderr.contains("mend: "), "{stderr}");
+        assert!(stderr.contains("hint: "), "{stderr}");
         job.nothing_is_left().await;
     }
 }

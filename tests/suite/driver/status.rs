@@ -131,7 +131,7 @@ async fn who_watches_sees_every_change() {
     assert!(outputs.contains(&format!("port {port}, ")), "{outputs}");
     tunnel.signal(Signal::KILL);
     tunnel.wait().await;
-    for text in ["  tunnel  killed", "mend: start it again"] {
+    for text in ["  tunnel  killed", "hint: start it again"] {
         line(&mut seen, text).await;
     }
     // Who reads no more ends it.

@@ -55,7 +55,7 @@ async fn at_a_terminal_it_asks_before_devcluster_has_it_and_a_no_starts_nothing(
     let mut terminal = Terminal::start(up(&site, &text, &[]));
     terminal.wait_for("devcluster will start").await;
     terminal.wait_for("✗ the server lets us in").await;
-    terminal.wait_for("mend: ").await;
+    terminal.wait_for("hint: ").await;
     terminal.wait_for("Start all the same? [y/N]").await;
     terminal.answer("perhaps");
     terminal.wait_for("please answer y or n").await;

@@ -1,4 +1,4 @@
-//! devcluster-gateway where it does not even get to an API: each cause has its own code, exit code and mend. real/errors.rs
+//! devcluster-gateway where it does not even get to an API: each cause has its own code, exit code and hint. real/errors.rs
 //! has what an API refuses.
 
 use std::net::TcpListener;

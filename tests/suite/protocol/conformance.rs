@@ -317,7 +317,7 @@ async fn what_cannot_be_checked_is_said_and_is_a_failure_only_when_asked_for() {
         let said = text(&output.stdout);
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(
-            said.contains("skipped: ") && said.contains("mend: pipx install devcluster"),
+            said.contains("skipped: ") && said.contains("hint: pipx install devcluster"),
             "{said}"
         );
     }

@@ -1,4 +1,4 @@
-//! Everything that keeps a tunnel from coming up: each its own code, exit code and mend.
+//! Everything that keeps a tunnel from coming up: each its own code, exit code and hint.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `check --preflight` of the tunnel: each thing that is missing is named, with its mend, and nothing is left.
+//! `check --preflight` of the tunnel: each thing that is missing is named, with its hint, and nothing is left.
 
 use rustix::process::Signal;
 use support::looks::{Found, look};
@@ -124,7 +124,7 @@ async fn a_machine_without_ssh_is_told_so_and_what_that_keeps_from_being_looked_
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(5), "{said}");
     assert!(said.contains("✗ an ssh client is installed"), "{said}");
-    assert!(said.contains("mend: install the OpenSSH client"), "{said}");
+    assert!(said.contains("hint: install the OpenSSH client"), "{said}");
     assert!(
         said.contains("– the server lets us in: needs ssh"),
         "{said}"

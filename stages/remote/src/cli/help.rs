@@ -18,7 +18,7 @@ Examples:
 
 pub(super) const DOCTOR: &str = "\
 Every stage of the file looks at what it needs, all of them side by side, in seconds; nothing is changed and nothing is \
-left. Each line is ✓ there, ✗ missing, with the mend, or – not looked at, with the reason. The exit code is 5 when \
+left. Each line is ✓ there, ✗ missing, with the hint, or – not looked at, with the reason. The exit code is 5 when \
 something is missing. It may be run while the cluster is up.
 
 Examples:

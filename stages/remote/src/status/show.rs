@@ -96,8 +96,8 @@ fn lines(instance: &Instance, width: usize, now_ms: u64, text: &mut String) {
         below("health: ", health);
     }
     if instance.phase.is_none() {
-        let mend = "start it again, or undo what it left: devcluster-remote gc";
-        below("mend: ", mend);
+        let hint = "start it again, or undo what it left: devcluster-remote gc";
+        below("hint: ", hint);
     }
     if let Some(error) = &instance.last_error {
         if instance.is_well() {
@@ -105,7 +105,7 @@ fn lines(instance: &Instance, width: usize, now_ms: u64, text: &mut String) {
         }
         below("error: ", &error.message);
         if let Some(hint) = &error.hint {
-            below("mend: ", hint);
+            below("hint: ", hint);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! devcluster-gateway where it cannot succeed: each cause has its own code, exit code and mend.
+//! devcluster-gateway where it cannot succeed: each cause has its own code, exit code and hint.
 
 use serde_json::{Value, json};
 use support::gateway::{assert_error, fail_with, outputs, role, run_as, stop};

@@ -37,7 +37,7 @@ fn assert_error(error: &Value, code: &str, says: &[&str]) {
     assert_eq!(error["code"], code, "{error:#}");
     assert!(
         error["hint"].as_str().is_some_and(|hint| !hint.is_empty()),
-        "no mend: {error:#}"
+        "no hint: {error:#}"
     );
     for words in says {
         assert!(

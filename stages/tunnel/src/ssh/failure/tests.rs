@@ -13,7 +13,7 @@ fn target() -> Target {
 fn code_of(text: &str) -> (String, String) {
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let error = connecting(&lines, &target());
-    assert!(error.hint.is_some(), "no mend: {error:?}");
+    assert!(error.hint.is_some(), "no hint: {error:?}");
     (error.code, error.message)
 }
 
