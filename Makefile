@@ -30,7 +30,7 @@ help:
 	@echo "make bench    figures, beside those of other tools in the same run (BENCH=\"$(BENCH)\")"
 	@echo "make soak     long rounds of what make test does in short ones (SOAK=\"$(SOAK)\")"
 	@echo "make check    formatting, lints, licences and advisories"
-	@echo "make schema   write protocol/schema anew"
+	@echo "make schema   generate protocol/schema"
 	@echo "make install  put the programs into cargo's bin directory"
 
 demo: deps

@@ -1,4 +1,4 @@
-//! The client that every request goes through. It is made anew when its connections lead nowhere any more, and when a
+//! The client that every request goes through. It is made again when its connections lead nowhere any more, and when a
 //! credential plugin has to be asked again.
 
 use std::sync::Arc;

@@ -72,7 +72,7 @@ fn is_over(lease: &Lease, seen: &mut Sightings, now: u64) -> bool {
         last: now,
     };
     let sighting = seen.entry(uid.clone()).or_insert_with(new);
-    // A clock that was set back has to begin anew.
+    // A clock that was set back has to begin again.
     if sighting.version != *version || sighting.since > now {
         *sighting = new();
     }

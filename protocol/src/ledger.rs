@@ -241,7 +241,7 @@ impl Home {
         StageError::io(format!("cannot use {}", self.path.display()), error)
     }
 
-    /// Writes the file anew with these entries, and returns its size.
+    /// Writes the file again with these entries, and returns its size.
     fn write_whole(&self, open: &[Entry]) -> std::io::Result<u64> {
         let mut text = Vec::new();
         let lines = std::iter::once(Line::Owner(self.owner.clone()))

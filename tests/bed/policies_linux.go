@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// NetworkPolicies as nftables rules: at each change all rules are made anew from all pods, and replace the old ones at once.
+// NetworkPolicies as nftables rules: at each change all rules are made again from all pods, and replace the old ones at once.
 // What goes to or from a pod is routed by the node, other pods included, so one place sees it all.
 type policies struct {
 	factory informers.SharedInformerFactory

@@ -1,4 +1,4 @@
-//! The checked-in schemas are those of the code. `make schema` writes them anew.
+//! The checked-in schemas are those of the code. `make schema` writes them again.
 
 use std::path::Path;
 

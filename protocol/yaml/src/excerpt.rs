@@ -10,7 +10,7 @@ use crate::tree::{Id, Kind, after_colon};
 
 impl Document {
     /// The value at `path`, or of that mapping the entries with these keys. Comments and styles stay; where it uses
-    /// anchors from elsewhere, the values are written anew.
+    /// anchors from elsewhere, the values are written again.
     #[must_use]
     pub fn excerpt(&self, path: &[Seg], keys: Option<&[&str]>) -> String {
         let Some((key, id)) = self.find(path) else {

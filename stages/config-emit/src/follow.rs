@@ -65,7 +65,7 @@ impl<'a> Follower<'a> {
         {
             let written = modified(path);
             // None of this devcluster's stages has read one from before. Who started since then has read it; who has not will
-            // have it rendered anew.
+            // have it rendered again.
             if written.is_none() || written < began {
                 file::write(path, &emitted.text)?;
             } else {

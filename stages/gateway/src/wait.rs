@@ -22,14 +22,14 @@ const LONGEST: u32 = 30;
 /// The Gateway as it is and becomes; `None` when it is gone.
 pub(crate) type Events = Pin<Box<dyn Stream<Item = watcher::Result<Option<GatewayObject>>> + Send>>;
 
-/// Goes on through broken connections and expired versions, with a growing pause. It is asked for anew as often as the
+/// Goes on through broken connections and expired versions, with a growing pause. It is asked for again as often as the
 /// session's Lease is renewed: a connection that has died without a word is noticed by then.
 pub(crate) fn watch(cluster: &Cluster, gateway: &GatewayObject, lease_duration: u32) -> Events {
     let api = objects::gateways(cluster, Some(objects::namespace(gateway)));
-    let anew = (lease_duration / RENEWALS).clamp(1, LONGEST);
+    let again = (lease_duration / RENEWALS).clamp(1, LONGEST);
     let one = watcher::Config::default()
         .fields(&format!("metadata.name={}", objects::name(gateway)))
-        .timeout(anew);
+        .timeout(again);
     watcher::watcher(api, one)
         .default_backoff()
         .scan(false, |seen, event| {
@@ -133,7 +133,7 @@ pub(crate) fn deleted(title: &str) -> StageError {
         "gateway.deleted",
         format!("Gateway {title} has been deleted"),
     )
-    .hint("make it again, or start the gateway stage anew to use another one")
+    .hint("make it again, or start the gateway stage again to use another one")
 }
 
 /// What is wrong with a Gateway that does not work now.

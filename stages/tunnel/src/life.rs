@@ -184,7 +184,7 @@ impl Life<'_> {
         moved.collect()
     }
 
-    /// Ends the session that may still be there, and logs in anew.
+    /// Ends the session that may still be there, and logs in again.
     async fn renew(&mut self, socket: &Socket) -> Result<(), StageError> {
         if let Some(old) = self.session.take() {
             match old.close().await {

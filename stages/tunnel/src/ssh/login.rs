@@ -15,7 +15,7 @@ use crate::choices::Verify;
 use crate::config::Config;
 use crate::network::Network;
 
-/// So often a login begins anew because the network changed, or another ssh was in its way. Some machines' networks change
+/// So often a login begins again because the network changed, or another ssh was in its way. Some machines' networks change
 /// all the time.
 const RESTARTS: u32 = 3;
 

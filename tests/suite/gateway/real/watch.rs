@@ -15,7 +15,7 @@ use support::{Home, StageClient};
 
 use super::CONTOUR;
 
-/// Renewed, and watched anew, once a second.
+/// Renewed, and watched again, once a second.
 const LEASE: [&str; 2] = ["--lease-duration", "10"];
 
 async fn cluster(test: &str) -> Option<RealKube> {
@@ -65,7 +65,7 @@ async fn an_api_that_starts_anew_and_has_forgotten_old_versions_is_watched_again
     moves(&kube, &mut stage, "127.0.0.3").await;
     let since = kube.requests(STAGE).split_off(from);
     let listed = |it: &String| it.starts_with("list ") && it.contains("fieldSelector");
-    assert!(since.iter().any(listed), "not listed anew: {since:#?}");
+    assert!(since.iter().any(listed), "not listed again: {since:#?}");
     is_renewed_again(&kube).await;
     assert!(!stage.has_said("error"));
     stop(stage).await;
