@@ -172,6 +172,7 @@ async fn gateways(cluster: &Cluster, config: &Config) -> Result<Vec<GatewayObjec
         (None, _) => ("list", all(&api, listed).await),
     };
     match answer {
+        Ok(gateways) => Ok(gateways),
         Err(kube::Error::Api(status)) if status.code == 404 && status.reason == "NotFound" => {
             Ok(Vec::new())
         }
@@ -185,7 +186,6 @@ async fn gateways(cluster: &Cluster, config: &Config) -> Result<Vec<GatewayObjec
             }
             Err(error)
         }
-        Ok(gateways) => Ok(gateways),
     }
 }
 
