@@ -136,10 +136,7 @@ pub async fn restart(
         Ok(())
     };
     let asked = tokio::time::timeout(PATIENCE, asked).await;
-    // devcluster closes once it has read the end of ours; until then it may write.
-    drop(write.shutdown().await);
-    let mut rest = [0; 64 << 10];
-    while read.read(&mut rest).await.is_ok_and(|n| n > 0) {}
+    close(read, write).await;
     asked.unwrap_or(Err(ControlError::Silent))
 }
 
@@ -150,6 +147,7 @@ pub async fn restart(
 pub async fn is_up(socket: &Path, stage: &str) -> Result<bool, ControlError> {
     let (mut read, mut write) = connect(socket).await?;
     let state = tokio::time::timeout(PATIENCE, state(&mut read, &mut write)).await;
+    close(read, write).await;
     let (outcome, _) = state.unwrap_or(Err(ControlError::Silent))?.decide(stage);
     Ok(outcome == Outcome::Restarted)
 }
@@ -164,6 +162,13 @@ async fn connect(
     })?;
     let (read, write) = stream.into_split();
     Ok((BufReader::with_capacity(64 << 10, read), write))
+}
+
+/// devcluster crashes when it writes to who has gone: it closes once it has read the end of ours, and may write until then.
+async fn close(mut read: BufReader<OwnedReadHalf>, mut write: OwnedWriteHalf) {
+    drop(write.shutdown().await);
+    let mut rest = [0; 64 << 10];
+    while read.read(&mut rest).await.is_ok_and(|n| n > 0) {}
 }
 
 async fn state(
