@@ -11,11 +11,13 @@ use crate::stand_in::Master;
 
 const RECORDINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/master/recordings");
 
-/// What the real one asks at the same time, so in any order.
-const CONCURRENT: [&str; 6] = [
+/// What the real one asks at the same time, so in any order. Each deletion of a job's objects has a worker of its own.
+const CONCURRENT: [&str; 8] = [
     "watch=true",
     "limit=500",
     "/events",
+    "DELETE /apis/batch/v1/namespaces/",
+    "/configmaps/<job>",
     "DELETE /apis/scheduling",
     "DELETE /api/v1/namespaces/tasks/pods/",
     "/api/v1/nodes",

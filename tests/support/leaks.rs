@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use conformance::harness::machine;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::DEADLINE;
 
@@ -36,5 +37,19 @@ pub async fn gone<T: std::fmt::Debug>(what: &str, mut still_there: impl FnMut() 
             "{what} still there: {left:?}"
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Kills all of these at once, so that none sees the end of another.
+pub fn power_off(processes: &[String]) {
+    let pid = |process: &String| process.split(' ').next()?.parse().ok();
+    let mut pids: Vec<i32> = processes.iter().filter_map(pid).collect();
+    // Children first: the kernel wakes what is stopped when its parent ends.
+    pids.sort_unstable_by(|a, b| b.cmp(a));
+    for signal in [Signal::STOP, Signal::KILL] {
+        for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            // It may have ended meanwhile.
+            let _ = kill_process(pid, signal);
+        }
     }
 }

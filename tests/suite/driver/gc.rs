@@ -1,6 +1,6 @@
 //! `gc`: after everything was killed it says what is left, here, on the server and on the cluster, and undoes it.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use support::leaks;
 use support::site::Site;
 
@@ -17,14 +17,7 @@ fn ours(site: &Site) -> Vec<String> {
 
 /// Kills devcluster and our programs; the stand-ins for the master and a pod go on.
 async fn kill_all_but_the_master_and_the_pod(site: &Site) {
-    let processes = ours(site);
-    // All at once, as a power-off does: none sees the end of another.
-    for signal in [Signal::STOP, Signal::KILL] {
-        for process in &processes {
-            let pid = process.split(' ').next().and_then(|p| p.parse().ok());
-            let _ = kill_process(pid.and_then(Pid::from_raw).expect("an id"), signal);
-        }
-    }
+    leaks::power_off(&ours(site));
     leaks::gone("what was killed", || ours(site)).await;
 }
 

@@ -105,15 +105,7 @@ async fn gc_has_a_killed_plugin_take_away_what_it_made() {
     let made = PathBuf::from(outputs["outputs"]["path"].as_str().expect("a path"));
     stage.wait_for("ready").await;
     assert!(made.is_dir());
-    // Both at once, as a power-off does: whoever sees the other die first would clean up.
-    for signal in [Signal::STOP, Signal::KILL] {
-        for process in leaks::processes(&home.mark()) {
-            let pid = process.split(' ').next().and_then(|p| p.parse().ok());
-            let pid = rustix::process::Pid::from_raw(pid.expect("a pid")).expect("a pid");
-            // It may have ended meanwhile.
-            let _ = rustix::process::kill_process(pid, signal);
-        }
-    }
+    leaks::power_off(&leaks::processes(&home.mark()));
     stage.wait().await;
     assert!(made.is_dir(), "it was killed");
     for (args, gone) in [(&["gc", "--dry-run"][..], false), (&["gc"], true)] {
