@@ -1,5 +1,7 @@
 //! The values of references, put into the places where a file has them.
 
+use std::ops::Range;
+
 use protocol::reference::{Part, Reference, is_templated, parse, value_at};
 use protocol::yaml::{Scalar, show};
 use protocol::{Problem, Reports};
@@ -39,7 +41,9 @@ pub(crate) fn look_at_references(
         for part in parts {
             if let Part::Reference(reference) = part {
                 count += 1;
-                wrong.extend(look(reference).err().map(|why| (reference.written, why)));
+                if let Err(why) = look(reference) {
+                    wrong.push((reference.range.clone(), why));
+                }
             }
         }
         None
@@ -50,7 +54,7 @@ pub(crate) fn look_at_references(
 /// What becomes of the parts of each templated scalar of a config, if anything; or everything that is wrong, with its place.
 fn each<'a, T>(
     target: &Target<'a>,
-    mut make: impl FnMut(&[Part<'a>], &mut Wrong<'a>) -> Option<T>,
+    mut make: impl FnMut(&[Part<'a>], &mut Wrong) -> Option<T>,
 ) -> Result<Vec<(Scalar<'a>, T)>, Vec<Problem>> {
     let Base {
         document, source, ..
@@ -58,7 +62,7 @@ fn each<'a, T>(
     let (mut made, mut problems) = (Vec::new(), Vec::new());
     for scalar in document.scalars(&target.config, is_templated) {
         let path = show(&scalar.path);
-        let at = |range: std::ops::Range<usize>, message: String| {
+        let at = |range: Range<usize>, message: String| {
             let span = document.span_in(&scalar, range);
             Problem::new(path.clone(), message).at(source, span)
         };
@@ -72,10 +76,7 @@ fn each<'a, T>(
             Ok(parts) => {
                 let mut wrong = Vec::new();
                 let value = make(&parts, &mut wrong);
-                problems.extend(wrong.into_iter().map(|(written, why)| {
-                    let start = scalar.text.find(written).unwrap_or_default();
-                    at(start..start + written.len(), why)
-                }));
+                problems.extend(wrong.into_iter().map(|(range, why)| at(range, why)));
                 made.extend(value.map(|value| (scalar, value)));
             }
         }
@@ -86,21 +87,21 @@ fn each<'a, T>(
     }
 }
 
-/// References as they are written, and what is wrong with each.
-type Wrong<'a> = Vec<(&'a str, String)>;
+/// Where a scalar has a reference, and what is wrong with it.
+type Wrong = Vec<(Range<usize>, String)>;
 
 /// A reference alone keeps its type, one among text becomes text. `None`: nothing is to be changed.
 fn combine<'a>(
     parts: &[Part<'a>],
     expands: bool,
     reports: &Reports,
-    wrong: &mut Wrong<'a>,
+    wrong: &mut Wrong,
 ) -> Option<Value> {
     let look = |reference: &Reference<'a>| {
         let value = look_up(reference, reports)?;
         Ok(if expands { escaped(value) } else { value })
     };
-    let mut note = |reference: &Reference<'a>, why| wrong.push((reference.written, why));
+    let mut note = |reference: &Reference<'a>, why| wrong.push((reference.range.clone(), why));
     if let [Part::Reference(only)] = parts {
         return look(only).map_err(|why| note(only, why)).ok();
     }

@@ -109,7 +109,7 @@ impl<'a> Target<'a> {
         Err(Refusal::new(Refusal::BY_DETERMINED, hint, problems))
     }
 
-    /// There is nobody to tell about the cluster.
+    /// No resource manager is there to take what is known of the cluster.
     pub(crate) fn no_kubernetes(&self) -> Refusal {
         let manager: [Seg; 2] = ["resource_manager".into(), "type".into()];
         let is_there = |path: &&[Seg]| self.base.document.get(&self.path(path)).is_some();
@@ -122,7 +122,7 @@ impl<'a> Target<'a> {
         )
     }
 
-    /// Gateways of which nobody can tell what they are for, and why.
+    /// Gateways for which the resource manager is not known, and why.
     pub(crate) fn ambiguous(&self, unassigned: Vec<(String, String)>) -> Refusal {
         let path = ["additional_resource_managers".into()];
         let problems = unassigned.into_iter().map(|(instance, why)| {

@@ -167,7 +167,7 @@ impl One<'_> {
                 text: doubled(&parts),
             });
         }
-        let Some(first) = references.first().map(|first| self.range(first)) else {
+        let Some(first) = references.first().map(|first| first.range.clone()) else {
             return;
         };
         if self.scalar.is_key {
@@ -205,11 +205,6 @@ impl One<'_> {
         }
     }
 
-    fn range(&self, reference: &Reference<'_>) -> Range<usize> {
-        let start = reference.written.as_ptr() as usize - self.scalar.text.as_ptr() as usize;
-        start..start + reference.written.len()
-    }
-
     fn before(&self, item: usize) -> Vec<&NewStage> {
         let stages = self.plan.stages.iter();
         stages.filter(|s| s.place.order() < (item, true)).collect()
@@ -223,7 +218,7 @@ impl One<'_> {
         found: &mut Found,
     ) {
         for reference in references {
-            let range = self.range(reference);
+            let range = reference.range.clone();
             let names = before.iter().map(|s| s.name.as_str());
             let (name, path) = match reference.resolve(names) {
                 Ok(resolved) => resolved,
