@@ -58,7 +58,7 @@ async fn measure(kube: &RealKube, what: &str, args: &[&str]) {
 #[tokio::test]
 #[ignore = "a benchmark: make bench"]
 async fn an_existing_gateway_alone_and_among_thousands() {
-    let Some(kube) = real_kube("an_existing_gateway_alone_and_among_thousands").await else {
+    let Some(kube) = real_kube().await else {
         return;
     };
     kube.class("contour", CONTOUR).await;
@@ -84,7 +84,7 @@ async fn an_existing_gateway_alone_and_among_thousands() {
 #[ignore = "a benchmark: make bench"]
 async fn two_hundred_sessions_at_once_never_share() {
     const SESSIONS: usize = 200;
-    let Some(mut kube) = real_kube("two_hundred_sessions_at_once_never_share").await else {
+    let Some(mut kube) = real_kube().await else {
         return;
     };
     kube.class("contour", CONTOUR).await;

@@ -20,21 +20,19 @@ const ANSWER: Duration = Duration::from_secs(60);
 
 const HINT: &str = "scripts/get-bed as root; scripts/can-run-node says what this machine lacks";
 
-/// Whether a node can run here; when nobody insists on it, with a line for the end of the run.
+/// True, with a line for the end of the run, where no node can run and no variable insists on one.
 pub fn is_missing() -> bool {
     let dir = build_dir().join("bed");
     let probe = build_dir().with_file_name("scripts").join("can-run-node");
-    let verdict = Command::new(probe).arg(dir.join("root")).output();
-    let can_run = verdict
-        .expect("cannot run scripts/can-run-node")
-        .status
-        .success();
-    if can_run && dir.join("store").is_dir() {
+    let can_run = || {
+        let verdict = Command::new(probe).arg(dir.join("root")).output();
+        let verdict = verdict.expect("cannot run scripts/can-run-node");
+        verdict.status.success()
+    };
+    if dir.join("store").is_dir() && can_run() {
         return false;
     }
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or_default();
-    skip(test, "node", HINT, "DEVCLUSTER_REQUIRE_NODE");
+    skip("node", HINT, "DEVCLUSTER_REQUIRE_NODE");
     true
 }
 

@@ -43,22 +43,22 @@ pub struct RealKube {
 }
 
 /// `None`, and a line on stderr, when there is no such API to be had and nobody insists.
-pub async fn real_kube(test: &str) -> Option<RealKube> {
-    of_server(test, Server::any()).await
+pub async fn real_kube() -> Option<RealKube> {
+    of_server(Server::any()).await
 }
 
 /// Three clusters, each with an API server of its own.
-pub async fn three_real_kubes(test: &str) -> Option<[RealKube; 3]> {
+pub async fn three_real_kubes() -> Option<[RealKube; 3]> {
     Some([
-        of_server(test, Server::take(0)).await?,
-        of_server(test, Server::take(1)).await?,
-        of_server(test, Server::take(2)).await?,
+        of_server(Server::take(0)).await?,
+        of_server(Server::take(1)).await?,
+        of_server(Server::take(2)).await?,
     ])
 }
 
-async fn of_server(test: &str, server: Option<Server>) -> Option<RealKube> {
+async fn of_server(server: Option<Server>) -> Option<RealKube> {
     let Some(server) = server else {
-        skip(test, "kube-apiserver", HINT, "DEVCLUSTER_REQUIRE_KUBE");
+        skip("kube-apiserver", HINT, "DEVCLUSTER_REQUIRE_KUBE");
         return None;
     };
     let mut kube = RealKube {

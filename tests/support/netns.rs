@@ -27,9 +27,7 @@ pub fn are_missing() -> bool {
     if have {
         return false;
     }
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or_default();
-    skip(test, "namespaces", HINT, "DEVCLUSTER_REQUIRE_NETNS");
+    skip("namespaces", HINT, "DEVCLUSTER_REQUIRE_NETNS");
     true
 }
 

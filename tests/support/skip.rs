@@ -6,11 +6,13 @@ use std::io::Write;
 /// Says that a test is skipped, where the harness cannot keep it to itself: in the file of `make test`, else on stderr.
 /// Fails it where the variable insists.
 #[track_caller]
-pub(crate) fn skip(test: &str, missing: &str, hint: &str, insists: &str) {
+pub(crate) fn skip(missing: &str, hint: &str, insists: &str) {
     assert!(
         std::env::var_os(insists).is_none(),
         "no {missing}; hint: {hint}"
     );
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or_default();
     let line = format!("SKIPPED {test}: no {missing}; hint: {hint}\n");
     let file = std::env::var_os("DEVCLUSTER_SKIPPED")
         .map(|path| OpenOptions::new().append(true).create(true).open(path));

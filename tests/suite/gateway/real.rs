@@ -1,7 +1,18 @@
 //! devcluster-gateway on a real kube-apiserver. Here the test does through the API what a controller would do;
 //! contour.rs has Contour itself, provision.rs what is installed.
 
+use support::kube_real::{RealKube, real_kube};
+
 const CONTOUR: &str = "projectcontour.io/gateway-controller";
+
+/// A cluster with a Gateway that works already.
+async fn with_gateway() -> Option<RealKube> {
+    let kube = real_kube().await?;
+    kube.class("contour", CONTOUR).await;
+    kube.gateway("default", "tcp-gateway").await;
+    kube.program("default", "tcp-gateway", "127.0.0.1").await;
+    Some(kube)
+}
 
 mod choice;
 mod contour;

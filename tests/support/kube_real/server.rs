@@ -54,7 +54,7 @@ fn place(run: &str, n: usize) -> (PathBuf, File) {
 }
 
 impl Server {
-    /// One of the run's, when it is free. `None`: nobody has built one.
+    /// One of the run's, when it is free. `None`: none is built.
     pub(super) fn any() -> Option<Server> {
         let (run, _) = run();
         let free = |n: &usize| place(&run, *n).1.try_lock().is_ok();

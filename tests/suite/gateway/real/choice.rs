@@ -5,11 +5,11 @@ use support::Home;
 use support::gateway::{ready, start, stop};
 use support::kube_real::{GATEWAYS, in_namespace, real_kube};
 
-use super::CONTOUR;
+use super::{CONTOUR, with_gateway};
 
 #[tokio::test]
 async fn a_gateway_of_another_master_is_left_alone_and_one_of_a_dead_master_is_listed() {
-    let Some(mut kube) = real_kube("a_gateway_of_another_master_is_left_alone").await else {
+    let Some(mut kube) = real_kube().await else {
         return;
     };
     kube.class("contour", CONTOUR).await;
@@ -47,7 +47,7 @@ async fn a_gateway_of_another_master_is_left_alone_and_one_of_a_dead_master_is_l
 
 #[tokio::test]
 async fn crds_of_every_release_are_told_apart() {
-    let Some(kube) = real_kube("crds_of_every_release_are_told_apart").await else {
+    let Some(kube) = real_kube().await else {
         return;
     };
     for (version, channel, served) in [
@@ -84,13 +84,9 @@ async fn crds_of_every_release_are_told_apart() {
 
 #[tokio::test]
 async fn capacity_is_refused_below_the_minimum_and_raised_on_request() {
-    let Some(kube) = real_kube("capacity_is_refused_below_the_minimum_and_raised_on_request").await
-    else {
+    let Some(kube) = with_gateway().await else {
         return;
     };
-    kube.class("contour", CONTOUR).await;
-    kube.gateway("default", "tcp-gateway").await;
-    kube.program("default", "tcp-gateway", "127.0.0.1").await;
     let home = Home::new();
     let mut stage = start(&kube, &home, &["--min-capacity", "64"]);
     let error = stage.wait_for("error").await["error"].clone();

@@ -52,7 +52,7 @@ async fn outputs_of(kube: &RealKube, stage: &mut StageClient, address: &str) -> 
 
 #[tokio::test]
 async fn contour_is_installed_serves_what_determined_asks_for_and_goes_with_the_last_one_out() {
-    let Some(kube) = real_kube("contour_is_installed_serves_what_determined_asks_for").await else {
+    let Some(kube) = real_kube().await else {
         return;
     };
     kube.uninstall().await;
@@ -118,7 +118,7 @@ async fn contour_is_installed_serves_what_determined_asks_for_and_goes_with_the_
 
 #[tokio::test]
 async fn what_a_dead_controller_left_of_a_gateway_is_removed() {
-    let Some(kube) = real_kube("what_a_dead_controller_left_of_a_gateway_is_removed").await else {
+    let Some(kube) = real_kube().await else {
         return;
     };
     kube.uninstall().await;

@@ -13,7 +13,7 @@ use super::CONTOUR;
 
 #[tokio::test]
 async fn a_token_a_plugin_and_a_certificate_each_work_from_the_minified_kubeconfig() {
-    let Some(kube) = real_kube("a_token_a_plugin_and_a_certificate_each_work").await else {
+    let Some(kube) = real_kube().await else {
         return;
     };
     kube.class("contour", CONTOUR).await;

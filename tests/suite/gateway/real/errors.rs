@@ -6,7 +6,7 @@ use support::kube::write_kubeconfig;
 use support::kube_real::{LIMITED, RealKube, STAGE, real_kube};
 use support::{Home, StageClient};
 
-use super::CONTOUR;
+use super::{CONTOUR, with_gateway};
 
 async fn fail_as(kube: &RealKube, user: &str, args: &[&str]) -> (Value, i32) {
     let home = Home::new();
@@ -16,7 +16,7 @@ async fn fail_as(kube: &RealKube, user: &str, args: &[&str]) -> (Value, i32) {
 
 #[tokio::test]
 async fn a_cluster_without_the_gateway_api_is_named() {
-    let Some(kube) = real_kube("a_cluster_without_the_gateway_api_is_named").await else {
+    let Some(kube) = real_kube().await else {
         return;
     };
     kube.uninstall().await;
@@ -26,7 +26,7 @@ async fn a_cluster_without_the_gateway_api_is_named() {
 
 #[tokio::test]
 async fn a_gateway_that_never_works_ends_the_wait_with_what_is_missing() {
-    let Some(kube) = real_kube("a_gateway_that_never_works_ends_the_wait").await else {
+    let Some(kube) = real_kube().await else {
         return;
     };
     kube.class("contour", CONTOUR).await;
@@ -60,7 +60,7 @@ fn without(rules: &[Value], resources: &[&str], verbs: &[&str]) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_watch_that_is_forbidden_is_named_once_it_is_needed() {
-    let Some(kube) = real_kube("a_watch_that_is_forbidden_is_named").await else {
+    let Some(kube) = real_kube().await else {
         return;
     };
     kube.class("contour", CONTOUR).await;
@@ -77,12 +77,9 @@ async fn a_watch_that_is_forbidden_is_named_once_it_is_needed() {
 
 #[tokio::test]
 async fn a_user_who_may_see_one_gateway_and_nothing_else_is_served() {
-    let Some(kube) = real_kube("a_user_who_may_see_one_gateway_and_nothing_else").await else {
+    let Some(kube) = with_gateway().await else {
         return;
     };
-    kube.class("contour", CONTOUR).await;
-    kube.gateway("default", "tcp-gateway").await;
-    kube.program("default", "tcp-gateway", "127.0.0.1").await;
     let rules = without(&role("existing"), &["gateways"], &["list", "watch"]);
     kube.grant(LIMITED, &rules).await;
     let home = Home::new();
@@ -99,7 +96,7 @@ async fn a_user_who_may_see_one_gateway_and_nothing_else_is_served() {
 
 #[tokio::test]
 async fn refused_credentials_and_missing_ones_are_told_apart() {
-    let Some(kube) = real_kube("refused_credentials_and_missing_ones_are_told_apart").await else {
+    let Some(kube) = real_kube().await else {
         return;
     };
     let home = Home::new();

@@ -27,8 +27,8 @@ struct World {
 }
 
 impl World {
-    async fn new(test: &str) -> Option<World> {
-        let mut kube = real_kube(test).await?;
+    async fn new() -> Option<World> {
+        let mut kube = real_kube().await?;
         kube.class("contour", CONTOUR).await;
         kube.class("other", "example.com/controller").await;
         kube.gateway("default", "tcp-gateway").await;
@@ -91,7 +91,7 @@ async fn dies_at(gate: &Gate, mut stage: StageClient) -> bool {
 
 #[tokio::test]
 async fn killed_before_and_after_every_change_that_it_makes_it_leaves_nothing_to_gc() {
-    let Some(world) = World::new("killed_before_and_after_every_change_that_it_makes").await else {
+    let Some(world) = World::new().await else {
         return;
     };
     let gate = Gate::start(&world.kube).await;
@@ -119,7 +119,7 @@ async fn killed_before_and_after_every_change_that_it_makes_it_leaves_nothing_to
 
 #[tokio::test]
 async fn killed_at_everything_that_it_says_it_leaves_nothing_to_gc() {
-    let Some(world) = World::new("killed_at_everything_that_it_says").await else {
+    let Some(world) = World::new().await else {
         return;
     };
     for way in WAYS {
@@ -145,7 +145,7 @@ async fn killed_at_everything_that_it_says_it_leaves_nothing_to_gc() {
 
 #[tokio::test]
 async fn a_cleanup_that_is_killed_at_every_change_is_finished_by_gc() {
-    let Some(world) = World::new("a_cleanup_that_is_killed_at_every_change").await else {
+    let Some(world) = World::new().await else {
         return;
     };
     let gate = Gate::start(&world.kube).await;
@@ -181,7 +181,7 @@ async fn a_cleanup_that_is_killed_at_every_change_is_finished_by_gc() {
 /// `make soak` asks for long rounds.
 #[tokio::test]
 async fn killed_again_and_again_at_any_moment_it_leaves_nothing_to_gc() {
-    let Some(world) = World::new("killed_again_and_again_at_any_moment").await else {
+    let Some(world) = World::new().await else {
         return;
     };
     let home = Home::new();

@@ -6,19 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use support::gateway::{kill, outputs, start, stop};
 use support::kube::{gateway_command, write_kubeconfig};
-use support::kube_real::{RealKube, STAGE, real_kube};
+use support::kube_real::{STAGE, real_kube};
 use support::{Home, StageClient, leaks};
 
-use super::CONTOUR;
-
-/// A Gateway that works already.
-async fn cluster(test: &str) -> Option<RealKube> {
-    let kube = real_kube(test).await?;
-    kube.class("contour", CONTOUR).await;
-    kube.gateway("default", "tcp-gateway").await;
-    kube.program("default", "tcp-gateway", "127.0.0.1").await;
-    Some(kube)
-}
+use super::{CONTOUR, with_gateway};
 
 fn nothing_is_left(home: &Home) {
     assert!(!home.run_dir().join("gateway.kubeconfig").exists());
@@ -31,7 +22,7 @@ fn nothing_is_left(home: &Home) {
 
 #[tokio::test]
 async fn it_takes_its_context_alone_with_it_and_leaves_nothing() {
-    let Some(kube) = cluster("it_takes_its_context_alone_with_it").await else {
+    let Some(kube) = with_gateway().await else {
         return;
     };
     let home = Home::new();
@@ -79,7 +70,7 @@ async fn it_takes_its_context_alone_with_it_and_leaves_nothing() {
 
 #[tokio::test]
 async fn a_stop_is_heard_during_the_wait() {
-    let Some(kube) = real_kube("a_stop_is_heard_during_the_wait").await else {
+    let Some(kube) = real_kube().await else {
         return;
     };
     kube.class("contour", CONTOUR).await;
@@ -95,7 +86,7 @@ async fn a_stop_is_heard_during_the_wait() {
 
 #[tokio::test]
 async fn once_prints_the_outputs_and_leaves_a_kubeconfig_that_cleanup_removes() {
-    let Some(kube) = cluster("once_prints_the_outputs_and_leaves_a_kubeconfig").await else {
+    let Some(kube) = with_gateway().await else {
         return;
     };
     let home = Home::new();
@@ -128,7 +119,7 @@ async fn once_prints_the_outputs_and_leaves_a_kubeconfig_that_cleanup_removes() 
 
 #[tokio::test]
 async fn after_a_kill_the_next_run_works_and_leaves_nothing() {
-    let Some(kube) = cluster("after_a_kill_the_next_run_works_and_leaves_nothing").await else {
+    let Some(kube) = with_gateway().await else {
         return;
     };
     let home = Home::new();

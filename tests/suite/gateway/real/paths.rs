@@ -12,8 +12,7 @@ use super::CONTOUR;
 
 #[tokio::test]
 async fn named_existing_and_dedicated_each_end_in_a_gateway_that_determined_can_use() {
-    let name = "named_existing_and_dedicated_each_end_in_a_gateway_that_determined_can_use";
-    let Some(mut kube) = real_kube(name).await else {
+    let Some(mut kube) = real_kube().await else {
         return;
     };
     kube.class("contour", CONTOUR).await;

@@ -26,8 +26,8 @@ fn auto(kube: &RealKube, home: &Home) -> StageClient {
 }
 
 /// A cluster with a Gateway API that somebody else has installed.
-async fn cluster(test: &str) -> Option<RealKube> {
-    let mut kube = real_kube(test).await?;
+async fn cluster() -> Option<RealKube> {
+    let mut kube = real_kube().await?;
     kube.uninstall().await;
     kube.install("v1.2.1", "experimental").await;
     kube.start_provisioner();
@@ -36,7 +36,7 @@ async fn cluster(test: &str) -> Option<RealKube> {
 
 #[tokio::test]
 async fn two_that_install_at_the_same_moment_share_it_and_the_last_one_out_removes_it() {
-    let Some(kube) = cluster("two_that_install_at_the_same_moment_share_it").await else {
+    let Some(kube) = cluster().await else {
         return;
     };
     let before = kube.snapshot().await;
@@ -108,7 +108,7 @@ fn moments() -> Vec<usize> {
 
 #[tokio::test]
 async fn killed_at_any_step_of_installing_it_leaves_nothing_that_cleanup_does_not_remove() {
-    let Some(kube) = cluster("killed_at_any_step_of_installing").await else {
+    let Some(kube) = cluster().await else {
         return;
     };
     // Somebody else's, beside what is to be installed.
@@ -142,7 +142,7 @@ async fn killed_at_any_step_of_installing_it_leaves_nothing_that_cleanup_does_no
 #[tokio::test]
 async fn what_was_half_installed_is_gone_on_with_by_the_next_run_and_a_killed_cleanup_by_the_next_cleanup()
  {
-    let Some(kube) = cluster("what_was_half_installed_is_gone_on_with").await else {
+    let Some(kube) = cluster().await else {
         return;
     };
     let home = Home::new();
@@ -172,7 +172,7 @@ async fn what_was_half_installed_is_gone_on_with_by_the_next_run_and_a_killed_cl
 
 #[tokio::test]
 async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
-    let Some(kube) = cluster("what_is_somebody_elses_is_neither_changed_nor_removed").await else {
+    let Some(kube) = cluster().await else {
         return;
     };
     let role = json!({"metadata": {"name": "contour-gateway-provisioner"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
@@ -230,8 +230,7 @@ async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
 
 #[tokio::test]
 async fn what_a_vanished_user_left_is_collected_by_the_gc_of_anybody() {
-    let Some(kube) = cluster("what_a_vanished_user_left_is_collected_by_the_gc_of_anybody").await
-    else {
+    let Some(kube) = cluster().await else {
         return;
     };
     let (vanished, other) = (Home::new(), Home::new());
@@ -263,7 +262,7 @@ async fn what_a_vanished_user_left_is_collected_by_the_gc_of_anybody() {
 
 #[tokio::test]
 async fn at_a_terminal_it_asks_before_it_installs_and_before_it_takes_what_a_dead_master_left() {
-    let Some(kube) = cluster("at_a_terminal_it_asks_before_it_installs").await else {
+    let Some(kube) = cluster().await else {
         return;
     };
     let home = Home::new();
@@ -317,7 +316,7 @@ async fn at_a_terminal_it_asks_before_it_installs_and_before_it_takes_what_a_dea
 
 #[tokio::test]
 async fn a_dry_run_and_a_preflight_say_what_would_be_installed_and_change_nothing() {
-    let Some(kube) = cluster("a_dry_run_and_a_preflight_say_what_would_be_installed").await else {
+    let Some(kube) = cluster().await else {
         return;
     };
     let home = Home::new();

@@ -137,7 +137,7 @@ async fn serve(tasks: &mut JoinSet<()>, text: Vec<u8>) -> String {
 
 #[tokio::test]
 async fn manifests_that_are_not_what_was_meant_are_refused_before_anything_is_touched() {
-    let Some(kube) = real_kube("manifests_that_are_not_what_was_meant_are_refused").await else {
+    let Some(kube) = real_kube().await else {
         return;
     };
     kube.uninstall().await;
@@ -224,9 +224,7 @@ async fn manifests_that_are_not_what_was_meant_are_refused_before_anything_is_to
 
 #[tokio::test]
 async fn a_controller_that_never_comes_up_ends_with_what_its_pods_say() {
-    let Some(mut kube) =
-        real_kube("a_controller_that_never_comes_up_ends_with_what_its_pods_say").await
-    else {
+    let Some(mut kube) = real_kube().await else {
         return;
     };
     kube.uninstall().await;
@@ -273,7 +271,7 @@ async fn a_controller_that_never_comes_up_ends_with_what_its_pods_say() {
 
 #[tokio::test]
 async fn a_channel_is_not_switched_and_an_older_release_is_not_installed_over_a_newer_one() {
-    let Some(mut kube) = real_kube("a_channel_is_not_switched").await else {
+    let Some(mut kube) = real_kube().await else {
         return;
     };
     kube.uninstall().await;
@@ -321,7 +319,7 @@ async fn a_channel_is_not_switched_and_an_older_release_is_not_installed_over_a_
 #[tokio::test]
 async fn the_role_for_installing_suffices_and_whatever_it_lacks_is_named_before_anything_is_applied()
  {
-    let Some(mut kube) = real_kube("the_role_for_installing_suffices").await else {
+    let Some(mut kube) = real_kube().await else {
         return;
     };
     kube.uninstall().await;

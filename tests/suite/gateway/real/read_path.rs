@@ -10,8 +10,8 @@ use support::{Home, StageClient};
 use super::CONTOUR;
 
 /// The class `contour` and no Gateway; nothing happens by itself.
-async fn cluster(test: &str) -> Option<RealKube> {
-    let kube = real_kube(test).await?;
+async fn cluster() -> Option<RealKube> {
+    let kube = real_kube().await?;
     kube.class("contour", CONTOUR).await;
     Some(kube)
 }
@@ -37,7 +37,7 @@ fn programmed(name: &str, class: &str, address: &str) -> Value {
 
 #[tokio::test]
 async fn it_waits_by_one_watch_until_the_gateway_works() {
-    let Some(kube) = cluster("it_waits_by_one_watch_until_the_gateway_works").await else {
+    let Some(kube) = cluster().await else {
         return;
     };
     put(&kube, &seed::gateway("default", "tcp-gateway", "contour")).await;
@@ -74,8 +74,7 @@ async fn it_waits_by_one_watch_until_the_gateway_works() {
 
 #[tokio::test]
 async fn an_existing_gateway_takes_six_requests_and_the_access_reviews() {
-    let Some(kube) = cluster("an_existing_gateway_takes_six_requests_and_the_access_reviews").await
-    else {
+    let Some(kube) = cluster().await else {
         return;
     };
     put(&kube, &programmed("tcp-gateway", "contour", "127.0.0.1")).await;
@@ -98,10 +97,7 @@ async fn an_existing_gateway_takes_six_requests_and_the_access_reviews() {
 
 #[tokio::test]
 async fn every_candidate_is_listed_with_its_reason_and_the_first_usable_one_is_taken() {
-    let Some(kube) =
-        cluster("every_candidate_is_listed_with_its_reason_and_the_first_usable_one_is_taken")
-            .await
-    else {
+    let Some(kube) = cluster().await else {
         return;
     };
     kube.class("traefik", "traefik.io/gateway-controller").await;
@@ -135,9 +131,7 @@ async fn every_candidate_is_listed_with_its_reason_and_the_first_usable_one_is_t
 
 #[tokio::test]
 async fn a_gateway_that_is_lost_is_reported_and_so_is_its_return_and_a_new_address() {
-    let Some(kube) =
-        cluster("a_gateway_that_is_lost_is_reported_and_so_is_its_return_and_a_new_address").await
-    else {
+    let Some(kube) = cluster().await else {
         return;
     };
     let gateway = programmed("tcp-gateway", "contour", "127.0.0.1");
@@ -179,7 +173,7 @@ async fn a_gateway_that_is_lost_is_reported_and_so_is_its_return_and_a_new_addre
 
 #[tokio::test]
 async fn what_is_not_there_or_never_works_is_told_apart() {
-    let Some(kube) = cluster("what_is_not_there_or_never_works_is_told_apart").await else {
+    let Some(kube) = cluster().await else {
         return;
     };
     let refused = async |args: &[&str]| {

@@ -7,7 +7,7 @@ use support::gateway::{
 use support::kube_real::{GATEWAYS, LEASES, LIMITED, RealKube, path, real_kube};
 use support::{Home, StageClient};
 
-use super::CONTOUR;
+use super::{CONTOUR, with_gateway};
 
 fn without(rules: &[Value], resource: &str, verb: &str) -> Vec<Value> {
     let mut rules = rules.to_vec();
@@ -60,12 +60,9 @@ fn named(group: &str, resource: &str) -> String {
 
 #[tokio::test]
 async fn the_role_for_an_existing_gateway_suffices_and_exactly_the_verb_that_it_lacks_is_named() {
-    let Some(kube) = real_kube("the_role_for_an_existing_gateway_suffices").await else {
+    let Some(kube) = with_gateway().await else {
         return;
     };
-    kube.class("contour", CONTOUR).await;
-    kube.gateway("default", "tcp-gateway").await;
-    kube.program("default", "tcp-gateway", "127.0.0.1").await;
     let rules = role("existing");
     for rule in &rules {
         let text = |field: &str| rule[field][0].as_str().expect("text");
@@ -83,7 +80,7 @@ async fn the_role_for_an_existing_gateway_suffices_and_exactly_the_verb_that_it_
 
 #[tokio::test]
 async fn the_role_for_a_gateway_of_ones_own_suffices_and_needs_what_it_has_more() {
-    let Some(mut kube) = real_kube("the_role_for_a_gateway_of_ones_own_suffices").await else {
+    let Some(mut kube) = real_kube().await else {
         return;
     };
     kube.class("contour", CONTOUR).await;

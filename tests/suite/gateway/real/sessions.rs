@@ -10,18 +10,13 @@ use support::kube::gateway_command;
 use support::kube_real::{GATEWAYS, LEASES, STAGE, TCP_ROUTES, in_namespace, path, real_kube};
 use support::{Home, StageClient};
 
-use super::CONTOUR;
+use super::{CONTOUR, with_gateway};
 
 #[tokio::test]
 async fn an_existing_gateway_is_held_by_a_lease_and_given_back_as_it_was() {
-    let Some(kube) =
-        real_kube("an_existing_gateway_is_held_by_a_lease_and_given_back_as_it_was").await
-    else {
+    let Some(kube) = with_gateway().await else {
         return;
     };
-    kube.class("contour", CONTOUR).await;
-    kube.gateway("default", "tcp-gateway").await;
-    kube.program("default", "tcp-gateway", "127.0.0.1").await;
     let path = format!("{}/tcp-gateway", in_namespace(GATEWAYS, "default"));
     let before = kube.get(&path).await;
 
@@ -63,7 +58,7 @@ async fn an_existing_gateway_is_held_by_a_lease_and_given_back_as_it_was() {
 
 #[tokio::test]
 async fn two_sessions_never_share_and_the_second_gets_a_gateway_of_its_own_that_goes_with_it() {
-    let Some(mut kube) = real_kube("two_sessions_never_share").await else {
+    let Some(mut kube) = real_kube().await else {
         return;
     };
     kube.class("contour", CONTOUR).await;
@@ -106,7 +101,7 @@ async fn two_sessions_never_share_and_the_second_gets_a_gateway_of_its_own_that_
 
 #[tokio::test]
 async fn a_killed_session_takes_its_own_gateway_back_and_cleanup_gives_it_back() {
-    let Some(mut kube) = real_kube("a_killed_session_takes_its_own_gateway_back").await else {
+    let Some(mut kube) = real_kube().await else {
         return;
     };
     kube.class("contour", CONTOUR).await;
@@ -140,7 +135,7 @@ async fn a_killed_session_takes_its_own_gateway_back_and_cleanup_gives_it_back()
 
 #[tokio::test]
 async fn an_expired_session_is_collected_and_a_live_one_is_taken_over_only_on_request() {
-    let Some(mut kube) = real_kube("an_expired_session_is_collected").await else {
+    let Some(mut kube) = real_kube().await else {
         return;
     };
     kube.class("contour", CONTOUR).await;
@@ -189,12 +184,9 @@ async fn an_expired_session_is_collected_and_a_live_one_is_taken_over_only_on_re
 
 #[tokio::test]
 async fn a_lease_that_was_deleted_ends_the_stage() {
-    let Some(kube) = real_kube("a_lease_that_was_deleted_ends_the_stage").await else {
+    let Some(kube) = with_gateway().await else {
         return;
     };
-    kube.class("contour", CONTOUR).await;
-    kube.gateway("default", "tcp-gateway").await;
-    kube.program("default", "tcp-gateway", "127.0.0.1").await;
     let home = Home::new();
     let mut stage = start(&kube, &home, &["--lease-duration", "2"]);
     ready(&mut stage).await;

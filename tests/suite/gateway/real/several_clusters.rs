@@ -18,8 +18,7 @@ const CLUSTERS: [(&str, &str, &str); 3] = [
 
 #[tokio::test]
 async fn three_resource_managers_on_three_contexts_share_a_tunnel() {
-    let name = "three_resource_managers_on_three_contexts_share_a_tunnel";
-    let Some(kubes) = three_real_kubes(name).await else {
+    let Some(kubes) = three_real_kubes().await else {
         return;
     };
     let site = Site::new().await;

@@ -8,23 +8,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::gateway::{SESSIONS, ready, start, stop};
 use support::kube::{gateway_command, write_kubeconfig};
-use support::kube_real::{RealKube, STAGE, real_kube};
+use support::kube_real::{RealKube, STAGE};
 use support::random::asked_for;
 use support::relay::Relay;
 use support::{Home, StageClient};
 
-use super::CONTOUR;
+use super::with_gateway;
 
 /// Renewed, and watched again, once a second.
 const LEASE: [&str; 2] = ["--lease-duration", "10"];
-
-async fn cluster(test: &str) -> Option<RealKube> {
-    let kube = real_kube(test).await?;
-    kube.class("contour", CONTOUR).await;
-    kube.gateway("default", "tcp-gateway").await;
-    kube.program("default", "tcp-gateway", "127.0.0.1").await;
-    Some(kube)
-}
 
 /// The Gateway gets this address, and the stage says so, in outputs of a higher generation.
 async fn moves(kube: &RealKube, stage: &mut StageClient, address: &str) {
@@ -51,8 +43,7 @@ async fn is_renewed_again(kube: &RealKube) {
 
 #[tokio::test]
 async fn an_api_that_starts_anew_and_has_forgotten_old_versions_is_watched_again() {
-    let Some(mut kube) = cluster("an_api_that_starts_anew_and_has_forgotten_old_versions").await
-    else {
+    let Some(mut kube) = with_gateway().await else {
         return;
     };
     let home = Home::new();
@@ -85,7 +76,7 @@ async fn through(kube: &RealKube, home: &Home) -> (StageClient, Relay) {
 /// `make soak` parts for longer.
 #[tokio::test]
 async fn after_a_partition_a_new_address_is_reported_and_the_session_is_still_ours() {
-    let Some(kube) = cluster("after_a_partition_a_new_address_is_reported").await else {
+    let Some(kube) = with_gateway().await else {
         return;
     };
     let home = Home::new();
@@ -134,7 +125,7 @@ fn calls(home: &Path) -> usize {
 
 #[tokio::test]
 async fn credentials_of_a_plugin_are_refreshed_and_those_that_cannot_be_are_named() {
-    let Some(kube) = cluster("credentials_of_a_plugin_are_refreshed").await else {
+    let Some(kube) = with_gateway().await else {
         return;
     };
     let home = Home::new();
