@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::choices::Verify;
+use crate::config::Verify;
 use crate::outputs::Verified;
 use crate::ssh::{Arrival, Log};
 
@@ -37,7 +37,7 @@ pub(crate) struct Prober {
 
 /// The way from outside into this session is not there.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotArrived {
+pub(crate) enum ArrivalError {
     #[error("no connection")]
     Unreachable(#[from] io::Error),
     #[error("somebody else answered")]
@@ -48,54 +48,56 @@ pub(crate) enum NotArrived {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Proof {
     /// As good as it gets.
-    Seen(Verified),
+    Proven(Verified),
     /// Visitors arrive with another source port, and the local port is in use.
-    Changed,
+    OriginRewritten,
     /// This machine does not get to the address that pods use.
-    OutOfReach,
+    Unreachable,
     /// Nobody asked for one.
-    NotAskedFor,
+    NotRequested,
 }
 
 impl Proof {
     pub(crate) fn verified(self) -> Verified {
         match self {
-            Proof::Seen(verified) => verified,
-            Proof::Changed | Proof::OutOfReach | Proof::NotAskedFor => Verified::Unverified,
+            Proof::Proven(verified) => verified,
+            Proof::OriginRewritten | Proof::Unreachable | Proof::NotRequested => {
+                Verified::Unverified
+            }
         }
     }
 }
 
 impl Prober {
     /// Before the first `ready`: by the origin, else by a nonce, else it stays unknown; or by what the user asks for.
-    pub(crate) async fn prove(&mut self, port: u16) -> Result<Proof, NotArrived> {
+    pub(crate) async fn prove(&mut self, port: u16) -> Result<Proof, ArrivalError> {
         if self.verify == Verify::Tcp {
-            connect(&self.host, port, self.patience).await?;
-            return Ok(Proof::Seen(Verified::Tcp));
+            probe_tcp(&self.host, port, self.patience).await?;
+            return Ok(Proof::Proven(Verified::Tcp));
         }
-        if self.verify != Verify::Nonce && self.visit(port).await? {
-            return Ok(Proof::Seen(Verified::Origin));
+        if self.verify != Verify::Nonce && self.probe_origin(port).await? {
+            return Ok(Proof::Proven(Verified::Origin));
         }
-        match nonce(&self.host, port, self.local_port, self.patience).await? {
-            true => Ok(Proof::Seen(Verified::Nonce)),
-            false => Ok(Proof::Changed),
+        match probe_nonce(&self.host, port, self.local_port, self.patience).await? {
+            true => Ok(Proof::Proven(Verified::Nonce)),
+            false => Ok(Proof::OriginRewritten),
         }
     }
 
     /// While ready. Does not touch the local port: the master is at home there, or is just about to be.
-    pub(crate) async fn prove_again(&mut self, port: u16) -> Result<(), NotArrived> {
+    pub(crate) async fn recheck(&mut self, port: u16) -> Result<(), ArrivalError> {
         if self.verify == Verify::Tcp {
-            connect(&self.host, port, self.patience).await?;
+            probe_tcp(&self.host, port, self.patience).await?;
         } else {
-            self.visit(port).await?;
+            self.probe_origin(port).await?;
         }
         Ok(())
     }
 
     /// Whether ssh reports our source port; else it reports a visitor from another one: NAT on the way, or somebody else.
-    async fn visit(&mut self, port: u16) -> Result<bool, NotArrived> {
+    async fn probe_origin(&mut self, port: u16) -> Result<bool, ArrivalError> {
         let before = self.log.borrow().arrived;
-        let stream = connect(&self.host, port, self.patience).await?;
+        let stream = probe_tcp(&self.host, port, self.patience).await?;
         let ours = Arrival {
             listen_port: port,
             origin_port: stream.local_addr()?.port(),
@@ -104,7 +106,7 @@ impl Prober {
         let own = |log: &Log| log.arrivals_since(before).any(|a| *a == ours);
         drop(timeout(REPORT, self.log.wait_for(|log| any(log) || log.ended)).await);
         if !any(&self.log.borrow()) {
-            return Err(NotArrived::Elsewhere);
+            return Err(ArrivalError::Elsewhere);
         }
         drop(timeout(OURS, self.log.wait_for(|log| own(log) || log.ended)).await);
         Ok(own(&self.log.borrow()))
@@ -112,31 +114,31 @@ impl Prober {
 }
 
 /// Has a nonce that is sent to the public side come out on the local port. False when the local port is in use.
-pub(crate) async fn nonce(
+pub(crate) async fn probe_nonce(
     host: &str,
     port: u16,
     local_port: u16,
     patience: Duration,
-) -> Result<bool, NotArrived> {
+) -> Result<bool, ArrivalError> {
     let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, local_port)).await else {
         return Ok(false);
     };
     let mut word = [0; 16];
     getrandom::fill(&mut word).map_err(io::Error::other)?;
-    let mut stream = connect(host, port, patience).await?;
+    let mut stream = probe_tcp(host, port, patience).await?;
     stream.write_all(&word).await?;
     match timeout(REPORT, wait_for_word(&listener, word)).await {
         Ok(()) => Ok(true),
-        Err(_) => Err(NotArrived::Elsewhere),
+        Err(_) => Err(ArrivalError::Elsewhere),
     }
 }
 
-pub(crate) async fn connect(host: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {
-    within(patience, TcpStream::connect((host, port))).await
+pub(crate) async fn probe_tcp(host: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {
+    with_timeout(patience, TcpStream::connect((host, port))).await
 }
 
 /// What comes of it, or an error when nothing does in time.
-pub(crate) async fn within<T, E: From<io::Error>>(
+pub(crate) async fn with_timeout<T, E: From<io::Error>>(
     patience: Duration,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
@@ -151,9 +153,9 @@ async fn wait_for_word(listener: &TcpListener, word: [u8; 16]) {
         let Ok((mut visitor, _)) = listener.accept().await else {
             continue;
         };
-        let mut heard = [0; 16];
-        if let Ok(Ok(_)) = timeout(VISITOR, visitor.read_exact(&mut heard)).await
-            && heard == word
+        let mut received = [0; 16];
+        if let Ok(Ok(_)) = timeout(VISITOR, visitor.read_exact(&mut received)).await
+            && received == word
         {
             return;
         }

@@ -12,7 +12,7 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    pub(crate) fn up_to(longest: Duration) -> Backoff {
+    pub(crate) fn new(longest: Duration) -> Backoff {
         Backoff {
             attempts: 0,
             longest,
@@ -20,7 +20,7 @@ impl Backoff {
     }
 
     /// What was in the way is gone: the next attempt comes soon.
-    pub(crate) fn begin_anew(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.attempts = 0;
     }
 
@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn waits_grow_to_a_bound_and_differ() {
         const LONGEST: Duration = Duration::from_secs(10);
-        let mut backoff = Backoff::up_to(LONGEST);
+        let mut backoff = Backoff::new(LONGEST);
         assert!(backoff.next() <= FIRST);
         let later: Vec<Duration> = (0..200).map(|_| backoff.next()).skip(10).collect();
         assert!(later.iter().all(|wait| *wait <= LONGEST));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use protocol::{Exit, StageError};
 
-use crate::arrival::{NotArrived, connect, nonce, within};
+use crate::arrival::{ArrivalError, probe_nonce, probe_tcp, with_timeout};
 use crate::outputs::{Forwarded, Outputs, Verified};
 
 /// Whoever asks gets an answer within a second.
@@ -30,23 +30,23 @@ async fn leads_here(host: &str, forwarded: &Forwarded) -> Result<(), StageError>
         port, local_port, ..
     } = *forwarded;
     let look = async {
-        if !nonce(host, port, local_port, ANSWER).await? {
-            connect(host, port, ANSWER).await?;
+        if !probe_nonce(host, port, local_port, ANSWER).await? {
+            probe_tcp(host, port, ANSWER).await?;
         }
         Ok(())
     };
-    let error = match within(ANSWER, look).await {
+    let error = match with_timeout(ANSWER, look).await {
         Ok(()) => return Ok(()),
         // It was not claimed that this machine gets there.
-        Err(NotArrived::Unreachable(_)) if forwarded.verified == Verified::Unverified => {
+        Err(ArrivalError::Unreachable(_)) if forwarded.verified == Verified::Unverified => {
             return Ok(());
         }
-        Err(NotArrived::Unreachable(error)) => StageError::new(
+        Err(ArrivalError::Unreachable(error)) => StageError::new(
             "tunnel.port_unreachable",
             format!("cannot connect to {host}:{port}"),
         )
         .source(&error),
-        Err(NotArrived::Elsewhere) => {
+        Err(ArrivalError::Elsewhere) => {
             let message = format!(
                 "{host}:{port} accepts connections, but they do not arrive at local port {local_port}"
             );

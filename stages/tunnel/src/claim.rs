@@ -7,12 +7,12 @@ use protocol::StageError;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::arrival::{NotArrived, Proof};
-use crate::choices::Verify;
-use crate::diagnosis::{self, Refusals};
-use crate::forward::{Bound, Forward, ForwardSpec};
+use crate::arrival::{ArrivalError, Proof};
+use crate::config::Verify;
+use crate::errors::{self, RefusedPorts};
+use crate::forward::{BoundPort, Forward, ForwardSpec};
 use crate::outputs::Verified;
-use crate::ssh::{NotListening, Refusal, Session};
+use crate::ssh::{ListenError, Refusal, SshSession};
 
 /// Ports that were granted and lead elsewhere. More of them would tell nothing new.
 const GRANTED: usize = 3;
@@ -22,28 +22,32 @@ const HEDGE: Duration = Duration::from_millis(30);
 
 /// No port is ours.
 #[derive(Debug)]
-pub(crate) struct Unclaimed {
+pub(crate) struct ClaimError {
     pub(crate) error: StageError,
     /// Somebody else has these ports: others may serve.
-    pub(crate) ports_are_lost: bool,
+    pub(crate) port_conflict: bool,
 }
 
-impl From<StageError> for Unclaimed {
+impl From<StageError> for ClaimError {
     fn from(error: StageError) -> Self {
-        Unclaimed {
+        ClaimError {
             error,
-            ports_are_lost: false,
+            port_conflict: false,
         }
     }
 }
 
 /// Claims the first of these ports that the server grants and that leads here.
-async fn claim(spec: &ForwardSpec, session: &Session, ports: Vec<u16>) -> Result<Bound, Unclaimed> {
+async fn claim(
+    spec: &ForwardSpec,
+    session: &SshSession,
+    ports: Vec<u16>,
+) -> Result<BoundPort, ClaimError> {
     let mut claim = Claim {
         spec,
         session,
         ports: ports.into_iter(),
-        refusals: Refusals::default(),
+        refusals: RefusedPorts::default(),
         granted: Vec::new(),
         proofs: JoinSet::new(),
     };
@@ -52,11 +56,11 @@ async fn claim(spec: &ForwardSpec, session: &Session, ports: Vec<u16>) -> Result
         false => {
             let granted = claim.next_granted().await?;
             let port = granted.ok_or_else(|| claim.none_granted())?;
-            (port, Proof::NotAskedFor)
+            (port, Proof::NotRequested)
         }
     };
     claim.release_all_but(Some(port)).await;
-    Ok(Bound { port, proof })
+    Ok(BoundPort { port, proof })
 }
 
 impl Forward {
@@ -64,9 +68,9 @@ impl Forward {
     /// again, even where the master is now in the way of another proof: other outputs would restart it.
     pub(crate) async fn claim(
         &self,
-        session: &Session,
+        session: &SshSession,
         ports: Vec<u16>,
-    ) -> Result<Bound, Unclaimed> {
+    ) -> Result<BoundPort, ClaimError> {
         let bound = claim(&self.spec, session, ports).await?;
         match self.bound {
             Some(before) if before.port == bound.port => Ok(before),
@@ -76,86 +80,87 @@ impl Forward {
 }
 
 /// Any port of the range.
-pub(crate) async fn claim_any(spec: &ForwardSpec, session: &Session) -> Result<Bound, StageError> {
-    let claimed = claim(spec, session, spec.shuffled(None)).await;
-    claimed.map_err(|unclaimed| unclaimed.error)
+pub(crate) async fn claim_any(
+    spec: &ForwardSpec,
+    session: &SshSession,
+) -> Result<BoundPort, StageError> {
+    let claimed = claim(spec, session, spec.shuffled_ports(None)).await;
+    claimed.map_err(|e| e.error)
 }
 
 /// Whether the proof is as good as the user wants it.
-pub(crate) fn accept(spec: &ForwardSpec, bound: Bound) -> Result<Bound, StageError> {
+pub(crate) fn accept(spec: &ForwardSpec, bound: BoundPort) -> Result<BoundPort, StageError> {
     match (spec.verify, bound.proof.verified()) {
         (Verify::Require, Verified::Unverified) => {}
         (Verify::Origin, verified) if verified != Verified::Origin => {}
         (Verify::Nonce, verified) if verified != Verified::Nonce => {}
         _ => return Ok(bound),
     }
-    Err(diagnosis::unverified(spec, bound.port))
+    Err(errors::unverified(spec, bound.port))
 }
 
-fn lost(error: StageError) -> Unclaimed {
-    Unclaimed {
+fn lost(error: StageError) -> ClaimError {
+    ClaimError {
         error,
-        ports_are_lost: true,
+        port_conflict: true,
     }
 }
 
 /// A claim under way.
 struct Claim<'a> {
     spec: &'a ForwardSpec,
-    session: &'a Session,
+    session: &'a SshSession,
     ports: std::vec::IntoIter<u16>,
-    refusals: Refusals,
+    refusals: RefusedPorts,
     granted: Vec<u16>,
-    proofs: JoinSet<(u16, Result<Proof, NotArrived>)>,
+    proofs: JoinSet<(u16, Result<Proof, ArrivalError>)>,
 }
 
 impl Claim<'_> {
-    async fn first_proven(&mut self) -> Result<(u16, Proof), Unclaimed> {
+    async fn first_proven(&mut self) -> Result<(u16, Proof), ClaimError> {
         let mut elsewhere = None;
         loop {
-            let patience = self.ask_for_another().await?;
+            let patience = self.probe_next().await?;
             let Ok(proof) = timeout(patience, self.proofs.join_next()).await else {
                 continue;
             };
             match proof {
                 Some(Ok((port, Ok(proof)))) => return Ok((port, proof)),
-                Some(Ok((port, Err(NotArrived::Elsewhere)))) => elsewhere = Some(port),
-                Some(Ok((port, Err(NotArrived::Unreachable(error))))) => {
-                    return self.without_a_connection(port, &error).await;
+                Some(Ok((port, Err(ArrivalError::Elsewhere)))) => elsewhere = Some(port),
+                Some(Ok((port, Err(ArrivalError::Unreachable(error))))) => {
+                    return self.handle_unreachable(port, &error).await;
                 }
                 Some(Err(e)) => {
                     return Err(StageError::internal(format!("a proof broke off: {e}")).into());
                 }
                 None => {
-                    let unclaimed = match elsewhere {
-                        Some(port) => {
-                            lost(diagnosis::elsewhere(self.spec, self.session, port).await)
-                        }
+                    let error = match elsewhere {
+                        Some(port) => lost(errors::elsewhere(self.spec, self.session, port).await),
                         None => self.none_granted(),
                     };
                     self.release_all_but(None).await;
-                    return Err(unclaimed);
+                    return Err(error);
                 }
             }
         }
     }
 
-    async fn without_a_connection(
+    async fn handle_unreachable(
         &self,
         port: u16,
         error: &std::io::Error,
-    ) -> Result<(u16, Proof), Unclaimed> {
+    ) -> Result<(u16, Proof), ClaimError> {
         let listening = self.session.listening(port).await;
         // Whoever refuses was reached.
         let was_reached = error.kind() == std::io::ErrorKind::ConnectionRefused;
-        if self.spec.may_be_out_of_reach() && !was_reached && !listening.on_loopback_only() {
-            return Ok((port, Proof::OutOfReach));
+        if self.spec.may_be_unreachable() && !was_reached && !listening.on_loopback_only() {
+            return Ok((port, Proof::Unreachable));
         }
-        Err(diagnosis::unreachable(self.spec, self.session, port, &listening, error).into())
+        Err(errors::unreachable(self.spec, self.session, port, &listening, error).into())
     }
 
     /// Has one more port proven, and returns how long to wait for it before the next.
-    async fn ask_for_another(&mut self) -> Result<Duration, StageError> {
+    async fn probe_next(&mut self) -> Result<Duration, StageError> {
         if self.granted.len() == GRANTED {
             return Ok(Duration::MAX);
         }
@@ -177,30 +182,26 @@ impl Claim<'_> {
                     self.granted.push(port);
                     return Ok(Some(port));
                 }
-                Err(NotListening::Refused(Refusal::Disabled)) => {
-                    return Err(diagnosis::forbidden(self.session));
+                Err(ListenError::Refused(Refusal::Disabled)) => {
+                    return Err(errors::forbidden(self.session));
                 }
-                Err(NotListening::Refused(refusal)) => self.refusals.add(port, refusal),
-                Err(NotListening::Broken(error)) => return Err(error),
+                Err(ListenError::Refused(refusal)) => self.refusals.add(port, refusal),
+                Err(ListenError::Failed(error)) => return Err(error),
             }
         }
         Ok(None)
     }
 
-    fn none_granted(&self) -> Unclaimed {
-        if self.refusals.are_for_good() {
-            return diagnosis::not_permitted(self.spec, self.session).into();
+    fn none_granted(&self) -> ClaimError {
+        if self.refusals.are_permanent() {
+            return errors::not_permitted(self.spec, self.session).into();
         }
-        lost(diagnosis::none_free(
-            self.spec,
-            self.session,
-            &self.refusals,
-        ))
+        lost(errors::none_free(self.spec, self.session, &self.refusals))
     }
 
     async fn release_all_but(&self, kept: Option<u16>) {
         for port in self.granted.iter().filter(|port| Some(**port) != kept) {
-            self.session.give_back(*port).await;
+            self.session.stop_listening(*port).await;
         }
     }
 }

@@ -10,7 +10,9 @@ use protocol::{PortRange, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
-use crate::choices::{HostKeyPolicy, PortPolicy, Scheme, Seconds, Verify};
+mod types;
+
+pub use types::{HostKeyPolicy, PortPolicy, Scheme, Seconds, Verify};
 
 /// Config of a tunnel.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -45,7 +47,7 @@ pub struct Config {
     /// More ports of this machine to make reachable by the same connection, such as a web UI or a debugger:
     /// [{"name": "ui", "local_port": 3000, "remote_port_range": "8100-8110"}].
     #[serde(default)]
-    pub forwards: Vec<Forward>,
+    pub forwards: Vec<ForwardConfig>,
 
     /// Address of the ssh server to listen on. Unset: all of them.
     #[serde(default, deserialize_with = "some_host")]
@@ -114,7 +116,7 @@ pub struct Config {
 /// One more port of this machine.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Forward {
+pub struct ForwardConfig {
     /// Port on this machine. Nothing needs to listen there yet.
     #[schemars(range(min = 1))]
     pub local_port: u16,
@@ -128,7 +130,7 @@ pub struct Forward {
     pub name: Option<String>,
 }
 
-impl Forward {
+impl ForwardConfig {
     pub(crate) fn name(&self) -> String {
         self.name
             .clone()

@@ -5,13 +5,12 @@ use std::time::Duration;
 use protocol::PortRange;
 
 use crate::arrival::{self, Prober, Proof};
-use crate::choices::{PortPolicy, Verify};
-use crate::config::Config;
+use crate::config::{Config, PortPolicy, Verify};
 use crate::outputs::Outputs;
-use crate::ssh::{Resolved, Session};
+use crate::ssh::{Resolved, SshSession};
 
 /// How long to look for a way that need not be there.
-const OUT_OF_REACH: Duration = Duration::from_secs(2);
+const MAYBE_UNREACHABLE: Duration = Duration::from_secs(2);
 
 /// A forward of the tunnel.
 #[derive(Clone, Debug)]
@@ -21,12 +20,12 @@ pub(crate) struct Forward {
     pub(crate) spec: ForwardSpec,
     /// The port that it had before: in this run, or in the one before on this server.
     before: Option<u16>,
-    pub(crate) bound: Option<Bound>,
+    pub(crate) bound: Option<BoundPort>,
 }
 
 /// A port of the server that leads here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bound {
+pub(crate) struct BoundPort {
     pub(crate) port: u16,
     pub(crate) proof: Proof,
 }
@@ -66,12 +65,12 @@ impl Forward {
     pub(crate) fn ports(&self, policy: PortPolicy, insist: bool) -> Vec<u16> {
         match self.before {
             Some(port) if insist || policy == PortPolicy::Pinned => vec![port],
-            before => self.spec.shuffled(before),
+            before => self.spec.shuffled_ports(before),
         }
     }
 
     /// It has this port from now on. Returns the one that it had until now, where that is another.
-    pub(crate) fn bind(&mut self, bound: Bound) -> Option<u16> {
+    pub(crate) fn bind(&mut self, bound: BoundPort) -> Option<u16> {
         self.before = Some(bound.port);
         let before = self.bound.replace(bound)?;
         (before.port != bound.port).then_some(before.port)
@@ -86,30 +85,30 @@ pub(crate) struct ForwardSpec {
     pub(crate) range: PortRange,
     pub(crate) verify: Verify,
     /// Pods use another address than ssh does. This machine need not get there.
-    pub(crate) is_other_host: bool,
+    pub(crate) has_separate_host: bool,
 }
 
 impl ForwardSpec {
     /// The tunnel's own.
     pub(crate) fn new(config: &Config, resolved: &Resolved) -> ForwardSpec {
-        let other = resolved.other_host(config);
+        let other = resolved.separate_public_host(config);
         ForwardSpec {
             public_host: other.unwrap_or(&resolved.host).to_owned(),
             local_port: config.local_port,
             range: config.remote_port_range,
             verify: config.verify,
-            is_other_host: other.is_some(),
+            has_separate_host: other.is_some(),
         }
     }
 
-    pub(crate) fn prober(&self, session: &Session) -> Prober {
+    pub(crate) fn prober(&self, session: &SshSession) -> Prober {
         Prober {
             host: self.public_host.clone(),
             local_port: self.local_port,
             verify: self.verify,
             log: session.log.clone(),
-            patience: match self.may_be_out_of_reach() {
-                true => OUT_OF_REACH,
+            patience: match self.may_be_unreachable() {
+                true => MAYBE_UNREACHABLE,
                 false => arrival::CONNECT,
             },
         }
@@ -126,7 +125,7 @@ impl ForwardSpec {
     }
 
     /// Every port of the range in random order, `first_choice` before all others.
-    pub(crate) fn shuffled(&self, first_choice: Option<u16>) -> Vec<u16> {
+    pub(crate) fn shuffled_ports(&self, first_choice: Option<u16>) -> Vec<u16> {
         let mut ports: Vec<u16> = (self.range.first..=self.range.last).collect();
         fastrand::shuffle(&mut ports);
         if let Some(at) = ports.iter().position(|p| Some(*p) == first_choice) {
@@ -136,7 +135,7 @@ impl ForwardSpec {
     }
 
     /// That this machine does not get to the port proves nothing, and the user can live with that.
-    pub(crate) fn may_be_out_of_reach(&self) -> bool {
-        self.is_other_host && self.verify == Verify::Auto
+    pub(crate) fn may_be_unreachable(&self) -> bool {
+        self.has_separate_host && self.verify == Verify::Auto
     }
 }

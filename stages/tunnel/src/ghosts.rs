@@ -3,7 +3,7 @@
 use protocol::StageError;
 use protocol::ledger::{Ledger, Ticket};
 
-use crate::ssh::{Ghost, Greeting, RemoteSession, Session};
+use crate::ssh::{Ghost, Greeting, RemoteSession, SshSession};
 
 #[derive(Debug, Default)]
 pub(crate) struct Ghosts {
@@ -20,11 +20,11 @@ impl Ghosts {
     }
 
     /// There is one that we cannot end.
-    pub(crate) fn may_hold_the_port(&self) -> bool {
+    pub(crate) fn may_hold_port(&self) -> bool {
         self.unknown || !self.lost.is_empty()
     }
 
-    pub(crate) fn to_end(&self) -> Vec<RemoteSession> {
+    pub(crate) fn lost_sessions(&self) -> Vec<RemoteSession> {
         self.lost
             .iter()
             .map(|(session, _)| session.clone())
@@ -34,7 +34,7 @@ impl Ghosts {
     /// Notes whom to end should the session that is up be lost. False when the server did not say.
     pub(crate) fn note(
         &mut self,
-        session: &Session,
+        session: &SshSession,
         greeting: &Greeting,
         ledger: &Ledger,
     ) -> Result<bool, StageError> {
@@ -78,7 +78,7 @@ impl Ghosts {
     }
 
     /// The port is ours again: nobody else can have it.
-    pub(crate) fn laid(&mut self) {
+    pub(crate) fn clear_unknown(&mut self) {
         self.unknown = false;
     }
 }

@@ -1,22 +1,21 @@
 //! The tunnel: pods reach the laptop's master through an ssh server.
 //!
-//! [`life`] is the whole story; [`forward`] says what leads where, [`claim`] gets a port, [`arrival`] proves that it leads
-//! here, [`diagnosis`] says why not, [`ssh`] is the process that holds it.
+//! [`supervisor`] is the whole story; [`forward`] says what leads where, [`claim`] gets a port, [`arrival`] proves that it leads
+//! here, [`errors`] says why not, [`ssh`] is the process that holds it.
 
 mod arrival;
 mod backoff;
 mod check;
-mod choices;
 mod claim;
 mod config;
-mod diagnosis;
+mod diagnostics;
+mod errors;
 mod forward;
 mod ghosts;
-mod life;
-mod look;
 mod network;
 mod outputs;
 mod ssh;
+mod supervisor;
 
 use protocol::ledger::Entry;
 use protocol::provides::{MASTER_ADDRESS, Provides};
@@ -25,8 +24,7 @@ use protocol::{Context, Leftover, Problem, Stage, StageError};
 
 use serde_json::{Map, Value, json};
 
-pub use choices::{HostKeyPolicy, PortPolicy, Scheme, Seconds, Verify};
-pub use config::{Config, Forward};
+pub use config::{Config, ForwardConfig, HostKeyPolicy, PortPolicy, Scheme, Seconds, Verify};
 pub use outputs::{Forwarded, Outputs, Verified};
 
 /// The stage.
@@ -107,7 +105,7 @@ impl Stage for Tunnel {
     }
 
     async fn run(cx: &Context<Self>, config: Config) -> Result<(), StageError> {
-        life::run(cx, &config).await
+        supervisor::run(cx, &config).await
     }
 
     async fn check(
@@ -119,7 +117,7 @@ impl Stage for Tunnel {
     }
 
     async fn preflight(cx: &Context<Self>, config: Config) {
-        look::preflight(cx, config).await;
+        diagnostics::preflight(cx, config).await;
     }
 
     const LOOKS: &'static [(&'static str, &'static str)] = &[(
@@ -129,7 +127,7 @@ impl Stage for Tunnel {
     )];
 
     async fn look(cx: &Context<Self>, config: Config, _name: &str) {
-        look::server(cx, config).await;
+        diagnostics::server(cx, config).await;
     }
 
     async fn leftovers<'a>(

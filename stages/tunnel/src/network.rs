@@ -7,7 +7,7 @@ use tokio::net::{TcpStream, UnixDatagram};
 use tokio::time::{sleep, timeout};
 
 /// A link may be down far away, where no change of our own network tells of its return.
-const KNOCK: Duration = Duration::from_secs(1);
+const PROBE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -17,7 +17,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    pub(crate) fn watch(server: Option<(String, u16)>) -> Network {
+    pub(crate) fn new(server: Option<(String, u16)>) -> Network {
         Network {
             changes: changes().ok(),
             server,
@@ -50,9 +50,9 @@ impl Network {
         };
         loop {
             // Many that lost the same server do not knock all at once.
-            sleep(KNOCK.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            let knock = TcpStream::connect((host.as_str(), *port));
-            if matches!(timeout(KNOCK, knock).await, Ok(Ok(_))) {
+            sleep(PROBE.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            let probe = TcpStream::connect((host.as_str(), *port));
+            if matches!(timeout(PROBE, probe).await, Ok(Ok(_))) {
                 return;
             }
         }
@@ -96,8 +96,8 @@ mod tests {
             changes: None,
             server: Some(("127.0.0.1".into(), port)),
         };
-        assert!(timeout(KNOCK * 2, network.returned()).await.is_err());
+        assert!(timeout(PROBE * 2, network.returned()).await.is_err());
         let _back = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        timeout(KNOCK * 3, network.returned()).await.unwrap();
+        timeout(PROBE * 3, network.returned()).await.unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 mod local;
 mod login;
-mod reach;
+mod network;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ pub(crate) use login::key_permissions;
 
 /// Whom ssh talks to, in the words of messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
+pub(crate) struct Server {
     pub(crate) user: String,
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -25,16 +25,16 @@ pub(crate) struct Target {
     pub(crate) known_hosts: Option<PathBuf>,
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}:{}", self.user, self.host, self.port)
     }
 }
 
-impl Target {
+impl Server {
     /// As far as it is known without ssh, which may know it by another name.
-    pub(crate) fn as_written(config: &Config) -> Target {
-        Target {
+    pub(crate) fn from_config(config: &Config) -> Server {
+        Server {
             user: config.ssh_user.clone().unwrap_or_default(),
             host: config.reverse_proxy_host.clone(),
             port: config.ssh_port.unwrap_or(22),
@@ -44,14 +44,14 @@ impl Target {
     }
 
     /// How known_hosts and ssh-keyscan name the server.
-    fn known_as(&self) -> String {
+    fn host_key_name(&self) -> String {
         match self.port {
             22 => self.host.clone(),
             port => format!("[{}]:{port}", self.host),
         }
     }
 
-    fn by_hand(&self) -> String {
+    fn debug_command(&self) -> String {
         format!("ssh -v -p {} {}@{}", self.port, self.user, self.host)
     }
 
@@ -63,26 +63,26 @@ impl Target {
     }
 }
 
-type Rule = fn(&Lines, &Target) -> Option<StageError>;
+type Rule = fn(&Lines, &Server) -> Option<StageError>;
 
 /// The most telling complaint first: a refused login is also what a locked key ends in.
 const RULES: &[Rule] = &[
     local::own_options,
     local::control_socket,
-    reach::proxy,
+    network::proxy,
     login::host_key,
     login::key_file,
     login::login,
-    reach::reaching,
+    network::reaching,
 ];
 
 /// Why ssh ended, or hung, before it was logged in.
-pub(crate) fn connecting(lines: &[String], target: &Target) -> StageError {
+pub(crate) fn connecting_error(lines: &[String], server: &Server) -> StageError {
     let lines = Lines(lines);
-    let known = RULES.iter().find_map(|rule| rule(&lines, target));
-    lines.causes(known.unwrap_or_else(|| {
-        let hint = format!("see what it says by hand: {}", target.by_hand());
-        error("tunnel.ssh_failed", format!("ssh to {target} failed"), hint)
+    let known = RULES.iter().find_map(|rule| rule(&lines, server));
+    lines.with_causes(known.unwrap_or_else(|| {
+        let hint = format!("see what it says by hand: {}", server.debug_command());
+        error("tunnel.ssh_failed", format!("ssh to {server} failed"), hint)
     }))
 }
 
@@ -91,10 +91,10 @@ fn error(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Sta
 }
 
 /// Why ssh ended after it had been logged in.
-pub(crate) fn connection_lost(lines: &[String], target: &Target) -> StageError {
+pub(crate) fn connection_lost_error(lines: &[String], server: &Server) -> StageError {
     let error = StageError::new(
         "tunnel.connection_lost",
-        format!("the ssh connection to {target} was lost"),
+        format!("the ssh connection to {server} was lost"),
     );
     // Visitors' connections that found nobody at home are not the cause.
     let complaints = Lines(lines)
@@ -105,10 +105,10 @@ pub(crate) fn connection_lost(lines: &[String], target: &Target) -> StageError {
 }
 
 /// ssh did not come to an end in time.
-pub(crate) fn no_answer(lines: &[String], target: &Target, seconds: f64) -> StageError {
-    let message = format!("{target} did not answer within {seconds} s");
+pub(crate) fn timeout_error(lines: &[String], server: &Server, seconds: f64) -> StageError {
+    let message = format!("{server} did not answer within {seconds} s");
     let hint = "the server or a firewall on the way may be slow or closed: allow more with connect_timeout, or try another network";
-    Lines(lines).causes(error("tunnel.server_timeout", message, hint).retryable(true))
+    Lines(lines).with_causes(error("tunnel.server_timeout", message, hint).retryable(true))
 }
 
 struct Lines<'a>(&'a [String]);
@@ -128,15 +128,15 @@ impl Lines<'_> {
     }
 
     /// The error, with what ssh says of its own accord.
-    fn causes(&self, error: StageError) -> StageError {
+    fn with_causes(&self, error: StageError) -> StageError {
         self.complaints().into_iter().fold(error, StageError::cause)
     }
 
     fn complaints(&self) -> Vec<String> {
-        let told = |l: &&String| {
+        let is_relevant = |l: &&String| {
             !l.is_empty() && !l.starts_with("debug") && !l.starts_with('@') && !is_chatter(l)
         };
-        let all: Vec<String> = self.0.iter().filter(told).cloned().collect();
+        let all: Vec<String> = self.0.iter().filter(is_relevant).cloned().collect();
         all[all.len().saturating_sub(12)..].to_vec()
     }
 }

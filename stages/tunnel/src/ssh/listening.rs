@@ -9,7 +9,7 @@ const LISTEN: &str = "0A";
 
 /// The listeners on one port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Listening(Vec<Address>);
+pub(crate) struct Listeners(Vec<Address>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Address {
@@ -25,15 +25,15 @@ enum Scope {
     One,
 }
 
-impl Listening {
-    pub(crate) fn parse(tables: &str, port: u16) -> Listening {
+impl Listeners {
+    pub(crate) fn parse(tables: &str, port: u16) -> Listeners {
         let wanted = format!("{port:04X}");
         let address = |line: &str| {
             let mut fields = line.split_whitespace().skip(1);
             let (address, port) = fields.next()?.split_once(':')?;
             (port == wanted && fields.nth(1)? == LISTEN).then(|| Address::parse(address))
         };
-        Listening(tables.lines().filter_map(address).collect())
+        Listeners(tables.lines().filter_map(address).collect())
     }
 
     /// False also when nothing is known.

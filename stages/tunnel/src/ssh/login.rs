@@ -9,10 +9,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::report::{self, Log};
+use super::log::{self, Log};
 use super::{ANY_IPV4, Resolved, failure, options, socket};
-use crate::choices::Verify;
-use crate::config::Config;
+use crate::config::{Config, Verify};
 use crate::network::Network;
 
 /// So often a login begins again because the network changed, or another ssh was in its way. Some machines' networks change
@@ -27,7 +26,7 @@ fn start(args: &[OsString]) -> Result<Started, StageError> {
     let stderr = stderr.ok_or_else(|| StageError::internal("ssh without stderr"))?;
     let (sender, log) = watch::channel(Log::default());
     let mut tasks = JoinSet::new();
-    tasks.spawn(report::drain(stderr, sender));
+    tasks.spawn(log::drain(stderr, sender));
     Ok((process, log, tasks))
 }
 
@@ -38,7 +37,7 @@ pub(super) async fn log_in(
     socket: &Path,
     network: &Network,
 ) -> Result<Started, StageError> {
-    let target = resolved.target(config);
+    let server = resolved.server(config);
     let args = options::master(config, resolved, socket);
     // ssh has a limit of its own for each step; a login that hangs has none.
     let limit = resolved.connect_timeout(config) * 2;
@@ -49,27 +48,27 @@ pub(super) async fn log_in(
         // The guard that it returns would keep the log from being written.
         let reached = async { drop(unreached.wait_for(|log| log.reached).await) };
         // A connect that got no answer is repeated by the kernel after ever longer pauses.
-        let better_anew = async {
+        let retry_sooner = async {
             tokio::select! {
                 () = reached => std::future::pending().await,
-                () = network.returned(), if resolved.directly_reached().is_some() => {}
+                () = network.returned(), if resolved.direct_address().is_some() => {}
             }
         };
         let in_time = tokio::select! {
-            up = timeout(limit, log.wait_for(|log| log.up || log.ended || log.displaced)) => up.is_ok(),
-            () = better_anew => continue,
+            up = timeout(limit, log.wait_for(|log| log.authenticated || log.ended || log.control_socket_in_use)) => up.is_ok(),
+            () = retry_sooner => continue,
             // Whoever answered before the change, such as a captive portal, may not have been the server.
             () = network.changed(), if restarts < RESTARTS => {
                 restarts += 1;
                 continue;
             }
         };
-        let (up, displaced, lines) = {
+        let (up, control_socket_in_use, lines) = {
             let log = log.borrow();
-            (log.up, log.displaced, log.lines())
+            (log.authenticated, log.control_socket_in_use, log.lines())
         };
         // One of an earlier run was about to log in when that run was killed.
-        if displaced && restarts < RESTARTS {
+        if control_socket_in_use && restarts < RESTARTS {
             restarts += 1;
             drop(process);
             // What is left of it would show at the next login.
@@ -77,9 +76,9 @@ pub(super) async fn log_in(
             continue;
         }
         return match in_time {
-            true if up && !displaced => Ok((process, log, tasks)),
-            true => Err(failure::connecting(&lines, &target)),
-            false => Err(failure::no_answer(&lines, &target, limit.as_secs_f64())),
+            true if up && !control_socket_in_use => Ok((process, log, tasks)),
+            true => Err(failure::connecting_error(&lines, &server)),
+            false => Err(failure::timeout_error(&lines, &server, limit.as_secs_f64())),
         };
     }
 }
@@ -90,7 +89,9 @@ pub(super) async fn bind_address(config: &Config, resolved: &Resolved) -> String
     if let Some(address) = &config.bind_address {
         return address.clone();
     }
-    let host = resolved.other_host(config).unwrap_or(&resolved.host);
+    let host = resolved
+        .separate_public_host(config)
+        .unwrap_or(&resolved.host);
     let addresses = match config.verify {
         Verify::Off => None,
         _ => tokio::net::lookup_host((host, 0)).await.ok(),

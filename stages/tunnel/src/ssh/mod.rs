@@ -2,10 +2,10 @@
 
 mod failure;
 mod listening;
+mod log;
 mod login;
 mod options;
 mod remote;
-mod report;
 mod resolved;
 mod socket;
 
@@ -25,18 +25,18 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub(crate) use failure::{Target, connecting, key_permissions};
-pub(crate) use listening::Listening;
+pub(crate) use failure::{Server, connecting_error, key_permissions};
+pub(crate) use listening::Listeners;
+pub(crate) use log::{Arrival, Log, Refusal};
 pub(crate) use options::version;
 pub(crate) use remote::{Ghost, Greeting, RemoteSession};
-pub(crate) use report::{Arrival, Log, Refusal};
 pub(crate) use resolved::Resolved;
 pub(crate) use socket::Socket;
 
 use crate::config::Config;
 use crate::network::Network;
 use login::{bind_address, log_in};
-use remote::Noted;
+use remote::SessionRecord;
 
 pub(crate) const ANY_IPV4: &str = "0.0.0.0";
 
@@ -49,36 +49,36 @@ const OUTPUT: u64 = 1024 * 1024;
 /// ssh logs a refusal just before it passes it on; the two come by different ways.
 const REASON: Duration = Duration::from_millis(500);
 /// What giving back the port may take of the half second in which a stage ends.
-const GIVE_BACK: Duration = Duration::from_millis(200);
+const STOP_LISTENING: Duration = Duration::from_millis(200);
 /// SIGTERM ends ssh in 2 ms.
 const TERMINATE: Duration = Duration::from_millis(100);
 
 /// A logged-in ssh. Dropping it kills the process, and with it the remote listeners.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct SshSession {
     process: Leashed,
     mux: Arc<openssh::Session>,
     pub(crate) log: watch::Receiver<Log>,
-    pub(crate) target: Target,
+    pub(crate) server: Server,
     /// Where the server is asked to listen.
     pub(crate) bind_address: String,
     login: Vec<OsString>,
     greeting: Shared<BoxFuture<'static, Greeting>>,
     /// The ports that the server listens on for us, each with the local one.
-    held: Mutex<BTreeMap<u16, u16>>,
+    granted: Mutex<BTreeMap<u16, u16>>,
     _tasks: JoinSet<()>,
 }
 
 /// The server does not listen for us.
 #[derive(Debug)]
-pub(crate) enum NotListening {
+pub(crate) enum ListenError {
     /// It said no.
     Refused(Refusal),
     /// It could not be asked, or did not answer.
-    Broken(StageError),
+    Failed(StageError),
 }
 
-impl Session {
+impl SshSession {
     /// Starts ssh and waits until it is logged in and takes requests at `socket`. These ghosts are ended on the way.
     pub(crate) async fn connect(
         config: &Config,
@@ -86,7 +86,7 @@ impl Session {
         socket: &Path,
         ghosts: &[RemoteSession],
         network: &Network,
-    ) -> Result<Session, StageError> {
+    ) -> Result<SshSession, StageError> {
         let (login, bind_address) = tokio::join!(
             log_in(config, resolved, socket, network),
             bind_address(config, resolved)
@@ -95,20 +95,20 @@ impl Session {
         let mux = Arc::new(openssh::Session::resume_mux(socket.into(), None));
         // Any command does a second thing: sshd up to 10.0 sets TCP_NODELAY only when a session starts, so with `-N` alone
         // every visitor waits 43 ms.
-        let told = timeout(REQUEST, command(&mux, &remote::greet(ghosts)).spawn()).await;
+        let spawned = timeout(REQUEST, command(&mux, &remote::greet(ghosts)).spawn()).await;
         let greeting = async move {
-            let text = timeout(GREETING, written(told.ok()?.ok()?)).await;
+            let text = timeout(GREETING, read_stdout(spawned.ok()?.ok()?)).await;
             Some(Greeting::parse(&text.ok()??))
         };
-        Ok(Session {
+        Ok(SshSession {
             process,
             mux,
             log,
-            target: resolved.target(config),
+            server: resolved.server(config),
             bind_address,
             login: options::login(config),
             greeting: greeting.map(Option::unwrap_or_default).boxed().shared(),
-            held: Mutex::default(),
+            granted: Mutex::default(),
             _tasks: tasks,
         })
     }
@@ -124,7 +124,7 @@ impl Session {
         session: &RemoteSession,
         ledger: &Ledger,
     ) -> Result<Ticket, StageError> {
-        let noted = Noted::now(session, &self.login, self.target.to_string());
+        let noted = SessionRecord::new(session, &self.login, self.server.to_string());
         ledger.intend(remote::LEDGER_ENTRY, json!(noted))
     }
 
@@ -134,35 +134,35 @@ impl Session {
     }
 
     /// Who listens on a port of the server, as far as it tells.
-    pub(crate) async fn listening(&self, port: u16) -> Listening {
+    pub(crate) async fn listening(&self, port: u16) -> Listeners {
         let tables = async {
             let child = command(&self.mux, listening::COMMAND).spawn().await;
-            written(child.ok()?).await
+            read_stdout(child.ok()?).await
         };
         let tables = timeout(REQUEST, tables).await.ok().flatten();
-        Listening::parse(&tables.unwrap_or_default(), port)
+        Listeners::parse(&tables.unwrap_or_default(), port)
     }
 
     /// Asks the server to listen on a port and to pass its visitors on to the local one.
-    pub(crate) async fn listen(&self, port: u16, local_port: u16) -> Result<(), NotListening> {
+    pub(crate) async fn listen(&self, port: u16, local_port: u16) -> Result<(), ListenError> {
         let (from, to) = self.ends(port, local_port);
         let request = self.mux.request_port_forward(ForwardType::Remote, from, to);
         match timeout(REQUEST, request).await {
             Ok(Ok(())) => {
-                self.held().insert(port, local_port);
+                self.granted().insert(port, local_port);
                 Ok(())
             }
             Ok(Err(openssh::Error::SshMux(error)))
                 if error.to_string().contains("refused the request") =>
             {
-                Err(NotListening::Refused(self.refusal(port).await))
+                Err(ListenError::Refused(self.refusal(port).await))
             }
-            Ok(Err(error)) => Err(NotListening::Broken(self.broken(port).source(&error))),
+            Ok(Err(error)) => Err(ListenError::Failed(self.broken(port).source(&error))),
             Err(_) => {
                 // It may yet be granted, and nobody would use it.
                 self.close_forward(port, local_port).await;
                 let error = self.broken(port).cause("no answer in time");
-                Err(NotListening::Broken(error))
+                Err(ListenError::Failed(error))
             }
         }
     }
@@ -175,13 +175,13 @@ impl Session {
     }
 
     fn broken(&self, port: u16) -> StageError {
-        let message = format!("asking {} to listen on port {port} failed", self.target);
+        let message = format!("asking {} to listen on port {port} failed", self.server);
         StageError::new("tunnel.request_failed", message).retryable(true)
     }
 
     /// Asks the server to listen no longer on a port that it granted. False when it did not answer.
-    pub(crate) async fn give_back(&self, port: u16) -> bool {
-        let Some(local_port) = self.held().remove(&port) else {
+    pub(crate) async fn stop_listening(&self, port: u16) -> bool {
+        let Some(local_port) = self.granted().remove(&port) else {
             return false;
         };
         self.close_forward(port, local_port).await
@@ -190,11 +190,11 @@ impl Session {
     async fn close_forward(&self, port: u16, local_port: u16) -> bool {
         let (from, to) = self.ends(port, local_port);
         let close = self.mux.close_port_forward(ForwardType::Remote, from, to);
-        matches!(timeout(GIVE_BACK, close).await, Ok(Ok(())))
+        matches!(timeout(STOP_LISTENING, close).await, Ok(Ok(())))
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<u16, u16>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn granted(&self) -> MutexGuard<'_, BTreeMap<u16, u16>> {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ends(&self, port: u16, local_port: u16) -> (Endpoint<'_>, Endpoint<'_>) {
@@ -209,7 +209,7 @@ impl Session {
         let status = self.process.child.wait().await;
         let mut log = self.log.clone();
         drop(timeout(REASON, log.wait_for(|log| log.ended)).await);
-        let error = failure::connection_lost(&self.log.borrow().lines(), &self.target);
+        let error = failure::connection_lost_error(&self.log.borrow().lines(), &self.server);
         match status {
             Ok(status) if error.caused_by.is_empty() => error.cause(format!("ssh ended: {status}")),
             _ => error,
@@ -218,12 +218,16 @@ impl Session {
 
     /// Gives all ports back and ends ssh. False when the server may not have heard of it.
     pub(crate) async fn close(mut self) -> bool {
-        let held: Vec<u16> = self.held().keys().copied().collect();
-        let all = held.iter().map(|port| self.give_back(*port));
-        let heard = !held.is_empty() && join_all(all).await.into_iter().all(|heard| heard);
+        let granted: Vec<u16> = self.granted().keys().copied().collect();
+        let all = granted.iter().map(|port| self.stop_listening(*port));
+        let acknowledged = !granted.is_empty()
+            && join_all(all)
+                .await
+                .into_iter()
+                .all(|acknowledged| acknowledged);
         self.process.terminate();
         drop(timeout(TERMINATE, self.process.child.wait()).await);
-        heard
+        acknowledged
     }
 }
 
@@ -238,7 +242,7 @@ fn command(mux: &Arc<openssh::Session>, command: &str) -> OwningCommand<Arc<open
 }
 
 /// What it writes; nothing when that is more than anybody asked for.
-async fn written<S>(mut child: openssh::Child<S>) -> Option<String> {
+async fn read_stdout<S>(mut child: openssh::Child<S>) -> Option<String> {
     let bytes = options::read(child.stdout().take()?).await.ok()?;
     let is_all = (bytes.len() as u64) < OUTPUT;
     is_all.then(|| String::from_utf8_lossy(&bytes).into_owned())

@@ -7,8 +7,7 @@ use std::time::Duration;
 use protocol::{StageError, child};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::choices::HostKeyPolicy;
-use crate::config::Config;
+use crate::config::{Config, HostKeyPolicy};
 use crate::ssh::{OUTPUT, Resolved};
 
 /// A login for one command, of a process that has nothing else to do.

@@ -4,13 +4,13 @@
 //! for minutes or hours: a ghost, and the port is taken. It is ended from a new session, and only when process id, start
 //! time and boot of the server are all the ones noted when it was ours.
 
-mod left;
+mod cleanup;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use left::{Noted, leftover};
+pub(crate) use cleanup::{SessionRecord, leftover};
 
 /// What the ledger calls the server's end of a session.
 pub(crate) const LEDGER_ENTRY: &str = "remote-session";

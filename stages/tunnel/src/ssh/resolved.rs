@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use protocol::StageError;
 
-use super::failure::{self, Target};
+use super::failure::{self, Server};
 use super::options::{destination, not_started, output};
-use crate::choices::Seconds;
-use crate::config::Config;
+use crate::config::{Config, Seconds};
 
 /// Reading ssh_config takes 10 ms; a `Match exec` in it may take longer.
 const RESOLVE: Duration = Duration::from_secs(10);
@@ -32,7 +31,7 @@ pub(crate) struct Resolved {
 
 impl Resolved {
     /// Asks ssh how it understands the host: an alias of ssh_config has a name, a user and a port of its own.
-    pub(crate) async fn ask(config: &Config) -> Result<Resolved, StageError> {
+    pub(crate) async fn from_ssh(config: &Config) -> Result<Resolved, StageError> {
         let mut args = vec!["-G".into()];
         args.extend(destination(config));
         let answer = tokio::time::timeout(RESOLVE, output(&args)).await;
@@ -45,7 +44,10 @@ impl Resolved {
         let resolved = Resolved::parse(&stdout);
         if !status.success() || resolved.host.is_empty() {
             let lines: Vec<String> = stderr.lines().map(str::to_owned).collect();
-            return Err(failure::connecting(&lines, &Target::as_written(config)));
+            return Err(failure::connecting_error(
+                &lines,
+                &Server::from_config(config),
+            ));
         }
         Ok(resolved)
     }
@@ -73,23 +75,23 @@ impl Resolved {
         resolved
     }
 
-    pub(crate) fn target(&self, config: &Config) -> Target {
-        Target {
+    pub(crate) fn server(&self, config: &Config) -> Server {
+        Server {
             user: self.user.clone(),
             host: self.host.clone(),
             port: self.port,
-            ..Target::as_written(config)
+            ..Server::from_config(config)
         }
     }
 
     /// The host by which pods come, where that is another than ssh's.
-    pub(crate) fn other_host<'a>(&self, config: &'a Config) -> Option<&'a str> {
+    pub(crate) fn separate_public_host<'a>(&self, config: &'a Config) -> Option<&'a str> {
         let other = config.public_host.as_deref();
         other.filter(|host| *host != self.host && *host != config.reverse_proxy_host)
     }
 
     /// Where ssh connects to by itself.
-    pub(crate) fn directly_reached(&self) -> Option<(String, u16)> {
+    pub(crate) fn direct_address(&self) -> Option<(String, u16)> {
         (!self.has_proxy).then(|| (self.host.clone(), self.port))
     }
 

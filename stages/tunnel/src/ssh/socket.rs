@@ -7,7 +7,7 @@ use protocol::{Context, Env, Leftover, Stage, StageError, child, ledger};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::Target;
+use super::Server;
 
 /// What the ledger calls an ssh of ours: its control socket, and the remote listeners that live as long as it does.
 pub(crate) const LEDGER_ENTRY: &str = "ssh";
@@ -29,7 +29,7 @@ impl Socket {
     pub(crate) fn reserve<S: Stage>(
         cx: &Context<S>,
         name: &str,
-        server: &Target,
+        server: &Server,
     ) -> Result<Socket, StageError> {
         let path = choose(&cx.run_dir.file(&format!("{name}.ssh")), &cx.env);
         let data = json!({"socket": path, "server": server.to_string()});

@@ -2,9 +2,9 @@
 
 use protocol::StageError;
 
-use super::{Lines, Target, error};
+use super::{Lines, Server, error};
 
-pub(super) fn own_options(lines: &Lines, _: &Target) -> Option<StageError> {
+pub(super) fn own_options(lines: &Lines, _: &Server) -> Option<StageError> {
     let is_bad = lines.has_any(&[
         "Bad configuration option",
         "terminating, ",
@@ -17,7 +17,7 @@ pub(super) fn own_options(lines: &Lines, _: &Target) -> Option<StageError> {
     is_bad.then(|| error("tunnel.ssh_config_invalid", message, hint))
 }
 
-pub(super) fn control_socket(lines: &Lines, _: &Target) -> Option<StageError> {
+pub(super) fn control_socket(lines: &Lines, _: &Server) -> Option<StageError> {
     if lines.has("unix_listener: cannot bind") && lines.has("No space left on device") {
         return Some(StageError::disk_full("ssh cannot make its control socket"));
     }

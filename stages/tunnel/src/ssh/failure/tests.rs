@@ -1,7 +1,7 @@
 use super::*;
 
-fn target() -> Target {
-    Target {
+fn server() -> Server {
+    Server {
         user: "ubuntu".into(),
         host: "proxy.example.com".into(),
         port: 2222,
@@ -12,7 +12,7 @@ fn target() -> Target {
 
 fn code_of(text: &str) -> (String, String) {
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let error = connecting(&lines, &target());
+    let error = connecting_error(&lines, &server());
     assert!(error.hint.is_some(), "no hint: {error:?}");
     (error.code, error.message)
 }
@@ -150,9 +150,9 @@ unix_listener: cannot bind to path /run/x/tunnel.ssh.cQYcHWG6heyOkpMF: No space 
 
 #[test]
 fn each_complaint_of_ssh_has_its_own_error() {
-    for (code, text) in CAPTURED {
-        let told = code_of(text).0;
-        assert_eq!(told.rsplit('.').next(), Some(*code), "{text}");
+    for (expected, text) in CAPTURED {
+        let code = code_of(text).0;
+        assert_eq!(code.rsplit('.').next(), Some(*expected), "{text}");
     }
 }
 
@@ -166,16 +166,16 @@ fn messages_name_the_key_and_the_server_and_ssh_itself_is_quoted() {
     let lines = [
         "debug1: noise".to_owned(),
         "@@@@".to_owned(),
-        "told".to_owned(),
+        "complaint".to_owned(),
     ];
-    assert_eq!(connecting(&lines, &target()).caused_by, ["told"]);
+    assert_eq!(connecting_error(&lines, &server()).caused_by, ["complaint"]);
 }
 
 #[test]
 fn the_mend_for_a_changed_host_key_is_the_command_that_ssh_gives() {
     let text = "REMOTE HOST IDENTIFICATION HAS CHANGED\n  ssh-keygen -f \"/h/k\" -R \"[h]:1\"";
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let hint = connecting(&lines, &target()).hint.unwrap();
+    let hint = connecting_error(&lines, &server()).hint.unwrap();
     assert!(
         hint.ends_with("ssh-keygen -f \"/h/k\" -R \"[h]:1\""),
         "{hint}"

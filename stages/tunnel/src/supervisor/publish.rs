@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use protocol::StageError;
 
-use super::Life;
+use super::Supervisor;
 use crate::arrival::Proof;
-use crate::forward::{Bound, Forward};
+use crate::forward::{BoundPort, Forward};
 use crate::outputs::{Forwarded, Outputs};
 
-impl Life<'_> {
-    fn bound(&self) -> impl Iterator<Item = (&Forward, Bound)> {
+impl Supervisor<'_> {
+    fn bound(&self) -> impl Iterator<Item = (&Forward, BoundPort)> {
         self.forwards.iter().filter_map(|f| Some((f, f.bound?)))
     }
 
@@ -18,14 +18,14 @@ impl Life<'_> {
         for (Forward { spec, .. }, bound) in self.bound() {
             let at = format!("{}:{}", spec.public_host, bound.port);
             match bound.proof {
-                Proof::Changed => self.cx.warn(format!(
+                Proof::OriginRewritten => self.cx.warn(format!(
                     "unverified: connections to {at} arrive here, but their source port is changed on the way and local port {} is in use, so they may have been somebody else's",
                     spec.local_port
                 )),
-                Proof::OutOfReach => self.cx.warn(format!(
+                Proof::Unreachable => self.cx.warn(format!(
                     "unverified: this machine does not get to {at}, so only a pod can tell whether it leads here"
                 )),
-                Proof::Seen(_) | Proof::NotAskedFor => {}
+                Proof::Proven(_) | Proof::NotRequested => {}
             }
         }
         let ports: Vec<u16> = self.bound().map(|(_, bound)| bound.port).collect();
@@ -55,11 +55,11 @@ impl Life<'_> {
             return true;
         }
         let wider = session.listening(port).await.on_all_addresses();
-        if wider && !self.told_wider {
-            self.told_wider = true;
+        if wider && !self.warned_wider_bind {
+            self.warned_wider_bind = true;
             self.cx.warn(format!(
                 "{} listens on all its addresses, not on {} alone: it needs `GatewayPorts clientspecified` in sshd_config for that",
-                session.target,
+                session.server,
                 session.bind_address
             ));
         }
@@ -67,12 +67,12 @@ impl Life<'_> {
     }
 
     pub(super) fn outputs(&self) -> Result<Outputs, StageError> {
-        let forwarded = |(forward, bound): (&Forward, Bound)| Forwarded {
+        let forwarded = |(forward, bound): (&Forward, BoundPort)| Forwarded {
             port: bound.port,
             local_port: forward.spec.local_port,
             verified: bound.proof.verified(),
         };
-        let named = |bound: (&Forward, Bound)| Some((bound.0.name.clone()?, forwarded(bound)));
+        let named = |bound: (&Forward, BoundPort)| Some((bound.0.name.clone()?, forwarded(bound)));
         let own = self.bound().next().map(forwarded);
         let own = own.ok_or_else(|| StageError::internal("no port to report"))?;
         Ok(Outputs {
@@ -86,7 +86,7 @@ impl Life<'_> {
         })
     }
 
-    pub(super) fn told_back(&self, lost_at: Instant) {
+    pub(super) fn log_recovery(&self, lost_at: Instant) {
         let seconds = lost_at.elapsed().as_secs_f64();
         self.cx.info(format!("ready again after {seconds:.1} s"));
     }

@@ -1,8 +1,8 @@
 //! From the first connection to the last: connect, claim ports, hold them, and get them back when the connection drops.
 
-mod hold;
-mod recover;
-mod report;
+mod monitor;
+mod publish;
+mod reconnect;
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,13 @@ use tokio::time::timeout;
 
 use crate::Tunnel;
 use crate::backoff::Backoff;
-use crate::claim::Unclaimed;
+use crate::claim::ClaimError;
 use crate::config::Config;
-use crate::diagnosis;
-use crate::forward::{Bound, Forward};
+use crate::errors;
+use crate::forward::{BoundPort, Forward};
 use crate::ghosts::Ghosts;
 use crate::network::Network;
-use crate::ssh::{Greeting, Resolved, Session, Socket};
+use crate::ssh::{Greeting, Resolved, Socket, SshSession};
 
 /// How long `ready` waits for the ledger to name the server's process. A shell tells it within milliseconds.
 const NOTE: Duration = Duration::from_millis(300);
@@ -27,7 +27,7 @@ const BUSY: Duration = Duration::from_secs(10);
 /// How long to wait for the end of a ghost before the port is asked for all the same.
 const RECLAIM: Duration = Duration::from_secs(5);
 
-pub(crate) struct Life<'a> {
+pub(crate) struct Supervisor<'a> {
     cx: &'a Context<Tunnel>,
     config: &'a Config,
     resolved: Resolved,
@@ -35,22 +35,22 @@ pub(crate) struct Life<'a> {
     forwards: Vec<Forward>,
     network: Network,
     /// The session that is up. Whoever drops the future finds it here to close.
-    session: Option<Session>,
+    session: Option<SshSession>,
     ghosts: Ghosts,
-    told_unnoted: bool,
-    told_wider: bool,
+    warned_no_commands: bool,
+    warned_wider_bind: bool,
 }
 
 pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), StageError> {
     check_key(config)?;
     let resolved = tokio::select! {
-        resolved = Resolved::ask(config) => resolved?,
+        resolved = Resolved::from_ssh(config) => resolved?,
         () = cx.shutdown.cancelled() => return Ok(()),
     };
-    let socket = Socket::reserve(cx, &cx.instance, &resolved.target(config))?;
+    let socket = Socket::reserve(cx, &cx.instance, &resolved.server(config))?;
     let forwards = Forward::all(config, &resolved, cx.previous());
-    let network = Network::watch(resolved.directly_reached());
-    let mut life = Life {
+    let network = Network::new(resolved.direct_address());
+    let mut supervisor = Supervisor {
         cx,
         config,
         resolved,
@@ -58,17 +58,17 @@ pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), Sta
         network,
         session: None,
         ghosts: Ghosts::default(),
-        told_unnoted: false,
-        told_wider: false,
+        warned_no_commands: false,
+        warned_wider_bind: false,
     };
     let result = tokio::select! {
-        result = life.live(&socket) => result,
+        result = supervisor.run(&socket) => result,
         () = cx.shutdown.cancelled() => Ok(()),
     };
-    if let Some(session) = life.session.take()
+    if let Some(session) = supervisor.session.take()
         && session.close().await
     {
-        life.ghosts.session_ended()?;
+        supervisor.ghosts.session_ended()?;
     }
     socket.release()?;
     result
@@ -100,29 +100,29 @@ pub(crate) fn check_key(config: &Config) -> Result<(), StageError> {
     }
 }
 
-impl Life<'_> {
-    async fn live(&mut self, socket: &Socket) -> Result<(), StageError> {
+impl Supervisor<'_> {
+    async fn run(&mut self, socket: &Socket) -> Result<(), StageError> {
         self.cx.progress(
             "connect",
-            format!("connecting to {}", self.resolved.target(self.config)),
+            format!("connecting to {}", self.resolved.server(self.config)),
         );
         let bound = self.first_attempt(socket).await?;
         self.bind(bound);
         self.ready().await?;
         loop {
-            let Err(lost) = self.hold().await;
+            let Err(lost) = self.monitor().await;
             self.ghosts.session_lost();
             let lost_at = Instant::now();
             self.cx.degraded(lost);
-            self.recover(socket).await?;
+            self.reconnect(socket).await?;
             self.ready().await?;
-            self.told_back(lost_at);
+            self.log_recovery(lost_at);
         }
     }
 
     /// A server that is busy for a moment is given one.
-    async fn first_attempt(&mut self, socket: &Socket) -> Result<Vec<Bound>, StageError> {
-        let mut backoff = Backoff::up_to(self.config.reconnect_pause.duration());
+    async fn first_attempt(&mut self, socket: &Socket) -> Result<Vec<BoundPort>, StageError> {
+        let mut backoff = Backoff::new(self.config.reconnect_pause.duration());
         let from = Instant::now();
         loop {
             let error = match self.attempt(socket, false).await {
@@ -138,26 +138,30 @@ impl Life<'_> {
     }
 
     /// A new ssh, and in it a port for each forward. With `insist` the tunnel's own has to be the one before.
-    async fn attempt(&mut self, socket: &Socket, insist: bool) -> Result<Vec<Bound>, Unclaimed> {
+    async fn attempt(
+        &mut self,
+        socket: &Socket,
+        insist: bool,
+    ) -> Result<Vec<BoundPort>, ClaimError> {
         self.renew(socket).await?;
         let Some(session) = &self.session else {
             return Err(StageError::internal("no session to claim a port in").into());
         };
         self.cx.progress(
             "port",
-            format!("logged in to {}; asking it for a port", session.target),
+            format!("logged in to {}; asking it for a port", session.server),
         );
         let policy = self.config.port_policy;
         let (own, more) = (&self.forwards[0], &self.forwards[1..]);
         let ports = own.ports(policy, insist);
         let only = (ports.len() == 1).then(|| ports[0]);
         let own = own.claim(session, ports).await.map_err(|unclaimed| {
-            let is_held = unclaimed.ports_are_lost && self.ghosts.may_hold_the_port();
+            let is_held = unclaimed.port_conflict && self.ghosts.may_hold_port();
             let error = match only.filter(|_| is_held) {
-                Some(port) => diagnosis::held_by_a_ghost(session, port),
+                Some(port) => errors::held_by_ghost(session, port),
                 None => unclaimed.error,
             };
-            Unclaimed { error, ..unclaimed }
+            ClaimError { error, ..unclaimed }
         })?;
         let more = more.iter().map(async |forward| {
             let mut ports = forward.ports(policy, false);
@@ -175,9 +179,9 @@ impl Life<'_> {
     }
 
     /// Takes what an attempt got. Returns the ports that are others now: before, and after.
-    fn bind(&mut self, bound: Vec<Bound>) -> Vec<(u16, u16)> {
+    fn bind(&mut self, bound: Vec<BoundPort>) -> Vec<(u16, u16)> {
         if self.forwards[0].bound.as_ref() == bound.first() {
-            self.ghosts.laid();
+            self.ghosts.clear_unknown();
         }
         let forwards = self.forwards.iter_mut().zip(bound);
         let moved = forwards.filter_map(|(forward, now)| Some((forward.bind(now)?, now.port)));
@@ -194,14 +198,14 @@ impl Life<'_> {
             }
         }
         socket.clear();
-        let (config, resolved, ghosts) = (self.config, &self.resolved, self.ghosts.to_end());
+        let (config, resolved, ghosts) = (self.config, &self.resolved, self.ghosts.lost_sessions());
         let session =
-            Session::connect(config, resolved, &socket.path, &ghosts, &self.network).await?;
+            SshSession::connect(config, resolved, &socket.path, &ghosts, &self.network).await?;
         let session = self.session.insert(session);
         if !ghosts.is_empty() {
             self.cx.progress(
                 "reclaim",
-                format!("having {} end our earlier session", session.target),
+                format!("having {} end our earlier session", session.server),
             );
             if let Ok(greeting) = timeout(RECLAIM, session.greeting()).await {
                 self.note(&greeting)?;
@@ -217,14 +221,14 @@ impl Life<'_> {
         for ended in self.ghosts.settle(greeting)? {
             self.cx.info(format!(
                 "{} still held our earlier session: its process {} is ended",
-                session.target, ended.pid
+                session.server, ended.pid
             ));
         }
-        if !self.ghosts.note(session, greeting, &self.cx.ledger)? && !self.told_unnoted {
-            self.told_unnoted = true;
+        if !self.ghosts.note(session, greeting, &self.cx.ledger)? && !self.warned_no_commands {
+            self.warned_no_commands = true;
             self.cx.info(format!(
                 "{} runs no commands for us: when the network drops, the port stays taken until the server notices by itself",
-                session.target
+                session.server
             ));
         }
         Ok(())

@@ -31,8 +31,8 @@ const REFUSED: &str = "mux_confirm_remote_forward: failure for: listen ";
 const ARRIVED: &str = "client_request_forwarded_tcpip: listen ";
 
 /// The ports at the ends of the two parts of such a line: `0.0.0.0 port 9300`, `[::]:9300`, `9300`.
-fn numbers(told: &str, start: &str, between: &str) -> Option<(Option<u16>, Option<u16>)> {
-    let (listen, other) = told.strip_prefix(start)?.split_once(between)?;
+fn numbers(line: &str, start: &str, between: &str) -> Option<(Option<u16>, Option<u16>)> {
+    let (listen, other) = line.strip_prefix(start)?.split_once(between)?;
     let last = |text: &str| text.rsplit([' ', ':']).next()?.parse().ok();
     Some((last(listen), last(other)))
 }
@@ -43,12 +43,12 @@ pub(crate) struct Log {
     /// The server took the connection.
     pub(crate) reached: bool,
     /// Logged in, and the control socket takes requests.
-    pub(crate) up: bool,
+    pub(crate) authenticated: bool,
     /// Logged in, and another ssh has the control socket.
-    pub(crate) displaced: bool,
+    pub(crate) control_socket_in_use: bool,
     pub(crate) ended: bool,
     /// The server asked whether we are still there.
-    pub(crate) was_asked: bool,
+    pub(crate) keepalive_requested: bool,
     arrivals: VecDeque<Arrival>,
     /// How many there were.
     pub(crate) arrived: u64,
@@ -64,31 +64,31 @@ const TAIL: usize = 200;
 const EVENTS: usize = 4096;
 
 impl Log {
-    fn take(&mut self, line: String) {
-        if let Some(told) = line.trim_end().strip_prefix("debug1: ") {
-            self.hear(told);
+    fn push_line(&mut self, line: String) {
+        if let Some(line) = line.trim_end().strip_prefix("debug1: ") {
+            self.parse_debug_line(line);
         } else if line.starts_with("ControlSocket ") && line.contains(" already exists") {
-            self.displaced = true;
+            self.control_socket_in_use = true;
         }
         push(&mut self.tail, line, TAIL);
     }
 
     /// Acts upon what a debug line says, where that is of use.
-    fn hear(&mut self, told: &str) {
-        match told {
+    fn parse_debug_line(&mut self, line: &str) {
+        match line {
             "Connection established." => self.reached = true,
-            "Entering interactive session." => self.up = true,
+            "Entering interactive session." => self.authenticated = true,
             "Remote: Server has disabled port forwarding." => self.reason = Some(Refusal::Disabled),
             "Remote: port forwarding refused" => self.reason = Some(Refusal::NotPermitted),
-            _ if told.starts_with("client_input_global_request: rtype keepalive@openssh.com") => {
-                self.was_asked = true;
+            _ if line.starts_with("client_input_global_request: rtype keepalive@openssh.com") => {
+                self.keepalive_requested = true;
             }
             _ => {
-                if let Some(port) = numbers(told, REFUSED, ", connect ").and_then(|n| n.0) {
+                if let Some(port) = numbers(line, REFUSED, ", connect ").and_then(|n| n.0) {
                     let refusal = self.reason.take().unwrap_or(Refusal::Taken);
                     push(&mut self.refusals, (port, refusal), EVENTS);
                 } else if let Some((Some(listen_port), Some(origin_port))) =
-                    numbers(told, ARRIVED, ", originator ")
+                    numbers(line, ARRIVED, ", originator ")
                 {
                     let arrival = Arrival {
                         listen_port,
@@ -142,7 +142,7 @@ pub(crate) async fn drain(stderr: impl AsyncRead + Unpin, log: watch::Sender<Log
         .is_ok_and(|n| n > 0)
     {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        log.send_modify(|log| log.take(text));
+        log.send_modify(|log| log.push_line(text));
         line.clear();
         let so_far = log.borrow().arrived;
         if so_far > visited && stderr.buffer().is_empty() {

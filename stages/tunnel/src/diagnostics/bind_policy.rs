@@ -2,7 +2,7 @@
 
 use super::ports::PATIENCE;
 use crate::forward::ForwardSpec;
-use crate::ssh::{ANY_IPV4, Listening, NotListening, Refusal, Session};
+use crate::ssh::{ANY_IPV4, ListenError, Listeners, Refusal, SshSession};
 
 const LOOPBACK: &str = "127.0.0.1";
 
@@ -23,8 +23,8 @@ pub(super) enum BindPolicy {
     Unknown,
 }
 
-/// Where a port is listened on that was granted.
-enum Seen {
+/// Where a port is observe_bind on that was granted.
+enum ObservedBind {
     OnLoopback,
     OnAll,
     /// The server does not show its sockets, and a visitor from outside does not get there.
@@ -34,45 +34,49 @@ enum Seen {
 
 /// Asks for a free port twice, on all addresses and on loopback, and gives it back.
 pub(super) async fn bind_policy(
-    session: &mut Session,
+    session: &mut SshSession,
     spec: &ForwardSpec,
     port: u16,
 ) -> BindPolicy {
     let asked = std::mem::replace(&mut session.bind_address, ANY_IPV4.to_owned());
-    let policy = match listened(session, spec, port).await {
-        Ok(Seen::OnLoopback) => BindPolicy::Off,
-        Ok(Seen::OnAll) => {
+    let policy = match observe_bind(session, spec, port).await {
+        Ok(ObservedBind::OnLoopback) => BindPolicy::Off,
+        Ok(ObservedBind::OnAll) => {
             session.bind_address = LOOPBACK.to_owned();
-            match listened(session, spec, port).await {
-                Ok(Seen::OnLoopback | Seen::NotFromOutside) => BindPolicy::AsAsked,
-                Ok(Seen::OnAll) => BindPolicy::Always,
-                Ok(Seen::Nothing) | Err(_) => BindPolicy::NotOff,
+            match observe_bind(session, spec, port).await {
+                Ok(ObservedBind::OnLoopback | ObservedBind::NotFromOutside) => BindPolicy::AsAsked,
+                Ok(ObservedBind::OnAll) => BindPolicy::Always,
+                Ok(ObservedBind::Nothing) | Err(_) => BindPolicy::NotOff,
             }
         }
-        Err(NotListening::Refused(Refusal::NotPermitted)) => BindPolicy::NotOnAll,
-        Ok(Seen::NotFromOutside | Seen::Nothing) | Err(_) => BindPolicy::Unknown,
+        Err(ListenError::Refused(Refusal::NotPermitted)) => BindPolicy::NotOnAll,
+        Ok(ObservedBind::NotFromOutside | ObservedBind::Nothing) | Err(_) => BindPolicy::Unknown,
     };
     session.bind_address = asked;
     policy
 }
 
-async fn listened(session: &Session, spec: &ForwardSpec, port: u16) -> Result<Seen, NotListening> {
+async fn observe_bind(
+    session: &SshSession,
+    spec: &ForwardSpec,
+    port: u16,
+) -> Result<ObservedBind, ListenError> {
     session.listen(port, spec.local_port).await?;
     let listening = session.listening(port).await;
     let seen = if listening.on_loopback_only() {
-        Seen::OnLoopback
+        ObservedBind::OnLoopback
     } else if listening.on_all_addresses() {
-        Seen::OnAll
-    } else if listening != Listening::default() || spec.leads_to_loopback().await {
-        Seen::Nothing
+        ObservedBind::OnAll
+    } else if listening != Listeners::default() || spec.leads_to_loopback().await {
+        ObservedBind::Nothing
     } else {
         let mut prober = spec.prober(session);
         prober.patience = PATIENCE;
-        match prober.prove_again(port).await {
-            Ok(()) => Seen::OnAll,
-            Err(_) => Seen::NotFromOutside,
+        match prober.recheck(port).await {
+            Ok(()) => ObservedBind::OnAll,
+            Err(_) => ObservedBind::NotFromOutside,
         }
     };
-    session.give_back(port).await;
+    session.stop_listening(port).await;
     Ok(seen)
 }

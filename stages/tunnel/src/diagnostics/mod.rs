@@ -3,9 +3,9 @@
 //! A port of the server is listened on for a moment. It leads to a local port where nobody is, never to the master.
 
 mod bind_policy;
+mod first_steps;
 mod ports;
 mod preflight;
-mod reach;
 mod server;
 mod sshd_config;
 
@@ -17,9 +17,9 @@ use tokio::net::TcpListener;
 
 use crate::Tunnel;
 use crate::config::Config;
-use crate::forward::{Bound, ForwardSpec};
+use crate::forward::{BoundPort, ForwardSpec};
 use crate::network::Network;
-use crate::ssh::{Resolved, Session, Socket};
+use crate::ssh::{Resolved, Socket, SshSession};
 pub(crate) use preflight::preflight;
 pub(crate) use server::server;
 
@@ -29,7 +29,7 @@ const FORWARDING: What = ("forwarding", "the server forwards ports for us");
 /// The server refuses to forward, whatever the port.
 const FORBIDDEN: [&str; 2] = ["tunnel.forwarding_forbidden", "tunnel.ports_not_permitted"];
 
-struct Look<'a> {
+struct Diagnostics<'a> {
     cx: &'a Context<Tunnel>,
     /// The user's, but that it leads nowhere.
     config: Config,
@@ -38,16 +38,16 @@ struct Look<'a> {
 }
 
 /// A login.
-struct Inside {
+struct Login {
     spec: ForwardSpec,
-    session: Session,
+    session: SshSession,
     took: Duration,
     _socket: Socket,
 }
 
-impl<'a> Look<'a> {
-    fn new(cx: &'a Context<Tunnel>, config: Config) -> Look<'a> {
-        Look {
+impl<'a> Diagnostics<'a> {
+    fn new(cx: &'a Context<Tunnel>, config: Config) -> Diagnostics<'a> {
+        Diagnostics {
             cx,
             config,
             resolved: None,
@@ -55,38 +55,38 @@ impl<'a> Look<'a> {
     }
 
     /// Walks up to a login, and reports each step. Without one the rest is skipped.
-    async fn enter(&mut self, rest: &[What]) -> Option<Inside> {
-        if let Err(why) = self.reach().await {
+    async fn reach_login(&mut self, rest: &[What]) -> Option<Login> {
+        if let Err(why) = self.run_first_steps().await {
             self.cx.skip(&[LOGIN], why);
             self.cx.skip(rest, why);
             return None;
         }
-        let inside = match nobodys_port().await {
+        let login = match unused_port().await {
             Ok(port) => {
                 self.config.local_port = port;
                 self.log_in(&self.config, "look").await
             }
             Err(error) => Err(error),
         };
-        let message = |inside: &Inside| format!("logged in as {}", inside.session.target);
-        let inside = self.tell(LOGIN, inside, message);
-        if inside.is_none() {
+        let message = |login: &Login| format!("logged in as {}", login.session.server);
+        let login = self.tell(LOGIN, login, message);
+        if login.is_none() {
             self.cx.skip(rest, "needs a login");
         }
-        inside
+        login
     }
 
     /// A login as a tunnel's, with a socket of this name beside that of the instance, which may run.
-    async fn log_in(&self, config: &Config, name: &str) -> Result<Inside, StageError> {
+    async fn log_in(&self, config: &Config, name: &str) -> Result<Login, StageError> {
         let asked = Instant::now();
         let Some(resolved) = &self.resolved else {
             return Err(StageError::internal("a login before ssh was asked"));
         };
         let name = format!("{}.{name}-{}", self.cx.instance, std::process::id());
-        let socket = Socket::reserve(self.cx, &name, &resolved.target(config))?;
-        let network = Network::watch(resolved.directly_reached());
-        let session = Session::connect(config, resolved, &socket.path, &[], &network).await?;
-        Ok(Inside {
+        let socket = Socket::reserve(self.cx, &name, &resolved.server(config))?;
+        let network = Network::new(resolved.direct_address());
+        let session = SshSession::connect(config, resolved, &socket.path, &[], &network).await?;
+        Ok(Login {
             spec: ForwardSpec::new(config, resolved),
             session,
             took: asked.elapsed(),
@@ -98,9 +98,9 @@ impl<'a> Look<'a> {
     /// is skipped.
     fn forwards(
         &self,
-        claimed: Result<Bound, StageError>,
+        claimed: Result<BoundPort, StageError>,
         rest: &[What],
-    ) -> Option<Result<Bound, StageError>> {
+    ) -> Option<Result<BoundPort, StageError>> {
         match claimed {
             Err(error) if FORBIDDEN.contains(&error.code.as_str()) => {
                 self.cx.tell(FORWARDING, Err(error));
@@ -121,14 +121,14 @@ impl<'a> Look<'a> {
         outcome: Result<T, StageError>,
         message: impl FnOnce(&T) -> String,
     ) -> Option<T> {
-        let told = outcome.as_ref().map(message).map_err(Clone::clone);
-        self.cx.tell(what, told);
+        let described = outcome.as_ref().map(message).map_err(Clone::clone);
+        self.cx.tell(what, described);
         outcome.ok()
     }
 }
 
 /// A port of this machine where nobody listens: what visits a port that we look at gets no further.
-async fn nobodys_port() -> Result<u16, StageError> {
+async fn unused_port() -> Result<u16, StageError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let address = listener.and_then(|l| l.local_addr());
     let failed = |e| StageError::io("cannot have a port of this machine", &e);

@@ -9,10 +9,10 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::{Look, What};
+use super::{Diagnostics, What};
 use crate::arrival;
-use crate::life::check_key;
-use crate::ssh::{self, Resolved, Target, key_permissions};
+use crate::ssh::{self, Resolved, Server, key_permissions};
+use crate::supervisor::check_key;
 
 /// A name server that does not answer is tried for much longer by the system.
 const LOOK_UP: Duration = Duration::from_secs(5);
@@ -27,16 +27,16 @@ const KEY: What = ("key", "the private key can be read");
 const NAME: What = ("host", "the server's name has an address");
 const REACH: What = ("server", "the ssh server answers");
 
-impl Look<'_> {
+impl Diagnostics<'_> {
     /// Reports each of the first steps. Where no login can be tried, returns why.
-    pub(super) async fn reach(&mut self) -> Result<(), &'static str> {
+    pub(super) async fn run_first_steps(&mut self) -> Result<(), &'static str> {
         self.resolved = self.client().await;
-        let target = match &self.resolved {
-            Some(resolved) => resolved.target(&self.config),
-            None => Target::as_written(&self.config),
+        let server = match &self.resolved {
+            Some(resolved) => resolved.server(&self.config),
+            None => Server::from_config(&self.config),
         };
-        let has_key = self.key(&target);
-        match (&self.resolved, self.greets(&target).await, has_key) {
+        let has_key = self.key(&server);
+        match (&self.resolved, self.answers(&server).await, has_key) {
             (None, ..) => Err("needs ssh"),
             (_, false, _) => Err("needs the server"),
             (_, _, false) => Err("needs the key"),
@@ -51,11 +51,11 @@ impl Look<'_> {
             self.cx.skip(&[CONFIG], "needs ssh");
             return None;
         }
-        let resolved = Resolved::ask(&self.config).await;
-        self.tell(CONFIG, resolved, |r| r.target(&self.config).to_string())
+        let resolved = Resolved::from_ssh(&self.config).await;
+        self.tell(CONFIG, resolved, |r| r.server(&self.config).to_string())
     }
 
-    fn key(&self, target: &Target) -> bool {
+    fn key(&self, server: &Server) -> bool {
         let Some(path) = &self.config.ssh_key_path else {
             self.cx.skip(
                 &[KEY],
@@ -63,18 +63,18 @@ impl Look<'_> {
             );
             return true;
         };
-        let read = check_key(&self.config).and_then(|()| only_ours(path, target));
+        let read = check_key(&self.config).and_then(|()| check_key_mode(path, server));
         let is_read = self.tell(KEY, read, |()| path.display().to_string());
         is_read.is_some()
     }
 
     /// Whether there is a server to log in to; where a proxy is on the way, only a login tells.
-    async fn greets(&self, target: &Target) -> bool {
+    async fn answers(&self, server: &Server) -> bool {
         let instead = match &self.resolved {
-            Some(resolved) if resolved.directly_reached().is_none() => {
+            Some(resolved) if resolved.direct_address().is_none() => {
                 Some("ssh_config has a proxy on the way")
             }
-            None if !target.host.contains('.') => {
+            None if !server.host.contains('.') => {
                 Some("needs ssh, which may know it by another name")
             }
             _ => None,
@@ -83,41 +83,43 @@ impl Look<'_> {
             self.cx.skip(&[NAME, REACH], instead);
             return true;
         }
-        let addresses = look_up(target).await;
+        let addresses = look_up(server).await;
         if self.tell(NAME, addresses, |a| a.join(", ")).is_none() {
             self.cx.skip(&[REACH], "needs an address");
             return false;
         }
-        let greeted = greeted(target).await;
+        let greeted = read_banner(server).await;
         self.tell(REACH, greeted, Clone::clone).is_some()
     }
 }
 
 /// ssh passes over a key of ours that others may read, and over nobody else's.
-fn only_ours(path: &Path, target: &Target) -> Result<(), StageError> {
+fn check_key_mode(path: &Path, server: &Server) -> Result<(), StageError> {
     let us = rustix::process::geteuid().as_raw();
     match std::fs::metadata(path) {
-        Ok(key) if key.uid() == us && key.mode() & 0o077 != 0 => Err(key_permissions(target)),
+        Ok(key) if key.uid() == us && key.mode() & 0o077 != 0 => Err(key_permissions(server)),
         _ => Ok(()),
     }
 }
 
-async fn look_up(target: &Target) -> Result<Vec<String>, StageError> {
+async fn look_up(server: &Server) -> Result<Vec<String>, StageError> {
     // In the words in which ssh would put it: its errors are known.
     let failed = |why: std::io::Error| {
-        let line = format!("Could not resolve hostname {}: {why}", target.host);
-        ssh::connecting(&[line], target)
+        let line = format!("Could not resolve hostname {}: {why}", server.host);
+        ssh::connecting_error(&[line], server)
     };
-    let addresses = lookup_host((target.host.as_str(), target.port));
-    let addresses = arrival::within(LOOK_UP, addresses).await.map_err(failed)?;
+    let addresses = lookup_host((server.host.as_str(), server.port));
+    let addresses = arrival::with_timeout(LOOK_UP, addresses)
+        .await
+        .map_err(failed)?;
     Ok(addresses.map(|a| a.ip().to_string()).collect())
 }
 
 /// Who answers there, and how fast.
-async fn greeted(target: &Target) -> Result<String, StageError> {
+async fn read_banner(server: &Server) -> Result<String, StageError> {
     let asked = Instant::now();
-    let connected = arrival::connect(&target.host, target.port, arrival::CONNECT).await;
-    let stream = connected.map_err(|e| ssh::connecting(&[e.to_string()], target))?;
+    let connected = arrival::probe_tcp(&server.host, server.port, arrival::CONNECT).await;
+    let stream = connected.map_err(|e| ssh::connecting_error(&[e.to_string()], server))?;
     let took = asked.elapsed();
     let mut banner = Vec::new();
     let mut reader = BufReader::new(stream).take(BANNER_LENGTH);
@@ -126,7 +128,7 @@ async fn greeted(target: &Target) -> Result<String, StageError> {
     if banner.starts_with("SSH-") {
         return Ok(format!("{banner}, {took:.1?} away"));
     }
-    let (host, port) = (&target.host, target.port);
+    let (host, port) = (&server.host, server.port);
     let message = format!("{host}:{port} takes connections, but no ssh server greets there");
     let error = StageError::new("tunnel.server_hung_up", message)
         .hint("check ssh_port, and that no captive portal or proxy answers in its place");

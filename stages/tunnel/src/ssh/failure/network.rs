@@ -2,29 +2,29 @@
 
 use protocol::StageError;
 
-use super::{Lines, Target, error};
+use super::{Lines, Server, error};
 
 /// What ProxyJump or ProxyCommand complain of is about them, in words that would also fit the server.
-pub(super) fn proxy(lines: &Lines, target: &Target) -> Option<StageError> {
-    let message = format!("the proxy on the way to {target} let nobody through");
+pub(super) fn proxy(lines: &Lines, server: &Server) -> Option<StageError> {
+    let message = format!("the proxy on the way to {server} let nobody through");
     let hint = format!(
         "the lines above are its own. A jump host can ask nobody for a passphrase here: its key has to be in the agent. \
          See whether ProxyJump or ProxyCommand of ssh_config works by hand: {}",
-        target.by_hand()
+        server.debug_command()
     );
     let is_proxy = lines.has("UNKNOWN port 65535");
     is_proxy.then(|| error("tunnel.proxy_failed", message, hint).retryable(true))
 }
 
-pub(super) fn reaching(lines: &Lines, target: &Target) -> Option<StageError> {
+pub(super) fn reaching(lines: &Lines, server: &Server) -> Option<StageError> {
     let (code, message, hint) = if lines.has("Could not resolve hostname") {
         (
             "tunnel.host_unknown",
-            format!("the ssh server {} has no address", target.host),
+            format!("the ssh server {} has no address", server.host),
             "check reverse_proxy_host and this machine's network",
         )
     } else if lines.has("no matching ") {
-        let message = format!("ssh and {target} have no algorithm in common");
+        let message = format!("ssh and {server} have no algorithm in common");
         let hint = "ssh's own line says which; allow it for this Host in ssh_config";
         return Some(error("tunnel.no_common_algorithm", message, hint));
     } else if lines.has_any(&[
@@ -36,20 +36,20 @@ pub(super) fn reaching(lines: &Lines, target: &Target) -> Option<StageError> {
         // Before `Connection refused`: a connection that timed out is also said to be closed.
         (
             "tunnel.server_unreachable",
-            format!("{target} cannot be reached from here"),
+            format!("{server} cannot be reached from here"),
             "check the network, a VPN, and the server's firewall for this port",
         )
     } else if lines.has("Connection refused") {
         (
             "tunnel.server_refused",
-            format!("nothing listens at {target}"),
+            format!("nothing listens at {server}"),
             "start sshd there, or correct reverse_proxy_host and ssh_port",
         )
     } else if lines.has_any(&["Exceeded MaxStartups", "Not allowed at this time"]) {
         // 9.8 and later penalize an address that failed to log in, in the second of these words.
         (
             "tunnel.server_busy",
-            format!("{target} takes no more logins for the moment"),
+            format!("{server} takes no more logins for the moment"),
             "try again in a minute; on the server, raise MaxStartups in sshd_config (such as 100:30:200), and from \
              OpenSSH 9.8 on look at PerSourcePenalties",
         )
@@ -60,7 +60,7 @@ pub(super) fn reaching(lines: &Lines, target: &Target) -> Option<StageError> {
     ]) {
         (
             "tunnel.server_hung_up",
-            format!("{target} hung up before anyone was logged in"),
+            format!("{server} hung up before anyone was logged in"),
             "is it an ssh server? One may also have blocked this address",
         )
     } else {

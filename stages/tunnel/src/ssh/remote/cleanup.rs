@@ -16,7 +16,7 @@ const FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A session that the server may hold, as the ledger has it: enough to find it again without the config.
 #[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Noted {
+pub(crate) struct SessionRecord {
     session: RemoteSession,
     login: Vec<String>,
     server: String,
@@ -30,7 +30,7 @@ fn now() -> u64 {
 
 /// What the ledger has of it; `None` where that is too long ago.
 pub(crate) fn leftover(data: &Value) -> Option<Leftover<'static>> {
-    let noted = Noted::deserialize(data).ok()?;
+    let noted = SessionRecord::deserialize(data).ok()?;
     if now().saturating_sub(noted.since) > FORGOTTEN.as_secs() {
         return None;
     }
@@ -53,10 +53,14 @@ pub(crate) fn leftover(data: &Value) -> Option<Leftover<'static>> {
     Some(Leftover::new(title, remove).look(look))
 }
 
-impl Noted {
-    pub(crate) fn now(session: &RemoteSession, login: &[OsString], server: String) -> Noted {
+impl SessionRecord {
+    pub(crate) fn new(
+        session: &RemoteSession,
+        login: &[OsString],
+        server: String,
+    ) -> SessionRecord {
         let login = login.iter().map(|arg| arg.to_string_lossy().into_owned());
-        Noted {
+        SessionRecord {
             session: session.clone(),
             login: login.collect(),
             server,

@@ -6,15 +6,14 @@ use protocol::{Check, Context, StageError};
 use tokio::time::timeout;
 
 use super::bind_policy::{BindPolicy, bind_policy};
-use super::ports::{Port, Ports, ports};
-use super::{FORWARDING, Inside, Look, What, sshd_config};
+use super::ports::{PortState, PortSurvey, survey_ports};
+use super::{Diagnostics, FORWARDING, Login, What, sshd_config};
 use crate::Tunnel;
-use crate::choices::Verify;
 use crate::claim::claim_any;
-use crate::config::Config;
-use crate::diagnosis;
+use crate::config::{Config, Verify};
+use crate::errors;
 use crate::forward::ForwardSpec;
-use crate::ssh::Session;
+use crate::ssh::SshSession;
 
 const BIND: What = ("gateway_ports", "it listens for others than itself");
 const PORTS: What = ("ports", "ports of the range can be had");
@@ -35,28 +34,36 @@ const GREETING: Duration = Duration::from_secs(10);
 const REQUESTS: usize = 9;
 
 pub(crate) async fn server(cx: &Context<Tunnel>, config: Config) {
-    let mut look = Look::new(cx, config);
-    if let Some(inside) = look.enter(&REST).await {
-        tokio::join!(look.grants(inside), look.silence());
+    let mut diagnostics = Diagnostics::new(cx, config);
+    if let Some(login) = diagnostics.reach_login(&REST).await {
+        tokio::join!(
+            diagnostics.report_grants(login),
+            diagnostics.report_keepalive()
+        );
     }
-    if let Some(resolved) = &look.resolved {
-        let block = sshd_config::block(&resolved.user, look.config.remote_port_range);
+    if let Some(resolved) = &diagnostics.resolved {
+        let block = sshd_config::block(&resolved.user, diagnostics.config.remote_port_range);
         let message =
             format!("the lines below at its end, then `sshd -t && systemctl reload ssh`\n{block}");
         cx.tell(SSHD_CONFIG, Ok(message));
     }
 }
 
-impl Look<'_> {
-    async fn grants(&self, mut inside: Inside) {
-        self.with_a_port(&inside.spec, &mut inside.session, inside.took)
+impl Diagnostics<'_> {
+    async fn report_grants(&self, mut login: Login) {
+        self.report_port_checks(&login.spec, &mut login.session, login.took)
             .await;
-        self.commands(&inside.session).await;
-        inside.session.close().await;
+        self.report_commands(&login.session).await;
+        login.session.close().await;
     }
 
     /// Looks at what takes a port that is free.
-    async fn with_a_port(&self, spec: &ForwardSpec, session: &mut Session, login_took: Duration) {
+    async fn report_port_checks(
+        &self,
+        spec: &ForwardSpec,
+        session: &mut SshSession,
+        login_took: Duration,
+    ) {
         // A port is taken as the server grants it.
         let unproven = ForwardSpec {
             verify: Verify::Off,
@@ -68,31 +75,32 @@ impl Look<'_> {
         };
         match claimed {
             Ok(claimed) => {
-                session.give_back(claimed.port).await;
+                session.stop_listening(claimed.port).await;
                 let mut policy = bind_policy(session, spec, claimed.port).await;
-                let ports = self.visited(policy != BindPolicy::Off, spec, session).await;
+                let ports = self.survey(policy != BindPolicy::Off, spec, session).await;
                 // Where only visitors tell, this very port may be closed on the way.
                 if let (BindPolicy::Unknown, Some(open)) = (policy, ports.first_open()) {
                     policy = bind_policy(session, spec, open).await;
                 }
-                self.bind(policy, session, spec);
-                self.ports(&ports, spec, None);
-                self.latency(spec, session, claimed.port, login_took).await;
+                self.report_bind(policy, session, spec);
+                self.report_ports(&ports, spec, None);
+                self.report_latency(spec, session, claimed.port, login_took)
+                    .await;
             }
             Err(error) => {
                 self.cx.skip(&[BIND], "needs a free port");
-                let ports = self.visited(false, spec, session).await;
-                self.ports(&ports, spec, Some(error));
+                let ports = self.survey(false, spec, session).await;
+                self.report_ports(&ports, spec, Some(error));
                 self.cx.skip(&[LATENCY], "needs a free port");
             }
         }
     }
 
-    fn bind(&self, policy: BindPolicy, session: &Session, spec: &ForwardSpec) {
+    fn report_bind(&self, policy: BindPolicy, session: &SshSession, spec: &ForwardSpec) {
         let (id, title) = BIND;
         let check = match policy {
             BindPolicy::Off if session.wants_all_addresses() => {
-                Check::failed(id, title, &diagnosis::loopback_only(session, &spec.public_host))
+                Check::failed(id, title, &errors::loopback_only(session, &spec.public_host))
             }
             BindPolicy::Off => {
                 let address = &session.bind_address;
@@ -113,32 +121,37 @@ impl Look<'_> {
         self.cx.report(check);
     }
 
-    async fn visited(&self, from_outside: bool, spec: &ForwardSpec, session: &Session) -> Ports {
+    async fn survey(
+        &self,
+        from_outside: bool,
+        spec: &ForwardSpec,
+        session: &SshSession,
+    ) -> PortSurvey {
         let counted = |done: usize, total: usize| {
             let message = format!("looking at the ports of {}", spec.range);
             self.cx
                 .progress_count("ports", message, done as u64, total as u64);
         };
-        ports(session, spec, from_outside && spec.is_verified(), counted).await
+        survey_ports(session, spec, from_outside && spec.is_verified(), counted).await
     }
 
-    fn ports(&self, found: &Ports, spec: &ForwardSpec, claim: Option<StageError>) {
+    fn report_ports(&self, found: &PortSurvey, spec: &ForwardSpec, claim: Option<StageError>) {
         let (id, title) = PORTS;
-        let told = found.describe();
+        let described = found.describe();
         let check = match claim.or_else(|| found.error(spec)) {
-            Some(error) => Check::failed(id, title, &error.cause(told)),
-            None => Check::ok(id, title, told),
+            Some(error) => Check::failed(id, title, &error.cause(described)),
+            None => Check::ok(id, title, described),
         };
-        self.cx.report(match found.note(spec) {
-            Some(note) if check.hint.is_none() => check.hint(note),
+        self.cx.report(match found.hint(spec) {
+            Some(hint) if check.hint.is_none() => check.hint(hint),
             _ => check,
         });
     }
 
-    async fn latency(
+    async fn report_latency(
         &self,
         spec: &ForwardSpec,
-        session: &Session,
+        session: &SshSession,
         port: u16,
         login_took: Duration,
     ) {
@@ -151,9 +164,9 @@ impl Look<'_> {
         self.cx.tell(LATENCY, Ok(found));
     }
 
-    async fn commands(&self, session: &Session) {
+    async fn report_commands(&self, session: &SshSession) {
         let greeting = timeout(GREETING, session.greeting()).await;
-        if greeting.is_ok_and(|told| told.session.is_some()) {
+        if greeting.is_ok_and(|greeting| greeting.session.is_some()) {
             let found = "commands run, and tell which process serves us";
             return self.cx.tell(COMMANDS, Ok(found.into()));
         }
@@ -162,7 +175,7 @@ impl Look<'_> {
     }
 
     /// Says nothing until the server asks whether anybody is there.
-    async fn silence(&self) {
+    async fn report_keepalive(&self) {
         let message = format!(
             "keeping silent for up to {} s, to hear whether the server asks",
             SILENCE.as_secs()
@@ -174,7 +187,7 @@ impl Look<'_> {
         };
         let (id, title) = KEEPALIVE;
         let session = match self.log_in(&config, "silent").await {
-            Ok(inside) => inside.session,
+            Ok(login) => login.session,
             Err(error) => {
                 let why = format!("a second login failed: {}", error.message);
                 return self.cx.report(Check::skipped(id, title, why));
@@ -183,11 +196,17 @@ impl Look<'_> {
         drop(timeout(GREETING, session.greeting()).await);
         let since = Instant::now();
         let mut log = session.log.clone();
-        drop(timeout(SILENCE, log.wait_for(|log| log.was_asked || log.ended)).await);
+        drop(
+            timeout(
+                SILENCE,
+                log.wait_for(|log| log.keepalive_requested || log.ended),
+            )
+            .await,
+        );
         let took = since.elapsed().as_secs_f64();
-        let was_asked = log.borrow().was_asked;
+        let keepalive_requested = log.borrow().keepalive_requested;
         session.close().await;
-        self.cx.report(match was_asked {
+        self.cx.report(match keepalive_requested {
             true => Check::ok(id, title, format!("asked after {took:.0} s of silence")),
             false => Check::skipped(id, title, format!("it did not ask within {took:.0} s of silence")).hint(
                 "with `ClientAliveInterval 5` and `ClientAliveCountMax 2` a laptop that went away is missed within half a \
@@ -197,21 +216,22 @@ impl Look<'_> {
     }
 }
 
-impl Ports {
+impl PortSurvey {
     /// Why a tunnel would not get a port that pods reach, although the server grants one.
     fn error(&self, spec: &ForwardSpec) -> Option<StageError> {
-        let closed = !self.has(Port::Free) && self.some_are_closed() && !spec.may_be_out_of_reach();
-        closed.then(|| diagnosis::all_closed(spec))
+        let closed =
+            !self.has(PortState::Free) && self.some_are_closed() && !spec.may_be_unreachable();
+        closed.then(|| errors::all_closed(spec))
     }
 
-    fn note(&self, spec: &ForwardSpec) -> Option<String> {
+    fn hint(&self, spec: &ForwardSpec) -> Option<String> {
         let range = spec.range;
         if !self.was_visited {
             return Some(format!(
                 "whether a firewall lets visitors to {range} through was not looked at"
             ));
         }
-        if self.some_are_closed() && spec.may_be_out_of_reach() {
+        if self.some_are_closed() && spec.may_be_unreachable() {
             return Some("this machine need not get to public_host: only a pod can tell which ports are open".into());
         }
         if self.some_are_closed() {
@@ -219,19 +239,19 @@ impl Ports {
                 "open ports {range} in the server's firewall, or narrow remote_port_range"
             ));
         }
-        self.has(Port::NotPermitted)
+        self.has(PortState::NotPermitted)
             .then(|| "narrow remote_port_range to the ports that PermitListen allows".to_owned())
     }
 }
 
 /// A request to listen is answered after one round trip.
-async fn round_trip(session: &Session, spec: &ForwardSpec, port: u16) -> Option<Duration> {
+async fn round_trip(session: &SshSession, spec: &ForwardSpec, port: u16) -> Option<Duration> {
     let mut took = Vec::new();
     for _ in 0..REQUESTS {
         let asked = Instant::now();
         session.listen(port, spec.local_port).await.ok()?;
         took.push(asked.elapsed());
-        session.give_back(port).await;
+        session.stop_listening(port).await;
     }
     took.sort_unstable();
     took.get(took.len() / 2).copied()

@@ -4,20 +4,20 @@ use std::io;
 
 use protocol::StageError;
 
-use crate::arrival::NotArrived;
-use crate::choices::Verify;
+use crate::arrival::ArrivalError;
+use crate::config::Verify;
 use crate::forward::ForwardSpec;
-use crate::ssh::{Listening, Refusal, Session};
+use crate::ssh::{Listeners, Refusal, SshSession};
 
 /// The ports that the server did not grant.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals {
+pub(crate) struct RefusedPorts {
     first: Option<u16>,
     taken: usize,
     not_permitted: usize,
 }
 
-impl Refusals {
+impl RefusedPorts {
     pub(crate) fn add(&mut self, port: u16, refusal: Refusal) {
         self.first.get_or_insert(port);
         match refusal {
@@ -27,7 +27,7 @@ impl Refusals {
     }
 
     /// No port was refused because somebody has it.
-    pub(crate) fn are_for_good(&self) -> bool {
+    pub(crate) fn are_permanent(&self) -> bool {
         self.taken == 0 && self.not_permitted > 0
     }
 
@@ -36,24 +36,28 @@ impl Refusals {
     }
 }
 
-pub(crate) fn forbidden(session: &Session) -> StageError {
-    let message = format!("{} forbids this user to forward ports", session.target);
+pub(crate) fn forbidden(session: &SshSession) -> StageError {
+    let message = format!("{} forbids this user to forward ports", session.server);
     StageError::new("tunnel.forwarding_forbidden", message).hint(
         "set `AllowTcpForwarding yes` in its sshd_config, and take no-port-forwarding or restrict off the key in \
          authorized_keys",
     )
 }
 
-pub(crate) fn not_permitted(spec: &ForwardSpec, session: &Session) -> StageError {
-    let (range, server) = (spec.range, &session.target);
+pub(crate) fn not_permitted(spec: &ForwardSpec, session: &SshSession) -> StageError {
+    let (range, server) = (spec.range, &session.server);
     let message = format!("{server} does not permit this user to listen on any port of {range}");
     StageError::new("tunnel.ports_not_permitted", message).hint(
         "use the ports that PermitListen in its sshd_config, or permitlisten in authorized_keys, allows",
     )
 }
 
-pub(crate) fn none_free(spec: &ForwardSpec, session: &Session, refusals: &Refusals) -> StageError {
-    let (range, server) = (spec.range, &session.target);
+pub(crate) fn none_free(
+    spec: &ForwardSpec,
+    session: &SshSession,
+    refusals: &RefusedPorts,
+) -> StageError {
+    let (range, server) = (spec.range, &session.server);
     if let (Some(port), true) = (refusals.only(), range.first < range.last) {
         let message =
             format!("{server} does not give us port {port} again: somebody else listens there");
@@ -72,10 +76,10 @@ pub(crate) fn none_free(spec: &ForwardSpec, session: &Session, refusals: &Refusa
 }
 
 /// The server has not missed our earlier session yet, as far as we know, and lets us do nothing about it.
-pub(crate) fn held_by_a_ghost(session: &Session, port: u16) -> StageError {
+pub(crate) fn held_by_ghost(session: &SshSession, port: u16) -> StageError {
     let message = format!(
         "{} does not give us port {port} again: it may still hold our earlier session, and this account cannot end it",
-        session.target
+        session.server
     );
     StageError::new("tunnel.ghost_holds_port", message)
         .hint(
@@ -87,8 +91,8 @@ pub(crate) fn held_by_a_ghost(session: &Session, port: u16) -> StageError {
 }
 
 /// The server listens, and visitors end up with somebody else: it knows on which addresses it listens.
-pub(crate) async fn elsewhere(spec: &ForwardSpec, session: &Session, port: u16) -> StageError {
-    let server = &session.target;
+pub(crate) async fn elsewhere(spec: &ForwardSpec, session: &SshSession, port: u16) -> StageError {
+    let server = &session.server;
     let listening = session.listening(port).await;
     if session.wants_all_addresses() && listening.on_loopback_beside_others() {
         let message = format!(
@@ -97,7 +101,7 @@ pub(crate) async fn elsewhere(spec: &ForwardSpec, session: &Session, port: u16) 
         );
         return gateway_ports_off(message).retryable(true);
     }
-    if session.wants_all_addresses() && !spec.is_other_host && listening.on_both_families() {
+    if session.wants_all_addresses() && !spec.has_separate_host && listening.on_both_families() {
         let message = format!(
             "{server} listens for us on IPv6 only: somebody else has port {port} there on IPv4, where visitors arrive"
         );
@@ -156,10 +160,10 @@ pub(crate) fn pinned(why: &StageError) -> StageError {
 }
 
 /// The way is closed while the connection stands.
-pub(crate) fn closed(spec: &ForwardSpec, port: u16, error: &NotArrived) -> StageError {
+pub(crate) fn closed(spec: &ForwardSpec, port: u16, error: &ArrivalError) -> StageError {
     match error {
-        NotArrived::Elsewhere => arrives_elsewhere(spec, port),
-        NotArrived::Unreachable(source) => {
+        ArrivalError::Elsewhere => arrives_elsewhere(spec, port),
+        ArrivalError::Unreachable(source) => {
             let message = format!("cannot connect to {}:{port} any more", spec.public_host);
             StageError::new("tunnel.port_unreachable", message)
                 .hint("check this machine's network and the server's firewall")
@@ -172,9 +176,9 @@ pub(crate) fn closed(spec: &ForwardSpec, port: u16, error: &NotArrived) -> Stage
 /// The server listens, and we cannot get there.
 pub(crate) fn unreachable(
     spec: &ForwardSpec,
-    session: &Session,
+    session: &SshSession,
     port: u16,
-    listening: &Listening,
+    listening: &Listeners,
     error: &io::Error,
 ) -> StageError {
     let at = format!("{}:{port}", spec.public_host);
@@ -186,10 +190,10 @@ pub(crate) fn unreachable(
 }
 
 /// The server listens for us on loopback, and pods are to come by another address.
-pub(crate) fn loopback_only(session: &Session, at: &str) -> StageError {
+pub(crate) fn loopback_only(session: &SshSession, at: &str) -> StageError {
     gateway_ports_off(format!(
         "{} listens for us on its loopback address only, so nobody else can connect to {at}",
-        session.target
+        session.server
     ))
 }
 

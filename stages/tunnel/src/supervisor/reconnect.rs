@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use protocol::StageError;
 use tokio::time::timeout;
 
-use super::Life;
+use super::Supervisor;
 use crate::backoff::Backoff;
-use crate::choices::PortPolicy;
-use crate::diagnosis;
+use crate::config::PortPolicy;
+use crate::errors;
 use crate::ssh::Socket;
 
 /// How long to insist on a port that somebody else has,
@@ -16,46 +16,46 @@ const KEEP_PORT: Duration = Duration::from_secs(60);
 /// and on one that our own earlier session may still have.
 const OUTWAIT_GHOST: Duration = Duration::from_secs(60 * 60);
 
-impl Life<'_> {
+impl Supervisor<'_> {
     /// Tries for ever: on the same ports, until somebody else has had the tunnel's own for too long. The port of another
     /// forward is replaced as soon as somebody else has it.
-    pub(super) async fn recover(&mut self, socket: &Socket) -> Result<(), StageError> {
-        let mut backoff = Backoff::up_to(self.config.reconnect_pause.duration());
-        let mut told = String::new();
+    pub(super) async fn reconnect(&mut self, socket: &Socket) -> Result<(), StageError> {
+        let mut backoff = Backoff::new(self.config.reconnect_pause.duration());
+        let mut last_code = String::new();
         let mut port_lost: Option<(Instant, StageError)> = None;
         loop {
-            self.pause(&mut backoff, &told).await;
+            self.pause(&mut backoff, &last_code).await;
             let given_up = port_lost
                 .as_ref()
                 .filter(|(at, _)| at.elapsed() >= self.patience());
             if let (Some((_, why)), PortPolicy::Pinned) = (given_up, self.config.port_policy) {
-                return Err(diagnosis::pinned(why));
+                return Err(errors::pinned(why));
             }
             let insist = given_up.is_none();
             let unclaimed = match self.attempt(socket, insist).await {
                 Ok(bound) => {
                     let moved = self.bind(bound);
-                    self.tell_new_ports(&moved, port_lost.map(|(_, why)| why));
+                    self.warn_about_moved_ports(&moved, port_lost.map(|(_, why)| why));
                     return Ok(());
                 }
                 Err(unclaimed) => unclaimed,
             };
             let error = unclaimed.error;
-            if unclaimed.ports_are_lost {
+            if unclaimed.port_conflict {
                 let at = port_lost.map_or_else(Instant::now, |(at, _)| at);
                 port_lost = Some((at, error.clone()));
             }
-            if told != error.code {
-                told.clone_from(&error.code);
+            if last_code != error.code {
+                last_code.clone_from(&error.code);
                 self.cx.degraded(error);
             }
         }
     }
 
     /// Until it is worth another attempt.
-    async fn pause(&self, backoff: &mut Backoff, told: &str) {
+    async fn pause(&self, backoff: &mut Backoff, last_code: &str) {
         let network = async {
-            match told {
+            match last_code {
                 "tunnel.server_unreachable" | "tunnel.server_refused" | "tunnel.server_timeout" => {
                     self.network.returned().await;
                 }
@@ -64,19 +64,19 @@ impl Life<'_> {
             }
         };
         if timeout(backoff.next(), network).await.is_ok() {
-            backoff.begin_anew();
+            backoff.reset();
         }
     }
 
     fn patience(&self) -> Duration {
         match self.config.keep_port {
             Some(seconds) => seconds.duration(),
-            None if self.ghosts.may_hold_the_port() => OUTWAIT_GHOST,
+            None if self.ghosts.may_hold_port() => OUTWAIT_GHOST,
             None => KEEP_PORT,
         }
     }
 
-    fn tell_new_ports(&self, moved: &[(u16, u16)], why: Option<StageError>) {
+    fn warn_about_moved_ports(&self, moved: &[(u16, u16)], why: Option<StageError>) {
         let why = why.map_or_else(String::new, |why| format!(": {}", why.message));
         for (before, now) in moved {
             self.cx.warn(format!(

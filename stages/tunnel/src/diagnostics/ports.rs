@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt};
 use protocol::PortRange;
 
-use crate::arrival::NotArrived;
+use crate::arrival::ArrivalError;
 use crate::forward::ForwardSpec;
-use crate::ssh::{NotListening, Refusal, Session};
+use crate::ssh::{ListenError, Refusal, SshSession};
 
 /// Of a wider range so many are looked at, evenly spread.
 const LOOKED_AT: usize = 128;
@@ -18,7 +18,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 const NAMED: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Port {
+pub(super) enum PortState {
     /// Free, and a visitor from outside came through, if one was sent.
     Free,
     Taken,
@@ -33,24 +33,24 @@ pub(super) enum Port {
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Ports {
+pub(super) struct PortSurvey {
     all: usize,
-    found: Vec<(u16, Port)>,
+    found: Vec<(u16, PortState)>,
     pub(super) was_visited: bool,
 }
 
 /// Asks for each port, visits it if told to, and gives it back. `counted` hears how far it got.
-pub(super) async fn ports(
-    session: &Session,
+pub(super) async fn survey_ports(
+    session: &SshSession,
     spec: &ForwardSpec,
     visit: bool,
     counted: impl Fn(usize, usize),
-) -> Ports {
+) -> PortSurvey {
     let chosen = sample(spec.range);
     let total = chosen.len();
     let looking = stream::iter(chosen).map(|port| async move {
-        let found = look_at(session, spec, visit, port).await;
-        session.give_back(port).await;
+        let found = probe_port(session, spec, visit, port).await;
+        session.stop_listening(port).await;
         (port, found)
     });
     let mut looking = looking.buffered(SIDE_BY_SIDE);
@@ -61,27 +61,27 @@ pub(super) async fn ports(
             counted(found.len(), total);
         }
     }
-    Ports {
+    PortSurvey {
         all: usize::from(spec.range.last - spec.range.first) + 1,
         found,
         was_visited: visit,
     }
 }
 
-async fn look_at(session: &Session, spec: &ForwardSpec, visit: bool, port: u16) -> Port {
+async fn probe_port(session: &SshSession, spec: &ForwardSpec, visit: bool, port: u16) -> PortState {
     match session.listen(port, spec.local_port).await {
-        Ok(()) if !visit => return Port::Free,
+        Ok(()) if !visit => return PortState::Free,
         Ok(()) => {}
-        Err(NotListening::Refused(Refusal::Taken)) => return Port::Taken,
-        Err(NotListening::Refused(_)) => return Port::NotPermitted,
-        Err(NotListening::Broken(_)) => return Port::Unknown,
+        Err(ListenError::Refused(Refusal::Taken)) => return PortState::Taken,
+        Err(ListenError::Refused(_)) => return PortState::NotPermitted,
+        Err(ListenError::Failed(_)) => return PortState::Unknown,
     }
     let mut prober = spec.prober(session);
     prober.patience = PATIENCE;
-    match prober.prove_again(port).await {
-        Ok(()) => Port::Free,
-        Err(NotArrived::Elsewhere) => Port::Elsewhere,
-        Err(NotArrived::Unreachable(_)) => Port::Closed,
+    match prober.recheck(port).await {
+        Ok(()) => PortState::Free,
+        Err(ArrivalError::Elsewhere) => PortState::Elsewhere,
+        Err(ArrivalError::Unreachable(_)) => PortState::Closed,
     }
 }
 
@@ -95,24 +95,24 @@ fn sample(range: PortRange) -> Vec<u16> {
         .collect()
 }
 
-impl Ports {
-    fn of(&self, kind: Port) -> Vec<u16> {
+impl PortSurvey {
+    fn with_state(&self, kind: PortState) -> Vec<u16> {
         let ports = self.found.iter().filter(|(_, found)| *found == kind);
         ports.map(|(port, _)| *port).collect()
     }
 
     /// A port that a visitor came through.
     pub(super) fn first_open(&self) -> Option<u16> {
-        let open = self.of(Port::Free).first().copied();
+        let open = self.with_state(PortState::Free).first().copied();
         open.filter(|_| self.was_visited)
     }
 
-    pub(super) fn has(&self, kind: Port) -> bool {
-        !self.of(kind).is_empty()
+    pub(super) fn has(&self, kind: PortState) -> bool {
+        !self.with_state(kind).is_empty()
     }
 
     pub(super) fn some_are_closed(&self) -> bool {
-        self.has(Port::Closed) || self.has(Port::Elsewhere)
+        self.has(PortState::Closed) || self.has(PortState::Elsewhere)
     }
 
     /// Such as `1001 ports, 128 looked at: 126 free and open, 2 taken (8003-8004)`.
@@ -122,23 +122,23 @@ impl Ports {
             false => "free",
         };
         let kinds = [
-            (Port::Free, free),
-            (Port::Taken, "taken"),
+            (PortState::Free, free),
+            (PortState::Taken, "taken"),
             (
-                Port::Elsewhere,
+                PortState::Elsewhere,
                 "taken on the address that visitors come by",
             ),
-            (Port::Closed, "closed on the way from here"),
-            (Port::NotPermitted, "not permitted to this account"),
-            (Port::Unknown, "without an answer of the server"),
+            (PortState::Closed, "closed on the way from here"),
+            (PortState::NotPermitted, "not permitted to this account"),
+            (PortState::Unknown, "without an answer of the server"),
         ];
-        let told: Vec<String> = kinds
+        let described: Vec<String> = kinds
             .into_iter()
             .filter_map(|(kind, words)| {
-                let ports = self.of(kind);
+                let ports = self.with_state(kind);
                 match (ports.len(), kind) {
                     (0, _) => None,
-                    (n, Port::Free) => Some(format!("{n} {words}")),
+                    (n, PortState::Free) => Some(format!("{n} {words}")),
                     (n, _) => Some(format!("{n} {words} ({})", named(&ports))),
                 }
             })
@@ -151,7 +151,7 @@ impl Ports {
             1 => "1 port".to_owned(),
             all => format!("{all} ports"),
         };
-        format!("{ports}{looked_at}: {}", told.join(", "))
+        format!("{ports}{looked_at}: {}", described.join(", "))
     }
 }
 

@@ -6,26 +6,26 @@ use std::time::Instant;
 use protocol::StageError;
 use tokio::time::MissedTickBehavior;
 
-use super::Life;
+use super::Supervisor;
 use crate::arrival::{Prober, Proof};
-use crate::diagnosis;
+use crate::errors;
 use crate::forward::ForwardSpec;
 
 /// Two proofs in a row have to fail: one may have met a moment without network.
 const FAILED_PROOFS: u32 = 2;
 
 /// Finds the first that is closed.
-async fn prove_again(proofs: &mut [(ForwardSpec, u16, Prober)]) -> Result<(), StageError> {
+async fn recheck(proofs: &mut [(ForwardSpec, u16, Prober)]) -> Result<(), StageError> {
     for (spec, port, prober) in proofs {
-        let proof = prober.prove_again(*port).await;
-        proof.map_err(|error| diagnosis::closed(spec, *port, &error))?;
+        let proof = prober.recheck(*port).await;
+        proof.map_err(|error| errors::closed(spec, *port, &error))?;
     }
     Ok(())
 }
 
-impl Life<'_> {
+impl Supervisor<'_> {
     /// Holds until the connection is lost. A way that closes while the connection stands is reported, and so is its return.
-    pub(super) async fn hold(&mut self) -> Result<Infallible, StageError> {
+    pub(super) async fn monitor(&mut self) -> Result<Infallible, StageError> {
         let outputs = self.outputs()?;
         let mut proofs = self.proofs();
         let mut ticks = tokio::time::interval(self.config.probe_interval.duration());
@@ -41,7 +41,7 @@ impl Life<'_> {
             let is_proven = !proofs.is_empty();
             let next_proof = async {
                 ticks.tick().await;
-                prove_again(&mut proofs).await
+                recheck(&mut proofs).await
             };
             let proof = tokio::select! {
                 lost = session.ended() => return Err(lost),
@@ -56,7 +56,7 @@ impl Life<'_> {
                 Ok(()) if failed >= FAILED_PROOFS => {
                     failed = 0;
                     self.cx.ready(outputs.clone()).await?;
-                    self.told_back(closed_at);
+                    self.log_recovery(closed_at);
                 }
                 Ok(()) => failed = 0,
                 Err(error) => {
@@ -76,7 +76,7 @@ impl Life<'_> {
     fn proofs(&self) -> Vec<(ForwardSpec, u16, Prober)> {
         let from_here = self.forwards.iter().filter_map(|forward| {
             let (spec, bound, session) = (&forward.spec, forward.bound?, self.session.as_ref()?);
-            let is_provable = spec.is_verified() && bound.proof != Proof::OutOfReach;
+            let is_provable = spec.is_verified() && bound.proof != Proof::Unreachable;
             is_provable.then(|| (spec.clone(), bound.port, spec.prober(session)))
         });
         from_here.collect()
