@@ -18,20 +18,20 @@ pub const ANSWER: Duration = Duration::from_secs(20);
 
 /// How long the API is waited for.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct Timeouts {
     pub connect: Duration,
     pub answer: Duration,
 }
 
-impl Patience {
+impl Timeouts {
     /// A session whose Lease ends soon has to know soon that nobody answers.
-    pub fn for_lease(connect: Duration, lease: Duration) -> Self {
+    pub fn from_lease_duration(connect: Duration, lease: Duration) -> Self {
         let answer = (lease / 3).clamp(Duration::from_secs(3), ANSWER);
         Self { connect, answer }
     }
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
@@ -51,11 +51,11 @@ impl Cluster {
     /// Reads certificates and runs the user's credential plugin, where there is one. No request is made yet.
     pub async fn connect(
         context: KubeContext,
-        patience: Patience,
+        timeouts: Timeouts,
         env: &Env,
     ) -> Result<Self, StageError> {
-        let config = config(&context, patience.connect, env).await?;
-        let client = connection::client(config, patience.answer)
+        let config = config(&context, timeouts.connect, env).await?;
+        let client = connection::connect(config, timeouts.answer)
             .await
             .map_err(|error| context.connection_failed(&error))?;
         Ok(Self {
@@ -71,7 +71,7 @@ impl Cluster {
         env: &Env,
     ) -> Result<Option<Self>, StageError> {
         match reference.load()? {
-            Some(context) => Self::connect(context, Patience::default(), env)
+            Some(context) => Self::connect(context, Timeouts::default(), env)
                 .await
                 .map(Some),
             None => Ok(None),
@@ -115,7 +115,7 @@ async fn config(
         .map_err(|error| unusable(&error))?;
     config.proxy_url = match own.filter(|url| !url.is_empty()) {
         Some(url) => Some(url.parse::<http::Uri>().map_err(|error| unusable(&error))?),
-        None => proxy::of_environment(&config.cluster_url, env),
+        None => proxy::from_environment(&config.cluster_url, env),
     };
     config.connect_timeout = Some(connect);
     Ok(config)

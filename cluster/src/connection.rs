@@ -11,7 +11,7 @@ use kube::{Client, Config};
 use tokio::sync::Mutex;
 
 /// How long before their end the certificates of a plugin are not used any more.
-const EARLY: SignedDuration = SignedDuration::from_secs(60);
+const EXPIRY_MARGIN: SignedDuration = SignedDuration::from_secs(60);
 
 struct Connection {
     config: Config,
@@ -28,9 +28,9 @@ struct Current {
 }
 
 /// Runs the user's credential plugin, where there is one. No request is made yet.
-pub(crate) async fn client(config: Config, answer: Duration) -> Result<Client, kube::Error> {
+pub(crate) async fn connect(config: Config, answer: Duration) -> Result<Client, kube::Error> {
     let namespace = config.default_namespace.clone();
-    let client = make(config.clone()).await?;
+    let client = new_client(config.clone()).await?;
     let connection = Arc::new(Connection {
         config,
         answer,
@@ -41,7 +41,7 @@ pub(crate) async fn client(config: Config, answer: Duration) -> Result<Client, k
 }
 
 /// Making a client runs the credential plugin and waits for it: on a thread of its own, so that a stop is heard meanwhile.
-async fn make(config: Config) -> Result<Client, kube::Error> {
+async fn new_client(config: Config) -> Result<Client, kube::Error> {
     let runtime = tokio::runtime::Handle::current();
     let (done, client) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
@@ -57,20 +57,20 @@ impl Connection {
     /// Waits for the head of the answer; what a watch says after it may come at any time.
     async fn send(self: Arc<Self>, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
         let mut used = self.current.lock().await.clone();
-        if is_old(&used.client) {
-            used = self.renewed(used.number).await;
+        if expires_soon(&used.client) {
+            used = self.replace_client(used.number).await;
         }
         let answer = tokio::time::timeout(self.answer, used.client.send(request)).await;
         let by_plugin = self.config.auth_info.exec.is_some();
         match answer {
             // A network that is gone tells nobody, and whatever was connected before is no use.
             Err(_) => {
-                self.renewed(used.number).await;
+                self.replace_client(used.number).await;
                 let text = format!("no answer within {:?}", self.answer);
                 Err(kube::Error::Service(text.into()))
             }
             Ok(Ok(refused)) if by_plugin && refused.status() == StatusCode::UNAUTHORIZED => {
-                self.renewed(used.number).await;
+                self.replace_client(used.number).await;
                 Ok(refused)
             }
             Ok(answer) => answer,
@@ -79,11 +79,11 @@ impl Connection {
 
     /// Makes a client in the place of this one, once. Where none can be made the old one stays, and its next request tells
     /// why.
-    async fn renewed(&self, number: u64) -> Current {
+    async fn replace_client(&self, number: u64) -> Current {
         let mut current = self.current.lock().await;
         if current.number == number
             && let Ok(Ok(client)) =
-                tokio::time::timeout(self.answer, make(self.config.clone())).await
+                tokio::time::timeout(self.answer, new_client(self.config.clone())).await
         {
             let number = number + 1;
             *current = Current { client, number };
@@ -92,8 +92,8 @@ impl Connection {
     }
 }
 
-fn is_old(client: &Client) -> bool {
+fn expires_soon(client: &Client) -> bool {
     client
         .valid_until()
-        .is_some_and(|until| until < Timestamp::now() + EARLY)
+        .is_some_and(|until| until < Timestamp::now() + EXPIRY_MARGIN)
 }

@@ -79,8 +79,8 @@ impl KubeContext {
     fn from_files(files: Vec<PathBuf>, name: Option<&str>) -> Result<Self, StageError> {
         let shown: Vec<String> = files.iter().map(|it| it.display().to_string()).collect();
         let origin = shown.join(", ");
-        let merged = read(&files, &origin)?;
-        select(merged, files, &origin, name)
+        let merged = read_merged(&files, &origin)?;
+        minify(merged, files, &origin, name)
     }
 
     pub fn reference(&self) -> ClusterRef {
@@ -120,7 +120,7 @@ fn files(file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
 }
 
 /// Those of the files that exist, merged; at least one has to.
-fn read(files: &[PathBuf], origin: &str) -> Result<Kubeconfig, StageError> {
+fn read_merged(files: &[PathBuf], origin: &str) -> Result<Kubeconfig, StageError> {
     let mut merged: Option<Kubeconfig> = None;
     for file in files {
         let mut next = match Kubeconfig::read_from(file) {
@@ -134,7 +134,7 @@ fn read(files: &[PathBuf], origin: &str) -> Result<Kubeconfig, StageError> {
                     .source(&error)
                     .exit(Exit::Usage));
             }
-            Err(error) => return Err(not_parsed(file, &error)),
+            Err(error) => return Err(parse_error(file, &error)),
         };
         next.current_context = next.current_context.filter(|name| !name.is_empty());
         merged = Some(match merged {
@@ -152,7 +152,7 @@ fn read(files: &[PathBuf], origin: &str) -> Result<Kubeconfig, StageError> {
 }
 
 /// A parser shows the lines in question, and these may hold a token.
-fn not_parsed(file: &Path, error: &KubeconfigError) -> StageError {
+fn parse_error(file: &Path, error: &KubeconfigError) -> StageError {
     let mut place = file.display().to_string();
     let mut text = error.to_string();
     if let KubeconfigError::Parse(error) = error {
@@ -175,18 +175,20 @@ pub(crate) fn malformed(place: &str, what: &str) -> StageError {
 }
 
 /// As `kubectl config view --minify`.
-fn select(
+fn minify(
     mut merged: Kubeconfig,
     files: Vec<PathBuf>,
     origin: &str,
-    wanted: Option<&str>,
+    requested: Option<&str>,
 ) -> Result<KubeContext, StageError> {
     let names: Vec<&str> = merged.contexts.iter().map(|it| it.name.as_str()).collect();
-    let Some(name) = wanted.or(merged.current_context.as_deref()) else {
-        return Err(unset(origin, &names));
+    let Some(name) = requested.or(merged.current_context.as_deref()) else {
+        return Err(context_unset(origin, &names));
     };
     let named = merged.contexts.iter().find(|it| it.name == name);
-    let named = named.ok_or_else(|| unknown(origin, name, &names))?.clone();
+    let named = named
+        .ok_or_else(|| context_unknown(origin, name, &names))?
+        .clone();
     let context = named.context.clone().unwrap_or_default();
     merged.clusters.retain(|it| it.name == context.cluster);
     let mut clusters = merged.clusters.iter();
@@ -219,10 +221,10 @@ fn select(
     })
 }
 
-fn unknown(origin: &str, name: &str, names: &[&str]) -> StageError {
+fn context_unknown(origin: &str, name: &str, names: &[&str]) -> StageError {
     let message = format!("the kubeconfig {origin} has no context {name:?}");
     let hint = match nearest(name, names.iter().copied()) {
-        Some(meant) => format!("did you mean {meant:?}? It has: {}", names.join(", ")),
+        Some(suggestion) => format!("did you mean {suggestion:?}? It has: {}", names.join(", ")),
         None => choose_one(names),
     };
     StageError::new(CONTEXT_UNKNOWN, message)
@@ -230,7 +232,7 @@ fn unknown(origin: &str, name: &str, names: &[&str]) -> StageError {
         .exit(Exit::Usage)
 }
 
-fn unset(origin: &str, names: &[&str]) -> StageError {
+fn context_unset(origin: &str, names: &[&str]) -> StageError {
     let message = format!("the kubeconfig {origin} has no current context");
     StageError::new("cluster.context_unset", message)
         .hint(choose_one(names))

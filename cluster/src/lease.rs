@@ -22,7 +22,7 @@ pub const RENEWALS: u32 = 10;
 
 /// A Lease as one wants it to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+pub struct LeaseLock {
     pub namespace: String,
     /// The field of the config that names the namespace.
     pub namespace_field: &'static str,
@@ -38,15 +38,15 @@ pub struct Claim {
 
 /// What became of a request to take or renew.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum LeaseState {
     Ours(Lease),
     /// As somebody else holds it, or left it.
     Theirs(Lease),
     /// There is none any more.
-    Gone,
+    Missing,
 }
 
-impl Claim {
+impl LeaseLock {
     fn api(&self, cluster: &Cluster) -> Api<Lease> {
         Api::namespaced(cluster.client.clone(), &self.namespace)
     }
@@ -74,7 +74,7 @@ impl Claim {
     }
 
     /// Makes the Lease.
-    pub async fn create(&self, cluster: &Cluster) -> Result<Outcome, StageError> {
+    pub async fn create(&self, cluster: &Cluster) -> Result<LeaseState, StageError> {
         let mut lease = Lease {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
@@ -85,7 +85,7 @@ impl Claim {
         self.write_into(&mut lease);
         let (leases, params) = (self.api(cluster), PostParams::default());
         match leases.create(&params, &lease).await {
-            Ok(lease) => Ok(Outcome::Ours(lease)),
+            Ok(lease) => Ok(LeaseState::Ours(lease)),
             // Also when the answer to our own first try was lost and the client tried again.
             Err(error) if status(&error) == 409 => self.get(cluster).await,
             Err(error) if status(&error) == 404 => Err(cluster
@@ -95,28 +95,28 @@ impl Claim {
         }
     }
 
-    pub async fn get(&self, cluster: &Cluster) -> Result<Outcome, StageError> {
+    pub async fn get(&self, cluster: &Cluster) -> Result<LeaseState, StageError> {
         match self.api(cluster).get_opt(&self.name).await {
-            Ok(None) => Ok(Outcome::Gone),
-            Ok(Some(lease)) if holder(&lease) == self.holder => Ok(Outcome::Ours(lease)),
-            Ok(Some(lease)) => Ok(Outcome::Theirs(lease)),
+            Ok(None) => Ok(LeaseState::Missing),
+            Ok(Some(lease)) if holder(&lease) == self.holder => Ok(LeaseState::Ours(lease)),
+            Ok(Some(lease)) => Ok(LeaseState::Theirs(lease)),
             Err(error) => Err(self.failed(cluster, "get", &error)),
         }
     }
 
-    /// Puts the claim in the place of what `seen` says: renews the Lease, or takes it over. Who is faster wins.
-    pub async fn replace(&self, cluster: &Cluster, seen: &Lease) -> Result<Outcome, StageError> {
+    /// Writes this lock in the place of what `seen` says: renews the Lease, or takes it over. Who is faster wins.
+    pub async fn replace(&self, cluster: &Cluster, seen: &Lease) -> Result<LeaseState, StageError> {
         self.change(cluster, seen, |lease| self.write_into(lease))
             .await
     }
 
     /// Leaves the Lease, held by no session, if it is ours still.
-    pub async fn vacate(&self, cluster: &Cluster, seen: &Lease) -> Result<(), StageError> {
-        let vacate = |lease: &mut Lease| {
+    pub async fn clear_holder(&self, cluster: &Cluster, seen: &Lease) -> Result<(), StageError> {
+        let clear_holder = |lease: &mut Lease| {
             self.write_into(lease);
             lease.spec.get_or_insert_default().holder_identity = None;
         };
-        self.change(cluster, seen, vacate).await.map(drop)
+        self.change(cluster, seen, clear_holder).await.map(drop)
     }
 
     async fn change(
@@ -124,17 +124,17 @@ impl Claim {
         cluster: &Cluster,
         seen: &Lease,
         change: impl Fn(&mut Lease),
-    ) -> Result<Outcome, StageError> {
+    ) -> Result<LeaseState, StageError> {
         let (leases, params) = (self.api(cluster), PostParams::default());
         let mut lease = seen.clone();
         loop {
             change(&mut lease);
             match leases.replace(&self.name, &params, &lease).await {
-                Ok(lease) => return Ok(Outcome::Ours(lease)),
+                Ok(lease) => return Ok(LeaseState::Ours(lease)),
                 Err(error) if matches!(status(&error), 404 | 409) => match self.get(cluster).await?
                 {
                     // It has changed by a request of ours whose answer was lost.
-                    Outcome::Ours(now) => lease = now,
+                    LeaseState::Ours(now) => lease = now,
                     other => return Ok(other),
                 },
                 Err(error) => return Err(self.failed(cluster, "update", &error)),
@@ -153,7 +153,7 @@ impl Claim {
             let lease = match seen.take() {
                 Some(lease) => lease,
                 None => match self.get(cluster).await? {
-                    Outcome::Ours(lease) => lease,
+                    LeaseState::Ours(lease) => lease,
                     _ => return Ok(()),
                 },
             };
@@ -174,9 +174,9 @@ impl Claim {
         loop {
             tokio::time::sleep(period).await;
             match self.replace(cluster, seen).await {
-                Ok(Outcome::Ours(lease)) => *seen = lease,
-                Ok(Outcome::Theirs(lease)) => return describe(&lease),
-                Ok(Outcome::Gone) => return "its Lease has been deleted".to_owned(),
+                Ok(LeaseState::Ours(lease)) => *seen = lease,
+                Ok(LeaseState::Theirs(lease)) => return describe(&lease),
+                Ok(LeaseState::Missing) => return "its Lease has been deleted".to_owned(),
                 // It stays ours until the API says otherwise: others could not ask it either.
                 Err(error) => failed(&error),
             }

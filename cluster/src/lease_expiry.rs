@@ -10,76 +10,76 @@ use protocol::{Env, files, ledger};
 use serde::{Deserialize, Serialize};
 
 /// What is not seen again for this long is forgotten. Seconds.
-const MEMORY: u64 = 7 * 24 * 3600;
+const RETENTION: u64 = 7 * 24 * 3600;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Sighting {
+struct Observation {
     version: String,
     /// Seconds since 1970, by our own clock.
     since: u64,
     last: u64,
 }
 
-type Sightings = BTreeMap<String, Sighting>;
+type Observations = BTreeMap<String, Observation>;
 
 /// Those that have expired by what was noted before, and the others.
-type Divided = (Vec<Lease>, Vec<Lease>);
+type Split = (Vec<Lease>, Vec<Lease>);
 
 /// Notes these Leases as they are now. Without a file that can be written none ever expires, which is the safe side.
-pub fn note(leases: Vec<Lease>, env: &Env) -> Divided {
+pub fn observe(leases: Vec<Lease>, env: &Env) -> Split {
     if leases.is_empty() {
-        return Divided::default();
+        return Split::default();
     }
-    let (divided, seen) = divide(leases, env);
+    let (split, seen) = split(leases, env);
     let text = serde_json::to_vec(&seen).unwrap_or_default();
     drop(files::replace(&path(env), &text, false));
-    divided
+    split
 }
 
 /// The same without a note.
-pub fn look(leases: Vec<Lease>, env: &Env) -> Divided {
-    divide(leases, env).0
+pub fn preview(leases: Vec<Lease>, env: &Env) -> Split {
+    split(leases, env).0
 }
 
 /// The same for one Lease.
 pub fn has_expired(lease: &Lease, env: &Env) -> bool {
-    !note(vec![lease.clone()], env).0.is_empty()
+    !observe(vec![lease.clone()], env).0.is_empty()
 }
 
 fn path(env: &Env) -> PathBuf {
     ledger::directory(env).join("leases-seen.json")
 }
 
-fn divide(leases: Vec<Lease>, env: &Env) -> (Divided, Sightings) {
+fn split(leases: Vec<Lease>, env: &Env) -> (Split, Observations) {
     let bytes = files::read(&path(env)).ok().flatten().unwrap_or_default();
-    let mut seen: Sightings = serde_json::from_slice(&bytes).unwrap_or_default();
+    let mut seen: Observations = serde_json::from_slice(&bytes).unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |since| since.as_secs());
-    let judge = |lease: &Lease| is_over(lease, &mut seen, now);
-    let divided = leases.into_iter().partition(judge);
-    seen.retain(|_, sighting| now.saturating_sub(sighting.last) < MEMORY);
-    (divided, seen)
+    let expired = |lease: &Lease| is_expired(lease, &mut seen, now);
+    let split = leases.into_iter().partition(expired);
+    seen.retain(|_, observation| now.saturating_sub(observation.last) < RETENTION);
+    (split, seen)
 }
 
-fn is_over(lease: &Lease, seen: &mut Sightings, now: u64) -> bool {
+fn is_expired(lease: &Lease, seen: &mut Observations, now: u64) -> bool {
     let metadata = &lease.metadata;
     let (Some(uid), Some(version)) = (&metadata.uid, &metadata.resource_version) else {
         return false;
     };
-    let new = || Sighting {
+    let new = || Observation {
         version: version.clone(),
         since: now,
         last: now,
     };
-    let sighting = seen.entry(uid.clone()).or_insert_with(new);
+    let observation = seen.entry(uid.clone()).or_insert_with(new);
     // A clock that was set back has to begin again.
-    if sighting.version != *version || sighting.since > now {
-        *sighting = new();
+    if observation.version != *version || observation.since > now {
+        *observation = new();
     }
-    sighting.last = now;
+    observation.last = now;
     let duration = lease.spec.as_ref().and_then(|it| it.lease_duration_seconds);
     let duration = duration.and_then(|seconds| u64::try_from(seconds).ok());
-    duration.is_some_and(|duration| now - sighting.since > duration)
+    duration.is_some_and(|duration| now - observation.since > duration)
 }
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_lease_expires_when_it_stays_unchanged_for_its_duration_on_our_own_clock() {
         let mut seen = BTreeMap::new();
-        let mut expires = |version, now| is_over(&lease(version), &mut seen, now);
+        let mut expires = |version, now| is_expired(&lease(version), &mut seen, now);
         assert!(!expires(1, 1000));
         assert!(!expires(1, 1060));
         assert!(expires(1, 1061));

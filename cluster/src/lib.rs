@@ -10,6 +10,6 @@ pub mod objects;
 pub mod permissions;
 pub mod proxy;
 
-pub use client::{Cluster, Patience};
+pub use client::{Cluster, Timeouts};
 pub use errors::{Attempt, status};
 pub use kubeconfig::{ClusterRef, KubeContext};

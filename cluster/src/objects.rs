@@ -17,7 +17,7 @@ use crate::errors::{Attempt, status};
 /// Which object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Reference {
+pub struct ObjectRef {
     pub api_version: String,
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,9 +25,9 @@ pub struct Reference {
     pub name: String,
 }
 
-impl Reference {
+impl ObjectRef {
     /// Any object of this kind in the namespace, where it has one.
-    pub fn any(api_version: &str, kind: &str, namespace: &str) -> Self {
+    pub fn from_kind(api_version: &str, kind: &str, namespace: &str) -> Self {
         Self {
             api_version: api_version.to_owned(),
             kind: kind.to_owned(),
@@ -47,13 +47,13 @@ impl Reference {
 
 /// A kind as the API serves it.
 #[derive(Clone)]
-pub struct Kind {
+pub struct ApiKind {
     cluster: Cluster,
     resource: ApiResource,
     namespaced: bool,
 }
 
-impl Kind {
+impl ApiKind {
     /// `plural.group`, as access reviews and messages have it.
     pub fn title(&self) -> String {
         match self.resource.group.as_str() {
@@ -63,13 +63,13 @@ impl Kind {
     }
 
     /// As kubectl does it: what names no namespace goes into that of the context.
-    pub fn namespace(&self, reference: &Reference) -> Option<String> {
+    pub fn namespace(&self, reference: &ObjectRef) -> Option<String> {
         let own = || self.cluster.client.default_namespace().to_owned();
         let named = || reference.namespace.clone().unwrap_or_else(own);
         self.namespaced.then(named)
     }
 
-    pub fn api(&self, reference: &Reference) -> Api<DynamicObject> {
+    pub fn api(&self, reference: &ObjectRef) -> Api<DynamicObject> {
         let client = self.cluster.client.clone();
         match self.namespace(reference) {
             Some(namespace) => Api::namespaced_with(client, &namespace, &self.resource),
@@ -78,12 +78,12 @@ impl Kind {
     }
 
     /// `None`: there is no such object.
-    pub async fn get(&self, reference: &Reference) -> Result<Option<DynamicObject>, StageError> {
+    pub async fn get(&self, reference: &ObjectRef) -> Result<Option<DynamicObject>, StageError> {
         let answer = self.api(reference).get_opt(&reference.name).await;
         answer.map_err(|error| self.failed("get", reference, &error))
     }
 
-    pub fn attempt(&self, verb: &'static str, reference: &Reference) -> Attempt {
+    pub fn attempt(&self, verb: &'static str, reference: &ObjectRef) -> Attempt {
         Attempt::new(verb, self.title(), self.namespace(reference).as_deref())
     }
 
@@ -91,7 +91,7 @@ impl Kind {
     pub fn failed(
         &self,
         verb: &'static str,
-        reference: &Reference,
+        reference: &ObjectRef,
         error: &kube::Error,
     ) -> StageError {
         let attempt = self.attempt(verb, reference);
@@ -100,29 +100,29 @@ impl Kind {
 }
 
 /// What the API serves, asked once for each version of a group.
-pub struct Kinds<'a> {
+pub struct Discovery<'a> {
     cluster: &'a Cluster,
-    known: BTreeMap<String, Option<ApiGroup>>,
+    groups: BTreeMap<String, Option<ApiGroup>>,
 }
 
-impl<'a> Kinds<'a> {
+impl<'a> Discovery<'a> {
     pub fn new(cluster: &'a Cluster) -> Self {
         Self {
             cluster,
-            known: BTreeMap::new(),
+            groups: BTreeMap::new(),
         }
     }
 
     /// The kind of this object; `None` when the API does not serve it.
-    pub async fn of(&mut self, reference: &Reference) -> Result<Option<Kind>, StageError> {
+    pub async fn kind(&mut self, reference: &ObjectRef) -> Result<Option<ApiKind>, StageError> {
         let version = &reference.api_version;
-        if !self.known.contains_key(version) {
-            let group = ask(self.cluster, version).await?;
-            self.known.insert(version.clone(), group);
+        if !self.groups.contains_key(version) {
+            let group = discover(self.cluster, version).await?;
+            self.groups.insert(version.clone(), group);
         }
-        let group = self.known.get(version).and_then(Option::as_ref);
+        let group = self.groups.get(version).and_then(Option::as_ref);
         let found = group.and_then(|it| it.recommended_kind(&reference.kind));
-        Ok(found.map(|(resource, capabilities)| Kind {
+        Ok(found.map(|(resource, capabilities)| ApiKind {
             cluster: self.cluster.clone(),
             resource,
             namespaced: capabilities.scope == Scope::Namespaced,
@@ -130,7 +130,7 @@ impl<'a> Kinds<'a> {
     }
 }
 
-async fn ask(cluster: &Cluster, version: &str) -> Result<Option<ApiGroup>, StageError> {
+async fn discover(cluster: &Cluster, version: &str) -> Result<Option<ApiGroup>, StageError> {
     let Ok(parsed) = version.parse::<GroupVersion>() else {
         return Ok(None);
     };

@@ -12,7 +12,7 @@ use crate::client::Cluster;
 use crate::errors::Attempt;
 
 /// The first of these that the user may not do is the error, the others its causes.
-pub async fn refuse_denied(cluster: &Cluster, needed: &[Attempt]) -> Result<(), StageError> {
+pub async fn require(cluster: &Cluster, needed: &[Attempt]) -> Result<(), StageError> {
     let denied = async |attempt| denies(cluster, attempt).await.then_some(attempt);
     let denied = join_all(needed.iter().map(denied)).await;
     let mut denied = denied.into_iter().flatten();

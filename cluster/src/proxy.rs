@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use protocol::Env;
 
 /// The proxy that the environment names for a server; the one of a kubeconfig goes before it.
-pub fn of_environment(server: &Uri, env: &Env) -> Option<Uri> {
+pub fn from_environment(server: &Uri, env: &Env) -> Option<Uri> {
     let host = server.host()?.trim_matches(['[', ']']);
     let either = |upper: &str, lower: &str| {
         env.get(upper)
@@ -61,7 +61,7 @@ mod tests {
                 "localhost, .internal,corp.example.com,192.168.49.0/24,fd00::/8",
             ),
         ]);
-        let proxied = |server: &str| of_environment(&server.parse().unwrap(), &env).is_some();
+        let proxied = |server: &str| from_environment(&server.parse().unwrap(), &env).is_some();
         for direct in [
             "https://127.0.0.1:6443",
             "https://api.internal",

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cluster::objects::{self, Kind, Kinds, Reference};
+use cluster::objects::{self, ApiKind, Discovery, ObjectRef};
 use cluster::{Cluster, status};
 use kube::api::ListParams;
 use protocol::StageError;
@@ -39,21 +39,21 @@ pub(crate) async fn titles(
     cluster: &Cluster,
     lease: &GatewayLease,
 ) -> Result<Vec<String>, StageError> {
-    let all = list(&mut Kinds::new(cluster), lease, true).await?;
+    let all = list(&mut Discovery::new(cluster), lease, true).await?;
     Ok(all.iter().map(|it| it.reference.title()).collect())
 }
 
 /// Waits until the controller has removed it, and else removes it. Whether we had to.
 pub(crate) async fn remove(cluster: &Cluster, lease: &GatewayLease) -> Result<bool, StageError> {
     let deadline = Instant::now() + PATIENCE;
-    let mut kinds = Kinds::new(cluster);
+    let mut discovery = Discovery::new(cluster);
     while Instant::now() < deadline {
-        if list(&mut kinds, lease, false).await?.is_empty() {
+        if list(&mut discovery, lease, false).await?.is_empty() {
             return Ok(false);
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    let children = list(&mut kinds, lease, true).await?;
+    let children = list(&mut discovery, lease, true).await?;
     for child in &children {
         child.delete(lease).await?;
     }
@@ -61,14 +61,14 @@ pub(crate) async fn remove(cluster: &Cluster, lease: &GatewayLease) -> Result<bo
 }
 
 struct Child {
-    kind: Kind,
-    reference: Reference,
+    kind: ApiKind,
+    reference: ObjectRef,
     uid: Option<String>,
 }
 
 /// Controllers put the Gateway's name on what they make for it, and no other Gateway ever had ours.
 async fn list(
-    kinds: &mut Kinds<'_>,
+    discovery: &mut Discovery<'_>,
     lease: &GatewayLease,
     with_rest: bool,
 ) -> Result<Vec<Child>, StageError> {
@@ -76,8 +76,8 @@ async fn list(
     let rest: &[_] = if with_rest { &REST } else { &[] };
     let mut children = Vec::new();
     for (api_version, kind) in RUNNING.iter().chain(rest) {
-        let any = Reference::any(api_version, kind, &lease.namespace);
-        let Some(kind) = kinds.of(&any).await? else {
+        let any = ObjectRef::from_kind(api_version, kind, &lease.namespace);
+        let Some(kind) = discovery.kind(&any).await? else {
             continue;
         };
         let listed = match kind.api(&any).list_metadata(&labelled).await {
@@ -88,7 +88,7 @@ async fn list(
         };
         children.extend(listed.into_iter().map(|it| Child {
             kind: kind.clone(),
-            reference: Reference {
+            reference: ObjectRef {
                 namespace: it.metadata.namespace,
                 name: it.metadata.name.unwrap_or_default(),
                 ..any.clone()

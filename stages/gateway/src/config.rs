@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cluster::{KubeContext, Patience};
+use cluster::{KubeContext, Timeouts};
 use protocol::{PortRange, Problem};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -109,8 +109,8 @@ impl Config {
         set.unwrap_or(context.namespace()).to_owned()
     }
 
-    pub(crate) fn patience(&self) -> Patience {
-        Patience::for_lease(
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        Timeouts::from_lease_duration(
             Duration::from_secs(self.connect_timeout),
             Duration::from_secs(self.lease_duration.into()),
         )

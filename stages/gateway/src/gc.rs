@@ -21,7 +21,7 @@ pub(crate) async fn collect(
     cluster: &Cluster,
     leases: Vec<Lease>,
 ) -> Result<Vec<Lease>, StageError> {
-    let (dead, live) = lease_expiry::note(leases, &cx.env);
+    let (dead, live) = lease_expiry::observe(leases, &cx.env);
     remove(cx, cluster, dead).await;
     if live.iter().any(|lease| lease::title(lease).is_some()) {
         note(cx, cluster)?;
@@ -77,12 +77,12 @@ pub(crate) async fn leftovers<'a>(
     let listed = async {
         let mut leases = lease::list(cluster, None).await?;
         leases.retain(|lease| lease::title(lease).is_some());
-        let (dead, live) = lease_expiry::look(leases, &cx.env);
+        let (dead, live) = lease_expiry::preview(leases, &cx.env);
         let titles: Vec<String> = dead.iter().filter_map(lease::title).collect();
         let mut left = Vec::new();
         if !live.is_empty() {
             left.push(Leftover::new("", async move {
-                lease_expiry::note(live, &cx.env);
+                lease_expiry::observe(live, &cx.env);
                 Ok(Removal::Deferred)
             }));
         }
@@ -125,7 +125,7 @@ pub(crate) async fn run_periodically(
         tokio::time::sleep(period).await;
         let mut leases = lease::list(cluster, None).await.unwrap_or_default();
         leases.retain(|lease| lease::title(lease).is_some_and(|title| title != ours));
-        let (dead, _) = lease_expiry::note(leases, &cx.env);
+        let (dead, _) = lease_expiry::observe(leases, &cx.env);
         remove(cx, cluster, dead).await;
     }
 }

@@ -4,7 +4,7 @@
 //! its Lease as its owner: whoever deletes the Lease of a dead session has Kubernetes collect that Gateway.
 
 use cluster::Cluster;
-use cluster::lease::{self, Claim};
+use cluster::lease::{self, LeaseLock};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
 use protocol::ledger::Entry;
@@ -59,8 +59,8 @@ impl GatewayLease {
         format!("{}/{}", self.namespace, self.gateway)
     }
 
-    pub(crate) fn claim(&self) -> Claim {
-        Claim {
+    pub(crate) fn lease_lock(&self) -> LeaseLock {
+        LeaseLock {
             namespace: self.namespace.clone(),
             namespace_field: "gateway_namespace",
             name: format!("{PREFIX}{}", self.gateway),

@@ -1,6 +1,6 @@
 //! What dead runs left: one list, for those who look and for those who remove it.
 
-use cluster::lease::Outcome;
+use cluster::lease::LeaseState;
 use cluster::{Cluster, ClusterRef};
 use protocol::ledger::Entry;
 use protocol::{Context, Leftover, StageError};
@@ -50,21 +50,21 @@ pub(crate) async fn of_session(
     cluster: &Cluster,
     lease: &GatewayLease,
 ) -> Result<Vec<Leftover<'static>>, StageError> {
-    let held = match lease.claim().get(cluster).await? {
+    let held = match lease.lease_lock().get(cluster).await? {
         // Whoever has taken it over has the Gateway too.
-        Outcome::Theirs(_) => return Ok(Vec::new()),
-        Outcome::Ours(held) => Some(held),
-        Outcome::Gone => None,
+        LeaseState::Theirs(_) => return Ok(Vec::new()),
+        LeaseState::Ours(held) => Some(held),
+        LeaseState::Missing => None,
     };
     let mut left = Vec::new();
     if lease.made {
         left.extend(of_gateway(cluster, lease).await?);
     }
     if let Some(held) = held {
-        let (cluster, claim) = (cluster.clone(), lease.claim());
+        let (cluster, lease_lock) = (cluster.clone(), lease.lease_lock());
         let title = format!("the Lease on Gateway {}", lease.title());
         left.push(Leftover::new(title, async move {
-            claim.delete(&cluster, Some(held), false).await?;
+            lease_lock.delete(&cluster, Some(held), false).await?;
             Ok(true)
         }));
     }

@@ -188,7 +188,7 @@ async fn ask(uri: &Uri, env: &Env) -> Result<http::Response<Body>, String> {
     };
     let base = format!("{scheme}://{authority}").parse::<Uri>();
     let mut config = kube::Config::new(base.map_err(|error| error.to_string())?);
-    config.proxy_url = proxy::of_environment(uri, env);
+    config.proxy_url = proxy::from_environment(uri, env);
     config.connect_timeout = Some(CONNECT);
     let said = |error: kube::Error| in_one_line(&error);
     let client = kube::Client::try_from(config).map_err(said)?;

@@ -1,7 +1,7 @@
 //! What a session and its master have to be allowed.
 
 use cluster::lease::LEASES;
-use cluster::permissions::refuse_denied;
+use cluster::permissions::require;
 use cluster::{Attempt, Cluster};
 use protocol::StageError;
 
@@ -26,7 +26,7 @@ pub(crate) async fn review(
     if made {
         needed.extend(own_gateway(namespace));
     }
-    refuse_denied(cluster, &needed).await
+    require(cluster, &needed).await
 }
 
 fn attempts(resource: &'static str, verbs: &[&'static str], namespace: &str) -> Vec<Attempt> {

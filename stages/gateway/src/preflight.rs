@@ -2,7 +2,7 @@
 
 mod gateway;
 
-use cluster::permissions::refuse_denied;
+use cluster::permissions::require;
 use cluster::{Attempt, KubeContext};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
@@ -111,7 +111,7 @@ impl Run<'_> {
     async fn permissions(&self) {
         let namespace = self.config.namespace(&self.cluster.context);
         let review = async |what: What, needed: Vec<Attempt>| {
-            let may = refuse_denied(&self.cluster, &needed).await;
+            let may = require(&self.cluster, &needed).await;
             match may.map(|()| format!("{} verbs", needed.len())) {
                 // Not needed where there is a Gateway: no failure then.
                 Err(StageError { message, .. }) if what == OWN => {

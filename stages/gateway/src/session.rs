@@ -1,7 +1,7 @@
 //! A session: the Lease that it holds, from the ledger's first line to the last request.
 
 use cluster::Cluster;
-use cluster::lease::{self, Outcome};
+use cluster::lease::{self, LeaseState};
 use k8s_openapi::api::coordination::v1::Lease;
 use protocol::ledger::{Entry, Ticket};
 use protocol::{Context, StageError};
@@ -42,20 +42,20 @@ impl Session {
         &mut self,
         may_take: impl Fn(&Lease) -> bool,
     ) -> Result<Option<String>, StageError> {
-        let claim = self.lease.claim();
-        let mut outcome = claim.create(&self.cluster).await?;
-        if let Outcome::Theirs(theirs) = &outcome
+        let lease_lock = self.lease.lease_lock();
+        let mut outcome = lease_lock.create(&self.cluster).await?;
+        if let LeaseState::Theirs(theirs) = &outcome
             && may_take(theirs)
         {
-            outcome = claim.replace(&self.cluster, theirs).await?;
+            outcome = lease_lock.replace(&self.cluster, theirs).await?;
         }
         match outcome {
-            Outcome::Ours(lease) => {
+            LeaseState::Ours(lease) => {
                 self.confirmed = Some(lease);
                 Ok(None)
             }
-            Outcome::Theirs(lease) => Ok(Some(lease::describe(&lease))),
-            Outcome::Gone => Ok(Some("another session has just let it go".to_owned())),
+            LeaseState::Theirs(lease) => Ok(Some(lease::describe(&lease))),
+            LeaseState::Missing => Ok(Some("another session has just let it go".to_owned())),
         }
     }
 
@@ -66,11 +66,11 @@ impl Session {
         entry: &Entry,
         lease: &GatewayLease,
     ) -> Result<Option<Self>, StageError> {
-        let claim = lease.claim();
-        let Outcome::Ours(seen) = claim.get(cluster).await? else {
+        let lease_lock = lease.lease_lock();
+        let LeaseState::Ours(seen) = lease_lock.get(cluster).await? else {
             return Ok(None);
         };
-        let Outcome::Ours(renewed) = claim.replace(cluster, &seen).await? else {
+        let LeaseState::Ours(renewed) = lease_lock.replace(cluster, &seen).await? else {
             return Ok(None);
         };
         Ok(Some(Self {
@@ -89,8 +89,10 @@ impl Session {
         };
         let failed =
             |error: &StageError| cx.debug(format!("the Lease could not be renewed: {error}"));
-        let claim = self.lease.claim();
-        let why = claim.renew_until_lost(&self.cluster, seen, failed).await;
+        let lease_lock = self.lease.lease_lock();
+        let why = lease_lock
+            .renew_until_lost(&self.cluster, seen, failed)
+            .await;
         self.lost = true;
         let title = self.lease.title();
         StageError::new(
@@ -107,8 +109,8 @@ impl Session {
             return self.ticket.settle();
         }
         let keep = leave && self.lease.made;
-        let claim = self.lease.claim();
-        let delete_lease = claim.delete(&self.cluster, self.confirmed, keep);
+        let lease_lock = self.lease.lease_lock();
+        let delete_lease = lease_lock.delete(&self.cluster, self.confirmed, keep);
         if !self.lease.made || keep {
             delete_lease.await?;
             return self.ticket.settle();

@@ -115,9 +115,9 @@ impl Stage for Gateway {
         config: Option<Config>,
         outputs: Outputs,
     ) -> Result<(), StageError> {
-        let patience = config.as_ref().map(Config::patience).unwrap_or_default();
+        let timeouts = config.as_ref().map(Config::timeouts).unwrap_or_default();
         let context = KubeContext::load(Some(&outputs.kubeconfig_path), None, &cx.env)?;
-        let cluster = Cluster::connect(context, patience, &cx.env).await?;
+        let cluster = Cluster::connect(context, timeouts, &cx.env).await?;
         let InternalTaskGateway {
             gateway_name: name,
             gateway_namespace: namespace,

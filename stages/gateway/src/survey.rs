@@ -63,7 +63,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             cx,
             config,
-            cluster: Cluster::connect(context, config.patience(), &cx.env).await?,
+            cluster: Cluster::connect(context, config.timeouts(), &cx.env).await?,
         })
     }
 
@@ -131,7 +131,7 @@ impl Survey {
         let entries = cx.ledger.entries();
         let mut ours = entries.iter().filter_map(GatewayLease::from_entry);
         self.held = ours.find(is_there).map(|it| it.title());
-        let (_, live) = lease_expiry::look(self.others(), &cx.env);
+        let (_, live) = lease_expiry::preview(self.others(), &cx.env);
         self.set_usage(cluster, &live).await;
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::objects::Reference;
+use cluster::objects::ObjectRef;
 use cluster::{Cluster, status};
 use futures::StreamExt;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -76,7 +76,7 @@ fn not_ready(installed: &Installed, timeout: Duration, said: Vec<String>) -> Sta
     error.caused_by = said;
     let mut objects = installed.objects.iter();
     error.hint(match objects.find(|it| it.kind == "Deployment") {
-        Some(Reference {
+        Some(ObjectRef {
             namespace, name, ..
         }) => {
             let namespace = namespace.as_deref().unwrap_or_default();

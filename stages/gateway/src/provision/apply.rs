@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cluster::Cluster;
-use cluster::objects::{Kind, Kinds, Reference};
+use cluster::objects::{ApiKind, Discovery, ObjectRef};
 use futures::StreamExt;
 use futures::stream;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -47,12 +47,12 @@ pub(crate) async fn apply(
         tell(format!("applied {name}"), done);
     }
     drop(under_way);
-    let mut kinds = Kinds::new(cluster);
+    let mut discovery = Discovery::new(cluster);
     for step in rest {
         let mut object = step.object.clone();
         let kind = match &step.kind {
             Some(kind) => kind.clone(),
-            None => defined(&mut kinds, &mut object).await?,
+            None => defined(&mut discovery, &mut object).await?,
         };
         let title = object.reference.title();
         if step.verdict == Verdict::Wait {
@@ -68,8 +68,11 @@ pub(crate) async fn apply(
 }
 
 /// The kind of an object that was not served when the plan was made.
-async fn defined(kinds: &mut Kinds<'_>, object: &mut Object) -> Result<Kind, StageError> {
-    let kind = kinds.of(&object.reference).await?.ok_or_else(|| {
+async fn defined(
+    discovery: &mut Discovery<'_>,
+    object: &mut Object,
+) -> Result<ApiKind, StageError> {
+    let kind = discovery.kind(&object.reference).await?.ok_or_else(|| {
         let message = format!(
             "the API does not know {} of {}, and no CRD of the manifests defines it",
             object.reference.kind, object.reference.api_version
@@ -113,7 +116,7 @@ async fn definition(cluster: &Cluster, step: &Step, mark: &str) -> Result<String
 }
 
 /// What is ours is ours to the last field; what is new to the cluster has no other fields to conflict with.
-async fn one(kind: &Kind, object: &Object, mark: &str, ours: bool) -> Result<(), StageError> {
+async fn one(kind: &ApiKind, object: &Object, mark: &str, ours: bool) -> Result<(), StageError> {
     let mut params = PatchParams::apply(MANAGER);
     params.force = ours;
     let body = marked(object, mark);
@@ -129,7 +132,7 @@ async fn one(kind: &Kind, object: &Object, mark: &str, ours: bool) -> Result<(),
     })
 }
 
-pub(crate) async fn gone(kind: &Kind, reference: &Reference) -> Result<(), StageError> {
+pub(crate) async fn gone(kind: &ApiKind, reference: &ObjectRef) -> Result<(), StageError> {
     let (api, name) = (kind.api(reference), &reference.name);
     let absent = await_condition(api, name, |it: Option<&DynamicObject>| it.is_none());
     match tokio::time::timeout(GONE, absent).await {

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use cluster::Cluster;
-use cluster::lease::{Claim, Outcome, holder};
+use cluster::lease::{LeaseLock, LeaseState, holder};
 use cluster::lease_expiry::has_expired;
-use cluster::objects::Reference;
+use cluster::objects::ObjectRef;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
 use protocol::{Env, StageError};
@@ -35,7 +35,7 @@ pub(crate) struct Installed {
     pub(crate) mark: String,
     pub(crate) class: String,
     pub(crate) digest: String,
-    pub(crate) objects: Vec<Reference>,
+    pub(crate) objects: Vec<ObjectRef>,
 }
 
 impl Installed {
@@ -47,9 +47,11 @@ impl Installed {
 
     /// By the Lease's list, for those who only look. `None`: there is no Lease.
     pub(super) async fn look(cluster: &Cluster) -> Result<Option<Self>, StageError> {
-        match claim("").get(cluster).await? {
-            Outcome::Ours(lease) | Outcome::Theirs(lease) => Ok(Some(Self::from_lease(&lease))),
-            Outcome::Gone => Ok(None),
+        match lease_lock("").get(cluster).await? {
+            LeaseState::Ours(lease) | LeaseState::Theirs(lease) => {
+                Ok(Some(Self::from_lease(&lease)))
+            }
+            LeaseState::Missing => Ok(None),
         }
     }
 }
@@ -57,7 +59,7 @@ impl Installed {
 /// The Lease, held by us.
 pub(crate) struct Lock {
     cluster: Cluster,
-    claim: Claim,
+    lease_lock: LeaseLock,
     lease: Lease,
     pub(crate) installed: Installed,
 }
@@ -71,8 +73,8 @@ pub(crate) struct LockRequest<'a> {
     pub(crate) env: &'a Env,
 }
 
-fn claim(holder: &str) -> Claim {
-    Claim {
+fn lease_lock(holder: &str) -> LeaseLock {
+    LeaseLock {
         namespace: NAMESPACE.to_owned(),
         namespace_field: "",
         name: NAME.to_owned(),
@@ -90,30 +92,32 @@ impl Lock {
         request: LockRequest<'_>,
         mut tell: impl FnMut(String),
     ) -> Result<Option<Self>, StageError> {
-        let claim = claim(request.holder);
+        let lease_lock = lease_lock(request.holder);
         let deadline = Instant::now() + request.patience;
         let mut told = false;
         loop {
-            let outcome = match claim.get(cluster).await? {
-                Outcome::Gone if !request.create => return Ok(None),
-                Outcome::Gone => claim.create(cluster).await?,
-                Outcome::Theirs(lease) if !is_free(&lease, request.env) => Outcome::Theirs(lease),
+            let outcome = match lease_lock.get(cluster).await? {
+                LeaseState::Missing if !request.create => return Ok(None),
+                LeaseState::Missing => lease_lock.create(cluster).await?,
+                LeaseState::Theirs(lease) if !is_free(&lease, request.env) => {
+                    LeaseState::Theirs(lease)
+                }
                 // Also ours, from a run that died.
-                Outcome::Ours(lease) | Outcome::Theirs(lease) => {
-                    claim.replace(cluster, &lease).await?
+                LeaseState::Ours(lease) | LeaseState::Theirs(lease) => {
+                    lease_lock.replace(cluster, &lease).await?
                 }
             };
             match outcome {
-                Outcome::Ours(lease) => {
+                LeaseState::Ours(lease) => {
                     return Ok(Some(Self {
                         cluster: cluster.clone(),
-                        claim,
+                        lease_lock,
                         installed: Installed::from_lease(&lease),
                         lease,
                     }));
                 }
-                Outcome::Theirs(lease) if Instant::now() > deadline => return Err(busy(&lease)),
-                Outcome::Theirs(lease) if !told && !holder(&lease).is_empty() => {
+                LeaseState::Theirs(lease) if Instant::now() > deadline => return Err(busy(&lease)),
+                LeaseState::Theirs(lease) if !told && !holder(&lease).is_empty() => {
                     let holder = holder(&lease);
                     tell(format!(
                         "waiting for session {holder:?}, which installs or removes a controller"
@@ -132,9 +136,9 @@ impl Lock {
             StageError::internal("a list of objects cannot be written").source(&error)
         })?;
         self.installed = installed;
-        self.claim.annotations = vec![(LIST, text)];
-        match self.claim.replace(&self.cluster, &self.lease).await? {
-            Outcome::Ours(lease) => {
+        self.lease_lock.annotations = vec![(LIST, text)];
+        match self.lease_lock.replace(&self.cluster, &self.lease).await? {
+            LeaseState::Ours(lease) => {
                 self.lease = lease;
                 Ok(())
             }
@@ -148,7 +152,7 @@ impl Lock {
         work: impl Future<Output = Result<T, StageError>>,
     ) -> Result<T, StageError> {
         let kept = self
-            .claim
+            .lease_lock
             .renew_until_lost(&self.cluster, &mut self.lease, |_| ());
         tokio::select! {
             done = work => done,
@@ -161,12 +165,20 @@ impl Lock {
         if self.installed.objects.is_empty() {
             return self.delete().await;
         }
-        self.claim.vacate(&self.cluster, &self.lease).await
+        self.lease_lock
+            .clear_holder(&self.cluster, &self.lease)
+            .await
     }
 
     pub(crate) async fn delete(self) -> Result<(), StageError> {
-        let Self { claim, cluster, .. } = &self;
-        claim.delete(cluster, Some(self.lease.clone()), false).await
+        let Self {
+            lease_lock,
+            cluster,
+            ..
+        } = &self;
+        lease_lock
+            .delete(cluster, Some(self.lease.clone()), false)
+            .await
     }
 }
 

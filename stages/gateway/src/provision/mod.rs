@@ -11,7 +11,7 @@ mod remove;
 
 use std::time::Duration;
 
-use cluster::permissions::refuse_denied;
+use cluster::permissions::require;
 use cluster::{Attempt, Cluster};
 use protocol::{Context, StageError, run_id};
 use serde_json::json;
@@ -133,7 +133,7 @@ impl Steps {
                 }
             }
         }
-        refuse_denied(cluster, &needed).await
+        require(cluster, &needed).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! The objects of a manifest.
 
-use cluster::objects::Reference;
+use cluster::objects::ObjectRef;
 use protocol::StageError;
 use protocol::yaml::Document;
 use serde_json::Value;
@@ -13,7 +13,7 @@ pub(crate) const CRD: &str = "CustomResourceDefinition";
 /// An object, and which one it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Object {
-    pub(crate) reference: Reference,
+    pub(crate) reference: ObjectRef,
     pub(crate) body: Value,
 }
 
@@ -21,7 +21,7 @@ impl Object {
     pub(crate) fn of(body: Value) -> Result<Self, String> {
         let text = |at: &Value| at.as_str().filter(|it| !it.is_empty()).map(str::to_owned);
         let metadata = &body["metadata"];
-        let reference = Reference {
+        let reference = ObjectRef {
             api_version: text(&body["apiVersion"]).ok_or("it has no `apiVersion`")?,
             kind: text(&body["kind"]).ok_or("it has no `kind`")?,
             namespace: text(&metadata["namespace"]),

@@ -1,7 +1,7 @@
 //! What is to be done with each object of the manifests, by what there is on the cluster.
 
 use cluster::Cluster;
-use cluster::objects::{Kind, Kinds};
+use cluster::objects::{ApiKind, Discovery};
 use futures::StreamExt;
 use futures::stream;
 use kube::core::DynamicObject;
@@ -31,7 +31,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Step {
     pub(crate) object: Object,
     /// `None`: a CRD of the manifests has to define it first.
-    pub(crate) kind: Option<Kind>,
+    pub(crate) kind: Option<ApiKind>,
     pub(crate) verdict: Verdict,
     /// The channel of the Gateway API of which a CRD is there.
     channel: Option<String>,
@@ -69,10 +69,10 @@ pub(crate) async fn plan(
     objects: Vec<Object>,
     mark: &str,
 ) -> Result<Vec<Step>, StageError> {
-    let mut kinds = Kinds::new(cluster);
+    let mut discovery = Discovery::new(cluster);
     let mut placed = Vec::new();
     for mut object in objects {
-        let kind = kinds.of(&object.reference).await?;
+        let kind = discovery.kind(&object.reference).await?;
         if let Some(kind) = &kind {
             place(&mut object, kind);
         }
@@ -101,7 +101,7 @@ pub(crate) async fn plan(
 }
 
 /// Puts it into the namespace to which it goes.
-pub(crate) fn place(object: &mut Object, kind: &Kind) {
+pub(crate) fn place(object: &mut Object, kind: &ApiKind) {
     object.reference.namespace = kind.namespace(&object.reference);
     if let Some(namespace) = &object.reference.namespace {
         object.body["metadata"]["namespace"] = json!(namespace);

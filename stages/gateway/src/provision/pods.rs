@@ -1,7 +1,7 @@
 //! What the pods of a controller say: why it does not come up.
 
 use cluster::Cluster;
-use cluster::objects::Reference;
+use cluster::objects::ObjectRef;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 use kube::Api;
@@ -9,7 +9,7 @@ use kube::api::ListParams;
 
 /// A line for each Deployment that is not available, and for each of its pods that is not ready. Empty: all is well, or
 /// nothing may be seen.
-pub(crate) async fn complaints(cluster: &Cluster, objects: &[Reference]) -> Vec<String> {
+pub(crate) async fn complaints(cluster: &Cluster, objects: &[ObjectRef]) -> Vec<String> {
     let mut lines = Vec::new();
     for reference in objects.iter().filter(|it| it.kind == "Deployment") {
         let namespace = reference.namespace.as_deref().unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster::objects::{Kinds, Reference, delete};
+use cluster::objects::{Discovery, ObjectRef, delete};
 use cluster::{Attempt, Cluster, status};
 use kube::ResourceExt;
 use kube::api::ListParams;
@@ -61,7 +61,7 @@ pub(crate) async fn leftover<'a>(
         return Ok(None);
     }
     let objects = installed.objects.iter().rev();
-    let title = match objects.map(Reference::title).collect::<Vec<_>>() {
+    let title = match objects.map(ObjectRef::title).collect::<Vec<_>>() {
         none if none.is_empty() => "the Lease under which a controller is installed".to_owned(),
         titles => format!("the controller: {}", titles.join(", ")),
     };
@@ -143,10 +143,10 @@ async fn remove(
     cluster: &Cluster,
     installed: &Installed,
 ) -> Result<bool, StageError> {
-    let mut kinds = Kinds::new(cluster);
+    let mut discovery = Discovery::new(cluster);
     let mut removed = false;
     for reference in installed.objects.iter().rev() {
-        let Some(kind) = kinds.of(reference).await? else {
+        let Some(kind) = discovery.kind(reference).await? else {
             continue;
         };
         let there = kind.get(reference).await?;
@@ -154,7 +154,7 @@ async fn remove(
             continue;
         };
         if reference.kind == "Namespace"
-            && let Some(other) = foreign(&mut kinds, reference, &installed.mark).await?
+            && let Some(other) = foreign(&mut discovery, reference, &installed.mark).await?
         {
             cx.warn(format!(
                 "Namespace {} stays: {other} in it is not ours",
@@ -174,19 +174,19 @@ async fn remove(
 }
 
 /// What is looked for in a namespace before it goes.
-fn insides(namespace: &Reference) -> impl Iterator<Item = Reference> {
-    let any = |(version, kind): &(&str, &str)| Reference::any(version, kind, &namespace.name);
+fn insides(namespace: &ObjectRef) -> impl Iterator<Item = ObjectRef> {
+    let any = |(version, kind): &(&str, &str)| ObjectRef::from_kind(version, kind, &namespace.name);
     CONTENTS.iter().map(any)
 }
 
 /// What one has to be allowed so that this namespace can go again.
 pub(super) async fn attempts(
     cluster: &Cluster,
-    namespace: &Reference,
+    namespace: &ObjectRef,
 ) -> Result<Vec<Attempt>, StageError> {
-    let (mut kinds, mut attempts) = (Kinds::new(cluster), Vec::new());
+    let (mut discovery, mut attempts) = (Discovery::new(cluster), Vec::new());
     for any in insides(namespace) {
-        let kind = kinds.of(&any).await?;
+        let kind = discovery.kind(&any).await?;
         attempts.extend(kind.map(|kind| kind.attempt("list", &any)));
     }
     Ok(attempts)
@@ -194,12 +194,12 @@ pub(super) async fn attempts(
 
 /// Something in our namespace that neither we nor what we installed has made, and that would go with it.
 async fn foreign(
-    kinds: &mut Kinds<'_>,
-    namespace: &Reference,
+    discovery: &mut Discovery<'_>,
+    namespace: &ObjectRef,
     mark: &str,
 ) -> Result<Option<String>, StageError> {
     for any in insides(namespace) {
-        let Some(kind) = kinds.of(&any).await? else {
+        let Some(kind) = discovery.kind(&any).await? else {
             continue;
         };
         let params = match any.kind.as_str() {
@@ -211,7 +211,7 @@ async fn foreign(
         let listed = listed.map_err(|error| kind.failed("list", &any, &error))?;
         if let Some(other) = listed.iter().find(|it| !is_ours(*it, mark)) {
             let name = other.name_any();
-            return Ok(Some(Reference { name, ..any }.title()));
+            return Ok(Some(ObjectRef { name, ..any }.title()));
         }
     }
     Ok(None)
