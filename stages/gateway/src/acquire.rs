@@ -10,11 +10,10 @@ use kube::ResourceExt;
 use protocol::{Context, StageError, run_id};
 
 use crate::Gateway;
-use crate::ask;
 use crate::config::Config;
-use crate::crd::raise;
+use crate::crd::raise_listener_limit;
 use crate::decide::{
-    Abandoned, Choice, Decision, Make, Plan, choose, decide, is_fixed_by_provisioning,
+    Abandoned, Action, Choice, Decision, NewGateway, choose, decide, is_fixed_by_provisioning,
 };
 use crate::dedicated;
 use crate::gc;
@@ -22,10 +21,11 @@ use crate::lease::{self, GatewayLease};
 use crate::leftovers;
 use crate::objects::{self, GatewayObject};
 use crate::permissions;
+use crate::prompt;
 use crate::provision::Infrastructure;
+use crate::readiness::{self, Events};
 use crate::session::Session;
-use crate::survey::{Run, Survey};
-use crate::wait::{self, Events};
+use crate::survey::{Access, Survey};
 
 /// A Gateway that is ours, working or not.
 pub(crate) struct Selection {
@@ -40,7 +40,7 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    fn existing(cluster: &Cluster, survey: &Survey, choice: Choice, made: bool) -> Self {
+    fn from_choice(cluster: &Cluster, survey: &Survey, choice: Choice, made: bool) -> Self {
         Self {
             cluster: cluster.clone(),
             gateway: choice.gateway,
@@ -62,11 +62,11 @@ impl Selection {
             if let Ok(address) = objects::address(gateway) {
                 return Ok((gateway.clone(), address, None));
             }
-            let mut events = wait::watch(cluster, gateway, config.lease_duration);
+            let mut events = readiness::events(cluster, gateway, config.lease_duration);
             let timeout = Duration::from_secs(config.timeout);
             let (gateway, context) = (gateway.clone(), &cluster.context);
             let tell = |line| cx.progress("wait", line);
-            let ready = wait::until_ready(&mut events, gateway, context, timeout, tell);
+            let ready = readiness::until_ready(&mut events, gateway, context, timeout, tell);
             let (gateway, address) = ready.await?;
             Ok((gateway, address, Some(events)))
         };
@@ -83,11 +83,16 @@ pub(crate) async fn discover(
     cx: &Context<Gateway>,
     config: &Config,
 ) -> Result<Selection, StageError> {
-    let run = Run::connect(cx, config).await?;
-    let survey = run.look().await?;
+    let access = Access::connect(cx, config).await?;
+    let survey = access.survey().await?;
     let choice = choose(&survey, config)?;
-    choice.tell(cx);
-    Ok(Selection::existing(&run.cluster, &survey, choice, false))
+    choice.log(cx);
+    Ok(Selection::from_choice(
+        &access.cluster,
+        &survey,
+        choice,
+        false,
+    ))
 }
 
 /// What is ours on the cluster by now, to be given back in the end.
@@ -123,13 +128,13 @@ const ATTEMPTS: u32 = 4;
 pub(crate) async fn acquire(
     cx: &Context<Gateway>,
     config: &Config,
-    held: &mut Resources,
+    resources: &mut Resources,
 ) -> Result<Selection, StageError> {
-    let run = Run::connect(cx, config).await?;
-    held.session = resume(cx, &run.cluster).await?;
+    let access = Access::connect(cx, config).await?;
+    resources.session = resume(cx, &access.cluster).await?;
     let (mut attempts, mut installed) = (0, false);
     loop {
-        let error = match run.try_acquire(held).await {
+        let error = match access.try_acquire(resources).await {
             Ok(selection) => return Ok(selection),
             Err(error) => error,
         };
@@ -137,7 +142,9 @@ pub(crate) async fn acquire(
         if error.code == CLASS_GONE && attempts < ATTEMPTS {
             cx.info(error.message);
         } else if !installed && is_fixed_by_provisioning(&error, config) {
-            run.offer(&mut held.infrastructure, error).await?;
+            access
+                .offer_install(&mut resources.infrastructure, error)
+                .await?;
             installed = true;
         } else {
             return Err(error);
@@ -170,41 +177,44 @@ async fn resume(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Option<Sessi
 }
 
 async fn release(cluster: &Cluster, lease: &GatewayLease) -> Result<(), StageError> {
-    for leftover in leftovers::of_session(cluster, lease).await? {
+    for leftover in leftovers::session_leftovers(cluster, lease).await? {
         leftover.remove().await?;
     }
     Ok(())
 }
 
-impl Run<'_> {
-    async fn try_acquire(&self, held: &mut Resources) -> Result<Selection, StageError> {
+impl Access<'_> {
+    async fn try_acquire(&self, resources: &mut Resources) -> Result<Selection, StageError> {
         let (cx, config, cluster) = (self.cx, self.config, &self.cluster);
-        let mut survey = self.ask().await?.survey(self)?;
-        survey.held = held.session.as_ref().map(|session| session.lease.title());
+        let mut survey = self.query().await?.into_survey(self)?;
+        survey.held = resources
+            .session
+            .as_ref()
+            .map(|session| session.lease.title());
         self.raise_limit(&mut survey).await?;
         let live = gc::collect(cx, cluster, survey.others()).await?;
         survey.set_usage(cluster, &live).await;
         loop {
-            let Decision { plan, abandoned } = decide(&survey, config);
+            let Decision { action, abandoned } = decide(&survey, config);
             if let Some(title) = self.allowed(abandoned).await? {
                 survey.usage.allow(title);
                 continue;
             }
-            let choice = match plan {
-                Plan::Take(choice) => choice,
-                Plan::Make(make) => return self.make(&survey, *make, held).await,
-                Plan::Install(error) | Plan::Fail(error) => return Err(error),
+            let choice = match action {
+                Action::Take(choice) => choice,
+                Action::Make(make) => return self.make(&survey, *make, resources).await,
+                Action::Install(error) | Action::Fail(error) => return Err(error),
             };
-            if let Some(who) = self.take(&choice.gateway, held).await? {
+            if let Some(who) = self.take(&choice.gateway, resources).await? {
                 let title = objects::title(&choice.gateway);
                 cx.debug(format!("Gateway {title}: {who}"));
                 let leases = lease::list(cluster, config.gateway_namespace.as_deref()).await?;
                 survey.usage.record_loss(title, who, &leases);
                 continue;
             }
-            choice.tell(cx);
-            let made = held.session.as_ref().is_some_and(|it| it.lease.made);
-            return Ok(Selection::existing(cluster, &survey, *choice, made));
+            choice.log(cx);
+            let made = resources.session.as_ref().is_some_and(|it| it.lease.made);
+            return Ok(Selection::from_choice(cluster, &survey, *choice, made));
         }
     }
 
@@ -213,7 +223,7 @@ impl Run<'_> {
         let Some(limit) = limit.filter(|it| *it > survey.max_listeners) else {
             return Ok(());
         };
-        raise(&self.cluster, limit).await?;
+        raise_listener_limit(&self.cluster, limit).await?;
         survey.max_listeners = limit;
         self.cx.warn(format!(
             "the CRD of Gateways allows {limit} listeners now, on every Gateway of this cluster; installing it again undoes that"
@@ -224,7 +234,7 @@ impl Run<'_> {
     /// A Gateway that a dead master left its ports on, if a person at the terminal says that it is to be taken.
     async fn allowed(&self, abandoned: Vec<Abandoned>) -> Result<Option<String>, StageError> {
         for gateway in abandoned {
-            if ask::yes(self.cx, &gateway.question()).await? {
+            if prompt::confirm(self.cx, &gateway.question()).await? {
                 return Ok(Some(gateway.title));
             }
         }
@@ -236,18 +246,18 @@ impl Run<'_> {
     async fn take(
         &self,
         gateway: &GatewayObject,
-        held: &mut Resources,
+        resources: &mut Resources,
     ) -> Result<Option<String>, StageError> {
         let is_held = |it: &Session| it.lease.title() == objects::title(gateway);
-        if held.session.as_ref().is_some_and(is_held) {
+        if resources.session.as_ref().is_some_and(is_held) {
             return Ok(None);
         }
         let (namespace, name) = (objects::namespace(gateway), objects::name(gateway));
-        let session = self.intend(held, namespace, name, false).await?;
+        let session = self.intend(resources, namespace, name, false).await?;
         let may_take = |it: &Lease| self.config.take_over || has_expired(it, &self.cx.env);
         let theirs = session.acquire(may_take).await?;
-        if let Some(session) = held.session.take_if(|_| theirs.is_some()) {
-            session.forget()?;
+        if let Some(session) = resources.session.take_if(|_| theirs.is_some()) {
+            session.discard()?;
         }
         Ok(theirs)
     }
@@ -255,12 +265,12 @@ impl Run<'_> {
     /// Puts a session for this Gateway into the slot; one for another is given back.
     async fn intend<'a>(
         &self,
-        held: &'a mut Resources,
+        resources: &'a mut Resources,
         namespace: &str,
         gateway: &str,
         made: bool,
     ) -> Result<&'a mut Session, StageError> {
-        if let Some(other) = held.session.take() {
+        if let Some(other) = resources.session.take() {
             other.release(false).await?;
         }
         let lease = GatewayLease {
@@ -271,21 +281,25 @@ impl Run<'_> {
             made,
         };
         let session = Session::intend(self.cx, &self.cluster, lease)?;
-        Ok(held.session.insert(session))
+        Ok(resources.session.insert(session))
     }
 
     async fn make(
         &self,
         survey: &Survey,
-        make: Make,
-        held: &mut Resources,
+        make: NewGateway,
+        resources: &mut Resources,
     ) -> Result<Selection, StageError> {
         let (cx, config, cluster) = (self.cx, self.config, &self.cluster);
-        let Make { class, passed_over } = make;
-        passed_over.iter().for_each(|line| cx.info(line));
+        let NewGateway { class, rejected } = make;
+        rejected.iter().for_each(|line| cx.info(line));
         let name = class.name_any();
         let provisioned = objects::is_installed(&class);
-        if provisioned && !self.join(&mut held.infrastructure, &name).await? {
+        if provisioned
+            && !self
+                .lock_class(&mut resources.infrastructure, &name)
+                .await?
+        {
             let message =
                 format!("GatewayClass {name} has just been removed by the last one that used it");
             return Err(StageError::new(CLASS_GONE, message).retryable(true));
@@ -294,14 +308,14 @@ impl Run<'_> {
         let gateway = format!("devcluster-{}", run_id());
         let line = format!("making Gateway {namespace}/{gateway} of GatewayClass {name}");
         cx.progress("make", line);
-        let session = self.intend(held, &namespace, &gateway, true).await?;
+        let session = self.intend(resources, &namespace, &gateway, true).await?;
         if let Some(who) = session.acquire(|_| false).await? {
             let message = format!("a name of our own is taken: {who}");
             return Err(StageError::internal(message));
         }
         let (lease, owner) = (&session.lease, session.confirmed.as_ref());
         let gateway = dedicated::make(cluster, lease, owner, &class, config.port_range).await?;
-        if let Some(infrastructure) = &mut held.infrastructure {
+        if let Some(infrastructure) = &mut resources.infrastructure {
             // From here on the Gateway keeps others from removing its class.
             infrastructure.unlock().await?;
         }

@@ -73,7 +73,7 @@ pub(crate) fn bundle_of(crd: &DynamicObject) -> Option<(&str, &str)> {
 const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
 /// Allows more listeners on a Gateway: raises both limits of the version that Determined uses, and touches nothing else.
-pub(crate) async fn raise(cluster: &Cluster, limit: u32) -> Result<(), StageError> {
+pub(crate) async fn raise_listener_limit(cluster: &Cluster, limit: u32) -> Result<(), StageError> {
     let failed = |verb| move |error: kube::Error| cluster.failed(verb, CRDS, None, &error);
     let crds = crds(cluster);
     let crd = crds.get(GATEWAYS).await.map_err(failed("get"))?;

@@ -9,7 +9,7 @@ use self::choose::abandoned;
 pub(crate) use self::choose::{Abandoned, Choice, choose};
 use crate::config::{Config, Prefer};
 use crate::manifests::CONTOUR;
-use crate::objects::{self, ClassObject, is_accepted, is_installed, refusal};
+use crate::objects::{self, ClassObject, is_accepted, is_installed, why_false};
 use crate::survey::Survey;
 
 /// Controllers that open whatever TCP port a Gateway asks for, best known first.
@@ -25,31 +25,31 @@ const FIXED_BY_PROVISIONING: [&str; 5] = [
 ];
 
 /// How a run comes by its Gateway.
-pub(crate) enum Plan {
+pub(crate) enum Action {
     Take(Box<Choice>),
-    Make(Box<Make>),
+    Make(Box<NewGateway>),
     /// A controller has to be installed first; the error says what is missing without one.
     Install(StageError),
     Fail(StageError),
 }
 
 /// One of our own.
-pub(crate) struct Make {
+pub(crate) struct NewGateway {
     pub(crate) class: ClassObject,
     /// A line for each Gateway that there is.
-    pub(crate) passed_over: Vec<String>,
+    pub(crate) rejected: Vec<String>,
 }
 
 /// What a run does, and what a person may have it do instead.
 pub(crate) struct Decision {
-    pub(crate) plan: Plan,
+    pub(crate) action: Action,
     /// Gateways that a dead master left its ports on, where none is taken.
     pub(crate) abandoned: Vec<Abandoned>,
 }
 
-impl Plan {
+impl Action {
     /// Something is missing.
-    pub(crate) fn without(error: StageError, config: &Config) -> Self {
+    pub(crate) fn from_missing(error: StageError, config: &Config) -> Self {
         if is_fixed_by_provisioning(&error, config) {
             Self::Install(error)
         } else {
@@ -66,35 +66,35 @@ pub(crate) fn is_fixed_by_provisioning(error: &StageError, config: &Config) -> b
 }
 
 pub(crate) fn decide(survey: &Survey, config: &Config) -> Decision {
-    let only = |plan| Decision {
-        plan,
+    let only = |action| Decision {
+        action,
         abandoned: Vec::new(),
     };
     let none = match choose(survey, config) {
         Ok(choice) if is_acceptable(survey, config, &choice) => {
-            return only(Plan::Take(Box::new(choice)));
+            return only(Action::Take(Box::new(choice)));
         }
         Ok(_) => None,
-        Err(none) if config.gateway.is_some() => return only(Plan::Fail(none)),
+        Err(none) if config.gateway.is_some() => return only(Action::Fail(none)),
         Err(none) => Some(none),
     };
     let abandoned = match config.prefer {
         Prefer::Existing => abandoned(survey, config),
         Prefer::Dedicated => Vec::new(),
     };
-    let plan = match class(survey.classes.as_deref(), config) {
-        Ok(class) => Plan::Make(Box::new(Make {
+    let action = match choose_class(survey.classes.as_deref(), config) {
+        Ok(class) => Action::Make(Box::new(NewGateway {
             class: class.clone(),
-            passed_over: none.map(|none| none.caused_by).unwrap_or_default(),
+            rejected: none.map(|none| none.caused_by).unwrap_or_default(),
         })),
         // With one of our own out of the question, that there is no other is the news.
         Err(reasons) => {
             let mut error = none.unwrap_or_else(no_class);
             error.caused_by.extend(reasons);
-            Plan::without(error, config)
+            Action::from_missing(error, config)
         }
     };
-    Decision { plan, abandoned }
+    Decision { action, abandoned }
 }
 
 /// With `prefer: dedicated` only a Gateway that was named, or that a session of ours holds, is taken.
@@ -105,7 +105,7 @@ fn is_acceptable(survey: &Survey, config: &Config, choice: &Choice) -> bool {
 }
 
 /// The class to make one of, or why there is none, a line for each.
-fn class<'a>(
+fn choose_class<'a>(
     classes: Option<&'a [ClassObject]>,
     config: &Config,
 ) -> Result<&'a ClassObject, Vec<String>> {
@@ -116,7 +116,7 @@ fn class<'a>(
     let mut usable = Vec::new();
     for class in classes {
         let name = class.name_any();
-        match unsuitable(class, config) {
+        match why_unsuitable(class, config) {
             None => usable.push(class),
             Some(reason) => reasons.push(format!(
                 "GatewayClass {name}: no Gateway is made of it: {reason}"
@@ -130,14 +130,14 @@ fn class<'a>(
     usable.into_iter().min_by_key(rank).ok_or(reasons)
 }
 
-fn unsuitable(class: &ClassObject, config: &Config) -> Option<String> {
+fn why_unsuitable(class: &ClassObject, config: &Config) -> Option<String> {
     let controller = &class.spec.controller_name;
     if config.gateway_class.is_some() && config.gateway_class != class.metadata.name {
         return Some("`gateway_class` names another".to_owned());
     }
     if !is_accepted(class) {
         let status = class.status.as_ref();
-        let why = status.and_then(|status| refusal(&status.conditions, "Accepted"));
+        let why = status.and_then(|status| why_false(&status.conditions, "Accepted"));
         let unknown = || format!("its controller {controller} has not accepted it");
         return Some(why.unwrap_or_else(unknown));
     }

@@ -4,33 +4,33 @@ use protocol::{Context, StageError};
 
 use crate::Gateway;
 use crate::config::{Config, Provision};
-use crate::decide::{Plan, decide};
+use crate::decide::{Action, decide};
 use crate::provision::InstallPlan;
-use crate::survey::Run;
+use crate::survey::Access;
 
 pub(crate) async fn dry_run(cx: &Context<Gateway>, config: &Config) -> Result<(), StageError> {
-    let run = Run::connect(cx, config).await?;
+    let access = Access::connect(cx, config).await?;
     cx.info("a dry run: nothing is taken, made or installed");
-    let plan = match run.look().await {
-        Ok(survey) => decide(&survey, config).plan,
-        Err(error) => Plan::without(error, config),
+    let action = match access.survey().await {
+        Ok(survey) => decide(&survey, config).action,
+        Err(error) => Action::from_missing(error, config),
     };
-    match plan {
-        Plan::Take(choice) => choice.tell(cx),
-        Plan::Make(make) => {
-            make.passed_over.iter().for_each(|line| cx.info(line));
+    match action {
+        Action::Take(choice) => choice.log(cx),
+        Action::Make(make) => {
+            make.rejected.iter().for_each(|line| cx.info(line));
             let class = make.class.metadata.name.unwrap_or_default();
             cx.info(format!("a Gateway of GatewayClass {class} would be made"));
         }
-        Plan::Fail(error) => return Err(error),
-        Plan::Install(missing) if config.provision == Provision::Never => return Err(missing),
-        Plan::Install(missing) => {
+        Action::Fail(error) => return Err(error),
+        Action::Install(missing) if config.provision == Provision::Never => return Err(missing),
+        Action::Install(missing) => {
             cx.info(&missing.message);
             let install = InstallPlan::prepare(cx, config).await?;
             cx.info(format!("this would be installed: {}", install.summary()));
-            let steps = install.steps(&run.cluster).await?;
+            let steps = install.steps(&access.cluster).await?;
             steps.lines().for_each(|line| cx.info(line));
-            steps.review(&run.cluster).await?;
+            steps.review(&access.cluster).await?;
             cx.info("then a Gateway of its class would be made");
         }
     }

@@ -12,7 +12,7 @@ use crate::lease::{self, GatewayLease};
 use crate::provision;
 
 /// The word in the ledger for a cluster on which others have sessions: `gc` looks there too.
-pub(crate) const KIND: &str = "neighbours";
+pub(crate) const OTHERS: &str = "neighbours";
 
 /// Deletes those of these Leases of others that have expired, and returns the others. Where there are such, that is noted in
 /// the ledger.
@@ -24,19 +24,19 @@ pub(crate) async fn collect(
     let (dead, live) = lease_expiry::observe(leases, &cx.env);
     remove(cx, cluster, dead).await;
     if live.iter().any(|lease| lease::title(lease).is_some()) {
-        note(cx, cluster)?;
+        record_others(cx, cluster)?;
     }
     Ok(live)
 }
 
 /// Writes down that others are on this cluster, once.
-fn note(cx: &Context<Gateway>, cluster: &Cluster) -> Result<(), StageError> {
+fn record_others(cx: &Context<Gateway>, cluster: &Cluster) -> Result<(), StageError> {
     let reference = cluster.context.reference();
-    if reference.entry(&cx.ledger, KIND).is_some() {
+    if reference.entry(&cx.ledger, OTHERS).is_some() {
         return Ok(());
     }
     let data = reference.entry_data(serde_json::Map::new())?;
-    cx.ledger.intend(KIND, data).map(drop)
+    cx.ledger.intend(OTHERS, data).map(drop)
 }
 
 async fn remove(cx: &Context<Gateway>, cluster: &Cluster, dead: Vec<Lease>) {
@@ -66,7 +66,7 @@ fn leftover<'a>(cx: &'a Context<Gateway>, cluster: &Cluster, lease: Lease) -> Op
         }
         Ok(deleted)
     });
-    Some(forgiving(cx, leftover))
+    Some(ignoring_errors(cx, leftover))
 }
 
 /// What others left on one cluster. That they are there still is noted, and no work for now.
@@ -90,7 +90,7 @@ pub(crate) async fn leftovers<'a>(
             left.extend(dead.into_iter().filter_map(|it| leftover(cx, cluster, it)));
             let holder = lease::holder(cx);
             let controller = provision::leftover(cx, cluster, holder, &titles).await?;
-            left.extend(controller.map(|it| forgiving(cx, it)));
+            left.extend(controller.map(|it| ignoring_errors(cx, it)));
         }
         Ok(left)
     };
@@ -100,7 +100,7 @@ pub(crate) async fn leftovers<'a>(
 }
 
 /// What others left is not worth a failure of ours.
-fn forgiving<'a>(cx: &'a Context<Gateway>, leftover: Leftover<'a>) -> Leftover<'a> {
+fn ignoring_errors<'a>(cx: &'a Context<Gateway>, leftover: Leftover<'a>) -> Leftover<'a> {
     Leftover::new(leftover.title.clone(), async move {
         Ok(leftover.remove().await.unwrap_or_else(|error| {
             cx.debug(format!("what others left could not be removed: {error}"));

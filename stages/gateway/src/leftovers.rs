@@ -7,7 +7,7 @@ use protocol::{Context, Leftover, StageError};
 
 use crate::Gateway;
 use crate::lease::{GatewayLease, SESSION};
-use crate::{children, dedicated, gc, kubeconfig_file, objects, provision};
+use crate::{controller_objects, dedicated, gc, kubeconfig_file, objects, provision};
 
 pub(crate) async fn leftovers<'a>(
     cx: &'a Context<Gateway>,
@@ -22,20 +22,22 @@ pub(crate) async fn leftovers<'a>(
     let cluster = match Cluster::from_ledger(&reference, &cx.env).await {
         Ok(Some(cluster)) => cluster,
         Ok(None) => return Ok(Vec::new()),
-        Err(error) if entry.what == gc::KIND => return Ok(vec![gc::deferred(cx, &error)]),
+        Err(error) if entry.what == gc::OTHERS => {
+            return Ok(vec![gc::deferred(cx, &error)]);
+        }
         Err(error) => return Err(error),
     };
     let holder = entry.data["holder"].as_str();
     let mut left = match (entry.what.as_str(), holder) {
         (SESSION, _) => match GatewayLease::from_entry(entry) {
-            Some(lease) => of_session(&cluster, &lease).await?,
+            Some(lease) => session_leftovers(&cluster, &lease).await?,
             None => Vec::new(),
         },
         (provision::KIND, Some(holder)) => {
             let left = provision::leftover(cx, &cluster, holder.to_owned(), &[]);
             Vec::from_iter(left.await?)
         }
-        (gc::KIND, _) => gc::leftovers(cx, &cluster).await,
+        (gc::OTHERS, _) => gc::leftovers(cx, &cluster).await,
         _ => Vec::new(),
     };
     if let Some(last) = left.iter_mut().rfind(|it| !it.title.is_empty()) {
@@ -46,7 +48,7 @@ pub(crate) async fn leftovers<'a>(
 }
 
 /// What a session left. Its Lease is the last: while it is there, no other session takes what it is for.
-pub(crate) async fn of_session(
+pub(crate) async fn session_leftovers(
     cluster: &Cluster,
     lease: &GatewayLease,
 ) -> Result<Vec<Leftover<'static>>, StageError> {
@@ -58,7 +60,7 @@ pub(crate) async fn of_session(
     };
     let mut left = Vec::new();
     if lease.made {
-        left.extend(of_gateway(cluster, lease).await?);
+        left.extend(gateway_leftovers(cluster, lease).await?);
     }
     if let Some(held) = held {
         let (cluster, lease_lock) = (cluster.clone(), lease.lease_lock());
@@ -72,7 +74,7 @@ pub(crate) async fn of_session(
 }
 
 /// A Gateway of ours, and what came of it.
-async fn of_gateway(
+async fn gateway_leftovers(
     cluster: &Cluster,
     lease: &GatewayLease,
 ) -> Result<Vec<Leftover<'static>>, StageError> {
@@ -91,11 +93,11 @@ async fn of_gateway(
             route.delete(&cluster).await
         }));
     }
-    let children = children::titles(cluster, lease).await?;
+    let children = controller_objects::titles(cluster, lease).await?;
     if gateway.is_some() || !children.is_empty() {
         let (cluster, lease) = (cluster.clone(), lease.clone());
         left.push(Leftover::new(children.join(", "), async move {
-            children::remove(&cluster, &lease).await
+            controller_objects::remove(&cluster, &lease).await
         }));
     }
     Ok(left)

@@ -2,15 +2,13 @@
 //! watched, given back.
 
 mod acquire;
-mod ask;
-mod children;
 mod config;
+mod controller_objects;
 mod crd;
 mod decide;
 mod dedicated;
 mod dry_run;
 mod gc;
-mod hold;
 mod kubeconfig_file;
 mod lease;
 mod leftovers;
@@ -19,12 +17,14 @@ mod objects;
 mod outputs;
 mod permissions;
 mod preflight;
+mod prompt;
 mod provision;
+mod readiness;
 mod session;
 mod stage;
 mod survey;
 mod usage;
-mod wait;
+mod watch;
 
 pub use config::{Config, Prefer, Provision};
 pub use manifests::Manifests;

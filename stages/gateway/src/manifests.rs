@@ -28,23 +28,23 @@ const REDIRECTS: usize = 5;
 
 /// URLs and files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(from = "Written")]
-#[schemars(with = "Written")]
+#[serde(from = "OneOrMany")]
+#[schemars(with = "OneOrMany")]
 pub struct Manifests(Vec<String>);
 
 /// One of them may be written without a list.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a URL or file, or a list of them")]
-enum Written {
+enum OneOrMany {
     One(String),
     Many(Vec<String>),
 }
 
-impl From<Written> for Manifests {
-    fn from(written: Written) -> Self {
+impl From<OneOrMany> for Manifests {
+    fn from(written: OneOrMany) -> Self {
         Self(match written {
-            Written::One(one) => vec![one],
-            Written::Many(many) => many,
+            OneOrMany::One(one) => vec![one],
+            OneOrMany::Many(many) => many,
         })
     }
 }
@@ -83,11 +83,11 @@ impl Loaded {
 
 /// Reads all of them, and refuses what is not what the digest says.
 pub(crate) async fn load(
-    wanted: &Manifests,
+    manifests: &Manifests,
     expected: Option<&str>,
     env: &Env,
 ) -> Result<Loaded, StageError> {
-    let (names, expected) = match wanted.0.as_slice() {
+    let (names, expected) = match manifests.0.as_slice() {
         [] => (
             vec![CONTOUR_URL.to_owned()],
             Some(expected.unwrap_or(CONTOUR_DIGEST)),
@@ -122,7 +122,7 @@ pub(crate) async fn load(
     };
     match expected.map(bare) {
         Some(expected) if !expected.eq_ignore_ascii_case(&loaded.digest) => {
-            Err(other(&loaded, expected))
+            Err(digest_mismatch(&loaded, expected))
         }
         _ => Ok(loaded),
     }
@@ -140,7 +140,7 @@ fn not_fetched(url: &str, why: String) -> StageError {
     ))
 }
 
-fn other(loaded: &Loaded, expected: &str) -> StageError {
+fn digest_mismatch(loaded: &Loaded, expected: &str) -> StageError {
     let message = format!(
         "{} is not what `provision_digest` says: its SHA-256 is {}, not {expected}",
         loaded.names(),
@@ -165,7 +165,7 @@ async fn fetch(url: &str, env: &Env) -> Result<Vec<u8>, String> {
         .parse()
         .map_err(|error| format!("it is no URL: {error}"))?;
     for _ in 0..=REDIRECTS {
-        let response = ask(&uri, env).await?;
+        let response = request(&uri, env).await?;
         let status = response.status();
         if status.is_redirection() {
             uri = redirected(&uri, response.headers().get(header::LOCATION))?;
@@ -180,7 +180,7 @@ async fn fetch(url: &str, env: &Env) -> Result<Vec<u8>, String> {
 }
 
 /// A client of the API is a client of any server: with the system's certificates, and without credentials.
-async fn ask(uri: &Uri, env: &Env) -> Result<http::Response<Body>, String> {
+async fn request(uri: &Uri, env: &Env) -> Result<http::Response<Body>, String> {
     let authority = uri.authority().ok_or("it names no host")?;
     let scheme = match uri.scheme_str() {
         Some(scheme @ ("http" | "https")) => scheme,

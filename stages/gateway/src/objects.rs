@@ -139,18 +139,18 @@ pub(crate) fn address(gateway: &GatewayObject) -> Result<String, NotReady> {
             reason,
         })
     };
-    if let Some(reason) = refusal(&status.conditions, "Accepted") {
+    if let Some(reason) = why_false(&status.conditions, "Accepted") {
         return not_programmed(reason);
     }
-    match find(&status.conditions, "Programmed") {
-        Some(condition) if condition.status == "True" => usable(&status.addresses),
+    match find_condition(&status.conditions, "Programmed") {
+        Some(condition) if condition.status == "True" => usable_address(&status.addresses),
         Some(condition) => not_programmed(condition.describe()),
         None => not_programmed("no controller has reported on it".to_owned()),
     }
 }
 
 /// Determined takes an IP address or a hostname as `gateway_ip`. An address without a type is an IP address.
-fn usable(addresses: &[Address]) -> Result<String, NotReady> {
+fn usable_address(addresses: &[Address]) -> Result<String, NotReady> {
     let usable = |address: &&Address| {
         let kind = address.kind.as_deref().unwrap_or("IPAddress");
         matches!(kind, "IPAddress" | "Hostname") && !address.value.is_empty()
@@ -168,13 +168,13 @@ fn usable(addresses: &[Address]) -> Result<String, NotReady> {
     })
 }
 
-fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+fn find_condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.kind == kind)
 }
 
 /// Why this condition is False; `None` while it is True or not known yet.
-pub(crate) fn refusal(conditions: &[Condition], kind: &str) -> Option<String> {
-    find(conditions, kind)
+pub(crate) fn why_false(conditions: &[Condition], kind: &str) -> Option<String> {
+    find_condition(conditions, kind)
         .filter(|condition| condition.status == "False")
         .map(Condition::describe)
 }
@@ -245,11 +245,11 @@ pub(crate) fn is_accepted(class: &ClassObject) -> bool {
 
 /// Whether the class is of a controller that we installed.
 pub(crate) fn is_installed(class: &ClassObject) -> bool {
-    mark(class).is_some()
+    install_mark(class).is_some()
 }
 
 /// The label of something that was installed: which installing it belongs to.
-pub(crate) fn mark(object: &impl ResourceExt) -> Option<&str> {
+pub(crate) fn install_mark(object: &impl ResourceExt) -> Option<&str> {
     object.labels().get(INSTALLED).map(String::as_str)
 }
 

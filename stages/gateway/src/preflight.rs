@@ -13,7 +13,7 @@ use crate::config::{Config, Provision};
 use crate::crd::Crd;
 use crate::decide::is_fixed_by_provisioning;
 use crate::permissions;
-use crate::survey::{Answers, Run};
+use crate::survey::{Access, QueryResults};
 
 const CLUSTER: What = ("cluster", "the API of the cluster answers");
 const GATEWAY_API: What = ("gateway_api", "the Gateway API is installed");
@@ -48,35 +48,39 @@ const REST: [What; 11] = [
 
 pub(crate) async fn preflight(cx: &Context<Gateway>, config: &Config) {
     let answered = async {
-        let run = Run::connect(cx, config).await?;
+        let access = Access::connect(cx, config).await?;
         let version = async {
-            let version = run.cluster.client.apiserver_version().await;
-            version.map_err(|error| run.cluster.failed("get", "version", None, &error))
+            let version = access.cluster.client.apiserver_version().await;
+            version.map_err(|error| access.cluster.failed("get", "version", None, &error))
         };
-        let (version, answers) = tokio::try_join!(version, run.ask())?;
-        Ok((run, version, answers))
+        let (version, results) = tokio::try_join!(version, access.query())?;
+        Ok((access, version, results))
     };
-    let (run, version, answers) = match answered.await {
+    let (access, version, results) = match answered.await {
         Ok(all) => all,
         Err(error) => {
             cx.tell(CLUSTER, Err(error));
             return cx.skip(&REST, "needs the cluster");
         }
     };
-    let KubeContext { name, server, .. } = &*run.cluster.context;
+    let KubeContext { name, server, .. } = &*access.cluster.context;
     let version = version.git_version;
     let found = format!("context {name:?} at {server}, Kubernetes {version}");
     cx.tell(CLUSTER, Ok(found));
-    run.apis(&answers);
-    tokio::join!(run.namespaces(), run.permissions(), run.gateway(answers));
+    access.check_apis(&results);
+    tokio::join!(
+        access.check_namespaces(),
+        access.check_rights(),
+        access.check_gateway(results)
+    );
 }
 
-impl Run<'_> {
-    fn apis(&self, answers: &Answers) {
-        let installed = answers.crd.as_ref().and_then(Crd::bundle);
+impl Access<'_> {
+    fn check_apis(&self, results: &QueryResults) {
+        let installed = results.crd.as_ref().and_then(Crd::bundle);
         let found = installed.map(|(release, channel)| format!("{release}, {channel} channel"));
-        let gateways = answers.gateways.as_ref().map(|_| found.unwrap_or_default());
-        let tcp_routes = answers.tcp_routes.as_ref().map(|()| String::new());
+        let gateways = results.gateways.as_ref().map(|_| found.unwrap_or_default());
+        let tcp_routes = results.tcp_routes.as_ref().map(|()| String::new());
         let installs = self.config.provision == Provision::Auto;
         for (what, answer) in [(GATEWAY_API, gateways), (TCP_ROUTES, tcp_routes)] {
             match answer {
@@ -89,8 +93,8 @@ impl Run<'_> {
         }
     }
 
-    async fn namespaces(&self) {
-        let look = async |what: What, name: &str, field: &str| {
+    async fn check_namespaces(&self) {
+        let check = async |what: What, name: &str, field: &str| {
             let namespaces: Api<Namespace> = Api::all(self.cluster.client.clone());
             match namespaces.get_metadata_opt(name).await {
                 Ok(Some(_)) => self.cx.tell(what, Ok(name.to_owned())),
@@ -103,12 +107,12 @@ impl Run<'_> {
         };
         let own = self.config.namespace(&self.cluster.context);
         tokio::join!(
-            look(TASKS, &self.config.task_namespace, "task_namespace"),
-            look(NAMESPACE, &own, "gateway_namespace")
+            check(TASKS, &self.config.task_namespace, "task_namespace"),
+            check(NAMESPACE, &own, "gateway_namespace")
         );
     }
 
-    async fn permissions(&self) {
+    async fn check_rights(&self) {
         let namespace = self.config.namespace(&self.cluster.context);
         let review = async |what: What, needed: Vec<Attempt>| {
             let may = require(&self.cluster, &needed).await;

@@ -83,7 +83,7 @@ impl Session {
     }
 
     /// Renews the Lease for as long as it is ours, and returns why it is not any more.
-    pub(crate) async fn keep(&mut self, cx: &Context<Gateway>) -> StageError {
+    pub(crate) async fn renew_until_lost(&mut self, cx: &Context<Gateway>) -> StageError {
         let Some(seen) = &mut self.confirmed else {
             return StageError::internal("a session is kept that was never acquired");
         };
@@ -121,7 +121,7 @@ impl Session {
     }
 
     /// It was never ours: the ledger may forget it.
-    pub(crate) fn forget(self) -> Result<(), StageError> {
+    pub(crate) fn discard(self) -> Result<(), StageError> {
         self.ticket.settle()
     }
 }

@@ -12,13 +12,13 @@ use serde_json::{Map, Value};
 use crate::acquire::{self, Resources, Selection};
 use crate::config::{self, Config};
 use crate::dry_run::dry_run;
-use crate::hold::hold;
 use crate::kubeconfig_file::KubeconfigFile;
 use crate::lease::SESSION;
 use crate::objects::{self, GatewayObject};
 use crate::outputs::{InternalTaskGateway, Outputs};
 use crate::session::Session;
-use crate::{Gateway, gc, leftovers, preflight, provision, wait};
+use crate::watch::watch;
+use crate::{Gateway, gc, leftovers, preflight, provision, readiness};
 
 impl Stage for Gateway {
     const KIND: &'static str = "gateway";
@@ -76,17 +76,17 @@ impl Stage for Gateway {
                 () = cx.shutdown.cancelled() => Ok(()),
             };
         }
-        let mut held = Resources::default();
+        let mut resources = Resources::default();
         let selected = tokio::select! {
-            selected = acquire::acquire(cx, &config, &mut held) => selected.map(Some),
+            selected = acquire::acquire(cx, &config, &mut resources) => selected.map(Some),
             () = cx.shutdown.cancelled() => Ok(None),
         };
-        let served = match (selected, &mut held.session) {
+        let served = match (selected, &mut resources.session) {
             (Ok(Some(selection)), Some(session)) => serve(cx, &config, selection, session).await,
             (Ok(_), _) => Ok(()),
             (Err(error), _) => Err(error),
         };
-        let released = held.release(cx, config.leave).await;
+        let released = resources.release(cx, config.leave).await;
         served.and(released)
     }
 
@@ -107,7 +107,7 @@ impl Stage for Gateway {
     }
 
     fn goes_on(entry: &Entry) -> bool {
-        [SESSION, provision::KIND, gc::KIND].contains(&entry.what.as_str())
+        [SESSION, provision::KIND, gc::OTHERS].contains(&entry.what.as_str())
     }
 
     async fn check(
@@ -125,12 +125,12 @@ impl Stage for Gateway {
             ..
         } = &outputs.internal_task_gateway;
         let Some(gateway) = objects::gateway(&cluster, namespace, name).await? else {
-            return Err(wait::deleted(&format!("{namespace}/{name}")));
+            return Err(readiness::deleted(&format!("{namespace}/{name}")));
         };
         match objects::address(&gateway) {
             Ok(address) if address == *reported => Ok(()),
             Ok(address) => Err(moved(&gateway, reported, &address)),
-            Err(why) => Err(wait::not_ready(&gateway, &why, &cluster.context)),
+            Err(why) => Err(readiness::not_ready(&gateway, &why, &cluster.context)),
         }
     }
 
@@ -164,7 +164,7 @@ async fn serve(
 ) -> Result<(), StageError> {
     let (address, events) = tokio::select! {
         ready = found.ready(cx, config) => ready?,
-        lost = session.keep(cx) => return Err(lost),
+        lost = session.renew_until_lost(cx) => return Err(lost),
         () = cx.shutdown.cancelled() => return Ok(()),
     };
     let capacity = found.capacity(cx, config)?;
@@ -173,14 +173,14 @@ async fn serve(
     let cluster = found.cluster.clone();
     let held = async {
         cx.ready(outputs.clone()).await?;
-        hold(cx, config, found, events, outputs.clone()).await
+        watch(cx, config, found, events, outputs.clone()).await
     };
     let period = Duration::from_secs(config.lease_duration.into());
     let title = session.lease.title();
     let held = tokio::select! {
         held = held => held,
         never = gc::run_periodically(cx, &cluster, period, &title) => never,
-        lost = session.keep(cx) => Err(lost),
+        lost = session.renew_until_lost(cx) => Err(lost),
         () = cx.shutdown.cancelled() => Ok(()),
     };
     held.and(file.remove())

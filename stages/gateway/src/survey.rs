@@ -34,7 +34,7 @@ pub(crate) struct Survey {
 }
 
 /// What each request of the round was answered.
-pub(crate) struct Answers {
+pub(crate) struct QueryResults {
     pub(crate) gateways: Result<Vec<GatewayObject>, StageError>,
     pub(crate) tcp_routes: Result<(), StageError>,
     classes: Result<Option<Vec<ClassObject>>, StageError>,
@@ -44,13 +44,13 @@ pub(crate) struct Answers {
 }
 
 /// A run, or a look at what one would do, on the cluster that its config names.
-pub(crate) struct Run<'a> {
+pub(crate) struct Access<'a> {
     pub(crate) cx: &'a Context<Gateway>,
     pub(crate) config: &'a Config,
     pub(crate) cluster: Cluster,
 }
 
-impl<'a> Run<'a> {
+impl<'a> Access<'a> {
     pub(crate) async fn connect(
         cx: &'a Context<Gateway>,
         config: &'a Config,
@@ -67,7 +67,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    pub(crate) async fn ask(&self) -> Result<Answers, StageError> {
+    pub(crate) async fn query(&self) -> Result<QueryResults, StageError> {
         let (cluster, config) = (&self.cluster, self.config);
         let requests = async {
             tokio::join!(
@@ -85,7 +85,7 @@ impl<'a> Run<'a> {
             true => Ok(()),
             false => Err(no_tcp_routes(cluster, crd.as_ref())),
         });
-        Ok(Answers {
+        Ok(QueryResults {
             gateways,
             tcp_routes,
             classes,
@@ -95,19 +95,19 @@ impl<'a> Run<'a> {
     }
 
     /// The survey of those who only look.
-    pub(crate) async fn look(&self) -> Result<Survey, StageError> {
-        let mut survey = self.ask().await?.survey(self)?;
-        survey.look_at_usage(self).await;
+    pub(crate) async fn survey(&self) -> Result<Survey, StageError> {
+        let mut survey = self.query().await?.into_survey(self)?;
+        survey.load_usage(self).await;
         Ok(survey)
     }
 }
 
-impl Answers {
-    pub(crate) fn survey(self, run: &Run<'_>) -> Result<Survey, StageError> {
+impl QueryResults {
+    pub(crate) fn into_survey(self, access: &Access<'_>) -> Result<Survey, StageError> {
         let gateways = self.gateways?;
         self.tcp_routes?;
-        let previous = run.cx.previous();
-        let previous = previous.filter(|it| it.context == run.cluster.context.name);
+        let previous = access.cx.previous();
+        let previous = previous.filter(|it| it.context == access.cluster.context.name);
         let previous = previous.map(|it| it.internal_task_gateway);
         Ok(Survey {
             gateways,
@@ -123,7 +123,7 @@ impl Answers {
 
 impl Survey {
     /// What others have, for those who only look: expired Leases are as good as gone.
-    pub(crate) async fn look_at_usage(&mut self, Run { cx, cluster, .. }: &Run<'_>) {
+    pub(crate) async fn load_usage(&mut self, Access { cx, cluster, .. }: &Access<'_>) {
         let is_there = |ours: &GatewayLease| {
             let mut leases = self.leases.iter().filter_map(GatewayLease::from_lease);
             leases.any(|it| it.title() == ours.title() && it.holder == ours.holder)
@@ -143,16 +143,16 @@ impl Survey {
 
     /// What others have by these Leases, and by what runs of Determined.
     pub(crate) async fn set_usage(&mut self, cluster: &Cluster, live: &[Lease]) {
-        self.usage = Usage::of_leases(live);
+        self.usage = Usage::from_leases(live);
         let held = self.held.as_deref();
-        self.usage.ask(cluster, &self.gateways, held).await;
+        self.usage.load(cluster, &self.gateways, held).await;
     }
 
     /// Whether the Gateway of this title is ours from before.
     pub(crate) fn is_ours(&self, title: &str) -> bool {
         match &self.held {
             Some(held) => held == title,
-            None => self.previous.as_deref() == Some(title) && !self.usage.holds(title),
+            None => self.previous.as_deref() == Some(title) && !self.usage.is_leased(title),
         }
     }
 }
@@ -198,7 +198,7 @@ async fn all(api: &Api<GatewayObject>, mut listed: ListParams) -> kube::Result<V
     let mut gateways = Vec::new();
     loop {
         let page = api.list(&listed).await?;
-        gateways.extend(page.items.into_iter().map(without_the_rest));
+        gateways.extend(page.items.into_iter().map(trimmed));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => listed.continue_token = Some(token),
             None => return Ok(gateways),
@@ -207,7 +207,7 @@ async fn all(api: &Api<GatewayObject>, mut listed: ListParams) -> kube::Result<V
 }
 
 /// What managed it and when is far longer than all the rest.
-fn without_the_rest(gateway: GatewayObject) -> GatewayObject {
+fn trimmed(gateway: GatewayObject) -> GatewayObject {
     let mut annotations = gateway.metadata.annotations.unwrap_or_default();
     annotations.retain(|key, _| objects::is_port(key));
     GatewayObject {

@@ -22,9 +22,9 @@ const AT_ONCE: usize = 50;
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
     /// Who holds a Gateway, by the Gateway's `namespace/name`.
-    held: BTreeMap<String, String>,
+    leased: BTreeMap<String, String>,
     /// Allocations that have pods; `None` when that may not be known.
-    alive: Option<BTreeSet<String>>,
+    live: Option<BTreeSet<String>>,
     /// Gateways that somebody else took while we were about to.
     lost: BTreeMap<String, String>,
     /// Gateways that a person takes in spite of what a dead master left on them.
@@ -44,18 +44,18 @@ pub(crate) enum Use {
 }
 
 impl Usage {
-    pub(crate) fn of_leases<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Self {
+    pub(crate) fn from_leases<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Self {
         let leases = leases.into_iter();
-        let held = leases.filter_map(|lease| Some((lease::title(lease)?, describe(lease))));
+        let leased = leases.filter_map(|lease| Some((lease::title(lease)?, describe(lease))));
         Self {
-            held: held.collect(),
-            alive: Some(BTreeSet::new()),
+            leased: leased.collect(),
+            live: Some(BTreeSet::new()),
             ..Self::default()
         }
     }
 
     /// Asks which allocations on these Gateways have pods. No request where there are no allocations.
-    pub(crate) async fn ask(
+    pub(crate) async fn load(
         &mut self,
         cluster: &Cluster,
         gateways: &[GatewayObject],
@@ -72,19 +72,19 @@ impl Usage {
             let params = ListParams::default().labels(&selector);
             let pods: Api<Pod> = Api::all(cluster.client.clone());
             let Ok(list) = pods.list_metadata(&params).await else {
-                self.alive = None;
+                self.live = None;
                 return;
             };
             let pods = list.items.into_iter();
             let ids = pods.filter_map(|mut pod| pod.labels_mut().remove(ALLOCATION));
-            self.alive.get_or_insert_default().extend(ids);
+            self.live.get_or_insert_default().extend(ids);
         }
     }
 
     /// Another session was faster; `leases` are those that there are now.
     pub(crate) fn record_loss(&mut self, title: String, who: String, leases: &[Lease]) {
         self.lost.insert(title, who);
-        self.held.extend(Self::of_leases(leases).held);
+        self.leased.extend(Self::from_leases(leases).leased);
     }
 
     pub(crate) fn allow(&mut self, title: String) {
@@ -97,31 +97,31 @@ impl Usage {
     }
 
     /// Whether another session has this Gateway.
-    pub(crate) fn holds(&self, title: &str) -> bool {
-        self.held.contains_key(title) || self.lost.contains_key(title)
+    pub(crate) fn is_leased(&self, title: &str) -> bool {
+        self.leased.contains_key(title) || self.lost.contains_key(title)
     }
 
-    pub(crate) fn with(&self, gateway: &GatewayObject) -> Use {
+    pub(crate) fn of(&self, gateway: &GatewayObject) -> Use {
         let title = title(gateway);
         if let Some(who) = self.lost.get(&title) {
             return Use::Lost(who.clone());
         }
-        if let Some(who) = self.held.get(&title) {
+        if let Some(who) = self.leased.get(&title) {
             return Use::Live(who.clone());
         }
         let ports: Vec<(&str, &str)> = objects::determined_ports(gateway).collect();
         if ports.is_empty() || self.allowed.contains(&title) {
             return Use::None;
         }
-        let Some(alive) = &self.alive else {
+        let Some(live) = &self.live else {
             return Use::Live(format!(
                 "a Determined master has {} ports on it, and whether it lives may not be known: pods may not be listed",
                 ports.len()
             ));
         };
-        let used = ports.iter().filter(|(_, id)| alive.contains(*id)).count();
+        let used = ports.iter().filter(|(_, id)| live.contains(*id)).count();
         if used == 0 {
-            let ports = listed(&ports);
+            let ports = describe_ports(&ports);
             return Use::Leftovers(format!("a dead Determined master left {ports} on it"));
         }
         Use::Live(format!(
@@ -131,7 +131,7 @@ impl Usage {
     }
 }
 
-fn listed(ports: &[(&str, &str)]) -> String {
+fn describe_ports(ports: &[(&str, &str)]) -> String {
     const SHOWN: usize = 5;
     let (shown, rest) = ports.split_at(ports.len().min(SHOWN));
     let mut shown: Vec<&str> = shown.iter().map(|(port, _)| *port).collect();

@@ -4,7 +4,7 @@ use protocol::{Context, StageError, run_id};
 
 use crate::Gateway;
 use crate::config::Config;
-use crate::objects::{self, ClassObject, GatewayObject, refusal, title};
+use crate::objects::{self, ClassObject, GatewayObject, title, why_false};
 use crate::survey::Survey;
 use crate::usage::{Usage, Use};
 
@@ -24,7 +24,7 @@ const STATIC_PORTS: [(&str, &str); 2] = [
 pub(super) const SHOWN: usize = 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Verdict {
+enum Rating {
     Usable,
     /// It may become usable.
     Waiting(String),
@@ -44,7 +44,7 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
-    pub(crate) fn tell(&self, cx: &Context<Gateway>) {
+    pub(crate) fn log(&self, cx: &Context<Gateway>) {
         self.lines.iter().for_each(|line| cx.info(line));
         self.warnings.iter().for_each(|line| cx.warn(line));
     }
@@ -70,15 +70,15 @@ pub(crate) fn choose(survey: &Survey, config: &Config) -> Result<Choice, StageEr
     let mut gateways: Vec<&GatewayObject> = survey.gateways.iter().collect();
     gateways.sort_by_cached_key(|gateway| (!is_ours(gateway), title(gateway)));
     let judge = |gateway: &&GatewayObject| judge(gateway, survey, config);
-    let verdicts: Vec<Verdict> = gateways.iter().map(judge).collect();
+    let ratings: Vec<Rating> = gateways.iter().map(judge).collect();
     let rank = |at: &usize| {
-        let is_used = !is_ours(gateways[*at]) && usage.with(gateways[*at]) != Use::None;
-        (is_used, verdicts[*at] != Verdict::Usable)
+        let is_used = !is_ours(gateways[*at]) && usage.of(gateways[*at]) != Use::None;
+        (is_used, ratings[*at] != Rating::Usable)
     };
-    let is_possible = |at: &usize| !matches!(verdicts[*at], Verdict::Unusable(_));
+    let is_possible = |at: &usize| !matches!(ratings[*at], Rating::Unusable(_));
     let possible: Vec<usize> = (0..gateways.len()).filter(is_possible).collect();
     let Some(best) = possible.iter().map(rank).min() else {
-        return Err(none(&gateways, &verdicts, config));
+        return Err(none_usable(&gateways, &ratings, config));
     };
     let best: Vec<usize> = possible.into_iter().filter(|at| rank(at) == best).collect();
     let pick = match usage.lost_a_race() {
@@ -86,7 +86,7 @@ pub(crate) fn choose(survey: &Survey, config: &Config) -> Result<Choice, StageEr
         false => 0,
     };
     let taken = best[pick];
-    let lines = lines(&gateways, &verdicts, Some(taken));
+    let lines = lines(&gateways, &ratings, Some(taken));
     let gateway = gateways[taken].clone();
     let warnings = warnings(&gateway, survey);
     let class = class_of(&gateway, survey);
@@ -105,7 +105,7 @@ pub(super) fn abandoned(survey: &Survey, config: &Config) -> Vec<Abandoned> {
         take_over: true,
         ..config.clone()
     };
-    let left = |gateway: &GatewayObject| match survey.usage.with(gateway) {
+    let left = |gateway: &GatewayObject| match survey.usage.of(gateway) {
         Use::Leftovers(left) => Some(Abandoned {
             title: title(gateway),
             left,
@@ -114,7 +114,7 @@ pub(super) fn abandoned(survey: &Survey, config: &Config) -> Vec<Abandoned> {
     };
     let gateways = survey.gateways.iter();
     gateways
-        .filter(|it| !matches!(judge(it, survey, &over), Verdict::Unusable(_)))
+        .filter(|it| !matches!(judge(it, survey, &over), Rating::Unusable(_)))
         .filter_map(left)
         .collect()
 }
@@ -130,34 +130,34 @@ fn class_of<'a>(gateway: &GatewayObject, survey: &'a Survey) -> Option<&'a Class
     classes.find(|class| class.metadata.name.as_ref() == Some(name))
 }
 
-fn judge(gateway: &GatewayObject, survey: &Survey, config: &Config) -> Verdict {
+fn judge(gateway: &GatewayObject, survey: &Survey, config: &Config) -> Rating {
     let is_ours = survey.is_ours(&title(gateway));
     if gateway.metadata.deletion_timestamp.is_some() {
-        return Verdict::Unusable("it is being deleted".to_owned());
+        return Rating::Unusable("it is being deleted".to_owned());
     }
     let class = &gateway.spec.gateway_class_name;
     if let Some(wanted) = config.gateway_class.as_ref().filter(|it| *it != class) {
-        return Verdict::Unusable(format!("its class is {class}, not {wanted}"));
+        return Rating::Unusable(format!("its class is {class}, not {wanted}"));
     }
     if let Some(reason) = class_problem(gateway, survey) {
-        return Verdict::Unusable(reason);
+        return Rating::Unusable(reason);
     }
     // Who names a Gateway knows it better than its status does.
     if config.gateway.is_none() && !is_ours && objects::takes_tcp(gateway) == Some(false) {
-        return Verdict::Unusable("none of its listeners takes TCPRoutes".to_owned());
+        return Rating::Unusable("none of its listeners takes TCPRoutes".to_owned());
     }
     if !is_ours && let Some(reason) = taken_by(gateway, &survey.usage, config) {
-        return Verdict::Unusable(reason);
+        return Rating::Unusable(reason);
     }
     match objects::address(gateway) {
-        Ok(_) => Verdict::Usable,
-        Err(why) => Verdict::Waiting(why.reason),
+        Ok(_) => Rating::Usable,
+        Err(why) => Rating::Waiting(why.reason),
     }
 }
 
 /// A Gateway is for one master: a starting one deletes listeners that it does not know.
 fn taken_by(gateway: &GatewayObject, usage: &Usage, config: &Config) -> Option<String> {
-    match usage.with(gateway) {
+    match usage.of(gateway) {
         Use::Lost(who) => Some(who),
         Use::None => None,
         _ if config.take_over => None,
@@ -177,29 +177,29 @@ fn class_problem(gateway: &GatewayObject, survey: &Survey) -> Option<String> {
     if let Some((_, reason)) = STATIC_PORTS.iter().find(|(known, _)| known == controller) {
         return Some((*reason).to_owned());
     }
-    let reason = refusal(&class.status.as_ref()?.conditions, "Accepted")?;
+    let reason = why_false(&class.status.as_ref()?.conditions, "Accepted")?;
     Some(format!("its GatewayClass {name} is not accepted: {reason}"))
 }
 
-fn lines(gateways: &[&GatewayObject], verdicts: &[Verdict], taken: Option<usize>) -> Vec<String> {
+fn lines(gateways: &[&GatewayObject], ratings: &[Rating], taken: Option<usize>) -> Vec<String> {
     let mut shown: Vec<usize> = (0..gateways.len().min(SHOWN)).collect();
     shown.extend(taken.filter(|taken| *taken >= SHOWN));
-    let line = |at: &usize| line(gateways[*at], &verdicts[*at], Some(*at) == taken);
+    let line = |at: &usize| line(gateways[*at], &ratings[*at], Some(*at) == taken);
     let mut lines: Vec<String> = shown.iter().map(line).collect();
     let others = gateways.len() - shown.len();
     lines.extend((others > 0).then(|| format!("and {others} other Gateways")));
     lines
 }
 
-fn line(gateway: &GatewayObject, verdict: &Verdict, taken: bool) -> String {
+fn line(gateway: &GatewayObject, rating: &Rating, taken: bool) -> String {
     let title = title(gateway);
-    match (verdict, taken) {
-        (Verdict::Usable, true) => format!("Gateway {title}: taken"),
-        (Verdict::Waiting(reason), true) => {
+    match (rating, taken) {
+        (Rating::Usable, true) => format!("Gateway {title}: taken"),
+        (Rating::Waiting(reason), true) => {
             format!("Gateway {title}: taken, though not usable yet: {reason}")
         }
-        (Verdict::Usable, false) => format!("Gateway {title}: usable too; `gateway` chooses"),
-        (Verdict::Waiting(reason) | Verdict::Unusable(reason), _) => {
+        (Rating::Usable, false) => format!("Gateway {title}: usable too; `gateway` chooses"),
+        (Rating::Waiting(reason) | Rating::Unusable(reason), _) => {
             format!("Gateway {title}: passed over: {reason}")
         }
     }
@@ -213,7 +213,7 @@ fn warnings(gateway: &GatewayObject, survey: &Survey) -> Vec<String> {
             "none of the listeners of Gateway {title} takes TCPRoutes; Determined needs them"
         ));
     }
-    if let Use::Live(what) | Use::Leftovers(what) | Use::Lost(what) = survey.usage.with(gateway)
+    if let Use::Live(what) | Use::Leftovers(what) | Use::Lost(what) = survey.usage.of(gateway)
         && !survey.is_ours(&title)
     {
         warnings.push(format!(
@@ -223,7 +223,7 @@ fn warnings(gateway: &GatewayObject, survey: &Survey) -> Vec<String> {
     warnings
 }
 
-fn none(gateways: &[&GatewayObject], verdicts: &[Verdict], config: &Config) -> StageError {
+fn none_usable(gateways: &[&GatewayObject], ratings: &[Rating], config: &Config) -> StageError {
     let place = match &config.gateway_namespace {
         Some(namespace) => format!("namespace {namespace}"),
         None => "any namespace".to_owned(),
@@ -241,6 +241,6 @@ fn none(gateways: &[&GatewayObject], verdicts: &[Verdict], config: &Config) -> S
     let message = format!("no Gateway in {place} can be used");
     let mut error = StageError::new("gateway.none_usable", message)
         .hint("fix one of them, or set `gateway`, `gateway_namespace` or `gateway_class`");
-    error.caused_by = lines(gateways, verdicts, None);
+    error.caused_by = lines(gateways, ratings, None);
     error
 }

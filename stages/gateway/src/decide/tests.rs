@@ -37,7 +37,7 @@ fn survey(gateways: Vec<Value>, controller: &str) -> Survey {
         classes: Some(vec![serde_json::from_value(class).unwrap()]),
         max_listeners: 64,
         leases: Vec::new(),
-        usage: Usage::of_leases([]),
+        usage: Usage::from_leases([]),
         previous: None,
         held: None,
     }
@@ -155,7 +155,7 @@ fn one_that_another_session_holds_is_taken_over_only_on_request_and_only_when_no
     let pick = |names: &[&str], take_over| {
         let gateways = names.iter().map(|name| gateway(name, works())).collect();
         let mut survey = survey(gateways, "c/c");
-        survey.usage = Usage::of_leases(&lease);
+        survey.usage = Usage::from_leases(&lease);
         // What was ours before is not any more.
         survey.previous = Some("n/a".to_owned());
         choose(&survey, &config(json!({"take_over": take_over})))
@@ -182,11 +182,11 @@ fn of_thousands_only_the_first_and_the_taken_one_are_shown() {
 
 #[test]
 fn without_a_class_there_is_nothing_to_make_and_with_one_it_is_made_or_a_controller_is_missing() {
-    let decided = |survey: &Survey, value| match decide(survey, &config(value)).plan {
-        Plan::Take(choice) => format!("take {}", objects::name(&choice.gateway)),
-        Plan::Make(make) => format!("make {}", make.class.metadata.name.unwrap()),
-        Plan::Install(error) => format!("install {}", error.code),
-        Plan::Fail(error) => format!("fail {}", error.code),
+    let decided = |survey: &Survey, value| match decide(survey, &config(value)).action {
+        Action::Take(choice) => format!("take {}", objects::name(&choice.gateway)),
+        Action::Make(make) => format!("make {}", make.class.metadata.name.unwrap()),
+        Action::Install(error) => format!("install {}", error.code),
+        Action::Fail(error) => format!("fail {}", error.code),
     };
     let mut contour = survey(vec![gateway("a", works())], CONTOUR);
     let dedicated = json!({"prefer": "dedicated"});

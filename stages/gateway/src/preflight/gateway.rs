@@ -4,27 +4,29 @@ use protocol::{Check, StageError};
 
 use super::{CAPACITY, CONTROLLER, GATEWAY, LEFTOVERS};
 use crate::config::Provision;
-use crate::decide::{Abandoned, Choice, Decision, Plan, decide};
+use crate::decide::{Abandoned, Action, Choice, Decision, decide};
 use crate::objects;
 use crate::provision::InstallPlan;
-use crate::survey::{Answers, Run, Survey};
+use crate::survey::{Access, QueryResults, Survey};
 
-impl Run<'_> {
-    pub(super) async fn gateway(&self, answers: Answers) {
-        let mut survey = match answers.survey(self) {
+impl Access<'_> {
+    pub(super) async fn check_gateway(&self, results: QueryResults) {
+        let mut survey = match results.into_survey(self) {
             Ok(survey) => survey,
             Err(error) => {
                 self.cx.skip(&[LEFTOVERS], "needs the Gateway API");
-                return self.without(Plan::without(error, self.config)).await;
+                return self
+                    .report_none(Action::from_missing(error, self.config))
+                    .await;
             }
         };
-        survey.look_at_usage(self).await;
+        survey.load_usage(self).await;
         let decision = decide(&survey, self.config);
         // Before the Gateway itself: who takes one needs no controller.
-        self.leftovers(&decision, &survey);
-        match decision.plan {
-            Plan::Take(choice) => self.chosen(&choice, &survey),
-            Plan::Make(make) => {
+        self.report_leftovers(&decision, &survey);
+        match decision.action {
+            Action::Take(choice) => self.report_choice(&choice, &survey),
+            Action::Make(make) => {
                 let class = make.class.metadata.name.unwrap_or_default();
                 let found = format!("one is made of GatewayClass {class}");
                 self.cx.tell(GATEWAY, Ok(found));
@@ -32,11 +34,11 @@ impl Run<'_> {
                 let found = format!("{} listeners at most", survey.max_listeners);
                 self.cx.tell(CAPACITY, Ok(found));
             }
-            plan => self.without(plan).await,
+            action => self.report_none(action).await,
         }
     }
 
-    fn chosen(&self, choice: &Choice, survey: &Survey) {
+    fn report_choice(&self, choice: &Choice, survey: &Survey) {
         let gateway = &choice.gateway;
         let state = match objects::address(gateway) {
             Ok(address) => format!("at {address}"),
@@ -62,14 +64,14 @@ impl Run<'_> {
     }
 
     /// There is none, and none can be made yet.
-    async fn without(&self, plan: Plan) {
-        let missing = match plan {
-            Plan::Install(missing) if self.config.provision != Provision::Never => missing,
-            Plan::Install(error) | Plan::Fail(error) => {
+    async fn report_none(&self, action: Action) {
+        let missing = match action {
+            Action::Install(missing) if self.config.provision != Provision::Never => missing,
+            Action::Install(error) | Action::Fail(error) => {
                 self.cx.tell(GATEWAY, Err(error));
                 return self.cx.skip(&[CONTROLLER, CAPACITY], "needs the Gateway");
             }
-            Plan::Take(_) | Plan::Make(_) => return,
+            Action::Take(_) | Action::Make(_) => return,
         };
         if self.config.provision == Provision::Ask {
             let hint = "say yes when you are asked at a terminal, or set `provision: auto`";
@@ -94,12 +96,12 @@ impl Run<'_> {
     }
 
     /// Gateways that could be taken but for what a dead master left on them: that is for a person to say.
-    fn leftovers(&self, decision: &Decision, survey: &Survey) {
+    fn report_leftovers(&self, decision: &Decision, survey: &Survey) {
         let (id, title) = LEFTOVERS;
-        let Decision { plan, abandoned } = decision;
+        let Decision { action, abandoned } = decision;
         if abandoned.is_empty() {
-            return match plan {
-                Plan::Fail(_) => self
+            return match action {
+                Action::Fail(_) => self
                     .cx
                     .skip(&[LEFTOVERS], "`gateway` names the one to take"),
                 _ => self.cx.report(Check::ok(id, title, "")),
@@ -109,9 +111,9 @@ impl Run<'_> {
             .iter()
             .map(|Abandoned { title, left }| format!("{title}: {left}"));
         let left = left.collect::<Vec<_>>().join("\n");
-        let missing = match plan {
-            Plan::Install(missing) if self.config.provision != Provision::Auto => Some(missing),
-            Plan::Fail(missing) => Some(missing),
+        let missing = match action {
+            Action::Install(missing) if self.config.provision != Provision::Auto => Some(missing),
+            Action::Fail(missing) => Some(missing),
             _ => None,
         };
         let check = match missing {
@@ -120,7 +122,7 @@ impl Run<'_> {
         };
         let hint = "say yes when you are asked at a terminal, or name it with `gateway` and `gateway_namespace`";
         let check = check.hint(hint);
-        self.cx.report(match only_by_name(decision, survey) {
+        self.cx.report(match uniquely_named(decision, survey) {
             Some((name, question)) => check.offer(question, "gateway", name),
             None => check,
         });
@@ -129,7 +131,7 @@ impl Run<'_> {
 
 /// The first that its name alone tells from all others, and the question about it. A Gateway that is named is taken with
 /// what was left on it, and no other is: `take_over` would take one from a session, too.
-fn only_by_name<'a>(decision: &Decision, survey: &'a Survey) -> Option<(&'a str, String)> {
+fn uniquely_named<'a>(decision: &Decision, survey: &'a Survey) -> Option<(&'a str, String)> {
     decision.abandoned.iter().find_map(|abandoned| {
         let mut gateways = survey.gateways.iter();
         let name = objects::name(gateways.find(|it| objects::title(it) == abandoned.title)?);

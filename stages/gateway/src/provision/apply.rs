@@ -13,8 +13,8 @@ use kube::core::DynamicObject;
 use kube::runtime::wait::{await_condition, conditions::is_crd_established};
 use protocol::{Context, StageError};
 
-use super::object::Object;
-use super::plan::{Step, Verdict, marked, place};
+use super::manifest::Object;
+use super::steps::{Change, Step, marked, set_namespace};
 use crate::Gateway;
 use crate::lease::MANAGER;
 
@@ -22,7 +22,7 @@ use crate::lease::MANAGER;
 const ESTABLISHED: Duration = Duration::from_secs(60);
 
 /// How long something that is being deleted may take to go: a namespace takes its contents along.
-const GONE: Duration = Duration::from_secs(90);
+const DELETION_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// CRDs side by side.
 const AT_ONCE: usize = 4;
@@ -39,7 +39,7 @@ pub(crate) async fn apply(
     let total = (crds.len() + rest.len()) as u64;
     let tell = |line, done| cx.progress_count("provision", line, done, total);
     let mut done = 0;
-    let mut under_way = stream::iter(crds.iter().map(|step| definition(cluster, step, mark)))
+    let mut under_way = stream::iter(crds.iter().map(|step| apply_crd(cluster, step, mark)))
         .buffer_unordered(AT_ONCE);
     while let Some(name) = under_way.next().await {
         let name = name?;
@@ -52,15 +52,15 @@ pub(crate) async fn apply(
         let mut object = step.object.clone();
         let kind = match &step.kind {
             Some(kind) => kind.clone(),
-            None => defined(&mut discovery, &mut object).await?,
+            None => resolve_kind(&mut discovery, &mut object).await?,
         };
         let title = object.reference.title();
-        if step.verdict == Verdict::Wait {
+        if step.action == Change::Recreate {
             tell(format!("waiting until {title} is gone"), done);
-            gone(&kind, &object.reference).await?;
+            until_deleted(&kind, &object.reference).await?;
         }
-        let ours = step.verdict == Verdict::Renew;
-        one(&kind, &object, mark, ours).await?;
+        let ours = step.action == Change::Apply;
+        apply_object(&kind, &object, mark, ours).await?;
         done += 1;
         tell(format!("applied {title}"), done);
     }
@@ -68,7 +68,7 @@ pub(crate) async fn apply(
 }
 
 /// The kind of an object that was not served when the plan was made.
-async fn defined(
+async fn resolve_kind(
     discovery: &mut Discovery<'_>,
     object: &mut Object,
 ) -> Result<ApiKind, StageError> {
@@ -80,20 +80,20 @@ async fn defined(
         StageError::new("gateway.manifest_unknown_kind", message)
             .hint("name the manifests of its CRD in `provision_manifests` too")
     })?;
-    place(object, &kind);
+    set_namespace(object, &kind);
     Ok(kind)
 }
 
-async fn definition(cluster: &Cluster, step: &Step, mark: &str) -> Result<String, StageError> {
+async fn apply_crd(cluster: &Cluster, step: &Step, mark: &str) -> Result<String, StageError> {
     let reference = &step.object.reference;
     let (title, name) = (reference.title(), &reference.name);
     let Some(kind) = &step.kind else {
         return Err(StageError::internal("the API does not serve CRDs"));
     };
-    if step.verdict == Verdict::Wait {
-        gone(kind, reference).await?;
+    if step.action == Change::Recreate {
+        until_deleted(kind, reference).await?;
     }
-    one(kind, &step.object, mark, false).await?;
+    apply_object(kind, &step.object, mark, false).await?;
     let crds: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
     let established = await_condition(crds, name, is_crd_established());
     match tokio::time::timeout(ESTABLISHED, established).await {
@@ -116,7 +116,12 @@ async fn definition(cluster: &Cluster, step: &Step, mark: &str) -> Result<String
 }
 
 /// What is ours is ours to the last field; what is new to the cluster has no other fields to conflict with.
-async fn one(kind: &ApiKind, object: &Object, mark: &str, ours: bool) -> Result<(), StageError> {
+async fn apply_object(
+    kind: &ApiKind,
+    object: &Object,
+    mark: &str,
+    ours: bool,
+) -> Result<(), StageError> {
     let mut params = PatchParams::apply(MANAGER);
     params.force = ours;
     let body = marked(object, mark);
@@ -132,14 +137,14 @@ async fn one(kind: &ApiKind, object: &Object, mark: &str, ours: bool) -> Result<
     })
 }
 
-pub(crate) async fn gone(kind: &ApiKind, reference: &ObjectRef) -> Result<(), StageError> {
+pub(crate) async fn until_deleted(kind: &ApiKind, reference: &ObjectRef) -> Result<(), StageError> {
     let (api, name) = (kind.api(reference), &reference.name);
     let absent = await_condition(api, name, |it: Option<&DynamicObject>| it.is_none());
-    match tokio::time::timeout(GONE, absent).await {
+    match tokio::time::timeout(DELETION_TIMEOUT, absent).await {
         Ok(Ok(_)) => Ok(()),
         _ => {
             let (title, kind) = (reference.title(), kind.title());
-            let seconds = GONE.as_secs();
+            let seconds = DELETION_TIMEOUT.as_secs();
             let message = format!("{title} is being deleted, and still there after {seconds} s");
             let hint = format!("`kubectl get {kind} {name} -o yaml` shows what it waits for");
             let error = StageError::new("gateway.infrastructure_left", message);

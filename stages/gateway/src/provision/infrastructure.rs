@@ -8,14 +8,14 @@ use protocol::{Context, StageError};
 use serde_json::json;
 
 use super::KIND;
-use super::accepted::accepted;
+use super::class::has_accepted;
 use super::lock::{Lock, LockRequest};
 use crate::Gateway;
 use crate::lease::holder;
-use crate::survey::Run;
+use crate::survey::Access;
 
 /// Longer than anybody installs, whose `timeout` is the default.
-const OTHERS: Duration = Duration::from_secs(330);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(330);
 
 /// What is installed, as far as it is ours to remove.
 pub(crate) struct Infrastructure {
@@ -50,7 +50,7 @@ impl Infrastructure {
     /// The one of this run, with the Lease of what is installed, which is waited for. Without `create` there is none where
     /// nothing is installed.
     pub(super) async fn join<'a>(
-        Run { cx, cluster, .. }: &Run<'_>,
+        Access { cx, cluster, .. }: &Access<'_>,
         slot: &'a mut Option<Self>,
         create: bool,
     ) -> Result<&'a mut Self, StageError> {
@@ -63,7 +63,7 @@ impl Infrastructure {
             let request = LockRequest {
                 holder: &joined.holder,
                 create,
-                patience: OTHERS,
+                timeout: LOCK_TIMEOUT,
                 env: &cx.env,
             };
             let tell = |line| cx.progress("provision", line);
@@ -95,15 +95,15 @@ impl Infrastructure {
     }
 }
 
-impl Run<'_> {
+impl Access<'_> {
     /// Before a Gateway is made of a class that was installed: the Lease, so that the last one out does not remove it
     /// meanwhile. False: it has been removed, and what there is has to be looked at again.
-    pub(crate) async fn join(
+    pub(crate) async fn lock_class(
         &self,
         slot: &mut Option<Infrastructure>,
         class: &str,
     ) -> Result<bool, StageError> {
         Infrastructure::join(self, slot, false).await?;
-        accepted(&self.cluster, class).await
+        has_accepted(&self.cluster, class).await
     }
 }

@@ -26,7 +26,7 @@ const LIST: &str = "devcluster-gateway/installed";
 
 /// Seconds for which a holder may be unheard of.
 const DURATION: u32 = 30;
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What was installed, or is about to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ impl Installed {
     }
 
     /// By the Lease's list, for those who only look. `None`: there is no Lease.
-    pub(super) async fn look(cluster: &Cluster) -> Result<Option<Self>, StageError> {
+    pub(super) async fn read(cluster: &Cluster) -> Result<Option<Self>, StageError> {
         match lease_lock("").get(cluster).await? {
             LeaseState::Ours(lease) | LeaseState::Theirs(lease) => {
                 Ok(Some(Self::from_lease(&lease)))
@@ -69,7 +69,7 @@ pub(crate) struct LockRequest<'a> {
     pub(crate) holder: &'a str,
     /// Make it when there is none.
     pub(crate) create: bool,
-    pub(crate) patience: Duration,
+    pub(crate) timeout: Duration,
     pub(crate) env: &'a Env,
 }
 
@@ -93,7 +93,7 @@ impl Lock {
         mut tell: impl FnMut(String),
     ) -> Result<Option<Self>, StageError> {
         let lease_lock = lease_lock(request.holder);
-        let deadline = Instant::now() + request.patience;
+        let deadline = Instant::now() + request.timeout;
         let mut told = false;
         loop {
             let outcome = match lease_lock.get(cluster).await? {
@@ -126,12 +126,12 @@ impl Lock {
                 }
                 _ => {}
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     /// Puts down what is about to be installed.
-    pub(crate) async fn write(&mut self, installed: Installed) -> Result<(), StageError> {
+    pub(crate) async fn record(&mut self, installed: Installed) -> Result<(), StageError> {
         let text = serde_json::to_string(&installed).map_err(|error| {
             StageError::internal("a list of objects cannot be written").source(&error)
         })?;
@@ -147,7 +147,7 @@ impl Lock {
     }
 
     /// Does this while the Lease is renewed.
-    pub(crate) async fn during<T>(
+    pub(crate) async fn while_renewing<T>(
         &mut self,
         work: impl Future<Output = Result<T, StageError>>,
     ) -> Result<T, StageError> {

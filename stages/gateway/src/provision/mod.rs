@@ -1,13 +1,13 @@
 //! A controller of our own, where the cluster has none of which a Gateway could be had.
 
-mod accepted;
 mod apply;
+mod class;
 mod infrastructure;
 mod lock;
-mod object;
-mod plan;
+mod manifest;
 mod pods;
 mod remove;
+mod steps;
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ use cluster::{Attempt, Cluster};
 use protocol::{Context, StageError, run_id};
 use serde_json::json;
 
-use self::accepted::{accepted, until_accepted};
+use self::class::{has_accepted, until_accepted};
 use self::lock::Installed;
-use self::object::Object;
-use self::plan::Step;
+use self::manifest::Object;
+use self::steps::Step;
 use crate::Gateway;
-use crate::ask;
 use crate::config::{Config, Provision};
 use crate::manifests;
 use crate::objects::{CLASSES, GROUP};
 use crate::permissions;
-use crate::survey::Run;
+use crate::prompt;
+use crate::survey::Access;
 
 pub(crate) use infrastructure::Infrastructure;
 pub(crate) use remove::leftover;
@@ -53,7 +53,7 @@ impl InstallPlan {
         cx.progress("provision", "reading the manifests of a controller");
         let digest = config.provision_digest.as_deref();
         let loaded = manifests::load(&config.provision_manifests, digest, &cx.env).await?;
-        let mut objects = object::parse(&loaded)?;
+        let mut objects = manifest::parse(&loaded)?;
         let mut references = objects.iter().map(|it| &it.reference);
         let class = match references.find(|it| it.kind == "GatewayClass") {
             Some(class) => class.name.clone(),
@@ -84,12 +84,12 @@ impl InstallPlan {
 
     /// What is to be done with each object, as things are.
     pub(crate) async fn steps(&self, cluster: &Cluster) -> Result<Steps, StageError> {
-        let installed = Installed::look(cluster).await?.unwrap_or_default();
-        self.steps_of(cluster, &installed.mark).await
+        let installed = Installed::read(cluster).await?.unwrap_or_default();
+        self.plan_steps(cluster, &installed.mark).await
     }
 
-    async fn steps_of(&self, cluster: &Cluster, mark: &str) -> Result<Steps, StageError> {
-        let steps = plan::plan(cluster, self.objects.clone(), mark).await;
+    async fn plan_steps(&self, cluster: &Cluster, mark: &str) -> Result<Steps, StageError> {
+        let steps = steps::plan(cluster, self.objects.clone(), mark).await;
         steps.map(Steps)
     }
 }
@@ -103,7 +103,7 @@ impl Steps {
     }
 
     /// What is about to be made goes onto the list before it is made. CRDs stay on a cluster for ever.
-    fn note(&self, installed: &mut Installed) {
+    fn list_in(&self, installed: &mut Installed) {
         let made = self.0.iter().filter(|it| it.applies() && !it.is_crd());
         for reference in made.map(|step| &step.object.reference) {
             if !installed.objects.contains(reference) {
@@ -118,7 +118,7 @@ impl Steps {
         for step in self.0.iter().filter(|it| it.applies()) {
             let reference = &step.object.reference;
             if reference.kind == "Namespace" {
-                needed.extend(remove::attempts(cluster, reference).await?);
+                needed.extend(remove::required_attempts(cluster, reference).await?);
             }
             // A CRD stays.
             let verbs = ["create", "patch", "get", "list", "watch", "delete"];
@@ -144,12 +144,12 @@ fn class(controller: &str) -> Result<Object, StageError> {
         "metadata": {"name": CLASS},
         "spec": {"controllerName": controller},
     });
-    Object::of(class).map_err(StageError::internal)
+    Object::from_value(class).map_err(StageError::internal)
 }
 
-impl Run<'_> {
+impl Access<'_> {
     /// Installs a controller because of this error, if the config or the user agrees; else the error is the answer.
-    pub(crate) async fn offer(
+    pub(crate) async fn offer_install(
         &self,
         slot: &mut Option<Infrastructure>,
         missing: StageError,
@@ -171,7 +171,7 @@ impl Run<'_> {
             steps.lines().for_each(|line| cx.info(line));
             let (summary, name) = (plan.summary(), &cluster.context.name);
             let question = format!("Install {summary} on the cluster of context {name:?}?");
-            if !ask::yes(cx, &question).await? {
+            if !prompt::confirm(cx, &question).await? {
                 return refused(missing);
             }
         } else {
@@ -195,7 +195,7 @@ impl Run<'_> {
             return Ok(());
         };
         let name = &plan.class;
-        if accepted(cluster, name).await? {
+        if has_accepted(cluster, name).await? {
             cx.info(format!(
                 "another session has installed the controller of GatewayClass {name} meanwhile"
             ));
@@ -207,14 +207,14 @@ impl Run<'_> {
         }
         installed.class.clone_from(name);
         installed.digest.clone_from(&plan.loaded.digest);
-        let steps = plan.steps_of(cluster, &installed.mark).await?;
+        let steps = plan.plan_steps(cluster, &installed.mark).await?;
         let kept = steps.0.iter().filter(|it| !it.applies());
         kept.for_each(|step| cx.info(step.line()));
         steps.review(cluster).await?;
-        steps.note(&mut installed);
-        lock.write(installed.clone()).await?;
+        steps.list_in(&mut installed);
+        lock.record(installed.clone()).await?;
         let timeout = Duration::from_secs(config.timeout);
-        let work = lock.during(async {
+        let work = lock.while_renewing(async {
             apply::apply(cx, cluster, &steps.0, &installed.mark).await?;
             until_accepted(cx, cluster, &installed, timeout).await
         });

@@ -9,7 +9,7 @@ use kube::api::ListParams;
 
 /// A line for each Deployment that is not available, and for each of its pods that is not ready. Empty: all is well, or
 /// nothing may be seen.
-pub(crate) async fn complaints(cluster: &Cluster, objects: &[ObjectRef]) -> Vec<String> {
+pub(crate) async fn problems(cluster: &Cluster, objects: &[ObjectRef]) -> Vec<String> {
     let mut lines = Vec::new();
     for reference in objects.iter().filter(|it| it.kind == "Deployment") {
         let namespace = reference.namespace.as_deref().unwrap_or_default();
@@ -18,16 +18,16 @@ pub(crate) async fn complaints(cluster: &Cluster, objects: &[ObjectRef]) -> Vec<
             continue;
         };
         let status = deployment.status.clone().unwrap_or_default();
-        if let Some(line) = of_deployment(&status) {
+        if let Some(line) = deployment_problem(&status) {
             lines.push(format!("{}: {line}", reference.title()));
-            lines.extend(of_pods(cluster, namespace, &deployment).await);
+            lines.extend(pod_problems(cluster, namespace, &deployment).await);
         }
     }
     lines
 }
 
 /// `None` when it is available.
-fn of_deployment(status: &DeploymentStatus) -> Option<String> {
+fn deployment_problem(status: &DeploymentStatus) -> Option<String> {
     let find = |kind: &str, value: &str| {
         let is = |text: &Option<String>, wanted: &str| text.as_deref() == Some(wanted);
         let mut conditions = status.conditions.iter().flatten();
@@ -48,7 +48,7 @@ fn of_deployment(status: &DeploymentStatus) -> Option<String> {
     Some(said.and_then(|it| it.message.clone()).unwrap_or_else(count))
 }
 
-async fn of_pods(cluster: &Cluster, namespace: &str, deployment: &Deployment) -> Vec<String> {
+async fn pod_problems(cluster: &Cluster, namespace: &str, deployment: &Deployment) -> Vec<String> {
     let labels = deployment.spec.selector.match_labels.iter().flatten();
     let selector: Vec<String> = labels
         .map(|(key, value)| format!("{key}={value}"))
@@ -60,14 +60,14 @@ async fn of_pods(cluster: &Cluster, namespace: &str, deployment: &Deployment) ->
     };
     let said = |pod: Pod| {
         let name = pod.metadata.name.unwrap_or_default();
-        let said = of_pod(&pod.status?)?;
+        let said = pod_problem(&pod.status?)?;
         Some(format!("Pod {namespace}/{name}: {said}"))
     };
     pods.items.into_iter().filter_map(said).collect()
 }
 
 /// `None` when it is ready.
-fn of_pod(status: &PodStatus) -> Option<String> {
+fn pod_problem(status: &PodStatus) -> Option<String> {
     let is = |kind: &str, value: &str| {
         let mut conditions = status.conditions.iter().flatten();
         conditions.find(|it| it.type_ == kind && it.status == value)
@@ -77,32 +77,32 @@ fn of_pod(status: &PodStatus) -> Option<String> {
     }
     let containers = status.init_container_statuses.iter().flatten();
     let mut containers = containers.chain(status.container_statuses.iter().flatten());
-    let said = containers.find_map(of_container).or_else(|| {
+    let said = containers.find_map(container_problem).or_else(|| {
         let unscheduled = is("PodScheduled", "False")?;
-        Some(words(&unscheduled.reason, &unscheduled.message))
+        Some(join(&unscheduled.reason, &unscheduled.message))
     });
     let unknown = || "its phase is not known".to_owned();
     said.or_else(|| status.phase.clone())
         .or_else(|| Some(unknown()))
 }
 
-fn of_container(container: &ContainerStatus) -> Option<String> {
+fn container_problem(container: &ContainerStatus) -> Option<String> {
     let state = container.state.as_ref()?;
     let ended = |state: &ContainerState| {
         let it = state.terminated.as_ref()?;
-        let said = words(&it.reason, &it.message);
+        let said = join(&it.reason, &it.message);
         Some(format!("it ended with exit code {}: {said}", it.exit_code))
     };
     let waits = state
         .waiting
         .as_ref()
-        .map(|it| words(&it.reason, &it.message));
+        .map(|it| join(&it.reason, &it.message));
     let ended = ended(state).or_else(|| ended(container.last_state.as_ref()?));
     let said: Vec<String> = waits.into_iter().chain(ended).collect();
     (!said.is_empty()).then(|| format!("container {}: {}", container.name, said.join("; ")))
 }
 
-fn words(reason: &Option<String>, message: &Option<String>) -> String {
+fn join(reason: &Option<String>, message: &Option<String>) -> String {
     let said = [reason, message].map(|it| it.as_deref().unwrap_or_default().trim());
     let said: Vec<&str> = said.into_iter().filter(|it| !it.is_empty()).collect();
     said.join(": ")

@@ -9,18 +9,18 @@ use kube::api::ListParams;
 use protocol::{Context, Leftover, StageError};
 use tokio::time::Instant;
 
-use super::apply::gone;
+use super::apply::until_deleted;
 use super::lock::{Installed, Lock, LockRequest};
 use crate::Gateway;
 use crate::lease::GatewayLease;
 use crate::objects::{self, GATEWAY_NAME, GATEWAYS, GatewayObject, gateways, title};
 
 /// How long somebody else may hold the Lease.
-const PATIENCE: Duration = Duration::from_secs(45);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// How long a Gateway that is being deleted may take.
-const LEAVING: Duration = Duration::from_secs(20);
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const DELETION_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Kinds in which somebody may keep something of worth.
 const CONTENTS: [(&str, &str); 9] = [
@@ -42,14 +42,14 @@ pub(crate) async fn leftover<'a>(
     holder: String,
     going: &[String],
 ) -> Result<Option<Leftover<'a>>, StageError> {
-    let Some(installed) = Installed::look(cluster).await? else {
+    let Some(installed) = Installed::read(cluster).await? else {
         return Ok(None);
     };
     let entries = cx.ledger.entries();
     let ours = entries.iter().filter_map(GatewayLease::from_entry);
     let ours: Vec<String> = ours.map(|it| it.title()).collect();
     let class = &installed.class;
-    let used = of_class(cluster, class).await?;
+    let used = class_gateways(cluster, class).await?;
     let user = used.iter().find(|it| {
         let title = title(it);
         it.metadata.deletion_timestamp.is_none()
@@ -57,7 +57,7 @@ pub(crate) async fn leftover<'a>(
             && !ours.contains(&title)
     });
     if let Some(user) = user {
-        stays(cx, class, &title(user));
+        log_kept(cx, class, &title(user));
         return Ok(None);
     }
     let objects = installed.objects.iter().rev();
@@ -67,18 +67,18 @@ pub(crate) async fn leftover<'a>(
     };
     let cluster = cluster.clone();
     Ok(Some(Leftover::new(title, async move {
-        last_one_out(cx, &cluster, &holder).await
+        remove_if_unused(cx, &cluster, &holder).await
     })))
 }
 
-fn stays(cx: &Context<Gateway>, class: &str, user: &str) {
+fn log_kept(cx: &Context<Gateway>, class: &str, user: &str) {
     cx.info(format!(
         "the controller of GatewayClass {class} stays: Gateway {user} is of it"
     ));
 }
 
 /// Removes what was installed, unless it is used by now. Whether there was something.
-async fn last_one_out(
+async fn remove_if_unused(
     cx: &Context<Gateway>,
     cluster: &Cluster,
     holder: &str,
@@ -86,7 +86,7 @@ async fn last_one_out(
     let request = LockRequest {
         holder,
         create: false,
-        patience: PATIENCE,
+        timeout: LOCK_TIMEOUT,
         env: &cx.env,
     };
     let Some(mut lock) = Lock::acquire(cluster, request, |line| cx.info(line)).await? else {
@@ -94,13 +94,13 @@ async fn last_one_out(
     };
     let installed = lock.installed.clone();
     let work = async {
-        if let Some(user) = user(cluster, &installed.class).await? {
-            stays(cx, &installed.class, &user);
+        if let Some(user) = gateway_in_use(cluster, &installed.class).await? {
+            log_kept(cx, &installed.class, &user);
             return Ok(None);
         }
         remove(cx, cluster, &installed).await.map(Some)
     };
-    let removed = lock.during(work).await;
+    let removed = lock.while_renewing(work).await;
     if let Ok(Some(removed)) = removed {
         lock.delete().await?;
         return Ok(removed);
@@ -110,7 +110,7 @@ async fn last_one_out(
     removed.map(|_| false)
 }
 
-async fn of_class(cluster: &Cluster, class: &str) -> Result<Vec<GatewayObject>, StageError> {
+async fn class_gateways(cluster: &Cluster, class: &str) -> Result<Vec<GatewayObject>, StageError> {
     match gateways(cluster, None).list(&ListParams::default()).await {
         Ok(mut all) => {
             all.items.retain(|it| it.spec.gateway_class_name == class);
@@ -122,17 +122,17 @@ async fn of_class(cluster: &Cluster, class: &str) -> Result<Vec<GatewayObject>, 
 }
 
 /// A Gateway of the class; one that is being deleted is waited for.
-async fn user(cluster: &Cluster, class: &str) -> Result<Option<String>, StageError> {
-    let deadline = Instant::now() + LEAVING;
+async fn gateway_in_use(cluster: &Cluster, class: &str) -> Result<Option<String>, StageError> {
+    let deadline = Instant::now() + DELETION_TIMEOUT;
     loop {
-        let of_class = of_class(cluster, class).await?;
-        let mut all = of_class.iter();
+        let class_gateways = class_gateways(cluster, class).await?;
+        let mut all = class_gateways.iter();
         let stays = all.find(|it| it.metadata.deletion_timestamp.is_none());
-        match (stays, of_class.first()) {
+        match (stays, class_gateways.first()) {
             (Some(stays), _) => return Ok(Some(title(stays))),
             (None, None) => return Ok(None),
             (None, Some(leaving)) if Instant::now() > deadline => return Ok(Some(title(leaving))),
-            _ => tokio::time::sleep(LOOK_AGAIN).await,
+            _ => tokio::time::sleep(POLL_INTERVAL).await,
         }
     }
 }
@@ -150,11 +150,12 @@ async fn remove(
             continue;
         };
         let there = kind.get(reference).await?;
-        let Some(there) = there.filter(|it| objects::mark(it) == Some(&installed.mark)) else {
+        let Some(there) = there.filter(|it| objects::install_mark(it) == Some(&installed.mark))
+        else {
             continue;
         };
         if reference.kind == "Namespace"
-            && let Some(other) = foreign(&mut discovery, reference, &installed.mark).await?
+            && let Some(other) = find_foreign(&mut discovery, reference, &installed.mark).await?
         {
             cx.warn(format!(
                 "Namespace {} stays: {other} in it is not ours",
@@ -167,25 +168,25 @@ async fn remove(
         if !deleted.map_err(|error| kind.failed("delete", reference, &error))? {
             continue;
         }
-        gone(&kind, reference).await?;
+        until_deleted(&kind, reference).await?;
         removed = true;
     }
     Ok(removed)
 }
 
 /// What is looked for in a namespace before it goes.
-fn insides(namespace: &ObjectRef) -> impl Iterator<Item = ObjectRef> {
+fn content_kinds(namespace: &ObjectRef) -> impl Iterator<Item = ObjectRef> {
     let any = |(version, kind): &(&str, &str)| ObjectRef::from_kind(version, kind, &namespace.name);
     CONTENTS.iter().map(any)
 }
 
 /// What one has to be allowed so that this namespace can go again.
-pub(super) async fn attempts(
+pub(super) async fn required_attempts(
     cluster: &Cluster,
     namespace: &ObjectRef,
 ) -> Result<Vec<Attempt>, StageError> {
     let (mut discovery, mut attempts) = (Discovery::new(cluster), Vec::new());
-    for any in insides(namespace) {
+    for any in content_kinds(namespace) {
         let kind = discovery.kind(&any).await?;
         attempts.extend(kind.map(|kind| kind.attempt("list", &any)));
     }
@@ -193,12 +194,12 @@ pub(super) async fn attempts(
 }
 
 /// Something in our namespace that neither we nor what we installed has made, and that would go with it.
-async fn foreign(
+async fn find_foreign(
     discovery: &mut Discovery<'_>,
     namespace: &ObjectRef,
     mark: &str,
 ) -> Result<Option<String>, StageError> {
-    for any in insides(namespace) {
+    for any in content_kinds(namespace) {
         let Some(kind) = discovery.kind(&any).await? else {
             continue;
         };
@@ -221,5 +222,5 @@ fn is_ours(object: &impl ResourceExt, mark: &str) -> bool {
     !object.owner_references().is_empty()
         || object.labels().contains_key(GATEWAY_NAME)
         || object.name_any() == "kube-root-ca.crt"
-        || objects::mark(object) == Some(mark)
+        || objects::install_mark(object) == Some(mark)
 }

@@ -8,7 +8,7 @@ use kube::core::DynamicObject;
 use protocol::StageError;
 use serde_json::{Value, json};
 
-use super::object::{CRD, Object};
+use super::manifest::{CRD, Object};
 use crate::crd::bundle_of;
 use crate::objects::{self, GROUP, INSTALLED};
 
@@ -17,13 +17,13 @@ const AT_ONCE: usize = 8;
 
 /// What is to be done with an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Change {
     /// It is not there yet.
     Create,
     /// It is ours already.
-    Renew,
+    Apply,
     /// It is being deleted: once it is gone, it is made.
-    Wait,
+    Recreate,
     /// It is somebody else's, and stays as it is; the text says what is remarkable about that.
     Keep(Option<String>),
 }
@@ -32,7 +32,7 @@ pub(crate) struct Step {
     pub(crate) object: Object,
     /// `None`: a CRD of the manifests has to define it first.
     pub(crate) kind: Option<ApiKind>,
-    pub(crate) verdict: Verdict,
+    pub(crate) action: Change,
     /// The channel of the Gateway API of which a CRD is there.
     channel: Option<String>,
 }
@@ -43,20 +43,20 @@ impl Step {
     }
 
     pub(crate) fn applies(&self) -> bool {
-        !matches!(self.verdict, Verdict::Keep(_))
+        !matches!(self.action, Change::Keep(_))
     }
 
     /// For people.
     pub(crate) fn line(&self) -> String {
         let title = self.object.reference.title();
-        match &self.verdict {
-            Verdict::Create => format!("{title}: would be made"),
-            Verdict::Renew => format!("{title}: would be applied again"),
-            Verdict::Wait => {
+        match &self.action {
+            Change::Create => format!("{title}: would be made"),
+            Change::Apply => format!("{title}: would be applied again"),
+            Change::Recreate => {
                 format!("{title}: is being deleted, and would be made once it is gone")
             }
-            Verdict::Keep(None) => format!("{title}: is there already, and kept as it is"),
-            Verdict::Keep(Some(why)) => {
+            Change::Keep(None) => format!("{title}: is there already, and kept as it is"),
+            Change::Keep(Some(why)) => {
                 format!("{title}: is there already, and kept as it is: {why}")
             }
         }
@@ -70,15 +70,15 @@ pub(crate) async fn plan(
     mark: &str,
 ) -> Result<Vec<Step>, StageError> {
     let mut discovery = Discovery::new(cluster);
-    let mut placed = Vec::new();
+    let mut resolved = Vec::new();
     for mut object in objects {
         let kind = discovery.kind(&object.reference).await?;
         if let Some(kind) = &kind {
-            place(&mut object, kind);
+            set_namespace(&mut object, kind);
         }
-        placed.push((object, kind));
+        resolved.push((object, kind));
     }
-    let looked = placed.into_iter().map(async |(object, kind)| {
+    let planned = resolved.into_iter().map(async |(object, kind)| {
         let there = match &kind {
             Some(kind) => kind.get(&object.reference).await?,
             None => None,
@@ -86,36 +86,36 @@ pub(crate) async fn plan(
         let channel = there
             .as_ref()
             .and_then(|it| Some(bundle_of(it)?.1.to_owned()));
-        let verdict = there.map_or(Verdict::Create, |there| judge(&object, &there, mark));
+        let action = there.map_or(Change::Create, |there| judge(&object, &there, mark));
         Ok(Step {
             object,
             kind,
-            verdict,
+            action,
             channel,
         })
     });
-    let looked: Vec<_> = stream::iter(looked).buffered(AT_ONCE).collect().await;
-    let steps = looked.into_iter().collect::<Result<Vec<Step>, _>>()?;
-    refuse_mixed(cluster, &steps)?;
+    let planned: Vec<_> = stream::iter(planned).buffered(AT_ONCE).collect().await;
+    let steps = planned.into_iter().collect::<Result<Vec<Step>, _>>()?;
+    check_channels(cluster, &steps)?;
     Ok(steps)
 }
 
 /// Puts it into the namespace to which it goes.
-pub(crate) fn place(object: &mut Object, kind: &ApiKind) {
+pub(crate) fn set_namespace(object: &mut Object, kind: &ApiKind) {
     object.reference.namespace = kind.namespace(&object.reference);
     if let Some(namespace) = &object.reference.namespace {
         object.body["metadata"]["namespace"] = json!(namespace);
     }
 }
 
-fn judge(object: &Object, there: &DynamicObject, mark: &str) -> Verdict {
+fn judge(object: &Object, there: &DynamicObject, mark: &str) -> Change {
     if object.reference.kind == CRD {
-        return Verdict::Keep(crd_remark(object, there));
+        return Change::Keep(crd_remark(object, there));
     }
     match there.metadata.deletion_timestamp {
-        Some(_) => Verdict::Wait,
-        None if objects::mark(there) == Some(mark) => Verdict::Renew,
-        None => Verdict::Keep(None),
+        Some(_) => Change::Recreate,
+        None if objects::install_mark(there) == Some(mark) => Change::Apply,
+        None => Change::Keep(None),
     }
 }
 
@@ -139,7 +139,7 @@ fn version(text: &str) -> Vec<u32> {
 }
 
 /// TCPRoute v1alpha2 is in the experimental channel alone, and the channel of a cluster is not ours to switch.
-fn refuse_mixed(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
+fn check_channels(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
     let other = |step: &&Step| {
         let wanted = step.object.bundle().map(|(_, channel)| channel);
         step.channel.is_some() && step.channel.as_deref() != wanted

@@ -5,7 +5,7 @@ use protocol::{Context, StageError, ask};
 use crate::Gateway;
 
 /// Whether a person says yes; without a terminal it is a no.
-pub(crate) async fn yes(cx: &Context<Gateway>, question: &str) -> Result<bool, StageError> {
+pub(crate) async fn confirm(cx: &Context<Gateway>, question: &str) -> Result<bool, StageError> {
     if !ask::is_possible() {
         return Ok(false);
     }

@@ -15,9 +15,9 @@ use crate::Gateway;
 use crate::objects::{self, CLASSES, is_accepted};
 
 /// How often the pods of a controller are looked at while it is waited for.
-const LOOK_AGAIN: Duration = Duration::from_secs(3);
+const POLL_INTERVAL: Duration = Duration::from_secs(3);
 
-pub(super) async fn accepted(cluster: &Cluster, class: &str) -> Result<bool, StageError> {
+pub(super) async fn has_accepted(cluster: &Cluster, class: &str) -> Result<bool, StageError> {
     match objects::classes(cluster).get_opt(class).await {
         Ok(class) => Ok(class.as_ref().is_some_and(is_accepted)),
         // The API of classes is not there yet.
@@ -40,13 +40,13 @@ pub(super) async fn until_accepted(
     let events = watcher::watch_object(objects::classes(cluster), class);
     let mut events = events.default_backoff().boxed();
     let (mut said, mut reason): (Vec<String>, Option<String>) = (Vec::new(), None);
-    let mut look_at = Instant::now() + LOOK_AGAIN;
+    let mut look_at = Instant::now() + POLL_INTERVAL;
     loop {
         match tokio::time::timeout_at(look_at.min(deadline), events.next()).await {
             Ok(Some(Ok(Some(seen)))) if is_accepted(&seen) => return Ok(()),
             Ok(Some(Ok(Some(seen)))) => {
                 let status = seen.status.unwrap_or_default();
-                reason = objects::refusal(&status.conditions, "Accepted");
+                reason = objects::why_false(&status.conditions, "Accepted");
             }
             // The watch comes back by itself.
             Ok(_) => {}
@@ -55,11 +55,11 @@ pub(super) async fn until_accepted(
                 return Err(not_ready(installed, timeout, said));
             }
             Err(_) => {
-                let now = pods::complaints(cluster, &installed.objects).await;
+                let now = pods::problems(cluster, &installed.objects).await;
                 let new = now.iter().filter(|line| !said.contains(line));
                 new.for_each(|line| cx.progress("provision", line));
                 said = now;
-                look_at = Instant::now() + LOOK_AGAIN;
+                look_at = Instant::now() + POLL_INTERVAL;
             }
         }
     }

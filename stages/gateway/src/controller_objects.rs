@@ -13,8 +13,8 @@ use crate::lease::GatewayLease;
 use crate::objects::GATEWAY_NAME;
 
 /// How long a controller may take.
-const PATIENCE: Duration = Duration::from_secs(20);
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What runs or costs something; while it is there, the rest is too.
 const RUNNING: [(&str, &str); 3] = [
@@ -45,13 +45,13 @@ pub(crate) async fn titles(
 
 /// Waits until the controller has removed it, and else removes it. Whether we had to.
 pub(crate) async fn remove(cluster: &Cluster, lease: &GatewayLease) -> Result<bool, StageError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + CONTROLLER_TIMEOUT;
     let mut discovery = Discovery::new(cluster);
     while Instant::now() < deadline {
         if list(&mut discovery, lease, false).await?.is_empty() {
             return Ok(false);
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     let children = list(&mut discovery, lease, true).await?;
     for child in &children {
@@ -60,7 +60,7 @@ pub(crate) async fn remove(cluster: &Cluster, lease: &GatewayLease) -> Result<bo
     Ok(!children.is_empty())
 }
 
-struct Child {
+struct ControllerObject {
     kind: ApiKind,
     reference: ObjectRef,
     uid: Option<String>,
@@ -71,7 +71,7 @@ async fn list(
     discovery: &mut Discovery<'_>,
     lease: &GatewayLease,
     with_rest: bool,
-) -> Result<Vec<Child>, StageError> {
+) -> Result<Vec<ControllerObject>, StageError> {
     let labelled = ListParams::default().labels(&format!("{GATEWAY_NAME}={}", lease.gateway));
     let rest: &[_] = if with_rest { &REST } else { &[] };
     let mut children = Vec::new();
@@ -86,7 +86,7 @@ async fn list(
             Err(error) if status(&error) == 403 => continue,
             Err(error) => return Err(kind.failed("list", &any, &error)),
         };
-        children.extend(listed.into_iter().map(|it| Child {
+        children.extend(listed.into_iter().map(|it| ControllerObject {
             kind: kind.clone(),
             reference: ObjectRef {
                 namespace: it.metadata.namespace,
@@ -99,7 +99,7 @@ async fn list(
     Ok(children)
 }
 
-impl Child {
+impl ControllerObject {
     async fn delete(&self, lease: &GatewayLease) -> Result<(), StageError> {
         let api = self.kind.api(&self.reference);
         let deleted = objects::delete(&api, &self.reference.name, self.uid.clone()).await;

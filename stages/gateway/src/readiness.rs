@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::objects::{self, GATEWAYS, GatewayObject, NOT_PROGRAMMED, NotReady, title};
 
 /// A cloud's load balancer has an address by then, if it gets one without help.
-const PATIENCE: Duration = Duration::from_secs(20);
+const HINT_AFTER: Duration = Duration::from_secs(20);
 
 /// Seconds that one watch takes at most.
 const LONGEST: u32 = 30;
@@ -24,7 +24,7 @@ pub(crate) type Events = Pin<Box<dyn Stream<Item = watcher::Result<Option<Gatewa
 
 /// Goes on through broken connections and expired versions, with a growing pause. It is asked for again as often as the
 /// session's Lease is renewed: a connection that has died without a word is noticed by then.
-pub(crate) fn watch(cluster: &Cluster, gateway: &GatewayObject, lease_duration: u32) -> Events {
+pub(crate) fn events(cluster: &Cluster, gateway: &GatewayObject, lease_duration: u32) -> Events {
     let api = objects::gateways(cluster, Some(objects::namespace(gateway)));
     let again = (lease_duration / RENEWALS).clamp(1, LONGEST);
     let one = watcher::Config::default()
@@ -33,14 +33,14 @@ pub(crate) fn watch(cluster: &Cluster, gateway: &GatewayObject, lease_duration: 
     watcher::watcher(api, one)
         .default_backoff()
         .scan(false, |seen, event| {
-            std::future::ready(Some(of_one(event, seen)))
+            std::future::ready(Some(single_event(event, seen)))
         })
         .filter_map(std::future::ready)
         .boxed()
 }
 
 /// What an event says of the only object that is watched. `seen` is whether it was in the list that is being read.
-fn of_one(
+fn single_event(
     event: watcher::Result<watcher::Event<GatewayObject>>,
     seen: &mut bool,
 ) -> Option<watcher::Result<Option<GatewayObject>>> {
@@ -69,7 +69,7 @@ pub(crate) async fn until_ready(
     mut tell: impl FnMut(String),
 ) -> Result<(GatewayObject, String), StageError> {
     let start = Instant::now();
-    let mut hint_at = Some(start + PATIENCE);
+    let mut hint_at = Some(start + HINT_AFTER);
     let mut told = None;
     let mut interruption = None;
     loop {

@@ -18,7 +18,7 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    pub(crate) fn of(body: Value) -> Result<Self, String> {
+    pub(crate) fn from_value(body: Value) -> Result<Self, String> {
         let text = |at: &Value| at.as_str().filter(|it| !it.is_empty()).map(str::to_owned);
         let metadata = &body["metadata"];
         let reference = ObjectRef {
@@ -85,9 +85,9 @@ fn read(mut value: Value) -> Result<Vec<Object>, String> {
             let Value::Array(items) = value["items"].take() else {
                 return Err("a list without `items`".to_owned());
             };
-            items.into_iter().map(Object::of).collect()
+            items.into_iter().map(Object::from_value).collect()
         }
-        Value::Object(_) => Ok(vec![Object::of(value)?]),
+        Value::Object(_) => Ok(vec![Object::from_value(value)?]),
         _ => Err("it is no object of Kubernetes".to_owned()),
     }
 }

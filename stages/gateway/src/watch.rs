@@ -12,14 +12,14 @@ use crate::acquire::Selection;
 use crate::config::Config;
 use crate::objects::{self, GatewayObject, title};
 use crate::outputs::Outputs;
-use crate::wait::{self, Events};
+use crate::readiness::{self, Events};
 
 /// The pauses between two attempts while the credentials are rejected.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Reports whatever changes, and ends only with an error of our own.
-pub(crate) async fn hold(
+pub(crate) async fn watch(
     cx: &Context<Gateway>,
     config: &Config,
     found: Selection,
@@ -27,31 +27,31 @@ pub(crate) async fn hold(
     outputs: Outputs,
 ) -> Result<(), StageError> {
     let name = title(&found.gateway);
-    let mut held = Held {
+    let mut held = WatchedGateway {
         cx,
         cluster: found.cluster.clone(),
         gateway: found.gateway,
         outputs,
         wrong: None,
     };
-    let watch = |gateway: &_| wait::watch(&found.cluster, gateway, config.lease_duration);
+    let watch = |gateway: &_| readiness::events(&found.cluster, gateway, config.lease_duration);
     let mut events = events.unwrap_or_else(|| watch(&held.gateway));
     let mut pause = SHORTEST;
     loop {
         let error = match events.next().await {
             Some(Ok(Some(seen))) => {
                 pause = SHORTEST;
-                held.saw(seen).await?;
+                held.update(seen).await?;
                 continue;
             }
             Some(Ok(None)) => {
-                held.degraded(wait::deleted(&name));
+                held.degraded(readiness::deleted(&name));
                 continue;
             }
             Some(Err(error)) => error,
             None => return Err(StageError::internal("the watch on the Gateway ended")),
         };
-        match wait::interrupted(&found.cluster.context, &held.gateway, &error) {
+        match readiness::interrupted(&found.cluster.context, &held.gateway, &error) {
             // The Gateway serves on while it is not watched, and the watch comes back.
             Ok(passing) => cx.debug(format!(
                 "the watch on Gateway {name} was interrupted: {passing}"
@@ -73,7 +73,7 @@ pub(crate) async fn hold(
     }
 }
 
-struct Held<'a> {
+struct WatchedGateway<'a> {
     cx: &'a Context<Gateway>,
     cluster: Cluster,
     gateway: GatewayObject,
@@ -82,13 +82,13 @@ struct Held<'a> {
     wrong: Option<StageError>,
 }
 
-impl Held<'_> {
-    async fn saw(&mut self, gateway: GatewayObject) -> Result<(), StageError> {
+impl WatchedGateway<'_> {
+    async fn update(&mut self, gateway: GatewayObject) -> Result<(), StageError> {
         self.gateway = gateway;
         let address = match objects::address(&self.gateway) {
             Ok(address) => address,
             Err(why) => {
-                let error = wait::not_ready(&self.gateway, &why, &self.cluster.context);
+                let error = readiness::not_ready(&self.gateway, &why, &self.cluster.context);
                 self.degraded(error);
                 return Ok(());
             }
