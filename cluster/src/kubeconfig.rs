@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kube::config::{Kubeconfig, KubeconfigError};
 use protocol::ledger::{Entry, Ledger};
-use protocol::suggest::nearest;
+use protocol::suggest::did_you_mean;
 use protocol::{Env, Exit, StageError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -223,7 +223,7 @@ fn minify(
 
 fn context_unknown(origin: &str, name: &str, names: &[&str]) -> StageError {
     let message = format!("the kubeconfig {origin} has no context {name:?}");
-    let hint = match nearest(name, names.iter().copied()) {
+    let hint = match did_you_mean(name, names.iter().copied()) {
         Some(suggestion) => format!("did you mean {suggestion:?}? It has: {}", names.join(", ")),
         None => choose_one(names),
     };

@@ -76,7 +76,7 @@ struct Cli {
 /// The whole of `main`.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    program::run(NAME, cli.run(&Env::of_process()))
+    program::run(NAME, cli.run(&Env::from_process()))
 }
 
 impl Cli {

@@ -46,7 +46,7 @@ pub(crate) enum Events {
 
 /// Who speaks on stdin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stdin {
+pub(crate) enum StdinMode {
     None,
     Chain,
     Control,
@@ -59,12 +59,12 @@ pub(crate) struct Call {
     pub(crate) instance: String,
     pub(crate) run_dir: PathBuf,
     pub(crate) events: Option<Events>,
-    pub(crate) stdin: Stdin,
+    pub(crate) stdin: StdinMode,
     pub(crate) timeout: Option<Duration>,
     /// How long to stay after an upstream failed.
     pub(crate) linger: Duration,
-    /// Look at what `run` will need, or at one of [`Stage::LOOKS`], not at what was reported.
-    pub(crate) look: Option<&'static str>,
+    /// Look at what `run` will need, or at one of [`Stage::DIAGNOSTICS`], not at what was reported.
+    pub(crate) diagnostic: Option<&'static str>,
     /// Say what `cleanup` would undo, and undo nothing.
     pub(crate) dry_run: bool,
     pub(crate) sources: Sources,

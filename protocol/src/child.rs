@@ -5,13 +5,13 @@ use std::process::Stdio;
 
 use tokio::process::{Child, ChildStdin, Command};
 
-/// A child on a leash: it gets SIGTERM when this process dies, however it dies, and SIGKILL when this value is dropped.
+/// A supervised child: it gets SIGTERM when this process dies, however it dies, and SIGKILL when this value is dropped.
 #[derive(Debug)]
-pub struct Leashed {
+pub struct SupervisedChild {
     /// The child, or the guard shell around it. Its stdout and stderr are pipes, never ours.
     pub child: Child,
     /// Held open for as long as the child may live, where a guard shell watches it.
-    _leash: Option<ChildStdin>,
+    _guard_stdin: Option<ChildStdin>,
 }
 
 /// Waits for its command and for the end of its stdin, which is our death; the command gets SIGTERM then.
@@ -30,7 +30,7 @@ exit $code
 "#;
 
 /// Starts a program that keeps our streams, such as a terminal, and gets SIGTERM when this process dies.
-pub fn spawn_in_place(command: &mut Command) -> std::io::Result<Child> {
+pub fn spawn_inheriting(command: &mut Command) -> std::io::Result<Child> {
     if cfg!(target_os = "linux") {
         die_with_us(command);
         return command.spawn();
@@ -51,8 +51,8 @@ pub fn spawn_in_place(command: &mut Command) -> std::io::Result<Child> {
     Ok(child)
 }
 
-/// Starts a program on a leash that reads what we write to it. The end of its stdin tells it to end.
-pub fn spawn_spoken_to(command: &mut Command) -> std::io::Result<Child> {
+/// Starts a supervised program that reads what we write to it. The end of its stdin tells it to end.
+pub fn spawn_piped(command: &mut Command) -> std::io::Result<Child> {
     die_with_us(command);
     command
         .stdin(Stdio::piped())
@@ -61,12 +61,12 @@ pub fn spawn_spoken_to(command: &mut Command) -> std::io::Result<Child> {
     command.process_group(0).kill_on_drop(true).spawn()
 }
 
-/// Starts a program on a leash, with stdin closed and stdout and stderr piped. Call it on the main thread: on Linux the
+/// Starts a supervised program, with stdin closed and stdout and stderr piped. Call it on the main thread: on Linux the
 /// signal follows the thread that started the child, not the process.
 pub fn spawn<A: AsRef<OsStr>>(
     program: impl AsRef<OsStr>,
     args: impl IntoIterator<Item = A>,
-) -> std::io::Result<Leashed> {
+) -> std::io::Result<SupervisedChild> {
     spawn_by(cfg!(target_os = "linux"), program.as_ref(), args)
 }
 
@@ -74,7 +74,7 @@ fn spawn_by<A: AsRef<OsStr>>(
     kernel: bool,
     program: &OsStr,
     args: impl IntoIterator<Item = A>,
-) -> std::io::Result<Leashed> {
+) -> std::io::Result<SupervisedChild> {
     let mut command = if kernel {
         let mut command = Command::new(program);
         die_with_us(&mut command);
@@ -95,10 +95,10 @@ fn spawn_by<A: AsRef<OsStr>>(
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     let mut child = command.spawn()?;
-    let leash = child.stdin.take();
-    Ok(Leashed {
+    let guard_stdin = child.stdin.take();
+    Ok(SupervisedChild {
         child,
-        _leash: leash,
+        _guard_stdin: guard_stdin,
     })
 }
 
@@ -146,7 +146,7 @@ fn die_with_us(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn die_with_us(_: &mut Command) {}
 
-impl Leashed {
+impl SupervisedChild {
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         let pid = self
@@ -167,9 +167,9 @@ mod tests {
 
     use super::*;
 
-    async fn read_all(leashed: &mut Leashed) -> String {
+    async fn read_all(supervised: &mut SupervisedChild) -> String {
         let mut text = String::new();
-        let mut stdout = leashed.child.stdout.take().unwrap();
+        let mut stdout = supervised.child.stdout.take().unwrap();
         let read = stdout.read_to_string(&mut text);
         tokio::time::timeout(Duration::from_secs(10), read)
             .await
@@ -180,18 +180,18 @@ mod tests {
 
     #[tokio::test]
     async fn the_guard_passes_on_output_and_exit_code() {
-        let mut leashed = spawn_by(false, "sh".as_ref(), ["-c", "echo hi; exit 7"]).unwrap();
-        assert_eq!(read_all(&mut leashed).await, "hi\n");
-        assert_eq!(leashed.child.wait().await.unwrap().code(), Some(7));
+        let mut supervised = spawn_by(false, "sh".as_ref(), ["-c", "echo hi; exit 7"]).unwrap();
+        assert_eq!(read_all(&mut supervised).await, "hi\n");
+        assert_eq!(supervised.child.wait().await.unwrap().code(), Some(7));
     }
 
     #[tokio::test]
     async fn the_guard_ends_its_command_when_we_are_gone_or_ask_for_it() {
         for ask in [false, true] {
             let script = "trap 'echo ended; exit 0' TERM; echo up; while :; do sleep 0.05; done";
-            let mut leashed = spawn_by(false, "sh".as_ref(), ["-c", script]).unwrap();
+            let mut supervised = spawn_by(false, "sh".as_ref(), ["-c", script]).unwrap();
             let mut up = [0; 3];
-            leashed
+            supervised
                 .child
                 .stdout
                 .as_mut()
@@ -200,11 +200,11 @@ mod tests {
                 .await
                 .unwrap();
             if ask {
-                leashed.terminate();
+                supervised.terminate();
             } else {
-                drop(leashed._leash.take());
+                drop(supervised._guard_stdin.take());
             }
-            assert_eq!(read_all(&mut leashed).await, "ended\n", "asked: {ask}");
+            assert_eq!(read_all(&mut supervised).await, "ended\n", "asked: {ask}");
         }
     }
 

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use clap::{ArgMatches, ValueEnum};
 
-use crate::call::{Call, Events, Stdin, Verb};
+use crate::call::{Call, Events, StdinMode, Verb};
 use crate::config::{Sources, properties};
 use crate::env::Env;
 use crate::stage::Stage;
 use crate::verbs::describe::{Description, description};
-use command::look_id;
+use command::diagnostic_id;
 
 pub(crate) use command::PREFLIGHT;
 pub use command::command;
@@ -60,15 +60,15 @@ fn call<S: Stage>(verb: Verb, described: &Description, m: &ArgMatches, env: &Env
         run_dir: path("run-dir").unwrap_or_else(|| env.default_run_dir()),
         events: m.try_get_one::<Events>("events").ok().flatten().copied(),
         stdin: match text("stdin").as_deref() {
-            Some("chain") => Stdin::Chain,
-            Some("control") => Stdin::Control,
-            _ => Stdin::None,
+            Some("chain") => StdinMode::Chain,
+            Some("control") => StdinMode::Control,
+            _ => StdinMode::None,
         },
         timeout: number("timeout").map(Duration::from_secs_f64),
         linger: number("linger").map_or(Duration::ZERO, Duration::from_secs_f64),
-        look: std::iter::once(PREFLIGHT)
-            .chain(S::LOOKS.iter().map(|(name, _)| *name))
-            .find(|name| set(&look_id(name))),
+        diagnostic: std::iter::once(PREFLIGHT)
+            .chain(S::DIAGNOSTICS.iter().map(|(name, _)| *name))
+            .find(|name| set(&diagnostic_id(name))),
         dry_run: set("dry-run"),
         sources: Sources {
             file: path("config"),

@@ -11,10 +11,10 @@ use crate::env::Env;
 use crate::error::{Exit, StageError};
 use crate::files;
 pub use crate::problem::segments;
-use crate::problem::{Problem, Source};
-use crate::suggest::nearest;
-use crate::validate::{Unknown, pointer_of};
-use crate::wording::plain;
+use crate::problem::{Problem, SourceFile};
+use crate::serde_message::humanize;
+use crate::suggest::did_you_mean;
+use crate::validate::{Unknown, pointer_from_path};
 
 mod samples;
 
@@ -90,7 +90,7 @@ pub fn read_mapping(path: &Path) -> Result<(Map<String, Value>, Document), Stage
     let wrong = |message: String| StageError::new("protocol.config", message).exit(Exit::Usage);
     let text = files::read_text(path)
         .map_err(|e| wrong(format!("cannot read the config file {shown}")).source(&e))?;
-    let source = Source::new(path, &text);
+    let source = SourceFile::new(path, &text);
     let unreadable =
         |problem| wrong(format!("cannot use the config file {shown}")).problems(vec![problem]);
     let document = Document::parse(&text).map_err(|e| unreadable(source.problem(&e)))?;
@@ -174,7 +174,7 @@ fn placed(mut problem: Problem, sources: &Sources, document: Option<&Document>) 
     }
     match (&sources.file, document) {
         (Some(file), Some(document)) => {
-            problem.in_document(&Source::new(file, document.text()), document)
+            problem.in_document(&SourceFile::new(file, document.text()), document)
         }
         _ => problem,
     }
@@ -190,7 +190,7 @@ pub(crate) fn check<C: DeserializeOwned>(
     validate: impl Fn(&C) -> Vec<Problem>,
 ) -> (Option<C>, Vec<Problem>) {
     let mut values = values.clone();
-    let unknown = samples::put(&mut values, unknown, schema);
+    let unknown = samples::fill_in(&mut values, unknown, schema);
     prepare(&mut values, env);
     let (config, mut problems) = parse(values, schema, validate);
     let is_free = |path: &str| path.is_empty() || !unknown.touches(&segments(path));
@@ -217,7 +217,7 @@ fn unknown_fields(values: &Map<String, Value>, schema: &Value) -> Vec<Problem> {
     let unknown = values.keys().filter(|k| !known.contains_key(*k));
     unknown
         .map(|key| {
-            let meant = nearest(key, known.keys().map(String::as_str));
+            let meant = did_you_mean(key, known.keys().map(String::as_str));
             let tail = meant.map(|m| format!("; did you mean `{m}`?"));
             Problem::key(key, format!("unknown field{}", tail.unwrap_or_default()))
         })
@@ -265,7 +265,7 @@ fn deserialize<C: DeserializeOwned>(
             Ok(config) => return Some(config),
             Err(error) => {
                 let path = error.path().to_string();
-                let message = plain(&error.inner().to_string());
+                let message = humanize(&error.inner().to_string());
                 let top = path.split(['.', '[']).next().unwrap_or_default().to_owned();
                 if !values.contains_key(&top) {
                     if problems.is_empty() {
@@ -276,7 +276,7 @@ fn deserialize<C: DeserializeOwned>(
                 // What is wrong deep within is taken out alone: its neighbours may be wrong too.
                 let nested = segments(&path);
                 let unknown = error.inner().to_string().starts_with("unknown field");
-                if !(unknown && nested.len() > 1 && take_out(&mut values, &nested)) {
+                if !(unknown && nested.len() > 1 && remove_at(&mut values, &nested)) {
                     values.shift_remove(&top);
                     if required.contains(&top) {
                         problems.push(Problem::new(path, message));
@@ -292,13 +292,13 @@ fn deserialize<C: DeserializeOwned>(
     }
 }
 
-fn take_out(values: &mut Map<String, Value>, path: &[Seg]) -> bool {
+fn remove_at(values: &mut Map<String, Value>, path: &[Seg]) -> bool {
     let (Some((Seg::Key(last), parents)), Some(Seg::Key(top))) = (path.split_last(), path.first())
     else {
         return false;
     };
     let at = values.get_mut(top);
-    let at = at.and_then(|v| v.pointer_mut(&pointer_of(&parents[1..])));
+    let at = at.and_then(|v| v.pointer_mut(&pointer_from_path(&parents[1..])));
     let at = at.and_then(Value::as_object_mut);
     at.is_some_and(|map| map.shift_remove(last).is_some())
 }

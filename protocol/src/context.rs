@@ -7,11 +7,11 @@ use serde_json::{Map, Value};
 
 use crate::env::Env;
 use crate::error::StageError;
-use crate::hub::Hub;
 use crate::ledger::Ledger;
 use crate::message::{Check, Level};
-use crate::preflight::What;
+use crate::preflight::CheckTitle;
 use crate::provides::Provides;
+use crate::reporter::Reporter;
 use crate::rundir::RunDir;
 use crate::shutdown::Shutdown;
 use crate::stage::Stage;
@@ -32,39 +32,40 @@ pub struct Context<S: Stage> {
     pub shutdown: Shutdown,
     /// What the stages before this one found out.
     pub upstream: Upstreams,
-    pub(crate) hub: Arc<Hub>,
+    pub(crate) reporter: Arc<Reporter>,
     pub(crate) kind: PhantomData<fn() -> S>,
 }
 
 impl<S: Stage> Context<S> {
     /// Tells where the work stands. `step` is a stable word, `message` is for people.
     pub fn progress(&self, step: &str, message: impl Into<String>) {
-        self.hub.progress(step, message.into(), None);
+        self.reporter.progress(step, message.into(), None);
     }
 
     /// The same, for work that can be counted.
     pub fn progress_count(&self, step: &str, message: impl Into<String>, done: u64, total: u64) {
-        self.hub.progress(step, message.into(), Some((done, total)));
+        self.reporter
+            .progress(step, message.into(), Some((done, total)));
     }
 
     /// A line for whoever looks for a fault.
     pub fn debug(&self, message: impl Into<String>) {
-        self.hub.log(Level::Debug, message.into());
+        self.reporter.log(Level::Debug, message.into());
     }
 
     /// A line worth knowing.
     pub fn info(&self, message: impl Into<String>) {
-        self.hub.log(Level::Info, message.into());
+        self.reporter.log(Level::Info, message.into());
     }
 
     /// It works, but not as one would wish.
     pub fn warn(&self, message: impl Into<String>) {
-        self.hub.log(Level::Warn, message.into());
+        self.reporter.log(Level::Warn, message.into());
     }
 
     /// Text for people alone.
     pub fn say(&self, text: &str) {
-        self.hub.say(text);
+        self.reporter.say(text);
     }
 
     /// Reports that these outputs hold now. The outputs file is on disk before `ready` is written. May be called again: with
@@ -72,35 +73,36 @@ impl<S: Stage> Context<S> {
     /// document has left.
     pub async fn ready(&self, outputs: S::Outputs) -> Result<(), StageError> {
         self.delivered().await?;
-        self.hub.ready(object(&outputs)?, &S::summary(&outputs))
+        self.reporter
+            .ready(object(&outputs)?, &S::summary(&outputs))
     }
 
     /// Says what the outputs mean, where the type alone does not tell it. Before the first [`Context::ready`].
     pub fn set_provides(&self, provides: Provides) {
-        self.hub.set_provides(provides);
+        self.reporter.set_provides(provides);
     }
 
     /// Reports what `once` found out.
-    pub(crate) async fn found(&self, outputs: &S::Outputs) -> Result<Value, StageError> {
+    pub(crate) async fn publish(&self, outputs: &S::Outputs) -> Result<Value, StageError> {
         self.delivered().await?;
         let map = object(outputs)?;
-        self.hub.found(map.clone())?;
-        self.hub.say(&S::summary(outputs));
+        self.reporter.publish(map.clone())?;
+        self.reporter.say(&S::summary(outputs));
         Ok(Value::Object(map))
     }
 
     /// Reports that the outputs do not hold for the moment, and why.
     pub fn degraded(&self, error: StageError) {
-        self.hub.degraded(error.fatal(false));
+        self.reporter.degraded(error.fatal(false));
     }
 
     /// Reports one thing that [`Stage::preflight`] looked at.
     pub fn report(&self, check: Check) {
-        self.hub.report(check);
+        self.reporter.report(check);
     }
 
     /// Reports what came of one thing: what was found, which may be empty, or the error that a run would end with.
-    pub fn tell(&self, (id, title): What, outcome: Result<String, StageError>) {
+    pub fn report_result(&self, (id, title): CheckTitle, outcome: Result<String, StageError>) {
         self.report(match outcome {
             Ok(found) => Check::ok(id, title, found),
             Err(error) => Check::failed(id, title, &error),
@@ -108,32 +110,32 @@ impl<S: Stage> Context<S> {
     }
 
     /// Reports that these were not looked at, and why.
-    pub fn skip(&self, whats: &[What], why: &str) {
-        for (id, title) in whats {
+    pub fn skip(&self, titles: &[CheckTitle], why: &str) {
+        for (id, title) in titles {
             self.report(Check::skipped(id, title, why));
         }
     }
 
     /// The outputs of the run before, when it had come that far and they still parse.
     pub fn previous(&self) -> Option<S::Outputs> {
-        let previous = self.hub.previous()?;
+        let previous = self.reporter.previous()?;
         serde_json::from_value(Value::Object(previous.outputs)).ok()
     }
 
     /// Writes a document to stdout. Only for a config of which [`Stage::takes_stdout`] says so. The outputs are reported
     /// once all of it has been written; that it could not be is an error then.
     pub fn document(&self, bytes: Vec<u8>) {
-        self.hub.document(bytes);
+        self.reporter.document(bytes);
     }
 
     /// Waits for the reader of a document for as long as there is one and nobody asks for the end.
     async fn delivered(&self) -> Result<(), StageError> {
-        if !self.hub.has_document() {
+        if !self.reporter.has_document() {
             return Ok(());
         }
         tokio::select! {
             biased;
-            written = self.hub.stdout.flush() => {
+            written = self.reporter.stdout.flush() => {
                 written.map_err(|e| StageError::io("cannot write the document to stdout", &e))
             }
             () = self.shutdown.requested() => Err(StageError::new(

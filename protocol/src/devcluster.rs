@@ -18,10 +18,10 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use crate::frame::{self, Frame};
 
 /// How long devcluster may take to answer. Afterwards nothing is asked of it any more.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A line of the state or of a log; the first line of all, which holds every log so far, is not kept.
-const LONGEST: usize = 1 << 20;
+const MAX_LINE: usize = 1 << 20;
 
 /// Above what devcluster writes before the JSON of its state, line by line into its log.
 const STATE: &str = "state_machine: ";
@@ -29,7 +29,7 @@ const STATE: &str = "state_machine: ";
 /// What became of the wish to restart a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum RestartOutcome {
     /// devcluster restarts it.
     Restarted,
     /// It does not run: it begins afresh whenever it is started.
@@ -56,7 +56,7 @@ pub enum ControlError {
     #[error("devcluster closed its control socket: {0}")]
     Closed(std::io::Error),
     #[error("devcluster says what its state is in a way that is not known: {0}")]
-    Strange(String),
+    UnknownState(String),
 }
 
 /// devcluster's state, as its `dump_state` tells it.
@@ -64,11 +64,11 @@ pub enum ControlError {
 struct State {
     target: usize,
     standing_up: Option<usize>,
-    stages: Vec<Stage>,
+    stages: Vec<StageState>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Stage {
+struct StageState {
     name: String,
     running: bool,
     stage_up: bool,
@@ -76,7 +76,7 @@ struct Stage {
 }
 
 impl State {
-    fn decide(&self, name: &str) -> (Outcome, usize) {
+    fn decide(&self, name: &str) -> (RestartOutcome, usize) {
         let named = self
             .stages
             .iter()
@@ -85,16 +85,16 @@ impl State {
             .filter(|(_, s)| s.name == name);
         let mut named = named.collect::<Vec<_>>().into_iter();
         let (Some((index, stage)), None) = (named.next(), named.next()) else {
-            return (Outcome::Unknown, 0);
+            return (RestartOutcome::Unknown, 0);
         };
         let outcome = if self.standing_up == Some(index) {
-            Outcome::Starting
+            RestartOutcome::Starting
         } else if stage.status == "CRASHED" || !stage.running || !stage.stage_up {
-            Outcome::Down
+            RestartOutcome::Down
         } else if index > self.target {
-            Outcome::AboveTarget
+            RestartOutcome::AboveTarget
         } else {
-            Outcome::Restarted
+            RestartOutcome::Restarted
         };
         (outcome, index)
     }
@@ -108,14 +108,16 @@ impl State {
 pub async fn restart(
     socket: &Path,
     stages: &[String],
-    tell: impl FnOnce(&BTreeMap<String, Outcome>),
+    tell: impl FnOnce(&BTreeMap<String, RestartOutcome>),
 ) -> Result<(), ControlError> {
     let (mut read, mut write) = connect(socket).await?;
     let asked = async {
         let state = state(&mut read, &mut write).await?;
         let decided = stages.iter().map(|name| (name.clone(), state.decide(name)));
-        let decided: BTreeMap<String, (Outcome, usize)> = decided.collect();
-        let restarts = decided.values().filter(|(o, _)| *o == Outcome::Restarted);
+        let decided: BTreeMap<String, (RestartOutcome, usize)> = decided.collect();
+        let restarts = decided
+            .values()
+            .filter(|(o, _)| *o == RestartOutcome::Restarted);
         let mut indices: Vec<usize> = restarts.map(|(_, index)| *index).collect();
         // In the order of their start: a later one may need an earlier one.
         indices.sort_unstable();
@@ -135,7 +137,7 @@ pub async fn restart(
         );
         Ok(())
     };
-    let asked = tokio::time::timeout(PATIENCE, asked).await;
+    let asked = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
     close(read, write).await;
     asked.unwrap_or(Err(ControlError::Silent))
 }
@@ -146,10 +148,10 @@ pub async fn restart(
 /// It could not be asked.
 pub async fn is_up(socket: &Path, stage: &str) -> Result<bool, ControlError> {
     let (mut read, mut write) = connect(socket).await?;
-    let state = tokio::time::timeout(PATIENCE, state(&mut read, &mut write)).await;
+    let state = tokio::time::timeout(ANSWER_TIMEOUT, state(&mut read, &mut write)).await;
     close(read, write).await;
     let (outcome, _) = state.unwrap_or(Err(ControlError::Silent))?.decide(stage);
-    Ok(outcome == Outcome::Restarted)
+    Ok(outcome == RestartOutcome::Restarted)
 }
 
 async fn connect(
@@ -184,7 +186,7 @@ async fn state(
         .map_err(ControlError::Closed)?;
     let mut dumped: Option<String> = None;
     loop {
-        let line = line(read, LONGEST).await?;
+        let line = line(read, MAX_LINE).await?;
         let Ok(message) = serde_json::from_slice::<Value>(&line) else {
             continue;
         };
@@ -199,7 +201,8 @@ async fn state(
             Some(so_far) => so_far.push_str(&text),
         }
         if let (Some(dumped), "}") = (&dumped, text.trim_end()) {
-            return serde_json::from_str(dumped).map_err(|e| ControlError::Strange(e.to_string()));
+            return serde_json::from_str(dumped)
+                .map_err(|e| ControlError::UnknownState(e.to_string()));
         }
     }
 }
@@ -222,7 +225,7 @@ mod tests {
     use super::*;
 
     fn state(target: usize, standing_up: Option<usize>) -> State {
-        let stage = |name: &str, up: bool, status: &str| Stage {
+        let stage = |name: &str, up: bool, status: &str| StageState {
             name: name.into(),
             running: up,
             stage_up: up,
@@ -247,17 +250,17 @@ mod tests {
     fn only_what_is_up_and_wanted_is_restarted() {
         let state = state(3, None);
         for (name, outcome) in [
-            ("up", Outcome::Restarted),
-            ("down", Outcome::Down),
-            ("crashed", Outcome::Down),
-            ("above", Outcome::AboveTarget),
-            ("twin", Outcome::Unknown),
-            ("dead", Outcome::Unknown),
-            ("none", Outcome::Unknown),
+            ("up", RestartOutcome::Restarted),
+            ("down", RestartOutcome::Down),
+            ("crashed", RestartOutcome::Down),
+            ("above", RestartOutcome::AboveTarget),
+            ("twin", RestartOutcome::Unknown),
+            ("dead", RestartOutcome::Unknown),
+            ("none", RestartOutcome::Unknown),
         ] {
             assert_eq!(state.decide(name).0, outcome, "{name}");
         }
         let state = super::tests::state(3, Some(1));
-        assert_eq!(state.decide("up").0, Outcome::Starting);
+        assert_eq!(state.decide("up").0, RestartOutcome::Starting);
     }
 }

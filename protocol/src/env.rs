@@ -10,7 +10,7 @@ pub struct Env(BTreeMap<OsString, OsString>);
 
 impl Env {
     /// The process's own.
-    pub fn of_process() -> Env {
+    pub fn from_process() -> Env {
         Env(std::env::vars_os().collect())
     }
 

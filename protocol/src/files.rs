@@ -14,7 +14,7 @@ use crate::error::{Exit, StageError};
 pub(crate) const MAX_FILE: u64 = 4 << 20;
 
 /// Nothing is opened through a link, and no FIFO in the place of a file holds us up.
-const SAFELY: i32 = OFlags::NOFOLLOW
+const SAFE_FLAGS: i32 = OFlags::NOFOLLOW
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .bits() as i32;
@@ -27,14 +27,14 @@ pub(crate) fn open(path: &Path) -> std::io::Result<File> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .custom_flags(SAFELY)
+        .custom_flags(SAFE_FLAGS)
         .open(path)
 }
 
 pub(crate) fn open_to_read(path: &Path) -> std::io::Result<File> {
     OpenOptions::new()
         .read(true)
-        .custom_flags(SAFELY)
+        .custom_flags(SAFE_FLAGS)
         .open(path)
 }
 
@@ -82,7 +82,7 @@ pub fn read_text(path: &Path) -> std::io::Result<String> {
 }
 
 /// How long another writer of the same file is waited for.
-const WRITER_PATIENCE: Duration = Duration::from_secs(2);
+const WRITER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Replaces a file: written beside it, synced, renamed. The neighbour's name is fixed, so that a killed run leaves at
 /// most one, which the next run replaces; its lock keeps two writers apart. `sync` makes it survive a power-off.
@@ -93,7 +93,7 @@ pub fn replace(path: &Path, bytes: &[u8], sync: bool) -> std::io::Result<()> {
         Ok(kind) if kind.is_char_device() => {
             return OpenOptions::new()
                 .write(true)
-                .custom_flags(SAFELY)
+                .custom_flags(SAFE_FLAGS)
                 .open(path)?
                 .write_all(bytes);
         }
@@ -102,15 +102,15 @@ pub fn replace(path: &Path, bytes: &[u8], sync: bool) -> std::io::Result<()> {
         }
         _ => {}
     }
-    let neighbour = neighbour(path)?;
-    let mut file = open_neighbour(&neighbour)?;
+    let temporary = temporary_path(path)?;
+    let mut file = open_temporary(&temporary)?;
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let written = file
         .set_len(0)
         .and_then(|()| file.write_all(bytes))
         .and_then(|()| if sync { file.sync_all() } else { Ok(()) });
-    if let Err(e) = written.and_then(|()| std::fs::rename(&neighbour, path)) {
-        drop(std::fs::remove_file(&neighbour));
+    if let Err(e) = written.and_then(|()| std::fs::rename(&temporary, path)) {
+        drop(std::fs::remove_file(&temporary));
         return Err(e);
     }
     match path.parent() {
@@ -124,7 +124,7 @@ pub fn replace(path: &Path, bytes: &[u8], sync: bool) -> std::io::Result<()> {
     }
 }
 
-fn neighbour(path: &Path) -> std::io::Result<PathBuf> {
+fn temporary_path(path: &Path) -> std::io::Result<PathBuf> {
     let name = path
         .file_name()
         .ok_or_else(|| std::io::Error::other("not a file name"))?;
@@ -132,8 +132,8 @@ fn neighbour(path: &Path) -> std::io::Result<PathBuf> {
 }
 
 /// Opens the neighbour as its only writer.
-fn open_neighbour(path: &Path) -> std::io::Result<File> {
-    let deadline = Instant::now() + WRITER_PATIENCE;
+fn open_temporary(path: &Path) -> std::io::Result<File> {
+    let deadline = Instant::now() + WRITER_TIMEOUT;
     loop {
         let file = open(path)?;
         let locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
@@ -157,7 +157,7 @@ fn open_neighbour(path: &Path) -> std::io::Result<File> {
 
 /// Removes a file and what a killed [`replace`] may have left beside it. Not being there is fine.
 pub fn remove(path: &Path) -> std::io::Result<()> {
-    remove_one(&neighbour(path)?)?;
+    remove_one(&temporary_path(path)?)?;
     remove_one(path)
 }
 
@@ -178,7 +178,7 @@ pub(crate) fn private_dir(path: &Path, what: &str) -> Result<(), StageError> {
         .map_err(|e| StageError::io(format!("cannot make the {what} {shown}"), &e))?;
     let meta = std::fs::symlink_metadata(path)
         .map_err(|e| StageError::io(format!("cannot look at the {what} {shown}"), &e))?;
-    if let Some(why) = not_ours_alone(&meta) {
+    if let Some(why) = why_not_private(&meta) {
         return Err(unsafe_dir(format!("the {what} {shown} {why}"))
             .hint("name a directory of your own, or make this one yours alone: chmod 700"));
     }
@@ -188,7 +188,7 @@ pub(crate) fn private_dir(path: &Path, what: &str) -> Result<(), StageError> {
     };
     match std::fs::metadata(parent)
         .ok()
-        .and_then(|m| lets_others_swap(&m))
+        .and_then(|m| why_replaceable(&m))
     {
         None => Ok(()),
         Some(why) => {
@@ -207,7 +207,7 @@ fn unsafe_dir(message: String) -> StageError {
     StageError::new("protocol.unsafe_dir", message).exit(Exit::Usage)
 }
 
-fn not_ours_alone(dir: &Metadata) -> Option<String> {
+fn why_not_private(dir: &Metadata) -> Option<String> {
     let me = rustix::process::geteuid().as_raw();
     let mode = dir.mode() & 0o777;
     if !dir.is_dir() {
@@ -221,7 +221,7 @@ fn not_ours_alone(dir: &Metadata) -> Option<String> {
 
 /// Our own group may write to the parent: where the umask is 002, home directories are made so and the group is ours
 /// alone.
-fn lets_others_swap(parent: &Metadata) -> Option<String> {
+fn why_replaceable(parent: &Metadata) -> Option<String> {
     let (me, group) = (
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),

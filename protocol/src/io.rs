@@ -32,7 +32,7 @@ pub struct Io {
 impl Io {
     /// Takes over the process's own streams. Afterwards descriptor 1 is stderr, so that no library can write between
     /// the protocol's lines.
-    pub fn of_process() -> std::io::Result<Io> {
+    pub fn from_process() -> std::io::Result<Io> {
         let stdout = rustix::io::fcntl_dupfd_cloexec(std::io::stdout(), 3)?;
         let stderr = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 3)?;
         let output_pipes = [&stdout, &stderr]
@@ -45,8 +45,8 @@ impl Io {
         Ok(Io {
             stdin: Box::new(tokio::io::stdin()),
             command_stdout: Some(stdout.try_clone()?),
-            stdout: Box::new(Patient(stdout.into())),
-            stderr: Box::new(Patient(stderr.into())),
+            stdout: Box::new(BlockingWriter(stdout.into())),
+            stderr: Box::new(BlockingWriter(stderr.into())),
             stdout_is_terminal,
             output_pipes,
         })
@@ -64,9 +64,9 @@ fn is_pipe(fd: impl AsFd) -> bool {
 }
 
 /// A file that may be non-blocking, because somebody who shares it made it so: a write waits all the same.
-struct Patient(File);
+struct BlockingWriter(File);
 
-impl Write for Patient {
+impl Write for BlockingWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         loop {
             match self.0.write(bytes) {
@@ -116,7 +116,7 @@ impl Sink {
     }
 
     /// The same for what can be spared: dropped when the reader is far behind.
-    pub(crate) fn write_if_read(&self, bytes: Vec<u8>) {
+    pub(crate) fn write_lossy(&self, bytes: Vec<u8>) {
         if self.waiting.load(Ordering::Relaxed) + bytes.len() <= BACKLOG {
             self.write(bytes);
         }
@@ -163,7 +163,7 @@ mod tests {
     async fn a_full_pipe_that_does_not_block_is_waited_for() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         rustix::io::ioctl_fionbio(&writer, true).unwrap();
-        let sink = Sink::new(Box::new(Patient(OwnedFd::from(writer).into())));
+        let sink = Sink::new(Box::new(BlockingWriter(OwnedFd::from(writer).into())));
         let sent = vec![b'x'; 1 << 20];
         sink.write(sent.clone());
         let reading = std::thread::spawn(move || {
@@ -178,17 +178,17 @@ mod tests {
     #[tokio::test]
     async fn a_reader_far_behind_loses_only_what_can_be_spared() {
         let (mut reader, writer) = std::io::pipe().unwrap();
-        let sink = Sink::new(Box::new(Patient(OwnedFd::from(writer).into())));
+        let sink = Sink::new(Box::new(BlockingWriter(OwnedFd::from(writer).into())));
         for _ in 0..3 {
             sink.write(vec![b'o'; BACKLOG]);
-            sink.write_if_read(b"log".to_vec());
+            sink.write_lossy(b"log".to_vec());
         }
         let reading = std::thread::spawn(move || {
             let mut read = Vec::new();
             reader.read_to_end(&mut read).map(|_| read)
         });
         sink.flush().await.unwrap();
-        sink.write_if_read(b"log".to_vec());
+        sink.write_lossy(b"log".to_vec());
         drop(sink);
         let read = reading.join().unwrap().unwrap();
         let kept = read.iter().filter(|b| **b == b'o').count();

@@ -15,7 +15,7 @@ use crate::env::Env;
 use crate::error::StageError;
 use crate::files;
 
-pub use survey::{Survey, all, is_of, remove_settled};
+pub use survey::{Survey, belongs_to, remove_settled, survey};
 
 /// One outside resource, intended or made, and not yet undone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -185,7 +185,7 @@ impl Ledger {
         };
         let mut open = state.open.clone();
         open.push(entry.clone());
-        let ticket = self.take_up(&entry);
+        let ticket = self.adopt(&entry);
         self.record(&mut state, &Line::Intend(entry), open)?;
         state.next = state.next.saturating_add(1);
         Ok(ticket)
@@ -201,7 +201,7 @@ impl Ledger {
     }
 
     /// The ticket of an entry that an earlier run wrote, for a run that goes on with the resource.
-    pub fn take_up(&self, entry: &Entry) -> Ticket {
+    pub fn adopt(&self, entry: &Entry) -> Ticket {
         Ticket {
             ledger: self.clone(),
             id: entry.id,

@@ -32,7 +32,7 @@ impl From<bool> for Removal {
 pub struct Leftover<'a> {
     /// What it is, for people. Empty: nothing that a person is told of.
     pub title: String,
-    look: Option<Work<'a, bool>>,
+    probe: Option<Work<'a, bool>>,
     remove: Work<'a, Removal>,
 }
 
@@ -44,22 +44,22 @@ impl<'a> Leftover<'a> {
     ) -> Leftover<'a> {
         Leftover {
             title: title.into(),
-            look: None,
+            probe: None,
             remove: Box::pin(async { remove.await.map(Into::into) }),
         }
     }
 
     /// Where it takes a request to know whether the thing is there: for a dry run alone, since removing it finds out too.
     #[must_use]
-    pub fn look(mut self, look: impl Future<Output = Result<bool, StageError>> + 'a) -> Self {
-        self.look = Some(Box::pin(look));
+    pub fn probe(mut self, probe: impl Future<Output = Result<bool, StageError>> + 'a) -> Self {
+        self.probe = Some(Box::pin(probe));
         self
     }
 
     /// What it is, if it is there.
     pub async fn find(self) -> Result<Option<String>, StageError> {
-        let is_there = match self.look {
-            Some(look) => look.await?,
+        let is_there = match self.probe {
+            Some(probe) => probe.await?,
             None => !self.title.is_empty(),
         };
         Ok(is_there.then_some(self.title))

@@ -3,7 +3,6 @@
 
 #![warn(missing_docs)]
 
-pub mod ask;
 mod call;
 pub mod child;
 mod cli;
@@ -14,7 +13,6 @@ pub mod env;
 pub mod error;
 pub mod files;
 pub mod frame;
-mod hub;
 mod io;
 pub mod kinds;
 pub mod ledger;
@@ -24,18 +22,20 @@ mod port_range;
 mod preflight;
 pub mod problem;
 pub mod program;
+pub mod prompt;
 pub mod provides;
 pub mod reference;
+mod reporter;
 pub mod rundir;
 mod runtime;
 pub mod schema;
+mod serde_message;
 mod shutdown;
 mod stage;
 pub mod suggest;
 mod upstream;
 pub mod validate;
 mod verbs;
-mod wording;
 
 pub use cli::command;
 pub use context::Context;
@@ -44,7 +44,7 @@ pub use error::{Exit, StageError};
 pub use io::Io;
 pub use leftover::{Leftover, Removal};
 pub use port_range::PortRange;
-pub use preflight::{Check, CheckStatus, Offer, What};
+pub use preflight::{Check, CheckStatus, CheckTitle, Offer};
 pub use problem::Problem;
 pub use runtime::{run, run_id, run_stage, run_stage_from};
 pub use shutdown::{GRACE, Shutdown};

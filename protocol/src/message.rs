@@ -169,7 +169,7 @@ impl Message {
     }
 
     /// It is for who happens to read along: nothing depends on it.
-    pub(crate) fn is_spare(&self) -> bool {
+    pub(crate) fn is_droppable(&self) -> bool {
         matches!(self, Message::Log { .. } | Message::Progress { .. })
     }
 }

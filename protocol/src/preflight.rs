@@ -30,7 +30,7 @@ pub struct Offer {
 }
 
 /// What is looked at: a stable name, and what should be so.
-pub type What = (&'static str, &'static str);
+pub type CheckTitle = (&'static str, &'static str);
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

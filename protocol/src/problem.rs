@@ -22,7 +22,7 @@ pub struct Problem {
     /// It is the key that is wrong, not its value.
     pub(crate) on_key: bool,
     /// The place in its file, to show it.
-    mark: Option<Box<(Source, Range<usize>)>>,
+    mark: Option<Box<(SourceFile, Range<usize>)>>,
 }
 
 impl Problem {
@@ -66,7 +66,7 @@ impl Problem {
 
     /// It stands at these bytes of a file.
     #[must_use]
-    pub fn at(mut self, source: &Source, span: Range<usize>) -> Problem {
+    pub fn at(mut self, source: &SourceFile, span: Range<usize>) -> Problem {
         let start = span.start.min(source.text.len());
         let (line, column) = yaml::location(&source.text, start);
         self.place = Some(format!("{}:{line}:{column}", source.file));
@@ -79,7 +79,7 @@ impl Problem {
 
     /// It stands where a document has its path, or else the innermost thing around that.
     #[must_use]
-    pub fn in_document(self, source: &Source, document: &Document) -> Problem {
+    pub fn in_document(self, source: &SourceFile, document: &Document) -> Problem {
         if self.place.is_some() {
             return self;
         }
@@ -100,8 +100,8 @@ impl Problem {
     pub fn render(&self, colours: bool) -> String {
         let (message, meant) = self.parts();
         let title = match (&self.mark, &self.place) {
-            (None, Some(place)) => format!("{place}: {}", self.said(message)),
-            _ => self.said(message),
+            (None, Some(place)) => format!("{place}: {}", self.with_path(message)),
+            _ => self.with_path(message),
         };
         let mut group = Group::with_title(Level::ERROR.primary_title(title));
         if let Some((source, span)) = self.mark.as_deref() {
@@ -126,7 +126,7 @@ impl Problem {
         self.mark.as_ref().map(|mark| mark.1.start)
     }
 
-    fn said(&self, message: &str) -> String {
+    fn with_path(&self, message: &str) -> String {
         match self.path.is_empty() {
             true => message.to_owned(),
             false => format!("{}: {message}", self.path),
@@ -139,21 +139,21 @@ impl std::fmt::Display for Problem {
         if let Some(place) = &self.place {
             write!(f, "{place}: ")?;
         }
-        f.write_str(&self.said(&self.message))
+        f.write_str(&self.with_path(&self.message))
     }
 }
 
 /// A file that problems are in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct SourceFile {
     file: String,
     text: Arc<str>,
 }
 
-impl Source {
+impl SourceFile {
     /// A file by the name that messages show, and its text.
-    pub fn new(file: &Path, text: &str) -> Source {
-        Source {
+    pub fn new(file: &Path, text: &str) -> SourceFile {
+        SourceFile {
             file: file.display().to_string(),
             text: text.into(),
         }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 pub use shape::{Shape, shape_at};
 
-use crate::suggest::nearest;
+use crate::suggest::did_you_mean;
 use crate::yaml::{Seg, show};
 
 /// A piece of a text.
@@ -140,7 +140,7 @@ impl Reference<'_> {
         }
         let first = keys.first().copied().unwrap_or_default();
         let known: Vec<&str> = names.clone().collect();
-        Err(match (nearest(first, names), known.is_empty()) {
+        Err(match (did_you_mean(first, names), known.is_empty()) {
             (Some(meant), _) => format!("no instance `{first}`; did you mean `{meant}`?"),
             (None, true) => {
                 format!("no instance `{first}`; no stage before this one finds anything out")
@@ -186,7 +186,7 @@ pub fn value_at(
 }
 
 fn unknown<'k>(parent: &str, key: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
-    let meant = nearest(key, known.clone());
+    let meant = did_you_mean(key, known.clone());
     let meant = meant.map_or_else(
         || format!("there is {}", known.collect::<Vec<_>>().join(", ")),
         |m| format!("did you mean `{parent}.{m}`?"),

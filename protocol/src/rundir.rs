@@ -23,15 +23,15 @@ use crate::files;
 use crate::provides::Provides;
 
 /// How long `run` waits for a predecessor that is just stopping.
-pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Outputs fit a line of the wire; written to be read by people, twice, they are still smaller than this.
-const LARGEST: u64 = 1 << 20;
+const MAX_OUTPUTS: u64 = 1 << 20;
 /// A value takes some seventy bytes of memory, and in a file of nothing but numbers two. What fits two lines has fewer.
-const MOST_COMMAS: usize = 1 << 17;
+const MAX_COMMAS: usize = 1 << 17;
 
 /// What a lock file holds is far shorter.
-const LONGEST_HOLDER: u64 = 4096;
+const MAX_HOLDER: u64 = 4096;
 
 const LOCK_RETRY: Duration = Duration::from_millis(25);
 
@@ -164,7 +164,7 @@ impl RunDir {
         let failed =
             |e: std::io::Error| StageError::io(format!("cannot lock {}", path.display()), &e);
         let mut file = files::open(&path).map_err(failed)?;
-        let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
+        let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
         while let Err(e) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
             if e != rustix::io::Errno::WOULDBLOCK {
                 return Err(failed(e.into()));
@@ -202,7 +202,7 @@ impl RunDir {
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut bytes = Vec::new();
-                file.take(LONGEST_HOLDER).read_to_end(&mut bytes).ok()?;
+                file.take(MAX_HOLDER).read_to_end(&mut bytes).ok()?;
                 // Between taking the lock and writing the id there is a moment without one.
                 let holder: Value = serde_json::from_slice(&bytes).unwrap_or_default();
                 Some(holder["run"].as_str().unwrap_or_default().to_owned())
@@ -213,7 +213,7 @@ impl RunDir {
     }
 
     /// Puts the outputs of the run before aside, so that no gate is passed by them, and returns them.
-    pub(crate) fn set_outputs_aside(
+    pub(crate) fn archive_outputs(
         &self,
         instance: &str,
     ) -> Result<Option<OutputsFile>, StageError> {
@@ -290,9 +290,9 @@ impl RunDir {
 }
 
 fn parse<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let bytes = files::read_at_most(path, LARGEST).ok()??;
+    let bytes = files::read_at_most(path, MAX_OUTPUTS).ok()??;
     let commas = bytes.iter().filter(|byte| **byte == b',').count();
-    if commas > MOST_COMMAS {
+    if commas > MAX_COMMAS {
         return None;
     }
     serde_json::from_slice(&bytes).ok()

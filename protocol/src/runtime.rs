@@ -12,16 +12,16 @@ use std::time::Duration;
 use tokio::io::BufReader;
 use tokio::task::JoinSet;
 
-use crate::call::{Call, Events, Stdin, Verb};
+use crate::call::{Call, Events, StdinMode, Verb};
 use crate::cli;
 use crate::config::{self, Sources};
 use crate::context::Context;
 use crate::env::Env;
 use crate::error::{Exit, StageError};
-use crate::hub::Hub;
 use crate::io::{Io, Sink};
 use crate::ledger::{Ledger, Owner};
 use crate::message::Message;
+use crate::reporter::Reporter;
 use crate::rundir::{Lock, RunDir};
 use crate::shutdown::{Reason, Shutdown};
 use crate::stage::Stage;
@@ -30,14 +30,14 @@ use crate::verbs;
 use crate::verbs::describe::description;
 
 /// How long the last lines may take to be written, where a reader is slow or the machine is busy.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The same for a stage that was told to stop, and has half a second for all of it.
-const LAST_WORDS_WHEN_TOLD: Duration = Duration::from_millis(80);
+const FLUSH_TIMEOUT_WHEN_STOPPED: Duration = Duration::from_millis(80);
 
 /// How long stderr stays open after stdout when a stage fails. devcluster takes each closing for a crash of its own; if
 /// the second one finds it ending the command that waited for the stage, it dies.
-const APART: Duration = Duration::from_millis(250);
+const STDERR_CLOSE_DELAY: Duration = Duration::from_millis(250);
 
 /// The whole of a stage's `main`.
 pub fn run_stage<S: Stage>() -> ExitCode {
@@ -46,7 +46,7 @@ pub fn run_stage<S: Stage>() -> ExitCode {
 
 /// The same for a program that is a stage among other things; the arguments begin with the program's name.
 pub fn run_stage_from<S: Stage>(args: Vec<OsString>) -> ExitCode {
-    let io = match Io::of_process() {
+    let io = match Io::from_process() {
         Ok(io) => io,
         Err(e) => return cannot_start::<S>("take over its streams", &e),
     };
@@ -59,12 +59,12 @@ pub fn run_stage_from<S: Stage>(args: Vec<OsString>) -> ExitCode {
         Err(e) => return cannot_start::<S>("make its event loop", &e),
     };
     let piped = io.output_pipes.len() == 2;
-    let run = || runtime.block_on(run::<S>(args, Env::of_process(), io));
+    let run = || runtime.block_on(run::<S>(args, Env::from_process(), io));
     let code = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Exit::Internal as u8);
     // A read of stdin may be under way for ever.
     runtime.shutdown_background();
     if piped && code != Exit::Ok as u8 {
-        std::thread::sleep(APART);
+        std::thread::sleep(STDERR_CLOSE_DELAY);
     }
     ExitCode::from(code)
 }
@@ -86,8 +86,8 @@ pub async fn run<S: Stage>(args: Vec<OsString>, env: Env, mut io: Io) -> u8 {
         Err(error) => return show_usage(&error, &mut io),
     };
     let works = matches!(call.verb, Verb::Run | Verb::Once);
-    let config = works && call.stdin != Stdin::Control;
-    let config = config.then(|| config_of::<S>(&call.sources, &env));
+    let config = works && call.stdin != StdinMode::Control;
+    let config = config.then(|| load_config::<S>(&call.sources, &env));
     // A document, a terminal and a command keep protocol lines off stdout.
     let document = matches!(&config, Some(Ok(c)) if S::takes_stdout(c));
     let speaks = works || matches!(call.verb, Verb::Check | Verb::Cleanup);
@@ -98,55 +98,55 @@ pub async fn run<S: Stage>(args: Vec<OsString>, env: Env, mut io: Io) -> u8 {
         }
         _ => Events::None,
     };
-    let session = Session::new::<S>(call, env, events, io.stdout, io.stderr);
+    let invocation = Invocation::new::<S>(call, env, events, io.stdout, io.stderr);
     let mut tasks = JoinSet::new();
     // The other verbs end by a signal as any program does.
-    let listens = works || session.call.look.is_some();
+    let listens = works || invocation.call.diagnostic.is_some();
     let pipes = io.output_pipes;
-    let watch = listens.then(|| session.shutdown.listen(&mut tasks, pipes));
+    let watch = listens.then(|| invocation.shutdown.listen(&mut tasks, pipes));
     let outcome = match watch.transpose() {
         Ok(_watch) => {
             let stdin = BufReader::new(io.stdin);
-            work::<S>(&session, &mut tasks, stdin, config, io.command_stdout).await
+            work::<S>(&invocation, &mut tasks, stdin, config, io.command_stdout).await
         }
         Err(e) => Err(StageError::io("cannot listen to signals", &e)),
     };
     // From here on another signal finds the way out already taken.
     tasks.abort_all();
-    session.finish(outcome).await
+    invocation.finish(outcome).await
 }
 
 async fn work<S: Stage>(
-    session: &Session,
+    invocation: &Invocation,
     tasks: &mut JoinSet<()>,
     stdin: verbs::stdin::Stdin,
     config: Option<Result<S::Config, StageError>>,
     stdout: Option<OwnedFd>,
 ) -> Result<u8, StageError> {
-    let done = match session.call.verb {
-        Verb::Run => return verbs::run::run::<S>(session, tasks, stdin, config, stdout).await,
+    let done = match invocation.call.verb {
+        Verb::Run => return verbs::run::run::<S>(invocation, tasks, stdin, config, stdout).await,
         Verb::Once => {
             let config = config.unwrap_or_else(|| Err(StageError::internal("no config")));
-            verbs::once::once::<S>(session, tasks, stdin, config).await
+            verbs::once::once::<S>(invocation, tasks, stdin, config).await
         }
-        Verb::Wait => verbs::upkeep::wait(session).await,
-        Verb::Check if session.call.look.is_some() => {
-            let exit = verbs::look::look::<S>(session).await;
+        Verb::Wait => verbs::observe::wait(invocation).await,
+        Verb::Check if invocation.call.diagnostic.is_some() => {
+            let exit = verbs::diagnose::diagnose::<S>(invocation).await;
             return exit.map(|exit| exit as u8);
         }
-        Verb::Check => verbs::upkeep::check::<S>(session).await,
-        Verb::Cleanup => verbs::cleanup::cleanup::<S>(session).await,
+        Verb::Check => verbs::observe::check::<S>(invocation).await,
+        Verb::Cleanup => verbs::cleanup::cleanup::<S>(invocation).await,
         Verb::Describe => {
             let described = serde_json::to_vec_pretty(&description::<S>());
-            session.answer(described).await
+            invocation.answer(described).await
         }
-        Verb::Validate => verbs::validate::validate::<S>(session, stdin).await,
+        Verb::Validate => verbs::validate::validate::<S>(invocation, stdin).await,
     };
     done.map(|()| Exit::Ok as u8)
 }
 
 /// Reads the config of a stage.
-pub(crate) fn config_of<S: Stage>(sources: &Sources, env: &Env) -> Result<S::Config, StageError> {
+pub(crate) fn load_config<S: Stage>(sources: &Sources, env: &Env) -> Result<S::Config, StageError> {
     config::load(S::KIND, &S::program(), sources, env, S::validate)
 }
 
@@ -168,22 +168,22 @@ pub fn run_id() -> String {
 }
 
 /// A call that is under way: who speaks, and where to.
-pub(crate) struct Session {
+pub(crate) struct Invocation {
     pub(crate) call: Call,
     pub(crate) env: Env,
-    pub(crate) hub: Arc<Hub>,
+    pub(crate) reporter: Arc<Reporter>,
     pub(crate) shutdown: Shutdown,
 }
 
-impl Session {
+impl Invocation {
     pub(crate) fn new<S: Stage>(
         call: Call,
         env: Env,
         events: Events,
         stdout: Box<dyn std::io::Write + Send>,
         stderr: Box<dyn std::io::Write + Send>,
-    ) -> Session {
-        let hub = Hub::new(
+    ) -> Invocation {
+        let reporter = Reporter::new(
             S::KIND,
             S::program(),
             call.instance.clone(),
@@ -192,11 +192,11 @@ impl Session {
             Sink::new(stdout),
             Sink::new(stderr),
         );
-        hub.set_provides(S::provides());
-        Session {
+        reporter.set_provides(S::provides());
+        Invocation {
             call,
             env,
-            hub: Arc::new(hub),
+            reporter: Arc::new(reporter),
             shutdown: Shutdown::default(),
         }
     }
@@ -206,21 +206,23 @@ impl Session {
         let mut text =
             json.map_err(|e| StageError::internal("the answer is not JSON").source(&e))?;
         text.push(b'\n');
-        self.hub.stdout.write(text);
-        let written = self.hub.stdout.flush().await;
+        self.reporter.stdout.write(text);
+        let written = self.reporter.stdout.flush().await;
         written.map_err(|e| StageError::io("cannot write the answer", &e))
     }
 
     /// Opens the run directory, takes the lock, opens the ledger.
-    pub(crate) async fn claim<S: Stage>(&self) -> Result<(RunDir, Lock, Ledger), StageError> {
+    pub(crate) async fn open_locked<S: Stage>(&self) -> Result<(RunDir, Lock, Ledger), StageError> {
         let run_dir = RunDir::open(&self.call.run_dir)?;
-        let lock = run_dir.lock(&self.call.instance, &self.hub.run).await?;
+        let lock = run_dir
+            .lock(&self.call.instance, &self.reporter.run)
+            .await?;
         let owner = Owner {
             kind: S::KIND.to_owned(),
             instance: self.call.instance.clone(),
             run_dir: run_dir.path().to_owned(),
         };
-        let ledger = Ledger::open(&self.env, &owner, &self.hub.run)?;
+        let ledger = Ledger::open(&self.env, &owner, &self.reporter.run)?;
         Ok((run_dir, lock, ledger))
     }
 
@@ -229,9 +231,9 @@ impl Session {
         &self,
         upstream: Option<Upstreams>,
     ) -> Result<(Context<S>, Lock), StageError> {
-        let (run_dir, lock, ledger) = self.claim::<S>().await?;
-        let previous = run_dir.set_outputs_aside(&self.call.instance)?;
-        self.hub.attach(run_dir.clone(), previous);
+        let (run_dir, lock, ledger) = self.open_locked::<S>().await?;
+        let previous = run_dir.archive_outputs(&self.call.instance)?;
+        self.reporter.attach(run_dir.clone(), previous);
         Ok((self.context(run_dir, ledger, upstream), lock))
     }
 
@@ -243,7 +245,7 @@ impl Session {
     ) -> Context<S> {
         let instance = self.call.instance.clone();
         let upstream = upstream
-            .unwrap_or_else(|| Upstreams::of_run_dir(run_dir.clone(), instance.clone(), S::KIND));
+            .unwrap_or_else(|| Upstreams::from_run_dir(run_dir.clone(), instance.clone(), S::KIND));
         Context {
             instance,
             env: self.env.clone(),
@@ -251,20 +253,20 @@ impl Session {
             ledger,
             shutdown: self.shutdown.clone(),
             upstream,
-            hub: self.hub.clone(),
+            reporter: self.reporter.clone(),
             kind: PhantomData,
         }
     }
 
     /// Passes a failure of an upstream on, as much later as the caller asked for.
-    pub(crate) async fn lingering<T>(
+    pub(crate) async fn linger_after_failure<T>(
         &self,
         outcome: Result<T, StageError>,
     ) -> Result<T, StageError> {
         if let Err(error) = &outcome
             && error.exit_code() == Exit::Upstream
         {
-            self.hub.failed(error);
+            self.reporter.failed(error);
             tokio::select! {
                 () = tokio::time::sleep(self.call.linger) => {}
                 () = self.shutdown.requested() => {}
@@ -278,21 +280,21 @@ impl Session {
         let exit = match outcome {
             Ok(code) => code,
             Err(error) => {
-                self.hub.failed(&error);
+                self.reporter.failed(&error);
                 error.exit_code() as u8
             }
         };
-        self.hub.send(&Message::Result {
+        self.reporter.send(&Message::Result {
             stage: self.call.instance.clone(),
             ok: exit == 0,
             exit,
         });
         let patience = match self.shutdown.reason() {
-            Some(Reason::CommandEnded(_) | Reason::Failed) | None => LAST_WORDS,
-            Some(_) => LAST_WORDS_WHEN_TOLD,
+            Some(Reason::CommandEnded(_) | Reason::Failed) | None => FLUSH_TIMEOUT,
+            Some(_) => FLUSH_TIMEOUT_WHEN_STOPPED,
         };
         // Best effort: a document was waited for before.
-        for sink in [&self.hub.stdout, &self.hub.stderr] {
+        for sink in [&self.reporter.stdout, &self.reporter.stderr] {
             drop(tokio::time::timeout(patience, sink.flush()).await);
         }
         exit

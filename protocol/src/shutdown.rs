@@ -102,7 +102,7 @@ impl Shutdown {
     }
 
     /// The same switch for the next stretch of a stage that is started over in the same process.
-    pub(crate) fn renewed(&self) -> Shutdown {
+    pub(crate) fn restarted(&self) -> Shutdown {
         Shutdown {
             stop: CancellationToken::new(),
             ..self.clone()

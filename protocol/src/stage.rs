@@ -106,14 +106,14 @@ pub trait Stage: Sized + 'static {
     async fn preflight(_cx: &Context<Self>, _config: Self::Config) {}
 
     /// More looks that `check` takes beside `--preflight`: the name of a flag, and its help.
-    const LOOKS: &'static [(&'static str, &'static str)] = &[];
+    const DIAGNOSTICS: &'static [(&'static str, &'static str)] = &[];
 
-    /// One of [`Stage::LOOKS`]. Reports as a preflight does, and leaves nothing behind either.
-    async fn look(_cx: &Context<Self>, _config: Self::Config, _name: &str) {}
+    /// One of [`Stage::DIAGNOSTICS`]. Reports as a preflight does, and leaves nothing behind either.
+    async fn diagnose(_cx: &Context<Self>, _config: Self::Config, _name: &str) {}
 
     /// Whether the next `run` may go on with what a dead run left: then it is not undone before that run, which finds it in
     /// [`Context::ledger`]. `cleanup` undoes it all the same.
-    fn goes_on(_entry: &Entry) -> bool {
+    fn is_resumable(_entry: &Entry) -> bool {
         false
     }
 

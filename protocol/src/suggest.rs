@@ -1,7 +1,7 @@
 //! What was probably meant by a name that is not known.
 
 /// The candidate that was probably meant.
-pub fn nearest<'a>(given: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn did_you_mean<'a>(given: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let normal = |s: &str| s.to_ascii_lowercase().replace('-', "_");
     candidates
         .map(|c| (strsim::jaro_winkler(&normal(given), &normal(c)), c))

@@ -14,14 +14,14 @@ use crate::provides::{self, Provides};
 use crate::rundir::{OutputsFile, Phase, RunDir, Status};
 
 /// How often the run directory is looked at.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long an instance that nobody runs is waited for.
-const ABSENT: Duration = Duration::from_secs(10);
+const ABSENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a failure that was recorded before the wait began may still be an old run's, just about to be replaced:
 /// devcluster starts the wait before it starts the process.
-const OLD_FAILURE: Duration = Duration::from_secs(2);
+const OLD_FAILURE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What an upstream reported.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,10 +44,10 @@ pub type Reports = BTreeMap<String, Upstream>;
 
 /// The stages before this one.
 #[derive(Clone, Debug)]
-pub struct Upstreams(Source);
+pub struct Upstreams(Origin);
 
 #[derive(Clone, Debug)]
-enum Source {
+enum Origin {
     RunDir {
         run_dir: RunDir,
         own: String,
@@ -104,10 +104,10 @@ impl Chain {
         self.changed.notify_waiters();
     }
 
-    fn standing(&self, names: &[String]) -> Standing {
+    fn readiness(&self, names: &[String]) -> Readiness {
         let state = self.state();
         if let Some((name, error)) = &state.failed {
-            return Standing::Failed(upstream_failed(name, Some(error)));
+            return Readiness::Failed(upstream_failed(name, Some(error)));
         }
         let wanted: Vec<&String> = if names.is_empty() {
             state.seen.keys().collect()
@@ -119,20 +119,20 @@ impl Chain {
             .filter_map(|n| Some(((*n).clone(), state.seen.get(*n)?.clone()?)))
             .collect();
         if reports.len() == wanted.len() && !reports.is_empty() {
-            return Standing::Ready(reports);
+            return Readiness::Ready(reports);
         }
         if state.ended {
             let missing = wanted.iter().find(|n| !reports.contains_key(**n));
-            return Standing::Failed(match missing {
+            return Readiness::Failed(match missing {
                 Some(name) => upstream_failed(name, None),
                 None => no_upstream(),
             });
         }
-        Standing::Pending
+        Readiness::Pending
     }
 }
 
-enum Standing {
+enum Readiness {
     Ready(Reports),
     Pending,
     Failed(StageError),
@@ -164,30 +164,30 @@ fn upstream_failed(name: &str, error: Option<&StageError>) -> StageError {
 
 impl Upstreams {
     /// Instances that meet in a run directory, for one of that name and kind: it is not its own upstream.
-    pub fn of_run_dir(run_dir: RunDir, own: String, kind: &'static str) -> Upstreams {
-        Upstreams(Source::RunDir { run_dir, own, kind })
+    pub fn from_run_dir(run_dir: RunDir, own: String, kind: &'static str) -> Upstreams {
+        Upstreams(Origin::RunDir { run_dir, own, kind })
     }
 
-    pub(crate) fn of_chain(chain: Arc<Chain>) -> Upstreams {
-        Upstreams(Source::Chain(chain))
+    pub(crate) fn from_chain(chain: Arc<Chain>) -> Upstreams {
+        Upstreams(Origin::Chain(chain))
     }
 
     /// Waits until all of these are ready. No names: everything that speaks in the chain, or every other instance that is
     /// alive in the run directory now, but for those of our own kind: they would wait for us. Ends with an error as soon as one of them cannot become ready.
     pub async fn wait(&self, names: &[String]) -> Result<Reports, StageError> {
         match &self.0 {
-            Source::Chain(chain) => loop {
+            Origin::Chain(chain) => loop {
                 let changed = chain.changed.notified();
-                match chain.standing(names) {
-                    Standing::Ready(reports) => return Ok(reports),
-                    Standing::Failed(error) => return Err(error),
-                    Standing::Pending => changed.await,
+                match chain.readiness(names) {
+                    Readiness::Ready(reports) => return Ok(reports),
+                    Readiness::Failed(error) => return Err(error),
+                    Readiness::Pending => changed.await,
                 }
             },
-            Source::RunDir { run_dir, own, kind } => {
+            Origin::RunDir { run_dir, own, kind } => {
                 let mut reports = Reports::new();
                 for name in wanted(names, run_dir, own, kind) {
-                    let outputs = Gate::new(run_dir, &name).wait(|_| {}).await?;
+                    let outputs = ReadinessWait::new(run_dir, &name).wait(|_| {}).await?;
                     reports.insert(name, outputs.into());
                 }
                 Ok(reports)
@@ -198,7 +198,7 @@ impl Upstreams {
     /// What is known of these instances now; those that are not ready are absent. No names: all.
     pub fn reports(&self, names: &[String]) -> Reports {
         match &self.0 {
-            Source::Chain(chain) => {
+            Origin::Chain(chain) => {
                 let state = chain.state();
                 let known = state
                     .seen
@@ -208,7 +208,7 @@ impl Upstreams {
                     .filter_map(|(n, u)| Some((n.clone(), u.clone()?)))
                     .collect()
             }
-            Source::RunDir { run_dir, own, kind } => {
+            Origin::RunDir { run_dir, own, kind } => {
                 let live = |n: String| Some((n.clone(), run_dir.live_outputs(&n)?.into()));
                 let names = wanted(names, run_dir, own, kind).into_iter();
                 names.filter_map(live).collect()
@@ -222,8 +222,8 @@ impl Upstreams {
         loop {
             let changed = async {
                 match &self.0 {
-                    Source::Chain(chain) => chain.changed.notified().await,
-                    Source::RunDir { .. } => tokio::time::sleep(LOOK * 4).await,
+                    Origin::Chain(chain) => chain.changed.notified().await,
+                    Origin::RunDir { .. } => tokio::time::sleep(POLL_INTERVAL * 4).await,
                 }
             };
             let mut now = seen.clone();
@@ -264,7 +264,7 @@ impl From<OutputsFile> for Upstream {
 }
 
 /// Waits for one instance in a run directory: the verb `wait`, and what `once` does for its upstreams.
-pub(crate) struct Gate<'a> {
+pub(crate) struct ReadinessWait<'a> {
     run_dir: &'a RunDir,
     instance: &'a str,
     began: Instant,
@@ -272,13 +272,13 @@ pub(crate) struct Gate<'a> {
     old_failure: Option<String>,
 }
 
-impl<'a> Gate<'a> {
-    pub(crate) fn new(run_dir: &'a RunDir, instance: &'a str) -> Gate<'a> {
+impl<'a> ReadinessWait<'a> {
+    pub(crate) fn new(run_dir: &'a RunDir, instance: &'a str) -> ReadinessWait<'a> {
         let old_failure = run_dir
             .status(instance)
             .filter(|s| s.phase == Phase::Failed)
             .map(|s| s.run);
-        Gate {
+        ReadinessWait {
             run_dir,
             instance,
             began: Instant::now(),
@@ -308,7 +308,7 @@ impl<'a> Gate<'a> {
                 progress(current.as_deref().unwrap_or_default());
                 shown = current;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -322,10 +322,10 @@ impl<'a> Gate<'a> {
             (Some(_), _) => None,
             (None, Some(status)) => {
                 let old = self.old_failure.as_ref() == Some(&status.run);
-                (!old || waited >= OLD_FAILURE)
+                (!old || waited >= OLD_FAILURE_TIMEOUT)
                     .then(|| upstream_failed(self.instance, status.error.as_ref()))
             }
-            (None, None) if waited >= ABSENT => Some(self.absent()),
+            (None, None) if waited >= ABSENT_TIMEOUT => Some(self.absent()),
             (None, None) => None,
         }
     }
@@ -363,7 +363,7 @@ mod tests {
             message: None,
             error: None,
         });
-        let upstreams = Upstreams::of_run_dir(run_dir, "a".into(), "config-emit");
+        let upstreams = Upstreams::from_run_dir(run_dir, "a".into(), "config-emit");
         let wait = tokio::time::timeout(Duration::from_secs(5), upstreams.wait(&[]));
         assert!(wait.await.unwrap().unwrap().is_empty());
     }

@@ -210,7 +210,7 @@ pub struct Unknown(pub(crate) Vec<Vec<Seg>>);
 impl Unknown {
     /// From JSON pointers.
     pub fn from_pointers(pointers: &[String]) -> Unknown {
-        Unknown(pointers.iter().map(|p| path_of(p)).collect())
+        Unknown(pointers.iter().map(|p| path_from_pointer(p)).collect())
     }
 
     /// Whether the value at this path is unknown, or part of one that is.
@@ -231,7 +231,7 @@ impl Unknown {
 }
 
 /// A JSON pointer as a path.
-pub fn path_of(pointer: &str) -> Vec<Seg> {
+pub fn path_from_pointer(pointer: &str) -> Vec<Seg> {
     let keys = pointer.split('/').skip(1).map(unescape);
     keys.map(|key| match key.parse::<usize>() {
         Ok(index) => Seg::Index(index),
@@ -241,7 +241,7 @@ pub fn path_of(pointer: &str) -> Vec<Seg> {
 }
 
 /// A path as a JSON pointer.
-pub fn pointer_of(path: &[Seg]) -> String {
+pub fn pointer_from_path(path: &[Seg]) -> String {
     let key = |seg: &Seg| match seg {
         Seg::Key(key) => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
         Seg::Index(index) => format!("/{index}"),
@@ -253,7 +253,7 @@ impl From<&Problem> for Mistake {
     fn from(problem: &Problem) -> Mistake {
         let (message, hint) = problem.parts();
         Mistake {
-            path: pointer_of(&crate::problem::segments(&problem.path)),
+            path: pointer_from_path(&crate::problem::segments(&problem.path)),
             message: message.to_owned(),
             hint: hint.map(str::to_owned),
             key: problem.on_key,
@@ -264,7 +264,7 @@ impl From<&Problem> for Mistake {
 
 impl From<&Mistake> for Problem {
     fn from(mistake: &Mistake) -> Problem {
-        let path = yaml::show(&path_of(&mistake.path));
+        let path = yaml::show(&path_from_pointer(&mistake.path));
         let hint = mistake.hint.as_ref().map(|hint| format!("; {hint}"));
         let message = format!("{}{}", mistake.message, hint.unwrap_or_default());
         if mistake.key {

@@ -49,7 +49,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     program::run(NAME, async {
         let (code, played) = match cli.stand_in {
-            None => return show::run(cli.check, &Env::of_process()).await,
+            None => return show::run(cli.check, &Env::from_process()).await,
             Some(StandIn::Master { config_file }) => {
                 ("sandbox.master", master::run(&config_file).await)
             }

@@ -54,7 +54,7 @@ pub(crate) async fn run(check: bool, env: &Env) -> Result<u8, StageError> {
 }
 
 fn start(up: &mut Command) -> Result<Child, StageError> {
-    child::spawn_in_place(up).map_err(|e| StageError::io("cannot start devcluster-remote", &e))
+    child::spawn_inheriting(up).map_err(|e| StageError::io("cannot start devcluster-remote", &e))
 }
 
 /// The driver has the terminal, where Ctrl-C reaches it by itself.

@@ -7,7 +7,7 @@ use protocol::rundir::OutputsFile;
 use super::prelude::*;
 
 /// What is a moment late may be right when the kit gets to look: it looks so often.
-const LOOKS: usize = 3;
+const DIAGNOSTICS: usize = 3;
 
 checks! {
     "outputs.before_ready" => before_ready,
@@ -17,7 +17,7 @@ checks! {
 }
 
 async fn often<'a>(scene: Scene<'a>, check: impl AsyncFn(Scene<'a>) -> Verdict) -> Verdict {
-    for _ in 0..LOOKS {
+    for _ in 0..DIAGNOSTICS {
         check(scene.another().await?).await?;
     }
     Ok(())

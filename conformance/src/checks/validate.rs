@@ -1,6 +1,6 @@
 //! `validate` tells what is wrong with a config before anything runs. A program that does not list it has nothing to show.
 
-use protocol::validate::{Answer, pointer_of};
+use protocol::validate::{Answer, pointer_from_path};
 use protocol::yaml::Seg;
 use serde_json::Map;
 
@@ -86,7 +86,7 @@ async fn unknown(scene: Scene<'_>) -> Verdict {
         put(&mut config, path);
         let config = config.as_object().cloned().unwrap_or_default();
         let mut open = unknown_of(&config);
-        open.push(pointer_of(path));
+        open.push(pointer_from_path(path));
         instance(&format!("i{i}"), &config, &open)
     });
     let asked: Vec<Value> = asked.collect();
@@ -98,7 +98,7 @@ async fn unknown(scene: Scene<'_>) -> Verdict {
         tried.len()
     );
     for (path, verdict) in tried.iter().zip(&answer.instances) {
-        let pointer = pointer_of(path);
+        let pointer = pointer_from_path(path);
         let mut problems = verdict.problems.iter();
         let wrong = problems.find(|p| p.path.starts_with(&pointer));
         ensure!(

@@ -51,7 +51,7 @@ pub fn command(program: &str, described: &Description) -> Command {
             sub = sub.arg(events_arg());
         }
         if verb == Verb::Check {
-            sub = sub.args(look_args(described));
+            sub = sub.args(diagnostic_args(described));
         }
         if verb == Verb::Cleanup {
             sub = sub.arg(
@@ -106,21 +106,23 @@ pub(crate) const PREFLIGHT: &str = "preflight";
 const PREFLIGHT_HELP: &str = "Before a run: look at everything that it will need, and say of each whether it is there, and the \
 hint. Takes nothing and leaves nothing";
 
-fn looks(described: &Description) -> impl Iterator<Item = (&str, &str)> {
+fn diagnostics(described: &Description) -> impl Iterator<Item = (&str, &str)> {
     let more = described.diagnostics.iter();
     let more = more.map(|d| (d.name.as_str(), d.about.as_str()));
     std::iter::once((PREFLIGHT, PREFLIGHT_HELP)).chain(more)
 }
 
-pub(super) fn look_id(name: &str) -> String {
-    format!("look.{name}")
+pub(super) fn diagnostic_id(name: &str) -> String {
+    format!("diagnostic.{name}")
 }
 
-fn look_args(described: &Description) -> impl Iterator<Item = Arg> {
-    looks(described).map(|(name, help)| {
-        let others = looks(described).map(|(other, _)| other);
-        let others = others.filter(move |other| *other != name).map(look_id);
-        Arg::new(look_id(name))
+fn diagnostic_args(described: &Description) -> impl Iterator<Item = Arg> {
+    diagnostics(described).map(|(name, help)| {
+        let others = diagnostics(described).map(|(other, _)| other);
+        let others = others
+            .filter(move |other| *other != name)
+            .map(diagnostic_id);
+        Arg::new(diagnostic_id(name))
             .long(name.to_owned())
             .action(ArgAction::SetTrue)
             .conflicts_with_all(others)

@@ -8,10 +8,14 @@ use crate::validate::Unknown;
 
 /// Takes the unknown values out where they may be absent, and puts a valid one in their place where not. What is left of the
 /// unknown is what the schema has a place for.
-pub(super) fn put(values: &mut Map<String, Value>, unknown: &Unknown, schema: &Value) -> Unknown {
+pub(super) fn fill_in(
+    values: &mut Map<String, Value>,
+    unknown: &Unknown,
+    schema: &Value,
+) -> Unknown {
     let mut whole = Value::Object(std::mem::take(values));
     let paths = unknown.0.iter();
-    let placed = paths.filter(|path| put_at(&mut whole, path, schema));
+    let placed = paths.filter(|path| fill_in_at(&mut whole, path, schema));
     let placed = Unknown(placed.cloned().collect());
     if let Value::Object(map) = whole {
         *values = map;
@@ -19,7 +23,7 @@ pub(super) fn put(values: &mut Map<String, Value>, unknown: &Unknown, schema: &V
     placed
 }
 
-fn put_at(at: &mut Value, path: &[Seg], schema: &Value) -> bool {
+fn fill_in_at(at: &mut Value, path: &[Seg], schema: &Value) -> bool {
     let Some((first, rest)) = path.split_first() else {
         return false;
     };
@@ -31,7 +35,7 @@ fn put_at(at: &mut Value, path: &[Seg], schema: &Value) -> bool {
         return false;
     };
     if !rest.is_empty() {
-        return put_at(value, rest, below);
+        return fill_in_at(value, rest, below);
     }
     match (at, first) {
         (Value::Object(map), Seg::Key(key)) if !required(schema).contains(&key.as_str()) => {

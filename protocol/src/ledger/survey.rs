@@ -18,7 +18,7 @@ pub struct Survey {
 }
 
 /// Looks through every ledger here.
-pub fn all(env: &Env) -> Survey {
+pub fn survey(env: &Env) -> Survey {
     let mut survey = Survey::default();
     let directory = directory(env);
     let files = match std::fs::read_dir(&directory) {
@@ -65,6 +65,6 @@ pub fn remove_settled(path: &Path) -> std::io::Result<()> {
 }
 
 /// Whether a ledger is of an instance in this run directory, which its name says.
-pub fn is_of(path: &Path, run_dir: &Path) -> bool {
+pub fn belongs_to(path: &Path, run_dir: &Path) -> bool {
     path.to_string_lossy().ends_with(&suffix(run_dir))
 }

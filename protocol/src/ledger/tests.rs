@@ -30,7 +30,7 @@ fn an_intent_outlives_its_run_until_it_is_settled() {
         (open.len(), open[0].what.as_str(), open[0].run.as_str()),
         (1, "listener", "aa")
     );
-    assert_eq!(all(&env).open, [(owner.clone(), open.clone())]);
+    assert_eq!(survey(&env).open, [(owner.clone(), open.clone())]);
     assert!(second.intend("next", Value::Null).unwrap().id > open[0].id);
     kept.settle().unwrap();
     assert_eq!(Ledger::open(&env, &owner, "cc").unwrap().entries().len(), 1);
@@ -69,7 +69,7 @@ fn a_line_after_a_torn_one_is_read() {
     let ledger = Ledger::open(&env, &owner, "aa").unwrap();
     tear(&ledger);
     ledger.intend("listener", Value::Null).unwrap();
-    assert_eq!(all(&env).open, [(owner, ledger.entries())]);
+    assert_eq!(survey(&env).open, [(owner, ledger.entries())]);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_ledger_that_is_used_for_long_stays_small() {
         ticket.settle().unwrap();
     }
     assert!(std::fs::metadata(path(&ledger)).unwrap().len() <= COMPACT);
-    assert_eq!(all(&env).open[0].1, ledger.entries());
+    assert_eq!(survey(&env).open[0].1, ledger.entries());
     assert_eq!(ledger.entries()[0].id, kept.id);
 }
 
@@ -107,14 +107,14 @@ fn what_a_kill_between_two_steps_left_is_found_and_removed() {
     let ledger = Ledger::open(&env, &owner, "aa").unwrap();
     let new = path(&ledger).with_file_name(".t@0.jsonl.tmp");
     std::fs::copy(path(&ledger), &new).unwrap();
-    for (left, _) in all(&env).settled {
+    for (left, _) in survey(&env).settled {
         remove_settled(&left).unwrap();
     }
     assert!(!new.exists() && !path(&ledger).exists());
     ledger.intend("x", Value::Null).unwrap();
     remove_settled(path(&ledger)).unwrap();
-    let survey = all(&env);
-    assert_eq!((survey.open.len(), survey.settled.len()), (1, 0));
+    let found = survey(&env);
+    assert_eq!((found.open.len(), found.settled.len()), (1, 0));
 }
 
 #[test]
@@ -125,8 +125,8 @@ fn what_cannot_be_read_is_reported() {
     let large = path(&ledger).with_file_name("large.jsonl");
     let file = File::create(&large).unwrap();
     file.set_len(files::MAX_FILE + 1).unwrap();
-    let survey = all(&env);
-    assert_eq!(survey.open.len(), 1);
-    assert_eq!(survey.unreadable[0].0, large);
-    assert!(is_of(path(&ledger), &owner.run_dir) && !is_of(&large, &owner.run_dir));
+    let found = survey(&env);
+    assert_eq!(found.open.len(), 1);
+    assert_eq!(found.unreadable[0].0, large);
+    assert!(belongs_to(path(&ledger), &owner.run_dir) && !belongs_to(&large, &owner.run_dir));
 }

@@ -87,9 +87,9 @@ pub fn script(text: &str) -> Result<Script, Malformed> {
                 let here = quotes.here();
                 quotes.in_word = true;
                 match here {
-                    Here::Words => script.text.push_str(&format!("\"${{{name}}}\"")),
-                    Here::Quoted => script.text.push_str(&format!("${{{name}}}")),
-                    Here::Nothing => {
+                    Expansion::Unquoted => script.text.push_str(&format!("\"${{{name}}}\"")),
+                    Expansion::Quoted => script.text.push_str(&format!("${{{name}}}")),
+                    Expansion::None => {
                         let message =
                             "a reference where the shell reads no variables; use double quotes";
                         return Err(refused(range, message));
@@ -169,13 +169,13 @@ impl Script {
 }
 
 /// What a shell reads at a place.
-enum Here {
+enum Expansion {
     /// Words, so that a variable needs quotes.
-    Words,
+    Unquoted,
     /// A text in which variables stand as they are.
     Quoted,
     /// A text without variables.
-    Nothing,
+    None,
 }
 
 /// What is open at the end of the text so far.
@@ -191,13 +191,13 @@ struct Quotes {
 }
 
 impl Quotes {
-    fn here(&self) -> Here {
+    fn here(&self) -> Expansion {
         match (self.document, self.ends.last()) {
-            _ if self.is_escaped => Here::Nothing,
-            (Some(true), _) | (None, Some('\'')) => Here::Nothing,
-            (Some(false), _) | (None, Some('"')) => Here::Quoted,
-            _ if self.in_comment => Here::Quoted,
-            _ => Here::Words,
+            _ if self.is_escaped => Expansion::None,
+            (Some(true), _) | (None, Some('\'')) => Expansion::None,
+            (Some(false), _) | (None, Some('"')) => Expansion::Quoted,
+            _ if self.in_comment => Expansion::Quoted,
+            _ => Expansion::Unquoted,
         }
     }
 

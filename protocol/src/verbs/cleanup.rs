@@ -4,29 +4,29 @@ use crate::context::Context;
 use crate::error::StageError;
 use crate::ledger::{Entry, Ledger};
 use crate::leftover::Removal;
-use crate::runtime::Session;
+use crate::runtime::Invocation;
 use crate::stage::Stage;
-use crate::verbs::look::{run_dir, spare_dir};
+use crate::verbs::diagnose::{run_dir, scratch_dir};
 
 /// What `cleanup` says when there was nothing to do.
 pub const NOTHING_LEFT: &str = "nothing was left to undo";
 
-pub(crate) async fn cleanup<S: Stage>(session: &Session) -> Result<(), StageError> {
-    match session.call.dry_run {
-        true => list::<S>(session).await,
-        false => clean::<S>(session).await,
+pub(crate) async fn cleanup<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
+    match invocation.call.dry_run {
+        true => list::<S>(invocation).await,
+        false => clean::<S>(invocation).await,
     }
 }
 
 /// Says what is left. No lock is taken and no directory is made.
-async fn list<S: Stage>(session: &Session) -> Result<(), StageError> {
-    let asked = &session.call.run_dir;
+async fn list<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
+    let asked = &invocation.call.run_dir;
     let asked = std::path::absolute(asked)
         .map_err(|e| StageError::io(format!("cannot resolve {}", asked.display()), &e))?;
-    let ledger = Ledger::read(&session.env, &session.call.instance, &asked)?;
-    let spare = spare_dir(session)?;
-    let (run_dir, _) = run_dir(session, spare.path())?;
-    let cx: Context<S> = session.context(run_dir, ledger, None);
+    let ledger = Ledger::read(&invocation.env, &invocation.call.instance, &asked)?;
+    let spare = scratch_dir(invocation)?;
+    let (run_dir, _) = run_dir(invocation, spare.path())?;
+    let cx: Context<S> = invocation.context(run_dir, ledger, None);
     let (mut first_error, mut found) = (None, false);
     for entry in cx.ledger.entries().iter().rev() {
         match titles(&cx, entry).await {
@@ -47,7 +47,7 @@ async fn list<S: Stage>(session: &Session) -> Result<(), StageError> {
         }
     }
     if !found && first_error.is_none() {
-        session.hub.say("nothing is left to undo");
+        invocation.reporter.say("nothing is left to undo");
     }
     first_error.map_or(Ok(()), Err)
 }
@@ -60,24 +60,24 @@ async fn titles<S: Stage>(cx: &Context<S>, entry: &Entry) -> Result<Vec<String>,
     Ok(titles)
 }
 
-async fn clean<S: Stage>(session: &Session) -> Result<(), StageError> {
-    let (run_dir, _lock, ledger) = session.claim::<S>().await?;
-    let cx: Context<S> = session.context(run_dir.clone(), ledger, None);
+async fn clean<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
+    let (run_dir, _lock, ledger) = invocation.open_locked::<S>().await?;
+    let cx: Context<S> = invocation.context(run_dir.clone(), ledger, None);
     let done = undo(&cx, cx.ledger.entries()).await?;
     run_dir
-        .forget(&session.call.instance)
+        .forget(&invocation.call.instance)
         .map_err(|e| StageError::io(format!("cannot clean {}", run_dir.path().display()), &e))?;
     cx.ledger.close();
     if done == 0 {
-        session.hub.say(NOTHING_LEFT);
+        invocation.reporter.say(NOTHING_LEFT);
     }
     Ok(())
 }
 
 /// Undoes what earlier runs left, but for what the coming one may go on with.
-pub(crate) async fn undo_all<S: Stage>(cx: &Context<S>) -> Result<(), StageError> {
+pub(crate) async fn undo_earlier<S: Stage>(cx: &Context<S>) -> Result<(), StageError> {
     let mut entries = cx.ledger.entries();
-    entries.retain(|entry| !S::goes_on(entry));
+    entries.retain(|entry| !S::is_resumable(entry));
     undo(cx, entries).await.map(drop)
 }
 

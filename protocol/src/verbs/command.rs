@@ -10,32 +10,32 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 
-use crate::call::{Events, Stdin};
-use crate::child::spawn_in_place;
+use crate::call::{Events, StdinMode};
+use crate::child::spawn_inheriting;
 use crate::error::StageError;
 use crate::message::Message;
 use crate::rundir::Phase;
-use crate::runtime::Session;
+use crate::runtime::Invocation;
 use crate::shutdown::Reason;
 
 /// How long a command may take to end after SIGTERM. Nothing that it uses is taken away meanwhile.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Resolves when it is time for the stage to stop: the end was asked for and no command runs any more. With a command, its
 /// end asks for the end.
 pub(crate) async fn until_end(
-    session: &Session,
+    invocation: &Invocation,
     stdout: Option<OwnedFd>,
 ) -> Result<(), StageError> {
     let mut child = None;
-    if !session.call.command.is_empty() {
-        let mut readiness = session.hub.readiness();
+    if !invocation.call.command.is_empty() {
+        let mut readiness = invocation.reporter.readiness();
         tokio::select! {
             ready = readiness.wait_for(|ready| *ready) => drop(ready),
-            () = session.shutdown.requested() => {}
+            () = invocation.shutdown.requested() => {}
         }
-        if session.shutdown.reason().is_none() {
-            child = Some(start(session, stdout)?);
+        if invocation.shutdown.reason().is_none() {
+            child = Some(start(invocation, stdout)?);
         }
     }
     let ended = async {
@@ -47,60 +47,60 @@ pub(crate) async fn until_end(
     tokio::select! {
         status = ended => {
             let status = status.map_err(|e| StageError::io("cannot wait for the command", &e))?;
-            session.shutdown.request(Reason::CommandEnded(exit_code(status)));
-            announce(session);
+            invocation.shutdown.request(Reason::CommandEnded(exit_code(status)));
+            announce(invocation);
         }
-        () = session.shutdown.requested() => {
-            announce(session);
+        () = invocation.shutdown.requested() => {
+            announce(invocation);
             if let Some(child) = child {
-                end(session, child).await;
+                end(invocation, child).await;
             }
         }
     }
     Ok(())
 }
 
-fn announce(session: &Session) {
-    let reason = session
+fn announce(invocation: &Invocation) {
+    let reason = invocation
         .shutdown
         .reason()
         .map_or("shutdown", Reason::as_str)
         .to_owned();
-    session.hub.enter(Phase::Stopping);
-    session.hub.send(&Message::Stopping {
-        stage: session.call.instance.clone(),
+    invocation.reporter.enter(Phase::Stopping);
+    invocation.reporter.send(&Message::Stopping {
+        stage: invocation.call.instance.clone(),
         reason,
     });
 }
 
-fn start(session: &Session, stdout: Option<OwnedFd>) -> Result<Child, StageError> {
-    let command: &[OsString] = &session.call.command;
+fn start(invocation: &Invocation, stdout: Option<OwnedFd>) -> Result<Child, StageError> {
+    let command: &[OsString] = &invocation.call.command;
     let shown = command
         .iter()
         .map(|a| a.to_string_lossy())
         .collect::<Vec<_>>()
         .join(" ");
-    session.hub.say(&format!("running {shown}"));
+    invocation.reporter.say(&format!("running {shown}"));
     // A pipe from the stage before is not the command's to read, nor may it write between our lines.
-    let stdin = if session.call.stdin == Stdin::None {
+    let stdin = if invocation.call.stdin == StdinMode::None {
         Stdio::inherit()
     } else {
         Stdio::null()
     };
     let stdout = stdout
-        .filter(|_| session.hub.events == Events::None)
+        .filter(|_| invocation.reporter.events == Events::None)
         .map_or_else(Stdio::inherit, Stdio::from);
     let mut program = Command::new(&command[0]);
     program
         .args(&command[1..])
-        .env("DEVCLUSTER_RUN_DIR", &session.call.run_dir)
+        .env("DEVCLUSTER_RUN_DIR", &invocation.call.run_dir)
         .stdin(stdin)
         .stdout(stdout)
         .kill_on_drop(true);
     if has_own_group() {
         program.process_group(0);
     }
-    spawn_in_place(&mut program).map_err(|e| {
+    spawn_inheriting(&mut program).map_err(|e| {
         StageError::io(format!("cannot run {shown}"), &e)
             .hint("what comes after `--` is a program and its arguments; for shell syntax use `-- sh -c '…'`")
     })
@@ -120,21 +120,21 @@ fn kill(pid: Option<Pid>, signal: Signal) {
     };
 }
 
-async fn end(session: &Session, mut child: Child) {
+async fn end(invocation: &Invocation, mut child: Child) {
     let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
     kill(pid, Signal::TERM);
     let waited = async {
         tokio::select! {
             _ = child.wait() => true,
-            () = session.shutdown.at_once() => false,
+            () = invocation.shutdown.at_once() => false,
         }
     };
-    if !tokio::time::timeout(PATIENCE, waited)
+    if !tokio::time::timeout(STOP_TIMEOUT, waited)
         .await
         .unwrap_or(false)
     {
-        session
-            .hub
+        invocation
+            .reporter
             .say("the command did not end on SIGTERM; killing it");
         kill(pid, Signal::KILL);
         drop(child.wait().await);

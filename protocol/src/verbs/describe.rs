@@ -78,7 +78,7 @@ pub fn description<S: Stage>() -> Description {
         outputs: schema_of::<S::Outputs>(),
         provides: S::provides(),
         release: kinds::is_ours(S::KIND).then(|| kinds::RELEASE.to_owned()),
-        diagnostics: S::LOOKS
+        diagnostics: S::DIAGNOSTICS
             .iter()
             .map(|(name, about)| Diagnostic {
                 name: (*name).to_owned(),

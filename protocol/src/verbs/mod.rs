@@ -3,9 +3,9 @@
 pub(crate) mod cleanup;
 pub(crate) mod command;
 pub(crate) mod describe;
-pub(crate) mod look;
+pub(crate) mod diagnose;
+pub(crate) mod observe;
 pub(crate) mod once;
 pub(crate) mod run;
 pub(crate) mod stdin;
-pub(crate) mod upkeep;
 pub(crate) mod validate;

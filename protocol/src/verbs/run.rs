@@ -7,28 +7,28 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::call::Stdin as StdinMode;
+use crate::call::StdinMode;
 use crate::config::Sources;
 use crate::context::Context;
 use crate::error::{Exit, StageError};
 use crate::message::{Message, Start};
 use crate::rundir::Phase;
-use crate::runtime::{Session, config_of};
+use crate::runtime::{Invocation, load_config};
 use crate::shutdown::{GRACE, Reason};
 use crate::stage::Stage;
 use crate::upstream::{Chain, Upstreams};
-use crate::verbs::cleanup::undo_all;
+use crate::verbs::cleanup::undo_earlier;
 use crate::verbs::command;
 use crate::verbs::stdin::{self, Stdin};
 
 /// The newest config of the host, or why it speaks no more.
-pub(crate) type News = Option<Result<Start, StageError>>;
+pub(crate) type ConfigUpdate = Option<Result<Start, StageError>>;
 
-type Configs = watch::Receiver<News>;
+type Configs = watch::Receiver<ConfigUpdate>;
 
 /// Opens stdin in its mode and says hello; then config, lock, stage. Without a config it comes from the host.
 pub(crate) async fn run<S: Stage>(
-    session: &Session,
+    invocation: &Invocation,
     tasks: &mut JoinSet<()>,
     stdin: Stdin,
     config: Option<Result<S::Config, StageError>>,
@@ -36,94 +36,99 @@ pub(crate) async fn run<S: Stage>(
 ) -> Result<u8, StageError> {
     let (sender, mut configs) = watch::channel(None);
     let mut upstream = None;
-    match session.call.stdin {
-        StdinMode::None => hello::<S>(session),
+    match invocation.call.stdin {
+        StdinMode::None => hello::<S>(invocation),
         StdinMode::Control => {
-            hello::<S>(session);
-            let (hub, shutdown) = (session.hub.clone(), session.shutdown.clone());
-            tasks.spawn(stdin::follow_host(stdin, hub, shutdown, sender));
+            hello::<S>(invocation);
+            let (reporter, shutdown) = (invocation.reporter.clone(), invocation.shutdown.clone());
+            tasks.spawn(stdin::follow_host(stdin, reporter, shutdown, sender));
         }
-        StdinMode::Chain => upstream = Some(join_chain::<S>(session, tasks, stdin).await?),
+        StdinMode::Chain => upstream = Some(join_chain::<S>(invocation, tasks, stdin).await?),
     }
     let config = match config {
         Some(config) => config?,
-        None => match started::<S>(session, &mut configs).await? {
+        None => match started::<S>(invocation, &mut configs).await? {
             Some(config) => config,
-            None => return outcome(session),
+            None => return outcome(invocation),
         },
     };
     let begun = tokio::select! {
-        begun = session.begin::<S>(upstream) => begun?,
-        () = session.shutdown.requested() => return outcome(session),
+        begun = invocation.begin::<S>(upstream) => begun?,
+        () = invocation.shutdown.requested() => return outcome(invocation),
     };
     let (cx, _lock) = begun;
     let ledger = cx.ledger.clone();
-    let held = hold::<S>(session, cx, config, &mut configs, stdout).await;
+    let held = hold::<S>(invocation, cx, config, &mut configs, stdout).await;
     ledger.close();
-    match held.and_then(|()| outcome(session)) {
+    match held.and_then(|()| outcome(invocation)) {
         Ok(code) => {
-            session.hub.enter(Phase::Stopped);
+            invocation.reporter.enter(Phase::Stopped);
             Ok(code)
         }
         // Told while the lock is still held: a `wait` must not see a lock that nobody holds and no reason.
         Err(error) => {
-            session.hub.failed(&error);
+            invocation.reporter.failed(&error);
             Err(error)
         }
     }
 }
 
-pub(crate) fn hello<S: Stage>(session: &Session) {
-    session.hub.send(&Message::Hello {
-        stage: session.call.instance.clone(),
+pub(crate) fn hello<S: Stage>(invocation: &Invocation) {
+    invocation.reporter.send(&Message::Hello {
+        stage: invocation.call.instance.clone(),
         kind: S::KIND.to_owned(),
         version: S::VERSION.to_owned(),
-        run: session.hub.run.clone(),
+        run: invocation.reporter.run.clone(),
         pid: std::process::id(),
     });
 }
 
 /// Our hello follows that of the stage before: who reads at the end of the pipe then knows of all before any is ready.
 pub(crate) async fn join_chain<S: Stage>(
-    session: &Session,
+    invocation: &Invocation,
     tasks: &mut JoinSet<()>,
     mut stdin: Stdin,
 ) -> Result<Upstreams, StageError> {
     let chain = Arc::new(Chain::default());
     let head = tokio::select! {
-        head = stdin::chain_head(&mut stdin, &session.hub, &chain) => head,
-        () = session.shutdown.requested() => Ok(()),
+        head = stdin::chain_head(&mut stdin, &invocation.reporter, &chain) => head,
+        () = invocation.shutdown.requested() => Ok(()),
     };
-    hello::<S>(session);
+    hello::<S>(invocation);
     head?;
-    let (hub, shutdown) = (session.hub.clone(), session.shutdown.clone());
-    tasks.spawn(stdin::follow_chain(stdin, hub, chain.clone(), shutdown));
-    Ok(Upstreams::of_chain(chain))
+    let (reporter, shutdown) = (invocation.reporter.clone(), invocation.shutdown.clone());
+    tasks.spawn(stdin::follow_chain(
+        stdin,
+        reporter,
+        chain.clone(),
+        shutdown,
+    ));
+    Ok(Upstreams::from_chain(chain))
 }
 
 /// Waits for the host's `start`. `None` when the end came first.
 async fn started<S: Stage>(
-    session: &Session,
+    invocation: &Invocation,
     configs: &mut Configs,
 ) -> Result<Option<S::Config>, StageError> {
     tokio::select! {
         start = received(configs) => match start {
-            Some(start) => config_in::<S>(session, start?).map(Some),
+            Some(start) => config_in::<S>(invocation, start?).map(Some),
             None => Ok(None),
         },
-        () = session.shutdown.requested() => Ok(None),
+        () = invocation.shutdown.requested() => Ok(None),
     }
 }
 
 /// What the host sent last; `None` when it sends no more.
-async fn received(configs: &mut Configs) -> News {
+async fn received(configs: &mut Configs) -> ConfigUpdate {
     configs.changed().await.ok()?;
     configs.borrow_and_update().clone()
 }
 
 /// The next config to go on with. One that is wrong is refused while the stage works on with what it has.
 async fn reloaded<S: Stage>(
-    session: &Session,
+    invocation: &Invocation,
     configs: &mut Configs,
 ) -> Option<Result<S::Config, StageError>> {
     loop {
@@ -131,63 +136,63 @@ async fn reloaded<S: Stage>(
             Ok(start) => start,
             Err(error) => return Some(Err(error)),
         };
-        match config_in::<S>(session, start) {
+        match config_in::<S>(invocation, start) {
             Ok(config) => return Some(Ok(config)),
-            Err(error) => session.hub.refused(error.fatal(false)),
+            Err(error) => invocation.reporter.refused(error.fatal(false)),
         }
     }
 }
 
-fn config_in<S: Stage>(session: &Session, start: Start) -> Result<S::Config, StageError> {
+fn config_in<S: Stage>(invocation: &Invocation, start: Start) -> Result<S::Config, StageError> {
     let sources = Sources {
         file: None,
         start: Some(start.config),
-        flags: session.call.sources.flags.clone(),
+        flags: invocation.call.sources.flags.clone(),
     };
-    config_of::<S>(&sources, &session.env)
+    load_config::<S>(&sources, &invocation.env)
 }
 
 /// Runs the stage until the end is asked for or it fails; a `reload` starts it over in the same process.
 async fn hold<S: Stage>(
-    session: &Session,
+    invocation: &Invocation,
     mut cx: Context<S>,
     mut config: S::Config,
     configs: &mut Configs,
     stdout: Option<OwnedFd>,
 ) -> Result<(), StageError> {
     let undone = tokio::select! {
-        undone = undo_all(&cx) => undone,
-        () = session.shutdown.requested() => Ok(()),
+        undone = undo_earlier(&cx) => undone,
+        () = invocation.shutdown.requested() => Ok(()),
     };
     if let Err(error) = undone {
         cx.debug(format!("goes on with an open ledger: {}", error.code));
     }
-    let mut end = pin!(command::until_end(session, stdout));
+    let mut end = pin!(command::until_end(invocation, stdout));
     loop {
-        session.hub.enter(Phase::Preparing);
-        cx.shutdown = session.shutdown.renewed();
+        invocation.reporter.enter(Phase::Preparing);
+        cx.shutdown = invocation.shutdown.restarted();
         let mut stage = pin!(S::run(&cx, config));
         let next = tokio::select! {
             ended = &mut stage => {
                 return match ended {
-                    Ok(()) if session.shutdown.reason().is_none() => {
-                        session.shutdown.request(Reason::Shutdown);
+                    Ok(()) if invocation.shutdown.reason().is_none() => {
+                        invocation.shutdown.request(Reason::Shutdown);
                         end.await
                     }
                     result => {
-                        session.shutdown.request(Reason::Failed);
+                        invocation.shutdown.request(Reason::Failed);
                         drop(end.await);
                         result
                     }
                 };
             }
             ended = &mut end => None.or(ended.err().map(Err)),
-            Some(next) = reloaded::<S>(session, configs) => Some(next),
+            Some(next) = reloaded::<S>(invocation, configs) => Some(next),
         };
         cx.shutdown.stop();
         let stopped = tokio::select! {
             stopped = tokio::time::timeout(GRACE, &mut stage) => stopped.ok(),
-            () = session.shutdown.at_once() => None,
+            () = invocation.shutdown.at_once() => None,
         };
         if stopped.is_none() {
             cx.warn("did not stop in time; the ledger has what is left to undo");
@@ -200,9 +205,9 @@ async fn hold<S: Stage>(
 }
 
 /// How a run ends that did not fail by itself.
-fn outcome(session: &Session) -> Result<u8, StageError> {
+fn outcome(invocation: &Invocation) -> Result<u8, StageError> {
     let interrupted = |what: &str| StageError::new("protocol.interrupted", what.to_owned());
-    match session.shutdown.reason() {
+    match invocation.shutdown.reason() {
         Some(Reason::CommandEnded(code)) => Ok(*code),
         Some(Reason::UpstreamGone) => Err(StageError::new(
             "protocol.upstream_gone",
@@ -211,7 +216,7 @@ fn outcome(session: &Session) -> Result<u8, StageError> {
         .hint("what it wrote says why")
         .exit(Exit::Upstream)),
         Some(Reason::Cancelled) => Err(interrupted("cancelled by the host before it was ready")),
-        Some(reason) if !session.call.command.is_empty() => {
+        Some(reason) if !invocation.call.command.is_empty() => {
             let what = format!("stopped ({}) before the command had ended", reason.as_str());
             Err(interrupted(&what))
         }

@@ -7,11 +7,11 @@ use tokio::sync::watch;
 
 use crate::error::{Exit, StageError};
 use crate::frame::{self, Frame};
-use crate::hub::Hub;
 use crate::message::{self, Command, DecodeError, Level, Message};
+use crate::reporter::Reporter;
 use crate::shutdown::{Reason, Shutdown};
 use crate::upstream::Chain;
-use crate::verbs::run::News;
+use crate::verbs::run::ConfigUpdate;
 
 pub(crate) type Stdin = BufReader<Box<dyn AsyncRead + Unpin + Send>>;
 
@@ -24,11 +24,11 @@ fn version_error(error: &DecodeError) -> StageError {
 /// Reads the first line of the stage before, so that its hello leaves before our own. Returns once there is one.
 pub(crate) async fn chain_head(
     stdin: &mut Stdin,
-    hub: &Hub,
+    reporter: &Reporter,
     chain: &Chain,
 ) -> Result<(), StageError> {
-    while let Some(line) = next_line(stdin, hub).await {
-        if take_upstream(line, hub, chain)? {
+    while let Some(line) = next_line(stdin, reporter).await {
+        if take_upstream(line, reporter, chain)? {
             return Ok(());
         }
     }
@@ -39,25 +39,25 @@ pub(crate) async fn chain_head(
 /// Follows the stage before until it ends.
 pub(crate) async fn follow_chain(
     mut stdin: Stdin,
-    hub: Arc<Hub>,
+    reporter: Arc<Reporter>,
     chain: Arc<Chain>,
     shutdown: Shutdown,
 ) {
-    while let Some(line) = next_line(&mut stdin, &hub).await {
-        if let Err(error) = take_upstream(line, &hub, &chain) {
-            hub.log(Level::Warn, error.message);
+    while let Some(line) = next_line(&mut stdin, &reporter).await {
+        if let Err(error) = take_upstream(line, &reporter, &chain) {
+            reporter.log(Level::Warn, error.message);
         }
     }
     chain.end();
-    if hub.is_ready() {
+    if reporter.is_ready() {
         shutdown.request(Reason::UpstreamGone);
     }
 }
 
-fn take_upstream(line: Vec<u8>, hub: &Hub, chain: &Chain) -> Result<bool, StageError> {
+fn take_upstream(line: Vec<u8>, reporter: &Reporter, chain: &Chain) -> Result<bool, StageError> {
     match message::decode_message(&line) {
         Ok(known) => {
-            hub.relay(line, known.as_ref().is_some_and(Message::is_spare));
+            reporter.relay(line, known.as_ref().is_some_and(Message::is_droppable));
             if let Some(message) = known {
                 chain.take(message);
             }
@@ -65,20 +65,20 @@ fn take_upstream(line: Vec<u8>, hub: &Hub, chain: &Chain) -> Result<bool, StageE
         }
         Err(error @ DecodeError::Version(_)) => Err(version_error(&error)),
         Err(error) => {
-            hub.log(Level::Warn, format!("ignored a line on stdin: {error}"));
+            reporter.log(Level::Warn, format!("ignored a line on stdin: {error}"));
             Ok(false)
         }
     }
 }
 
 /// The next whole line; `None` at the end.
-async fn next_line(stdin: &mut Stdin, hub: &Hub) -> Option<Vec<u8>> {
+async fn next_line(stdin: &mut Stdin, reporter: &Reporter) -> Option<Vec<u8>> {
     loop {
         match frame::read(stdin).await {
             Ok(Frame::Line(line)) if line.trim_ascii().is_empty() => {}
             Ok(Frame::Line(line)) => return Some(line),
             Ok(Frame::TooLong(length)) => {
-                hub.log(
+                reporter.log(
                     Level::Warn,
                     format!("ignored a line of {length} bytes on stdin; a line is at most 64 KiB"),
                 );
@@ -92,14 +92,14 @@ async fn next_line(stdin: &mut Stdin, hub: &Hub) -> Option<Vec<u8>> {
 /// looked at yet. Another version ends the stage.
 pub(crate) async fn follow_host(
     mut stdin: Stdin,
-    hub: Arc<Hub>,
+    reporter: Arc<Reporter>,
     shutdown: Shutdown,
-    configs: watch::Sender<News>,
+    configs: watch::Sender<ConfigUpdate>,
 ) {
-    while let Some(line) = next_line(&mut stdin, &hub).await {
+    while let Some(line) = next_line(&mut stdin, &reporter).await {
         match message::decode_command(&line) {
             Ok(Some(Command::Shutdown)) => shutdown.request(Reason::Shutdown),
-            Ok(Some(Command::Cancel)) if hub.is_ready() => {}
+            Ok(Some(Command::Cancel)) if reporter.is_ready() => {}
             Ok(Some(Command::Cancel)) => shutdown.request(Reason::Cancelled),
             Ok(Some(Command::Start(start) | Command::Reload(start))) => {
                 configs.send_replace(Some(Ok(start)));
@@ -109,7 +109,7 @@ pub(crate) async fn follow_host(
                 configs.send_replace(Some(Err(version_error(&error))));
                 return;
             }
-            Err(error) => hub.log(Level::Warn, format!("ignored a line on stdin: {error}")),
+            Err(error) => reporter.log(Level::Warn, format!("ignored a line on stdin: {error}")),
         }
     }
     shutdown.request(Reason::StdinClosed);

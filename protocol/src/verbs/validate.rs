@@ -7,15 +7,18 @@ use crate::config::{check, properties, schema_of};
 use crate::env::Env;
 use crate::error::{Exit, StageError};
 use crate::message::VERSION;
-use crate::runtime::Session;
+use crate::runtime::Invocation;
 use crate::stage::Stage;
 use crate::validate::{Answer, Instance, LIMIT, Mistake, Request, Unknown, Verdict};
 use crate::verbs::stdin::Stdin;
 
-pub(crate) async fn validate<S: Stage>(session: &Session, stdin: Stdin) -> Result<(), StageError> {
+pub(crate) async fn validate<S: Stage>(
+    invocation: &Invocation,
+    stdin: Stdin,
+) -> Result<(), StageError> {
     let request = read(stdin).await?;
-    let answer = answer::<S>(&request, &session.env);
-    session.answer(serde_json::to_vec(&answer)).await
+    let answer = answer::<S>(&request, &invocation.env);
+    invocation.answer(serde_json::to_vec(&answer)).await
 }
 
 async fn read(stdin: Stdin) -> Result<Request, StageError> {

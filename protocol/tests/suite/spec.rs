@@ -100,14 +100,14 @@ fn the_examples_of_a_lock_and_a_ledger_are_read_by_those_who_read_them() {
         .collect();
     std::fs::write(state.join("vpn@0.jsonl"), &open).expect("cannot write");
     let env = protocol::Env::from_pairs([("XDG_STATE_HOME", home.path())]);
-    let survey = protocol::ledger::all(&env);
+    let survey = protocol::ledger::survey(&env);
     let (owner, entries) = survey.open.first().expect("an open ledger");
     assert_eq!(
         (owner.instance.as_str(), entries[0].what.as_str()),
         ("vpn", "route")
     );
     std::fs::write(state.join("vpn@0.jsonl"), block(r#"{"owner""#)).expect("cannot write");
-    assert!(protocol::ledger::all(&env).open.is_empty());
+    assert!(protocol::ledger::survey(&env).open.is_empty());
 
     let run_dir =
         protocol::rundir::RunDir::open(&home.path().join("run")).expect("a run directory");

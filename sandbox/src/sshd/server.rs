@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use protocol::child::{self, Leashed};
+use protocol::child::{self, SupervisedChild};
 use rustix::process::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::ChildStderr;
@@ -22,7 +22,7 @@ const START: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 pub(super) struct Server {
-    process: Leashed,
+    process: SupervisedChild,
     /// The lines that it wrote; closed when it writes no more.
     log: watch::Receiver<Vec<String>>,
     _reader: JoinSet<()>,

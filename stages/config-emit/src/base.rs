@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::problem::Source;
+use protocol::problem::SourceFile;
 use protocol::yaml::Document;
 use protocol::{Exit, Problem, StageError, files};
 
@@ -14,7 +14,7 @@ pub(crate) struct Base {
     /// What it says.
     pub document: Document,
     /// The same for messages.
-    pub source: Source,
+    pub source: SourceFile,
 }
 
 impl Base {
@@ -33,7 +33,7 @@ impl Base {
             .exit(Exit::Usage)
         };
         let text = String::from_utf8(bytes).map_err(|e| not_yaml().source(&e))?;
-        let source = Source::new(path, &text);
+        let source = SourceFile::new(path, &text);
         let document = Document::parse_as_pyyaml(&text);
         let document = document.map_err(|e| not_yaml().problems(vec![source.problem(&e)]))?;
         // devcluster takes the last of equal keys; Determined, which reads a config of its own, none.

@@ -69,7 +69,7 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
 }
 
 async fn prepare(cli: &Cli) -> Result<Command, StageError> {
-    let env = Env::of_process();
+    let env = Env::from_process();
     let variables = cli.env.iter();
     let variables = variables.filter_map(|name| Some((name.clone(), env.get(name)?.to_owned())));
     let variables: BTreeMap<String, String> = variables.collect();
@@ -84,7 +84,7 @@ async fn prepare(cli: &Cli) -> Result<Command, StageError> {
     let reports = match wanted.is_empty() {
         true => Reports::new(),
         false => {
-            let upstreams = Upstreams::of_run_dir(run_dir.clone(), String::new(), "");
+            let upstreams = Upstreams::from_run_dir(run_dir.clone(), String::new(), "");
             upstreams.wait(&wanted).await?
         }
     };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use protocol::devcluster::Outcome;
+use protocol::devcluster::RestartOutcome;
 use protocol::{Context, Reports, StageError};
 use tokio::time::Instant;
 
@@ -127,25 +127,25 @@ impl<'a> Follower<'a> {
     }
 
     /// Whether some stage has to be looked at again.
-    fn settle(&mut self, outcomes: &BTreeMap<String, Outcome>) -> bool {
+    fn settle(&mut self, outcomes: &BTreeMap<String, RestartOutcome>) -> bool {
         let mut starting = false;
         for (name, outcome) in outcomes {
             match outcome {
-                Outcome::Restarted => {
+                RestartOutcome::Restarted => {
                     self.restarted.insert(name.clone(), Instant::now());
                     self.cx.info(format!(
                         "{name} uses what is old by now: devcluster restarts it"
                     ));
                 }
-                Outcome::AboveTarget => {
+                RestartOutcome::AboveTarget => {
                     let why = "; devcluster's target is below it";
                     self.by_hand(std::slice::from_ref(name), why);
                 }
-                Outcome::Starting => {
+                RestartOutcome::Starting => {
                     starting = true;
                     continue;
                 }
-                Outcome::Down | Outcome::Unknown => {}
+                RestartOutcome::Down | RestartOutcome::Unknown => {}
             }
             self.settled.push(name.clone());
         }

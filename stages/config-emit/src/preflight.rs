@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use protocol::yaml::Seg;
-use protocol::{Context, Exit, StageError, What};
+use protocol::{CheckTitle, Context, Exit, StageError};
 use rustix::fs::{Access, access};
 
 use crate::assign::{Candidate, assign};
@@ -14,16 +14,16 @@ use crate::fill::look_at_references;
 use crate::refusal::Refusal;
 use crate::target::Target;
 
-const BASE: What = ("base", "the base can be read");
-const CONFIG: What = ("config", "it has the config of the stage");
-const REFERENCES: What = (
+const BASE: CheckTitle = ("base", "the base can be read");
+const CONFIG: CheckTitle = ("config", "it has the config of the stage");
+const REFERENCES: CheckTitle = (
     "references",
     "each reference names an instance that runs before",
 );
-const MANAGERS: What = ("managers", "the cluster has a resource manager in it");
-const LAYOUT: What = ("layout", "Determined would take it");
-const OUT: What = ("out", "the result can be written");
-const SOCKET: What = (
+const MANAGERS: CheckTitle = ("managers", "the cluster has a resource manager in it");
+const LAYOUT: CheckTitle = ("layout", "Determined would take it");
+const OUT: CheckTitle = ("out", "the result can be written");
+const SOCKET: CheckTitle = (
     "control_socket",
     "devcluster can be asked to restart stages",
 );
@@ -40,16 +40,16 @@ pub(crate) fn preflight(cx: &Context<ConfigEmit>, config: &Config) {
     let preflight = Preflight { cx, config };
     let base = preflight.base();
     if let Some(target) = base.as_ref().and_then(|base| preflight.target(base)) {
-        cx.tell(REFERENCES, preflight.references(&target));
+        cx.report_result(REFERENCES, preflight.references(&target));
         preflight.managers(&target);
         match target.is_determined {
-            true => cx.tell(LAYOUT, preflight.layout(&target)),
+            true => cx.report_result(LAYOUT, preflight.layout(&target)),
             false => cx.skip(&[LAYOUT], "it is no Determined master's"),
         }
     }
-    cx.tell(OUT, preflight.out());
+    cx.report_result(OUT, preflight.out());
     match &config.control_socket {
-        Some(socket) => cx.tell(SOCKET, fits(socket)),
+        Some(socket) => cx.report_result(SOCKET, fits(socket)),
         None => cx.skip(&[SOCKET], "no `control_socket` is set: nobody is restarted"),
     }
 }
@@ -72,7 +72,7 @@ impl Preflight<'_> {
         }
         let base = Base::read(path);
         let read = base.as_ref().map(|_| path.display().to_string());
-        self.cx.tell(BASE, read.map_err(Clone::clone));
+        self.cx.report_result(BASE, read.map_err(Clone::clone));
         if base.is_err() {
             self.cx.skip(&all[1..], "needs the base");
         }
@@ -82,7 +82,7 @@ impl Preflight<'_> {
     fn target<'a>(&self, base: &'a Base) -> Option<Target<'a>> {
         let target = Target::find(base, self.config).map_err(|refusal| refusal.error(base));
         let found = target.as_ref().map(|_| self.config.stage.clone());
-        self.cx.tell(CONFIG, found.map_err(Clone::clone));
+        self.cx.report_result(CONFIG, found.map_err(Clone::clone));
         if target.is_err() {
             let rest = [REFERENCES, MANAGERS, LAYOUT];
             self.cx.skip(&rest, "needs the config");
@@ -114,7 +114,7 @@ impl Preflight<'_> {
         }
         if kubernetes.is_empty() {
             let error = target.no_kubernetes().error(target.base);
-            return self.cx.tell(MANAGERS, Err(error));
+            return self.cx.report_result(MANAGERS, Err(error));
         }
         let candidates = self.config.resource_managers.iter();
         let candidates = candidates.map(|(instance, wanted)| Candidate {
@@ -126,7 +126,7 @@ impl Preflight<'_> {
         let names = names.map(|m| m.name().unwrap_or("one without a name"));
         let assigned = assigned.map(|_| names.collect::<Vec<_>>().join(", "));
         let outcome = assigned.map_err(|wrong| target.ambiguous(wrong).error(target.base));
-        self.cx.tell(MANAGERS, outcome);
+        self.cx.report_result(MANAGERS, outcome);
     }
 
     fn layout(&self, target: &Target<'_>) -> Result<String, StageError> {

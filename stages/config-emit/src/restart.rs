@@ -8,7 +8,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::Parser;
-use protocol::devcluster::{ControlError, Outcome, restart};
+use protocol::devcluster::{ControlError, RestartOutcome, restart};
 use protocol::{StageError, program};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
@@ -63,7 +63,7 @@ async fn unhurried(socket: &Path, stages: &[String]) -> Result<(), ControlError>
 pub(crate) async fn ask(
     socket: &Path,
     stages: &[String],
-) -> Result<BTreeMap<String, Outcome>, StageError> {
+) -> Result<BTreeMap<String, RestartOutcome>, StageError> {
     let failed = |why: &str| StageError::new("config_emit.control", why.to_owned());
     let program =
         std::env::current_exe().map_err(|e| StageError::io("cannot find our own path", &e))?;

@@ -1,7 +1,7 @@
 //! Where in the base the config of a stage is, and what Determined says of it.
 
 use protocol::Problem;
-use protocol::validate::pointer_of;
+use protocol::validate::pointer_from_path;
 use protocol::yaml::{Seg, show};
 use serde_json::Value;
 
@@ -93,7 +93,7 @@ impl<'a> Target<'a> {
     ) -> Result<(), Refusal> {
         let found = violations(config).into_iter().filter(|violation| {
             // devcluster will put something else there.
-            let value = config.pointer(&pointer_of(&violation.path));
+            let value = config.pointer(&pointer_from_path(&violation.path));
             let unknown = value.is_some_and(|v| v.as_str().is_some_and(|s| s.contains('$')));
             counts(violation) && !(self.expands && unknown)
         });

@@ -4,7 +4,7 @@ use protocol::Problem;
 use protocol::provides::TASK_GATEWAY;
 use protocol::validate::{
     Answer, Instance, Listed, ManagerVerdict, Mistake, Request, Target, TargetVerdict, Unknown,
-    Verdict, pointer_of,
+    Verdict, pointer_from_path,
 };
 use serde_json::Value;
 
@@ -102,7 +102,7 @@ fn assign_managers(
         }
         Err(wrong) => {
             let wrong = wrong.into_iter().map(|(name, why)| Mistake {
-                path: pointer_of(&["resource_managers".into(), name.into()]),
+                path: pointer_from_path(&["resource_managers".into(), name.into()]),
                 ..Mistake::from(&Problem::new("", why))
             });
             verdict.problems.extend(wrong);

@@ -169,7 +169,7 @@ async fn resume(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Option<Sessi
             }
         }
         match release(cluster, &lease).await {
-            Ok(()) => cx.ledger.take_up(&entry).settle()?,
+            Ok(()) => cx.ledger.adopt(&entry).settle()?,
             Err(error) => cx.warn(format!("an earlier session is not given back yet: {error}")),
         }
     }

@@ -6,7 +6,7 @@ use cluster::permissions::require;
 use cluster::{Attempt, KubeContext};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
-use protocol::{Context, StageError, What};
+use protocol::{CheckTitle, Context, StageError};
 
 use crate::Gateway;
 use crate::config::{Config, Provision};
@@ -15,24 +15,24 @@ use crate::decide::is_fixed_by_provisioning;
 use crate::permissions;
 use crate::survey::{Access, QueryResults};
 
-const CLUSTER: What = ("cluster", "the API of the cluster answers");
-const GATEWAY_API: What = ("gateway_api", "the Gateway API is installed");
-const TCP_ROUTES: What = ("tcp_routes", "TCPRoute v1alpha2 is served");
-const TASKS: What = ("task_namespace", "the namespace of tasks exists");
-const NAMESPACE: What = ("gateway_namespace", "the namespace of the Gateway exists");
-const SESSION: What = ("session", "a session can be held by a Lease");
-const MASTER: What = ("master", "the master may do what it does for tasks");
-const OWN: What = ("own_gateway", "a Gateway can be made and deleted");
-const LEFTOVERS: What = (
+const CLUSTER: CheckTitle = ("cluster", "the API of the cluster answers");
+const GATEWAY_API: CheckTitle = ("gateway_api", "the Gateway API is installed");
+const TCP_ROUTES: CheckTitle = ("tcp_routes", "TCPRoute v1alpha2 is served");
+const TASKS: CheckTitle = ("task_namespace", "the namespace of tasks exists");
+const NAMESPACE: CheckTitle = ("gateway_namespace", "the namespace of the Gateway exists");
+const SESSION: CheckTitle = ("session", "a session can be held by a Lease");
+const MASTER: CheckTitle = ("master", "the master may do what it does for tasks");
+const OWN: CheckTitle = ("own_gateway", "a Gateway can be made and deleted");
+const LEFTOVERS: CheckTitle = (
     "leftovers",
     "no Gateway is passed over for what a dead master left",
 );
-const GATEWAY: What = ("gateway", "there is a Gateway for this master");
-const CONTROLLER: What = ("controller", "a controller can be installed");
-const CAPACITY: What = ("capacity", "the Gateway has room for the master's ports");
+const GATEWAY: CheckTitle = ("gateway", "there is a Gateway for this master");
+const CONTROLLER: CheckTitle = ("controller", "a controller can be installed");
+const CAPACITY: CheckTitle = ("capacity", "the Gateway has room for the master's ports");
 
 /// All that need the cluster.
-const REST: [What; 11] = [
+const REST: [CheckTitle; 11] = [
     GATEWAY_API,
     TCP_ROUTES,
     TASKS,
@@ -59,14 +59,14 @@ pub(crate) async fn preflight(cx: &Context<Gateway>, config: &Config) {
     let (access, version, results) = match answered.await {
         Ok(all) => all,
         Err(error) => {
-            cx.tell(CLUSTER, Err(error));
+            cx.report_result(CLUSTER, Err(error));
             return cx.skip(&REST, "needs the cluster");
         }
     };
     let KubeContext { name, server, .. } = &*access.cluster.context;
     let version = version.git_version;
     let found = format!("context {name:?} at {server}, Kubernetes {version}");
-    cx.tell(CLUSTER, Ok(found));
+    cx.report_result(CLUSTER, Ok(found));
     access.check_apis(&results);
     tokio::join!(
         access.check_namespaces(),
@@ -88,19 +88,21 @@ impl Access<'_> {
                     let why = "is missing, and is installed with a controller";
                     self.cx.skip(&[what], why);
                 }
-                answer => self.cx.tell(what, answer.map_err(StageError::clone)),
+                answer => self
+                    .cx
+                    .report_result(what, answer.map_err(StageError::clone)),
             }
         }
     }
 
     async fn check_namespaces(&self) {
-        let check = async |what: What, name: &str, field: &str| {
+        let check = async |what: CheckTitle, name: &str, field: &str| {
             let namespaces: Api<Namespace> = Api::all(self.cluster.client.clone());
             match namespaces.get_metadata_opt(name).await {
-                Ok(Some(_)) => self.cx.tell(what, Ok(name.to_owned())),
+                Ok(Some(_)) => self.cx.report_result(what, Ok(name.to_owned())),
                 Ok(None) => {
                     let missing = self.cluster.context.namespace_missing(name, field);
-                    self.cx.tell(what, Err(missing));
+                    self.cx.report_result(what, Err(missing));
                 }
                 Err(_) => self.cx.skip(&[what], "namespaces may not be read"),
             }
@@ -114,7 +116,7 @@ impl Access<'_> {
 
     async fn check_rights(&self) {
         let namespace = self.config.namespace(&self.cluster.context);
-        let review = async |what: What, needed: Vec<Attempt>| {
+        let review = async |what: CheckTitle, needed: Vec<Attempt>| {
             let may = require(&self.cluster, &needed).await;
             match may.map(|()| format!("{} verbs", needed.len())) {
                 // Not needed where there is a Gateway: no failure then.
@@ -122,7 +124,7 @@ impl Access<'_> {
                     let why = format!("{message}; an existing one is needed then");
                     self.cx.skip(&[what], &why);
                 }
-                may => self.cx.tell(what, may),
+                may => self.cx.report_result(what, may),
             }
         };
         let tasks = &self.config.task_namespace;

@@ -1,20 +1,20 @@
 //! A question to the person at the terminal.
 
-use protocol::{Context, StageError, ask};
+use protocol::{Context, StageError, prompt};
 
 use crate::Gateway;
 
 /// Whether a person says yes; without a terminal it is a no.
 pub(crate) async fn confirm(cx: &Context<Gateway>, question: &str) -> Result<bool, StageError> {
-    if !ask::is_possible() {
+    if !prompt::is_interactive() {
         return Ok(false);
     }
     let (done, answer) = tokio::sync::oneshot::channel();
     // After the lines that it is about, which leave the same way.
-    cx.info(ask::put(question));
+    cx.info(prompt::format_question(question));
     let again = cx.clone();
     // On a thread of its own, so that a stop is heard meanwhile; it ends with the process.
-    std::thread::spawn(move || drop(done.send(ask::answer(|line| again.info(line)))));
+    std::thread::spawn(move || drop(done.send(prompt::read_answer(|line| again.info(line)))));
     answer
         .await
         .map_err(|_| StageError::internal("the thread that asks died"))?

@@ -78,7 +78,7 @@ impl Session {
             lease: lease.clone(),
             confirmed: Some(renewed),
             lost: false,
-            ticket: cx.ledger.take_up(entry),
+            ticket: cx.ledger.adopt(entry),
         }))
     }
 

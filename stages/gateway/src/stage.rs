@@ -106,7 +106,7 @@ impl Stage for Gateway {
         Ok(found.outputs(address, &file, config.port_range, capacity))
     }
 
-    fn goes_on(entry: &Entry) -> bool {
+    fn is_resumable(entry: &Entry) -> bool {
         [SESSION, provision::KIND, gc::OTHERS].contains(&entry.what.as_str())
     }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use protocol::program::say;
-use protocol::{Check, CheckStatus, Offer, StageError, ask};
+use protocol::{Check, CheckStatus, Offer, StageError, prompt};
 
 use crate::compile::text;
 use crate::input::Job;
@@ -59,9 +59,9 @@ fn is_missing(check: &Check) -> bool {
 
 fn asked(question: &str) -> Result<bool, StageError> {
     let mut stderr = std::io::stderr();
-    let answer = write!(stderr, "{} ", ask::put(question)).and_then(|()| {
+    let answer = write!(stderr, "{} ", prompt::format_question(question)).and_then(|()| {
         stderr.flush()?;
-        ask::answer(say)
+        prompt::read_answer(say)
     });
     answer.map_err(|e| StageError::io("cannot ask at the terminal", &e))
 }

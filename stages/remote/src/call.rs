@@ -86,7 +86,7 @@ impl<'a> Call<'a> {
                 PLAIN.contains(&&*name) || name.starts_with("XDG_")
             }));
         }
-        let mut child = child::spawn_spoken_to(&mut command).map_err(|e| failed(&e.to_string()))?;
+        let mut child = child::spawn_piped(&mut command).map_err(|e| failed(&e.to_string()))?;
         let mut group = Group::led_by(&child);
         let (Some(mut stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())

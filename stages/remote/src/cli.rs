@@ -183,7 +183,7 @@ pub fn main() -> ExitCode {
 
 /// Becomes a program that is called by a verb of ours, as git's are.
 fn exec(name: &str, args: &[OsString]) -> StageError {
-    match program::find(name, &Env::of_process()) {
+    match program::find(name, &Env::from_process()) {
         Ok(path) => {
             let error = std::process::Command::new(&path).args(args).exec();
             StageError::io(format!("cannot start {}", path.display()), &error)
@@ -195,7 +195,7 @@ fn exec(name: &str, args: &[OsString]) -> StageError {
 async fn dispatch(verb: Verb) -> Result<u8, StageError> {
     let own =
         std::env::current_exe().map_err(|e| StageError::io("cannot find our own path", &e))?;
-    let env = Env::of_process();
+    let env = Env::from_process();
     let programs = &Programs {
         beside: own.parent().unwrap_or(Path::new("/")),
         env: &env,

@@ -82,7 +82,7 @@ pub(crate) fn text(source: &Source, plan: &Plan, programs: &Path) -> Result<Stri
         editor.finish()
     })();
     edited.map_err(|e: yaml::Error| {
-        let file = problem::Source::new(source.path, document.text());
+        let file = problem::SourceFile::new(source.path, document.text());
         refused(source, vec![file.problem(&e)])
     })
 }

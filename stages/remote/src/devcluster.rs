@@ -104,7 +104,7 @@ impl Devcluster {
             stderr = Some(Receiver::from_owned_fd(reader.into()).map_err(failed)?);
         }
         Ok(Devcluster {
-            child: child::spawn_in_place(&mut command).map_err(failed)?,
+            child: child::spawn_inheriting(&mut command).map_err(failed)?,
             stderr: stderr.map(Lines::new),
             asked_to_end: false,
         })

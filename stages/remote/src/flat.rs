@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use protocol::kinds::RENDERER;
-use protocol::suggest::nearest;
+use protocol::suggest::did_you_mean;
 use protocol::yaml::Document;
 use protocol::{Env, Problem, StageError};
 use serde::Serialize;
@@ -178,7 +178,7 @@ async fn sort_keys(
             let known = known
                 .chain(tunnel_fields.keys())
                 .chain(gateway_fields.keys());
-            let meant = nearest(&key, known.map(String::as_str))
+            let meant = did_you_mean(&key, known.map(String::as_str))
                 .map(|m| format!("; did you mean `{m}`?"))
                 .unwrap_or_default();
             problems.push(Problem::key(key, format!("unknown key{meant}")));

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use protocol::env::is_executable;
 use protocol::kinds::{DEVCLUSTERS, OURS, PLUGIN, RELEASE, is_kind, is_ours};
 use protocol::message::VERSION;
-use protocol::suggest::nearest;
+use protocol::suggest::did_you_mean;
 use protocol::validate::{Answer, Request};
 use protocol::{Description, Env, Exit, StageError, answer, description};
 use serde_json::Value;
@@ -201,7 +201,7 @@ pub(crate) fn unknown_kind(key: &str, found: &[String]) -> String {
     }
     let known = DEVCLUSTERS.into_iter().chain([PLUGIN]);
     let known = known.chain(found.iter().map(String::as_str));
-    let meant = nearest(key, known.clone()).map_or_else(
+    let meant = did_you_mean(key, known.clone()).map_or_else(
         || format!("known: {}", known.collect::<Vec<_>>().join(", ")),
         |meant| format!("did you mean `{meant}`?"),
     );

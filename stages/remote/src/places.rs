@@ -9,13 +9,13 @@ use protocol::{Env, StageError};
 
 /// What the ledgers here say, of the instances that met in this run directory or in any.
 pub(crate) fn survey(env: &Env, only: Option<&Path>) -> Survey {
-    let mut survey = ledger::all(env);
+    let mut survey = ledger::survey(env);
     if let Some(only) = only {
         survey.open.retain(|(owner, _)| owner.run_dir == only);
         survey.settled.retain(|(_, owner)| owner.run_dir == only);
         survey
             .unreadable
-            .retain(|(path, _)| ledger::is_of(path, only));
+            .retain(|(path, _)| ledger::belongs_to(path, only));
     }
     survey
 }

@@ -112,7 +112,7 @@ async fn run(
     if let Some(cwd) = cwd.filter(|d| d.is_dir()) {
         command.current_dir(cwd);
     }
-    let mut child = child::spawn_in_place(&mut command).map_err(|e| failed(&e))?;
+    let mut child = child::spawn_inheriting(&mut command).map_err(|e| failed(&e))?;
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(StageError::internal("a child without pipes"));
     };

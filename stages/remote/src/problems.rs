@@ -25,7 +25,7 @@ pub(crate) fn read(file: &Path) -> Result<Document, StageError> {
             .exit(Exit::Usage)
     })?;
     Document::parse_as_pyyaml(&text).map_err(|e| {
-        let problem = problem::Source::new(file, &text).problem(&e);
+        let problem = problem::SourceFile::new(file, &text).problem(&e);
         StageError::new("remote.yaml", format!("cannot read {shown} as YAML"))
             .problems(vec![problem])
             .exit(Exit::Usage)
@@ -34,7 +34,7 @@ pub(crate) fn read(file: &Path) -> Result<Document, StageError> {
 
 /// The error for a file that asks for what cannot be.
 pub(crate) fn refused(source: &Source, problems: Vec<Problem>) -> StageError {
-    let file = problem::Source::new(source.path, source.document.text());
+    let file = problem::SourceFile::new(source.path, source.document.text());
     let placed = problems
         .into_iter()
         .map(|p| p.in_document(&file, source.document));
@@ -62,7 +62,7 @@ pub(crate) fn usage(message: impl Into<String>) -> StageError {
 
 /// What there stands that only PyYAML makes sense of.
 pub(crate) fn odd(source: &Source, within: Range<usize>) -> Vec<Problem> {
-    let file = problem::Source::new(source.path, source.document.text());
+    let file = problem::SourceFile::new(source.path, source.document.text());
     let there = source.document.oddities().iter();
     let there = there.filter(|odd| within.contains(&odd.range.start));
     there

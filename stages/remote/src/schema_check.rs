@@ -3,7 +3,7 @@
 use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::paths::{Location, LocationSegment};
-use protocol::suggest::nearest;
+use protocol::suggest::did_you_mean;
 use protocol::validate::Unknown;
 use protocol::yaml::{Seg, show};
 use protocol::{Problem, StageError};
@@ -70,7 +70,7 @@ fn problem(schema: &Value, error: &ValidationError) -> Vec<Problem> {
                 .flat_map(|p| p.keys().map(String::as_str))
                 .collect();
             let unknown = unexpected.iter().map(|field| {
-                let meant = nearest(field, known.iter().copied());
+                let meant = did_you_mean(field, known.iter().copied());
                 let tail = meant.map(|m| format!("; did you mean `{m}`?"));
                 let message = format!("unknown field{}", tail.unwrap_or_default());
                 Problem::key(field, message).below(&path)

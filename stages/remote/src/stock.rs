@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use protocol::Problem;
 use protocol::kinds::DEVCLUSTERS;
-use protocol::suggest::nearest;
+use protocol::suggest::did_you_mean;
 use serde_json::{Map, Value};
 
 /// A test compares it with what stock devcluster takes.
@@ -198,7 +198,7 @@ impl Checked {
 
 /// The name that was probably meant, else all that there are.
 fn meant(name: &str, known: &[&str]) -> String {
-    nearest(name, known.iter().copied()).map_or_else(
+    did_you_mean(name, known.iter().copied()).map_or_else(
         || format!("there is {}", known.join(", ")),
         |meant| format!("did you mean `{meant}`?"),
     )

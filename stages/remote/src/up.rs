@@ -76,7 +76,7 @@ pub(crate) async fn up(
         return Ok(Exit::Ok as u8);
     }
     let has_stages = !job.compiled.plan.stages.is_empty();
-    if has_stages && !wishes.no_preflight && protocol::ask::is_possible() {
+    if has_stages && !wishes.no_preflight && protocol::prompt::is_interactive() {
         refuse_second_devcluster(&job.temp_dir(env))?;
         if !ask::before(&mut job, programs).await? {
             say("nothing was started");

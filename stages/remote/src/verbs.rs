@@ -8,7 +8,7 @@ use protocol::kinds::PLUGIN;
 use protocol::message::VERSION;
 use protocol::reference::is_templated;
 use protocol::validate::{
-    self, Answer, Instance, Request, RequestType, Unknown, Verdict, pointer_of,
+    self, Answer, Instance, Request, RequestType, Unknown, Verdict, pointer_from_path,
 };
 use protocol::yaml::Seg;
 use protocol::{Description, Env, Problem, StageError};
@@ -118,7 +118,7 @@ pub(crate) fn unknown(config: &Value) -> Vec<String> {
         };
         match value {
             Value::String(text) if is_templated(text) || !variables(text).is_empty() => {
-                found.push(pointer_of(path));
+                found.push(pointer_from_path(path));
             }
             Value::Array(items) => items
                 .iter()

@@ -120,13 +120,13 @@ impl Stage for Tunnel {
         diagnostics::preflight(cx, config).await;
     }
 
-    const LOOKS: &'static [(&'static str, &'static str)] = &[(
+    const DIAGNOSTICS: &'static [(&'static str, &'static str)] = &[(
         "server",
         "For whoever runs the ssh server: report what it grants to tunnels, which ports of the range are free and open, and how \
          it misses lost clients, with the lines for its sshd_config. Takes up to 15 s, and nothing stays",
     )];
 
-    async fn look(cx: &Context<Self>, config: Config, _name: &str) {
+    async fn diagnose(cx: &Context<Self>, config: Config, _name: &str) {
         diagnostics::server(cx, config).await;
     }
 

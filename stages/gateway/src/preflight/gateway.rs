@@ -29,10 +29,10 @@ impl Access<'_> {
             Action::Make(make) => {
                 let class = make.class.metadata.name.unwrap_or_default();
                 let found = format!("one is made of GatewayClass {class}");
-                self.cx.tell(GATEWAY, Ok(found));
+                self.cx.report_result(GATEWAY, Ok(found));
                 self.cx.skip(&[CONTROLLER], "not needed");
                 let found = format!("{} listeners at most", survey.max_listeners);
-                self.cx.tell(CAPACITY, Ok(found));
+                self.cx.report_result(CAPACITY, Ok(found));
             }
             action => self.report_none(action).await,
         }
@@ -56,11 +56,11 @@ impl Access<'_> {
         let free = objects::capacity(gateway, limit, self.config.port_range);
         let found = format!("{free} more, of {limit} listeners");
         if free >= self.config.min_capacity.max(1) {
-            return self.cx.tell(CAPACITY, Ok(found));
+            return self.cx.report_result(CAPACITY, Ok(found));
         }
         let error = StageError::new("gateway.capacity_low", format!("it has room for {found}"))
             .hint("widen `port_range`, free listeners, lower `min_capacity`, or set `raise_max_items`");
-        self.cx.tell(CAPACITY, Err(error));
+        self.cx.report_result(CAPACITY, Err(error));
     }
 
     /// There is none, and none can be made yet.
@@ -68,7 +68,7 @@ impl Access<'_> {
         let missing = match action {
             Action::Install(missing) if self.config.provision != Provision::Never => missing,
             Action::Install(error) | Action::Fail(error) => {
-                self.cx.tell(GATEWAY, Err(error));
+                self.cx.report_result(GATEWAY, Err(error));
                 return self.cx.skip(&[CONTROLLER, CAPACITY], "needs the Gateway");
             }
             Action::Take(_) | Action::Make(_) => return,
@@ -91,7 +91,7 @@ impl Access<'_> {
             steps.review(&self.cluster).await?;
             Ok(install.summary())
         };
-        self.cx.tell(CONTROLLER, install.await);
+        self.cx.report_result(CONTROLLER, install.await);
         self.cx.skip(&[CAPACITY], "needs the Gateway");
     }
 

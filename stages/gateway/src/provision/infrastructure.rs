@@ -33,7 +33,7 @@ impl Infrastructure {
             .as_ref()
             .and_then(|it| Some((it, it.data["holder"].as_str()?)));
         let (ticket, holder) = match known {
-            Some((entry, holder)) => (cx.ledger.take_up(entry), holder.to_owned()),
+            Some((entry, holder)) => (cx.ledger.adopt(entry), holder.to_owned()),
             None => {
                 let holder = holder(cx);
                 let data = reference.entry_data(json!({"holder": holder}))?;

@@ -161,7 +161,7 @@ impl Access<'_> {
             Err(error)
         };
         let asks = config.provision == Provision::Ask;
-        if config.provision == Provision::Never || (asks && !protocol::ask::is_possible()) {
+        if config.provision == Provision::Never || (asks && !protocol::prompt::is_interactive()) {
             return refused(missing);
         }
         let plan = InstallPlan::prepare(cx, config).await?;

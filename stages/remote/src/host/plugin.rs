@@ -49,7 +49,7 @@ impl<'a> Plugin<'a> {
             .args(["run", "--stdin", "control", "--name", &cx.instance])
             .arg("--run-dir")
             .arg(dir.path());
-        let mut child = child::spawn_spoken_to(&mut command).map_err(failed)?;
+        let mut child = child::spawn_piped(&mut command).map_err(failed)?;
         let group = Group::led_by(&child);
         let (Some(stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())

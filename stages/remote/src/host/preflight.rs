@@ -4,44 +4,44 @@ use std::path::Path;
 
 use protocol::config::count;
 use protocol::message::{Message, decode_message};
-use protocol::{Context, Description, Problem, StageError, What};
+use protocol::{CheckTitle, Context, Description, Problem, StageError};
 use serde_json::Value;
 
 use super::{Config, Host, directory, find};
 use crate::call::{Call, failed};
 use crate::verbs::{describe, wrong_config};
 
-const OWN: What = ("preflight", "the plugin can look around");
-const CONFIG: What = ("config", "the config is what the plugin takes");
-const DESCRIBE: What = ("describe", "the plugin describes itself");
-const PROGRAM: What = ("program", "the plugin is there and can be run");
+const OWN: CheckTitle = ("preflight", "the plugin can look around");
+const CONFIG: CheckTitle = ("config", "the config is what the plugin takes");
+const DESCRIBE: CheckTitle = ("describe", "the plugin describes itself");
+const PROGRAM: CheckTitle = ("program", "the plugin is there and can be run");
 
 pub(super) async fn preflight(cx: &Context<Host>, config: &Config) {
     let program = match find(&cx.env, &config.uses) {
         Ok(program) => program,
         Err(error) => {
-            cx.tell(PROGRAM, Err(error));
+            cx.report_result(PROGRAM, Err(error));
             return cx.skip(&[DESCRIBE, CONFIG], "needs the program");
         }
     };
-    cx.tell(PROGRAM, Ok(program.display().to_string()));
+    cx.report_result(PROGRAM, Ok(program.display().to_string()));
     let described = match describe(&program, &cx.env).await {
         Ok(described) => described,
         Err(error) => {
-            cx.tell(DESCRIBE, Err(error));
+            cx.report_result(DESCRIBE, Err(error));
             return cx.skip(&[CONFIG], "needs the description");
         }
     };
-    cx.tell(DESCRIBE, Ok(described.verbs.join(", ")));
+    cx.report_result(DESCRIBE, Ok(described.verbs.join(", ")));
     let with = Value::Object(config.with.clone());
     match fits(cx, &program, &described, &with).await {
-        Ok(()) => cx.tell(CONFIG, Ok("fits its schema".to_owned())),
-        Err(error) => return cx.tell(CONFIG, Err(error)),
+        Ok(()) => cx.report_result(CONFIG, Ok("fits its schema".to_owned())),
+        Err(error) => return cx.report_result(CONFIG, Err(error)),
     }
     if described.has("check")
         && let Err(error) = own(cx, &program, &with).await
     {
-        cx.tell(OWN, Err(error));
+        cx.report_result(OWN, Err(error));
     }
 }
 

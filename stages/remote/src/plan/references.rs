@@ -49,7 +49,7 @@ impl Plan {
         if scalars.is_empty() {
             return;
         }
-        let text = problem::Source::new(source.path, document.text());
+        let text = problem::SourceFile::new(source.path, document.text());
         let mut found = Found::default();
         for scalar in &scalars {
             let one = One {
@@ -130,7 +130,7 @@ fn doubled(parts: &[Part<'_>]) -> String {
 struct One<'a> {
     plan: &'a Plan,
     document: &'a Document,
-    text: &'a problem::Source,
+    text: &'a problem::SourceFile,
     scalar: &'a Scalar<'a>,
 }
 

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::{Diagnostics, What};
+use super::{CheckTitle, Diagnostics};
 use crate::arrival;
 use crate::ssh::{self, Resolved, Server, key_permissions};
 use crate::supervisor::check_key;
@@ -21,11 +21,11 @@ const BANNER: Duration = Duration::from_secs(3);
 /// A line that begins with the word, as RFC 4253 has it, is at most this long.
 const BANNER_LENGTH: u64 = 255;
 
-const CLIENT: What = ("ssh", "an ssh client is installed");
-const CONFIG: What = ("ssh_config", "ssh knows the server");
-const KEY: What = ("key", "the private key can be read");
-const NAME: What = ("host", "the server's name has an address");
-const REACH: What = ("server", "the ssh server answers");
+const CLIENT: CheckTitle = ("ssh", "an ssh client is installed");
+const CONFIG: CheckTitle = ("ssh_config", "ssh knows the server");
+const KEY: CheckTitle = ("key", "the private key can be read");
+const NAME: CheckTitle = ("host", "the server's name has an address");
+const REACH: CheckTitle = ("server", "the ssh server answers");
 
 impl Diagnostics<'_> {
     /// Reports each of the first steps. Where no login can be tried, returns why.

@@ -12,7 +12,7 @@ mod sshd_config;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use protocol::{Context, StageError, What};
+use protocol::{CheckTitle, Context, StageError};
 use tokio::net::TcpListener;
 
 use crate::Tunnel;
@@ -23,8 +23,8 @@ use crate::ssh::{Resolved, Socket, SshSession};
 pub(crate) use preflight::preflight;
 pub(crate) use server::server;
 
-const LOGIN: What = ("login", "the server lets us in");
-const FORWARDING: What = ("forwarding", "the server forwards ports for us");
+const LOGIN: CheckTitle = ("login", "the server lets us in");
+const FORWARDING: CheckTitle = ("forwarding", "the server forwards ports for us");
 
 /// The server refuses to forward, whatever the port.
 const FORBIDDEN: [&str; 2] = ["tunnel.forwarding_forbidden", "tunnel.ports_not_permitted"];
@@ -55,7 +55,7 @@ impl<'a> Diagnostics<'a> {
     }
 
     /// Walks up to a login, and reports each step. Without one the rest is skipped.
-    async fn reach_login(&mut self, rest: &[What]) -> Option<Login> {
+    async fn reach_login(&mut self, rest: &[CheckTitle]) -> Option<Login> {
         if let Err(why) = self.run_first_steps().await {
             self.cx.skip(&[LOGIN], why);
             self.cx.skip(rest, why);
@@ -99,16 +99,16 @@ impl<'a> Diagnostics<'a> {
     fn forwards(
         &self,
         claimed: Result<BoundPort, StageError>,
-        rest: &[What],
+        rest: &[CheckTitle],
     ) -> Option<Result<BoundPort, StageError>> {
         match claimed {
             Err(error) if FORBIDDEN.contains(&error.code.as_str()) => {
-                self.cx.tell(FORWARDING, Err(error));
+                self.cx.report_result(FORWARDING, Err(error));
                 self.cx.skip(rest, "needs forwarding");
                 None
             }
             claimed => {
-                self.cx.tell(FORWARDING, Ok(String::new()));
+                self.cx.report_result(FORWARDING, Ok(String::new()));
                 Some(claimed)
             }
         }
@@ -117,12 +117,12 @@ impl<'a> Diagnostics<'a> {
     /// Reports an outcome, and returns what it found.
     fn tell<T>(
         &self,
-        what: What,
+        what: CheckTitle,
         outcome: Result<T, StageError>,
         message: impl FnOnce(&T) -> String,
     ) -> Option<T> {
         let described = outcome.as_ref().map(message).map_err(Clone::clone);
-        self.cx.tell(what, described);
+        self.cx.report_result(what, described);
         outcome.ok()
     }
 }

@@ -2,7 +2,7 @@
 
 use protocol::Context;
 
-use super::{Diagnostics, FORWARDING, What};
+use super::{CheckTitle, Diagnostics, FORWARDING};
 use crate::Tunnel;
 use crate::arrival::Proof;
 use crate::claim::{accept, claim_any};
@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::forward::{BoundPort, ForwardSpec};
 use crate::outputs::Verified;
 
-const PORT: What = ("port", "a port of the server leads here from outside");
+const PORT: CheckTitle = ("port", "a port of the server leads here from outside");
 
 pub(crate) async fn preflight(cx: &Context<Tunnel>, config: Config) {
     let mut diagnostics = Diagnostics::new(cx, config);
@@ -21,7 +21,7 @@ pub(crate) async fn preflight(cx: &Context<Tunnel>, config: Config) {
     let claimed = claim_any(spec, &login.session).await;
     let claimed = claimed.and_then(|claimed| accept(spec, claimed));
     if let Some(claimed) = diagnostics.forwards(claimed, &[PORT]) {
-        cx.tell(PORT, claimed.map(|claimed| proof(spec, claimed)));
+        cx.report_result(PORT, claimed.map(|claimed| proof(spec, claimed)));
     }
     login.session.close().await;
 }

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::bind_policy::{BindPolicy, bind_policy};
 use super::ports::{PortState, PortSurvey, survey_ports};
-use super::{Diagnostics, FORWARDING, Login, What, sshd_config};
+use super::{CheckTitle, Diagnostics, FORWARDING, Login, sshd_config};
 use crate::Tunnel;
 use crate::claim::claim_any;
 use crate::config::{Config, Verify};
@@ -15,14 +15,14 @@ use crate::errors;
 use crate::forward::ForwardSpec;
 use crate::ssh::SshSession;
 
-const BIND: What = ("gateway_ports", "it listens for others than itself");
-const PORTS: What = ("ports", "ports of the range can be had");
-const LATENCY: What = ("latency", "it answers requests");
-const COMMANDS: What = ("commands", "an earlier session of ours can be ended");
-const KEEPALIVE: What = ("keepalive", "it misses clients that went away");
-const SSHD_CONFIG: What = ("sshd_config", "what its sshd_config should say");
+const BIND: CheckTitle = ("gateway_ports", "it listens for others than itself");
+const PORTS: CheckTitle = ("ports", "ports of the range can be had");
+const LATENCY: CheckTitle = ("latency", "it answers requests");
+const COMMANDS: CheckTitle = ("commands", "an earlier session of ours can be ended");
+const KEEPALIVE: CheckTitle = ("keepalive", "it misses clients that went away");
+const SSHD_CONFIG: CheckTitle = ("sshd_config", "what its sshd_config should say");
 
-const REST: [What; 6] = [FORWARDING, BIND, PORTS, LATENCY, COMMANDS, KEEPALIVE];
+const REST: [CheckTitle; 6] = [FORWARDING, BIND, PORTS, LATENCY, COMMANDS, KEEPALIVE];
 
 /// So long a silence is kept, to hear whether the server asks for a sign of life. OpenSSH 9.2 to 9.4 ask after twice their
 /// ClientAliveInterval; one of 5 s is still heard.
@@ -45,7 +45,7 @@ pub(crate) async fn server(cx: &Context<Tunnel>, config: Config) {
         let block = sshd_config::block(&resolved.user, diagnostics.config.remote_port_range);
         let message =
             format!("the lines below at its end, then `sshd -t && systemctl reload ssh`\n{block}");
-        cx.tell(SSHD_CONFIG, Ok(message));
+        cx.report_result(SSHD_CONFIG, Ok(message));
     }
 }
 
@@ -161,14 +161,14 @@ impl Diagnostics<'_> {
             return self.cx.skip(&[LATENCY], &why);
         };
         let found = format!("within {took:.2?}, the median of {REQUESTS} requests; {login}");
-        self.cx.tell(LATENCY, Ok(found));
+        self.cx.report_result(LATENCY, Ok(found));
     }
 
     async fn report_commands(&self, session: &SshSession) {
         let greeting = timeout(GREETING, session.greeting()).await;
         if greeting.is_ok_and(|greeting| greeting.session.is_some()) {
             let found = "commands run, and tell which process serves us";
-            return self.cx.tell(COMMANDS, Ok(found.into()));
+            return self.cx.report_result(COMMANDS, Ok(found.into()));
         }
         let why = "this account runs no commands: after a lost connection its port is had again once the server misses the old one";
         self.cx.skip(&[COMMANDS], why);

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use protocol::StageError;
-use protocol::child::{self, Leashed};
+use protocol::child::{self, SupervisedChild};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -18,7 +18,7 @@ use crate::network::Network;
 /// all the time.
 const RESTARTS: u32 = 3;
 
-type Started = (Leashed, watch::Receiver<Log>, JoinSet<()>);
+type Started = (SupervisedChild, watch::Receiver<Log>, JoinSet<()>);
 
 fn start(args: &[OsString]) -> Result<Started, StageError> {
     let mut process = child::spawn("ssh", args).map_err(|e| options::not_started(&e))?;

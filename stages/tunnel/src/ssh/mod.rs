@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, Shared, join_all};
 use openssh::{ForwardType, OwningCommand, Socket as Endpoint, Stdio};
-use protocol::child::Leashed;
+use protocol::child::SupervisedChild;
 use protocol::ledger::{Entry, Ledger, Ticket};
 use protocol::{Leftover, StageError};
 use serde_json::json;
@@ -56,7 +56,7 @@ const TERMINATE: Duration = Duration::from_millis(100);
 /// A logged-in ssh. Dropping it kills the process, and with it the remote listeners.
 #[derive(Debug)]
 pub(crate) struct SshSession {
-    process: Leashed,
+    process: SupervisedChild,
     mux: Arc<openssh::Session>,
     pub(crate) log: watch::Receiver<Log>,
     pub(crate) server: Server,

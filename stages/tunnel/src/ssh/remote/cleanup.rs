@@ -50,7 +50,7 @@ pub(crate) fn leftover(data: &Value) -> Option<Leftover<'static>> {
             }
         }
     };
-    Some(Leftover::new(title, remove).look(look))
+    Some(Leftover::new(title, remove).probe(look))
 }
 
 impl SessionRecord {

@@ -1,9 +1,9 @@
 //! What serde says about a value, in the words of whoever wrote it.
 
-use crate::suggest::nearest;
+use crate::suggest::did_you_mean;
 
 /// The same complaint without the names of Rust's types.
-pub(crate) fn plain(message: &str) -> String {
+pub(crate) fn humanize(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or_default();
     if let Some(rest) = message
         .strip_prefix("invalid type: ")
@@ -20,7 +20,7 @@ pub(crate) fn plain(message: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let (found, expected) = rest.split_once(", expected ").unwrap_or((rest, ""));
         let names = expected.split('`').skip(1).step_by(2);
-        let meant = nearest(found.trim_matches('`'), names);
+        let meant = did_you_mean(found.trim_matches('`'), names);
         let meant = meant.map(|m| format!("; did you mean `{m}`?"));
         return format!("unknown field {found}{}", meant.unwrap_or_default());
     }

@@ -14,7 +14,7 @@ use crate::provides::Provides;
 use crate::rundir::{OutputsFile, Phase, RunDir, Status};
 
 /// Where all that a stage says passes.
-pub(crate) struct Hub {
+pub(crate) struct Reporter {
     pub(crate) kind: &'static str,
     pub(crate) program: String,
     pub(crate) instance: String,
@@ -46,7 +46,7 @@ fn now_ms() -> u64 {
         .map_or(0, |d| d.as_millis() as u64)
 }
 
-impl Hub {
+impl Reporter {
     pub(crate) fn new(
         kind: &'static str,
         program: String,
@@ -55,7 +55,7 @@ impl Hub {
         events: Events,
         stdout: Sink,
         stderr: Sink,
-    ) -> Hub {
+    ) -> Reporter {
         let status = Status {
             dcs: message::VERSION,
             stage: instance.clone(),
@@ -77,7 +77,7 @@ impl Hub {
             document: false,
             checks: (0, 0),
         };
-        Hub {
+        Reporter {
             kind,
             program,
             instance,
@@ -141,7 +141,7 @@ impl Hub {
                 line.extend_from_within(..);
             }
             if line.len() <= crate::frame::MAX_LINE {
-                self.write(line, message.is_spare());
+                self.write(line, message.is_droppable());
             }
         }
     }
@@ -156,7 +156,7 @@ impl Hub {
 
     fn write(&self, line: Vec<u8>, spare: bool) {
         match spare {
-            true => self.stdout.write_if_read(line),
+            true => self.stdout.write_lossy(line),
             false => self.stdout.write(line),
         }
     }
@@ -166,7 +166,7 @@ impl Hub {
         for line in text.trim_end().lines() {
             lines.push_str(&format!("{}: {line}\n", self.instance));
         }
-        self.stderr.write_if_read(lines.into_bytes());
+        self.stderr.write_lossy(lines.into_bytes());
     }
 
     pub(crate) fn progress(&self, step: &str, message: String, count: Option<(u64, u64)>) {
@@ -205,7 +205,7 @@ impl Hub {
         outputs: Map<String, Value>,
         summary: &str,
     ) -> Result<(), StageError> {
-        let generation = self.found(outputs)?;
+        let generation = self.publish(outputs)?;
         self.state()
             .enter(Phase::Ready, Some(summary.to_owned()), None);
         self.send(&Message::Ready {
@@ -219,7 +219,7 @@ impl Hub {
     }
 
     /// Writes and sends outputs that are new, and returns their generation.
-    pub(crate) fn found(&self, outputs: Map<String, Value>) -> Result<u64, StageError> {
+    pub(crate) fn publish(&self, outputs: Map<String, Value>) -> Result<u64, StageError> {
         let mut state = self.state();
         if state.outputs.as_ref() == Some(&outputs) {
             return Ok(state.generation);
@@ -283,7 +283,7 @@ impl Hub {
     pub(crate) fn report(&self, mut check: Check) {
         // Bare, so that what a check shows can be pasted.
         self.stderr
-            .write_if_read(format!("{}\n", check.render()).into_bytes());
+            .write_lossy(format!("{}\n", check.render()).into_bytes());
         check.stage.clone_from(&self.instance);
         let mut state = self.state();
         state.checks.0 += 1;

@@ -6,24 +6,26 @@ use crate::context::Context;
 use crate::error::{Exit, StageError};
 use crate::ledger::Ledger;
 use crate::rundir::{Phase, RunDir};
-use crate::runtime::{Session, config_of};
+use crate::runtime::{Invocation, load_config};
 use crate::stage::Stage;
-use crate::upstream::Gate;
+use crate::upstream::ReadinessWait;
 
-pub(crate) async fn wait(session: &Session) -> Result<(), StageError> {
-    session.lingering(wait_for_instance(session).await).await
+pub(crate) async fn wait(invocation: &Invocation) -> Result<(), StageError> {
+    invocation
+        .linger_after_failure(wait_for_instance(invocation).await)
+        .await
 }
 
-async fn wait_for_instance(session: &Session) -> Result<(), StageError> {
-    let run_dir = RunDir::open(&session.call.run_dir)?;
-    let instance = &session.call.instance;
-    let gate = Gate::new(&run_dir, instance);
+async fn wait_for_instance(invocation: &Invocation) -> Result<(), StageError> {
+    let run_dir = RunDir::open(&invocation.call.run_dir)?;
+    let instance = &invocation.call.instance;
+    let gate = ReadinessWait::new(&run_dir, instance);
     let ready = gate.wait(|step| {
         if !step.is_empty() {
-            session.hub.say(&format!("waiting: {step}"));
+            invocation.reporter.say(&format!("waiting: {step}"));
         }
     });
-    match session.call.timeout {
+    match invocation.call.timeout {
         None => ready.await.map(drop),
         Some(limit) => tokio::time::timeout(limit, ready)
             .await
@@ -44,13 +46,13 @@ async fn wait_for_instance(session: &Session) -> Result<(), StageError> {
     }
 }
 
-pub(crate) async fn check<S: Stage>(session: &Session) -> Result<(), StageError> {
-    let sources = &session.call.sources;
+pub(crate) async fn check<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
+    let sources = &invocation.call.sources;
     let is_given = sources.file.is_some() || !sources.flags.is_empty();
-    let config = is_given.then(|| config_of::<S>(sources, &session.env));
+    let config = is_given.then(|| load_config::<S>(sources, &invocation.env));
     let config = config.transpose()?;
-    let run_dir = RunDir::open(&session.call.run_dir)?;
-    let instance = &session.call.instance;
+    let run_dir = RunDir::open(&invocation.call.run_dir)?;
+    let instance = &invocation.call.instance;
     let failed =
         |message: String| StageError::new("protocol.not_ready", message).exit(Exit::CheckFailed);
     let Some(file) = run_dir.live_outputs(instance) else {
@@ -80,10 +82,10 @@ pub(crate) async fn check<S: Stage>(session: &Session) -> Result<(), StageError>
     }
     let summary = S::summary(&outputs);
     let ledger = Ledger::detached();
-    let cx: Context<S> = session.context(run_dir.clone(), ledger, None);
+    let cx: Context<S> = invocation.context(run_dir.clone(), ledger, None);
     S::check(&cx, config, outputs)
         .await
         .map_err(|e| e.exit(Exit::CheckFailed))?;
-    session.hub.say(&format!("holds: {summary}"));
+    invocation.reporter.say(&format!("holds: {summary}"));
     Ok(())
 }

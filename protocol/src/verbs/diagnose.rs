@@ -6,16 +6,16 @@ use crate::error::{Exit, StageError};
 use crate::ledger::Ledger;
 use crate::preflight::Check;
 use crate::rundir::RunDir;
-use crate::runtime::{Session, config_of};
+use crate::runtime::{Invocation, load_config};
 use crate::stage::Stage;
 use crate::verbs::run::hello;
 
-pub(crate) async fn look<S: Stage>(session: &Session) -> Result<Exit, StageError> {
-    hello::<S>(session);
-    let config = config_of::<S>(&session.call.sources, &session.env)?;
-    let directory = spare_dir(session)?;
-    let (run_dir, unsafe_dir) = run_dir(session, directory.path())?;
-    let cx: Context<S> = session.context(run_dir, Ledger::detached(), None);
+pub(crate) async fn diagnose<S: Stage>(invocation: &Invocation) -> Result<Exit, StageError> {
+    hello::<S>(invocation);
+    let config = load_config::<S>(&invocation.call.sources, &invocation.env)?;
+    let directory = scratch_dir(invocation)?;
+    let (run_dir, unsafe_dir) = run_dir(invocation, directory.path())?;
+    let cx: Context<S> = invocation.context(run_dir, Ledger::detached(), None);
     if let Some(error) = unsafe_dir {
         cx.report(Check::failed(
             "run_dir",
@@ -23,50 +23,56 @@ pub(crate) async fn look<S: Stage>(session: &Session) -> Result<Exit, StageError
             &error,
         ));
     }
-    let looking = async {
-        match session.call.look {
+    let diagnosis = async {
+        match invocation.call.diagnostic {
             None | Some(PREFLIGHT) => S::preflight(&cx, config).await,
-            Some(name) => S::look(&cx, config, name).await,
+            Some(name) => S::diagnose(&cx, config, name).await,
         }
     };
     tokio::select! {
-        () = looking => {}
-        () = session.shutdown.requested() => {
+        () = diagnosis => {}
+        () = invocation.shutdown.requested() => {
             let message = "stopped before everything was looked at";
             return Err(StageError::new("protocol.interrupted", message));
         }
     }
-    Ok(match session.hub.reported() {
+    Ok(match invocation.reporter.reported() {
         (0, _) => {
-            session.hub.say("there is nothing to look at before a run");
+            invocation
+                .reporter
+                .say("there is nothing to look at before a run");
             Exit::Ok
         }
         (all, 0) => {
-            session.hub.say(&format!("{all} checks, none failed"));
+            invocation
+                .reporter
+                .say(&format!("{all} checks, none failed"));
             Exit::Ok
         }
         (all, failed) => {
-            session.hub.say(&format!("{failed} of {all} checks failed"));
+            invocation
+                .reporter
+                .say(&format!("{failed} of {all} checks failed"));
             Exit::CheckFailed
         }
     })
 }
 
 /// Gone again when it is dropped.
-pub(crate) fn spare_dir(session: &Session) -> Result<tempfile::TempDir, StageError> {
+pub(crate) fn scratch_dir(invocation: &Invocation) -> Result<tempfile::TempDir, StageError> {
     tempfile::Builder::new()
-        .prefix("dcs-look-")
-        .tempdir_in(session.env.temp_dir())
+        .prefix("dcs-scratch-")
+        .tempdir_in(invocation.env.temp_dir())
         .map_err(|e| StageError::io("cannot make a temporary directory", &e))
 }
 
-/// The instance's own run directory where there is one: looking makes none. One that cannot be used gives way to the
+/// The instance's own run directory where there is one: diagnosis makes none. One that cannot be used gives way to the
 /// spare one, so that the rest is looked at all the same.
 pub(crate) fn run_dir(
-    session: &Session,
+    invocation: &Invocation,
     spare: &std::path::Path,
 ) -> Result<(RunDir, Option<StageError>), StageError> {
-    let path = &session.call.run_dir;
+    let path = &invocation.call.run_dir;
     let spare = || RunDir::open(spare);
     if !path.exists() {
         return Ok((spare()?, None));
