@@ -10,7 +10,7 @@ pub(crate) struct Candidate<'a> {
     /// Instance name.
     pub(crate) instance: &'a str,
     /// The `name` or `cluster_name` that its user gave.
-    pub(crate) wanted: Option<&'a str>,
+    pub(crate) requested: Option<&'a str>,
 }
 
 /// For each manager the gateway that is for it: by the name that its user gave; else by its own name; else, where as many
@@ -64,9 +64,9 @@ pub(crate) fn assign<'a>(
 }
 
 fn by_name(managers: &[Manager<'_>], gateway: &Candidate<'_>) -> Result<Option<usize>, String> {
-    let name = gateway.wanted.unwrap_or(gateway.instance);
-    let mut found = (0..managers.len()).filter(|i| managers[*i].goes_by(name));
-    match (found.next(), found.next(), gateway.wanted) {
+    let name = gateway.requested.unwrap_or(gateway.instance);
+    let mut found = (0..managers.len()).filter(|i| managers[*i].is_named(name));
+    match (found.next(), found.next(), gateway.requested) {
         (Some(_), Some(_), _) => Err(format!("two resource managers go by `{name}`")),
         (None, _, Some(name)) => Err(format!("no resource manager `{name}`")),
         (found, _, _) => Ok(found),
@@ -92,11 +92,11 @@ mod tests {
             "resource_manager": {"type": "kubernetes"},
             "additional_resource_managers": [manager("west"), manager("east")],
         });
-        let assigned = |wanted: &[(&'static str, Option<&'static str>)]| {
-            let gateways = wanted.iter();
-            let gateways = gateways.map(|(instance, wanted)| Candidate {
+        let assigned = |requested: &[(&'static str, Option<&'static str>)]| {
+            let gateways = requested.iter();
+            let gateways = gateways.map(|(instance, requested)| Candidate {
                 instance,
-                wanted: *wanted,
+                requested: *requested,
             });
             assign(&managers(&config), &gateways.collect::<Vec<_>>())
         };

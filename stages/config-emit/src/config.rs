@@ -125,7 +125,7 @@ impl Config {
     }
 
     /// An empty list is not the same as none: it names nobody.
-    pub(crate) fn wants_nobody(&self) -> bool {
+    pub(crate) fn ignores_upstreams(&self) -> bool {
         self.upstreams.as_ref().is_some_and(Vec::is_empty)
     }
 
@@ -135,7 +135,7 @@ impl Config {
 
     /// What its upstreams have reported so far.
     pub(crate) fn reports(&self, cx: &Context<ConfigEmit>) -> Reports {
-        match self.wants_nobody() {
+        match self.ignores_upstreams() {
             true => Reports::new(),
             false => cx.upstream.reports(self.names()),
         }

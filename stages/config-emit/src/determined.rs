@@ -63,7 +63,7 @@ impl Manager<'_> {
     }
 
     /// Whether a user would call it that.
-    pub fn goes_by(&self, name: &str) -> bool {
+    pub fn is_named(&self, name: &str) -> bool {
         let is = |key: &str| self.config[key] == *name;
         is("cluster_name") || is("name") || self.name() == Some(name)
     }

@@ -8,7 +8,7 @@ use crate::base::Base;
 use crate::config::{Config, ConfigEmit, Outputs};
 use crate::render::render;
 use crate::values::Values;
-use crate::{file, form};
+use crate::{file, format};
 
 /// What is written, and told.
 #[derive(Default)]
@@ -34,7 +34,7 @@ impl Emitted {
             let outputs = outputs.map(|(name, u)| (name.clone(), u.outputs.clone().into()));
             let values = outputs.collect();
             return Ok(Emitted {
-                text: form::of_outputs(&values, config.format)?,
+                text: format::format_outputs(&values, config.format)?,
                 values,
                 ..Emitted::default()
             });
@@ -42,7 +42,7 @@ impl Emitted {
         let values = Values::from_reports(reports, config.names())?;
         let base = Base::read(path)?;
         let rendered = render(&base, config, reports, &values)?;
-        let text = form::of_config(&rendered, config.format, &cx.env);
+        let text = format::format_config(&rendered, config.format, &cx.env);
         let mut warnings = rendered.warnings;
         if rendered.values.is_empty() {
             warnings.push(

@@ -14,8 +14,8 @@ use protocol::rundir::RunDir;
 use protocol::{Env, Exit, Reports, StageError, Upstreams, program};
 use serde_json::Value;
 
-use crate::fill::look_up;
-use crate::used::Used;
+use crate::consumed::Consumed;
+use crate::substitute::look_up;
 
 const NAME: &str = "devcluster-config-emit exec";
 
@@ -88,14 +88,14 @@ async fn prepare(cli: &Cli) -> Result<Command, StageError> {
             upstreams.wait(&wanted).await?
         }
     };
-    let mut filled = Filled {
+    let mut substitution = Substitution {
         reports: &reports,
-        used: BTreeMap::new(),
+        consumed: BTreeMap::new(),
         has_script: false,
     };
-    let command = filled.command(&cli.command, &variables)?;
+    let command = substitution.command(&cli.command, &variables)?;
     if let Some(name) = &cli.noted {
-        Used::now(name, filled.used, &command).replace(&run_dir)?;
+        Consumed::new(name, substitution.consumed, &command).replace(&run_dir)?;
     }
     Ok(command)
 }
@@ -109,7 +109,7 @@ fn instances<'a>(
         for part in parts(text)? {
             if let Part::Reference(reference) = part {
                 let named = reference.resolve(names.iter().map(String::as_str));
-                let (name, _) = named.map_err(|why| bad(reference.written, &why))?;
+                let (name, _) = named.map_err(|why| invalid(reference.written, &why))?;
                 wanted.push(name.to_owned());
             }
         }
@@ -119,14 +119,14 @@ fn instances<'a>(
     Ok(wanted)
 }
 
-struct Filled<'a> {
+struct Substitution<'a> {
     reports: &'a Reports,
-    used: BTreeMap<String, Value>,
+    consumed: BTreeMap<String, Value>,
     /// A shell gets values in variables.
     has_script: bool,
 }
 
-impl Filled<'_> {
+impl Substitution<'_> {
     fn command(
         &mut self,
         words: &[String],
@@ -176,21 +176,22 @@ impl Filled<'_> {
 
     /// Everything is text here: a list or a mapping is JSON.
     fn value(&mut self, reference: &Reference<'_>) -> Result<String, StageError> {
-        let value = look_up(reference, self.reports).map_err(|why| bad(reference.written, &why))?;
-        self.used
+        let value =
+            look_up(reference, self.reports).map_err(|why| invalid(reference.written, &why))?;
+        self.consumed
             .insert(reference.written.to_owned(), value.clone());
         match value {
-            Value::String(text) if text.contains('\0') => Err(bad(
+            Value::String(text) if text.contains('\0') => Err(invalid(
                 reference.written,
                 "its value has a NUL in it: no program can get that",
             )),
-            Value::String(text) if self.has_script && text.contains(['$', '`']) => Err(bad(
+            Value::String(text) if self.has_script && text.contains(['$', '`']) => Err(invalid(
                 reference.written,
                 "its value has `$` or a backtick in it, which a shell that calculates with it could run; pass all values as \
                  arguments of the script, `sh -c '… \"$1\"' sh ${{ … }}`",
             )),
             Value::String(text) => Ok(text),
-            Value::Null => Err(bad(reference.written, "is empty (null)")),
+            Value::Null => Err(invalid(reference.written, "is empty (null)")),
             other => Ok(other.to_string()),
         }
     }
@@ -201,13 +202,13 @@ fn parts(text: &str) -> Result<Vec<Part<'_>>, StageError> {
 }
 
 fn malformed(text: &str, malformed: &Malformed) -> StageError {
-    bad(
+    invalid(
         text.get(malformed.range.clone()).unwrap_or(text),
         &malformed.message,
     )
 }
 
-fn bad(written: &str, why: &str) -> StageError {
+fn invalid(written: &str, why: &str) -> StageError {
     StageError::new("config_emit.bad_reference", format!("{written}: {why}"))
         .hint("a reference is `${{ instance.path }}`; `$${{` is for what is none")
         .exit(Exit::Usage)

@@ -11,12 +11,12 @@ use tokio::time::Instant;
 use crate::config::{Config, ConfigEmit, OnChange};
 use crate::emitted::Emitted;
 use crate::restart;
-use crate::{file, used};
+use crate::{consumed, file};
 
 /// When to look again at a stage that is on its way up: the first time, and at the longest. devcluster writes its state into
 /// its log each time.
-const AGAIN: Duration = Duration::from_secs(1);
-const AGAIN_AT_MOST: Duration = Duration::from_secs(30);
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// What a devcluster's stages use, as far as it is ours.
 pub(crate) struct Follower<'a> {
@@ -35,18 +35,18 @@ impl<'a> Follower<'a> {
             config,
             restarted: HashMap::new(),
             settled: Vec::new(),
-            pause: AGAIN,
+            pause: RETRY_MIN,
         }
     }
 
     /// Something new was reported: everything is looked at afresh.
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.settled.clear();
-        self.pause = AGAIN;
+        self.pause = RETRY_MIN;
     }
 
     /// Acts upon what is old, and returns when to look again, if that is to be.
-    pub(crate) async fn act(
+    pub(crate) async fn reconcile(
         &mut self,
         reports: &Reports,
         emitted: &Emitted,
@@ -57,9 +57,9 @@ impl<'a> Follower<'a> {
         };
         // devcluster makes both when it starts, the base with --oneshot too.
         let began = modified(self.config.base.as_ref().unwrap_or(socket));
-        let notes = used::notes(&self.cx.run_dir, began).into_iter();
-        let stale = notes.filter(|note| note.is_stale(reports));
-        let mut stale: Vec<String> = stale.map(|note| note.stage).collect();
+        let records = consumed::records(&self.cx.run_dir, began).into_iter();
+        let stale = records.filter(|record| record.is_stale(reports));
+        let mut stale: Vec<String> = stale.map(|record| record.stage).collect();
         if let Some(path) = self.config.file()
             && !file::is_written(path, &emitted.text)
         {
@@ -81,7 +81,7 @@ impl<'a> Follower<'a> {
         emitted.show(self.cx, self.config);
         match self.config.on_change {
             OnChange::Warn => {
-                self.by_hand(&stale, "");
+                self.warn_to_restart(&stale, "");
                 Ok(None)
             }
             OnChange::Restart => Ok(self.restart(socket, stale).await),
@@ -98,7 +98,7 @@ impl<'a> Follower<'a> {
         }
         emitted.show(self.cx, self.config);
         file::write(path, &emitted.text)?;
-        self.by_hand(std::slice::from_ref(&self.config.stage), "");
+        self.warn_to_restart(std::slice::from_ref(&self.config.stage), "");
         Ok(())
     }
 
@@ -113,21 +113,21 @@ impl<'a> Follower<'a> {
         if ready.is_empty() {
             return again;
         }
-        match restart::ask(socket, &ready).await {
+        match restart::request(socket, &ready).await {
             Ok(outcomes) => {
-                if self.settle(&outcomes) {
+                if self.apply_outcomes(&outcomes) {
                     let later = Instant::now() + self.pause;
-                    self.pause = (self.pause * 2).min(AGAIN_AT_MOST);
+                    self.pause = (self.pause * 2).min(RETRY_MAX);
                     again = Some(again.map_or(later, |again| again.min(later)));
                 }
             }
-            Err(error) => self.by_hand(&ready, &format!("; {}", error.message)),
+            Err(error) => self.warn_to_restart(&ready, &format!("; {}", error.message)),
         }
         again
     }
 
     /// Whether some stage has to be looked at again.
-    fn settle(&mut self, outcomes: &BTreeMap<String, RestartOutcome>) -> bool {
+    fn apply_outcomes(&mut self, outcomes: &BTreeMap<String, RestartOutcome>) -> bool {
         let mut starting = false;
         for (name, outcome) in outcomes {
             match outcome {
@@ -139,7 +139,7 @@ impl<'a> Follower<'a> {
                 }
                 RestartOutcome::AboveTarget => {
                     let why = "; devcluster's target is below it";
-                    self.by_hand(std::slice::from_ref(name), why);
+                    self.warn_to_restart(std::slice::from_ref(name), why);
                 }
                 RestartOutcome::Starting => {
                     starting = true;
@@ -152,7 +152,7 @@ impl<'a> Follower<'a> {
         starting
     }
 
-    fn by_hand(&mut self, stages: &[String], why: &str) {
+    fn warn_to_restart(&mut self, stages: &[String], why: &str) {
         for stage in stages {
             self.cx.warn(format!(
                 "the config of {stage} has changed: restart {stage} to use it{why}"

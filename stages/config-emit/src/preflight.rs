@@ -10,9 +10,9 @@ use crate::assign::{Candidate, assign};
 use crate::base::Base;
 use crate::config::{Config, ConfigEmit};
 use crate::determined::{Manager, Violation, kubernetes, managers};
-use crate::fill::look_at_references;
-use crate::refusal::Refusal;
-use crate::target::Target;
+use crate::render_error::RenderError;
+use crate::stage_config::StageConfig;
+use crate::substitute::check_references;
 
 const BASE: CheckTitle = ("base", "the base can be read");
 const CONFIG: CheckTitle = ("config", "it has the config of the stage");
@@ -49,7 +49,7 @@ pub(crate) fn preflight(cx: &Context<ConfigEmit>, config: &Config) {
     }
     cx.report_result(OUT, preflight.out());
     match &config.control_socket {
-        Some(socket) => cx.report_result(SOCKET, fits(socket)),
+        Some(socket) => cx.report_result(SOCKET, check_socket_path(socket)),
         None => cx.skip(&[SOCKET], "no `control_socket` is set: nobody is restarted"),
     }
 }
@@ -79,8 +79,8 @@ impl Preflight<'_> {
         base.ok()
     }
 
-    fn target<'a>(&self, base: &'a Base) -> Option<Target<'a>> {
-        let target = Target::find(base, self.config).map_err(|refusal| refusal.error(base));
+    fn target<'a>(&self, base: &'a Base) -> Option<StageConfig<'a>> {
+        let target = StageConfig::find(base, self.config).map_err(|error| error.error(base));
         let found = target.as_ref().map(|_| self.config.stage.clone());
         self.cx.report_result(CONFIG, found.map_err(Clone::clone));
         if target.is_err() {
@@ -90,25 +90,26 @@ impl Preflight<'_> {
         target.ok()
     }
 
-    fn references(&self, target: &Target<'_>) -> Result<String, StageError> {
+    fn references(&self, target: &StageConfig<'_>) -> Result<String, StageError> {
         let names = self.config.upstreams.as_deref();
-        match look_at_references(target, names, &self.config.reports(self.cx)) {
+        match check_references(target, names, &self.config.reports(self.cx)) {
             Ok(0) => Ok("there is none".into()),
             Ok(1) => Ok("1 reference".into()),
             Ok(count) => Ok(format!("{count} references")),
-            Err(problems) => Err(Refusal::bad_references(problems).error(target.base)),
+            Err(problems) => Err(RenderError::bad_references(problems).error(target.base)),
         }
     }
 
     /// What a gateway and a tunnel found out is for a resource manager of type kubernetes.
-    fn managers(&self, target: &Target<'_>) {
-        if !target.is_determined || self.config.wants_nobody() {
+    fn managers(&self, target: &StageConfig<'_>) {
+        if !target.is_determined || self.config.ignores_upstreams() {
             return self.cx.skip(&[MANAGERS], "no value goes to one");
         }
         let config = target.value();
         let kubernetes = kubernetes(&config);
-        let is_open = |m: &Manager<'_>| m.config["type"].as_str().is_some_and(|t| t.contains('$'));
-        if kubernetes.is_empty() && target.expands && managers(&config).iter().any(is_open) {
+        let is_unresolved =
+            |m: &Manager<'_>| m.config["type"].as_str().is_some_and(|t| t.contains('$'));
+        if kubernetes.is_empty() && target.expands && managers(&config).iter().any(is_unresolved) {
             let why = "the type of one is in a variable, which devcluster expands";
             return self.cx.skip(&[MANAGERS], why);
         }
@@ -117,9 +118,9 @@ impl Preflight<'_> {
             return self.cx.report_result(MANAGERS, Err(error));
         }
         let candidates = self.config.resource_managers.iter();
-        let candidates = candidates.map(|(instance, wanted)| Candidate {
+        let candidates = candidates.map(|(instance, requested)| Candidate {
             instance,
-            wanted: wanted.as_str(),
+            requested: requested.as_str(),
         });
         let assigned = assign(&kubernetes, &candidates.collect::<Vec<_>>());
         let names = kubernetes.iter();
@@ -129,29 +130,29 @@ impl Preflight<'_> {
         self.cx.report_result(MANAGERS, outcome);
     }
 
-    fn layout(&self, target: &Target<'_>) -> Result<String, StageError> {
-        let settled = |violation: &Violation| !self.is_open(target, violation);
-        let violations = target.violations(&target.value(), settled);
-        let violations = violations.map_err(|refusal| refusal.error(target.base));
+    fn layout(&self, target: &StageConfig<'_>) -> Result<String, StageError> {
+        let final_only = |violation: &Violation| !self.is_unresolved(target, violation);
+        let violations = target.violations(&target.value(), final_only);
+        let violations = violations.map_err(|error| error.error(target.base));
         violations.map(|()| String::new())
     }
 
     /// Whether a value is still to come: from a reference, from a variable, or from a gateway, which sets every field of its
     /// block.
-    fn is_open(&self, target: &Target<'_>, violation: &Violation) -> bool {
+    fn is_unresolved(&self, target: &StageConfig<'_>, violation: &Violation) -> bool {
         let value = target.base.document.get(&target.path(&violation.path));
         let is_templated = value.is_some_and(|v| v.as_str().is_some_and(|s| s.contains("${{")));
         let of_gateway = [Seg::from("internal_task_gateway")];
         let is_field = violation.path.len() > 1
             && violation.path[..violation.path.len() - 1].ends_with(&of_gateway)
             && !violation.is_unknown;
-        is_templated || (is_field && !self.config.wants_nobody())
+        is_templated || (is_field && !self.config.ignores_upstreams())
     }
 
     fn out(&self) -> Result<String, StageError> {
         let Some(out) = self.config.file() else {
-            let told = self.config.out.as_ref().map(|_| "to stdout");
-            return Ok(told.unwrap_or("none is asked for").into());
+            let target = self.config.out.as_ref().map(|_| "to stdout");
+            return Ok(target.unwrap_or("none is asked for").into());
         };
         let failed = |why: String| {
             let message = format!("cannot write {}: {why}", out.display());
@@ -175,7 +176,7 @@ impl Preflight<'_> {
     }
 }
 
-fn fits(socket: &Path) -> Result<String, StageError> {
+fn check_socket_path(socket: &Path) -> Result<String, StageError> {
     let absolute = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
     let length = absolute.as_os_str().len();
     if length <= LONGEST_SOCKET {

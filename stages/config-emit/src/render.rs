@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 
 use crate::base::Base;
 use crate::config::Config;
-use crate::fill::fill;
-use crate::known;
-use crate::refusal::Refusal;
-use crate::target::Target;
+use crate::determined_fields::determined_fields;
+use crate::render_error::RenderError;
+use crate::stage_config::StageConfig;
+use crate::substitute::substitute;
 use crate::values::Values;
 
 /// A rendered config.
@@ -20,7 +20,7 @@ pub(crate) struct Rendered<'a> {
     /// What was set, by its path in the stage's config.
     pub values: Map<String, Value>,
     /// Where the stage's config is in the document.
-    pub target: Target<'a>,
+    pub target: StageConfig<'a>,
     /// What works, but not as one would wish.
     pub warnings: Vec<String>,
 }
@@ -36,31 +36,33 @@ pub(crate) fn render<'a>(
     reports: &Reports,
     values: &Values,
 ) -> Result<Rendered<'a>, StageError> {
-    let refused = |refusal: Refusal| refusal.error(base);
-    let target = Target::find(base, config).map_err(refused)?;
-    let filled = fill(&target, reports);
-    let known = known::fields(&target, config, values);
-    let (filled, known) = match (filled, known) {
-        (Ok(filled), Ok(known)) => (filled, known),
-        (Ok(_), Err(known)) => return Err(known.error(base)),
+    let refused = |error: RenderError| error.error(base);
+    let target = StageConfig::find(base, config).map_err(refused)?;
+    let replaced = substitute(&target, reports);
+    let fields = determined_fields(&target, config, values);
+    let (replaced, fields) = match (replaced, fields) {
+        (Ok(replaced), Ok(fields)) => (replaced, fields),
+        (Ok(_), Err(fields)) => return Err(fields.error(base)),
         // Everything that is wrong, under the code of what comes first.
-        (Err(mut problems), known) => {
-            problems.extend(known.err().into_iter().flat_map(|known| known.problems));
-            return Err(Refusal::bad_references(problems).error(base));
+        (Err(mut problems), fields) => {
+            problems.extend(fields.err().into_iter().flat_map(|fields| fields.problems));
+            return Err(RenderError::bad_references(problems).error(base));
         }
     };
     let mut set = Map::new();
-    for (scalar, value) in &filled {
+    for (scalar, value) in &replaced {
         set.insert(show(&scalar.path[target.config.len()..]), value.clone());
     }
     let cannot = |e: protocol::yaml::Error| {
         let hint = "write that part of the file in a plainer way";
         let problem = base.source.problem(&e);
-        Refusal::new("config_emit.cannot_edit", hint, [problem]).error(base)
+        RenderError::new("config_emit.cannot_edit", hint, [problem]).error(base)
     };
     let mut editor = Editor::new(&base.document);
-    editor.substitute(&target.config, filled).map_err(cannot)?;
-    for (path, value) in known.set {
+    editor
+        .substitute(&target.config, replaced)
+        .map_err(cannot)?;
+    for (path, value) in fields.set {
         set.insert(show(&path), value.clone());
         let value = match value {
             Value::String(text) if target.expands => Value::String(text.replace('$', "$$")),
@@ -77,6 +79,6 @@ pub(crate) fn render<'a>(
         document,
         values: set,
         target,
-        warnings: known.warnings,
+        warnings: fields.warnings,
     })
 }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long we wait for what the other process says. It is not ended then: it may hold a connection.
-const PATIENCE: Duration = Duration::from_secs(12);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 
 const NAME: &str = "devcluster-config-emit restart";
 
@@ -35,7 +35,7 @@ struct Cli {
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     let cli = Cli::parse_from(args);
     program::run(NAME, async {
-        let asked = unhurried(&cli.control_socket, &cli.stages).await;
+        let asked = run_to_completion(&cli.control_socket, &cli.stages).await;
         asked.map(|()| 0).map_err(|error| {
             StageError::new("config_emit.control", error.to_string())
                 .hint("devcluster listens there unless it runs with --oneshot; restart the stages by hand")
@@ -44,7 +44,7 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
 }
 
 /// Who holds a connection to devcluster does not end before it: signals wait.
-async fn unhurried(socket: &Path, stages: &[String]) -> Result<(), ControlError> {
+async fn run_to_completion(socket: &Path, stages: &[String]) -> Result<(), ControlError> {
     let kinds = [
         SignalKind::terminate(),
         SignalKind::interrupt(),
@@ -60,7 +60,7 @@ async fn unhurried(socket: &Path, stages: &[String]) -> Result<(), ControlError>
 
 /// Has a process of its own ask for restarts, and returns what became of each. It is in a group of its own and on no leash:
 /// should we die now, it ends the conversation in good order.
-pub(crate) async fn ask(
+pub(crate) async fn request(
     socket: &Path,
     stages: &[String],
 ) -> Result<BTreeMap<String, RestartOutcome>, StageError> {
@@ -83,7 +83,7 @@ pub(crate) async fn ask(
     };
     let mut line = String::new();
     let mut said = BufReader::new(stdout);
-    let read = tokio::time::timeout(PATIENCE, said.read_line(&mut line)).await;
+    let read = tokio::time::timeout(ANSWER_TIMEOUT, said.read_line(&mut line)).await;
     if read.is_err() {
         return Err(failed("devcluster does not answer on its control socket"));
     }
@@ -91,7 +91,7 @@ pub(crate) async fn ask(
         return Ok(outcomes);
     }
     let mut why = String::new();
-    drop(tokio::time::timeout(PATIENCE, BufReader::new(stderr).read_line(&mut why)).await);
+    drop(tokio::time::timeout(ANSWER_TIMEOUT, BufReader::new(stderr).read_line(&mut why)).await);
     let why = why
         .trim()
         .trim_start_matches(NAME)

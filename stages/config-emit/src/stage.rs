@@ -74,26 +74,26 @@ impl Stage for ConfigEmit {
         let emitted = Emitted::from_reports(cx, &config, &seen)?;
         let mut follower = Follower::new(cx, &config);
         // With a devcluster whose stages may run already, a file that is there is what they have read.
-        let begins = config.out.is_some()
+        let writes_first = config.out.is_some()
             && (config.control_socket.is_none() || !config.file().is_some_and(Path::exists));
-        let mut again = match begins {
+        let mut again = match writes_first {
             true => emitted.deliver(cx, &config).map(|()| None)?,
-            false => follower.act(&seen, &emitted).await?,
+            false => follower.reconcile(&seen, &emitted).await?,
         };
         cx.ready(emitted.outputs(&config)?).await?;
         loop {
             let at = again.unwrap_or_else(Instant::now);
             tokio::select! {
-                reports = cx.upstream.changed(config.names(), &seen), if !config.wants_nobody() => {
+                reports = cx.upstream.changed(config.names(), &seen), if !config.ignores_upstreams() => {
                     seen = reports;
-                    follower.forget();
+                    follower.reset();
                 }
                 () = tokio::time::sleep_until(at), if again.is_some() => {}
                 () = cx.shutdown.cancelled() => return Ok(()),
             }
             let acted = async {
                 let emitted = Emitted::from_reports(cx, &config, &seen)?;
-                let again = follower.act(&seen, &emitted).await?;
+                let again = follower.reconcile(&seen, &emitted).await?;
                 Ok((again, emitted.outputs(&config)?))
             };
             let acted = tokio::select! {
@@ -168,7 +168,7 @@ impl Stage for ConfigEmit {
 }
 
 async fn wait(cx: &Context<ConfigEmit>, config: &Config) -> Result<Reports, StageError> {
-    if config.wants_nobody() {
+    if config.ignores_upstreams() {
         return Ok(Reports::new());
     }
     let whom = match config.names() {

@@ -22,8 +22,8 @@ pub(crate) fn file(request: &Request, answer: &mut Answer) {
         let name = instance.config.get("stage").and_then(Value::as_str);
         let name = name.unwrap_or("master");
         let targets = request.targets.iter().zip(&mut answer.targets);
-        for (target, told) in targets.filter(|(target, _)| target.stage == name) {
-            assign_managers(instance, upstreams, verdict, target, told);
+        for (target, target_verdict) in targets.filter(|(target, _)| target.stage == name) {
+            assign_managers(instance, upstreams, verdict, target, target_verdict);
         }
     }
 }
@@ -70,31 +70,31 @@ fn assign_managers(
     upstreams: &[Listed],
     verdict: &mut Verdict,
     target: &Target,
-    told: &mut TargetVerdict,
+    target_verdict: &mut TargetVerdict,
 ) {
     let managers = kubernetes(&target.config);
     let unknown = Unknown::from_pointers(&target.unknown);
-    let is_open = |manager: &Manager<'_>| {
+    let is_unresolved = |manager: &Manager<'_>| {
         let mut keys = ["type", "name", "cluster_name"].into_iter();
         keys.any(|key| unknown.touches(&[manager.path.as_slice(), &[key.into()]].concat()))
     };
-    let open = managers.iter().any(is_open)
+    let unresolved = managers.iter().any(is_unresolved)
         || Unknown::from_pointers(&instance.unknown).has("resource_managers");
-    if managers.is_empty() || open {
+    if managers.is_empty() || unresolved {
         return;
     }
-    let wanted = instance.config.get("resource_managers");
+    let requested = instance.config.get("resource_managers");
     let gateways: Vec<Candidate<'_>> = upstreams
         .iter()
         .filter(|u| u.provides.contains_key(TASK_GATEWAY) && verdict.waits_for.contains(&u.stage))
         .map(|u| Candidate {
             instance: &u.stage,
-            wanted: wanted.and_then(|w| w.get(&u.stage)?.as_str()),
+            requested: requested.and_then(|w| w.get(&u.stage)?.as_str()),
         })
         .collect();
     match assign(&managers, &gateways) {
         Ok(assigned) => {
-            for (manager, instance) in told.managers.iter_mut().zip(assigned) {
+            for (manager, instance) in target_verdict.managers.iter_mut().zip(assigned) {
                 if let Some(instance) = instance {
                     manager.upstream = Some(instance.to_owned());
                 }

@@ -11,7 +11,7 @@ pub(crate) struct Values {
     /// Where pods reach the master: fields of every resource manager. Determined takes both or ignores both.
     pub(crate) master: Vec<Field>,
     /// How the master reaches tasks.
-    pub(crate) gateways: Vec<Gateway>,
+    pub(crate) gateways: Vec<TaskGateway>,
 }
 
 /// The way to a field of a resource manager, and its value.
@@ -19,7 +19,7 @@ pub(crate) type Field = (Vec<Seg>, Value);
 
 /// How the master reaches tasks.
 #[derive(Clone, Debug)]
-pub(crate) struct Gateway {
+pub(crate) struct TaskGateway {
     pub(crate) instance: String,
     /// Fields of the one resource manager.
     pub(crate) fields: Vec<Field>,
@@ -33,11 +33,11 @@ impl Values {
     /// # Errors
     /// `config_emit.ambiguous_upstream` with two master addresses, `config_emit.bad_outputs` when one is not what its kind promises.
     pub(crate) fn from_reports(reports: &Reports, order: &[String]) -> Result<Values, StageError> {
-        let that_provide = |meaning: &'static str| {
+        let providers_of = |meaning: &'static str| {
             let all = reports.iter();
             all.filter(move |(_, upstream)| upstream.provides.contains_key(meaning))
         };
-        let masters: Vec<_> = that_provide(MASTER_ADDRESS).collect();
+        let masters: Vec<_> = providers_of(MASTER_ADDRESS).collect();
         let master = match masters[..] {
             [] => Vec::new(),
             [(name, upstream)] => address(name, upstream)?,
@@ -51,7 +51,7 @@ impl Values {
                     .exit(Exit::Usage));
             }
         };
-        let mut gateways: Vec<_> = that_provide(TASK_GATEWAY).collect();
+        let mut gateways: Vec<_> = providers_of(TASK_GATEWAY).collect();
         gateways.sort_by_key(|(name, _)| order.iter().position(|n| n == *name));
         let gateways = gateways.into_iter().map(|(name, u)| gateway(name, u));
         Ok(Values {
@@ -67,25 +67,25 @@ fn address(name: &str, upstream: &Upstream) -> Result<Vec<Field>, StageError> {
     let port = part("port").and_then(Value::as_u64);
     let port = port.and_then(|p| u16::try_from(p).ok());
     let (Some(host), Some(port @ 1..)) = (host.filter(|host| !host.is_empty()), port) else {
-        return Err(bad(name, "a `host` and a `port`"));
+        return Err(bad_outputs(name, "a `host` and a `port`"));
     };
     Ok(vec![
-        (vec!["determined_master_host".into()], in_a_url(host).into()),
+        (vec!["determined_master_host".into()], url_host(host).into()),
         (vec!["determined_master_port".into()], port.into()),
     ])
 }
 
 /// Determined puts the host between `://` and `:` as it is.
-fn in_a_url(host: &str) -> String {
+fn url_host(host: &str) -> String {
     match host.parse::<std::net::Ipv6Addr>() {
         Ok(_) => format!("[{host}]"),
         Err(_) => host.to_owned(),
     }
 }
 
-fn gateway(name: &str, upstream: &Upstream) -> Result<Gateway, StageError> {
+fn gateway(name: &str, upstream: &Upstream) -> Result<TaskGateway, StageError> {
     let Some(Value::Object(block)) = upstream.find(TASK_GATEWAY, None) else {
-        return Err(bad(name, "a mapping `internal_task_gateway`"));
+        return Err(bad_outputs(name, "a mapping `internal_task_gateway`"));
     };
     let field = |(key, value): (&String, &Value)| {
         let path = vec!["internal_task_gateway".into(), key.as_str().into()];
@@ -97,16 +97,16 @@ fn gateway(name: &str, upstream: &Upstream) -> Result<Gateway, StageError> {
         Some(Value::String(path)) => {
             fields.push((vec!["kubeconfig_path".into()], path.as_str().into()));
         }
-        Some(_) => return Err(bad(name, "a path as `kubeconfig_path`")),
+        Some(_) => return Err(bad_outputs(name, "a path as `kubeconfig_path`")),
     }
-    Ok(Gateway {
+    Ok(TaskGateway {
         instance: name.to_owned(),
         fields,
         capacity: upstream.outputs.get("capacity").and_then(Value::as_u64),
     })
 }
 
-fn bad(name: &str, wanted: &str) -> StageError {
+fn bad_outputs(name: &str, wanted: &str) -> StageError {
     StageError::new(
         "config_emit.bad_outputs",
         format!("the outputs of {name} do not have {wanted}"),

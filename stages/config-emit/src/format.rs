@@ -10,7 +10,7 @@ use crate::config::Format;
 use crate::render::Rendered;
 
 /// The text of a rendered config in one of the forms that need a base.
-pub(crate) fn of_config(rendered: &Rendered<'_>, format: Format, env: &Env) -> String {
+pub(crate) fn format_config(rendered: &Rendered<'_>, format: Format, env: &Env) -> String {
     if format == Format::File {
         return rendered.document.text().to_owned();
     }
@@ -50,7 +50,10 @@ fn expanded(text: &str, env: &Env) -> String {
 }
 
 /// What each upstream reported, in one of the other forms.
-pub(crate) fn of_outputs(all: &Map<String, Value>, format: Format) -> Result<String, StageError> {
+pub(crate) fn format_outputs(
+    all: &Map<String, Value>,
+    format: Format,
+) -> Result<String, StageError> {
     if format == Format::Json {
         let text = serde_json::to_string_pretty(all);
         return text
@@ -58,7 +61,7 @@ pub(crate) fn of_outputs(all: &Map<String, Value>, format: Format) -> Result<Str
             .map_err(|e| StageError::internal(format!("outputs are not JSON: {e}")));
     }
     let mut lines = BTreeMap::new();
-    for (path, value) in flat(all) {
+    for (path, value) in flatten(all) {
         let name = variable(&path);
         let line = match format {
             Format::Shell => format!("export {name}={}\n", quoted(&value)),
@@ -75,12 +78,12 @@ pub(crate) fn of_outputs(all: &Map<String, Value>, format: Format) -> Result<Str
 }
 
 /// Each single value by its path; a list is one, as JSON.
-fn flat(values: &Map<String, Value>) -> Vec<(String, String)> {
+fn flatten(values: &Map<String, Value>) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for (key, value) in values {
         match value {
             Value::Object(below) => {
-                let below = flat(below).into_iter();
+                let below = flatten(below).into_iter();
                 out.extend(below.map(|(path, value)| (format!("{key}.{path}"), value)));
             }
             Value::String(text) => out.push((key.clone(), text.clone())),

@@ -8,22 +8,22 @@ use protocol::{Problem, Reports};
 use serde_json::Value;
 
 use crate::base::Base;
-use crate::target::Target;
+use crate::stage_config::StageConfig;
 
 /// A value for each scalar of a config that refers to some.
-pub(crate) fn fill<'a>(
-    target: &Target<'a>,
+pub(crate) fn substitute<'a>(
+    target: &StageConfig<'a>,
     reports: &Reports,
 ) -> Result<Vec<(Scalar<'a>, Value)>, Vec<Problem>> {
-    each(target, |parts, wrong| {
-        combine(parts, target.expands, reports, wrong)
+    map_scalars(target, |parts, bad| {
+        combine(parts, target.expands, reports, bad)
     })
 }
 
 /// How many references there are in a config. Each has to name one of these instances, where they are known, and a value
 /// of those that have reported.
-pub(crate) fn look_at_references(
-    target: &Target<'_>,
+pub(crate) fn check_references(
+    target: &StageConfig<'_>,
     names: Option<&[String]>,
     reports: &Reports,
 ) -> Result<usize, Vec<Problem>> {
@@ -37,12 +37,12 @@ pub(crate) fn look_at_references(
         reported.map_or(Ok(()), |u| value_at(name, &u.outputs, path).map(drop))
     };
     let mut count = 0;
-    each::<()>(target, |parts, wrong| {
+    map_scalars::<()>(target, |parts, bad| {
         for part in parts {
             if let Part::Reference(reference) = part {
                 count += 1;
                 if let Err(why) = look(reference) {
-                    wrong.push((reference.range.clone(), why));
+                    bad.push((reference.range.clone(), why));
                 }
             }
         }
@@ -52,9 +52,9 @@ pub(crate) fn look_at_references(
 }
 
 /// What becomes of the parts of each templated scalar of a config, if anything; or everything that is wrong, with its place.
-fn each<'a, T>(
-    target: &Target<'a>,
-    mut make: impl FnMut(&[Part<'a>], &mut Wrong) -> Option<T>,
+fn map_scalars<'a, T>(
+    target: &StageConfig<'a>,
+    mut make: impl FnMut(&[Part<'a>], &mut BadReferences) -> Option<T>,
 ) -> Result<Vec<(Scalar<'a>, T)>, Vec<Problem>> {
     let Base {
         document, source, ..
@@ -74,9 +74,9 @@ fn each<'a, T>(
         match parse(scalar.text) {
             Err(malformed) => problems.push(at(malformed.range, malformed.message)),
             Ok(parts) => {
-                let mut wrong = Vec::new();
-                let value = make(&parts, &mut wrong);
-                problems.extend(wrong.into_iter().map(|(range, why)| at(range, why)));
+                let mut bad = Vec::new();
+                let value = make(&parts, &mut bad);
+                problems.extend(bad.into_iter().map(|(range, why)| at(range, why)));
                 made.extend(value.map(|value| (scalar, value)));
             }
         }
@@ -88,20 +88,20 @@ fn each<'a, T>(
 }
 
 /// Where a scalar has a reference, and what is wrong with it.
-type Wrong = Vec<(Range<usize>, String)>;
+type BadReferences = Vec<(Range<usize>, String)>;
 
 /// A reference alone keeps its type, one among text becomes text. `None`: nothing is to be changed.
 fn combine<'a>(
     parts: &[Part<'a>],
     expands: bool,
     reports: &Reports,
-    wrong: &mut Wrong,
+    bad: &mut BadReferences,
 ) -> Option<Value> {
     let look = |reference: &Reference<'a>| {
         let value = look_up(reference, reports)?;
         Ok(if expands { escaped(value) } else { value })
     };
-    let mut note = |reference: &Reference<'a>, why| wrong.push((reference.range.clone(), why));
+    let mut note = |reference: &Reference<'a>, why| bad.push((reference.range.clone(), why));
     if let [Part::Reference(only)] = parts {
         return look(only).map_err(|why| note(only, why)).ok();
     }
@@ -116,7 +116,7 @@ fn combine<'a>(
             }
             Part::Reference(reference) => {
                 changed = true;
-                match look(reference).and_then(|value| single(&value)) {
+                match look(reference).and_then(|value| scalar_text(&value)) {
                     Ok(value) => text.push_str(&value),
                     Err(why) => note(reference, why),
                 }
@@ -133,7 +133,7 @@ pub(crate) fn look_up(reference: &Reference<'_>, reports: &Reports) -> Result<Va
 }
 
 /// The text of a single value.
-fn single(value: &Value) -> Result<String, String> {
+fn scalar_text(value: &Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),

@@ -6,45 +6,44 @@ use serde_json::Value;
 use crate::assign::{Candidate, assign};
 use crate::config::Config;
 use crate::determined::{Manager, kubernetes};
-use crate::refusal::Refusal;
-use crate::target::Target;
-use crate::values::{Field, Gateway, Values};
+use crate::render_error::RenderError;
+use crate::stage_config::StageConfig;
+use crate::values::{Field, TaskGateway, Values};
 
 /// What is set, by its path in the config.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct DeterminedFields {
     pub(crate) set: Vec<(Vec<Seg>, Value)>,
     pub(crate) warnings: Vec<String>,
 }
 
 /// What the resource managers of a master are told. Keys of theirs that are not among these stay.
-pub(crate) fn fields(
-    target: &Target<'_>,
+pub(crate) fn determined_fields(
+    target: &StageConfig<'_>,
     config: &Config,
     values: &Values,
-) -> Result<Known, Refusal> {
-    let mut known = Known::default();
+) -> Result<DeterminedFields, RenderError> {
+    let mut fields = DeterminedFields::default();
     let Values { master, gateways } = values;
     if (master.is_empty() && gateways.is_empty()) || !target.is_determined {
-        return Ok(known);
+        return Ok(fields);
     }
     let value = target.value();
     let managers = kubernetes(&value);
     if managers.is_empty() {
         return Err(target.no_kubernetes());
     }
-    let wanted = &config.resource_managers;
+    let requested = &config.resource_managers;
     let candidates = gateways.iter().map(|gateway| Candidate {
         instance: &gateway.instance,
-        wanted: wanted.get(&gateway.instance).and_then(Value::as_str),
+        requested: requested.get(&gateway.instance).and_then(Value::as_str),
     });
     let candidates: Vec<Candidate<'_>> = candidates.collect();
     let assigned = assign(&managers, &candidates).map_err(|wrong| target.ambiguous(wrong))?;
-    let mut set = |manager: &Manager<'_>, fields: &[Field]| {
-        let fields = fields.iter();
-        let fields =
-            fields.map(|(path, value)| ([&manager.path, &path[..]].concat(), value.clone()));
-        known.set.extend(fields);
+    let mut set = |manager: &Manager<'_>, add: &[Field]| {
+        let add = add.iter();
+        let add = add.map(|(path, value)| ([&manager.path, &path[..]].concat(), value.clone()));
+        fields.set.extend(add);
     };
     for manager in &managers {
         set(manager, master);
@@ -52,14 +51,14 @@ pub(crate) fn fields(
     for (manager, instance) in managers.iter().zip(assigned) {
         if let Some(gateway) = gateways.iter().find(|g| Some(&*g.instance) == instance) {
             set(manager, &gateway.fields);
-            known.warnings.extend(narrow(manager, gateway));
+            fields.warnings.extend(capacity_warning(manager, gateway));
         }
     }
-    Ok(known)
+    Ok(fields)
 }
 
 /// The base may ask for more ports than there are.
-fn narrow(manager: &Manager<'_>, gateway: &Gateway) -> Option<String> {
+fn capacity_warning(manager: &Manager<'_>, gateway: &TaskGateway) -> Option<String> {
     let range = &manager.config["internal_task_gateway"];
     let port = |key: &str| range[key].as_u64();
     let (first, last) = (

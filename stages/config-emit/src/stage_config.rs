@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::base::Base;
 use crate::config::Config;
 use crate::determined::{Violation, violations};
-use crate::refusal::Refusal;
+use crate::render_error::RenderError;
 
 /// The config of a stage in a base.
 #[derive(Clone, Debug)]
-pub(crate) struct Target<'a> {
+pub(crate) struct StageConfig<'a> {
     pub(crate) base: &'a Base,
     /// The way to it; empty when the file is that config.
     pub(crate) config: Vec<Seg>,
@@ -22,20 +22,20 @@ pub(crate) struct Target<'a> {
     pub(crate) is_determined: bool,
 }
 
-impl<'a> Target<'a> {
+impl<'a> StageConfig<'a> {
     /// A file with `stages` is a devcluster.yaml, any other mapping the config itself: an agent's or a master's.
-    pub(crate) fn find(base: &'a Base, config: &Config) -> Result<Target<'a>, Refusal> {
+    pub(crate) fn find(base: &'a Base, config: &Config) -> Result<StageConfig<'a>, RenderError> {
         let value = base.document.value();
         let Value::Object(top) = &value else {
             let message = "neither a devcluster.yaml nor a stage's config: it has to be a mapping";
-            return Err(Refusal::new(
+            return Err(RenderError::new(
                 "config_emit.base_not_config",
                 "name a devcluster.yaml or a master's config with --base",
                 [Problem::new("", message).at(&base.source, 0..1)],
             ));
         };
         let Some(stages) = top.get("stages") else {
-            return Ok(Target {
+            return Ok(StageConfig {
                 base,
                 config: Vec::new(),
                 expands: false,
@@ -53,7 +53,7 @@ impl<'a> Target<'a> {
                         kind.into(),
                         "config_file".into(),
                     ];
-                    return Ok(Target {
+                    return Ok(StageConfig {
                         base,
                         config: path.to_vec(),
                         expands: true,
@@ -63,7 +63,7 @@ impl<'a> Target<'a> {
             }
         }
         let message = format!("no master or agent stage named `{stage}`");
-        Err(Refusal::new(
+        Err(RenderError::new(
             "config_emit.no_master_stage",
             "list a `- master:` stage, or name yours with --stage",
             [Problem::key("stages", message).in_document(&base.source, &base.document)],
@@ -90,7 +90,7 @@ impl<'a> Target<'a> {
         &self,
         config: &Value,
         counts: impl Fn(&Violation) -> bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), RenderError> {
         let found = violations(config).into_iter().filter(|violation| {
             // devcluster will put something else there.
             let value = config.pointer(&pointer_from_path(&violation.path));
@@ -106,16 +106,16 @@ impl<'a> Target<'a> {
             return Ok(());
         }
         let hint = "correct these lines, or the config of the stage that reports the values";
-        Err(Refusal::new(Refusal::BY_DETERMINED, hint, problems))
+        Err(RenderError::new(RenderError::REFUSED, hint, problems))
     }
 
     /// No resource manager is there to take what is known of the cluster.
-    pub(crate) fn no_kubernetes(&self) -> Refusal {
+    pub(crate) fn no_kubernetes(&self) -> RenderError {
         let manager: [Seg; 2] = ["resource_manager".into(), "type".into()];
         let is_there = |path: &&[Seg]| self.base.document.get(&self.path(path)).is_some();
         let path = [&manager[..], &manager[..1]].into_iter().find(is_there);
         let message = "the master's config has no resource_manager of type kubernetes to tell about the cluster";
-        Refusal::new(
+        RenderError::new(
             "config_emit.no_kubernetes",
             "set `resource_manager: {type: kubernetes, …}` in the master's config_file",
             [self.problem(path.unwrap_or_default(), false, Problem::new("", message))],
@@ -123,13 +123,13 @@ impl<'a> Target<'a> {
     }
 
     /// Gateways for which the resource manager is not known, and why.
-    pub(crate) fn ambiguous(&self, unassigned: Vec<(String, String)>) -> Refusal {
+    pub(crate) fn ambiguous(&self, unassigned: Vec<(String, String)>) -> RenderError {
         let path = ["additional_resource_managers".into()];
         let problems = unassigned.into_iter().map(|(instance, why)| {
             let problem = Problem::new("", format!("{instance}: {why}"));
             self.problem(&path, true, problem)
         });
-        Refusal::new(
+        RenderError::new(
             "config_emit.ambiguous_manager",
             "say in each gateway stage which resource manager it is for, or with --resource-managers",
             problems,

@@ -13,17 +13,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::fill::look_up;
+use crate::substitute::look_up;
 
 /// What one gets to end that outlived its devcluster.
-const TOLD: Duration = Duration::from_secs(5);
+const TERM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The kernel takes a moment.
-const KILLED: Duration = Duration::from_secs(1);
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `<run-dir>/used/<name>.json`
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Used {
+pub(crate) struct Consumed {
     /// Of the stage, and what of it: `app.cmd`, `app.pre1`.
     pub name: String,
     /// The stage to restart.
@@ -36,12 +36,12 @@ pub(crate) struct Used {
     pub command: String,
 }
 
-impl Used {
-    pub(crate) fn now(name: &str, values: BTreeMap<String, Value>, command: &Command) -> Used {
+impl Consumed {
+    pub(crate) fn new(name: &str, values: BTreeMap<String, Value>, command: &Command) -> Consumed {
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let words: Vec<_> = words.map(|w| w.to_string_lossy()).collect();
         let stage = name.rsplit_once('.').map_or(name, |(stage, _)| stage);
-        Used {
+        Consumed {
             name: name.to_owned(),
             stage: stage.to_owned(),
             values,
@@ -91,7 +91,7 @@ impl Used {
         let Some(pid) = Pid::from_raw(self.pid.cast_signed()) else {
             return;
         };
-        for (signal, patience) in [(Signal::TERM, TOLD), (Signal::KILL, KILLED)] {
+        for (signal, patience) in [(Signal::TERM, TERM_TIMEOUT), (Signal::KILL, KILL_TIMEOUT)] {
             if !self.is_alive() || kill_process(pid, signal).is_err() {
                 return;
             }
@@ -118,12 +118,12 @@ fn directory(run_dir: &RunDir) -> PathBuf {
     run_dir.file("used")
 }
 
-fn read(path: &Path) -> Option<Used> {
+fn read(path: &Path) -> Option<Consumed> {
     serde_json::from_slice(&files::read(path).ok()??).ok()
 }
 
 /// Every note that was made since `since`.
-pub(crate) fn notes(run_dir: &RunDir, since: Option<SystemTime>) -> Vec<Used> {
+pub(crate) fn records(run_dir: &RunDir, since: Option<SystemTime>) -> Vec<Consumed> {
     let entries = std::fs::read_dir(directory(run_dir))
         .into_iter()
         .flatten()
