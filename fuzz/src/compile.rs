@@ -8,7 +8,7 @@ use protocol::yaml::Document;
 use protocol::{Description, Env, Exit, Stage, StageError, answer, description};
 use remote::host::Host;
 use remote::kinds::{Kind, Kinds};
-use remote::problems::Source;
+use remote::problems::InputFile;
 
 /// Every file is refused with exit code 2, or becomes one that can be read and has only what stock devcluster knows.
 pub fn compile(data: &[u8]) {
@@ -28,7 +28,7 @@ pub fn compile(data: &[u8]) {
 }
 
 fn compiled(document: &Document) -> Result<String, StageError> {
-    let source = Source {
+    let source = InputFile {
         path: Path::new("/h/devcluster.yaml"),
         document,
     };

@@ -87,6 +87,13 @@ pub enum Phase {
     Failed,
 }
 
+impl Phase {
+    /// Whether the run has ended.
+    pub fn is_final(self) -> bool {
+        matches!(self, Phase::Stopped | Phase::Failed)
+    }
+}
+
 /// Where an instance stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "<run-dir>/status/<instance>.json")]

@@ -8,7 +8,7 @@ use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle};
 use crate::dialect;
 use crate::error::Error;
 use crate::scalar::Data;
-use crate::tree::{Id, Kind, Node, Oddity, Tree, after_colon};
+use crate::tree::{Id, Kind, Node, PyYamlOnly, Tree, after_colon};
 
 mod rules;
 
@@ -17,7 +17,7 @@ const ALIAS_BUDGET: u64 = 100_000;
 const NESTING: usize = 200;
 
 /// With `as_pyyaml` also what is odd, which is returned.
-pub(crate) fn build(text: &str, as_pyyaml: bool) -> Result<(Tree, Vec<Oddity>), Error> {
+pub(crate) fn build(text: &str, as_pyyaml: bool) -> Result<(Tree, Vec<PyYamlOnly>), Error> {
     if let Some((at, why)) = dialect::bad_character(text) {
         return Err(Error::at(text, at, why));
     }
@@ -55,7 +55,7 @@ struct Builder<'a> {
     quoted: Vec<Range<usize>>,
     documents: usize,
     as_pyyaml: bool,
-    oddities: Vec<Oddity>,
+    pyyaml_only: Vec<PyYamlOnly>,
 }
 
 /// A collection that is not closed yet.
@@ -264,7 +264,7 @@ impl Builder<'_> {
         self.node(Kind::Alias(target), span, None, 0).map(drop)
     }
 
-    fn finish(mut self) -> Result<(Tree, Vec<Oddity>), Error> {
+    fn finish(mut self) -> Result<(Tree, Vec<PyYamlOnly>), Error> {
         self.tree.comments.sort_by_key(|c| c.start);
         let mut tabs = self.quoted.clone();
         tabs.extend(self.tree.comments.iter().cloned());
@@ -281,7 +281,7 @@ impl Builder<'_> {
             let (text, block, data) = (String::new(), false, Data::Null);
             self.node(Kind::Scalar { text, block, data }, end..end, None, 0)?;
         }
-        Ok((self.tree, self.oddities))
+        Ok((self.tree, self.pyyaml_only))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::emit;
 use crate::error::Error;
 use crate::path::Seg;
 use crate::scalar::Data;
-use crate::tree::{Id, Kind, Oddity, Tree};
+use crate::tree::{Id, Kind, PyYamlOnly, Tree};
 
 /// A text and what `PyYAML` reads in it.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct Document {
     pub(crate) text: String,
     pub(crate) tree: Tree,
     as_pyyaml: bool,
-    oddities: Vec<Oddity>,
+    pyyaml_only: Vec<PyYamlOnly>,
 }
 
 impl Document {
@@ -30,7 +30,7 @@ impl Document {
         Document::read(text, false)
     }
 
-    /// The same, taking also what is [odd](Document::oddities): duplicate keys, of which the last counts, integers beyond 64
+    /// The same, taking also what is [odd](Document::pyyaml_only): duplicate keys, of which the last counts, integers beyond 64
     /// bits, `.inf`, `.nan`, `!!binary`, `!!set`, `!!omap` and `!!pairs`. All of that stays as it is written.
     ///
     /// # Errors
@@ -40,12 +40,12 @@ impl Document {
     }
 
     fn read(text: &str, as_pyyaml: bool) -> Result<Document, Error> {
-        let (tree, oddities) = build::build(text, as_pyyaml)?;
+        let (tree, pyyaml_only) = build::build(text, as_pyyaml)?;
         Ok(Document {
             text: text.to_owned(),
             tree,
             as_pyyaml,
-            oddities,
+            pyyaml_only,
         })
     }
 
@@ -56,8 +56,8 @@ impl Document {
 
     /// What [`Document::parse`] would have refused.
     #[must_use]
-    pub fn oddities(&self) -> &[Oddity] {
-        &self.oddities
+    pub fn pyyaml_only(&self) -> &[PyYamlOnly] {
+        &self.pyyaml_only
     }
 
     #[must_use]
@@ -146,8 +146,8 @@ impl Document {
                 Data::Bool(b) => Value::Bool(*b),
                 Data::Number(n) => Value::Number(n.clone()),
                 Data::Timestamp if marked => emit::marked(text),
-                Data::Odd(tag, _) if marked => emit::written(*tag, text),
-                Data::Odd(_, near) => near.clone().map_or(Value::Null, Value::Number),
+                Data::NonJson(tag, _) if marked => emit::written(*tag, text),
+                Data::NonJson(_, near) => near.clone().map_or(Value::Null, Value::Number),
                 Data::Str | Data::Timestamp | Data::Merge => Value::String(text.clone()),
             },
             Kind::Seq { items, .. } => {

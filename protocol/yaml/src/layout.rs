@@ -11,7 +11,7 @@ use crate::tree::{Id, Kind};
 
 /// What a value hangs on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Owner {
+pub(crate) enum Parent {
     /// A key at that column, and the place behind its colon.
     Entry {
         column: usize,
@@ -24,34 +24,34 @@ pub(crate) enum Owner {
     Root,
 }
 
-impl Owner {
+impl Parent {
     /// Where the value may begin.
     fn at(self, doc: &Document, id: Id) -> usize {
         match self {
-            Owner::Entry { at, .. } | Owner::Item { at } => at,
-            Owner::Root => doc.tree.nodes[id].start(),
+            Parent::Entry { at, .. } | Parent::Item { at } => at,
+            Parent::Root => doc.tree.nodes[id].start(),
         }
     }
 }
 
 /// The text of a value: what stands on its owner's line, and the lines below.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Extent {
     pub(crate) head: Range<usize>,
     pub(crate) body: Range<usize>,
 }
 
 /// The place of a value in block context.
-pub(crate) fn place(doc: &Document, id: Id, owner: Owner, below: bool) -> Place {
+pub(crate) fn extent(doc: &Document, id: Id, parent: Parent, below: bool) -> Extent {
     let (text, node) = (doc.text.as_str(), &doc.tree.nodes[id]);
-    let at = owner.at(doc, id);
+    let at = parent.at(doc, id);
     let span = node.span.clone();
     let lines_after = |at: usize| {
         let next = next_line(text, at);
         next..next_line(text, span.end).max(next)
     };
     if node.is_absent() {
-        return Place {
+        return Extent {
             head: at..at,
             body: lines_after(at),
         };
@@ -59,29 +59,29 @@ pub(crate) fn place(doc: &Document, id: Id, owner: Owner, below: bool) -> Place 
     let apart = text[at..node.start()].contains(['\n', '\r']);
     let collection = node.kind.is_block();
     match &node.kind {
-        Kind::Scalar { block: true, .. } if !apart => Place {
+        Kind::Scalar { block: true, .. } if !apart => Extent {
             head: node.start()..header_end(text, span.start),
             body: lines_after(span.start),
         },
-        _ if collection && !text[at..span.start].contains(['\n', '\r']) => Place {
+        _ if collection && !text[at..span.start].contains(['\n', '\r']) => Extent {
             head: node.start()..line_content_end(doc, span.start).min(span.end),
             body: lines_after(span.start),
         },
-        _ if collection && !apart => Place {
+        _ if collection && !apart => Extent {
             head: node.start()..props_end(text, node.start()),
             body: line_start(text, span.start)..next_line(text, span.end),
         },
         _ if collection
             || (apart && (below || matches!(node.kind, Kind::Scalar { block: true, .. }))) =>
         {
-            Place {
+            Extent {
                 head: at..at,
                 body: line_start(text, node.start())..next_line(text, span.end),
             }
         }
         _ => {
             let next = next_line(text, span.end);
-            Place {
+            Extent {
                 head: node.start()..span.end,
                 body: next..next,
             }
@@ -120,14 +120,14 @@ fn line_content_end(doc: &Document, at: usize) -> usize {
 pub(crate) fn pieces(
     doc: &Document,
     id: Id,
-    owner: Owner,
+    parent: Parent,
     new: &Value,
     newline: &str,
 ) -> (String, String) {
     let text = doc.text.as_str();
     let node = &doc.tree.nodes[id];
-    match owner {
-        Owner::Entry { column: key, .. } => {
+    match parent {
+        Parent::Entry { column: key, .. } => {
             if emit::is_leaf(new) {
                 return split(&emit::leaf(new, key, newline), newline);
             }
@@ -140,13 +140,13 @@ pub(crate) fn pieces(
             let below = " ".repeat(indent) + &emit::block(new, indent, newline);
             (String::new(), below)
         }
-        Owner::Item { at } => {
+        Parent::Item { at } => {
             let gap = text[at..node.start()].len();
             let compact = !node.is_absent() && !text[at..node.start()].contains(['\n', '\r']);
             let indent = column(text, at) + if compact { gap } else { 1 };
             split(&emit::item(new, indent, newline), newline)
         }
-        Owner::Root => split(&emit::item(new, 0, newline), newline),
+        Parent::Root => split(&emit::item(new, 0, newline), newline),
     }
 }
 

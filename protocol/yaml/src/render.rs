@@ -8,27 +8,27 @@ use crate::changes::Changes;
 use crate::document::Document;
 use crate::emit;
 use crate::error::Error;
-use crate::layout::{self, Owner};
+use crate::expected::{expected, write_out_aliases};
+use crate::layout::{self, Parent};
 use crate::splice::{self, Splice, column, line_start, next_line};
 use crate::tree::{Id, Kind, after_colon};
-use crate::wanted::{wanted, write_out_aliases};
 
 pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<Document, Error> {
     write_out_aliases(doc, &mut changes);
-    let wanted = wanted(doc, &changes, doc.tree.root);
+    let expected = expected(doc, &changes, doc.tree.root);
     let mut renderer = Renderer {
         doc,
         changes: &changes,
         newline: splice::newline_of(&doc.text),
         splices: Vec::new(),
     };
-    renderer.value(doc.tree.root, Owner::Root, false)?;
+    renderer.value(doc.tree.root, Parent::Root, false)?;
     let first = renderer.splices.iter().map(|s| s.range.start).min();
     let at = first.unwrap_or(doc.tree.nodes[doc.tree.root].span.start);
     let refuse = |why: String| Error::at(&doc.text, at, why);
     if first.is_none() {
         // Nothing to do, or nothing known to be done.
-        return match doc.value_of(doc.tree.root, true) == wanted {
+        return match doc.value_of(doc.tree.root, true) == expected {
             true => Ok(doc.clone()),
             false => Err(refuse("this place cannot be edited safely".into())),
         };
@@ -38,7 +38,7 @@ pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<Document, Er
     let read = doc
         .parse_alike(&text)
         .map_err(|e| refuse(format!("this place cannot be edited safely ({e})")))?;
-    if read.value_of(read.tree.root, true) != wanted {
+    if read.value_of(read.tree.root, true) != expected {
         let why = "this place cannot be edited safely: the result would read differently";
         return Err(refuse(why.into()));
     }
@@ -73,10 +73,10 @@ impl Renderer<'_> {
 
     /// Visits in the order of the text, inner places before outer ones: insertions that meet
     /// at one place then nest rightly.
-    fn value(&mut self, id: Id, owner: Owner, in_flow: bool) -> Result<(), Error> {
+    fn value(&mut self, id: Id, parent: Parent, in_flow: bool) -> Result<(), Error> {
         let changes = self.changes;
         if let Some(new) = changes.replaced.get(&id) {
-            return self.replace(id, owner, in_flow, new);
+            return self.replace(id, parent, in_flow, new);
         }
         let doc = self.doc;
         match &doc.tree.nodes[id].kind {
@@ -84,7 +84,7 @@ impl Renderer<'_> {
                 let added = changes.added.get(&id).filter(|a| !a.is_empty());
                 if let (true, Some(added)) = (entries.is_empty(), added) {
                     let value = Value::Object(added.clone());
-                    return self.replace(id, owner, in_flow, &value);
+                    return self.replace(id, parent, in_flow, &value);
                 }
                 self.entries(entries, in_flow || *flow)?;
                 match added {
@@ -95,8 +95,8 @@ impl Renderer<'_> {
             }
             Kind::Seq { flow, items } => {
                 if items.is_empty() && changes.inserted.contains_key(&id) {
-                    let value = wanted(doc, changes, id);
-                    return self.replace(id, owner, in_flow, &value);
+                    let value = expected(doc, changes, id);
+                    return self.replace(id, parent, in_flow, &value);
                 }
                 if in_flow || *flow {
                     self.flow_items(id, items)?;
@@ -115,7 +115,7 @@ impl Renderer<'_> {
         for (key, value) in entries {
             let (key_node, start) = (node(*key), node(*key).start());
             let at = after_colon(self.text(), key_node.span.end);
-            let owner = Owner::Entry {
+            let parent = Parent::Entry {
                 column: column(self.text(), start),
                 at: at.unwrap_or(key_node.span.end),
             };
@@ -123,7 +123,7 @@ impl Renderer<'_> {
             if touched && at.is_none() && !in_flow {
                 return self.fail(start, "a key without its colon cannot be edited");
             }
-            self.value(*value, owner, in_flow)?;
+            self.value(*value, parent, in_flow)?;
         }
         Ok(())
     }
@@ -169,23 +169,23 @@ impl Renderer<'_> {
         }
     }
 
-    fn replace(&mut self, id: Id, owner: Owner, in_flow: bool, new: &Value) -> Result<(), Error> {
+    fn replace(&mut self, id: Id, parent: Parent, in_flow: bool, new: &Value) -> Result<(), Error> {
         if in_flow {
-            self.replace_in_flow(id, owner, new);
+            self.replace_in_flow(id, parent, new);
             return Ok(());
         }
-        if matches!(owner, Owner::Root) && self.doc.tree.nodes[id].is_absent() {
+        if matches!(parent, Parent::Root) && self.doc.tree.nodes[id].is_absent() {
             let end = self.text().len();
             self.push_lines(end..end, emit::item(new, 0, self.newline));
             return Ok(());
         }
-        let (mut inline, below) = layout::pieces(self.doc, id, owner, new, self.newline);
+        let (mut inline, below) = layout::pieces(self.doc, id, parent, new, self.newline);
         if let Some(anchor) = self.kept_anchor(id) {
             inline = format!("{anchor} {inline}").trim_end().to_owned();
         }
-        let layout::Place { mut head, body } =
-            layout::place(self.doc, id, owner, !below.is_empty());
-        let carried = self.carried(&head, &body, owner);
+        let layout::Extent { mut head, body } =
+            layout::extent(self.doc, id, parent, !below.is_empty());
+        let carried = self.carried(&head, &body, parent);
         let before = &self.text()[..head.start];
         if inline.is_empty() {
             head.start = before.trim_end_matches(' ').len();
@@ -224,11 +224,11 @@ impl Renderer<'_> {
     }
 
     /// The comments within what goes, as lines of their own.
-    fn carried(&self, head: &Range<usize>, body: &Range<usize>, owner: Owner) -> String {
-        let indent = match owner {
-            Owner::Entry { column, .. } => column + 2,
-            Owner::Item { at } => column(self.text(), at) + 1,
-            Owner::Root => 0,
+    fn carried(&self, head: &Range<usize>, body: &Range<usize>, parent: Parent) -> String {
+        let indent = match parent {
+            Parent::Entry { column, .. } => column + 2,
+            Parent::Item { at } => column(self.text(), at) + 1,
+            Parent::Root => 0,
         };
         let comments = &self.doc.tree.comments;
         let first = comments.partition_point(|c| c.start < head.start);

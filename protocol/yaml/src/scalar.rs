@@ -34,23 +34,23 @@ pub(crate) enum Data {
     /// A date or a point in time; kept as it was written.
     Timestamp,
     /// What JSON has no form for; kept as it was written. Its type, and the nearest number.
-    Odd(Tag, Option<Number>),
+    NonJson(Tag, Option<Number>),
     Merge,
     Str,
 }
 
 /// Why a scalar has no value.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Unread {
+pub(crate) enum ConstructError {
     /// `PyYAML` cannot read it either.
-    Wrong(String),
+    Invalid(String),
     /// It can, and JSON has no form for it but perhaps this number.
-    Beyond(String, Option<Number>),
+    NonJson(String, Option<Number>),
 }
 
-impl From<String> for Unread {
-    fn from(why: String) -> Unread {
-        Unread::Wrong(why)
+impl From<String> for ConstructError {
+    fn from(why: String) -> ConstructError {
+        ConstructError::Invalid(why)
     }
 }
 
@@ -102,28 +102,30 @@ pub(crate) fn resolve(text: &str) -> Tag {
 }
 
 /// The value of a scalar with that tag, or why `PyYAML` or JSON cannot have it.
-pub(crate) fn construct(tag: Tag, text: &str) -> Result<Data, Unread> {
+pub(crate) fn construct(tag: Tag, text: &str) -> Result<Data, ConstructError> {
     match tag {
         Tag::Null => Ok(Data::Null),
         Tag::Str => Ok(Data::Str),
         Tag::Merge => Ok(Data::Merge),
         Tag::Value => {
             let why = "`=` has a meaning of its own in YAML 1.1: quote it";
-            Err(Unread::Wrong(why.into()))
+            Err(ConstructError::Invalid(why.into()))
         }
         Tag::Bool => Ok(Data::Bool(construct_bool(text)?)),
-        Tag::Int => int_of(text).map(Data::Number),
-        Tag::Float => float_of(text).map(Data::Number),
+        Tag::Int => parse_int(text).map(Data::Number),
+        Tag::Float => parse_float(text).map(Data::Number),
         Tag::Timestamp if is_real_time(text) => Ok(Data::Timestamp),
         Tag::Timestamp => {
             let why = format!("`{text}` looks like a date and is none: quote it");
-            Err(Unread::Wrong(why))
+            Err(ConstructError::Invalid(why))
         }
-        Tag::Binary if is_base64(text) => Err(Unread::Beyond(
+        Tag::Binary if is_base64(text) => Err(ConstructError::NonJson(
             "`!!binary` is bytes, and JSON has none".into(),
             None,
         )),
-        Tag::Binary => Err(Unread::Wrong("`!!binary` that is no base64".into())),
+        Tag::Binary => Err(ConstructError::Invalid(
+            "`!!binary` that is no base64".into(),
+        )),
     }
 }
 
@@ -171,8 +173,9 @@ fn unsigned(text: &str) -> &str {
     text.strip_prefix(['-', '+']).unwrap_or(text)
 }
 
-fn int_of(text: &str) -> Result<Number, Unread> {
-    let refused = || Unread::Wrong(format!("`{text}` is not an integer that PyYAML can read"));
+fn parse_int(text: &str) -> Result<Number, ConstructError> {
+    let refused =
+        || ConstructError::Invalid(format!("`{text}` is not an integer that PyYAML can read"));
     let plain = text.replace('_', "");
     let body = unsigned(&plain);
     if body.is_empty() {
@@ -208,20 +211,20 @@ fn int_of(text: &str) -> Result<Number, Unread> {
         .map_err(|_| too_large())
 }
 
-fn too_large(text: &str, digits: &str, radix: u32, negative: bool) -> Unread {
+fn too_large(text: &str, digits: &str, radix: u32, negative: bool) -> ConstructError {
     let message = format!("the integer `{text}` does not fit into 64 bits");
     let near = digits.split(':').fold(0.0, |total, part| {
         let digits = part.chars().filter_map(|c| c.to_digit(radix));
         let part = digits.fold(0.0, |n, d| n * f64::from(radix) + f64::from(d));
         total * 60.0 + part
     });
-    Unread::Beyond(
+    ConstructError::NonJson(
         message,
         Number::from_f64(if negative { -near } else { near }),
     )
 }
 
-fn float_of(text: &str) -> Result<Number, Unread> {
+fn parse_float(text: &str) -> Result<Number, ConstructError> {
     let plain = text.replace('_', "").to_lowercase();
     let body = unsigned(&plain);
     let mut total = 0.0;
@@ -240,6 +243,6 @@ fn float_of(text: &str) -> Result<Number, Unread> {
     }
     Number::from_f64(total).ok_or_else(|| {
         let why = format!("`{text}` is no finite number, and JSON has no other: quote it");
-        Unread::Beyond(why, None)
+        ConstructError::NonJson(why, None)
     })
 }

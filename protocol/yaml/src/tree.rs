@@ -64,13 +64,13 @@ impl Node {
 
 /// Something that `PyYAML` reads and JSON cannot hold, or that it reads in a way that nobody means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Oddity {
+pub struct PyYamlOnly {
     /// The bytes of it.
     pub range: Range<usize>,
     /// What is odd about it.
     pub message: String,
     /// It is a key that the mapping has already: a mistake to all but PyYAML.
-    pub twin: bool,
+    pub duplicate: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -107,7 +107,7 @@ impl Tree {
             Data::Null => "null".into(),
             Data::Bool(b) => b.to_string().into(),
             Data::Number(n) => n.to_string().into(),
-            Data::Str | Data::Timestamp | Data::Merge | Data::Odd(..) => text.as_str().into(),
+            Data::Str | Data::Timestamp | Data::Merge | Data::NonJson(..) => text.as_str().into(),
         })
     }
 

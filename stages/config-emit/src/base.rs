@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use protocol::problem::SourceFile;
-use protocol::yaml::Document;
+use protocol::yaml::{Document, PyYamlOnly};
 use protocol::{Exit, Problem, StageError, files};
 
 /// The file to start from.
@@ -38,11 +38,12 @@ impl Base {
         let document = document.map_err(|e| not_yaml().problems(vec![source.problem(&e)]))?;
         // devcluster takes the last of equal keys; Determined, which reads a config of its own, none.
         let own = document.value().get("stages").is_none();
-        let twins = document.oddities().iter().filter(|odd| own && odd.twin);
-        let twins = twins.map(|odd| Problem::new("", &odd.message).at(&source, odd.range.clone()));
-        let twins: Vec<Problem> = twins.collect();
-        if !twins.is_empty() {
-            return Err(not_yaml().problems(twins));
+        let duplicates = document.pyyaml_only().iter();
+        let duplicates = duplicates.filter(|it| own && it.duplicate);
+        let problem = |it: &PyYamlOnly| Problem::new("", &it.message).at(&source, it.range.clone());
+        let problems: Vec<Problem> = duplicates.map(problem).collect();
+        if !problems.is_empty() {
+            return Err(not_yaml().problems(problems));
         }
         Ok(Base {
             path: path.to_owned(),

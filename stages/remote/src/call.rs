@@ -17,28 +17,28 @@ use crate::lines::Lines;
 pub(crate) use process::Group;
 
 /// How long a short verb may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the end of what a program started is waited for.
-pub(crate) const BRIEF: Duration = Duration::from_millis(100);
+pub(crate) const EXIT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What is read of its stdout.
-pub(crate) const LIMIT: u64 = 1024 * 1024;
+pub(crate) const MAX_STDOUT: u64 = 1024 * 1024;
 
 /// What an offline verb gets of our environment: nothing in it is a secret.
-const PLAIN: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
+const SAFE_VARIABLES: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 
 /// A program, a verb and its arguments.
 pub(crate) struct Call<'a> {
     program: &'a Path,
     args: &'a [&'a str],
-    plain: Option<&'a Env>,
+    plain_env: Option<&'a Env>,
     stdin: Vec<u8>,
     limit: u64,
 }
 
 /// What a call came to.
-pub(crate) struct Called {
+pub(crate) struct CallOutput {
     pub(crate) stdout: Vec<u8>,
     pub(crate) success: bool,
     /// How it ended, for people.
@@ -55,35 +55,35 @@ impl<'a> Call<'a> {
         Call {
             program,
             args,
-            plain: None,
+            plain_env: None,
             stdin: Vec::new(),
-            limit: LIMIT,
+            limit: MAX_STDOUT,
         }
     }
 
     /// With these of the variables alone that no secret is in.
-    pub(crate) fn plain(mut self, env: &'a Env) -> Call<'a> {
-        self.plain = Some(env);
+    pub(crate) fn with_plain_env(mut self, env: &'a Env) -> Call<'a> {
+        self.plain_env = Some(env);
         self
     }
 
     /// Writes this to its stdin, and reads as much of its stdout as may answer that.
-    pub(crate) fn asking(mut self, stdin: Vec<u8>, limit: usize) -> Call<'a> {
+    pub(crate) fn with_stdin(mut self, stdin: Vec<u8>, limit: usize) -> Call<'a> {
         self.stdin = stdin;
         self.limit = limit as u64;
         self
     }
 
     /// Runs it to its end. `people` gets the lines of its stderr. Dropped, it ends what it started.
-    pub(crate) async fn run(self, people: impl FnMut(String)) -> Result<Called, StageError> {
+    pub(crate) async fn run(self, on_line: impl FnMut(String)) -> Result<CallOutput, StageError> {
         let verb = self.args.first().copied().unwrap_or_default();
         let failed = |why: &str| failed(self.program, verb, why);
         let mut command = Command::new(self.program);
         command.args(self.args);
-        if let Some(env) = self.plain {
+        if let Some(env) = self.plain_env {
             command.env_clear().envs(env.iter().filter(|(name, _)| {
                 let name = name.to_string_lossy();
-                PLAIN.contains(&&*name) || name.starts_with("XDG_")
+                SAFE_VARIABLES.contains(&&*name) || name.starts_with("XDG_")
             }));
         }
         let mut child = child::spawn_piped(&mut command).map_err(|e| failed(&e.to_string()))?;
@@ -94,31 +94,34 @@ impl<'a> Call<'a> {
             return Err(StageError::internal("a program without pipes"));
         };
         // A program that does not read answers all the same.
-        let ask = async move { drop(stdin.write_all(&self.stdin).await) };
-        let heard = async {
-            let ((), stdout, ()) =
-                tokio::join!(ask, collect(stdout, self.limit), each_line(stderr, people));
+        let write = async move { drop(stdin.write_all(&self.stdin).await) };
+        let reading = async {
+            let ((), stdout, ()) = tokio::join!(
+                write,
+                collect(stdout, self.limit),
+                forward_lines(stderr, on_line)
+            );
             stdout
         };
         let ended = async {
-            let status = timeout(PATIENCE, child.wait()).await;
-            group.end(BRIEF).await;
+            let status = timeout(CALL_TIMEOUT, child.wait()).await;
+            group.end(EXIT_TIMEOUT).await;
             status
         };
-        let (status, stdout) = match select(pin!(ended), pin!(heard)).await {
+        let (status, stdout) = match select(pin!(ended), pin!(reading)).await {
             // What it started and left may hold the pipes.
-            Either::Left((status, heard)) => (status, timeout(BRIEF, heard).await.ok()),
+            Either::Left((status, reading)) => (status, timeout(EXIT_TIMEOUT, reading).await.ok()),
             Either::Right((stdout, ended)) => (ended.await, Some(stdout)),
         };
         let status = status
-            .map_err(|_| failed(&format!("no end after {} s", PATIENCE.as_secs())))?
+            .map_err(|_| failed(&format!("no end after {} s", CALL_TIMEOUT.as_secs())))?
             .map_err(|e| failed(&e.to_string()))?;
         let stdout = stdout.ok_or_else(|| failed("something that it started holds its stdout"))?;
         if stdout.len() as u64 > self.limit {
             let most = self.limit >> 20;
             return Err(failed(&format!("it writes over {most} MiB to stdout")));
         }
-        Ok(Called {
+        Ok(CallOutput {
             stdout,
             success: status.success(),
             how: status.to_string(),
@@ -143,9 +146,9 @@ async fn collect(stdout: impl AsyncRead + Unpin, limit: u64) -> Vec<u8> {
 }
 
 /// What a program writes to stderr is for people.
-pub(crate) async fn each_line(stderr: impl AsyncRead + Unpin, mut people: impl FnMut(String)) {
+pub(crate) async fn forward_lines(stderr: impl AsyncRead + Unpin, mut on_line: impl FnMut(String)) {
     let mut lines = Lines::new(stderr);
     while let Some(line) = lines.next().await {
-        people(line);
+        on_line(line);
     }
 }

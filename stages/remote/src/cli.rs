@@ -17,7 +17,7 @@ use protocol::{Env, Exit, StageError, files, program};
 use crate::doctor::doctor;
 use crate::format::Formatted;
 use crate::host::Host;
-use crate::input::{Asked, Job, load, run_dir_of};
+use crate::input::{CompiledInput, InputArgs, load, run_dir_of};
 use crate::kinds::Programs;
 use crate::{gc, manual, migrate, plugins, schema, status, up};
 
@@ -37,14 +37,14 @@ enum Verb {
     #[command(after_help = help::UP)]
     Up {
         #[command(flatten)]
-        asked: Asked,
+        args: InputArgs,
         #[command(flatten)]
-        wishes: up::Wishes,
+        options: up::UpOptions,
     },
     /// Print the devcluster.yaml that stock devcluster will get; of the stages only `describe` and `validate` are run
     Compile {
         #[command(flatten)]
-        asked: Asked,
+        args: InputArgs,
         /// Run `describe` and `validate` of each plugin and check its `with` against what they say
         #[arg(long)]
         with_plugins: bool,
@@ -56,7 +56,7 @@ enum Verb {
     #[command(after_help = help::DOCTOR)]
     Doctor {
         #[command(flatten)]
-        asked: Asked,
+        args: InputArgs,
         #[command(flatten)]
         formatted: Formatted,
     },
@@ -64,7 +64,7 @@ enum Verb {
     #[command(after_help = help::GC)]
     Gc {
         #[command(flatten)]
-        place: Place,
+        place: RunDirArgs,
         /// Look what is left, here, on the server and on the cluster, and say what would be undone; undo nothing
         #[arg(long)]
         dry_run: bool,
@@ -73,9 +73,9 @@ enum Verb {
     #[command(after_help = help::STATUS)]
     Status {
         #[command(flatten)]
-        place: Place,
+        place: RunDirArgs,
         #[command(flatten)]
-        wishes: status::Wishes,
+        options: status::StatusOptions,
     },
     /// Write the new form of a remote_connect.yaml, with comments that explain it
     #[command(after_help = help::MIGRATE)]
@@ -84,7 +84,7 @@ enum Verb {
         #[arg(value_name = "FILE", conflicts_with = "config")]
         file: Option<PathBuf>,
         #[command(flatten)]
-        asked: Asked,
+        args: InputArgs,
         /// Write it to this file instead
         #[arg(short, long, value_name = "PATH")]
         out: Option<PathBuf>,
@@ -116,14 +116,14 @@ enum Verb {
     /// Run a plugin, a program that knows only the wire of PROTOCOL.md, as a stage
     Host,
     /// Try it all with no cluster and no server: a local sshd, stand-ins for the rest
-    Sandbox(Apart),
+    Sandbox(ExternalVerb),
     /// Check a stage in any language against PROTOCOL.md, from outside
-    Conformance(Apart),
+    Conformance(ExternalVerb),
 }
 
 /// Which devcluster is meant.
 #[derive(Args)]
-struct Place {
+struct RunDirArgs {
     /// Only the stages of this file [default: everything of yours]
     #[arg(
         short,
@@ -140,7 +140,7 @@ struct Place {
 
 /// A verb that is a program of its own, which gets all that follows the verb.
 #[derive(Args)]
-struct Apart {
+struct ExternalVerb {
     /// What the program takes; --help shows it
     #[arg(value_name = "ARGS")]
     args: Vec<OsString>,
@@ -199,50 +199,50 @@ async fn dispatch(verb: Verb) -> Result<u8, StageError> {
     let programs = &Programs {
         beside: own.parent().unwrap_or(Path::new("/")),
         env: &env,
-        ours_alone: false,
+        own_only: false,
     };
     match verb {
-        Verb::Up { asked, wishes } => {
-            return up::up(load(&asked, programs).await?, wishes, programs).await;
+        Verb::Up { args, options } => {
+            return up::up(load(&args, programs).await?, options, programs).await;
         }
         Verb::Compile {
-            asked,
+            args,
             with_plugins,
             out,
-        } => compile(load(&asked, programs).await?, with_plugins, out, &env).await?,
-        Verb::Doctor { asked, formatted } => {
-            return doctor(&asked, formatted.format, programs).await;
+        } => compile(load(&args, programs).await?, with_plugins, out, &env).await?,
+        Verb::Doctor { args, formatted } => {
+            return doctor(&args, formatted.format, programs).await;
         }
-        Verb::Status { place, wishes } => {
+        Verb::Status { place, options } => {
             let run_dir = run_dir(place, &env)?;
-            return status::status(run_dir.as_deref(), &wishes, programs).await;
+            return status::status(run_dir.as_deref(), &options, programs).await;
         }
         Verb::Gc { place, dry_run } => {
             let run_dir = run_dir(place, &env)?;
             if !dry_run {
                 return Ok(gc::gc(run_dir.as_deref(), programs).await);
             }
-            say(&gc::foresee(run_dir.as_deref(), programs).await);
+            say(&gc::preview(run_dir.as_deref(), programs).await);
         }
         Verb::Migrate {
             file,
-            mut asked,
+            mut args,
             out,
         } => {
-            asked.config = asked.config.or(file);
-            let text = migrate::migrate(&asked, programs).await?;
+            args.config = args.config.or(file);
+            let text = migrate::migrate(&args, programs).await?;
             if let Some(out) = out.as_ref().filter(|out| out.exists()) {
                 let message = format!("{} is there already", out.display());
                 return Err(StageError::new("remote.out_exists", message)
                     .hint("name another file with --out, or move that one away")
                     .exit(Exit::Usage));
             }
-            manual::deliver(out.as_deref(), text.as_bytes())?;
+            manual::write_out(out.as_deref(), text.as_bytes())?;
         }
         Verb::Schema { out } => {
             let schema = schema::schema(programs).await?;
             let text = serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n";
-            manual::deliver(out.as_deref(), text.as_bytes())?;
+            manual::write_out(out.as_deref(), text.as_bytes())?;
             if let Some(out) = out {
                 let path = std::path::absolute(&out).unwrap_or(out);
                 let line = format!("# yaml-language-server: $schema={}", path.display());
@@ -263,21 +263,21 @@ async fn dispatch(verb: Verb) -> Result<u8, StageError> {
 }
 
 async fn compile(
-    mut job: Job,
+    mut input: CompiledInput,
     with_plugins: bool,
     out: Option<PathBuf>,
     env: &Env,
 ) -> Result<(), StageError> {
     if with_plugins {
-        plugins::check(&mut job, env).await?;
+        plugins::check(&mut input, env).await?;
     }
-    for warning in &job.compiled.plan.warnings {
+    for warning in &input.compiled.plan.warnings {
         say(&format!("warning: {warning}"));
     }
-    let text = job.compiled.text.as_bytes();
+    let text = input.compiled.text.as_bytes();
     let whole = |path: &Path| path.canonicalize().ok();
     let written = match out {
-        Some(out) if whole(&out).is_some_and(|out| Some(out) == whole(&job.file)) => {
+        Some(out) if whole(&out).is_some_and(|out| Some(out) == whole(&input.file)) => {
             let message = format!("{} is what is compiled", out.display());
             return Err(StageError::new("remote.out_is_source", message)
                 .hint("name another file with --out: the source would be lost")
@@ -290,7 +290,7 @@ async fn compile(
 }
 
 /// The run directory that was named, or that of a file.
-fn run_dir(place: Place, env: &Env) -> Result<Option<PathBuf>, StageError> {
+fn run_dir(place: RunDirArgs, env: &Env) -> Result<Option<PathBuf>, StageError> {
     let of_file = |file: PathBuf| run_dir_of(&file, env);
     let run_dir = match place.run_dir {
         Some(named) => Some(named),

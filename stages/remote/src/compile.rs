@@ -3,15 +3,15 @@
 
 use std::path::Path;
 
-use protocol::kinds::{PLUGIN, RENDERER};
+use protocol::kinds::RENDERER;
 use protocol::yaml::{self, Document, Editor, Seg};
 use protocol::{StageError, problem};
 use serde_json::{Map, Value, json};
 
 use crate::kinds::Kinds;
 use crate::numbers;
-use crate::plan::{CONFIG_WORD, Consumer, Exec, Flat, NewStage, Place, Plan};
-use crate::problems::{Source, refused};
+use crate::plan::{CONFIG_WORD, Consumer, Exec, FlatStages, NewStage, Plan, Position};
+use crate::problems::{InputFile, refused};
 
 /// devcluster's own default; it has to be written out once an argument of it changes.
 const MASTER_CMDLINE: [&str; 3] = ["master/build/determined-master", "--config-file", ":config"];
@@ -44,8 +44,8 @@ impl Compiled {
 
 /// Compiles a file; `flat` are stages that its user asked for elsewhere. `programs` is where those of this project are.
 pub async fn compile(
-    source: &Source<'_>,
-    flat: Option<Flat<'_>>,
+    source: &InputFile<'_>,
+    flat: Option<FlatStages<'_>>,
     kinds: &impl Kinds,
     programs: &Path,
 ) -> Result<Compiled, StageError> {
@@ -55,7 +55,7 @@ pub async fn compile(
 }
 
 /// The file as stock devcluster is to read it.
-pub(crate) fn text(source: &Source, plan: &Plan, programs: &Path) -> Result<String, StageError> {
+pub(crate) fn text(source: &InputFile, plan: &Plan, programs: &Path) -> Result<String, StageError> {
     let document = source.document;
     if plan.stages.is_empty() {
         return Ok(document.text().to_owned());
@@ -65,8 +65,8 @@ pub(crate) fn text(source: &Source, plan: &Plan, programs: &Path) -> Result<Stri
         for stage in &plan.stages {
             let custom = json!({"custom": plan.custom(stage)});
             match stage.place {
-                Place::Item(i) => editor.replace_item(&[Seg::from("stages")], i, custom)?,
-                Place::Before(i) => editor.insert_item(&[Seg::from("stages")], i, custom)?,
+                Position::Item(i) => editor.replace_item(&[Seg::from("stages")], i, custom)?,
+                Position::Before(i) => editor.insert_item(&[Seg::from("stages")], i, custom)?,
             }
         }
         for literal in &plan.literals {
@@ -109,7 +109,7 @@ impl Plan {
     /// The command that runs a stage.
     pub(crate) fn command(&self, stage: &NewStage) -> Vec<String> {
         let mut cmd = stage.words();
-        if stage.kind != PLUGIN {
+        if !stage.is_plugin() {
             cmd.push("run".into());
         }
         cmd.extend(self.instance_flags(&stage.name));

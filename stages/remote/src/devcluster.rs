@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use crate::lines::Lines;
 
 /// How long its stderr is read after its end.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const STDERR_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How to start it.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl Devcluster {
                 line = next_line(&mut self.stderr) => line,
                 // Something else may hold its stderr for ever.
                 _ = self.child.wait() => {
-                    let rest = tokio::time::timeout(LAST_WORDS, next_line(&mut self.stderr));
+                    let rest = tokio::time::timeout(STDERR_TIMEOUT, next_line(&mut self.stderr));
                     rest.await.ok().flatten()
                 }
             };

@@ -10,54 +10,54 @@ use protocol::{Check, CheckStatus, Env, Exit, StageError};
 use serde_json::{Value, json};
 
 use crate::format::Format;
-use crate::input::{Asked, Job, load};
+use crate::input::{CompiledInput, InputArgs, load};
 use crate::kinds::Programs;
 use crate::plugins;
-use crate::preflight::{self, Looked};
+use crate::preflight::{self, StageChecks};
 
 /// The head of our own checks, and the name that they bear in JSON.
 const OURS: &str = "this machine";
 
 /// Looks at everything, shows it, and returns the exit code.
 pub(crate) async fn doctor(
-    asked: &Asked,
+    args: &InputArgs,
     format: Format,
     programs: &Programs<'_>,
 ) -> Result<u8, StageError> {
     let env = programs.env;
-    let mut report = Report::new(format);
-    let named = asked.config.is_some() || !asked.flags().is_empty();
-    let job = match named {
-        true => Some(load(asked, programs).await),
+    let mut output = Output::new(format);
+    let named = args.config.is_some() || !args.flags().is_empty();
+    let input = match named {
+        true => Some(load(args, programs).await),
         false => None,
     };
     let mut ours = vec![machine::devcluster(env).await];
-    match &job {
+    match &input {
         None => ours.push(Check::skipped("file", FILE, "no file was named").hint(
             "devcluster-remote doctor -c devcluster.yaml looks at what its stages need, too",
         )),
-        Some(Ok(job)) => ours.extend(of_file(job, asked, env).await),
+        Some(Ok(input)) => ours.extend(check_file(input, args, env).await),
         Some(Err(error)) => ours.push(Check::failed("file", FILE, error)),
     }
-    report.add(Looked {
+    output.add(StageChecks {
         stage: OURS.to_owned(),
         kind: "remote".to_owned(),
         checks: ours,
     });
-    match &job {
-        Some(Ok(job)) => preflight::look(job, env, |looked| report.add(looked)).await,
-        Some(Err(_)) => report.say("the stages were not asked: the file has to be corrected first"),
+    match &input {
+        Some(Ok(input)) => preflight::run_all(input, env, |found| output.add(found)).await,
+        Some(Err(_)) => output.say("the stages were not asked: the file has to be corrected first"),
         None => {}
     }
-    report.finish()
+    output.finish()
 }
 
 const FILE: &str = "the file is right";
 
-async fn of_file(job: &Job, asked: &Asked, env: &Env) -> Vec<Check> {
-    let name = asked.config.as_deref().unwrap_or(Path::new("command line"));
+async fn check_file(input: &CompiledInput, args: &InputArgs, env: &Env) -> Vec<Check> {
+    let name = args.config.as_deref().unwrap_or(Path::new("command line"));
     let name = name.display();
-    let plan = &job.compiled.plan;
+    let plan = &input.compiled.plan;
     let stages: Vec<&str> = plan.stages.iter().map(|s| s.name.as_str()).collect();
     let found = match stages.is_empty() {
         true => format!("{name}, with no stage of ours"),
@@ -68,34 +68,34 @@ async fn of_file(job: &Job, asked: &Asked, env: &Env) -> Vec<Check> {
         file = file.hint(plan.warnings.join("\n"));
     }
     let mut checks = vec![file];
-    checks.extend(of_plugins(job, env).await);
-    checks.extend(machine::of_job(job, env).await);
+    checks.extend(check_plugins(input, env).await);
+    checks.extend(machine::check_input(input, env).await);
     checks
 }
 
 /// What a file takes from plugins they alone know; the rest was looked at when the file was read.
-async fn of_plugins(job: &Job, env: &Env) -> Option<Check> {
-    let count = job.compiled.plan.plugin_references.len();
+async fn check_plugins(input: &CompiledInput, env: &Env) -> Option<Check> {
+    let count = input.compiled.plan.plugin_references.len();
     let (id, title) = ("plugin_references", "plugins report what others refer to");
     (count > 0).then_some(())?;
-    Some(match plugins::check_references(job, env).await {
+    Some(match plugins::check_references(input, env).await {
         Ok(()) => Check::ok(id, title, format!("{count} references")),
         Err(error) => Check::failed(id, title, &error),
     })
 }
 
 /// What was found, shown as it comes.
-struct Report {
+struct Output {
     format: Format,
     colour: bool,
     checks: Vec<Value>,
     failed: usize,
 }
 
-impl Report {
-    fn new(format: Format) -> Report {
+impl Output {
+    fn new(format: Format) -> Output {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-        Report {
+        Output {
             format,
             colour: std::io::stdout().is_terminal() && !plain,
             checks: Vec::new(),
@@ -103,12 +103,12 @@ impl Report {
         }
     }
 
-    fn add(&mut self, looked: Looked) {
-        let Looked {
+    fn add(&mut self, found: StageChecks) {
+        let StageChecks {
             stage,
             kind,
             checks,
-        } = looked;
+        } = found;
         let head = match kind == stage || kind == "remote" {
             true => stage.clone(),
             false => format!("{stage} ({kind})"),

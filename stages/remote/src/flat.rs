@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::kinds::Programs;
-use crate::plan::{self, Place, Plan, Wanted};
-use crate::problems::{Source, read, refused, refused_flat, usage};
+use crate::plan::{self, Plan, Position, StageRequest};
+use crate::problems::{InputFile, read, refused, refused_flat, usage};
 
 /// The stages that the Python tool was.
 pub(crate) const TUNNEL: &str = "tunnel";
@@ -66,7 +66,7 @@ pub(crate) struct Flat<'a> {
     /// The checkout of Determined, as written.
     pub(crate) root: Option<String>,
     /// The flat file itself.
-    file: Option<Source<'a>>,
+    file: Option<InputFile<'a>>,
     tunnel: Map<String, Value>,
     gateway: Map<String, Value>,
 }
@@ -74,7 +74,7 @@ pub(crate) struct Flat<'a> {
 impl<'a> Flat<'a> {
     /// Reads a file, where there is one, and what flags say.
     pub(crate) async fn read(
-        file: Option<Source<'a>>,
+        file: Option<InputFile<'a>>,
         flags: Map<String, Value>,
         programs: &Programs<'_>,
     ) -> Result<Flat<'a>, StageError> {
@@ -115,18 +115,18 @@ impl<'a> Flat<'a> {
     }
 
     /// The base, by the name that messages show.
-    pub(crate) fn source(&self) -> Source<'_> {
-        Source {
+    pub(crate) fn source(&self) -> InputFile<'_> {
+        InputFile {
             path: &self.base,
             document: &self.document,
         }
     }
 
     /// The stages that the keys become, and the file that they stand in.
-    pub(crate) fn stages(&self) -> Result<plan::Flat<'a>, StageError> {
+    pub(crate) fn stages(&self) -> Result<plan::FlatStages<'a>, StageError> {
         let stages = wanted(&self.source(), self.tunnel.clone(), self.gateway.clone())?;
         let file = self.file;
-        Ok(plan::Flat { stages, file })
+        Ok(plan::FlatStages { stages, file })
     }
 }
 
@@ -188,17 +188,17 @@ async fn sort_keys(
 }
 
 async fn fields(kind: &str, programs: &Programs<'_>) -> Result<Map<String, Value>, StageError> {
-    let described = programs.described(kind).await?;
+    let described = programs.describe_known(kind).await?;
     let fields = described.config["properties"].as_object();
     Ok(fields.cloned().unwrap_or_default())
 }
 
 /// The tunnel and the gateway go first, so that they come up while the database does; config-emit right before the master.
 fn wanted(
-    base: &Source,
+    base: &InputFile,
     tunnel: Map<String, Value>,
     gateway: Map<String, Value>,
-) -> Result<Vec<Wanted>, StageError> {
+) -> Result<Vec<StageRequest>, StageError> {
     let value = base.document.value();
     let items = value["stages"].as_array().map(Vec::as_slice);
     let items = items.unwrap_or_default();
@@ -215,9 +215,9 @@ fn wanted(
         let message = "no master stage: nothing here would use the tunnel or the gateway";
         return Err(refused(base, vec![Problem::new("stages", message)]));
     };
-    let stage = |kind: &str, item, body| Wanted {
+    let stage = |kind: &str, item, body| StageRequest {
         kind: kind.to_owned(),
-        place: Place::Before(item),
+        place: Position::Before(item),
         body,
     };
     Ok(vec![

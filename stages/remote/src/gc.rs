@@ -1,24 +1,23 @@
 //! What dead runs left is undone by the stages themselves: each has `cleanup`, and the ledgers say whose turn it is.
 
-mod foresee;
+mod preview;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use protocol::ledger::{self, Owner, Survey};
 use protocol::program::say;
-use protocol::rundir::Phase;
 use protocol::{Exit, NOTHING_LEFT, run_id};
 
 use crate::devcluster::orphans;
 use crate::kinds::Programs;
-use crate::places;
+use crate::run_dirs;
 
-pub(crate) use foresee::foresee;
+pub(crate) use preview::preview;
 
 /// What became of the leftovers.
 #[derive(Debug, Default)]
-pub(crate) struct Swept {
+pub(crate) struct CleanupReport {
     /// Instances that were cleaned up, with what they said.
     cleaned: Vec<(String, String)>,
     /// Instances that could not be, with the reason.
@@ -30,20 +29,20 @@ pub(crate) struct Swept {
 /// Undoes all that dead runs left, there or anywhere, says what came of it, and returns the exit code. What outlived a
 /// devcluster that was killed is ended first, as its next start would.
 pub(crate) async fn gc(run_dir: Option<&Path>, programs: &Programs<'_>) -> u8 {
-    let survey = places::survey(programs.env, run_dir);
-    let run_dirs = places::run_dirs(programs.env, run_dir, &survey);
-    for temp_dir in places::temp_dirs(&run_dirs) {
+    let survey = run_dirs::survey(programs.env, run_dir);
+    let run_dirs = run_dirs::run_dirs(programs.env, run_dir, &survey);
+    for temp_dir in run_dirs::temp_dirs(&run_dirs) {
         for orphan in orphans::end(temp_dir).await {
             say(&format!("ended {orphan}, which outlived its devcluster"));
         }
     }
-    let mut swept = Swept::default();
-    swept.settle(survey, run_dir.is_none(), programs).await;
+    let mut report = CleanupReport::default();
+    report.clean(survey, run_dir.is_none(), programs).await;
     for run_dir in run_dirs {
         forget_killed(&run_dir, programs).await;
     }
-    say(&swept.report());
-    match swept.left.is_empty() {
+    say(&report.report());
+    match report.left.is_empty() {
         true => Exit::Ok as u8,
         false => Exit::Failed as u8,
     }
@@ -51,11 +50,11 @@ pub(crate) async fn gc(run_dir: Option<&Path>, programs: &Programs<'_>) -> u8 {
 
 /// Cleans up after every instance that met there and left something. Those of a devcluster that has ended are just ending
 /// too, and cleanup waits for their locks.
-pub(crate) async fn sweep(run_dir: &Path, programs: &Programs<'_>) -> Swept {
-    let survey = places::survey(programs.env, Some(run_dir));
-    let mut swept = Swept::default();
-    swept.settle(survey, false, programs).await;
-    swept
+pub(crate) async fn sweep(run_dir: &Path, programs: &Programs<'_>) -> CleanupReport {
+    let survey = run_dirs::survey(programs.env, Some(run_dir));
+    let mut report = CleanupReport::default();
+    report.clean(survey, false, programs).await;
+    report
 }
 
 /// Has a stage undo what an instance of its kind left, and returns what it said; nothing of one that runs.
@@ -79,7 +78,7 @@ async fn cleanup(owner: &Owner, programs: &Programs<'_>) -> Result<Option<String
 /// Removes a ledger in which nothing is open, unless its instance runs.
 async fn remove_settled(path: PathBuf, owner: Owner) {
     let mut _lock = None;
-    if let Some(run_dir) = places::open(&owner.run_dir) {
+    if let Some(run_dir) = run_dirs::open(&owner.run_dir) {
         let Ok(run_dir) = run_dir else { return };
         if run_dir.holder(&owner.instance).is_some() {
             return;
@@ -94,21 +93,20 @@ async fn remove_settled(path: PathBuf, owner: Owner) {
 }
 
 fn is_running(owner: &Owner) -> bool {
-    let run_dir = places::open(&owner.run_dir).and_then(Result::ok);
+    let run_dir = run_dirs::open(&owner.run_dir).and_then(Result::ok);
     run_dir.is_some_and(|d| d.holder(&owner.instance).is_some())
 }
 
 /// Has each instance that died without a word forget its last one. There is nothing in its ledger, so nothing to tell of.
 async fn forget_killed(run_dir: &Path, programs: &Programs<'_>) {
-    let Some(Ok(run_dir)) = places::open(run_dir) else {
+    let Some(Ok(run_dir)) = run_dirs::open(run_dir) else {
         return;
     };
     for name in run_dir.instances() {
         let Some(status) = run_dir.status(&name) else {
             continue;
         };
-        let ended = matches!(status.phase, Phase::Stopped | Phase::Failed);
-        if ended || run_dir.holder(&name).is_some() {
+        if status.phase.is_final() || run_dir.holder(&name).is_some() {
             continue;
         }
         // A status file that stays does no harm.
@@ -119,14 +117,14 @@ async fn forget_killed(run_dir: &Path, programs: &Programs<'_>) {
     }
 }
 
-impl Swept {
-    async fn settle(&mut self, survey: Survey, spare_running: bool, programs: &Programs<'_>) {
+impl CleanupReport {
+    async fn clean(&mut self, survey: Survey, skip_running: bool, programs: &Programs<'_>) {
         for (path, why) in survey.unreadable {
             let ledger = path.display().to_string();
             self.left.push((ledger, format!("cannot read it: {why}")));
         }
         for (owner, _) in survey.open {
-            if spare_running && is_running(&owner) {
+            if skip_running && is_running(&owner) {
                 self.running.push(owner.instance);
                 continue;
             }

@@ -1,9 +1,9 @@
 //! `host`: runs a plugin, a program that knows only the wire, as a full stage. The runtime gives it the run directory, the
 //! lock, the ready line and the shutdown; the plugin is told `start` and `shutdown` on its stdin and answers on its stdout.
 
+mod cleanup;
 mod plugin;
 mod preflight;
-mod upkeep;
 mod wire;
 
 use std::path::PathBuf;
@@ -77,16 +77,16 @@ impl Stage for Host {
                 return Err(error);
             }
         };
-        plugin.tell(&Command::Start(Start {
+        plugin.send(&Command::Start(Start {
             config: config.with,
         }));
-        let spoken = plugin.converse().await;
+        let outcome = plugin.relay().await;
         let in_good_order = plugin.end().await;
         // What it made is its own business; one that ended in good order has undone it.
-        if spoken.is_ok() && in_good_order {
+        if outcome.is_ok() && in_good_order {
             ticket.settle()?;
         }
-        spoken
+        outcome
     }
 
     async fn check(cx: &Context<Self>, _: Option<Config>, _: Outputs) -> Result<(), StageError> {
@@ -104,7 +104,7 @@ impl Stage for Host {
         cx: &'a Context<Self>,
         entry: &'a Entry,
     ) -> Result<Vec<Leftover<'a>>, StageError> {
-        Ok(upkeep::leftover(cx, entry).await?.into_iter().collect())
+        Ok(cleanup::leftover(cx, entry).await?.into_iter().collect())
     }
 }
 

@@ -11,11 +11,11 @@ use crate::compile::{Compiled, compile, run_dir};
 use crate::flat::{Flat, FlatFlags, default_base};
 use crate::kinds::Programs;
 use crate::plan::TEMP_DIR;
-use crate::problems::{Source, odd, read, refused, usage};
+use crate::problems::{InputFile, pyyaml_only, read, refused, usage};
 
 /// A file, and the keys of the flat form.
 #[derive(Debug, Args)]
-pub(crate) struct Asked {
+pub(crate) struct InputArgs {
     /// A devcluster.yaml that lists the new stages, or a flat remote_connect.yaml
     #[arg(short, long, visible_alias = "config-file", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -23,7 +23,7 @@ pub(crate) struct Asked {
     flat: FlatFlags,
 }
 
-impl Asked {
+impl InputArgs {
     /// Keys of the flat form that were given as flags.
     pub(crate) fn flags(&self) -> Map<String, Value> {
         let flags = serde_json::to_value(&self.flat).unwrap_or_default();
@@ -37,7 +37,7 @@ impl Asked {
 
 /// A compiled file and where its relative paths start.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct CompiledInput {
     /// The result.
     pub(crate) compiled: Compiled,
     /// Directory for devcluster's `-C`.
@@ -48,10 +48,10 @@ pub(crate) struct Job {
     pub(crate) document: Document,
 }
 
-impl Job {
+impl CompiledInput {
     /// The file that lists the stages.
-    pub(crate) fn source(&self) -> Source<'_> {
-        Source {
+    pub(crate) fn source(&self) -> InputFile<'_> {
+        InputFile {
             path: &self.file,
             document: &self.document,
         }
@@ -96,9 +96,12 @@ pub(crate) fn run_dir_of(file: &Path, env: &Env) -> Result<PathBuf, StageError> 
 }
 
 /// Reads and compiles what was asked for.
-pub(crate) async fn load(asked: &Asked, programs: &Programs<'_>) -> Result<Job, StageError> {
-    let flags = asked.flags();
-    let Some(path) = &asked.config else {
+pub(crate) async fn load(
+    args: &InputArgs,
+    programs: &Programs<'_>,
+) -> Result<CompiledInput, StageError> {
+    let flags = args.flags();
+    let Some(path) = &args.config else {
         if flags.is_empty() {
             return Err(usage(
                 "no file: pass -c devcluster.yaml, -c remote_connect.yaml, or the flags of the latter",
@@ -107,15 +110,15 @@ pub(crate) async fn load(asked: &Asked, programs: &Programs<'_>) -> Result<Job, 
         return load_flat(None, flags, programs).await;
     };
     let document = read(path)?;
-    let source = Source {
+    let source = InputFile {
         path,
         document: &document,
     };
     let value = document.value();
     if value.get("stages").is_none() && value.is_object() {
-        let odd = odd(&source, 0..document.text().len());
-        if !odd.is_empty() {
-            return Err(refused(&source, odd));
+        let pyyaml_only = pyyaml_only(&source, 0..document.text().len());
+        if !pyyaml_only.is_empty() {
+            return Err(refused(&source, pyyaml_only));
         }
         return load_flat(Some(source), flags, programs).await;
     }
@@ -127,7 +130,7 @@ pub(crate) async fn load(asked: &Asked, programs: &Programs<'_>) -> Result<Job, 
         );
         return Err(usage(message).hint("set it in the tunnel or gateway stage of that file"));
     }
-    Ok(Job {
+    Ok(CompiledInput {
         compiled: compile(&source, None, programs, programs.beside).await?,
         root: None,
         file: path.clone(),
@@ -136,16 +139,16 @@ pub(crate) async fn load(asked: &Asked, programs: &Programs<'_>) -> Result<Job, 
 }
 
 async fn load_flat(
-    file: Option<Source<'_>>,
+    file: Option<InputFile<'_>>,
     flags: Map<String, Value>,
     programs: &Programs<'_>,
-) -> Result<Job, StageError> {
+) -> Result<CompiledInput, StageError> {
     let flat = Flat::read(file, flags, programs).await?;
     let stages = Some(flat.stages()?);
     let compiled = compile(&flat.source(), stages, programs, programs.beside).await?;
     // A `cwd` of the file itself says more than ours.
     let root = flat.root.filter(|_| compiled.plan.cwd.is_none());
-    Ok(Job {
+    Ok(CompiledInput {
         compiled,
         root: root.map(|r| PathBuf::from(programs.env.expand(&r))),
         file: flat.base,

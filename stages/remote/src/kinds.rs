@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 use crate::host::Host;
 use crate::problems::usage;
-use crate::verbs::{ask, describe};
+use crate::verbs::{describe, validate};
 
 /// Who answers for a kind.
 #[allow(async_fn_in_trait, reason = "the driver runs on one thread")]
@@ -48,7 +48,7 @@ pub struct Programs<'a> {
     /// Where `$PATH` is.
     pub env: &'a Env,
     /// Strangers' programs are not run: what they say of themselves is left open.
-    pub ours_alone: bool,
+    pub own_only: bool,
 }
 
 impl Programs<'_> {
@@ -69,7 +69,7 @@ impl Programs<'_> {
             if !dir.is_absolute() || !is_executable(&program) {
                 continue;
             }
-            match others_write(&program) {
+            match why_unsafe(&program) {
                 None => return Ok(program),
                 Some(why) => skipped.push(format!("{} is not run: {why}", program.display())),
             }
@@ -111,7 +111,7 @@ impl Programs<'_> {
     }
 
     /// What a kind of ours says of itself.
-    pub(crate) async fn described(&self, kind: &str) -> Result<Description, StageError> {
+    pub(crate) async fn describe_known(&self, kind: &str) -> Result<Description, StageError> {
         let found = self.describe(kind).await?;
         let found = found.ok_or_else(|| usage(unknown_kind(kind, &[])))?;
         Ok(found.description)
@@ -119,7 +119,7 @@ impl Programs<'_> {
 }
 
 /// Who else could put another program in the place of this one, or of the one that it leads to.
-fn others_write(program: &Path) -> Option<String> {
+fn why_unsafe(program: &Path) -> Option<String> {
     let real = program.canonicalize().ok()?;
     let dirs = [program.parent(), real.parent()].into_iter().flatten();
     dirs.chain([real.as_path()]).find_map(|path| {
@@ -155,10 +155,10 @@ impl Kinds for Programs<'_> {
     }
 
     async fn describe(&self, kind: &str) -> Result<Option<Kind>, StageError> {
-        let is_strange = !is_ours(kind) && kind != PLUGIN;
+        let is_foreign = !is_ours(kind) && kind != PLUGIN;
         let program = match self.words(kind) {
             Ok(program) => program,
-            Err(skipped) if skipped.is_empty() || (is_strange && self.ours_alone) => {
+            Err(skipped) if skipped.is_empty() || (is_foreign && self.own_only) => {
                 return Ok(None);
             }
             Err(skipped) => {
@@ -169,7 +169,7 @@ impl Kinds for Programs<'_> {
             }
         };
         let mut description = description::<Host>();
-        if is_strange && self.ours_alone {
+        if is_foreign && self.own_only {
             description.kind = kind.to_owned();
             description.verbs.clear();
             description.config = Value::Bool(true);
@@ -188,7 +188,7 @@ impl Kinds for Programs<'_> {
         if kind.description.kind == PLUGIN {
             return Ok(answer::<Host>(request, self.env));
         }
-        ask(Path::new(&kind.program[0]), request, self.env).await
+        validate(Path::new(&kind.program[0]), request, self.env).await
     }
 }
 

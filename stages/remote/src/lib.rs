@@ -1,9 +1,9 @@
 //! `devcluster-remote`: one file in, a running cluster out.
 
-mod ask;
 mod call;
 pub mod cli;
 pub mod compile;
+mod confirm;
 mod devcluster;
 mod doctor;
 mod exposure;
@@ -18,11 +18,11 @@ mod manual;
 mod migrate;
 mod numbers;
 mod outline;
-mod places;
 pub mod plan;
 mod plugins;
 mod preflight;
 pub mod problems;
+mod run_dirs;
 mod schema;
 mod schema_check;
 mod status;

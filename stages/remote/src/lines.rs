@@ -3,9 +3,9 @@
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 /// What is shown of a line. Six times as much, where all of it has to be escaped, is still a line of the protocol.
-const SHOWN: usize = 8 * 1024;
+const MAX_SHOWN: usize = 8 * 1024;
 
-/// Lines from a pipe, of which no more than [`SHOWN`] is held.
+/// Lines from a pipe, of which no more than [`MAX_SHOWN`] is held.
 #[derive(Debug)]
 pub(crate) struct Lines<R> {
     reader: BufReader<R>,
@@ -31,7 +31,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             };
             let newline = buffer.iter().position(|b| *b == b'\n');
             let taken = newline.unwrap_or(buffer.len());
-            let kept = taken.min(SHOWN - self.line.len());
+            let kept = taken.min(MAX_SHOWN - self.line.len());
             self.line.extend_from_slice(&buffer[..kept]);
             self.length += taken;
             self.reader.consume(newline.map_or(taken, |at| at + 1));
@@ -59,7 +59,7 @@ mod tests {
 
     #[tokio::test]
     async fn long_lines_are_cut_and_bytes_that_are_no_text_and_an_unfinished_end_are_shown() {
-        let mut input = vec![b'x'; SHOWN + 70_000];
+        let mut input = vec![b'x'; MAX_SHOWN + 70_000];
         input.extend_from_slice(b"\n\n\xff!\nlast words");
         let mut lines = Lines::new(input.as_slice());
         let cut = lines.next().await.unwrap();

@@ -17,7 +17,7 @@ async fn all(driver: Command, programs: &Programs<'_>) -> Result<Vec<Command>, S
     let host = command("host", &description::<Host>());
     let mut all = vec![driver.mut_subcommand("host", |_| host)];
     for kind in OURS {
-        let described = programs.described(kind).await?;
+        let described = programs.describe_known(kind).await?;
         all.push(command(&format!("devcluster-{kind}"), &described));
     }
     Ok(all)
@@ -100,7 +100,7 @@ fn page(command: &Command, name: &str, dir: &Path) -> Result<(), StageError> {
 }
 
 /// To the file that was named, else to stdout.
-pub(crate) fn deliver(out: Option<&Path>, content: &[u8]) -> Result<(), StageError> {
+pub(crate) fn write_out(out: Option<&Path>, content: &[u8]) -> Result<(), StageError> {
     match out {
         Some(out) => write(out, content),
         None => print(content),

@@ -8,11 +8,11 @@ use protocol::{Exit, StageError};
 use serde_json::{Value, json};
 
 use crate::flat::{Flat, GATEWAY, TUNNEL};
-use crate::input::Asked;
+use crate::input::InputArgs;
 use crate::kinds::Programs;
 use crate::numbers;
-use crate::plan::{Place, Plan, Wanted};
-use crate::problems::{Source, read, usage};
+use crate::plan::{Plan, Position, StageRequest};
+use crate::problems::{InputFile, read, usage};
 
 /// What the new file says above each stage.
 fn explanation(kind: &str) -> &'static [&'static str] {
@@ -36,8 +36,11 @@ fn explanation(kind: &str) -> &'static [&'static str] {
 }
 
 /// Writes the new form of what was asked for.
-pub(crate) async fn migrate(asked: &Asked, programs: &Programs<'_>) -> Result<String, StageError> {
-    let path = asked.config.as_deref();
+pub(crate) async fn migrate(
+    args: &InputArgs,
+    programs: &Programs<'_>,
+) -> Result<String, StageError> {
+    let path = args.config.as_deref();
     let document = path.map(read).transpose()?;
     let path = path.unwrap_or(Path::new("the command line"));
     if document
@@ -50,21 +53,25 @@ pub(crate) async fn migrate(asked: &Asked, programs: &Programs<'_>) -> Result<St
         );
         return Err(usage(message).hint("run it: devcluster-remote up -c …"));
     }
-    let file = document.as_ref().map(|document| Source { path, document });
-    let flat = Flat::read(file, asked.flags(), programs).await?;
+    let file = document
+        .as_ref()
+        .map(|document| InputFile { path, document });
+    let flat = Flat::read(file, args.flags(), programs).await?;
     let wanted = flat.stages()?;
     let kinds: Vec<String> = wanted.stages.iter().map(|w| w.kind.clone()).collect();
-    let bodies: Vec<(Place, Value)> = wanted.stages.iter().map(item).collect();
+    let bodies: Vec<(Position, Value)> = wanted.stages.iter().map(item).collect();
     let source = flat.source();
-    let ours_alone = Programs {
-        ours_alone: true,
+    let own_only = Programs {
+        own_only: true,
         ..programs.clone()
     };
-    let plan = Plan::read(&source, Some(wanted), &ours_alone).await?;
+    let plan = Plan::read(&source, Some(wanted), &own_only).await?;
     let mut editor = Editor::new(source.document);
     let edited = (|| {
         for (place, item) in bodies {
-            let Place::Before(at) = place else { continue };
+            let Position::Before(at) = place else {
+                continue;
+            };
             editor.insert_item(&[Seg::from("stages")], at, item)?;
         }
         numbers::shift(source.document, &plan, &mut editor)?;
@@ -86,7 +93,7 @@ pub(crate) async fn migrate(asked: &Asked, programs: &Programs<'_>) -> Result<St
     Ok(format!("{head}{}", commented(&text, &kinds, root)))
 }
 
-fn item(wanted: &Wanted) -> (Place, Value) {
+fn item(wanted: &StageRequest) -> (Position, Value) {
     let mut body = wanted.body.clone();
     body.retain(|_, value| !value.is_null());
     (wanted.place, json!({wanted.kind.as_str(): body}))

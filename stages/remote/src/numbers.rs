@@ -4,7 +4,7 @@
 use protocol::yaml::{Document, Editor, Error, Seg};
 use serde_json::Value;
 
-use crate::plan::{Place, Plan};
+use crate::plan::{Plan, Position};
 
 /// devcluster's key for each stage, with shift: hides or shows its log.
 const SHIFTED: &str = ")!@#$%^&*(";
@@ -74,6 +74,7 @@ fn shift_key(key: char, commands: &Value, moved: impl Fn(usize) -> usize) -> cha
 
 /// How many stages are put before the one with this number; the first one has number 1.
 fn inserted_before(plan: &Plan, number: usize) -> usize {
-    let before = |place: Place| matches!(place, Place::Before(item) if number > 0 && item < number);
+    let before =
+        |place: Position| matches!(place, Position::Before(item) if number > 0 && item < number);
     plan.stages.iter().filter(|s| before(s.place)).count()
 }

@@ -3,21 +3,21 @@
 use protocol::kinds::is_ours;
 use serde_json::Value;
 
-use crate::input::Job;
+use crate::input::CompiledInput;
 use crate::plan::{NewStage, Plan};
 
 /// A line for each stage, in the order in which devcluster starts them; the numbers are the keys of its console.
-pub(crate) fn outline(job: &Job) -> String {
-    let compiled = job.compiled.value();
+pub(crate) fn outline(input: &CompiledInput) -> String {
+    let compiled = input.compiled.value();
     let items = compiled["stages"].as_array().into_iter().flatten();
     let lines: Vec<(String, String)> = items
         .filter_map(|item| item.as_object()?.iter().next())
         .map(|(kind, body)| {
             let name = body["name"].as_str().unwrap_or(kind).to_owned();
-            let ours = job.compiled.plan.stages.iter().find(|s| s.name == name);
+            let ours = input.compiled.plan.stages.iter().find(|s| s.name == name);
             let what = match ours.filter(|_| kind == "custom") {
-                Some(stage) => of_ours(stage, &job.compiled.plan),
-                None => of_stock(kind, body, job),
+                Some(stage) => describe_new(stage, &input.compiled.plan),
+                None => describe_stock(kind, body, input),
             };
             (name, what)
         })
@@ -31,7 +31,7 @@ pub(crate) fn outline(job: &Job) -> String {
     text
 }
 
-fn of_ours(stage: &NewStage, plan: &Plan) -> String {
+fn describe_new(stage: &NewStage, plan: &Plan) -> String {
     let about = &plan.kinds[&stage.kind].description.about;
     let own = Some(stage.verdict.outline.as_str()).filter(|text| !text.is_empty());
     let what = own.unwrap_or_else(|| about.split(['.', ':']).next().unwrap_or_default());
@@ -58,7 +58,7 @@ pub(crate) fn program_of(words: &Value) -> Option<&str> {
     }
 }
 
-fn of_stock(kind: &str, body: &Value, job: &Job) -> String {
+fn describe_stock(kind: &str, body: &Value, input: &CompiledInput) -> String {
     let words = match kind {
         "custom" => &body["cmd"],
         _ => &body["cmdline"],
@@ -70,7 +70,7 @@ fn of_stock(kind: &str, body: &Value, job: &Job) -> String {
         _ if program.is_empty() => format!("devcluster's {kind}"),
         _ => {
             let name = body["name"].as_str().unwrap_or(kind);
-            let waits = job.compiled.plan.consumers.iter().any(|c| c.name == name);
+            let waits = input.compiled.plan.consumers.iter().any(|c| c.name == name);
             let tail = if waits {
                 ", with the config that was written for it"
             } else {

@@ -10,19 +10,19 @@ use protocol::{Problem, StageError};
 use serde_json::{Map, Value};
 
 use crate::kinds::{Kind, Kinds, unknown_kind};
-use crate::problems::{Source, odd, refused, refused_flat};
+use crate::problems::{InputFile, pyyaml_only, refused, refused_flat};
 use crate::stock;
-pub(crate) use judge::{directory_of, said};
 pub(crate) use references::Exec;
 use references::Literal;
 pub use references::PluginReference;
-pub(crate) use stages::DRIVERS;
+pub(crate) use stages::DRIVER_FIELDS;
 use stages::read_item;
+pub(crate) use validate::{directory_of, error_text};
 
 mod consumers;
-mod judge;
 mod references;
 mod stages;
+mod validate;
 
 /// devcluster's own directory where the file names none.
 pub(crate) const TEMP_DIR: &str = "/tmp/devcluster";
@@ -32,23 +32,23 @@ pub(crate) const CONFIG_WORD: &str = ":config";
 
 /// Where a new stage goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Position {
     /// In the place of this item of the file's list.
     Item(usize),
     /// Before this item.
     Before(usize),
 }
 
-impl Place {
+impl Position {
     fn item(self) -> usize {
         match self {
-            Place::Item(i) | Place::Before(i) => i,
+            Position::Item(i) | Position::Before(i) => i,
         }
     }
 
     /// A stage that is inserted before an item runs before it.
     fn order(self) -> (usize, bool) {
-        (self.item(), matches!(self, Place::Item(_)))
+        (self.item(), matches!(self, Position::Item(_)))
     }
 }
 
@@ -64,7 +64,7 @@ pub struct NewStage {
     /// What its outputs mean.
     pub provides: Provides,
     /// Where it goes.
-    pub place: Place,
+    pub place: Position,
     /// Its config: the body without what the driver itself reads.
     pub config: Map<String, Value>,
     /// Who waits for it, where its user says so.
@@ -120,11 +120,11 @@ pub struct Plan {
 }
 
 /// A stage's body as it stands in the file, or as the flat form asks for it.
-pub struct Wanted {
+pub struct StageRequest {
     /// Its key in the file.
     pub kind: String,
     /// Where it goes.
-    pub place: Place,
+    pub place: Position,
     /// Its body.
     pub body: Map<String, Value>,
 }
@@ -132,8 +132,8 @@ pub struct Wanted {
 impl Plan {
     /// Reads the plan of a devcluster.yaml. All mistakes at once.
     pub async fn read(
-        source: &Source<'_>,
-        flat: Option<Flat<'_>>,
+        source: &InputFile<'_>,
+        flat: Option<FlatStages<'_>>,
         kinds: &impl Kinds,
     ) -> Result<Plan, StageError> {
         let mut problems = Vec::new();
@@ -155,10 +155,10 @@ impl Plan {
                     let span = source
                         .document
                         .nearest_span(&["stages".into(), i.into()], false);
-                    problems.extend(odd(source, span));
-                    wanted.push(Wanted {
+                    problems.extend(pyyaml_only(source, span));
+                    wanted.push(StageRequest {
                         kind,
-                        place: Place::Item(i),
+                        place: Position::Item(i),
                         body,
                     });
                 }
@@ -176,7 +176,7 @@ impl Plan {
             let message = "devcluster takes `~` literally here; write $HOME";
             problems.push(Problem::new("temp_dir", message));
         }
-        plan.learn(&mut wanted, kinds, &mut problems).await;
+        plan.describe_kinds(&mut wanted, kinds, &mut problems).await;
         for stage in wanted {
             plan.add(stage, source, &mut problems);
         }
@@ -190,7 +190,7 @@ impl Plan {
             }
         }
         plan.find_consumers(items, &mut problems);
-        plan.judge(source, kinds, &mut problems).await;
+        plan.validate(source, kinds, &mut problems).await;
         if !plan.stages.is_empty() {
             plan.find_references(source, &mut problems);
             plan.check_followers(&mut problems);
@@ -212,9 +212,9 @@ impl Plan {
     }
 
     /// Learns what the kinds are, side by side. A stage of a kind that is not there is no stage.
-    async fn learn(
+    async fn describe_kinds(
         &mut self,
-        wanted: &mut Vec<Wanted>,
+        wanted: &mut Vec<StageRequest>,
         kinds: &impl Kinds,
         problems: &mut Vec<Problem>,
     ) {
@@ -230,7 +230,7 @@ impl Plan {
                     continue;
                 }
                 Ok(None) => unknown_kind(&name, &kinds.all()),
-                Err(error) => said(error),
+                Err(error) => error_text(error),
             };
             let of_kind = wanted.iter().filter(|w| w.kind == name);
             problems.extend(of_kind.map(|w| {
@@ -251,8 +251,8 @@ fn is_stock_named(item: &Value, name: &str) -> bool {
 }
 
 /// The stages of the flat form, to be put into the file.
-pub struct Flat<'a> {
-    pub(crate) stages: Vec<Wanted>,
+pub struct FlatStages<'a> {
+    pub(crate) stages: Vec<StageRequest>,
     /// The file that they stand in; none: the command line.
-    pub(crate) file: Option<Source<'a>>,
+    pub(crate) file: Option<InputFile<'a>>,
 }

@@ -15,18 +15,18 @@ use tokio::io::{AsyncReadExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::input::Job;
+use crate::input::CompiledInput;
 use crate::plan::NewStage;
 
 /// How long a stage may look around. What it found until then counts.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PREFLIGHT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is read of its stderr, for the case that it says nothing on stdout.
-const WORDS: u64 = 64 * 1024;
+const MAX_STDERR: u64 = 64 * 1024;
 
 /// The checks of one stage.
 #[derive(Debug)]
-pub(crate) struct Looked {
+pub(crate) struct StageChecks {
     /// Instance name.
     pub(crate) stage: String,
     /// What it is.
@@ -36,30 +36,30 @@ pub(crate) struct Looked {
 }
 
 /// Looks for all stages at once, and hands over what each found, in the order of the file.
-pub(crate) async fn look(job: &Job, env: &Env, mut found: impl FnMut(Looked)) {
-    let cwd = job.cwd(env);
-    let stages = job.compiled.plan.stages.iter();
-    let mut looking: FuturesOrdered<_> = stages
+pub(crate) async fn run_all(input: &CompiledInput, env: &Env, mut found: impl FnMut(StageChecks)) {
+    let cwd = input.cwd(env);
+    let stages = input.compiled.plan.stages.iter();
+    let mut running: FuturesOrdered<_> = stages
         .map(|stage| {
-            let arguments = arguments(stage, job, env);
+            let arguments = arguments(stage, input, env);
             let cwd = cwd.clone();
             async move {
-                Looked {
+                StageChecks {
                     stage: stage.name.clone(),
                     kind: stage.kind.clone(),
-                    checks: of_stage(&arguments, cwd).await,
+                    checks: run_preflight(&arguments, cwd).await,
                 }
             }
         })
         .collect();
-    while let Some(looked) = looking.next().await {
-        found(looked);
+    while let Some(checks) = running.next().await {
+        found(checks);
     }
 }
 
 /// The command of a stage, expanded as devcluster does, with the other verb.
-fn arguments(stage: &NewStage, job: &Job, env: &Env) -> Vec<String> {
-    let words = job.compiled.plan.command(stage).into_iter();
+fn arguments(stage: &NewStage, input: &CompiledInput, env: &Env) -> Vec<String> {
+    let words = input.compiled.plan.command(stage).into_iter();
     let mut words: Vec<String> = words
         .map(|word| env.expand(&word))
         .filter(|word| word != "run" && word != "--events=none")
@@ -69,21 +69,21 @@ fn arguments(stage: &NewStage, job: &Job, env: &Env) -> Vec<String> {
     words.splice(at..at, verb);
     if stage.kind == RENDERER {
         // What devcluster will write when it starts is in the user's file already.
-        let file = std::path::absolute(&job.file).unwrap_or_else(|_| job.file.clone());
+        let file = std::path::absolute(&input.file).unwrap_or_else(|_| input.file.clone());
         words.retain(|word| !word.starts_with("--base="));
         words.push(format!("--base={}", file.display()));
     }
     words
 }
 
-async fn of_stage(arguments: &[String], cwd: Option<PathBuf>) -> Vec<Check> {
+async fn run_preflight(arguments: &[String], cwd: Option<PathBuf>) -> Vec<Check> {
     let failed = |e: &StageError| Check::failed("preflight", "the stage can look around", e);
     let mut checks = Vec::new();
-    match timeout(PATIENCE, run(arguments, cwd, &mut checks)).await {
+    match timeout(PREFLIGHT_TIMEOUT, run(arguments, cwd, &mut checks)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => checks.push(failed(&error)),
         Err(_) => {
-            let message = format!("it was not through after {} s", PATIENCE.as_secs());
+            let message = format!("it was not through after {} s", PREFLIGHT_TIMEOUT.as_secs());
             let error = StageError::new("remote.preflight_slow", message).hint(
                 "what it waits for is likely what comes next in its list; try the stage by itself",
             );
@@ -116,7 +116,7 @@ async fn run(
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(StageError::internal("a child without pipes"));
     };
-    let (said, words) = tokio::join!(read(stdout, checks), words(stderr));
+    let (said, words) = tokio::join!(read(stdout, checks), read_stderr(stderr));
     let status = child.wait().await.map_err(|e| failed(&e))?;
     match said {
         Some(error) => Err(error),
@@ -148,16 +148,16 @@ async fn read(stdout: ChildStdout, checks: &mut Vec<Check>) -> Option<StageError
     }
 }
 
-async fn words(stderr: ChildStderr) -> String {
+async fn read_stderr(stderr: ChildStderr) -> String {
     let mut bytes = Vec::new();
-    drop(stderr.take(WORDS).read_to_end(&mut bytes).await);
+    drop(stderr.take(MAX_STDERR).read_to_end(&mut bytes).await);
     String::from_utf8_lossy(&bytes).trim_end().to_owned()
 }
 
 /// The stages of the file that devcluster knows by itself: kind and body.
-pub(crate) fn stock<'a>(compiled: &'a Value, job: &Job) -> Vec<(&'a str, &'a Value)> {
+pub(crate) fn stock<'a>(compiled: &'a Value, input: &CompiledInput) -> Vec<(&'a str, &'a Value)> {
     let ours = |name: &Value| {
-        let stages = job.compiled.plan.stages.iter();
+        let stages = input.compiled.plan.stages.iter();
         stages.into_iter().any(|s| *name == *s.name)
     };
     let items = compiled["stages"].as_array().into_iter().flatten();

@@ -9,7 +9,7 @@ use protocol::{Exit, Problem, StageError, problem};
 
 /// A file that was read, by the name that messages show.
 #[derive(Clone, Copy)]
-pub struct Source<'a> {
+pub struct InputFile<'a> {
     /// Path as given.
     pub path: &'a Path,
     /// Its content.
@@ -33,7 +33,7 @@ pub(crate) fn read(file: &Path) -> Result<Document, StageError> {
 }
 
 /// The error for a file that asks for what cannot be.
-pub(crate) fn refused(source: &Source, problems: Vec<Problem>) -> StageError {
+pub(crate) fn refused(source: &InputFile, problems: Vec<Problem>) -> StageError {
     let file = problem::SourceFile::new(source.path, source.document.text());
     let placed = problems
         .into_iter()
@@ -48,7 +48,7 @@ pub(crate) fn refused(source: &Source, problems: Vec<Problem>) -> StageError {
 }
 
 /// The error for the flat form, which stands in a file of its own or on the command line.
-pub(crate) fn refused_flat(file: Option<Source>, problems: Vec<Problem>) -> StageError {
+pub(crate) fn refused_flat(file: Option<InputFile>, problems: Vec<Problem>) -> StageError {
     if let Some(file) = file {
         return refused(&file, problems);
     }
@@ -61,11 +61,13 @@ pub(crate) fn usage(message: impl Into<String>) -> StageError {
 }
 
 /// What there stands that only PyYAML makes sense of.
-pub(crate) fn odd(source: &Source, within: Range<usize>) -> Vec<Problem> {
+pub(crate) fn pyyaml_only(source: &InputFile, within: Range<usize>) -> Vec<Problem> {
     let file = problem::SourceFile::new(source.path, source.document.text());
-    let there = source.document.oddities().iter();
-    let there = there.filter(|odd| within.contains(&odd.range.start));
+    let there = source.document.pyyaml_only().iter();
+    let there = there.filter(|pyyaml_only| within.contains(&pyyaml_only.range.start));
     there
-        .map(|odd| Problem::new("", &odd.message).at(&file, odd.range.clone()))
+        .map(|pyyaml_only| {
+            Problem::new("", &pyyaml_only.message).at(&file, pyyaml_only.range.clone())
+        })
         .collect()
 }

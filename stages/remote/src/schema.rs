@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::flat::{GATEWAY, TUNNEL, flat_keys};
 use crate::kinds::{Kinds, Programs};
-use crate::plan::DRIVERS;
+use crate::plan::DRIVER_FIELDS;
 use crate::stock;
 
 /// The schema of a devcluster.yaml that may list the new stages, those of strangers on `$PATH` too, and of a flat
@@ -19,7 +19,7 @@ pub(crate) async fn schema(programs: &Programs<'_>) -> Result<Value, StageError>
     kinds.push(PLUGIN.to_owned());
     let mut flat = Map::new();
     for name in &kinds {
-        let described = match programs.described(name).await {
+        let described = match programs.describe_known(name).await {
             Ok(described) => described,
             Err(error) if is_ours(name) => return Err(error),
             // An editor is better off without it than without the rest.
@@ -105,7 +105,7 @@ fn body(described: &Description) -> Value {
         schema = json!({"type": "object"});
     }
     let without: &[&str] = if described.kind == RENDERER {
-        &DRIVERS
+        &DRIVER_FIELDS
     } else {
         &[]
     };

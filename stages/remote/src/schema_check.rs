@@ -33,9 +33,9 @@ pub(crate) fn problems(
 
 /// Adds what a schema finds where nothing was found before: a program's own words come first.
 pub(crate) fn add(problems: &mut Vec<Problem>, by_schema: impl IntoIterator<Item = Problem>) {
-    let told = problems.len();
+    let reported = problems.len();
     for problem in by_schema {
-        if problems[..told].iter().all(|p| p.path != problem.path) {
+        if problems[..reported].iter().all(|p| p.path != problem.path) {
             problems.push(problem);
         }
     }

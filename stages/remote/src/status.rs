@@ -17,17 +17,17 @@ use tokio::time::timeout;
 
 use crate::format::Formatted;
 use crate::kinds::Programs;
-use crate::places::{open, run_dirs, survey};
+use crate::run_dirs::{open, run_dirs, survey};
 
 /// How often `--watch` looks. Files are read; nobody is asked.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A stage answers `check` within a second; one on a dead network may not.
-const CHECK: Duration = Duration::from_secs(10);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How to go about it.
 #[derive(Debug, Args)]
-pub(crate) struct Wishes {
+pub(crate) struct StatusOptions {
     /// Go on, and show every change, until Ctrl-C
     #[arg(short, long)]
     watch: bool,
@@ -68,7 +68,7 @@ impl Instance {
 
 /// The instances of one run directory.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct Place {
+struct RunDirStatus {
     run_dir: PathBuf,
     instances: Vec<Instance>,
 }
@@ -76,19 +76,19 @@ struct Place {
 /// Shows it, once or for as long as somebody watches. Returns the exit code.
 pub(crate) async fn status(
     run_dir: Option<&Path>,
-    wishes: &Wishes,
+    options: &StatusOptions,
     programs: &Programs<'_>,
 ) -> Result<u8, StageError> {
-    let mut shown: Option<Vec<Place>> = None;
+    let mut shown: Option<Vec<RunDirStatus>> = None;
     loop {
         let mut places = places(run_dir, programs.env);
-        if wishes.check {
+        if options.check {
             check(&mut places, programs).await;
         }
         let changed = shown.as_ref() != Some(&places);
-        let written = show::show(&places, wishes, changed);
+        let written = show::show(&places, options, changed);
         written.map_err(|e| StageError::io("cannot write the status", &e))?;
-        if !wishes.watch {
+        if !options.watch {
             let mut all = places.iter().flat_map(|p| &p.instances);
             return Ok(match all.all(Instance::is_well) {
                 true => Exit::Ok as u8,
@@ -96,11 +96,11 @@ pub(crate) async fn status(
             });
         }
         shown = Some(places);
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-fn places(only: Option<&Path>, env: &Env) -> Vec<Place> {
+fn places(only: Option<&Path>, env: &Env) -> Vec<RunDirStatus> {
     let mut places = Vec::new();
     for directory in run_dirs(env, only, &survey(env, only)) {
         match open(&directory) {
@@ -113,9 +113,9 @@ fn places(only: Option<&Path>, env: &Env) -> Vec<Place> {
     places
 }
 
-fn place(run_dir: &RunDir) -> Place {
+fn place(run_dir: &RunDir) -> RunDirStatus {
     let names = run_dir.instances().into_iter();
-    Place {
+    RunDirStatus {
         run_dir: run_dir.path().to_owned(),
         instances: names.filter_map(|name| instance(run_dir, name)).collect(),
     }
@@ -136,8 +136,7 @@ fn instance(run_dir: &RunDir, stage: String) -> Option<Instance> {
         });
     };
     let status = status.clone();
-    let ended = matches!(status.phase, Phase::Stopped | Phase::Failed);
-    let phase = Some(status.phase).filter(|_| ended || holder.is_some());
+    let phase = Some(status.phase).filter(|phase| phase.is_final() || holder.is_some());
     let live = run_dir.live_outputs(&stage);
     let degraded = status.error.as_ref();
     let degraded = degraded.filter(|_| phase == Some(Phase::Degraded));
@@ -156,7 +155,7 @@ fn instance(run_dir: &RunDir, stage: String) -> Option<Instance> {
 }
 
 /// Has every instance that says that it is ready asked by its own program, side by side.
-async fn check(places: &mut [Place], programs: &Programs<'_>) {
+async fn check(places: &mut [RunDirStatus], programs: &Programs<'_>) {
     let asked = places.iter_mut().flat_map(|place| {
         let (run_dir, instances) = (&place.run_dir, &mut place.instances);
         let ready = instances
@@ -176,7 +175,7 @@ async fn check(places: &mut [Place], programs: &Programs<'_>) {
             }
         };
         command.kill_on_drop(true);
-        let failed = match timeout(CHECK, command.output()).await {
+        let failed = match timeout(CHECK_TIMEOUT, command.output()).await {
             Ok(Ok(output)) if output.status.success() => None,
             Ok(Ok(output)) => {
                 let said = String::from_utf8_lossy(&output.stderr);
@@ -185,7 +184,7 @@ async fn check(places: &mut [Place], programs: &Programs<'_>) {
                 Some(text.to_owned())
             }
             Ok(Err(e)) => Some(format!("cannot be asked: {e}")),
-            Err(_) => Some(format!("no answer within {} s", CHECK.as_secs())),
+            Err(_) => Some(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())),
         };
         if failed.is_some() {
             instance.phase = Some(Phase::Degraded);

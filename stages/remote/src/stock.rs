@@ -20,17 +20,17 @@ pub(crate) fn definitions() -> Map<String, Value> {
 
 /// What devcluster would not read, and what it reads to its own harm.
 #[derive(Default)]
-pub(crate) struct Checked {
+pub(crate) struct StockCheck {
     pub(crate) problems: Vec<Problem>,
     pub(crate) warnings: Vec<String>,
     definitions: Rc<Map<String, Value>>,
 }
 
 /// Looks at everything that devcluster itself reads.
-pub(crate) fn check(file: &Value) -> Checked {
-    let mut checked = Checked {
+pub(crate) fn check(file: &Value) -> StockCheck {
+    let mut checked = StockCheck {
         definitions: definitions().into(),
-        ..Checked::default()
+        ..StockCheck::default()
     };
     let Some(top) = file.as_object() else {
         checked.wrong("", "a devcluster.yaml is a mapping");
@@ -62,14 +62,14 @@ pub(crate) fn check(file: &Value) -> Checked {
     checked
 }
 
-impl Checked {
+impl StockCheck {
     fn wrong(&mut self, path: &str, message: impl Into<String>) {
         self.problems.push(Problem::new(path, message));
     }
 
     fn unknown(&mut self, path: &str, body: &Map<String, Value>, known: &[&str]) {
         for key in body.keys().filter(|k| !known.contains(&k.as_str())) {
-            let message = format!("devcluster knows no such key; {}", meant(key, known));
+            let message = format!("devcluster knows no such key; {}", suggestion(key, known));
             self.problems.push(Problem::key(join(path, key), message));
         }
     }
@@ -189,7 +189,7 @@ impl Checked {
             ("conncheck" | "logcheck", _) => self.wrong(&below, "expected `key: value` lines"),
             _ => {
                 let known = ["custom", "sh", "conncheck", "logcheck"];
-                let message = format!("no such kind of step; {}", meant(kind, &known));
+                let message = format!("no such kind of step; {}", suggestion(kind, &known));
                 self.problems.push(Problem::key(below, message));
             }
         }
@@ -197,7 +197,7 @@ impl Checked {
 }
 
 /// The name that was probably meant, else all that there are.
-fn meant(name: &str, known: &[&str]) -> String {
+fn suggestion(name: &str, known: &[&str]) -> String {
     did_you_mean(name, known.iter().copied()).map_or_else(
         || format!("there is {}", known.join(", ")),
         |meant| format!("did you mean `{meant}`?"),

@@ -5,7 +5,7 @@ use protocol::rundir::{Phase, RunDir};
 use crate::plan::Plan;
 
 /// A line for each of our stages that ran since then, in milliseconds since 1970.
-pub(crate) fn of(plan: &Plan, run_dir: &RunDir, since_ms: u64) -> Vec<String> {
+pub(crate) fn lines(plan: &Plan, run_dir: &RunDir, since_ms: u64) -> Vec<String> {
     let stages = plan.stages.iter();
     stages
         .filter_map(|stage| {

@@ -17,15 +17,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::devcluster::{self, Devcluster, Event, Options, orphans};
 use crate::exposure::refuse_open_master;
-use crate::input::Job;
+use crate::input::CompiledInput;
 use crate::kinds::Programs;
 use crate::outline::outline;
 use crate::plugins;
-use crate::{ask, gc, summary};
+use crate::{confirm, gc, summary};
 
 /// How to go about it.
 #[derive(Debug, Args)]
-pub(crate) struct Wishes {
+pub(crate) struct UpOptions {
     /// Say what would happen; write and start nothing
     #[arg(long)]
     dry_run: bool,
@@ -42,32 +42,32 @@ pub(crate) struct Wishes {
 
 /// Compiles onto disk, runs devcluster until it ends, and cleans up. Returns the exit code.
 pub(crate) async fn up(
-    mut job: Job,
-    wishes: Wishes,
+    mut input: CompiledInput,
+    flags: UpOptions,
     programs: &Programs<'_>,
 ) -> Result<u8, StageError> {
     let env = programs.env;
-    for warning in &job.compiled.plan.warnings {
+    for warning in &input.compiled.plan.warnings {
         say(&format!("warning: {warning}"));
     }
-    plugins::check(&mut job, env).await?;
-    if !wishes.i_know {
-        refuse_open_master(&job.compiled, env)?;
+    plugins::check(&mut input, env).await?;
+    if !flags.i_know {
+        refuse_open_master(&input.compiled, env)?;
     }
     let program = devcluster::find(env)?;
     say(&format!(
         "devcluster will start\n{}",
-        outline(&job).trim_end()
+        outline(&input).trim_end()
     ));
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let oneshot = !interactive && !devcluster::chooses_console(&wishes.devcluster);
+    let oneshot = !interactive && !devcluster::chooses_console(&flags.devcluster);
     let options = Options {
-        file: job.run_dir(env).join(COMPILED),
-        root: job.root.clone(),
-        arguments: wishes.devcluster,
+        file: input.run_dir(env).join(COMPILED),
+        root: input.root.clone(),
+        arguments: flags.devcluster,
         oneshot,
     };
-    if wishes.dry_run {
+    if flags.dry_run {
         let words = options.words().join(OsStr::new(" "));
         say(&format!("by {} {}", program.display(), words.display()));
         say(
@@ -75,15 +75,15 @@ pub(crate) async fn up(
         );
         return Ok(Exit::Ok as u8);
     }
-    let has_stages = !job.compiled.plan.stages.is_empty();
-    if has_stages && !wishes.no_preflight && protocol::prompt::is_interactive() {
-        refuse_second_devcluster(&job.temp_dir(env))?;
-        if !ask::before(&mut job, programs).await? {
+    let has_stages = !input.compiled.plan.stages.is_empty();
+    if has_stages && !flags.no_preflight && protocol::prompt::is_interactive() {
+        refuse_second_devcluster(&input.temp_dir(env))?;
+        if !confirm::before_start(&mut input, programs).await? {
             say("nothing was started");
             return Ok(Exit::Failed as u8);
         }
     }
-    let run_dir = prepare(&job, env)?;
+    let run_dir = prepare(&input, env)?;
     let options = Options {
         file: run_dir.file(COMPILED),
         ..options
@@ -93,8 +93,8 @@ pub(crate) async fn up(
     let started = SystemTime::now().duration_since(UNIX_EPOCH);
     let started_ms = started.map_or(0, |d| d.as_millis() as u64);
     let mut devcluster = Devcluster::start(&program, &options)?;
-    let ended = attend(&mut devcluster, &mut signals, oneshot).await;
-    for orphan in orphans::end(&job.temp_dir(env)).await {
+    let ended = supervise(&mut devcluster, &mut signals, oneshot).await;
+    for orphan in orphans::end(&input.temp_dir(env)).await {
         say(&format!("devcluster left {orphan}; ended it"));
     }
     let swept = tokio::select! {
@@ -104,7 +104,7 @@ pub(crate) async fn up(
             return Err(StageError::new("remote.interrupted", message));
         }
     };
-    for line in summary::of(&job.compiled.plan, &run_dir, started_ms) {
+    for line in summary::lines(&input.compiled.plan, &run_dir, started_ms) {
         say(&line);
     }
     say(&swept.report());
@@ -115,7 +115,7 @@ pub(crate) async fn up(
 const COMPILED: &str = "devcluster.yaml";
 
 /// Follows devcluster to its end and says how it ended.
-async fn attend(
+async fn supervise(
     devcluster: &mut Devcluster,
     signals: &mut Signals,
     oneshot: bool,
@@ -158,13 +158,13 @@ async fn attend(
 }
 
 /// Makes the directories and writes the compiled file.
-fn prepare(job: &Job, env: &Env) -> Result<RunDir, StageError> {
-    let temp_dir = job.temp_dir(env);
+fn prepare(input: &CompiledInput, env: &Env) -> Result<RunDir, StageError> {
+    let temp_dir = input.temp_dir(env);
     make_temp_dir(&temp_dir)?;
     refuse_second_devcluster(&temp_dir)?;
-    let run_dir = RunDir::open(&job.run_dir(env)).map_err(own_temp_dir)?;
+    let run_dir = RunDir::open(&input.run_dir(env)).map_err(own_temp_dir)?;
     let file = run_dir.file(COMPILED);
-    files::replace(&file, job.compiled.text.as_bytes(), false)
+    files::replace(&file, input.compiled.text.as_bytes(), false)
         .map_err(|e| StageError::io(format!("cannot write {}", file.display()), &e))?;
     Ok(run_dir)
 }

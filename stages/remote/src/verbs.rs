@@ -8,13 +8,13 @@ use protocol::kinds::PLUGIN;
 use protocol::message::VERSION;
 use protocol::reference::is_templated;
 use protocol::validate::{
-    self, Answer, Instance, Request, RequestType, Unknown, Verdict, pointer_from_path,
+    Answer, Instance, LIMIT, Request, RequestType, Unknown, Verdict, pointer_from_path,
 };
 use protocol::yaml::Seg;
 use protocol::{Description, Env, Problem, StageError};
 use serde_json::{Map, Value};
 
-use crate::call::{Call, Called, failed};
+use crate::call::{Call, CallOutput, failed};
 use crate::schema_check;
 
 /// The last lines of stderr that an error shows.
@@ -22,27 +22,27 @@ const TAIL: usize = 5;
 
 /// Asks a program what it is.
 pub(crate) async fn describe(program: &Path, env: &Env) -> Result<Description, StageError> {
-    let call = Call::new(program, &["describe"]).plain(env);
-    let called = heard(program, "describe", call).await?;
+    let call = Call::new(program, &["describe"]).with_plain_env(env);
+    let called = run_call(program, "describe", call).await?;
     let unusable = |e: serde_json::Error| {
         failed(program, "describe", "its output is not a description").source(&e)
     };
     let mut said: Map<String, Value> = serde_json::from_slice(&called.stdout).map_err(unusable)?;
     // A plugin is run by its path: what it does not say is not needed.
-    let unsaid = [
+    let defaults = [
         ("dcs", VERSION.into()),
         ("kind", PLUGIN.into()),
         ("version", "".into()),
         ("about", "".into()),
     ];
-    for (field, value) in unsaid {
+    for (field, value) in defaults {
         said.entry(field).or_insert(value);
     }
     serde_json::from_value(Value::Object(said)).map_err(unusable)
 }
 
 /// Asks a program what is wrong with its configs.
-pub(crate) async fn ask(
+pub(crate) async fn validate(
     program: &Path,
     request: &Request,
     env: &Env,
@@ -50,23 +50,23 @@ pub(crate) async fn ask(
     let question = serde_json::to_vec(request)
         .map_err(|e| StageError::internal("a request is not JSON").source(&e))?;
     let call = Call::new(program, &["validate"])
-        .plain(env)
-        .asking(question, validate::LIMIT);
-    let called = heard(program, "validate", call).await?;
+        .with_plain_env(env)
+        .with_stdin(question, LIMIT);
+    let called = run_call(program, "validate", call).await?;
     let answer: Answer = serde_json::from_slice(&called.stdout)
         .map_err(|e| failed(program, "validate", "its output is not an answer").source(&e))?;
     if answer.dcs != VERSION {
         let why = format!("it answers in protocol version {}", answer.dcs);
         return Err(failed(program, "validate", &why));
     }
-    let mut told: Vec<&str> = answer.instances.iter().map(|v| v.stage.as_str()).collect();
+    let mut answered: Vec<&str> = answer.instances.iter().map(|v| v.stage.as_str()).collect();
     let mut asked: Vec<&str> = request.instances.iter().map(|i| i.stage.as_str()).collect();
-    told.sort_unstable();
+    answered.sort_unstable();
     asked.sort_unstable();
-    if told != asked {
+    if answered != asked {
         let why = format!(
             "it gave {} verdicts for {} instances, or for others; one for each is due",
-            told.len(),
+            answered.len(),
             asked.len()
         );
         return Err(failed(program, "validate", &why));
@@ -83,7 +83,7 @@ pub(crate) async fn wrong_config(
     dir: &Path,
     env: &Env,
 ) -> Result<(Vec<Problem>, Verdict), StageError> {
-    let open = unknown(with);
+    let open = unknown_pointers(with);
     let by_schema =
         schema_check::problems(&described.config, with, &Unknown::from_pointers(&open))?;
     let mut verdict = Verdict::default();
@@ -100,7 +100,7 @@ pub(crate) async fn wrong_config(
             }],
             targets: Vec::new(),
         };
-        let mut verdicts = ask(program, &request, env).await?.instances;
+        let mut verdicts = validate(program, &request, env).await?.instances;
         verdict = verdicts.pop().unwrap_or_default();
     }
     let mut problems: Vec<Problem> = verdict.problems.iter().map(Problem::from).collect();
@@ -109,7 +109,7 @@ pub(crate) async fn wrong_config(
 }
 
 /// JSON pointers to the texts with a variable or a reference in them: only the run knows those.
-pub(crate) fn unknown(config: &Value) -> Vec<String> {
+pub(crate) fn unknown_pointers(config: &Value) -> Vec<String> {
     fn collect(value: &Value, path: &mut Vec<Seg>, found: &mut Vec<String>) {
         let mut below = |seg: Seg, value: &Value| {
             path.push(seg);
@@ -134,7 +134,7 @@ pub(crate) fn unknown(config: &Value) -> Vec<String> {
 }
 
 /// Calls it; what it wrote to stderr explains a failure.
-async fn heard(program: &Path, verb: &str, call: Call<'_>) -> Result<Called, StageError> {
+async fn run_call(program: &Path, verb: &str, call: Call<'_>) -> Result<CallOutput, StageError> {
     let mut words = VecDeque::new();
     let called = call.run(|line| {
         words.push_back(line);

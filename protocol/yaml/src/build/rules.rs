@@ -8,8 +8,8 @@ use super::Builder;
 use crate::block_scalar;
 use crate::dialect;
 use crate::error::Error;
-use crate::scalar::{self, Data, Tag, Unread};
-use crate::tree::{Id, Kind, Oddity, after_colon};
+use crate::scalar::{self, ConstructError, Data, Tag};
+use crate::tree::{Id, Kind, PyYamlOnly, after_colon};
 
 impl Builder<'_> {
     pub(super) fn document(&mut self, at: usize, version: u32) -> Result<(), Error> {
@@ -71,7 +71,7 @@ impl Builder<'_> {
         };
         let frame = self.open.last_mut();
         if !frame.is_none_or(|f| f.seen.insert(name.clone())) {
-            self.odd(span, format!("the key `{name}` is there twice"), true)?;
+            self.accept_pyyaml_only(span, format!("the key `{name}` is there twice"), true)?;
         }
         Ok(id)
     }
@@ -127,23 +127,28 @@ impl Builder<'_> {
         }
         match scalar::construct(tag, text) {
             Ok(data) => Ok(data),
-            Err(Unread::Wrong(why)) => self.fail(at, why),
-            Err(Unread::Beyond(why, near)) => {
-                self.odd(span, why, false)?;
-                Ok(Data::Odd(tag, near))
+            Err(ConstructError::Invalid(why)) => self.fail(at, why),
+            Err(ConstructError::NonJson(why, near)) => {
+                self.accept_pyyaml_only(span, why, false)?;
+                Ok(Data::NonJson(tag, near))
             }
         }
     }
 
     /// What `PyYAML` takes, and who reads by our rules does not.
-    fn odd(&mut self, range: Range<usize>, message: String, twin: bool) -> Result<(), Error> {
+    fn accept_pyyaml_only(
+        &mut self,
+        range: Range<usize>,
+        message: String,
+        duplicate: bool,
+    ) -> Result<(), Error> {
         if !self.as_pyyaml {
             return self.fail(range.start, message);
         }
-        self.oddities.push(Oddity {
+        self.pyyaml_only.push(PyYamlOnly {
             range,
             message,
-            twin,
+            duplicate,
         });
         Ok(())
     }
@@ -161,7 +166,7 @@ impl Builder<'_> {
         match tag.map(|t| (t.handle(), t.suffix())) {
             None | Some(("!", "") | ("", "!")) => Ok(()),
             Some((scalar::CORE, suffix)) if suffix == own => Ok(()),
-            Some((scalar::CORE, suffix)) if others.contains(&suffix) => self.odd(
+            Some((scalar::CORE, suffix)) if others.contains(&suffix) => self.accept_pyyaml_only(
                 span,
                 format!("`!!{suffix}`, which JSON has no form for"),
                 false,

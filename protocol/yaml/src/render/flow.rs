@@ -5,18 +5,18 @@ use serde_json::{Map, Value};
 use super::Renderer;
 use crate::emit;
 use crate::error::Error;
-use crate::layout::Owner;
+use crate::layout::Parent;
 use crate::tree::Id;
 
 impl Renderer<'_> {
-    pub(super) fn replace_in_flow(&mut self, id: Id, owner: Owner, value: &Value) {
+    pub(super) fn replace_in_flow(&mut self, id: Id, parent: Parent, value: &Value) {
         let node = &self.doc.tree.nodes[id];
         let mut text = emit::flow(value);
         if let Some(anchor) = self.kept_anchor(id) {
             text = format!("{anchor} {text}");
         }
-        match owner {
-            Owner::Entry { at, .. } if node.is_absent() => {
+        match parent {
+            Parent::Entry { at, .. } if node.is_absent() => {
                 let colon = if self.text()[..at].ends_with(':') {
                     " "
                 } else {
@@ -45,24 +45,24 @@ impl Renderer<'_> {
         let nodes = &self.doc.tree.nodes;
         for (i, item) in items.iter().enumerate() {
             let start = nodes[*item].start();
-            let fresh: String = self
+            let inserted: String = self
                 .changes
                 .inserted(seq, i)
                 .map(|n| emit::flow(n) + ", ")
                 .collect();
-            if !fresh.is_empty() {
-                self.push(start..start, fresh);
+            if !inserted.is_empty() {
+                self.push(start..start, inserted);
             }
-            self.value(*item, Owner::Root, true)?;
+            self.value(*item, Parent::Root, true)?;
         }
-        let fresh: String = self
+        let inserted: String = self
             .changes
             .inserted(seq, items.len())
             .map(|n| format!(", {}", emit::flow(n)))
             .collect();
-        if let (false, Some(last)) = (fresh.is_empty(), items.last()) {
+        if let (false, Some(last)) = (inserted.is_empty(), items.last()) {
             let end = nodes[*last].span.end;
-            self.push(end..end, fresh);
+            self.push(end..end, inserted);
         }
         Ok(())
     }

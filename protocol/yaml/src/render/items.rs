@@ -6,7 +6,7 @@ use super::Renderer;
 use crate::dialect::skip_trivia;
 use crate::emit;
 use crate::error::Error;
-use crate::layout::Owner;
+use crate::layout::Parent;
 use crate::splice::column;
 use crate::tree::Id;
 
@@ -22,33 +22,33 @@ impl Renderer<'_> {
             dash = skip_trivia(self.text(), end);
         }
         for (i, item) in items.iter().enumerate() {
-            let fresh: Vec<&Value> = self.changes.inserted(seq, i).collect();
+            let inserted: Vec<&Value> = self.changes.inserted(seq, i).collect();
             let dash = dashes[i];
             if i == 0 {
                 let pad = " ".repeat(indent);
-                let lines = fresh.iter().map(|n| self.item_lines(n, indent) + &pad);
+                let lines = inserted.iter().map(|n| self.item_lines(n, indent) + &pad);
                 let text: String = lines.collect();
                 if !text.is_empty() {
                     self.push(dash..dash, text);
                 }
             } else {
-                self.insert_items(&fresh, items[i - 1], dashes[i - 1], indent);
+                self.insert_items(&inserted, items[i - 1], dashes[i - 1], indent);
             }
-            self.value(*item, Owner::Item { at: dash + 1 }, false)?;
+            self.value(*item, Parent::Item { at: dash + 1 }, false)?;
         }
         if let (Some(last), Some(dash)) = (items.last(), dashes.last()) {
-            let fresh: Vec<&Value> = self.changes.inserted(seq, items.len()).collect();
-            self.insert_items(&fresh, *last, *dash, indent);
+            let inserted: Vec<&Value> = self.changes.inserted(seq, items.len()).collect();
+            self.insert_items(&inserted, *last, *dash, indent);
         }
         Ok(())
     }
 
-    fn insert_items(&mut self, fresh: &[&Value], after: Id, dash: usize, indent: usize) {
-        if fresh.is_empty() {
+    fn insert_items(&mut self, inserted: &[&Value], after: Id, dash: usize, indent: usize) {
+        if inserted.is_empty() {
             return;
         }
         let pad = " ".repeat(indent);
-        let lines = fresh
+        let lines = inserted
             .iter()
             .map(|n| pad.clone() + &self.item_lines(n, indent));
         let lines: String = lines.collect();

@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use crate::call::output;
 
 /// A stage of ours ends by itself when devcluster is gone, and a signal would take its half second away.
-const ALONE: Duration = Duration::from_millis(600);
+const SELF_EXIT_TIMEOUT: Duration = Duration::from_millis(600);
 
 /// What one has to end once it got its signal; after that it is killed.
-const TOLD: Duration = Duration::from_secs(5);
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long `ps` or `docker` may take.
-const TOOL: Duration = Duration::from_secs(10);
+const TOOL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The kernel does not tell when the child of another process ends.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -52,24 +52,24 @@ pub(crate) async fn end(temp_dir: &Path) -> Vec<String> {
         return Vec::new();
     };
     orphans.reverse();
-    let orphans = outlasting(orphans, ALONE).await;
+    let orphans = alive_after(orphans, SELF_EXIT_TIMEOUT).await;
     let mut ended = Vec::new();
     for orphan in &orphans {
         orphan.send(orphan.signal()).await;
         ended.push(orphan.to_string());
     }
-    for stubborn in outlasting(orphans, TOLD).await {
-        stubborn.send("SIGKILL").await;
+    for survivor in alive_after(orphans, SIGNAL_TIMEOUT).await {
+        survivor.send("SIGKILL").await;
     }
     ended
 }
 
 /// What [`end`] would end.
-pub(crate) async fn left(temp_dir: &Path) -> Vec<String> {
+pub(crate) async fn list_alive(temp_dir: &Path) -> Vec<String> {
     let Some((orphans, _lock)) = list(temp_dir) else {
         return Vec::new();
     };
-    let alive = outlasting(orphans, Duration::ZERO).await;
+    let alive = alive_after(orphans, Duration::ZERO).await;
     alive.iter().rev().map(Orphan::to_string).collect()
 }
 
@@ -92,7 +92,7 @@ fn is_ours(path: &Path) -> bool {
 }
 
 /// Those that are still there after `patience`.
-async fn outlasting(mut orphans: Vec<Orphan>, patience: Duration) -> Vec<Orphan> {
+async fn alive_after(mut orphans: Vec<Orphan>, patience: Duration) -> Vec<Orphan> {
     let deadline = Instant::now() + patience;
     loop {
         let mut alive = Vec::new();
@@ -119,13 +119,14 @@ impl Orphan {
             } => output(
                 "ps",
                 &["-ww", "-p", &pid.to_string(), "-o", "command="],
-                TOOL,
+                TOOL_TIMEOUT,
             )
             .await
             .is_some_and(|command| command.trim().starts_with(match_args)),
             Orphan::Container { container_id, .. } => {
                 let filter = format!("id={container_id}");
-                let found = output("docker", &["ps", "-q", "--filter", &filter], TOOL).await;
+                let found =
+                    output("docker", &["ps", "-q", "--filter", &filter], TOOL_TIMEOUT).await;
                 found.is_some_and(|id| !id.trim().is_empty())
             }
         }
@@ -144,10 +145,20 @@ impl Orphan {
             Orphan::Process { pid, .. } => {
                 let name = signal.trim_start_matches("SIG");
                 let kill = "kill -s \"$1\" \"$2\"";
-                output("sh", &["-c", kill, "kill", name, &pid.to_string()], TOOL).await;
+                output(
+                    "sh",
+                    &["-c", kill, "kill", name, &pid.to_string()],
+                    TOOL_TIMEOUT,
+                )
+                .await;
             }
             Orphan::Container { container_id, .. } => {
-                output("docker", &["kill", "--signal", signal, container_id], TOOL).await;
+                output(
+                    "docker",
+                    &["kill", "--signal", signal, container_id],
+                    TOOL_TIMEOUT,
+                )
+                .await;
             }
         }
     }
@@ -200,7 +211,7 @@ mod tests {
             {"pid": pid, "match_args": "sleep 901", "kill_signal": "SIGTERM"},
         ]));
         assert_eq!(
-            left(dir.path()).await,
+            list_alive(dir.path()).await,
             [format!("process {pid} (`sleep 901`)")]
         );
         // A child of ours stays in the process list until it is waited for.

@@ -13,12 +13,12 @@ use serde_json::Value;
 use super::port;
 use crate::call::output;
 use crate::exposure::refuse_open_master;
-use crate::input::Job;
+use crate::input::CompiledInput;
 use crate::outline::program_of;
 use crate::{devcluster, preflight, up};
 
 /// A program that only tells about itself.
-const BRIEF: Duration = Duration::from_secs(5);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The release that everything is tried with.
 const DEVCLUSTER: &str = "1.3.2";
@@ -50,41 +50,41 @@ async fn devcluster_version(program: &Path) -> Option<String> {
     let mut words = interpreter.split_whitespace();
     let code = "import importlib.metadata as m; print(m.version('devcluster'))";
     let (program, arguments) = (words.next()?, words.chain(["-c", code]));
-    let text = output(program, &arguments.collect::<Vec<_>>(), BRIEF).await?;
+    let text = output(program, &arguments.collect::<Vec<_>>(), EXIT_TIMEOUT).await?;
     Some(text.trim().to_owned()).filter(|version| !version.is_empty())
 }
 
 /// What this file needs here.
-pub(super) async fn of_job(job: &Job, env: &Env) -> Vec<Check> {
-    let compiled = job.compiled.value();
-    let stock = preflight::stock(&compiled, job);
+pub(super) async fn check_input(input: &CompiledInput, env: &Env) -> Vec<Check> {
+    let compiled = input.compiled.value();
+    let stock = preflight::stock(&compiled, input);
     let mut checks = Vec::new();
-    if !job.compiled.plan.stages.is_empty() {
-        checks.push(stage_programs(job));
-        checks.push(directory(job, env));
-        checks.extend(password(job, env));
+    if !input.compiled.plan.stages.is_empty() {
+        checks.push(stage_programs(input));
+        checks.push(directory(input, env));
+        checks.extend(password(input, env));
     }
     if stock.iter().any(|(kind, _)| DOCKER_KINDS.contains(kind)) {
         checks.push(docker(env).await);
     }
     let (commands, ports) = (stock.iter(), stock.iter());
-    checks.extend(commands.filter_map(|(kind, body)| command(kind, body, job, env)));
-    checks.extend(ports.filter_map(|(kind, body)| port::of_master(kind, body, job, env)));
+    checks.extend(commands.filter_map(|(kind, body)| command(kind, body, input, env)));
+    checks.extend(ports.filter_map(|(kind, body)| port::check_master(kind, body, input, env)));
     checks
 }
 
 /// Which programs will run. That they are there was seen when the file was read.
-fn stage_programs(job: &Job) -> Check {
-    let stages = job.compiled.plan.stages.iter();
+fn stage_programs(input: &CompiledInput) -> Check {
+    let stages = input.compiled.plan.stages.iter();
     let programs = stages.filter_map(|s| s.program.first()).map(String::as_str);
     let programs = BTreeSet::from_iter(programs);
     let found = Vec::from_iter(programs).join(", ");
     Check::ok("programs", "the stages' programs are installed", found)
 }
 
-fn directory(job: &Job, env: &Env) -> Check {
+fn directory(input: &CompiledInput, env: &Env) -> Check {
     let (id, title) = ("temp_dir", "devcluster's temp_dir is ours alone");
-    let (temp_dir, run_dir) = (job.temp_dir(env), job.run_dir(env));
+    let (temp_dir, run_dir) = (input.temp_dir(env), input.run_dir(env));
     let shown = temp_dir.display().to_string();
     if let Err(error) = up::refuse_second_devcluster(&temp_dir) {
         return Check::ok(id, title, shown).hint(error.message);
@@ -109,11 +109,11 @@ fn directory(job: &Job, env: &Env) -> Check {
     }
 }
 
-fn password(job: &Job, env: &Env) -> Option<Check> {
+fn password(input: &CompiledInput, env: &Env) -> Option<Check> {
     let (id, title) = ("password", "the master does not let everybody in");
-    let mut stages = job.compiled.plan.stages.iter();
+    let mut stages = input.compiled.plan.stages.iter();
     stages.find(|s| s.provides.contains_key(MASTER_ADDRESS))?;
-    Some(match refuse_open_master(&job.compiled, env) {
+    Some(match refuse_open_master(&input.compiled, env) {
         Ok(()) => Check::ok(id, title, ""),
         Err(error) => Check::failed(id, title, &error),
     })
@@ -133,7 +133,7 @@ async fn docker(env: &Env) -> Check {
     match output(
         "docker",
         &["version", "--format", "{{.Server.Version}}"],
-        BRIEF,
+        EXIT_TIMEOUT,
     )
     .await
     {
@@ -147,7 +147,7 @@ async fn docker(env: &Env) -> Check {
 }
 
 /// devcluster dies, and orphans its stages, when a stage's program is missing.
-fn command(kind: &str, body: &Value, job: &Job, env: &Env) -> Option<Check> {
+fn command(kind: &str, body: &Value, input: &CompiledInput, env: &Env) -> Option<Check> {
     let (words, default) = match kind {
         "master" => (&body["cmdline"], "master/build/determined-master"),
         "agent" => (&body["cmdline"], "agent/build/determined-agent"),
@@ -165,13 +165,13 @@ fn command(kind: &str, body: &Value, job: &Job, env: &Env) -> Option<Check> {
         format!("the program of {name} is there"),
     );
     let cwd = env.expand(body["cwd"].as_str().unwrap_or_default());
-    let cwd = job.cwd(env).unwrap_or_default().join(cwd);
+    let cwd = input.cwd(env).unwrap_or_default().join(cwd);
     let path = match program.contains('/') {
         true => Some(cwd.join(&program)).filter(|p| is_executable(p)),
         false => env.find_program(&program),
     };
     // One of a consumer's steps is ours.
-    let consumers = &job.compiled.plan.consumers;
+    let consumers = &input.compiled.plan.consumers;
     let ours = usize::from(consumers.iter().any(|c| c.name == name));
     let builds = body["pre"]
         .as_array()

@@ -6,11 +6,16 @@ use std::net::{Ipv4Addr, TcpListener};
 use protocol::{Check, Env, StageError};
 use serde_json::Value;
 
-use crate::input::Job;
+use crate::input::CompiledInput;
 use crate::up;
 
 /// Whether nobody else has it. `None` for other stages, and for a port that is none: config-emit tells of that one.
-pub(super) fn of_master(kind: &str, body: &Value, job: &Job, env: &Env) -> Option<Check> {
+pub(super) fn check_master(
+    kind: &str,
+    body: &Value,
+    input: &CompiledInput,
+    env: &Env,
+) -> Option<Check> {
     if kind != "master" {
         return None;
     }
@@ -20,7 +25,7 @@ pub(super) fn of_master(kind: &str, body: &Value, job: &Job, env: &Env) -> Optio
         format!("port.{name}"),
         format!("the port of {name} is free here"),
     );
-    if up::refuse_second_devcluster(&job.temp_dir(env)).is_err() {
+    if up::refuse_second_devcluster(&input.temp_dir(env)).is_err() {
         let why = format!("{port}, in use by the devcluster that runs already");
         return Some(Check::skipped(&id, &title, why));
     }

@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::wire::Wire;
 use super::{Host, directory};
-use crate::call::{BRIEF, Group, each_line};
+use crate::call::{EXIT_TIMEOUT, Group, forward_lines};
 
 /// What a plugin has between `shutdown` and SIGTERM; the runtime's own grace ends it soon after.
-pub(super) const POLITE: Duration = Duration::from_millis(250);
+pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(250);
 
 pub(super) struct Plugin<'a> {
     cx: &'a Context<Host>,
@@ -62,7 +62,7 @@ impl<'a> Plugin<'a> {
         let (sender, from_plugin) = mpsc::channel(16);
         pipes.spawn(read_frames(stdout, sender));
         let log = cx.clone();
-        people.spawn(each_line(stderr, move |line| log.info(line)));
+        people.spawn(forward_lines(stderr, move |line| log.info(line)));
         Ok(Plugin {
             cx,
             child,
@@ -77,7 +77,7 @@ impl<'a> Plugin<'a> {
         })
     }
 
-    pub(super) fn tell(&self, command: &Command) {
+    pub(super) fn send(&self, command: &Command) {
         if let (Some(stdin), Ok(line)) = (&self.stdin, message::encode(command)) {
             // A plugin that does not listen any more is noticed by its end.
             drop(stdin.send(line));
@@ -85,7 +85,7 @@ impl<'a> Plugin<'a> {
     }
 
     /// Passes on what it says until we are told to stop (`Ok`) or it fails.
-    pub(super) async fn converse(&mut self) -> Result<(), StageError> {
+    pub(super) async fn relay(&mut self) -> Result<(), StageError> {
         let cx = self.cx;
         let mut patience = None;
         loop {
@@ -98,7 +98,7 @@ impl<'a> Plugin<'a> {
             tokio::select! {
                 biased;
                 () = cx.shutdown.cancelled() => return Ok(()),
-                frame = next(&mut self.stdout) => self.wire.take(frame).await?,
+                frame = next(&mut self.stdout) => self.wire.receive(frame).await?,
                 status = self.child.wait() => {
                     self.status = status.ok();
                     break;
@@ -107,12 +107,12 @@ impl<'a> Plugin<'a> {
             }
             // One that failed, or cannot say anything any more, is to end.
             if self.wire.failed.is_some() || self.stdout.is_none() {
-                patience.get_or_insert_with(|| Instant::now() + POLITE);
+                patience.get_or_insert_with(|| Instant::now() + SHUTDOWN_TIMEOUT);
             }
         }
         self.wire.ending = true;
         if self.status.is_some() {
-            self.hear_out().await;
+            self.drain().await;
         }
         let how = self.status.map(|s| s.to_string());
         let how = how.unwrap_or_else(|| "it closed its stdout".to_owned());
@@ -127,14 +127,14 @@ impl<'a> Plugin<'a> {
     /// and dies of a pipe that nobody reads. Returns whether it ended in good order.
     pub(super) async fn end(mut self) -> bool {
         self.wire.ending = true;
-        self.tell(&Command::Shutdown);
+        self.send(&Command::Shutdown);
         self.stdin = None;
-        self.wait(POLITE).await;
+        self.wait(SHUTDOWN_TIMEOUT).await;
         if self.status.is_none() {
             self.group.terminate();
-            self.wait(POLITE).await;
+            self.wait(SHUTDOWN_TIMEOUT).await;
         }
-        self.hear_out().await;
+        self.drain().await;
         self.status.is_some_and(|s| s.success())
     }
 
@@ -143,7 +143,7 @@ impl<'a> Plugin<'a> {
         let deadline = Instant::now() + patience;
         while self.status.is_none() {
             tokio::select! {
-                frame = next(&mut self.stdout) => self.hear(frame).await,
+                frame = next(&mut self.stdout) => self.receive(frame).await,
                 status = self.child.wait() => self.status = status.ok(),
                 () = sleep_until(deadline) => return,
             }
@@ -151,20 +151,20 @@ impl<'a> Plugin<'a> {
     }
 
     /// Its last words, and the end of what it started: that may hold the pipes.
-    async fn hear_out(&mut self) {
+    async fn drain(&mut self) {
         let rest = async {
             while self.stdout.is_some() {
                 let frame = next(&mut self.stdout).await;
                 // Nothing that is said now can break anything.
-                drop(self.wire.take(frame).await);
+                drop(self.wire.receive(frame).await);
             }
             self.people.join_next().await;
         };
-        let (_, ()) = tokio::join!(timeout(BRIEF, rest), self.group.end(BRIEF));
+        let (_, ()) = tokio::join!(timeout(EXIT_TIMEOUT, rest), self.group.end(EXIT_TIMEOUT));
     }
 
-    async fn hear(&mut self, frame: Frame) {
-        if let Err(error) = self.wire.take(frame).await {
+    async fn receive(&mut self, frame: Frame) {
+        if let Err(error) = self.wire.receive(frame).await {
             self.cx.debug(error.message);
         }
     }

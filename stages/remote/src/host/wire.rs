@@ -33,7 +33,7 @@ impl<'a> Wire<'a> {
     }
 
     /// Takes a line in. The end of stdout says nothing by itself.
-    pub(super) async fn take(&mut self, frame: Frame) -> Result<(), StageError> {
+    pub(super) async fn receive(&mut self, frame: Frame) -> Result<(), StageError> {
         match frame {
             Frame::Line(line) => self.read(&line).await,
             Frame::TooLong(length) => {

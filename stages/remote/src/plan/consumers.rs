@@ -10,7 +10,11 @@ use super::{CONFIG_WORD, Consumer, NewStage, Plan};
 
 impl Plan {
     pub(super) fn find_consumers(&mut self, items: &[Value], problems: &mut Vec<Problem>) {
-        let configs: Vec<Config> = items.iter().enumerate().filter_map(Config::of).collect();
+        let configs: Vec<ConsumerConfig> = items
+            .iter()
+            .enumerate()
+            .filter_map(ConsumerConfig::from_item)
+            .collect();
         let emits = self.stages.iter().filter(|s| s.kind == RENDERER);
         let emits: Vec<NewStage> = emits.cloned().collect();
         for emit in &emits {
@@ -82,7 +86,7 @@ impl Plan {
         }
     }
 
-    fn consumer(&self, config: &Config, emit: &NewStage) -> Consumer {
+    fn consumer(&self, config: &ConsumerConfig, emit: &NewStage) -> Consumer {
         let before = self
             .stages
             .iter()
@@ -110,21 +114,21 @@ impl Plan {
 }
 
 /// A stage of devcluster's that reads a config.
-struct Config<'a> {
+struct ConsumerConfig<'a> {
     item: usize,
     kind: &'static str,
     name: String,
     body: &'a Value,
 }
 
-impl<'a> Config<'a> {
-    fn of((item, stage): (usize, &'a Value)) -> Option<Config<'a>> {
+impl<'a> ConsumerConfig<'a> {
+    fn from_item((item, stage): (usize, &'a Value)) -> Option<ConsumerConfig<'a>> {
         let kind = ["master", "agent"]
             .into_iter()
             .find(|k| stage.get(k).is_some())?;
         let body = &stage[kind];
         let name = body["name"].as_str().unwrap_or(kind).to_owned();
-        Some(Config {
+        Some(ConsumerConfig {
             item,
             kind,
             name,
@@ -134,7 +138,7 @@ impl<'a> Config<'a> {
 }
 
 /// What is rendered is named after the stage, and passed to it by its command line.
-fn check_consumer(config: &Config<'_>, emit: &str) -> Vec<Problem> {
+fn check_consumer(config: &ConsumerConfig<'_>, emit: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut wrong = |field: &str, message: String| {
         let path = format!("stages[{}].{}.{field}", config.item, config.kind);
@@ -157,14 +161,14 @@ fn check_consumer(config: &Config<'_>, emit: &str) -> Vec<Problem> {
 
 fn consumer_of<'c, 'v>(
     emit: &NewStage,
-    configs: &'c [Config<'v>],
-) -> Result<&'c Config<'v>, String> {
+    configs: &'c [ConsumerConfig<'v>],
+) -> Result<&'c ConsumerConfig<'v>, String> {
     let none = "no master stage to render a config for".to_owned();
-    let names = |all: &[&Config]| {
+    let names = |all: &[&ConsumerConfig]| {
         let names = all.iter().map(|c| c.name.as_str());
         names.collect::<Vec<_>>().join(", ")
     };
-    let all: Vec<&Config> = configs.iter().collect();
+    let all: Vec<&ConsumerConfig> = configs.iter().collect();
     let mut masters = all.clone();
     masters.retain(|c| c.kind == "master");
     let wanted = emit.config.get("stage").and_then(Value::as_str);

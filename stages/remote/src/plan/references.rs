@@ -4,7 +4,7 @@ mod site;
 
 use std::ops::Range;
 
-use protocol::kinds::{PLUGIN, RENDERER};
+use protocol::kinds::RENDERER;
 use protocol::reference::{Part, Reference, Shape, is_templated, parse, shape_at};
 use protocol::rundir::is_instance_name;
 use protocol::yaml::{Document, Scalar, Seg, show};
@@ -12,7 +12,7 @@ use protocol::{Problem, problem};
 use serde_json::Value;
 
 use super::{NewStage, Plan};
-use crate::problems::Source;
+use crate::problems::InputFile;
 use site::Site;
 
 /// A command of devcluster's that gets its values from `config-emit exec`.
@@ -43,7 +43,7 @@ pub struct PluginReference {
 
 impl Plan {
     /// Finds every reference, and what is wrong with it.
-    pub(super) fn find_references(&mut self, source: &Source, problems: &mut Vec<Problem>) {
+    pub(super) fn find_references(&mut self, source: &InputFile, problems: &mut Vec<Problem>) {
         let document = source.document;
         let scalars = document.scalars(&[], is_templated);
         if scalars.is_empty() {
@@ -52,13 +52,13 @@ impl Plan {
         let text = problem::SourceFile::new(source.path, document.text());
         let mut found = Found::default();
         for scalar in &scalars {
-            let one = One {
+            let scan = ReferenceScan {
                 plan: self,
                 document,
                 text: &text,
                 scalar,
             };
-            one.look(&mut found);
+            scan.scan(&mut found);
         }
         for problem in found.problems {
             if !problems.contains(&problem) {
@@ -66,7 +66,7 @@ impl Plan {
             }
         }
         self.plugin_references = found.plugins;
-        found.execs.into_iter().for_each(|exec| self.take(exec));
+        found.execs.into_iter().for_each(|exec| self.add_exec(exec));
         self.literals = found.literals;
         // Where nobody but devcluster reads it, it is right as it is.
         let (execs, consumers) = (&self.execs, &self.consumers);
@@ -80,7 +80,7 @@ impl Plan {
     }
 
     /// A command with several references, or with some in its environment too, is one.
-    fn take(&mut self, exec: Exec) {
+    fn add_exec(&mut self, exec: Exec) {
         match self.execs.iter_mut().find(|e| e.path == exec.path) {
             Some(known) => {
                 let new = exec.variables.into_iter();
@@ -127,20 +127,20 @@ fn doubled(parts: &[Part<'_>]) -> String {
 }
 
 /// One scalar that may hold references.
-struct One<'a> {
+struct ReferenceScan<'a> {
     plan: &'a Plan,
     document: &'a Document,
     text: &'a problem::SourceFile,
     scalar: &'a Scalar<'a>,
 }
 
-impl One<'_> {
+impl ReferenceScan<'_> {
     fn problem(&self, range: Range<usize>, message: impl Into<String>) -> Problem {
         let span = self.document.span_in(self.scalar, range);
         Problem::new(show(&self.scalar.path), message).at(self.text, span)
     }
 
-    fn look(&self, found: &mut Found) {
+    fn scan(&self, found: &mut Found) {
         let whole = 0..self.scalar.text.len();
         let parts = match parse(self.scalar.text) {
             Ok(parts) => parts,
@@ -175,7 +175,7 @@ impl One<'_> {
             return found.problems.push(self.problem(whole, message));
         }
         match site {
-            Site::Nowhere(why) => found.problems.push(self.problem(first, why)),
+            Site::NotAllowed(why) => found.problems.push(self.problem(first, why)),
             Site::Config => {
                 if !self.plan.consumers.iter().any(|c| c.item == item) {
                     let message =
@@ -265,6 +265,6 @@ impl One<'_> {
     /// The schema of what a stage finds out; a plugin has to be run for that.
     fn outputs_schema(&self, stage: &NewStage) -> Option<&Value> {
         let kind = self.plan.kinds.get(&stage.kind)?;
-        (stage.kind != PLUGIN).then_some(&kind.description.outputs)
+        (!stage.is_plugin()).then_some(&kind.description.outputs)
     }
 }

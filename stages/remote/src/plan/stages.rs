@@ -3,18 +3,23 @@
 use std::path::{Path, PathBuf};
 
 use protocol::Problem;
-use protocol::kinds::{DEVCLUSTERS, PLUGIN, RENDERER, is_ours};
+use protocol::kinds::{DEVCLUSTERS, RENDERER, is_ours};
 use protocol::provides::TASK_GATEWAY;
 use protocol::rundir::is_instance_name;
 use protocol::validate::Verdict;
 use serde_json::{Map, Value};
 
-use super::{NewStage, Plan, Wanted};
-use crate::problems::Source;
+use super::{NewStage, Plan, StageRequest};
+use crate::problems::InputFile;
 
 impl Plan {
-    pub(super) fn add(&mut self, wanted: Wanted, source: &Source, problems: &mut Vec<Problem>) {
-        let Wanted { kind, place, body } = wanted;
+    pub(super) fn add(
+        &mut self,
+        wanted: StageRequest,
+        source: &InputFile,
+        problems: &mut Vec<Problem>,
+    ) {
+        let StageRequest { kind, place, body } = wanted;
         let known = &self.kinds[&kind];
         let mut stage = NewStage {
             name: kind.clone(),
@@ -59,17 +64,17 @@ impl Plan {
                 wrong(stage.at("resource_manager"), message);
             }
         }
-        if !is_ours(&stage.kind) && stage.kind != PLUGIN {
+        if !is_ours(&stage.kind) && !stage.is_plugin() {
             for field in stage.config.keys().filter(|f| !is_field(f)) {
                 let message = "cannot be passed on as a flag of its program; its config has another name for it";
                 problems.push(Problem::key(stage.at(field), message));
             }
         }
-        if stage.kind == PLUGIN {
+        if stage.is_plugin() {
             resolve_plugin(&mut stage.config, source.path);
         }
         if stage.kind == RENDERER {
-            for field in DRIVERS
+            for field in DRIVER_FIELDS
                 .into_iter()
                 .filter(|f| stage.config.contains_key(*f))
             {
@@ -131,7 +136,7 @@ fn resolve_plugin(body: &mut Map<String, Value>, file: &Path) {
 }
 
 /// What the driver gives config-emit itself.
-pub(crate) const DRIVERS: [&str; 7] = [
+pub(crate) const DRIVER_FIELDS: [&str; 7] = [
     "base",
     "out",
     "upstreams",

@@ -7,23 +7,27 @@ use protocol::rundir::Phase;
 use serde::Serializer;
 use serde_json::{Map, Value, json};
 
-use super::{Instance, Place, Wishes};
+use super::{Instance, RunDirStatus, StatusOptions};
 use crate::format::Format;
 
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-pub(super) fn show(places: &[Place], wishes: &Wishes, changed: bool) -> std::io::Result<()> {
+pub(super) fn show(
+    places: &[RunDirStatus],
+    options: &StatusOptions,
+    changed: bool,
+) -> std::io::Result<()> {
     let mut stdout = std::io::stdout();
     let terminal = stdout.is_terminal();
     // On a screen the clock goes on; elsewhere only news are worth a line.
-    let redraw = terminal && wishes.formatted.format == Format::Text;
-    if wishes.watch && !changed && !redraw {
+    let redraw = terminal && options.formatted.format == Format::Text;
+    if options.watch && !changed && !redraw {
         return Ok(());
     }
-    let text = match wishes.formatted.format {
+    let text = match options.formatted.format {
         Format::Json => {
             let document = json!({"dcs": 1, "run_dirs": places});
-            let text = match wishes.watch {
+            let text = match options.watch {
                 true => serde_json::to_string(&document),
                 false => serde_json::to_string_pretty(&document),
             };
@@ -31,7 +35,7 @@ pub(super) fn show(places: &[Place], wishes: &Wishes, changed: bool) -> std::io:
         }
         Format::Text => text(places, now_ms()),
     };
-    let head = if wishes.watch && redraw { CLEAR } else { "" };
+    let head = if options.watch && redraw { CLEAR } else { "" };
     stdout.write_all(format!("{head}{text}").as_bytes())?;
     stdout.flush()
 }
@@ -41,7 +45,7 @@ fn now_ms() -> u64 {
     now.map_or(0, |d| d.as_millis() as u64)
 }
 
-fn text(places: &[Place], now_ms: u64) -> String {
+fn text(places: &[RunDirStatus], now_ms: u64) -> String {
     if places.is_empty() {
         return "no stage runs, and none that ran is remembered\n".to_owned();
     }
@@ -64,7 +68,7 @@ fn lines(instance: &Instance, width: usize, now_ms: u64, text: &mut String) {
     let since = instance.since_ms.map(|ms| age(now_ms.saturating_sub(ms)));
     let since = match (instance.phase, since) {
         (_, None) => String::new(),
-        (Some(Phase::Stopped | Phase::Failed), Some(age)) => format!("{age} ago"),
+        (Some(phase), Some(age)) if phase.is_final() => format!("{age} ago"),
         // When it died, nobody wrote down.
         (None, Some(age)) => format!("last heard of {age} ago"),
         (_, Some(age)) => format!("for {age}"),

@@ -6,7 +6,7 @@ use protocol::reference::script::{in_command, script};
 use protocol::yaml::Seg;
 use serde_json::Value;
 
-use super::{Exec, One};
+use super::{Exec, ReferenceScan};
 
 /// Where a scalar stands, as far as references go.
 pub(super) enum Site {
@@ -18,13 +18,13 @@ pub(super) enum Site {
         usable: Result<(), Malformed>,
     },
     /// devcluster reads it, or one of the new stages.
-    Nowhere(&'static str),
+    NotAllowed(&'static str),
 }
 
 const PLACES: &str =
     "a reference can stand in config_file, cmd, cmdline, env, pre and post of a stage";
 
-impl One<'_> {
+impl ReferenceScan<'_> {
     /// The item of the list, and what is there.
     pub(super) fn site(&self) -> (usize, Site) {
         let path = &self.scalar.path;
@@ -39,7 +39,7 @@ impl One<'_> {
         };
         let item = index(1);
         let ["stages", "#", kind, below @ ..] = keys.as_slice() else {
-            return (item, Site::Nowhere(PLACES));
+            return (item, Site::NotAllowed(PLACES));
         };
         let head = |len: usize| path[..len].to_vec();
         let command = |path: Vec<Seg>, usable, is_script: bool, step: &str| Site::Command {
@@ -57,7 +57,7 @@ impl One<'_> {
             _ => step.to_owned(),
         };
         let site = match (*kind, below) {
-            (kind, _) if !DEVCLUSTERS.contains(&kind) => Site::Nowhere(
+            (kind, _) if !DEVCLUSTERS.contains(&kind) => Site::NotAllowed(
                 "the config of this stage takes no references; they can stand in those of devcluster's own stages",
             ),
             ("master" | "agent", ["config_file", ..]) => Site::Config,
@@ -82,7 +82,7 @@ impl One<'_> {
                 true,
                 &name(step),
             ),
-            _ => Site::Nowhere(
+            _ => Site::NotAllowed(
                 "devcluster reads this itself, before anything is found out; a reference can stand in config_file, cmd, cmdline, env, pre and post",
             ),
         };

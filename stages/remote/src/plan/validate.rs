@@ -14,18 +14,18 @@ use protocol::yaml::show;
 use protocol::{Problem, StageError};
 use serde_json::Value;
 
-use super::{NewStage, Place, Plan};
+use super::{NewStage, Plan, Position};
 use crate::kinds::Kinds;
-use crate::problems::Source;
+use crate::problems::InputFile;
 use crate::schema_check;
-use crate::verbs::unknown;
+use crate::verbs::unknown_pointers;
 
 impl Plan {
     /// Asks each kind for all of its instances, the kinds side by side, and takes in what they answer. The renderer goes first:
     /// it knows the master's port.
-    pub(super) async fn judge(
+    pub(super) async fn validate(
         &mut self,
-        source: &Source<'_>,
+        source: &InputFile<'_>,
         kinds: &impl Kinds,
         problems: &mut Vec<Problem>,
     ) {
@@ -35,20 +35,22 @@ impl Plan {
             .keys()
             .cloned()
             .partition(|kind| kind == RENDERER);
-        self.ask(&first, &targets, source, kinds, problems).await;
+        self.validate_kinds(&first, &targets, source, kinds, problems)
+            .await;
         self.point_at_the_master(&targets);
-        self.ask(&rest, &targets, source, kinds, problems).await;
+        self.validate_kinds(&rest, &targets, source, kinds, problems)
+            .await;
     }
 
-    async fn ask(
+    async fn validate_kinds(
         &mut self,
         names: &[String],
         targets: &[Target],
-        source: &Source<'_>,
+        source: &InputFile<'_>,
         kinds: &impl Kinds,
         problems: &mut Vec<Problem>,
     ) {
-        let asked = names.iter().map(async |name| {
+        let answers = names.iter().map(async |name| {
             let request = self.request(name, targets, source);
             let kind = &self.kinds[name];
             let answer = match kind.description.has("validate") {
@@ -61,19 +63,19 @@ impl Plan {
             };
             (name, request, answer)
         });
-        for (name, request, answer) in join_all(asked).await {
+        for (name, request, answer) in join_all(answers).await {
             match answer {
                 Ok(answer) => self.accept(name, &request, answer, problems),
                 Err(error) => {
                     let first = self.stages.iter().find(|s| s.kind == *name);
                     let at = first.map(|s| s.at("")).unwrap_or_default();
-                    problems.push(Problem::key(at, said(error)));
+                    problems.push(Problem::key(at, error_text(error)));
                 }
             }
         }
     }
 
-    fn request(&self, kind: &str, targets: &[Target], source: &Source) -> Request {
+    fn request(&self, kind: &str, targets: &[Target], source: &InputFile) -> Request {
         let dir = directory_of(source.path);
         let of_kind = self.stages.iter().filter(|s| s.kind == kind);
         Request {
@@ -98,7 +100,7 @@ impl Plan {
         let config = self.config(stage);
         Instance {
             stage: stage.name.clone(),
-            unknown: unknown(&Value::Object(config.clone())),
+            unknown: unknown_pointers(&Value::Object(config.clone())),
             config,
         }
     }
@@ -135,7 +137,7 @@ impl Plan {
         };
         let placed = verdict.problems.iter().map(|m| self.placed(stage, m));
         let mut problems: Vec<Problem> = placed.collect();
-        if !is_ours(&stage.kind) && stage.kind != PLUGIN {
+        if !is_ours(&stage.kind) && !stage.is_plugin() {
             let schema = &self.kinds[&stage.kind].description.config;
             let config = Value::Object(instance.config.clone());
             let unknown = Unknown::from_pointers(&instance.unknown);
@@ -144,7 +146,7 @@ impl Plan {
                     let more = more.into_iter().map(|p| p.below(&stage.at("")));
                     schema_check::add(&mut problems, more);
                 }
-                Err(error) => problems.push(Problem::key(stage.at(""), said(error))),
+                Err(error) => problems.push(Problem::key(stage.at(""), error_text(error))),
             }
         }
         problems
@@ -162,8 +164,8 @@ impl Plan {
         let managed = managed.filter(|_| stage.kind == RENDERER);
         if let Some(other) = managed.and_then(|name| self.stages.iter().find(|s| s.name == name)) {
             problem.path = match other.place {
-                Place::Item(_) => other.at("resource_manager"),
-                Place::Before(_) => {
+                Position::Item(_) => other.at("resource_manager"),
+                Position::Before(_) => {
                     let consumer = self.consumers.iter().find(|c| c.emit == stage.name);
                     let at = consumer.map(|c| format!("stages[{}].{}", c.item, c.kind));
                     at.unwrap_or_default()
@@ -177,9 +179,9 @@ impl Plan {
 
     /// A way to the master that was not told which port to lead to leads to the master's.
     fn point_at_the_master(&mut self, targets: &[Target]) {
-        let told = self.targets.iter().find_map(|t: &TargetVerdict| t.port);
+        let known = self.targets.iter().find_map(|t: &TargetVerdict| t.port);
         let written = targets.iter().find_map(|t| t.config["port"].as_u64());
-        let port = told.or(written.and_then(|port| u16::try_from(port).ok()));
+        let port = known.or(written.and_then(|port| u16::try_from(port).ok()));
         for stage in self.stages.iter_mut() {
             let properties = &self.kinds[&stage.kind].description.config["properties"];
             let default = &properties["local_port"]["default"];
@@ -205,7 +207,7 @@ pub(crate) fn directory_of(file: &Path) -> PathBuf {
 }
 
 /// The masters of a file, with their configs.
-fn targets(source: &Source) -> Vec<Target> {
+fn targets(source: &InputFile) -> Vec<Target> {
     let value = source.document.value();
     let items = value["stages"].as_array().into_iter().flatten();
     items
@@ -213,13 +215,13 @@ fn targets(source: &Source) -> Vec<Target> {
         .map(|master| Target {
             stage: master["name"].as_str().unwrap_or("master").to_owned(),
             config: master["config_file"].clone(),
-            unknown: unknown(&master["config_file"]),
+            unknown: unknown_pointers(&master["config_file"]),
         })
         .collect()
 }
 
 /// An error of a program, as a problem in the file that names it.
-pub(crate) fn said(error: StageError) -> String {
+pub(crate) fn error_text(error: StageError) -> String {
     // What it said itself says more than a hint for everybody.
     let tail = match error.caused_by.as_slice() {
         [] => error.hint.unwrap_or_default(),
@@ -229,11 +231,15 @@ pub(crate) fn said(error: StageError) -> String {
 }
 
 impl NewStage {
+    pub(crate) fn is_plugin(&self) -> bool {
+        self.kind == PLUGIN
+    }
+
     /// The path of one of its fields, in the file or in the flat form.
     pub(crate) fn at(&self, field: &str) -> String {
         let whole = match self.place {
-            Place::Item(i) => show(&["stages".into(), i.into(), self.kind.as_str().into()]),
-            Place::Before(_) => return field.to_owned(),
+            Position::Item(i) => show(&["stages".into(), i.into(), self.kind.as_str().into()]),
+            Position::Before(_) => return field.to_owned(),
         };
         match field {
             "" => whole,

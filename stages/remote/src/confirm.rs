@@ -8,18 +8,21 @@ use protocol::program::say;
 use protocol::{Check, CheckStatus, Offer, StageError, prompt};
 
 use crate::compile::text;
-use crate::input::Job;
+use crate::input::CompiledInput;
 use crate::kinds::Programs;
-use crate::preflight::{self, Looked};
+use crate::preflight::{self, StageChecks};
 
 /// Has every stage look at what it needs, shows what is missing, and asks what is for a person to decide. What was chosen
 /// is in the job then. False when nothing is to be started.
-pub(crate) async fn before(job: &mut Job, programs: &Programs<'_>) -> Result<bool, StageError> {
+pub(crate) async fn before_start(
+    input: &mut CompiledInput,
+    programs: &Programs<'_>,
+) -> Result<bool, StageError> {
     say("looking at what the stages will need (--no-preflight starts without)");
     let mut declined = Vec::new();
     loop {
         let mut shown: Vec<(String, Check)> = Vec::new();
-        preflight::look(job, programs.env, |looked: Looked| {
+        preflight::run_all(input, programs.env, |looked: StageChecks| {
             let checks = looked.checks.into_iter();
             let worth_it = checks.filter(|c| is_missing(c) || c.offer.is_some());
             shown.extend(worth_it.map(|check| (looked.stage.clone(), check)));
@@ -36,8 +39,8 @@ pub(crate) async fn before(job: &mut Job, programs: &Programs<'_>) -> Result<boo
             let Some(offer) = offer.filter(|_| !taken.contains(stage)) else {
                 continue;
             };
-            if asked(&offer.question)? {
-                take(job, stage, offer, programs.beside)?;
+            if confirm(&offer.question)? {
+                apply(input, stage, offer, programs.beside)?;
                 taken.insert(stage);
             } else {
                 declined.push((stage.clone(), offer.clone()));
@@ -46,7 +49,7 @@ pub(crate) async fn before(job: &mut Job, programs: &Programs<'_>) -> Result<boo
         if !taken.is_empty() {
             say("looking again, with what you chose");
         } else if shown.iter().any(|(_, check)| is_missing(check)) {
-            return asked("Start all the same?");
+            return confirm("Start all the same?");
         } else {
             return Ok(true);
         }
@@ -57,7 +60,7 @@ fn is_missing(check: &Check) -> bool {
     check.status == CheckStatus::Failed
 }
 
-fn asked(question: &str) -> Result<bool, StageError> {
+fn confirm(question: &str) -> Result<bool, StageError> {
     let mut stderr = std::io::stderr();
     let answer = write!(stderr, "{} ", prompt::format_question(question)).and_then(|()| {
         stderr.flush()?;
@@ -67,12 +70,17 @@ fn asked(question: &str) -> Result<bool, StageError> {
 }
 
 /// Gives a field of a stage's config another value: in what devcluster gets, not in the user's file.
-fn take(job: &mut Job, name: &str, offer: &Offer, programs: &Path) -> Result<(), StageError> {
-    let mut stages = job.compiled.plan.stages.iter_mut();
+fn apply(
+    input: &mut CompiledInput,
+    name: &str,
+    offer: &Offer,
+    programs: &Path,
+) -> Result<(), StageError> {
+    let mut stages = input.compiled.plan.stages.iter_mut();
     if let Some(stage) = stages.find(|s| s.name == name) {
         let (field, value) = (offer.field.clone(), offer.value.clone());
         stage.config.insert(field, value);
     }
-    job.compiled.text = text(&job.source(), &job.compiled.plan, programs)?;
+    input.compiled.text = text(&input.source(), &input.compiled.plan, programs)?;
     Ok(())
 }

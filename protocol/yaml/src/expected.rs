@@ -49,7 +49,7 @@ fn mark(
 }
 
 /// The tree that the result must read as.
-pub(crate) fn wanted(doc: &Document, changes: &Changes, id: Id) -> Value {
+pub(crate) fn expected(doc: &Document, changes: &Changes, id: Id) -> Value {
     if let Some(new) = changes.replaced.get(&id) {
         return new.clone();
     }
@@ -62,7 +62,7 @@ pub(crate) fn wanted(doc: &Document, changes: &Changes, id: Id) -> Value {
                     continue;
                 };
                 let value = match own.contains(&value) {
-                    true => wanted(doc, changes, value),
+                    true => expected(doc, changes, value),
                     false => changes.value_of(doc, value, true),
                 };
                 map.insert(key.into_owned(), value);
@@ -75,7 +75,7 @@ pub(crate) fn wanted(doc: &Document, changes: &Changes, id: Id) -> Value {
             let mut out = Vec::new();
             for (i, item) in items.iter().enumerate() {
                 out.extend(changes.inserted(id, i).cloned());
-                out.push(wanted(doc, changes, *item));
+                out.push(expected(doc, changes, *item));
             }
             out.extend(changes.inserted(id, items.len()).cloned());
             Value::Array(out)

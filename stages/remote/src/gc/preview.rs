@@ -10,21 +10,21 @@ use tokio::time::timeout;
 use super::is_running;
 use crate::devcluster::orphans;
 use crate::kinds::Programs;
-use crate::places;
+use crate::run_dirs;
 
 /// A login takes a second; to a server that does not answer it takes as long as ssh has patience.
-const LOOK: Duration = Duration::from_secs(30);
+const PREVIEW_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a sweep would do, for people. No lock is taken and nothing is changed.
-pub(crate) async fn foresee(run_dir: Option<&Path>, programs: &Programs<'_>) -> String {
-    let survey = places::survey(programs.env, run_dir);
+pub(crate) async fn preview(run_dir: Option<&Path>, programs: &Programs<'_>) -> String {
+    let survey = run_dirs::survey(programs.env, run_dir);
     let unreadable = survey.unreadable.iter();
     let mut lines: Vec<String> = unreadable
         .map(|(path, why)| format!("cannot read {}: {why}", path.display()))
         .collect();
-    let run_dirs = places::run_dirs(programs.env, run_dir, &survey);
-    for temp_dir in places::temp_dirs(&run_dirs) {
-        let orphans = orphans::left(temp_dir).await.into_iter();
+    let run_dirs = run_dirs::run_dirs(programs.env, run_dir, &survey);
+    for temp_dir in run_dirs::temp_dirs(&run_dirs) {
+        let orphans = orphans::list_alive(temp_dir).await.into_iter();
         lines.extend(orphans.map(|o| format!("{o} outlived its devcluster: would end it")));
     }
     let owners = survey.open.into_iter();
@@ -57,10 +57,15 @@ async fn ask(owner: &ledger::Owner, programs: &Programs<'_>) -> Result<Vec<Strin
     let (name, dir) = (&owner.instance, &owner.run_dir);
     let mut command = programs.command(&owner.kind, "cleanup", name, dir)?;
     command.arg("--dry-run").kill_on_drop(true);
-    let output = match timeout(LOOK, command.output()).await {
+    let output = match timeout(PREVIEW_TIMEOUT, command.output()).await {
         Ok(Ok(output)) => output,
         Ok(Err(e)) => return Err(format!("cannot run devcluster-{}: {e}", owner.kind)),
-        Err(_) => return Err(format!("it was not through after {} s", LOOK.as_secs())),
+        Err(_) => {
+            return Err(format!(
+                "it was not through after {} s",
+                PREVIEW_TIMEOUT.as_secs()
+            ));
+        }
     };
     if output.status.code() == Some(Exit::Usage as i32) {
         let kind = &owner.kind;
