@@ -29,7 +29,7 @@ help:
 	@echo "make test     all tests, on real sshd and stock devcluster (ONLY=tunnel::ghosts: these alone)"
 	@echo "make bench    figures, beside those of other tools in the same run (BENCH=\"$(BENCH)\")"
 	@echo "make soak     long rounds of what make test does in short ones (SOAK=\"$(SOAK)\")"
-	@echo "make check    formatting, lints, licences and advisories"
+	@echo "make check    formatting, lints, English, licences and advisories"
 	@echo "make schema   generate protocol/schema"
 	@echo "make install  put the programs into cargo's bin directory"
 
@@ -93,6 +93,7 @@ soak-live:
 	$(CARGO) $(TESTS) --test suite -- --ignored --nocapture live::soak
 
 check:
+	scripts/prose
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	scripts/deny
