@@ -1,4 +1,4 @@
-//! A cluster, as the user of a context sees it.
+//! A connected cluster, with the rights of a kubeconfig context's user.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::errors::{self, Attempt};
 use crate::kubeconfig::{ClusterRef, KubeContext, malformed};
 use crate::proxy;
 
-/// An API that is there answers each request in a fraction of a second; a list of thousands takes a few.
+/// Time limit of an answer. The API answers most requests in a fraction of a second, and a list of thousands in a few.
 pub const ANSWER: Duration = Duration::from_secs(20);
 
-/// How long the API is waited for.
+/// Time limits of the requests to the API.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
     pub connect: Duration,
@@ -24,7 +24,7 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// A session whose Lease ends soon has to know soon that nobody answers.
+    /// Limits that let a session notice a dead API before a Lease of this duration expires.
     pub fn from_lease_duration(connect: Duration, lease: Duration) -> Self {
         let answer = (lease / 3).clamp(Duration::from_secs(3), ANSWER);
         Self { connect, answer }
@@ -40,7 +40,7 @@ impl Default for Timeouts {
     }
 }
 
-/// A cluster, as the user of a context sees it.
+/// A connected cluster, with the rights of a kubeconfig context's user.
 #[derive(Clone)]
 pub struct Cluster {
     pub client: Client,
@@ -48,7 +48,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Reads certificates and runs the user's credential plugin, where there is one. No request is made yet.
+    /// Reads certificates and runs the user's credential plugin, if there is one. Makes no request.
     pub async fn connect(
         context: KubeContext,
         timeouts: Timeouts,
@@ -64,8 +64,8 @@ impl Cluster {
         })
     }
 
-    /// `None`: the user has done away with the cluster. If it is there still, what we had there expires, and others collect
-    /// it.
+    /// `None`: the kubeconfig no longer has the context. What the cluster still has of us expires, and other sessions
+    /// collect it.
     pub async fn from_ledger(
         reference: &ClusterRef,
         env: &Env,
@@ -78,7 +78,7 @@ impl Cluster {
         }
     }
 
-    /// The error of a request, as ours.
+    /// Converts the error of a request.
     pub fn failed(
         &self,
         verb: &'static str,
@@ -101,7 +101,7 @@ async fn config(
         malformed(&place, &errors::in_one_line(error))
     };
     let mut kubeconfig = context.kubeconfig.clone();
-    // Without a terminal a plugin has nobody to ask, and our streams are no business of its.
+    // Without a terminal a plugin cannot ask, and the stage's own streams are not for plugins.
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         let users = kubeconfig.auth_infos.iter_mut();
         let plugins = users.filter_map(|user| user.auth_info.as_mut()?.exec.as_mut());
@@ -121,5 +121,5 @@ async fn config(
     Ok(config)
 }
 
-/// A proxy in the place of which ours is put: with none kube reads the process's environment, by other rules than kubectl.
+/// Stands in for the kubeconfig's proxy: without one kube reads the process's environment, by rules unlike kubectl's.
 const UNUSED: &str = "http://unused";

@@ -1,5 +1,5 @@
-//! The client that every request goes through. It is made again when its connections lead nowhere any more, and when a
-//! credential plugin has to be asked again.
+//! The client that sends every request. It is replaced when its connections are dead, and when a credential plugin has
+//! to run again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use kube::client::Body;
 use kube::{Client, Config};
 use tokio::sync::Mutex;
 
-/// How long before their end the certificates of a plugin are not used any more.
+/// Certificates of a plugin are replaced this long before they expire.
 const EXPIRY_MARGIN: SignedDuration = SignedDuration::from_secs(60);
 
 struct Connection {
     config: Config,
-    /// How long an answer may take.
+    /// Time limit of an answer.
     answer: Duration,
-    /// Locked while another one is made.
+    /// Locked while a new client is made.
     current: Mutex<Current>,
 }
 
@@ -27,7 +27,7 @@ struct Current {
     number: u64,
 }
 
-/// Runs the user's credential plugin, where there is one. No request is made yet.
+/// Runs the user's credential plugin, if there is one. Makes no request.
 pub(crate) async fn connect(config: Config, answer: Duration) -> Result<Client, kube::Error> {
     let namespace = config.default_namespace.clone();
     let client = new_client(config.clone()).await?;
@@ -40,13 +40,13 @@ pub(crate) async fn connect(config: Config, answer: Duration) -> Result<Client, 
     Ok(Client::new(service, namespace))
 }
 
-/// Making a client runs the credential plugin and waits for it: on a thread of its own, so that a stop is heard meanwhile.
+/// Making a client waits for the credential plugin. It runs on a thread of its own, so that a shutdown is not held up.
 async fn new_client(config: Config) -> Result<Client, kube::Error> {
     let runtime = tokio::runtime::Handle::current();
     let (done, client) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let _entered = runtime.enter();
-        // Nobody waits for it any more when the stage has been stopped.
+        // A stage that has shut down no longer waits for it.
         drop(done.send(Client::try_from(config)));
     });
     let gone = || kube::Error::Service("the thread that makes the client died".into());
@@ -54,7 +54,7 @@ async fn new_client(config: Config) -> Result<Client, kube::Error> {
 }
 
 impl Connection {
-    /// Waits for the head of the answer; what a watch says after it may come at any time.
+    /// Waits for the head of the response. The body of a watch may arrive at any time.
     async fn send(self: Arc<Self>, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
         let mut used = self.current.lock().await.clone();
         if expires_soon(&used.client) {
@@ -63,7 +63,7 @@ impl Connection {
         let answer = tokio::time::timeout(self.answer, used.client.send(request)).await;
         let by_plugin = self.config.auth_info.exec.is_some();
         match answer {
-            // A network that is gone tells nobody, and whatever was connected before is no use.
+            // A lost network reports no error, and all open connections are dead with it.
             Err(_) => {
                 self.replace_client(used.number).await;
                 let text = format!("no answer within {:?}", self.answer);
@@ -77,8 +77,8 @@ impl Connection {
         }
     }
 
-    /// Makes a client in the place of this one, once. Where none can be made the old one stays, and its next request tells
-    /// why.
+    /// Replaces this client, once. If no new client can be made, the old one stays and its next request shows the
+    /// error.
     async fn replace_client(&self, number: u64) -> Current {
         let mut current = self.current.lock().await;
         if current.number == number

@@ -1,4 +1,4 @@
-//! The errors of the API, and of the way to it, as ours.
+//! Converts errors of the API, and of the connection to it, to errors of the stage.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -13,12 +13,12 @@ pub const FORBIDDEN: &str = "cluster.forbidden";
 const CREDENTIALS_REFUSED: &str = "cluster.credentials_refused";
 const CREDENTIALS_UNAVAILABLE: &str = "cluster.credentials_unavailable";
 
-/// What was asked of the API.
+/// What a request does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     pub verb: &'static str,
     pub resource: Cow<'static, str>,
-    /// Empty for what has no namespace, and for all namespaces at once.
+    /// Empty for cluster-wide resources, and for all namespaces at once.
     pub namespace: String,
 }
 
@@ -43,7 +43,7 @@ impl Attempt {
     }
 }
 
-/// The status with which the API refused; 0: it did not answer.
+/// The HTTP status of an API error; 0 if the API did not answer.
 pub fn status(error: &kube::Error) -> u16 {
     match error {
         kube::Error::Api(status) => status.code,
@@ -51,13 +51,13 @@ pub fn status(error: &kube::Error) -> u16 {
     }
 }
 
-/// Whether the API answers, and refuses: to ask again changes nothing.
+/// Whether the API answered and refused, so that a retry does not help.
 pub fn is_refusal(error: &StageError) -> bool {
     [FORBIDDEN, CREDENTIALS_REFUSED, CREDENTIALS_UNAVAILABLE].contains(&error.code.as_str())
 }
 
 impl KubeContext {
-    /// An error met while getting ready to talk.
+    /// Converts an error of the connection or the credentials.
     pub(crate) fn connection_failed(&self, error: &kube::Error) -> StageError {
         match sources(error).find_map(|error| error.downcast_ref()) {
             Some(auth) => self.credentials_unavailable(auth),
@@ -65,7 +65,7 @@ impl KubeContext {
         }
     }
 
-    /// An error met by a request.
+    /// Converts the error of a request.
     pub fn request_failed(&self, attempt: &Attempt, error: &kube::Error) -> StageError {
         let (name, attempted) = (&self.name, attempt.describe());
         match error {
@@ -90,7 +90,7 @@ impl KubeContext {
         }
     }
 
-    /// The user may not do this.
+    /// The error for a verb that the user's roles do not grant.
     pub fn forbidden(&self, attempt: &Attempt) -> StageError {
         let Attempt {
             verb,
@@ -122,7 +122,7 @@ impl KubeContext {
             ))
     }
 
-    /// A plugin's output and its environment may hold tokens, so only its stderr is shown.
+    /// Shows the plugin's stderr alone: its output and environment may hold tokens.
     fn credentials_unavailable(&self, error: &AuthError) -> StageError {
         let name = &self.name;
         let source = self.plugin.as_deref().unwrap_or("the kubeconfig");
@@ -158,7 +158,7 @@ impl KubeContext {
             ))
     }
 
-    /// The API does not answer, or not in time.
+    /// The error for an API that does not answer in time.
     pub fn no_answer(&self) -> StageError {
         let Self { name, server, .. } = self;
         let message = format!("the API of context {name:?} at {server} cannot be reached");
@@ -169,7 +169,7 @@ impl KubeContext {
             .retryable(true)
     }
 
-    /// `field` is that of the config which names it.
+    /// The error for a missing namespace; `field` is the config field that names it.
     pub fn namespace_missing(&self, namespace: &str, field: &str) -> StageError {
         let message = format!(
             "there is no namespace {namespace} on the cluster of context {:?}",
@@ -187,7 +187,7 @@ fn sources<'a>(
     std::iter::successors(Some(error), |error| (*error).source())
 }
 
-/// The error and its sources, without what repeats the one before.
+/// The error and its sources, without repetitions.
 pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     for more in sources(error).map(|error| error.to_string()) {
@@ -209,7 +209,7 @@ fn server_text(status: &Status) -> String {
     format!("the API said: {}", tail(text.trim()))
 }
 
-/// A page of HTML from some proxy says no more than its end.
+/// The end of a long text, such as a proxy's HTML page.
 fn tail(text: &str) -> &str {
     let start = text.len().saturating_sub(400);
     let start = (start..text.len())

@@ -1,4 +1,4 @@
-//! The kubeconfig, and the one context out of it that is used. kube reads and merges the files as client-go does.
+//! Reads the kubeconfig and selects one context. kube reads and merges the files as client-go does.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use serde_json::Value;
 const MISSING: &str = "cluster.kubeconfig_missing";
 const CONTEXT_UNKNOWN: &str = "cluster.context_unknown";
 
-/// Which cluster, as a ledger keeps it.
+/// A reference to a cluster, as the ledger stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterRef {
     pub kubeconfig: Vec<PathBuf>,
@@ -25,13 +25,13 @@ impl ClusterRef {
         serde_json::from_value(entry.data.clone()).ok()
     }
 
-    /// The entry of this kind that the ledger has of this cluster.
+    /// The ledger's entry of this kind for this cluster.
     pub fn entry(&self, ledger: &Ledger, what: &str) -> Option<Entry> {
         let mut entries = ledger.entries().into_iter();
         entries.find(|it| it.what == what && Self::from_entry(it).as_ref() == Some(self))
     }
 
-    /// What a ledger entry holds: this, and the fields of `more`.
+    /// The data of a ledger entry: this reference and the fields of `more`.
     pub fn entry_data(&self, more: impl Serialize) -> Result<Value, StageError> {
         #[derive(Serialize)]
         struct Data<'a, T> {
@@ -46,7 +46,7 @@ impl ClusterRef {
         })
     }
 
-    /// `None`: the kubeconfig does not know the cluster any more.
+    /// `None`: the kubeconfig no longer has this context.
     pub(crate) fn load(&self) -> Result<Option<KubeContext>, StageError> {
         match KubeContext::from_files(self.kubeconfig.clone(), Some(&self.context)) {
             Ok(context) => Ok(Some(context)),
@@ -56,22 +56,22 @@ impl ClusterRef {
     }
 }
 
-/// One context of a kubeconfig. It holds secrets: no Debug, never shown.
+/// One context of a kubeconfig. It holds secrets: it has no Debug and is never printed.
 #[derive(Clone, Default)]
 pub struct KubeContext {
     pub name: String,
     /// The API's URL.
     pub server: String,
-    /// The credential plugin of the user, where there is one.
+    /// The command of the user's credential plugin, if there is one.
     pub plugin: Option<String>,
-    /// Where it was read from; absolute.
+    /// The files it was read from, as absolute paths.
     pub files: Vec<PathBuf>,
-    /// It, its cluster and its user, and nothing else. Paths are absolute.
+    /// The context, its cluster and its user alone, with absolute paths.
     pub kubeconfig: Kubeconfig,
 }
 
 impl KubeContext {
-    /// The named context, else the current one, of this file, else of `$KUBECONFIG`, else of `~/.kube/config`.
+    /// Loads the named context, else the current one, from `file`, else `$KUBECONFIG`, else `~/.kube/config`.
     pub fn load(file: Option<&Path>, name: Option<&str>, env: &Env) -> Result<Self, StageError> {
         Self::from_files(files(file, env), name)
     }
@@ -97,7 +97,7 @@ impl KubeContext {
         namespace.filter(|it| !it.is_empty()).unwrap_or("default")
     }
 
-    /// The file for a program that is to know this context alone.
+    /// The text of a kubeconfig with this context alone.
     pub fn document(&self) -> Result<String, StageError> {
         let text = serde_json::to_string_pretty(&self.kubeconfig).map_err(|error| {
             StageError::internal("a kubeconfig cannot be written").source(&error)
@@ -119,7 +119,7 @@ fn files(file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
     }
 }
 
-/// Those of the files that exist, merged; at least one has to.
+/// Reads and merges the files that exist; at least one must.
 fn read_merged(files: &[PathBuf], origin: &str) -> Result<Kubeconfig, StageError> {
     let mut merged: Option<Kubeconfig> = None;
     for file in files {
@@ -151,7 +151,7 @@ fn read_merged(files: &[PathBuf], origin: &str) -> Result<Kubeconfig, StageError
     })
 }
 
-/// A parser shows the lines in question, and these may hold a token.
+/// Drops the lines that the parser shows: they may hold a token.
 fn parse_error(file: &Path, error: &KubeconfigError) -> StageError {
     let mut place = file.display().to_string();
     let mut text = error.to_string();
@@ -174,7 +174,7 @@ pub(crate) fn malformed(place: &str, what: &str) -> StageError {
     .exit(Exit::Usage)
 }
 
-/// As `kubectl config view --minify`.
+/// Keeps one context, as `kubectl config view --minify` does.
 fn minify(
     mut merged: Kubeconfig,
     files: Vec<PathBuf>,

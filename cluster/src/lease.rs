@@ -1,4 +1,4 @@
-//! Leases: whoever makes one holds what it stands for, for as long as it is renewed.
+//! Leases: the session that creates a Lease holds what the Lease stands for, as long as it renews it.
 
 use std::time::Duration;
 
@@ -14,20 +14,20 @@ use crate::errors::status;
 
 pub const LEASES: &str = "leases.coordination.k8s.io";
 
-/// The label of everything that a stage makes.
+/// The label of every object that a stage creates.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
-/// A Lease is renewed this many times before it would expire, so that a few lost requests cost nothing.
+/// A Lease is renewed this many times per duration, so that a few lost requests do no harm.
 pub const RENEWALS: u32 = 10;
 
-/// A Lease as one wants it to be.
+/// A Lease as its holder writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseLock {
     pub namespace: String,
-    /// The field of the config that names the namespace.
+    /// The config field that names the namespace.
     pub namespace_field: &'static str,
     pub name: String,
-    /// Who holds it: no two sessions have the same.
+    /// The holder's identity, unique to a session.
     pub holder: String,
     /// Seconds.
     pub duration: u32,
@@ -36,13 +36,13 @@ pub struct LeaseLock {
     pub annotations: Vec<(&'static str, String)>,
 }
 
-/// What became of a request to take or renew.
+/// Who holds a Lease.
 #[derive(Debug)]
 pub enum LeaseState {
     Ours(Lease),
-    /// As somebody else holds it, or left it.
+    /// Another session holds it, or none does.
     Theirs(Lease),
-    /// There is none any more.
+    /// There is no such Lease.
     Missing,
 }
 
@@ -73,7 +73,7 @@ impl LeaseLock {
         spec.renew_time = Some(now);
     }
 
-    /// Makes the Lease.
+    /// Creates the Lease.
     pub async fn create(&self, cluster: &Cluster) -> Result<LeaseState, StageError> {
         let mut lease = Lease {
             metadata: ObjectMeta {
@@ -86,7 +86,7 @@ impl LeaseLock {
         let (leases, params) = (self.api(cluster), PostParams::default());
         match leases.create(&params, &lease).await {
             Ok(lease) => Ok(LeaseState::Ours(lease)),
-            // Also when the answer to our own first try was lost and the client tried again.
+            // Also the case if the answer to a first try was lost and the client tried again.
             Err(error) if status(&error) == 409 => self.get(cluster).await,
             Err(error) if status(&error) == 404 => Err(cluster
                 .context
@@ -104,13 +104,13 @@ impl LeaseLock {
         }
     }
 
-    /// Writes this lock in the place of what `seen` says: renews the Lease, or takes it over. Who is faster wins.
+    /// Updates the Lease that was read as `seen`: renews it, or takes it over. The first of several writers wins.
     pub async fn replace(&self, cluster: &Cluster, seen: &Lease) -> Result<LeaseState, StageError> {
         self.change(cluster, seen, |lease| self.write_into(lease))
             .await
     }
 
-    /// Leaves the Lease, held by no session, if it is ours still.
+    /// Clears the holder and keeps the Lease, if we hold it.
     pub async fn clear_holder(&self, cluster: &Cluster, seen: &Lease) -> Result<(), StageError> {
         let clear_holder = |lease: &mut Lease| {
             self.write_into(lease);
@@ -133,7 +133,7 @@ impl LeaseLock {
                 Ok(lease) => return Ok(LeaseState::Ours(lease)),
                 Err(error) if matches!(status(&error), 404 | 409) => match self.get(cluster).await?
                 {
-                    // It has changed by a request of ours whose answer was lost.
+                    // Our own request changed it, and its answer was lost.
                     LeaseState::Ours(now) => lease = now,
                     other => return Ok(other),
                 },
@@ -142,7 +142,7 @@ impl LeaseLock {
         }
     }
 
-    /// Deletes the Lease if it is ours still; `seen` saves a request. With `orphan`, what it owns stays.
+    /// Deletes the Lease if we hold it; `seen` saves a request. With `orphan` the objects it owns stay.
     pub async fn delete(
         &self,
         cluster: &Cluster,
@@ -163,7 +163,7 @@ impl LeaseLock {
         }
     }
 
-    /// Renews the Lease until it is lost, and says how that came. `failed` hears of requests that came to nothing.
+    /// Renews the Lease until it is lost, and returns the reason. `failed` gets the errors of failed requests.
     pub async fn renew_until_lost(
         &self,
         cluster: &Cluster,
@@ -177,14 +177,14 @@ impl LeaseLock {
                 Ok(LeaseState::Ours(lease)) => *seen = lease,
                 Ok(LeaseState::Theirs(lease)) => return describe(&lease),
                 Ok(LeaseState::Missing) => return "its Lease has been deleted".to_owned(),
-                // It stays ours until the API says otherwise: others could not ask it either.
+                // We hold it until the API says otherwise: others cannot reach the API either.
                 Err(error) => failed(&error),
             }
         }
     }
 }
 
-/// Deletes exactly this one. With `orphan`, what it owns stays. False: it has changed since it was read.
+/// Deletes this version of the Lease. With `orphan` the objects it owns stay. Returns false if it has changed.
 pub async fn delete(cluster: &Cluster, lease: &Lease, orphan: bool) -> Result<bool, StageError> {
     let params = match orphan {
         true => DeleteParams::orphan(),
@@ -204,7 +204,7 @@ pub async fn delete(cluster: &Cluster, lease: &Lease, orphan: bool) -> Result<bo
     }
 }
 
-/// All Leases of a manager; none where they may not be listed.
+/// Lists all Leases of a manager; an empty list if the user may not list them.
 pub async fn list(
     cluster: &Cluster,
     namespace: Option<&str>,
@@ -222,14 +222,14 @@ pub async fn list(
     }
 }
 
-/// Empty: no session holds it.
+/// The holder's identity; empty if no session holds the Lease.
 pub fn holder(lease: &Lease) -> &str {
     let spec = lease.spec.as_ref();
     spec.and_then(|spec| spec.holder_identity.as_deref())
         .unwrap_or_default()
 }
 
-/// For people: who, and when it was renewed.
+/// Describes holder and renewal time for a message.
 pub fn describe(lease: &Lease) -> String {
     let renewed = lease.spec.as_ref().and_then(|spec| {
         let time = spec.renew_time.as_ref()?.0.strftime("%F %T UTC");

@@ -1,5 +1,5 @@
-//! When a Lease has expired: unchanged for its full duration, on our own clock. What was seen is kept in a file, so that
-//! the time counts also while no stage runs.
+//! Decides whether a Lease has expired: unchanged for its full duration by the observer's own clock. Observations are
+//! kept in a file, so that time without a running stage counts.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,23 +9,23 @@ use k8s_openapi::api::coordination::v1::Lease;
 use protocol::{Env, files, ledger};
 use serde::{Deserialize, Serialize};
 
-/// What is not seen again for this long is forgotten. Seconds.
+/// Seconds after which an observation is dropped.
 const RETENTION: u64 = 7 * 24 * 3600;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Observation {
     version: String,
-    /// Seconds since 1970, by our own clock.
+    /// Unix time by the observer's clock.
     since: u64,
     last: u64,
 }
 
 type Observations = BTreeMap<String, Observation>;
 
-/// Those that have expired by what was noted before, and the others.
+/// Expired Leases, and the others.
 type Split = (Vec<Lease>, Vec<Lease>);
 
-/// Notes these Leases as they are now. Without a file that can be written none ever expires, which is the safe side.
+/// Splits Leases by expiry and records them. If the file cannot be written, no Lease ever expires: the safe side.
 pub fn observe(leases: Vec<Lease>, env: &Env) -> Split {
     if leases.is_empty() {
         return Split::default();
@@ -36,12 +36,12 @@ pub fn observe(leases: Vec<Lease>, env: &Env) -> Split {
     split
 }
 
-/// The same without a note.
+/// Splits Leases by expiry and records nothing.
 pub fn preview(leases: Vec<Lease>, env: &Env) -> Split {
     split(leases, env).0
 }
 
-/// The same for one Lease.
+/// Whether one Lease has expired; records it.
 pub fn has_expired(lease: &Lease, env: &Env) -> bool {
     !observe(vec![lease.clone()], env).0.is_empty()
 }
@@ -72,7 +72,7 @@ fn is_expired(lease: &Lease, seen: &mut Observations, now: u64) -> bool {
         last: now,
     };
     let observation = seen.entry(uid.clone()).or_insert_with(new);
-    // A clock that was set back has to begin again.
+    // If the clock was set back, the duration starts again.
     if observation.version != *version || observation.since > now {
         *observation = new();
     }
@@ -91,7 +91,7 @@ mod tests {
     fn lease(version: u32) -> Lease {
         serde_json::from_value(json!({
             "metadata": {"uid": "u", "resourceVersion": version.to_string()},
-            // What its holder's clock said is no matter.
+            // The holder's clock does not matter.
             "spec": {"leaseDurationSeconds": 60, "renewTime": "1999-01-01T00:00:00.000000Z"},
         }))
         .unwrap()

@@ -1,4 +1,4 @@
-//! The way to one Kubernetes cluster: kubeconfig, client, proxy, Leases, permissions, errors.
+//! Access to one Kubernetes cluster: kubeconfig, client, proxy, Leases, permissions, errors.
 
 pub mod client;
 mod connection;

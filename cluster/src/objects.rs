@@ -1,4 +1,4 @@
-//! Objects of any kind: where the API has them.
+//! Objects of any kind, found by discovery.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::client::Cluster;
 use crate::errors::{Attempt, status};
 
-/// Which object.
+/// A reference to an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectRef {
@@ -26,7 +26,7 @@ pub struct ObjectRef {
 }
 
 impl ObjectRef {
-    /// Any object of this kind in the namespace, where it has one.
+    /// A reference to all objects of a kind, in the namespace if the kind has one.
     pub fn from_kind(api_version: &str, kind: &str, namespace: &str) -> Self {
         Self {
             api_version: api_version.to_owned(),
@@ -45,7 +45,7 @@ impl ObjectRef {
     }
 }
 
-/// A kind as the API serves it.
+/// A kind that the API serves.
 #[derive(Clone)]
 pub struct ApiKind {
     cluster: Cluster,
@@ -54,7 +54,7 @@ pub struct ApiKind {
 }
 
 impl ApiKind {
-    /// `plural.group`, as access reviews and messages have it.
+    /// `plural.group`, as in access reviews and messages.
     pub fn title(&self) -> String {
         match self.resource.group.as_str() {
             "" => self.resource.plural.clone(),
@@ -62,7 +62,7 @@ impl ApiKind {
         }
     }
 
-    /// As kubectl does it: what names no namespace goes into that of the context.
+    /// The object's namespace. As in kubectl, the default is the context's.
     pub fn namespace(&self, reference: &ObjectRef) -> Option<String> {
         let own = || self.cluster.client.default_namespace().to_owned();
         let named = || reference.namespace.clone().unwrap_or_else(own);
@@ -87,7 +87,7 @@ impl ApiKind {
         Attempt::new(verb, self.title(), self.namespace(reference).as_deref())
     }
 
-    /// The error of a request, as ours.
+    /// Converts the error of a request.
     pub fn failed(
         &self,
         verb: &'static str,
@@ -99,7 +99,7 @@ impl ApiKind {
     }
 }
 
-/// What the API serves, asked once for each version of a group.
+/// Discovery with a cache: one request per group version.
 pub struct Discovery<'a> {
     cluster: &'a Cluster,
     groups: BTreeMap<String, Option<ApiGroup>>,
@@ -113,7 +113,7 @@ impl<'a> Discovery<'a> {
         }
     }
 
-    /// The kind of this object; `None` when the API does not serve it.
+    /// The kind of this object; `None` if the API does not serve it.
     pub async fn kind(&mut self, reference: &ObjectRef) -> Result<Option<ApiKind>, StageError> {
         let version = &reference.api_version;
         if !self.groups.contains_key(version) {
@@ -144,7 +144,7 @@ async fn discover(cluster: &Cluster, version: &str) -> Result<Option<ApiGroup>, 
     }
 }
 
-/// Deletes the object of this name that has this uid, where one is given. False: it is gone, or another one by now.
+/// Deletes the object with this name and, if given, this uid. Returns false if there is no such object.
 pub async fn delete<K>(api: &Api<K>, name: &str, uid: Option<String>) -> kube::Result<bool>
 where
     K: Clone + DeserializeOwned + Debug,

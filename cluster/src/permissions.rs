@@ -1,4 +1,4 @@
-//! Whether the user may do what is going to be done: one access review for each verb, side by side.
+//! Checks permissions before they are needed: one access review per verb, in parallel.
 
 use futures::future::join_all;
 use k8s_openapi::api::authorization::v1::{
@@ -11,7 +11,7 @@ use protocol::StageError;
 use crate::client::Cluster;
 use crate::errors::Attempt;
 
-/// The first of these that the user may not do is the error, the others its causes.
+/// Fails with the first verb that the user may not use; the others are causes.
 pub async fn require(cluster: &Cluster, needed: &[Attempt]) -> Result<(), StageError> {
     let denied = async |attempt| denies(cluster, attempt).await.then_some(attempt);
     let denied = join_all(needed.iter().map(denied)).await;
@@ -25,7 +25,7 @@ pub async fn require(cluster: &Cluster, needed: &[Attempt]) -> Result<(), StageE
     Err(error)
 }
 
-/// Not knowing is no reason to refuse: whoever tries will see.
+/// A review that fails does not count as denied: the request itself will show.
 async fn denies(cluster: &Cluster, attempt: &Attempt) -> bool {
     let (resource, group) = attempt
         .resource

@@ -1,4 +1,4 @@
-//! Which proxy stands before the API: the one in the kubeconfig, else the environment's, as kubectl has it.
+//! Selects the proxy for the API as kubectl does: from the kubeconfig, else from the environment.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use http::Uri;
 use ipnet::IpNet;
 use protocol::Env;
 
-/// The proxy that the environment names for a server; the one of a kubeconfig goes before it.
+/// The environment's proxy for a server.
 pub fn from_environment(server: &Uri, env: &Env) -> Option<Uri> {
     let host = server.host()?.trim_matches(['[', ']']);
     let either = |upper: &str, lower: &str| {
@@ -34,7 +34,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// An entry is `*`, an address, a network, a domain (with all below it) or, with a leading dot, only what is below it.
+/// A NO_PROXY entry: `*`, an address, a network, a domain with subdomains or, with a leading dot, the subdomains.
 fn covers(entry: &str, host: &str) -> bool {
     if entry == "*" {
         return true;

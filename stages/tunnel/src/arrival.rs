@@ -1,6 +1,6 @@
-//! The proof that a connection from outside arrives in this very session.
+//! Proves that a connection from outside arrives in this ssh session.
 //!
-//! That a port accepts connections proves nothing: it may be a ghost's, another server's, or lead nowhere.
+//! A port that accepts connections proves nothing: it may belong to a ghost or another server, or lead nowhere.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -15,27 +15,27 @@ use crate::config::Verify;
 use crate::outputs::Verified;
 use crate::ssh::{Arrival, Log};
 
-/// A firewall that drops packets answers nothing at all.
+/// Time limit of a connection: a firewall that drops packets sends no answer.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);
-/// ssh reports an arrival within milliseconds of a connect, on a slow line within one round trip.
+/// ssh reports an arrival within milliseconds of the connect, on a slow line within one round trip.
 const REPORT: Duration = Duration::from_secs(2);
-/// Once another visitor was reported, ours is not far.
+/// After another visitor's arrival is reported, ours follows within this time.
 const OURS: Duration = Duration::from_millis(300);
-/// How long a visitor that is not our own nonce may hold up the wait for it.
+/// How long a visitor without our nonce may delay the wait for it.
 const VISITOR: Duration = Duration::from_millis(500);
 
-/// Where the proof is looked for.
+/// Proves the arrival at one port.
 #[derive(Clone, Debug)]
 pub(crate) struct Prober {
     pub(crate) host: String,
     pub(crate) local_port: u16,
     pub(crate) verify: Verify,
     pub(crate) log: watch::Receiver<Log>,
-    /// How long to wait for a connection.
+    /// Time limit of a connection.
     pub(crate) patience: Duration,
 }
 
-/// The way from outside into this session is not there.
+/// The port does not lead into this session.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArrivalError {
     #[error("no connection")]
@@ -44,16 +44,16 @@ pub(crate) enum ArrivalError {
     Elsewhere,
 }
 
-/// What is known of the way to a port.
+/// The result of a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Proof {
-    /// As good as it gets.
+    /// The arrival is proven.
     Proven(Verified),
-    /// Visitors arrive with another source port, and the local port is in use.
+    /// Visitors arrive from another source port, and the local port is in use.
     OriginRewritten,
-    /// This machine does not get to the address that pods use.
+    /// This machine does not reach the address that pods use.
     Unreachable,
-    /// Nobody asked for one.
+    /// The config asks for no proof.
     NotRequested,
 }
 
@@ -69,7 +69,7 @@ impl Proof {
 }
 
 impl Prober {
-    /// Before the first `ready`: by the origin, else by a nonce, else it stays unknown; or by what the user asks for.
+    /// Proves the arrival before the first `ready`: by the source port, else by a nonce; or as the config asks.
     pub(crate) async fn prove(&mut self, port: u16) -> Result<Proof, ArrivalError> {
         if self.verify == Verify::Tcp {
             probe_tcp(&self.host, port, self.patience).await?;
@@ -84,7 +84,7 @@ impl Prober {
         }
     }
 
-    /// While ready. Does not touch the local port: the master is at home there, or is just about to be.
+    /// Proves the arrival again while ready. It leaves the local port alone: the master listens there, or is about to.
     pub(crate) async fn recheck(&mut self, port: u16) -> Result<(), ArrivalError> {
         if self.verify == Verify::Tcp {
             probe_tcp(&self.host, port, self.patience).await?;
@@ -94,7 +94,7 @@ impl Prober {
         Ok(())
     }
 
-    /// Whether ssh reports our source port; else it reports a visitor from another one: NAT on the way, or somebody else.
+    /// Whether ssh reports our source port. If it reports another, NAT rewrote it, or the visitor is another one.
     async fn probe_origin(&mut self, port: u16) -> Result<bool, ArrivalError> {
         let before = self.log.borrow().arrived;
         let stream = probe_tcp(&self.host, port, self.patience).await?;
@@ -113,7 +113,7 @@ impl Prober {
     }
 }
 
-/// Has a nonce that is sent to the public side come out on the local port. False when the local port is in use.
+/// Whether a nonce sent to the public port arrives at the local port. Returns false if the local port is in use.
 pub(crate) async fn probe_nonce(
     host: &str,
     port: u16,
@@ -137,7 +137,7 @@ pub(crate) async fn probe_tcp(host: &str, port: u16, patience: Duration) -> io::
     with_timeout(patience, TcpStream::connect((host, port))).await
 }
 
-/// What comes of it, or an error when nothing does in time.
+/// Fails with `TimedOut` if the work takes longer.
 pub(crate) async fn with_timeout<T, E: From<io::Error>>(
     patience: Duration,
     work: impl Future<Output = Result<T, E>>,

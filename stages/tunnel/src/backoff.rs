@@ -1,10 +1,10 @@
-//! How long to wait before the next attempt: longer each time, and never all clients at once.
+//! Pauses between attempts: they grow, and they differ between clients.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(250);
 
-/// Full jitter: anything between nothing and a bound that doubles.
+/// Full jitter: a random part of a bound that doubles.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     attempts: u32,
@@ -19,7 +19,7 @@ impl Backoff {
         }
     }
 
-    /// What was in the way is gone: the next attempt comes soon.
+    /// Starts again with short pauses.
     pub(crate) fn reset(&mut self) {
         self.attempts = 0;
     }

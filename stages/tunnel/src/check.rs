@@ -1,4 +1,4 @@
-//! `check`: do the ports still lead to this machine? Asked by a process that does not hold the session.
+//! `check`: whether the ports still lead to this machine. Runs in a process that does not own the session.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use protocol::{Exit, StageError};
 use crate::arrival::{ArrivalError, probe_nonce, probe_tcp, with_timeout};
 use crate::outputs::{Forwarded, Outputs, Verified};
 
-/// Whoever asks gets an answer within a second.
+/// Time limit of one probe: `check` answers within a second.
 const ANSWER: Duration = Duration::from_millis(900);
 
-/// Asks for all of them side by side.
+/// Checks all ports in parallel.
 pub(crate) async fn check(outputs: &Outputs) -> Result<(), StageError> {
     let main = Forwarded {
         port: outputs.port,
@@ -23,8 +23,8 @@ pub(crate) async fn check(outputs: &Outputs) -> Result<(), StageError> {
     Ok(())
 }
 
-/// With a free local port a nonce has to come out there. With the master at home there, the port has to accept a
-/// connection: that it arrives in the session is for the stage to see, which proves it over and over.
+/// If the local port is free, a nonce must arrive there. If the master listens there, the port must accept a
+/// connection; whether it arrives in the session is what the running stage proves again and again.
 async fn leads_here(host: &str, forwarded: &Forwarded) -> Result<(), StageError> {
     let Forwarded {
         port, local_port, ..
@@ -37,7 +37,7 @@ async fn leads_here(host: &str, forwarded: &Forwarded) -> Result<(), StageError>
     };
     let error = match with_timeout(ANSWER, look).await {
         Ok(()) => return Ok(()),
-        // It was not claimed that this machine gets there.
+        // The outputs do not claim that this machine reaches the port.
         Err(ArrivalError::Unreachable(_)) if forwarded.verified == Verified::Unverified => {
             return Ok(());
         }

@@ -1,5 +1,5 @@
-//! How a port of the server becomes ours: the server's own bind says whether it is free, a visitor from outside whether it
-//! leads here.
+//! Claims a port of the server: the server's bind shows whether it is free, a connection from outside whether it leads
+//! here.
 
 use std::time::{Duration, Instant};
 
@@ -14,17 +14,17 @@ use crate::forward::{BoundPort, Forward, ForwardSpec};
 use crate::outputs::Verified;
 use crate::ssh::{ListenError, Refusal, SshSession};
 
-/// Ports that were granted and lead elsewhere. More of them would tell nothing new.
+/// Give up after this many granted ports that lead elsewhere: more would show nothing new.
 const GRANTED: usize = 3;
-/// A granted port is proven within a few round trips. After that the next one is asked for too, and the first to be
-/// proven wins: a server may well grant a port on `[::]` alone, while somebody else has it on IPv4.
+/// A granted port is proven within a few round trips. After that the next port is requested too, and the first proven
+/// one wins: a server may grant a port on `[::]` alone while another program has it on IPv4.
 const HEDGE: Duration = Duration::from_millis(30);
 
-/// No port is ours.
+/// Why no port was claimed.
 #[derive(Debug)]
 pub(crate) struct ClaimError {
     pub(crate) error: StageError,
-    /// Somebody else has these ports: others may serve.
+    /// Other programs have these ports, so other ports may work.
     pub(crate) port_conflict: bool,
 }
 
@@ -64,8 +64,8 @@ async fn claim(
 }
 
 impl Forward {
-    /// Claims one of these ports, with as good a proof as the user wants. The proof of then stands for a port that we have
-    /// again, even where the master is now in the way of another proof: other outputs would restart it.
+    /// Claims one of these ports, with the proof that the config asks for. A port that we claim again keeps its earlier
+    /// proof, although the master may now be in the way of a new one: changed outputs would restart the master.
     pub(crate) async fn claim(
         &self,
         session: &SshSession,
@@ -79,7 +79,7 @@ impl Forward {
     }
 }
 
-/// Any port of the range.
+/// Claims any port of the range.
 pub(crate) async fn claim_any(
     spec: &ForwardSpec,
     session: &SshSession,
@@ -88,7 +88,7 @@ pub(crate) async fn claim_any(
     claimed.map_err(|e| e.error)
 }
 
-/// Whether the proof is as good as the user wants it.
+/// Whether the proof is the one that the config asks for.
 pub(crate) fn accept(spec: &ForwardSpec, bound: BoundPort) -> Result<BoundPort, StageError> {
     match (spec.verify, bound.proof.verified()) {
         (Verify::Require, Verified::Unverified) => {}
@@ -106,7 +106,7 @@ fn lost(error: StageError) -> ClaimError {
     }
 }
 
-/// A claim under way.
+/// A claim in progress.
 struct Claim<'a> {
     spec: &'a ForwardSpec,
     session: &'a SshSession,
@@ -151,7 +151,7 @@ impl Claim<'_> {
         error: &std::io::Error,
     ) -> Result<(u16, Proof), ClaimError> {
         let listening = self.session.listening(port).await;
-        // Whoever refuses was reached.
+        // A refused connection did reach the host.
         let was_reached = error.kind() == std::io::ErrorKind::ConnectionRefused;
         if self.spec.may_be_unreachable() && !was_reached && !listening.on_loopback_only() {
             return Ok((port, Proof::Unreachable));
@@ -159,7 +159,7 @@ impl Claim<'_> {
         Err(errors::unreachable(self.spec, self.session, port, &listening, error).into())
     }
 
-    /// Has one more port proven, and returns how long to wait for it before the next.
+    /// Starts the proof of one more port, and returns how long to wait for it before the next.
     async fn probe_next(&mut self) -> Result<Duration, StageError> {
         if self.granted.len() == GRANTED {
             return Ok(Duration::MAX);
@@ -174,7 +174,7 @@ impl Claim<'_> {
         Ok(HEDGE + asked.elapsed() * 4)
     }
 
-    /// The next port that the server grants; `None` when there are no more.
+    /// Requests ports until the server grants one; `None` when no more are left.
     async fn next_granted(&mut self) -> Result<Option<u16>, StageError> {
         for port in self.ports.by_ref() {
             match self.session.listen(port, self.spec.local_port).await {

@@ -1,4 +1,4 @@
-//! What the user says.
+//! The config of a tunnel.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -22,15 +22,15 @@ pub struct Config {
     #[serde(deserialize_with = "host")]
     pub reverse_proxy_host: String,
 
-    /// Private key to log in with. Unset: what ssh_config and the agent offer.
+    /// Private key for the login. Default: the keys of ssh_config and the agent.
     #[serde(default)]
     pub ssh_key_path: Option<PathBuf>,
 
-    /// User on the ssh server. Unset: what ssh_config says.
+    /// User on the ssh server. Default: from ssh_config.
     #[serde(default)]
     pub ssh_user: Option<String>,
 
-    /// Port of the ssh server. Unset: what ssh_config says.
+    /// Port of the ssh server. Default: from ssh_config.
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub ssh_port: Option<u16>,
@@ -39,93 +39,93 @@ pub struct Config {
     #[serde(default = "default_range")]
     pub remote_port_range: PortRange,
 
-    /// Port of the master on this machine. Nothing needs to listen there yet.
+    /// Port of the master on this machine. The master need not run yet.
     #[serde(default = "default_local_port")]
     #[schemars(range(min = 1))]
     pub local_port: u16,
 
-    /// More ports of this machine to make reachable by the same connection, such as a web UI or a debugger:
-    /// [{"name": "ui", "local_port": 3000, "remote_port_range": "8100-8110"}].
+    /// More ports of this machine to forward over the same connection, such as a web UI or a debugger: [{"name": "ui",
+    /// "local_port": 3000, "remote_port_range": "8100-8110"}].
     #[serde(default)]
     pub forwards: Vec<ForwardConfig>,
 
-    /// Address of the ssh server to listen on. Unset: all of them.
+    /// Address of the ssh server to listen on. Default: all addresses.
     #[serde(default, deserialize_with = "some_host")]
     pub bind_address: Option<String>,
 
-    /// Name or address by which pods reach the ssh server. Unset: the host that ssh connects to. Where this machine cannot
-    /// get there, as with an address inside a cloud's network, the tunnel is reported as unverified.
+    /// Name or address by which pods reach the ssh server. Default: the host that ssh connects to. If this machine does
+    /// not reach it, as with an address inside a cloud's network, the tunnel is reported as unverified.
     #[serde(default, deserialize_with = "some_host")]
     pub public_host: Option<String>,
 
-    /// What pods speak to the master.
+    /// Protocol between pods and the master.
     #[serde(default)]
     pub scheme: Scheme,
 
-    /// What to do about a host key that is not known.
+    /// What to do if the server's host key is not known.
     #[serde(default)]
     pub host_key_policy: HostKeyPolicy,
 
-    /// File of known host keys to use instead of ssh's own.
+    /// File of known host keys, in place of ssh's own files.
     #[serde(default)]
     pub known_hosts_path: Option<PathBuf>,
 
-    /// File to use instead of your ssh_config; "none" uses no file at all.
+    /// File to use in place of your ssh_config; "none" uses no file.
     #[serde(default)]
     pub ssh_config_path: Option<PathBuf>,
 
-    /// What to do when the port cannot be had again within keep_port, or is not free at the start although this instance had
-    /// it before.
+    /// What to do if the port is not available again within keep_port, or if it is in use at the start although this
+    /// instance used it before.
     #[serde(default)]
     pub port_policy: PortPolicy,
 
-    /// Whether to prove, by a connection from outside, that pods can reach the port.
+    /// Whether to prove, by a connection from outside, that the port leads to this machine.
     #[serde(default)]
     pub verify: Verify,
 
-    /// Seconds between two such proofs while ready.
+    /// Seconds between two proofs while ready.
     #[serde(default = "default_probe_interval")]
     pub probe_interval: Seconds,
 
-    /// Seconds for the ssh server to answer. Unset: what ssh_config says, else 10.
+    /// Seconds to wait for the ssh server. Default: from ssh_config, else 10.
     #[serde(default)]
     pub connect_timeout: Option<Seconds>,
 
-    /// Seconds of silence after which ssh asks whether the server is still there. Unset: what ssh_config says, else 3. A dead
-    /// connection is noticed after interval × (count + 1).
+    /// Seconds of silence after which ssh sends a keepalive. Default: from ssh_config, else 3. A dead connection is
+    /// noticed after interval × (count + 1).
     #[serde(default)]
     #[schemars(range(min = 1, max = 3600))]
     pub keepalive_interval: Option<u32>,
 
-    /// How many such questions may stay unanswered. Unset: what ssh_config says, else 2.
+    /// How many keepalives may stay unanswered. Default: from ssh_config, else 2.
     #[serde(default)]
     #[schemars(range(min = 1, max = 100))]
     pub keepalive_count: Option<u32>,
 
-    /// The longest pause in seconds between two attempts to connect again. Each is a random part of a bound that doubles up
-    /// to this, so that many tunnels do not come all at once; a network that comes back ends the pause.
+    /// The longest pause in seconds between two attempts to reconnect. A pause is a random part of a bound that doubles
+    /// up to this value, so that many tunnels do not reconnect at once. A network that returns ends the pause.
     #[serde(default = "default_reconnect_pause")]
     pub reconnect_pause: Seconds,
 
-    /// Seconds to insist on the same port after the connection was lost, before another port is taken and reported. Unset: 60
-    /// when somebody else has it, and an hour when it may be our own session that the server has not missed yet.
+    /// Seconds to wait for the same port after the connection is lost, before another port is used and reported.
+    /// Default: 60 if another program has the port, and an hour if the server may still hold our own earlier session.
     #[serde(default)]
     pub keep_port: Option<Seconds>,
 }
 
-/// One more port of this machine.
+/// One more port of this machine to forward.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForwardConfig {
-    /// Port on this machine. Nothing needs to listen there yet.
+    /// Port on this machine. It need not be in use yet.
     #[schemars(range(min = 1))]
     pub local_port: u16,
 
-    /// Ports of the ssh server to choose from. Unset: those of the tunnel itself.
+    /// Ports of the ssh server to choose from. Default: the tunnel's remote_port_range.
     #[serde(default)]
     pub remote_port_range: Option<PortRange>,
 
-    /// What it is called in the outputs. Unset: its local port.
+    /// Name in the outputs. Default: the local port.
     #[serde(default)]
     pub name: Option<String>,
 }
@@ -138,7 +138,7 @@ impl ForwardConfig {
     }
 }
 
-/// People write an IPv6 address as it stands in a URL, too.
+/// Accepts an IPv6 address in brackets, as in a URL.
 fn bare(host: String) -> String {
     let inside = host.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
     match inside {
@@ -176,8 +176,8 @@ fn default_reconnect_pause() -> Seconds {
 }
 
 impl Config {
-    /// Who reaches the port on the ssh server. Only an address or a name that is clearly not "all of them" is narrow: ssh
-    /// takes many spellings of zero.
+    /// Who can reach the port on the ssh server. Only an address or a name that is clearly not "all addresses" counts
+    /// as narrow: ssh accepts many spellings of zero.
     pub(crate) fn audience(&self) -> Audience {
         let address = self.bind_address.as_deref().unwrap_or_default().trim();
         match address.parse::<IpAddr>().map(|a| a.to_canonical()) {

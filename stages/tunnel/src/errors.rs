@@ -1,4 +1,4 @@
-//! Why no port is ours, or why the one that is leads nowhere: each its own error, with its hint.
+//! The errors of ports: each with its own code and hint.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::config::Verify;
 use crate::forward::ForwardSpec;
 use crate::ssh::{Listeners, Refusal, SshSession};
 
-/// The ports that the server did not grant.
+/// The ports that the server refused.
 #[derive(Debug, Default)]
 pub(crate) struct RefusedPorts {
     first: Option<u16>,
@@ -26,7 +26,7 @@ impl RefusedPorts {
         }
     }
 
-    /// No port was refused because somebody has it.
+    /// No port was refused because it is in use.
     pub(crate) fn are_permanent(&self) -> bool {
         self.taken == 0 && self.not_permitted > 0
     }
@@ -75,7 +75,7 @@ pub(crate) fn none_free(
         ))
 }
 
-/// The server has not missed our earlier session yet, as far as we know, and lets us do nothing about it.
+/// The server may still hold our earlier session, and the account cannot end it.
 pub(crate) fn held_by_ghost(session: &SshSession, port: u16) -> StageError {
     let message = format!(
         "{} does not give us port {port} again: it may still hold our earlier session, and this account cannot end it",
@@ -90,7 +90,7 @@ pub(crate) fn held_by_ghost(session: &SshSession, port: u16) -> StageError {
         .retryable(true)
 }
 
-/// The server listens, and visitors end up with somebody else: it knows on which addresses it listens.
+/// The server listens, but visitors reach another program. Its listening addresses show why.
 pub(crate) async fn elsewhere(spec: &ForwardSpec, session: &SshSession, port: u16) -> StageError {
     let server = &session.server;
     let listening = session.listening(port).await;
@@ -150,7 +150,7 @@ pub(crate) fn unverified(spec: &ForwardSpec, port: u16) -> StageError {
     StageError::new("tunnel.unverified", message).hint(hint)
 }
 
-/// A port that must not change is somebody else's.
+/// A pinned port is in use by another program.
 pub(crate) fn pinned(why: &StageError) -> StageError {
     let message = "a port could not be had again, and port_policy is pinned";
     StageError::new("tunnel.pinned_port_lost", message)
@@ -159,7 +159,7 @@ pub(crate) fn pinned(why: &StageError) -> StageError {
         .cause(why.message.clone())
 }
 
-/// The way is closed while the connection stands.
+/// The port no longer leads here although the ssh connection is up.
 pub(crate) fn closed(spec: &ForwardSpec, port: u16, error: &ArrivalError) -> StageError {
     match error {
         ArrivalError::Elsewhere => arrives_elsewhere(spec, port),
@@ -173,7 +173,7 @@ pub(crate) fn closed(spec: &ForwardSpec, port: u16, error: &ArrivalError) -> Sta
     }
 }
 
-/// The server listens, and we cannot get there.
+/// The server listens, but this machine does not reach the port.
 pub(crate) fn unreachable(
     spec: &ForwardSpec,
     session: &SshSession,
@@ -189,7 +189,7 @@ pub(crate) fn unreachable(
     closed_on_the_way(message, spec).source(error)
 }
 
-/// The server listens for us on loopback, and pods are to come by another address.
+/// The server listens on loopback alone, but pods use another address.
 pub(crate) fn loopback_only(session: &SshSession, at: &str) -> StageError {
     gateway_ports_off(format!(
         "{} listens for us on its loopback address only, so nobody else can connect to {at}",

@@ -1,4 +1,4 @@
-//! What is forwarded: from a port of the server to one of this machine.
+//! A forward leads from a port of the server to a port of this machine.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use crate::config::{Config, PortPolicy, Verify};
 use crate::outputs::Outputs;
 use crate::ssh::{Resolved, SshSession};
 
-/// How long to look for a way that need not be there.
+/// Time limit of a connection that may fail.
 const MAYBE_UNREACHABLE: Duration = Duration::from_secs(2);
 
-/// A forward of the tunnel.
+/// A forward and its port.
 #[derive(Clone, Debug)]
 pub(crate) struct Forward {
-    /// Its name in the outputs; the tunnel's own has none.
+    /// Name in the outputs; the tunnel's own forward has none.
     pub(crate) name: Option<String>,
     pub(crate) spec: ForwardSpec,
-    /// The port that it had before: in this run, or in the one before on this server.
+    /// The port that it used last: in this run, or in the previous run on this server.
     before: Option<u16>,
     pub(crate) bound: Option<BoundPort>,
 }
@@ -31,7 +31,7 @@ pub(crate) struct BoundPort {
 }
 
 impl Forward {
-    /// The tunnel's own first, then one for each of `forwards`. `previous` is what the run before reported.
+    /// The tunnel's own forward, then one per entry of `forwards`. `previous` has the outputs of the previous run.
     pub(crate) fn all(
         config: &Config,
         resolved: &Resolved,
@@ -61,7 +61,7 @@ impl Forward {
         all
     }
 
-    /// The ports that it may have, best first: the one before, and all others unless that one alone will do.
+    /// The ports to try, best first: the previous one, then all others unless only the previous one is allowed.
     pub(crate) fn ports(&self, policy: PortPolicy, insist: bool) -> Vec<u16> {
         match self.before {
             Some(port) if insist || policy == PortPolicy::Pinned => vec![port],
@@ -69,7 +69,7 @@ impl Forward {
         }
     }
 
-    /// It has this port from now on. Returns the one that it had until now, where that is another.
+    /// Records the claimed port. Returns the previous port if it was another one.
     pub(crate) fn bind(&mut self, bound: BoundPort) -> Option<u16> {
         self.before = Some(bound.port);
         let before = self.bound.replace(bound)?;
@@ -77,19 +77,19 @@ impl Forward {
     }
 }
 
-/// What is known of a forward before the server has granted a port.
+/// The config of a forward.
 #[derive(Clone, Debug)]
 pub(crate) struct ForwardSpec {
     pub(crate) public_host: String,
     pub(crate) local_port: u16,
     pub(crate) range: PortRange,
     pub(crate) verify: Verify,
-    /// Pods use another address than ssh does. This machine need not get there.
+    /// Pods use another address than ssh. This machine need not reach it.
     pub(crate) has_separate_host: bool,
 }
 
 impl ForwardSpec {
-    /// The tunnel's own.
+    /// The tunnel's own forward.
     pub(crate) fn new(config: &Config, resolved: &Resolved) -> ForwardSpec {
         let other = resolved.separate_public_host(config);
         ForwardSpec {
@@ -114,7 +114,7 @@ impl ForwardSpec {
         }
     }
 
-    /// Visitors from this machine get there, whoever else does.
+    /// Whether the public host is a loopback address, which visitors from this machine always reach.
     pub(crate) async fn leads_to_loopback(&self) -> bool {
         let addresses = tokio::net::lookup_host((self.public_host.as_str(), 0)).await;
         addresses.is_ok_and(|mut addresses| addresses.any(|a| a.ip().is_loopback()))
@@ -124,7 +124,7 @@ impl ForwardSpec {
         self.verify != Verify::Off
     }
 
-    /// Every port of the range in random order, `first_choice` before all others.
+    /// All ports of the range in random order, `first_choice` first.
     pub(crate) fn shuffled_ports(&self, first_choice: Option<u16>) -> Vec<u16> {
         let mut ports: Vec<u16> = (self.range.first..=self.range.last).collect();
         fastrand::shuffle(&mut ports);
@@ -134,7 +134,7 @@ impl ForwardSpec {
         ports
     }
 
-    /// That this machine does not get to the port proves nothing, and the user can live with that.
+    /// Whether the tunnel may be ready although this machine does not reach the port.
     pub(crate) fn may_be_unreachable(&self) -> bool {
         self.has_separate_host && self.verify == Verify::Auto
     }

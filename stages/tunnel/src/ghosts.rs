@@ -1,4 +1,4 @@
-//! Sessions that the server may hold longer than we do, with the ports that they keep.
+//! Ghosts: sessions that the server still holds after we lost them, with their ports.
 
 use protocol::StageError;
 use protocol::ledger::{Ledger, Ticket};
@@ -7,10 +7,10 @@ use crate::ssh::{Ghost, Greeting, RemoteSession, SshSession};
 
 #[derive(Debug, Default)]
 pub(crate) struct Ghosts {
-    /// The session that is up, once the server told about it.
+    /// The current session, once the server has named its process.
     noted: Option<(RemoteSession, Ticket)>,
     lost: Vec<(RemoteSession, Ticket)>,
-    /// A session was lost of which the server told nothing.
+    /// A session was lost whose process the server never named.
     unknown: bool,
 }
 
@@ -19,7 +19,7 @@ impl Ghosts {
         self.noted.is_some()
     }
 
-    /// There is one that we cannot end.
+    /// Whether a ghost that we cannot end may hold the port.
     pub(crate) fn may_hold_port(&self) -> bool {
         self.unknown || !self.lost.is_empty()
     }
@@ -31,7 +31,7 @@ impl Ghosts {
             .collect()
     }
 
-    /// Notes whom to end should the session that is up be lost. False when the server did not say.
+    /// Records the process to end if the current session is lost. Returns false if the server did not name it.
     pub(crate) fn note(
         &mut self,
         session: &SshSession,
@@ -46,7 +46,7 @@ impl Ghosts {
         Ok(true)
     }
 
-    /// The session that was up is up no longer, as far as we know. The server may think otherwise.
+    /// The current session is lost. The server may still hold it.
     pub(crate) fn session_lost(&mut self) {
         match self.noted.take() {
             Some(noted) => self.lost.push(noted),
@@ -54,14 +54,14 @@ impl Ghosts {
         }
     }
 
-    /// The server has heard of the end of the session that was up.
+    /// The server has confirmed the end of the current session.
     pub(crate) fn session_ended(&mut self) -> Result<(), StageError> {
         self.noted
             .take()
             .map_or(Ok(()), |(_, ticket)| ticket.settle())
     }
 
-    /// Settles what the server told about the lost ones. Returns those that it held still and that are ended now.
+    /// Settles the lost sessions that the server reports on. Returns those that it still held and that are now ended.
     pub(crate) fn settle(&mut self, greeting: &Greeting) -> Result<Vec<RemoteSession>, StageError> {
         let mut ended = Vec::new();
         for (session, ticket) in std::mem::take(&mut self.lost) {
@@ -77,7 +77,7 @@ impl Ghosts {
         Ok(ended)
     }
 
-    /// The port is ours again: nobody else can have it.
+    /// The port is ours again, so no ghost holds it.
     pub(crate) fn clear_unknown(&mut self) {
         self.unknown = false;
     }

@@ -1,7 +1,7 @@
 //! The tunnel: pods reach the laptop's master through an ssh server.
 //!
-//! [`supervisor`] is the whole story; [`forward`] says what leads where, [`claim`] gets a port, [`arrival`] proves that it leads
-//! here, [`errors`] says why not, [`ssh`] is the process that holds it.
+//! [`supervisor`] runs everything: [`forward`] says what leads where, [`claim`] gets a port, [`arrival`] proves that it
+//! leads here, [`errors`] explains failures, [`ssh`] is the process that holds the ports.
 
 mod arrival;
 mod backoff;

@@ -1,4 +1,4 @@
-//! When to try again before the pause is over: the network of this machine changed, or the server answers again.
+//! Ends the pause before the next attempt when this machine's network changes or the server answers again.
 
 use std::io;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixDatagram};
 use tokio::time::{sleep, timeout};
 
-/// A link may be down far away, where no change of our own network tells of its return.
+/// Time between two probes. A far link may go down and up without a change of our own network.
 const PROBE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Network {
     changes: Option<UnixDatagram>,
-    /// Where a connection shows that the server is back; none where only a proxy of the user's can get there.
+    /// The address to probe; `None` if only the user's proxy reaches it.
     server: Option<(String, u16)>,
 }
 
@@ -24,19 +24,19 @@ impl Network {
         }
     }
 
-    /// An address or a route of this machine came or went.
+    /// Waits until an address or a route of this machine changes.
     pub(crate) async fn changed(&self) {
         let Some(changes) = &self.changes else {
             return std::future::pending().await;
         };
-        // What it is about does not matter: an attempt shows what it is worth.
+        // The content does not matter: an attempt shows whether the network works.
         let mut scrap = [0; 4096];
         if changes.recv(&mut scrap).await.is_ok() {
             while changes.try_recv(&mut scrap).is_ok() {}
         }
     }
 
-    /// The same, or the server took a connection.
+    /// Waits for such a change, or until the server accepts a connection.
     pub(crate) async fn returned(&self) {
         tokio::select! {
             () = self.changed() => {}
@@ -49,7 +49,7 @@ impl Network {
             return std::future::pending().await;
         };
         loop {
-            // Many that lost the same server do not knock all at once.
+            // Jitter: many tunnels that lost the same server do not probe at once.
             sleep(PROBE.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             let probe = TcpStream::connect((host.as_str(), *port));
             if matches!(timeout(PROBE, probe).await, Ok(Ok(_))) {
@@ -59,8 +59,8 @@ impl Network {
     }
 }
 
-/// What the kernel tells about links, addresses and routes. tokio has no type for such a socket, and receives from any
-/// datagram socket alike.
+/// The kernel's messages about links, addresses and routes. tokio has no type for netlink sockets, but receives from
+/// any datagram socket.
 #[cfg(target_os = "linux")]
 fn changes() -> io::Result<UnixDatagram> {
     use rustix::net::netlink::SocketAddrNetlink;
@@ -75,7 +75,7 @@ fn changes() -> io::Result<UnixDatagram> {
     UnixDatagram::from_std(socket.into())
 }
 
-/// Elsewhere the server's answer to a knock has to do.
+/// On other systems the server's answer to a probe is enough.
 #[cfg(not(target_os = "linux"))]
 fn changes() -> io::Result<UnixDatagram> {
     Err(io::ErrorKind::Unsupported.into())

@@ -1,4 +1,4 @@
-//! What the tunnel reports.
+//! The outputs of a tunnel.
 
 use std::collections::BTreeMap;
 
@@ -7,47 +7,47 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Scheme;
 
-/// What the tunnel found out.
+/// The outputs of a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Outputs {
-    /// Where pods reach the master.
+    /// Host by which pods reach the master.
     pub host: String,
-    /// The port there.
+    /// Port on that host.
     pub port: u16,
-    /// What they speak to it.
+    /// Protocol between pods and the master.
     pub scheme: Scheme,
-    /// The ssh server's name as ssh resolves it.
+    /// The ssh server's name, as ssh resolves it.
     pub ssh_host: String,
-    /// Where connections end on this machine.
+    /// Local port of the master.
     pub local_port: u16,
-    /// How it is known that a connection from outside arrives in this very session.
+    /// How the arrival in this ssh session is proven.
     pub verified: Verified,
-    /// The other ports that lead here, by the names that `forwards` gives them.
+    /// The other forwarded ports, by their names in `forwards`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub forwards: BTreeMap<String, Forwarded>,
 }
 
-/// One more port of the server that leads here.
+/// One more forwarded port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Forwarded {
-    /// The port of the server.
+    /// Port of the server.
     pub port: u16,
-    /// Where connections end on this machine.
+    /// Local port it leads to.
     pub local_port: u16,
-    /// How it is known that a connection from outside arrives in this very session.
+    /// How the arrival in this ssh session is proven.
     pub verified: Verified,
 }
 
-/// How it is known that a connection from outside arrives in this very session.
+/// How the arrival in this ssh session is proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verified {
-    /// ssh reported a connection from the source port that we used.
+    /// ssh reported a connection from our own source port.
     Origin,
-    /// A random word sent to the public side came out on the local port.
+    /// A random word sent to the public port arrived at the local port.
     Nonce,
-    /// The port takes connections; whose it is was not asked for.
+    /// The port accepts connections; who accepts them was not checked.
     Tcp,
-    /// It is not known.
+    /// Not proven.
     Unverified,
 }

@@ -1,4 +1,4 @@
-//! From the first connection to the last: connect, claim ports, hold them, and get them back when the connection drops.
+//! Runs a tunnel: connects, claims ports, monitors them, and reconnects when the connection is lost.
 
 mod monitor;
 mod publish;
@@ -20,21 +20,21 @@ use crate::ghosts::Ghosts;
 use crate::network::Network;
 use crate::ssh::{Greeting, Resolved, Socket, SshSession};
 
-/// How long `ready` waits for the ledger to name the server's process. A shell tells it within milliseconds.
+/// How long `ready` waits until the ledger names the server's process. A shell answers within milliseconds.
 const NOTE: Duration = Duration::from_millis(300);
-/// A server that is asked by many at once takes the next login within seconds.
+/// A busy server accepts the next login within seconds.
 const BUSY: Duration = Duration::from_secs(10);
-/// How long to wait for the end of a ghost before the port is asked for all the same.
+/// How long to wait for the end of a ghost before the port is requested anyway.
 const RECLAIM: Duration = Duration::from_secs(5);
 
 pub(crate) struct Supervisor<'a> {
     cx: &'a Context<Tunnel>,
     config: &'a Config,
     resolved: Resolved,
-    /// The tunnel's own first; there is always that one.
+    /// The tunnel's own forward is the first.
     forwards: Vec<Forward>,
     network: Network,
-    /// The session that is up. Whoever drops the future finds it here to close.
+    /// The current session. If the future is dropped, it is closed from here.
     session: Option<SshSession>,
     ghosts: Ghosts,
     warned_no_commands: bool,
@@ -120,7 +120,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// A server that is busy for a moment is given one.
+    /// Retries while the server is busy.
     async fn first_attempt(&mut self, socket: &Socket) -> Result<Vec<BoundPort>, StageError> {
         let mut backoff = Backoff::new(self.config.reconnect_pause.duration());
         let from = Instant::now();
@@ -137,7 +137,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// A new ssh, and in it a port for each forward. With `insist` the tunnel's own has to be the one before.
+    /// Starts a new ssh and claims a port for each forward. With `insist` the tunnel's own must be the previous one.
     async fn attempt(
         &mut self,
         socket: &Socket,
@@ -178,7 +178,7 @@ impl Supervisor<'_> {
         Ok(bound)
     }
 
-    /// Takes what an attempt got. Returns the ports that are others now: before, and after.
+    /// Records the claimed ports. Returns those that changed: the previous and the new port.
     fn bind(&mut self, bound: Vec<BoundPort>) -> Vec<(u16, u16)> {
         if self.forwards[0].bound.as_ref() == bound.first() {
             self.ghosts.clear_unknown();
@@ -188,7 +188,7 @@ impl Supervisor<'_> {
         moved.collect()
     }
 
-    /// Ends the session that may still be there, and logs in again.
+    /// Ends the previous session and logs in again.
     async fn renew(&mut self, socket: &Socket) -> Result<(), StageError> {
         if let Some(old) = self.session.take() {
             match old.close().await {

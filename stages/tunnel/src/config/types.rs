@@ -1,4 +1,4 @@
-//! The words that a config may choose between.
+//! The types of config fields.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ impl JsonSchema for Seconds {
 }
 
 impl Seconds {
-    /// A day is as good as for ever, and more would overflow somewhere.
+    /// A day is as good as forever, and a larger value would overflow.
     const MAX: f64 = 86_400.0;
 
     pub(crate) fn duration(self) -> Duration {
@@ -36,56 +36,56 @@ impl Seconds {
     }
 }
 
-/// What pods speak to the master.
+/// Protocol between pods and the master.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {
     /// Plain HTTP.
     #[default]
     Http,
-    /// The master serves TLS itself.
+    /// HTTPS: the master serves TLS itself.
     Https,
 }
 
-/// What to do about a host key that is not known.
+/// What to do if the server's host key is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostKeyPolicy {
-    /// Refuse.
+    /// Refuse it.
     #[default]
     Strict,
-    /// Take it and remember it; a changed one is refused.
+    /// Accept and store it; a changed key is refused.
     AcceptNew,
-    /// Take anything. Whoever is on the way can then read and change what passes.
+    /// Accept any key. Anyone on the way can then read and change the traffic.
     Off,
 }
 
-/// What to do when the port cannot be had again.
+/// What to do if the port is not available again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PortPolicy {
-    /// Take another one and report it: new outputs, a higher gen.
+    /// Use another port and report it: new outputs, a higher gen.
     #[default]
     Sticky,
-    /// Fail: the port is written down somewhere that nobody changes.
+    /// Fail: the port is written in a place that nobody updates.
     Pinned,
 }
 
-/// What has to be proven before the tunnel is ready.
+/// What to prove before the tunnel is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verify {
-    /// Fail when the way is closed; report `unverified` when it cannot be told.
+    /// Fail if the port does not lead here; report `unverified` if this cannot be decided.
     #[default]
     Auto,
-    /// Fail also when it cannot be told.
+    /// Fail also if this cannot be decided.
     Require,
-    /// Only ssh's own report of our source port counts. It does not come through NAT.
+    /// Only ssh's report of our own source port counts. NAT on the way rewrites it.
     Origin,
-    /// Only a random word that comes out on the local port counts, which has to be free until then.
+    /// Only a random word that arrives at the local port counts. The local port has to be free until then.
     Nonce,
-    /// A connection is enough, whoever takes it.
+    /// A connection is enough, whoever accepts it.
     Tcp,
-    /// Do not try: this machine may not reach the port although pods can.
+    /// No proof: pods may reach the port although this machine does not.
     Off,
 }

@@ -1,4 +1,4 @@
-//! For whom the server listens: its GatewayPorts, as far as they can be seen.
+//! Detects the server's GatewayPorts: on which addresses it listens.
 
 use super::ports::PATIENCE;
 use crate::forward::ForwardSpec;
@@ -6,33 +6,33 @@ use crate::ssh::{ANY_IPV4, ListenError, Listeners, Refusal, SshSession};
 
 const LOOPBACK: &str = "127.0.0.1";
 
-/// What `GatewayPorts` does to a request.
+/// The value of `GatewayPorts`, as observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BindPolicy {
     /// `no`: loopback alone.
     Off,
-    /// `yes`: all addresses, whatever is asked.
+    /// `yes`: all addresses, whatever the client requests.
     Always,
-    /// `clientspecified`.
+    /// `clientspecified`: the addresses that the client requests.
     AsAsked,
-    /// Not `no`; which of the other two cannot be seen.
+    /// Not `no`; which of the other two is not visible.
     NotOff,
-    /// The account may listen on certain addresses, and not on all.
+    /// The account may listen on certain addresses, not on all.
     NotOnAll,
-    /// The server does not show its sockets, and no visitor came through.
+    /// The server does not show its sockets, and no visitor arrived.
     Unknown,
 }
 
-/// Where a port is observe_bind on that was granted.
+/// Where the server listens for a granted port.
 enum ObservedBind {
     OnLoopback,
     OnAll,
-    /// The server does not show its sockets, and a visitor from outside does not get there.
+    /// The server does not show its sockets, and a visitor from outside does not arrive.
     NotFromOutside,
     Nothing,
 }
 
-/// Asks for a free port twice, on all addresses and on loopback, and gives it back.
+/// Requests a free port twice, on all addresses and on loopback, and releases it.
 pub(super) async fn bind_policy(
     session: &mut SshSession,
     spec: &ForwardSpec,

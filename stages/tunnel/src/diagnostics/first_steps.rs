@@ -1,4 +1,4 @@
-//! The first steps of the way: this machine's ssh, the key, and a server that answers.
+//! The first checks: ssh on this machine, the private key, and a server that answers.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -14,11 +14,11 @@ use crate::arrival;
 use crate::ssh::{self, Resolved, Server, key_permissions};
 use crate::supervisor::check_key;
 
-/// A name server that does not answer is tried for much longer by the system.
+/// Time limit of a name lookup: the system itself waits much longer.
 const LOOK_UP: Duration = Duration::from_secs(5);
-/// sshd greets at once; something else that accepts connections may not.
+/// sshd sends its banner at once; another program that accepts connections may send none.
 const BANNER: Duration = Duration::from_secs(3);
-/// A line that begins with the word, as RFC 4253 has it, is at most this long.
+/// Longest banner line of RFC 4253.
 const BANNER_LENGTH: u64 = 255;
 
 const CLIENT: CheckTitle = ("ssh", "an ssh client is installed");
@@ -28,7 +28,7 @@ const NAME: CheckTitle = ("host", "the server's name has an address");
 const REACH: CheckTitle = ("server", "the ssh server answers");
 
 impl Diagnostics<'_> {
-    /// Reports each of the first steps. Where no login can be tried, returns why.
+    /// Reports each of the first checks. If no login is possible, returns why.
     pub(super) async fn run_first_steps(&mut self) -> Result<(), &'static str> {
         self.resolved = self.client().await;
         let server = match &self.resolved {
@@ -68,7 +68,7 @@ impl Diagnostics<'_> {
         is_read.is_some()
     }
 
-    /// Whether there is a server to log in to; where a proxy is on the way, only a login tells.
+    /// Whether the server answers. With a proxy on the way, only a login shows.
     async fn answers(&self, server: &Server) -> bool {
         let instead = match &self.resolved {
             Some(resolved) if resolved.direct_address().is_none() => {
@@ -93,7 +93,7 @@ impl Diagnostics<'_> {
     }
 }
 
-/// ssh passes over a key of ours that others may read, and over nobody else's.
+/// ssh ignores a key of our own that others may read. It does not check keys of other users.
 fn check_key_mode(path: &Path, server: &Server) -> Result<(), StageError> {
     let us = rustix::process::geteuid().as_raw();
     match std::fs::metadata(path) {
@@ -103,7 +103,7 @@ fn check_key_mode(path: &Path, server: &Server) -> Result<(), StageError> {
 }
 
 async fn look_up(server: &Server) -> Result<Vec<String>, StageError> {
-    // In the words in which ssh would put it: its errors are known.
+    // In ssh's own words, for which the errors are known.
     let failed = |why: std::io::Error| {
         let line = format!("Could not resolve hostname {}: {why}", server.host);
         ssh::connecting_error(&[line], server)
@@ -115,7 +115,7 @@ async fn look_up(server: &Server) -> Result<Vec<String>, StageError> {
     Ok(addresses.map(|a| a.ip().to_string()).collect())
 }
 
-/// Who answers there, and how fast.
+/// Reads the server's banner and measures the connect.
 async fn read_banner(server: &Server) -> Result<String, StageError> {
     let asked = Instant::now();
     let connected = arrival::probe_tcp(&server.host, server.port, arrival::CONNECT).await;

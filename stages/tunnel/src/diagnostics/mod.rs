@@ -1,6 +1,6 @@
-//! What `check` looks at beside a running instance: the way of a tunnel step by step, and the server for whoever runs it.
+//! The diagnostics of `check`, beside a running instance: the steps of a tunnel, and what the server grants.
 //!
-//! A port of the server is listened on for a moment. It leads to a local port where nobody is, never to the master.
+//! A port of the server is listened on for a moment. It leads to an unused local port, never to the master.
 
 mod bind_policy;
 mod first_steps;
@@ -26,18 +26,18 @@ pub(crate) use server::server;
 const LOGIN: CheckTitle = ("login", "the server lets us in");
 const FORWARDING: CheckTitle = ("forwarding", "the server forwards ports for us");
 
-/// The server refuses to forward, whatever the port.
+/// Errors of a server that refuses to forward any port.
 const FORBIDDEN: [&str; 2] = ["tunnel.forwarding_forbidden", "tunnel.ports_not_permitted"];
 
 struct Diagnostics<'a> {
     cx: &'a Context<Tunnel>,
-    /// The user's, but that it leads nowhere.
+    /// The user's config, with a local port that is not in use.
     config: Config,
-    /// The server as ssh knows it, once that was asked.
+    /// ssh's view of the server, once ssh was asked.
     resolved: Option<Resolved>,
 }
 
-/// A login.
+/// A login for diagnostics.
 struct Login {
     spec: ForwardSpec,
     session: SshSession,
@@ -54,7 +54,7 @@ impl<'a> Diagnostics<'a> {
         }
     }
 
-    /// Walks up to a login, and reports each step. Without one the rest is skipped.
+    /// Runs the checks up to a login and reports each. Without a login the rest is skipped.
     async fn reach_login(&mut self, rest: &[CheckTitle]) -> Option<Login> {
         if let Err(why) = self.run_first_steps().await {
             self.cx.skip(&[LOGIN], why);
@@ -76,7 +76,7 @@ impl<'a> Diagnostics<'a> {
         login
     }
 
-    /// A login as a tunnel's, with a socket of this name beside that of the instance, which may run.
+    /// Logs in as a tunnel does, with a control socket of this name beside that of a running instance.
     async fn log_in(&self, config: &Config, name: &str) -> Result<Login, StageError> {
         let asked = Instant::now();
         let Some(resolved) = &self.resolved else {
@@ -94,7 +94,7 @@ impl<'a> Diagnostics<'a> {
         })
     }
 
-    /// Reports whether the server forwards ports, by what became of a claim, and returns that. Without forwarding the rest
+    /// Reports whether the server forwards ports, judged by a claim, and returns the claim. Without forwarding the rest
     /// is skipped.
     fn forwards(
         &self,
@@ -114,7 +114,7 @@ impl<'a> Diagnostics<'a> {
         }
     }
 
-    /// Reports an outcome, and returns what it found.
+    /// Reports a check and returns its value.
     fn tell<T>(
         &self,
         what: CheckTitle,
@@ -127,7 +127,7 @@ impl<'a> Diagnostics<'a> {
     }
 }
 
-/// A port of this machine where nobody listens: what visits a port that we look at gets no further.
+/// An unused port of this machine: visitors of a checked port get no further.
 async fn unused_port() -> Result<u16, StageError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let address = listener.and_then(|l| l.local_addr());

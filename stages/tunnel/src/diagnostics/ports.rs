@@ -1,4 +1,4 @@
-//! Which ports of the range are free, taken, or closed on the way.
+//! Checks which ports of the range are free, in use, or blocked by a firewall.
 
 use std::time::Duration;
 
@@ -9,29 +9,29 @@ use crate::arrival::ArrivalError;
 use crate::forward::ForwardSpec;
 use crate::ssh::{ListenError, Refusal, SshSession};
 
-/// Of a wider range so many are looked at, evenly spread.
+/// Of a wider range this many ports are checked, evenly spread.
 const LOOKED_AT: usize = 128;
 const SIDE_BY_SIDE: usize = 16;
-/// A connection takes one round trip; where nothing answers, a firewall drops it.
+/// A connection takes one round trip. If nothing answers, a firewall drops it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// More of them in one line are not read.
+/// More ports in one line are not readable.
 const NAMED: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PortState {
-    /// Free, and a visitor from outside came through, if one was sent.
+    /// Free, and a visitor from outside arrived, if one was sent.
     Free,
     Taken,
-    /// Free, but a visitor met somebody else, who has it on another address.
+    /// Free, but the visitor reached another program, which has the port on another address.
     Elsewhere,
-    /// Free, but no visitor gets there.
+    /// Free, but no visitor arrives.
     Closed,
     NotPermitted,
     /// The server did not answer.
     Unknown,
 }
 
-/// What was found.
+/// The states of the checked ports.
 #[derive(Debug, Default)]
 pub(super) struct PortSurvey {
     all: usize,
@@ -39,7 +39,7 @@ pub(super) struct PortSurvey {
     pub(super) was_visited: bool,
 }
 
-/// Asks for each port, visits it if told to, and gives it back. `counted` hears how far it got.
+/// Requests each port, visits it if `visit` is set, and releases it. `counted` gets the progress.
 pub(super) async fn survey_ports(
     session: &SshSession,
     spec: &ForwardSpec,
@@ -85,7 +85,7 @@ async fn probe_port(session: &SshSession, spec: &ForwardSpec, visit: bool, port:
     }
 }
 
-/// The ends, and others evenly between them.
+/// Both ends, and others evenly between them.
 fn sample(range: PortRange) -> Vec<u16> {
     let (first, last) = (usize::from(range.first), usize::from(range.last));
     let steps = (last - first).min(LOOKED_AT - 1);
@@ -101,7 +101,7 @@ impl PortSurvey {
         ports.map(|(port, _)| *port).collect()
     }
 
-    /// A port that a visitor came through.
+    /// The first port through which a visitor arrived.
     pub(super) fn first_open(&self) -> Option<u16> {
         let open = self.with_state(PortState::Free).first().copied();
         open.filter(|_| self.was_visited)
@@ -115,7 +115,7 @@ impl PortSurvey {
         self.has(PortState::Closed) || self.has(PortState::Elsewhere)
     }
 
-    /// Such as `1001 ports, 128 looked at: 126 free and open, 2 taken (8003-8004)`.
+    /// For example `1001 ports, 128 checked: 126 free and open, 2 in use (8003-8004)`.
     pub(super) fn describe(&self) -> String {
         let free = match self.was_visited {
             true => "free and open",

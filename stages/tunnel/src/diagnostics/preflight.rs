@@ -1,4 +1,4 @@
-//! `check --preflight`: the way of a tunnel, step by step, with nothing left standing.
+//! `check --preflight`: the steps of a tunnel. Everything is released at the end.
 
 use protocol::Context;
 

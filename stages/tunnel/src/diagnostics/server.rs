@@ -1,4 +1,4 @@
-//! `check --server`: what an ssh server gives to tunnels, for whoever runs it. What it is seen to do, not what its files say.
+//! `check --server`: what an ssh server grants to tunnels, for its admin: what it does, not what its files say.
 
 use std::time::{Duration, Instant};
 
@@ -24,12 +24,12 @@ const SSHD_CONFIG: CheckTitle = ("sshd_config", "what its sshd_config should say
 
 const REST: [CheckTitle; 6] = [FORWARDING, BIND, PORTS, LATENCY, COMMANDS, KEEPALIVE];
 
-/// So long a silence is kept, to hear whether the server asks for a sign of life. OpenSSH 9.2 to 9.4 ask after twice their
-/// ClientAliveInterval; one of 5 s is still heard.
+/// How long to stay silent to see whether the server sends a keepalive. OpenSSH 9.2 to 9.4 send it after twice their
+/// ClientAliveInterval; one of 5 s is still seen.
 const SILENCE: Duration = Duration::from_secs(12);
-/// Our own keepalives would keep the server from asking.
+/// Our own keepalives would keep the server from sending any.
 const NO_KEEPALIVES: u32 = 3600;
-/// A shell that takes longer is one whose commands tell nothing.
+/// A shell that takes longer does not run our commands.
 const GREETING: Duration = Duration::from_secs(10);
 const REQUESTS: usize = 9;
 
@@ -57,14 +57,14 @@ impl Diagnostics<'_> {
         login.session.close().await;
     }
 
-    /// Looks at what takes a port that is free.
+    /// Runs the checks that need a free port.
     async fn report_port_checks(
         &self,
         spec: &ForwardSpec,
         session: &mut SshSession,
         login_took: Duration,
     ) {
-        // A port is taken as the server grants it.
+        // The first port that the server grants is enough.
         let unproven = ForwardSpec {
             verify: Verify::Off,
             ..spec.clone()
@@ -78,7 +78,7 @@ impl Diagnostics<'_> {
                 session.stop_listening(claimed.port).await;
                 let mut policy = bind_policy(session, spec, claimed.port).await;
                 let ports = self.survey(policy != BindPolicy::Off, spec, session).await;
-                // Where only visitors tell, this very port may be closed on the way.
+                // If only visitors can tell, a firewall may block this very port.
                 if let (BindPolicy::Unknown, Some(open)) = (policy, ports.first_open()) {
                     policy = bind_policy(session, spec, open).await;
                 }
@@ -174,7 +174,7 @@ impl Diagnostics<'_> {
         self.cx.skip(&[COMMANDS], why);
     }
 
-    /// Says nothing until the server asks whether anybody is there.
+    /// Sends nothing until the server sends a keepalive.
     async fn report_keepalive(&self) {
         let message = format!(
             "keeping silent for up to {} s, to hear whether the server asks",
@@ -217,7 +217,7 @@ impl Diagnostics<'_> {
 }
 
 impl PortSurvey {
-    /// Why a tunnel would not get a port that pods reach, although the server grants one.
+    /// Why a tunnel would get no reachable port although the server grants one.
     fn error(&self, spec: &ForwardSpec) -> Option<StageError> {
         let closed =
             !self.has(PortState::Free) && self.some_are_closed() && !spec.may_be_unreachable();
@@ -244,7 +244,7 @@ impl PortSurvey {
     }
 }
 
-/// A request to listen is answered after one round trip.
+/// Time of a request to listen: one round trip.
 async fn round_trip(session: &SshSession, spec: &ForwardSpec, port: u16) -> Option<Duration> {
     let mut took = Vec::new();
     for _ in 0..REQUESTS {

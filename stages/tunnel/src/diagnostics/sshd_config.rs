@@ -1,12 +1,12 @@
-//! The lines of sshd_config that a tunnel wants of its server. docs/ssh-server.md has the reasons.
+//! The sshd_config lines that a tunnel needs on its server. docs/ssh-server.md has the reasons.
 
 use protocol::PortRange;
 
-/// More ports than that on one line help nobody.
+/// More ports on one line are not readable.
 const LISTED: usize = 32;
 
-/// For the end of sshd_config. The lines of an account that has no other purpose are commented out: who logs in here may
-/// be an admin.
+/// A block for the end of sshd_config. The lines for a dedicated account are commented out: the login may be an
+/// admin's.
 pub(super) fn block(user: &str, range: PortRange) -> String {
     let ports: Vec<String> = (range.first..=range.last).map(|p| p.to_string()).collect();
     let permit_listen = match ports.len() {

@@ -1,4 +1,4 @@
-//! ssh's complaints, as errors that say what to do. The only place that knows ssh's wording.
+//! Turns ssh's messages into errors with hints. The only place that knows ssh's wording.
 
 mod local;
 mod login;
@@ -13,7 +13,7 @@ use crate::config::Config;
 
 pub(crate) use login::key_permissions;
 
-/// Whom ssh talks to, in the words of messages.
+/// The ssh server and the login, as messages show them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
     pub(crate) user: String,
@@ -21,7 +21,7 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     /// The key that the config names.
     pub(crate) key: Option<PathBuf>,
-    /// The file of known hosts that the config names.
+    /// The known_hosts file that the config names.
     pub(crate) known_hosts: Option<PathBuf>,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Server {
 }
 
 impl Server {
-    /// As far as it is known without ssh, which may know it by another name.
+    /// The server as the config names it; ssh may resolve it to another name.
     pub(crate) fn from_config(config: &Config) -> Server {
         Server {
             user: config.ssh_user.clone().unwrap_or_default(),
@@ -43,7 +43,7 @@ impl Server {
         }
     }
 
-    /// How known_hosts and ssh-keyscan name the server.
+    /// The name of the server in known_hosts.
     fn host_key_name(&self) -> String {
         match self.port {
             22 => self.host.clone(),
@@ -65,7 +65,7 @@ impl Server {
 
 type Rule = fn(&Lines, &Server) -> Option<StageError>;
 
-/// The most telling complaint first: a refused login is also what a locked key ends in.
+/// The most specific rule first: a locked key also ends in a refused login.
 const RULES: &[Rule] = &[
     local::own_options,
     local::control_socket,
@@ -76,7 +76,7 @@ const RULES: &[Rule] = &[
     network::reaching,
 ];
 
-/// Why ssh ended, or hung, before it was logged in.
+/// The error for an ssh that ended, or hung, before the login.
 pub(crate) fn connecting_error(lines: &[String], server: &Server) -> StageError {
     let lines = Lines(lines);
     let known = RULES.iter().find_map(|rule| rule(&lines, server));
@@ -90,13 +90,13 @@ fn error(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Sta
     StageError::new(code, message).hint(hint)
 }
 
-/// Why ssh ended after it had been logged in.
+/// The error for an ssh that ended after the login.
 pub(crate) fn connection_lost_error(lines: &[String], server: &Server) -> StageError {
     let error = StageError::new(
         "tunnel.connection_lost",
         format!("the ssh connection to {server} was lost"),
     );
-    // Visitors' connections that found nobody at home are not the cause.
+    // Failed connections to the local port are not the cause.
     let complaints = Lines(lines)
         .complaints()
         .into_iter()
@@ -104,7 +104,7 @@ pub(crate) fn connection_lost_error(lines: &[String], server: &Server) -> StageE
     complaints.fold(error.retryable(true), StageError::cause)
 }
 
-/// ssh did not come to an end in time.
+/// The error for an ssh that did not finish in time.
 pub(crate) fn timeout_error(lines: &[String], server: &Server, seconds: f64) -> StageError {
     let message = format!("{server} did not answer within {seconds} s");
     let hint = "the server or a firewall on the way may be slow or closed: allow more with connect_timeout, or try another network";
@@ -127,7 +127,7 @@ impl Lines<'_> {
         texts.iter().any(|text| self.has(text))
     }
 
-    /// The error, with what ssh says of its own accord.
+    /// Adds ssh's own messages as causes.
     fn with_causes(&self, error: StageError) -> StageError {
         self.complaints().into_iter().fold(error, StageError::cause)
     }

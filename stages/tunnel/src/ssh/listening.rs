@@ -1,7 +1,7 @@
-//! Who listens on a port of the server, read from Linux's tables of sockets. Other systems tell nothing, and neither does an
-//! account that runs no commands.
+//! Reads from Linux's socket tables on which addresses the server listens for a port. Other systems, and accounts that
+//! may not run commands, show nothing.
 
-/// The command that shows the tables, but for the connections: a busy server has many.
+/// The command that prints the listening sockets without the connections, of which a busy server has many.
 pub(crate) const COMMAND: &str = "grep -h ' 0A ' /proc/net/tcp /proc/net/tcp6";
 
 /// The state LISTEN.
@@ -21,7 +21,7 @@ struct Address {
 enum Scope {
     Any,
     Loopback,
-    /// One address of the machine.
+    /// A single address.
     One,
 }
 
@@ -36,18 +36,18 @@ impl Listeners {
         Listeners(tables.lines().filter_map(address).collect())
     }
 
-    /// False also when nothing is known.
+    /// False also if nothing is known.
     pub(crate) fn on_loopback_only(&self) -> bool {
         !self.0.is_empty() && self.0.iter().all(|a| a.scope == Scope::Loopback)
     }
 
-    /// On loopback, and beside it on single addresses, where a server that gives us loopback alone lets others in.
+    /// On loopback and on single addresses, but not on all: the port on the single address belongs to another program.
     pub(crate) fn on_loopback_beside_others(&self) -> bool {
         let on = |scope| self.0.iter().any(|a| a.scope == scope);
         on(Scope::Loopback) && on(Scope::One) && !on(Scope::Any)
     }
 
-    /// On all addresses of both families, by two listeners: one of them may be somebody else's.
+    /// On all addresses of both families, by two listeners: one may belong to another program.
     pub(crate) fn on_both_families(&self) -> bool {
         let on = |is_ipv4| {
             let mut of_family = self.0.iter().filter(|a| a.is_ipv4 == is_ipv4);
@@ -62,7 +62,7 @@ impl Listeners {
 }
 
 impl Address {
-    /// Hexadecimal, four bytes at a time in the server's own byte order.
+    /// Hexadecimal, in groups of four bytes in the server's byte order.
     fn parse(hex: &str) -> Address {
         const IPV4_DIGITS: usize = 8;
         let is_ipv4 = hex.len() == IPV4_DIGITS;

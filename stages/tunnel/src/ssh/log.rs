@@ -1,4 +1,4 @@
-//! What ssh writes at `LogLevel=DEBUG1`, understood line by line. Tried on OpenSSH 9.2.
+//! Parses what ssh writes at `LogLevel=DEBUG1`, line by line. Tested with OpenSSH 9.2.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,60 +7,60 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// A visitor of a forwarded port, as the server saw it.
+/// A visitor of a forwarded port, as the server reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arrival {
-    /// The port of the server that was visited.
+    /// The visited port of the server.
     pub(crate) listen_port: u16,
     /// The visitor's source port.
     pub(crate) origin_port: u16,
 }
 
-/// Why the server does not listen on a port.
+/// Why the server refused to listen on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Somebody else does. The server gives no reason in this case.
+    /// Another program listens there. The server gives no reason in this case.
     Taken,
-    /// It forwards nothing for this user.
+    /// The server forwards nothing for this user.
     Disabled,
-    /// It does not forward this port for this user.
+    /// The server does not forward this port for this user.
     NotPermitted,
 }
 
 const REFUSED: &str = "mux_confirm_remote_forward: failure for: listen ";
 const ARRIVED: &str = "client_request_forwarded_tcpip: listen ";
 
-/// The ports at the ends of the two parts of such a line: `0.0.0.0 port 9300`, `[::]:9300`, `9300`.
+/// Parses the port numbers of a line's two parts: `0.0.0.0 port 9300`, `[::]:9300`, `9300`.
 fn numbers(line: &str, start: &str, between: &str) -> Option<(Option<u16>, Option<u16>)> {
     let (listen, other) = line.strip_prefix(start)?.split_once(between)?;
     let last = |text: &str| text.rsplit([' ', ':']).next()?.parse().ok();
     Some((last(listen), last(other)))
 }
 
-/// What one ssh process wrote so far.
+/// What one ssh process has written so far.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    /// The server took the connection.
+    /// The server accepted the connection.
     pub(crate) reached: bool,
-    /// Logged in, and the control socket takes requests.
+    /// The login succeeded, and the control socket accepts requests.
     pub(crate) authenticated: bool,
-    /// Logged in, and another ssh has the control socket.
+    /// The login succeeded, but another ssh has the control socket.
     pub(crate) control_socket_in_use: bool,
     pub(crate) ended: bool,
-    /// The server asked whether we are still there.
+    /// The server sent a keepalive.
     pub(crate) keepalive_requested: bool,
     arrivals: VecDeque<Arrival>,
-    /// How many there were.
+    /// How many visitors arrived so far.
     pub(crate) arrived: u64,
     refusals: VecDeque<(u16, Refusal)>,
     tail: VecDeque<String>,
-    /// The server's; the refusal itself comes right after it.
+    /// The server's reason; ssh reports the refusal right after it.
     reason: Option<Refusal>,
 }
 
-/// Enough for the longest complaint of ssh, with the debug lines around it.
+/// Enough for ssh's longest message with the debug lines around it.
 const TAIL: usize = 200;
-/// A probe looks for its own arrival within seconds; that many visitors in between are not to be expected.
+/// A probe waits seconds for its own arrival; more visitors than this in between are not expected.
 const EVENTS: usize = 4096;
 
 impl Log {
@@ -73,7 +73,7 @@ impl Log {
         push(&mut self.tail, line, TAIL);
     }
 
-    /// Acts upon what a debug line says, where that is of use.
+    /// Records what a debug line reports.
     fn parse_debug_line(&mut self, line: &str) {
         match line {
             "Connection established." => self.reached = true,
@@ -101,7 +101,7 @@ impl Log {
         }
     }
 
-    /// The arrivals after the first `count`, latest first.
+    /// The arrivals after the first `count`, newest first.
     pub(crate) fn arrivals_since(&self, count: u64) -> impl Iterator<Item = &Arrival> {
         self.arrivals
             .iter()
@@ -109,13 +109,13 @@ impl Log {
             .take((self.arrived - count) as usize)
     }
 
-    /// Why the server did not listen on a port when it was last asked to.
+    /// Why the server last refused to listen on a port.
     pub(crate) fn refusal(&self, port: u16) -> Option<Refusal> {
         let mut latest_first = self.refusals.iter().rev();
         latest_first.find(|(p, _)| *p == port).map(|(_, why)| *why)
     }
 
-    /// Its last lines.
+    /// The last lines.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.tail.iter().cloned().collect()
     }
@@ -128,11 +128,11 @@ fn push<T>(ring: &mut VecDeque<T>, item: T, limit: usize) {
     ring.push_back(item);
 }
 
-/// ssh writes some eight lines about each visitor. Where many come, to be woken for each line takes time from ssh
-/// on a machine with few cores; a pipe holds the lines of a hundred.
+/// ssh writes about eight lines per visitor. With many visitors, a wake-up per line takes time from ssh on a machine
+/// with few cores; the pipe buffers the lines of a hundred visitors.
 const VISITORS: Duration = Duration::from_millis(5);
 
-/// Reads until the end. Never stops reading: an ssh whose stderr is full stands still.
+/// Reads until the end. Reading never stops: an ssh whose stderr is full blocks.
 pub(crate) async fn drain(stderr: impl AsyncRead + Unpin, log: watch::Sender<Log>) {
     let mut stderr = BufReader::with_capacity(64 * 1024, stderr);
     let (mut line, mut visited) = (Vec::new(), 0);

@@ -1,4 +1,4 @@
-//! From an ssh that is started to one that is logged in.
+//! Starts ssh and logs in.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -14,8 +14,8 @@ use super::{ANY_IPV4, Resolved, failure, options, socket};
 use crate::config::{Config, Verify};
 use crate::network::Network;
 
-/// So often a login begins again because the network changed, or another ssh was in its way. Some machines' networks change
-/// all the time.
+/// A login is restarted at most this often because the network changed or another ssh was in the way. On some machines
+/// the network changes all the time.
 const RESTARTS: u32 = 3;
 
 type Started = (SupervisedChild, watch::Receiver<Log>, JoinSet<()>);
@@ -30,7 +30,7 @@ fn start(args: &[OsString]) -> Result<Started, StageError> {
     Ok((process, log, tasks))
 }
 
-/// Starts ssh until one is logged in, or failed for good.
+/// Starts ssh until a login succeeds or fails.
 pub(super) async fn log_in(
     config: &Config,
     resolved: &Resolved,
@@ -39,15 +39,15 @@ pub(super) async fn log_in(
 ) -> Result<Started, StageError> {
     let server = resolved.server(config);
     let args = options::master(config, resolved, socket);
-    // ssh has a limit of its own for each step; a login that hangs has none.
+    // ssh has its own limit for each step, but none for a login that hangs.
     let limit = resolved.connect_timeout(config) * 2;
     let mut restarts = 0;
     loop {
         let (process, mut log, tasks) = start(&args)?;
         let mut unreached = log.clone();
-        // The guard that it returns would keep the log from being written.
+        // The returned guard would block writers of the log.
         let reached = async { drop(unreached.wait_for(|log| log.reached).await) };
-        // A connect that got no answer is repeated by the kernel after ever longer pauses.
+        // The kernel repeats an unanswered connect after growing pauses.
         let retry_sooner = async {
             tokio::select! {
                 () = reached => std::future::pending().await,
@@ -57,7 +57,7 @@ pub(super) async fn log_in(
         let in_time = tokio::select! {
             up = timeout(limit, log.wait_for(|log| log.authenticated || log.ended || log.control_socket_in_use)) => up.is_ok(),
             () = retry_sooner => continue,
-            // Whoever answered before the change, such as a captive portal, may not have been the server.
+            // A captive portal may have answered before the change.
             () = network.changed(), if restarts < RESTARTS => {
                 restarts += 1;
                 continue;
@@ -67,11 +67,11 @@ pub(super) async fn log_in(
             let log = log.borrow();
             (log.authenticated, log.control_socket_in_use, log.lines())
         };
-        // One of an earlier run was about to log in when that run was killed.
+        // A killed run's ssh was about to log in.
         if control_socket_in_use && restarts < RESTARTS {
             restarts += 1;
             drop(process);
-            // What is left of it would show at the next login.
+            // Its socket would be in the way of the next login.
             drop(socket::end(socket).await);
             continue;
         }
@@ -83,8 +83,8 @@ pub(super) async fn log_in(
     }
 }
 
-/// All addresses of the server, unless the config says otherwise. Asked for as IPv4's: a server that is asked for any
-/// address takes `[::]` alone for a success while somebody else has the port on IPv4.
+/// All addresses of the server, unless the config names one. IPv4's wildcard, because a server that is asked for any
+/// address reports success with `[::]` alone while another program has the port on IPv4.
 pub(super) async fn bind_address(config: &Config, resolved: &Resolved) -> String {
     if let Some(address) = &config.bind_address {
         return address.clone();

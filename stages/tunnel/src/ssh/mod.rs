@@ -1,4 +1,4 @@
-//! One ssh process that stays in the foreground, and what is asked of it through its control socket.
+//! One ssh process in the foreground, and the requests over its control socket.
 
 mod failure;
 mod listening;
@@ -40,17 +40,17 @@ use remote::SessionRecord;
 
 pub(crate) const ANY_IPV4: &str = "0.0.0.0";
 
-/// A request over the control socket is one round trip. The crate's calls do not give up by themselves.
+/// A request over the control socket takes one round trip. The crate's calls have no time limit.
 const REQUEST: Duration = Duration::from_secs(10);
-/// A shell answers within milliseconds, with a slow start-up file within seconds; one that is not a shell may never.
+/// A shell answers within milliseconds, with a slow startup file within seconds; another program may never answer.
 const GREETING: Duration = Duration::from_secs(60);
-/// The listeners of a server take some kilobytes. Whoever sends more than this is not trusted with our memory.
+/// A server's listeners take a few kilobytes. Longer output is not read.
 const OUTPUT: u64 = 1024 * 1024;
-/// ssh logs a refusal just before it passes it on; the two come by different ways.
+/// ssh logs a refusal just before it passes it on, over another channel.
 const REASON: Duration = Duration::from_millis(500);
-/// What giving back the port may take of the half second in which a stage ends.
+/// Time limit of a release, within the half second in which a stage ends.
 const STOP_LISTENING: Duration = Duration::from_millis(200);
-/// SIGTERM ends ssh in 2 ms.
+/// SIGTERM ends ssh within 2 ms.
 const TERMINATE: Duration = Duration::from_millis(100);
 
 /// A logged-in ssh. Dropping it kills the process, and with it the remote listeners.
@@ -60,26 +60,26 @@ pub(crate) struct SshSession {
     mux: Arc<openssh::Session>,
     pub(crate) log: watch::Receiver<Log>,
     pub(crate) server: Server,
-    /// Where the server is asked to listen.
+    /// The address on which the server is asked to listen.
     pub(crate) bind_address: String,
     login: Vec<OsString>,
     greeting: Shared<BoxFuture<'static, Greeting>>,
-    /// The ports that the server listens on for us, each with the local one.
+    /// The granted ports, each with its local port.
     granted: Mutex<BTreeMap<u16, u16>>,
     _tasks: JoinSet<()>,
 }
 
-/// The server does not listen for us.
+/// Why the server does not listen.
 #[derive(Debug)]
 pub(crate) enum ListenError {
-    /// It said no.
+    /// The server refused.
     Refused(Refusal),
-    /// It could not be asked, or did not answer.
+    /// The request failed or was not answered.
     Failed(StageError),
 }
 
 impl SshSession {
-    /// Starts ssh and waits until it is logged in and takes requests at `socket`. These ghosts are ended on the way.
+    /// Starts ssh and waits until it is logged in and accepts requests at `socket`. The login ends these ghosts.
     pub(crate) async fn connect(
         config: &Config,
         resolved: &Resolved,
@@ -93,8 +93,8 @@ impl SshSession {
         );
         let (process, log, tasks) = login?;
         let mux = Arc::new(openssh::Session::resume_mux(socket.into(), None));
-        // Any command does a second thing: sshd up to 10.0 sets TCP_NODELAY only when a session starts, so with `-N` alone
-        // every visitor waits 43 ms.
+        // Running any command has a second effect: sshd up to 10.0 sets TCP_NODELAY only when a session starts. With
+        // `-N` alone every visitor waits 43 ms.
         let spawned = timeout(REQUEST, command(&mux, &remote::greet(ghosts)).spawn()).await;
         let greeting = async move {
             let text = timeout(GREETING, read_stdout(spawned.ok()?.ok()?)).await;
@@ -113,12 +113,12 @@ impl SshSession {
         })
     }
 
-    /// What the server told of itself, as soon as it has; empty where it runs no commands for us.
+    /// The server's answer to the greeting command, once it is there; empty if the account may not run commands.
     pub(crate) fn greeting(&self) -> impl Future<Output = Greeting> + use<> {
         self.greeting.clone()
     }
 
-    /// Notes in the ledger which process of the server holds this session.
+    /// Records in the ledger which process of the server serves this session.
     pub(crate) fn note(
         &self,
         session: &RemoteSession,
@@ -128,12 +128,12 @@ impl SshSession {
         ledger.intend(remote::LEDGER_ENTRY, json!(noted))
     }
 
-    /// As far as it was asked for: a server with GatewayPorts off listens on loopback all the same.
+    /// Whether we request all addresses. With GatewayPorts off the server listens on loopback all the same.
     pub(crate) fn wants_all_addresses(&self) -> bool {
         [ANY_IPV4, "*", "", "::"].contains(&self.bind_address.as_str())
     }
 
-    /// Who listens on a port of the server, as far as it tells.
+    /// The addresses on which the server listens for a port, if it shows them.
     pub(crate) async fn listening(&self, port: u16) -> Listeners {
         let tables = async {
             let child = command(&self.mux, listening::COMMAND).spawn().await;
@@ -143,7 +143,7 @@ impl SshSession {
         Listeners::parse(&tables.unwrap_or_default(), port)
     }
 
-    /// Asks the server to listen on a port and to pass its visitors on to the local one.
+    /// Asks the server to listen on a port and to forward its visitors to the local port.
     pub(crate) async fn listen(&self, port: u16, local_port: u16) -> Result<(), ListenError> {
         let (from, to) = self.ends(port, local_port);
         let request = self.mux.request_port_forward(ForwardType::Remote, from, to);
@@ -159,7 +159,7 @@ impl SshSession {
             }
             Ok(Err(error)) => Err(ListenError::Failed(self.broken(port).source(&error))),
             Err(_) => {
-                // It may yet be granted, and nobody would use it.
+                // The server may grant it later, for no one.
                 self.close_forward(port, local_port).await;
                 let error = self.broken(port).cause("no answer in time");
                 Err(ListenError::Failed(error))
@@ -179,7 +179,7 @@ impl SshSession {
         StageError::new("tunnel.request_failed", message).retryable(true)
     }
 
-    /// Asks the server to listen no longer on a port that it granted. False when it did not answer.
+    /// Asks the server to stop listening on a granted port. Returns false if it does not answer.
     pub(crate) async fn stop_listening(&self, port: u16) -> bool {
         let Some(local_port) = self.granted().remove(&port) else {
             return false;
@@ -204,7 +204,7 @@ impl SshSession {
         )
     }
 
-    /// Resolves when ssh has ended by itself, with the reason.
+    /// Waits until ssh ends by itself, and returns why.
     pub(crate) async fn ended(&mut self) -> StageError {
         let status = self.process.child.wait().await;
         let mut log = self.log.clone();
@@ -216,7 +216,7 @@ impl SshSession {
         }
     }
 
-    /// Gives all ports back and ends ssh. False when the server may not have heard of it.
+    /// Releases all ports and ends ssh. Returns false if the server may not have noticed.
     pub(crate) async fn close(mut self) -> bool {
         let granted: Vec<u16> = self.granted().keys().copied().collect();
         let all = granted.iter().map(|port| self.stop_listening(*port));
@@ -231,7 +231,7 @@ impl SshSession {
     }
 }
 
-/// A command on the server, where that runs commands for us.
+/// A command to run on the server.
 fn command(mux: &Arc<openssh::Session>, command: &str) -> OwningCommand<Arc<openssh::Session>> {
     let mut command = mux.clone().arc_raw_command(command);
     command
@@ -241,14 +241,14 @@ fn command(mux: &Arc<openssh::Session>, command: &str) -> OwningCommand<Arc<open
     command
 }
 
-/// What it writes; nothing when that is more than anybody asked for.
+/// Reads a command's output; `None` if it is longer than any expected output.
 async fn read_stdout<S>(mut child: openssh::Child<S>) -> Option<String> {
     let bytes = options::read(child.stdout().take()?).await.ok()?;
     let is_all = (bytes.len() as u64) < OUTPUT;
     is_all.then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What a dead run left: an ssh on this machine, or the server's end of one.
+/// What a dead run left: an ssh on this machine, or a session on the server.
 pub(crate) fn leftover(entry: &Entry) -> Option<Leftover<'_>> {
     match entry.what.as_str() {
         socket::LEDGER_ENTRY => socket::leftover(&entry.data),

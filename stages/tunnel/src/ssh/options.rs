@@ -1,4 +1,4 @@
-//! What ssh is told.
+//! The command lines of ssh.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::config::{Config, HostKeyPolicy};
 use crate::ssh::{OUTPUT, Resolved};
 
-/// A login for one command, of a process that has nothing else to do.
+/// Time limit of a login that runs one command.
 pub(crate) const LOGIN: Duration = Duration::from_secs(8);
 
 pub(crate) async fn output(
@@ -26,20 +26,20 @@ pub(crate) async fn output(
     Ok((leashed.child.wait().await?, text(stdout), text(stderr)))
 }
 
-/// Until the end, or more than anybody asked for.
+/// Reads to the end, or up to the size limit.
 pub(super) async fn read(pipe: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     pipe.take(OUTPUT).read_to_end(&mut bytes).await?;
     Ok(bytes)
 }
 
-/// What ssh calls itself: it says so on stderr.
+/// ssh's version, which it prints on stderr.
 pub(crate) async fn version() -> Result<String, StageError> {
     let (_, _, stderr) = output(&["-V"]).await.map_err(|e| not_started(&e))?;
     Ok(stderr.lines().next().unwrap_or_default().to_owned())
 }
 
-/// ssh could not even be started.
+/// The error for an ssh that does not start.
 pub(crate) fn not_started(error: &std::io::Error) -> StageError {
     if error.kind() == std::io::ErrorKind::NotFound {
         return StageError::new("tunnel.ssh_missing", "there is no ssh on PATH")
@@ -48,14 +48,14 @@ pub(crate) fn not_started(error: &std::io::Error) -> StageError {
     StageError::io("cannot start ssh", error)
 }
 
-/// The arguments of the ssh that holds the tunnel, which stays in the foreground and takes requests at `socket`.
+/// The arguments of the ssh that holds the tunnel, stays in the foreground and accepts requests at `socket`.
 pub(crate) fn master(config: &Config, resolved: &Resolved, socket: &Path) -> Vec<OsString> {
     let seconds = resolved.connect_timeout(config).as_secs().max(1);
     let mut options = vec![
         "ControlPersist=no".to_owned(),
         "ExitOnForwardFailure=no".to_owned(),
         format!("ConnectTimeout={seconds}"),
-        // Arrivals and the reasons of refusals are reported at this level only.
+        // Only this level reports arrivals and the reasons of refusals.
         "LogLevel=DEBUG1".to_owned(),
     ];
     options.extend(resolved.keepalives(config));
@@ -66,7 +66,7 @@ pub(crate) fn master(config: &Config, resolved: &Resolved, socket: &Path) -> Vec
     arguments(config, words, options)
 }
 
-/// The arguments of an ssh that logs in as the tunnel does and runs the command that follows them.
+/// The arguments of an ssh that logs in as the tunnel does, to run the command that is appended.
 pub(crate) fn login(config: &Config) -> Vec<OsString> {
     let options = vec![
         "ControlMaster=no".to_owned(),
@@ -83,7 +83,7 @@ fn arguments(
 ) -> Vec<OsString> {
     let ours = [
         "ForkAfterAuthentication=no",
-        // The user's own forwards and commands for this host are not for this connection.
+        // The user's own forwards and commands for this host do not apply.
         "ClearAllForwardings=yes",
         "RemoteCommand=none",
         "PermitLocalCommand=no",
@@ -100,7 +100,7 @@ fn host_key_options(config: &Config) -> Vec<String> {
     let (checking, file) = match config.host_key_policy {
         HostKeyPolicy::Strict => ("yes", None),
         HostKeyPolicy::AcceptNew => ("accept-new", None),
-        // With a changed key on file, ssh would connect but forward nothing.
+        // With a changed key in known_hosts, ssh would connect but forward nothing.
         HostKeyPolicy::Off => ("no", Some("/dev/null".to_owned())),
     };
     let mut options = vec![format!("StrictHostKeyChecking={checking}")];
@@ -124,7 +124,7 @@ pub(super) fn destination(config: &Config) -> Vec<OsString> {
         args.extend(["-F".into(), path.into()]);
     }
     if let Some(path) = &config.ssh_key_path {
-        // Else keys of the agent go first, and a server may give up before ours.
+        // Without this, ssh offers the agent's keys first, and the server may give up before ours.
         let key = format!("IdentityFile={}", quoted(path));
         args.extend([
             "-o".into(),

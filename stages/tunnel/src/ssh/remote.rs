@@ -1,8 +1,8 @@
-//! The server's end of a session: the process that serves it, and what is left of one that we lost.
+//! The server's side of a session: the process that serves it, and how a ghost is ended.
 //!
-//! A server that sees no end of a connection, because the network or this machine went away, keeps session and listener
-//! for minutes or hours: a ghost, and the port is taken. It is ended from a new session, and only when process id, start
-//! time and boot of the server are all the ones noted when it was ours.
+//! A server that sees no end of a connection, because the network or this machine is gone, keeps session and listener
+//! for minutes or hours: a ghost, which keeps the port in use. A new session ends it, and only if process id, start
+//! time and boot id of the server are the recorded ones.
 
 mod cleanup;
 
@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use cleanup::{SessionRecord, leftover};
 
-/// What the ledger calls the server's end of a session.
+/// The ledger's kind of entry for a session on the server.
 pub(crate) const LEDGER_ENTRY: &str = "remote-session";
 
-/// For any POSIX shell, without what a csh or fish as the login shell would read otherwise: quotes, `!`, line ends.
-/// Answers `session PID START BOOT`, and `ghost PID ended|gone|stays` for each three arguments. Without /proc, `ps` serves.
+/// For any POSIX shell, without characters that csh or fish would read otherwise: quotes, `!`, line ends. Prints
+/// `session PID START BOOT`, and `ghost PID ended|gone|stays` for every three arguments. Without /proc it uses `ps`.
 const SCRIPT: &str = concat!(
     r#"boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null || sysctl -n kern.boottime 2>/dev/null | tr -cs "[:alnum:]" _); "#,
     r#"start() { if [ -r /proc/self/stat ]; then read -r stat </proc/$1/stat && stat=${stat##*) } && set -- $stat && "#,
@@ -34,28 +34,28 @@ const SCRIPT: &str = concat!(
     r#"[ -z "$found" ] || [ -z "$boot" ] || echo session $found $(start $found) $boot"#,
 );
 
-/// A process of the server, beyond doubt.
+/// A process of the server, identified without doubt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RemoteSession {
     pub(crate) pid: u32,
-    /// When it started, in the server's own words.
+    /// Start time, in the server's own format.
     start: String,
-    /// Which boot of the server that was.
+    /// Boot id of the server.
     boot: String,
 }
 
-/// What became of a session that we lost.
+/// What happened to a lost session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ghost {
-    /// It was there, and we ended it.
+    /// It existed, and we ended it.
     Ended,
-    /// It was not there any more.
+    /// It no longer existed.
     Gone,
-    /// It is there, and did not end.
+    /// It exists and did not end.
     Stays,
 }
 
-/// What the server told about itself. Empty where the account runs no commands.
+/// The server's answer to the greeting command. Empty if the account may not run commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Greeting {
     pub(crate) session: Option<RemoteSession>,
@@ -63,7 +63,7 @@ pub(crate) struct Greeting {
 }
 
 impl RemoteSession {
-    /// Comes from a file and goes into a shell command: nothing else than what the server may have told.
+    /// Whether the values, which come from a file, are safe in a shell command: they look like the server's own.
     fn is_plain(&self) -> bool {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
         let plain = |text: &str| !text.is_empty() && text.chars().all(is_plain);
@@ -71,12 +71,12 @@ impl RemoteSession {
     }
 }
 
-/// The command that introduces the server and ends these sessions, should they still be there.
+/// The greeting command: names the server's process, and ends these sessions if they still exist.
 pub(crate) fn greet(ghosts: &[RemoteSession]) -> String {
     command("", ghosts)
 }
 
-/// With a word in `look` those that are there stay.
+/// With a word in `look` no session is ended.
 fn command(look: &str, ghosts: &[RemoteSession]) -> String {
     let mut command = format!("exec sh -c 'look={look}; {SCRIPT}' sh");
     for ghost in ghosts.iter().filter(|ghost| ghost.is_plain()) {
@@ -114,7 +114,7 @@ impl Greeting {
         greeting
     }
 
-    /// What became of a session that the command named; `None` when the server did not say.
+    /// What happened to a session that the command named; `None` if the server did not report on it.
     pub(crate) fn fate_of(&self, session: &RemoteSession) -> Option<Ghost> {
         self.ghosts.get(&session.pid).copied()
     }

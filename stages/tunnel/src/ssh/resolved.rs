@@ -1,4 +1,4 @@
-//! What ssh makes of the user's own ssh_config.
+//! Resolves the user's ssh_config.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::config::{Config, Seconds};
 const RESOLVE: Duration = Duration::from_secs(10);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Nine seconds to notice, for a packet a second at most on an idle line.
+/// A loss is noticed after nine seconds, at the cost of one packet every three seconds on an idle line.
 const KEEPALIVE_INTERVAL: u32 = 3;
 const KEEPALIVE_COUNT: u32 = 2;
 
-/// The words of `ssh -G` that we need.
+/// The fields of `ssh -G` that we need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Resolved {
     pub(crate) host: String,
@@ -24,13 +24,13 @@ pub(crate) struct Resolved {
     pub(crate) port: u16,
     ciphers: String,
     has_proxy: bool,
-    /// What ssh_config says, where it says anything.
+    /// The values of ssh_config, if it has any.
     connect_timeout: Option<u64>,
     keepalive_interval: Option<u32>,
 }
 
 impl Resolved {
-    /// Asks ssh how it understands the host: an alias of ssh_config has a name, a user and a port of its own.
+    /// Asks ssh how it resolves the host: an alias in ssh_config has a name, user and port of its own.
     pub(crate) async fn from_ssh(config: &Config) -> Result<Resolved, StageError> {
         let mut args = vec!["-G".into()];
         args.extend(destination(config));
@@ -63,7 +63,7 @@ impl Resolved {
                 "user" => resolved.user = value.to_owned(),
                 "port" => resolved.port = value.parse().unwrap_or(22),
                 "proxyjump" | "proxycommand" => resolved.has_proxy = value != "none",
-                // "none" and 0 are ssh's defaults: nobody asked for anything.
+                // "none" and 0 are ssh's defaults, not values of the user.
                 "connecttimeout" => resolved.connect_timeout = value.parse().ok(),
                 "serveraliveinterval" => {
                     resolved.keepalive_interval = value.parse().ok().filter(|n| *n > 0);
@@ -84,13 +84,13 @@ impl Resolved {
         }
     }
 
-    /// The host by which pods come, where that is another than ssh's.
+    /// The host that pods use, if it is not ssh's.
     pub(crate) fn separate_public_host<'a>(&self, config: &'a Config) -> Option<&'a str> {
         let other = config.public_host.as_deref();
         other.filter(|host| *host != self.host && *host != config.reverse_proxy_host)
     }
 
-    /// Where ssh connects to by itself.
+    /// The address that ssh connects to; `None` with a proxy on the way.
     pub(crate) fn direct_address(&self) -> Option<(String, u16)> {
         (!self.has_proxy).then(|| (self.host.clone(), self.port))
     }
@@ -101,7 +101,7 @@ impl Resolved {
         asked.or(own).unwrap_or(CONNECT_TIMEOUT)
     }
 
-    /// A half-open connection is noticed after interval × (count + 1). Who set it in ssh_config is obeyed.
+    /// A half-open connection is noticed after interval × (count + 1). Values of ssh_config win over our defaults.
     pub(super) fn keepalives(&self, config: &Config) -> Vec<String> {
         let untouched = self.keepalive_interval.is_some();
         let ours = |default| (!untouched).then_some(default);
@@ -112,8 +112,8 @@ impl Resolved {
         interval.into_iter().chain(count).collect()
     }
 
-    /// AES-GCM is nearly twice as fast as ssh's default where the CPU has AES. Only the order changes: what the user
-    /// rules out stays out, and who puts anything else than the default first is obeyed.
+    /// AES-GCM is nearly twice as fast as ssh's default if the CPU has AES. Only the order changes: a cipher that the
+    /// user excludes stays excluded, and an order that the user sets stays.
     pub(super) fn faster_ciphers(&self, cpu_has_aes: bool) -> Option<String> {
         const DEFAULT: &str = "chacha20-poly1305@openssh.com";
         const FAST: &str = "aes128-gcm@openssh.com";

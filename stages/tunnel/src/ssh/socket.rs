@@ -1,4 +1,4 @@
-//! The control socket: where it is, and what a dead run may have left of it.
+//! The control socket: its path, and cleanup after a dead run.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::Server;
 
-/// What the ledger calls an ssh of ours: its control socket, and the remote listeners that live as long as it does.
+/// The ledger's kind of entry for an ssh process: its control socket, and the remote listeners that die with it.
 pub(crate) const LEDGER_ENTRY: &str = "ssh";
 
 /// sockaddr_un holds 104 bytes on macOS and 108 on Linux, and ssh appends 17 of its own while it makes the socket.
@@ -17,7 +17,7 @@ const LONGEST: usize = 80;
 
 const EXIT: Duration = Duration::from_secs(5);
 
-/// A path for a control socket, noted in the ledger. What an ssh left there that had no time to remove it goes with this.
+/// A path for a control socket, recorded in the ledger. Dropping it removes a socket that ssh left.
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) path: PathBuf,
@@ -25,7 +25,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// In the run directory by this name, where its path is not too long.
+    /// Reserves a socket of this name: in the run directory, if the path is short enough.
     pub(crate) fn reserve<S: Stage>(
         cx: &Context<S>,
         name: &str,
@@ -35,7 +35,7 @@ impl Socket {
         let data = json!({"socket": path, "server": server.to_string()});
         let ticket = cx.ledger.intend(LEDGER_ENTRY, data)?;
         let socket = Socket { path, ticket };
-        // With a socket in the way ssh would go on without one.
+        // If a socket is in the way, ssh continues without one.
         socket.clear();
         Ok(socket)
     }
@@ -56,7 +56,7 @@ impl Drop for Socket {
     }
 }
 
-/// The run directory, which is ours alone; where its path is too long, a name in /tmp that nobody can guess.
+/// The run directory, which is ours alone; if its path is too long, an unguessable name in /tmp.
 fn choose(in_run_dir: &Path, env: &Env) -> PathBuf {
     let name = format!("dcs-{}.ssh", protocol::run_id());
     let mut places = vec![in_run_dir.to_owned()];
@@ -73,7 +73,7 @@ fn choose(in_run_dir: &Path, env: &Env) -> PathBuf {
         .unwrap_or_else(|| Path::new("/tmp").join(&name))
 }
 
-/// An ssh that outlived its stage; with it end the remote listeners.
+/// An ssh that outlived its stage. The remote listeners end with it.
 pub(crate) fn leftover(data: &serde_json::Value) -> Option<Leftover<'_>> {
     let path = data["socket"].as_str().map(Path::new)?;
     let server = data["server"].as_str().unwrap_or("the server");
@@ -89,13 +89,13 @@ pub(crate) fn leftover(data: &serde_json::Value) -> Option<Leftover<'_>> {
     path.exists().then(|| Leftover::new(title, end))
 }
 
-/// Ends the ssh that answers at this socket, and removes the file.
+/// Ends the ssh that listens at this socket, and removes the file.
 pub(crate) async fn end(path: &Path) -> std::io::Result<()> {
     let args = ["-F", "none", "-O", "exit", "-S"].map(std::ffi::OsStr::new);
     let args = args
         .into_iter()
         .chain([path.as_os_str(), "--".as_ref(), "any".as_ref()]);
-    // Nobody answers at the socket of an ssh that is dead, or there is no ssh at all: the file is what is left.
+    // If ssh is dead or not installed, only the file is left.
     if let Ok(mut ssh) = child::spawn("ssh", args) {
         drop(timeout(EXIT, ssh.child.wait()).await);
     }

@@ -1,4 +1,4 @@
-//! While it is up: proofs over and over, and the end when it comes.
+//! Monitors the ports while the connection is up.
 
 use std::convert::Infallible;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use crate::forward::ForwardSpec;
 /// Two proofs in a row have to fail: one may have met a moment without network.
 const FAILED_PROOFS: u32 = 2;
 
-/// Finds the first that is closed.
+/// Fails with the first port that no longer leads here.
 async fn recheck(proofs: &mut [(ForwardSpec, u16, Prober)]) -> Result<(), StageError> {
     for (spec, port, prober) in proofs {
         let proof = prober.recheck(*port).await;
@@ -24,7 +24,7 @@ async fn recheck(proofs: &mut [(ForwardSpec, u16, Prober)]) -> Result<(), StageE
 }
 
 impl Supervisor<'_> {
-    /// Holds until the connection is lost. A way that closes while the connection stands is reported, and so is its return.
+    /// Monitors until the connection is lost. Reports a port that stops leading here, and its recovery.
     pub(super) async fn monitor(&mut self) -> Result<Infallible, StageError> {
         let outputs = self.outputs()?;
         let mut proofs = self.proofs();
@@ -72,7 +72,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// The forwards that can be proven from this machine.
+    /// The forwards that this machine can prove.
     fn proofs(&self) -> Vec<(ForwardSpec, u16, Prober)> {
         let from_here = self.forwards.iter().filter_map(|forward| {
             let (spec, bound, session) = (&forward.spec, forward.bound?, self.session.as_ref()?);

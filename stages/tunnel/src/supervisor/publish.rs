@@ -1,4 +1,4 @@
-//! What is said of the ports that are ours.
+//! Builds outputs and warnings for the bound ports.
 
 use std::time::Instant;
 
@@ -45,8 +45,8 @@ impl Supervisor<'_> {
         self.cx.ready(self.outputs()?).await
     }
 
-    /// As far as it was asked for, and, where the user asked for less, as far as the server tells: with `GatewayPorts yes`
-    /// it takes all addresses whatever is asked for.
+    /// Whether the server listens on all its addresses: if we request that, or if the server shows it, since with
+    /// `GatewayPorts yes` it ignores the requested address.
     async fn is_open_to_all(&mut self, port: u16) -> bool {
         let Some(session) = &self.session else {
             return false;

@@ -1,4 +1,4 @@
-//! When it is down: the same ports again, for ever.
+//! Reconnects on the same ports until it succeeds.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ use crate::config::PortPolicy;
 use crate::errors;
 use crate::ssh::Socket;
 
-/// How long to insist on a port that somebody else has,
+/// How long to wait for a port that another program has,
 const KEEP_PORT: Duration = Duration::from_secs(60);
-/// and on one that our own earlier session may still have.
+/// and for one that a ghost of ours may hold.
 const OUTWAIT_GHOST: Duration = Duration::from_secs(60 * 60);
 
 impl Supervisor<'_> {
-    /// Tries for ever: on the same ports, until somebody else has had the tunnel's own for too long. The port of another
-    /// forward is replaced as soon as somebody else has it.
+    /// Retries forever on the same ports, until another program has held the tunnel's own for too long. The port of an
+    /// extra forward is replaced as soon as another program has it.
     pub(super) async fn reconnect(&mut self, socket: &Socket) -> Result<(), StageError> {
         let mut backoff = Backoff::new(self.config.reconnect_pause.duration());
         let mut last_code = String::new();
@@ -52,14 +52,14 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Until it is worth another attempt.
+    /// Waits until another attempt makes sense.
     async fn pause(&self, backoff: &mut Backoff, last_code: &str) {
         let network = async {
             match last_code {
                 "tunnel.server_unreachable" | "tunnel.server_refused" | "tunnel.server_timeout" => {
                     self.network.returned().await;
                 }
-                // The server answers, and says no.
+                // The server answers and refuses.
                 _ => self.network.changed().await,
             }
         };

@@ -1,4 +1,4 @@
-//! ssh's complaints about this machine.
+//! ssh's messages about this machine.
 
 use protocol::StageError;
 

@@ -1,4 +1,4 @@
-//! ssh's complaints about keys, the server's and ours.
+//! ssh's messages about host keys and private keys.
 
 use protocol::StageError;
 
@@ -50,7 +50,7 @@ pub(super) fn key_file(lines: &Lines, server: &Server) -> Option<StageError> {
         let hint = "confirm it at the agent or touch the token, or add the key again: ssh-add";
         return Some(error("tunnel.agent_refused", message, hint));
     }
-    // In batch mode ssh passes silently over a key whose passphrase it would have to ask for.
+    // In batch mode ssh silently skips a key whose passphrase it would have to ask for.
     let accepted = lines.find("Server accepts key: ");
     let accepted = accepted.is_some_and(|line| !line.ends_with(" agent"));
     if lines.has("incorrect passphrase") || accepted && !lines.has("Load key ") {

@@ -1,10 +1,10 @@
-//! ssh's complaints about the way to the server.
+//! ssh's messages about the network.
 
 use protocol::StageError;
 
 use super::{Lines, Server, error};
 
-/// What ProxyJump or ProxyCommand complain of is about them, in words that would also fit the server.
+/// A failed ProxyJump or ProxyCommand prints messages that could also be about the server.
 pub(super) fn proxy(lines: &Lines, server: &Server) -> Option<StageError> {
     let message = format!("the proxy on the way to {server} let nobody through");
     let hint = format!(
@@ -33,7 +33,7 @@ pub(super) fn reaching(lines: &Lines, server: &Server) -> Option<StageError> {
         "Network is unreachable",
         "Host is down",
     ]) {
-        // Before `Connection refused`: a connection that timed out is also said to be closed.
+        // Before `Connection refused`: ssh also says "closed" of a connection that timed out.
         (
             "tunnel.server_unreachable",
             format!("{server} cannot be reached from here"),
@@ -46,7 +46,7 @@ pub(super) fn reaching(lines: &Lines, server: &Server) -> Option<StageError> {
             "start sshd there, or correct reverse_proxy_host and ssh_port",
         )
     } else if lines.has_any(&["Exceeded MaxStartups", "Not allowed at this time"]) {
-        // 9.8 and later penalize an address that failed to log in, in the second of these words.
+        // 9.8 and later penalize an address after failed logins, with the second of these messages.
         (
             "tunnel.server_busy",
             format!("{server} takes no more logins for the moment"),

@@ -17,7 +17,7 @@ fn code_of(text: &str) -> (String, String) {
     (error.code, error.message)
 }
 
-/// As OpenSSH 9.2 wrote them, down to the telling lines.
+/// As OpenSSH 9.2 wrote them, down to the relevant lines.
 const CAPTURED: &[(&str, &str)] = &[
     (
         "host_key_unknown",

@@ -1,4 +1,4 @@
-//! The server's end of a session whose stage was killed, or whose machine lost its power.
+//! A session that the server may still hold after the stage was killed or the machine lost power.
 
 use std::ffi::OsString;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,10 +11,10 @@ use tokio::time::timeout;
 use super::{Ghost, Greeting, RemoteSession, command};
 use crate::ssh::options;
 
-/// Any server has noticed by itself after that, if only by TCP's own keepalive.
+/// After this time every server has noticed the loss, if only by TCP keepalive.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A session that the server may hold, as the ledger has it: enough to find it again without the config.
+/// A session in the ledger: enough to find it again without the config.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct SessionRecord {
     session: RemoteSession,
@@ -28,7 +28,7 @@ fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// What the ledger has of it; `None` where that is too long ago.
+/// The recorded session; `None` if it is too old.
 pub(crate) fn leftover(data: &Value) -> Option<Leftover<'static>> {
     let noted = SessionRecord::deserialize(data).ok()?;
     if now().saturating_sub(noted.since) > FORGOTTEN.as_secs() {
@@ -78,7 +78,7 @@ impl SessionRecord {
             .cause(why)
     }
 
-    /// What the server answers to a command about it.
+    /// Asks the server about the session.
     async fn fate(&self, look: &str) -> Result<Ghost, StageError> {
         let command = command(look, std::slice::from_ref(&self.session));
         let args: Vec<&str> = self
