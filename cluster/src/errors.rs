@@ -7,11 +7,8 @@ use kube::client::AuthError;
 use kube::core::Status;
 use protocol::StageError;
 
+use crate::codes;
 use crate::kubeconfig::KubeContext;
-
-pub const FORBIDDEN: &str = "cluster.forbidden";
-const CREDENTIALS_REFUSED: &str = "cluster.credentials_refused";
-const CREDENTIALS_UNAVAILABLE: &str = "cluster.credentials_unavailable";
 
 /// What a request does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +50,11 @@ pub fn status(error: &kube::Error) -> u16 {
 
 /// Whether the API answered and refused, so that a retry does not help.
 pub fn is_refusal(error: &StageError) -> bool {
-    [FORBIDDEN, CREDENTIALS_REFUSED, CREDENTIALS_UNAVAILABLE].contains(&error.code.as_str())
+    error.is_any(&[
+        codes::FORBIDDEN,
+        codes::CREDENTIALS_REFUSED,
+        codes::CREDENTIALS_UNAVAILABLE,
+    ])
 }
 
 impl KubeContext {
@@ -74,17 +75,20 @@ impl KubeContext {
                 self.forbidden(attempt).cause(server_text(status))
             }
             kube::Error::Api(status) => {
-                let code = status.code;
-                let message = format!("the API of context {name:?} answered {code} to {attempted}");
-                StageError::new("cluster.api_error", message)
-                    .cause(server_text(status))
-                    .retryable(code == 429 || code >= 500)
+                let status_code = status.code;
+                let message =
+                    format!("the API of context {name:?} answered {status_code} to {attempted}");
+                let code = match status_code {
+                    429 | 500.. => codes::API_UNAVAILABLE,
+                    _ => codes::API_ERROR,
+                };
+                StageError::new(code, message).cause(server_text(status))
             }
             kube::Error::SerdeError(error) => {
                 let message = format!(
                     "what the API of context {name:?} answered to {attempted} is not such an object"
                 );
-                StageError::new("cluster.api_error", message).source(error)
+                StageError::new(codes::API_ERROR, message).source(error)
             }
             error => self.connection_failed(error),
         }
@@ -106,7 +110,7 @@ impl KubeContext {
             "" => String::new(),
             namespace => format!(" -n {namespace}"),
         };
-        StageError::new(FORBIDDEN, message).hint(format!(
+        StageError::new(codes::FORBIDDEN, message).hint(format!(
             "ask the cluster's admin for the verb `{verb}` on `{resource}`; `kubectl auth can-i {verb} {resource}{flag}` shows it"
         ))
     }
@@ -115,7 +119,7 @@ impl KubeContext {
         let Self { name, server, .. } = self;
         let message =
             format!("the API at {server} does not accept the credentials of context {name:?}");
-        StageError::new(CREDENTIALS_REFUSED, message)
+        StageError::new(codes::CREDENTIALS_REFUSED, message)
             .cause(server_text(status))
             .hint(format!(
                 "log in again, until `kubectl --context {name} auth whoami` works"
@@ -136,7 +140,7 @@ impl KubeContext {
             AuthError::AuthExecParse(_) => "it printed no ExecCredential".to_owned(),
             error => error.to_string(),
         };
-        StageError::new(CREDENTIALS_UNAVAILABLE, message)
+        StageError::new(codes::CREDENTIALS_UNAVAILABLE, message)
             .cause(cause)
             .hint(format!(
                 "run `kubectl --context {name} auth whoami` at a prompt; it says what is missing"
@@ -151,7 +155,7 @@ impl KubeContext {
         let Self { name, server, .. } = self;
         let message =
             format!("the certificate of the API at {server} is not one that the kubeconfig trusts");
-        StageError::new("cluster.certificate_refused", message)
+        StageError::new(codes::CERTIFICATE_REFUSED, message)
             .cause(text)
             .hint(format!(
                 "get the kubeconfig of context {name:?} again: the cluster may have been made again"
@@ -162,11 +166,10 @@ impl KubeContext {
     pub fn no_answer(&self) -> StageError {
         let Self { name, server, .. } = self;
         let message = format!("the API of context {name:?} at {server} cannot be reached");
-        StageError::new("cluster.unreachable", message)
+        StageError::new(codes::UNREACHABLE, message)
             .hint(format!(
                 "is the cluster running, and a VPN up if it needs one? `kubectl --context {name} version` tells"
             ))
-            .retryable(true)
     }
 
     /// The error for a missing namespace; `field` is the config field that names it.
@@ -175,7 +178,7 @@ impl KubeContext {
             "there is no namespace {namespace} on the cluster of context {:?}",
             self.name
         );
-        StageError::new("cluster.namespace_missing", message).hint(format!(
+        StageError::new(codes::NAMESPACE_MISSING, message).hint(format!(
             "`kubectl create namespace {namespace}`, or set `{field}` to one that exists"
         ))
     }

@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use kube::config::{Kubeconfig, KubeconfigError};
 use protocol::ledger::{Entry, Ledger};
 use protocol::suggest::did_you_mean;
-use protocol::{Env, Exit, StageError};
+use protocol::{Env, StageError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-const MISSING: &str = "cluster.kubeconfig_missing";
-const CONTEXT_UNKNOWN: &str = "cluster.context_unknown";
+use crate::codes;
 
 /// A reference to a cluster, as the ledger stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +49,9 @@ impl ClusterRef {
     pub(crate) fn load(&self) -> Result<Option<KubeContext>, StageError> {
         match KubeContext::from_files(self.kubeconfig.clone(), Some(&self.context)) {
             Ok(context) => Ok(Some(context)),
-            Err(error) if [MISSING, CONTEXT_UNKNOWN].contains(&error.code.as_str()) => Ok(None),
+            Err(error) if error.is_any(&[codes::KUBECONFIG_MISSING, codes::CONTEXT_UNKNOWN]) => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -130,9 +131,7 @@ fn read_merged(files: &[PathBuf], origin: &str) -> Result<Kubeconfig, StageError
             }
             Err(KubeconfigError::ReadConfig(error, _)) => {
                 let message = format!("cannot read the kubeconfig {}", file.display());
-                return Err(StageError::new("cluster.kubeconfig_unreadable", message)
-                    .source(&error)
-                    .exit(Exit::Usage));
+                return Err(StageError::new(codes::KUBECONFIG_UNREADABLE, message).source(&error));
             }
             Err(error) => return Err(parse_error(file, &error)),
         };
@@ -145,9 +144,10 @@ fn read_merged(files: &[PathBuf], origin: &str) -> Result<Kubeconfig, StageError
         });
     }
     merged.ok_or_else(|| {
-        StageError::new(MISSING, format!("there is no kubeconfig at {origin}"))
-            .hint("set `kubeconfig` or $KUBECONFIG to the file that kubectl uses for this cluster")
-            .exit(Exit::Usage)
+        StageError::new(
+            codes::KUBECONFIG_MISSING,
+            format!("there is no kubeconfig at {origin}"),
+        )
     })
 }
 
@@ -167,11 +167,9 @@ fn parse_error(file: &Path, error: &KubeconfigError) -> StageError {
 
 pub(crate) fn malformed(place: &str, what: &str) -> StageError {
     StageError::new(
-        "cluster.kubeconfig_malformed",
+        codes::KUBECONFIG_MALFORMED,
         format!("{place}: the kubeconfig cannot be used: {what}"),
     )
-    .hint("`kubectl config view` has to be able to read it")
-    .exit(Exit::Usage)
 }
 
 /// Keeps one context, as `kubectl config view --minify` does.
@@ -227,16 +225,12 @@ fn context_unknown(origin: &str, name: &str, names: &[&str]) -> StageError {
         Some(suggestion) => format!("did you mean {suggestion:?}? It has: {}", names.join(", ")),
         None => choose_one(names),
     };
-    StageError::new(CONTEXT_UNKNOWN, message)
-        .hint(hint)
-        .exit(Exit::Usage)
+    StageError::new(codes::CONTEXT_UNKNOWN, message).hint(hint)
 }
 
 fn context_unset(origin: &str, names: &[&str]) -> StageError {
     let message = format!("the kubeconfig {origin} has no current context");
-    StageError::new("cluster.context_unset", message)
-        .hint(choose_one(names))
-        .exit(Exit::Usage)
+    StageError::new(codes::CONTEXT_UNSET, message).hint(choose_one(names))
 }
 
 fn choose_one(names: &[&str]) -> String {

@@ -1,6 +1,7 @@
 //! Access to one Kubernetes cluster: kubeconfig, client, proxy, Leases, permissions, errors.
 
 pub mod client;
+pub mod codes;
 mod connection;
 pub mod errors;
 pub mod kubeconfig;

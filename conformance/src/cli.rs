@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use protocol::{Env, Exit, StageError, program};
+use protocol::{Env, Exit, StageError, codes, program};
 use serde_json::{Map, Value};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -103,7 +103,7 @@ impl Cli {
         tidy(&subject).await;
         interrupted.unwrap_or_else(|| {
             let message = "interrupted; the stage under test was ended";
-            Err(StageError::new("conformance.interrupted", message))
+            Err(StageError::new(codes::INTERRUPTED, message))
         })
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use protocol::config::read_mapping;
-use protocol::{Env, Exit, StageError};
+use protocol::{Env, Exit, StageError, codes};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 
@@ -43,7 +43,7 @@ pub(super) struct Subject {
 pub(super) const INSTANCE: &str = "subject";
 
 pub(super) fn usage(message: impl Into<String>) -> StageError {
-    StageError::new("conformance.usage", message).exit(Exit::Usage)
+    StageError::new(codes::USAGE, message)
 }
 
 /// Words up to the first that begins with `-` call the program; the verb goes after them, the rest after the verb.
@@ -99,7 +99,7 @@ impl Subject {
         };
         self.description = said.await.map_err(|why| {
             let message = format!("`describe` says nothing that can be checked: {why:#}");
-            StageError::new("conformance.describe", message)
+            StageError::new(codes::PROGRAM_FAILED, message)
                 .hint("PROTOCOL.md#describe shows what it prints")
                 .exit(Exit::CheckFailed)
         })?;

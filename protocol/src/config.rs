@@ -7,8 +7,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use yaml::{Document, Seg};
 
+use crate::codes;
 use crate::env::Env;
-use crate::error::{Exit, StageError};
+use crate::error::StageError;
 use crate::files;
 pub use crate::problem::segments;
 use crate::problem::{Problem, SourceFile};
@@ -87,7 +88,7 @@ fn flag_value(property: &Value, text: &str) -> Value {
 /// Reads a YAML or JSON file that has to be a mapping.
 pub fn read_mapping(path: &Path) -> Result<(Map<String, Value>, Document), StageError> {
     let shown = path.display();
-    let wrong = |message: String| StageError::new("protocol.config", message).exit(Exit::Usage);
+    let wrong = |message: String| StageError::new(codes::CONFIG, message);
     let text = files::read_text(path)
         .map_err(|e| wrong(format!("cannot read the config file {shown}")).source(&e))?;
     let source = SourceFile::new(path, &text);
@@ -160,10 +161,9 @@ pub fn load<C: DeserializeOwned + JsonSchema>(
         .map(|p| placed(p, sources, document.as_ref()));
     let problems: Vec<Problem> = problems.collect();
     let message = format!("the config of {kind} has {}", count(&problems));
-    Err(StageError::new("protocol.config", message)
+    Err(StageError::new(codes::CONFIG, message)
         .problems(problems)
-        .hint(format!("`{program} run --help` lists every field"))
-        .exit(Exit::Usage))
+        .hint(format!("`{program} run --help` lists every field")))
 }
 
 /// Where the problem stands: the flag, or the line of the file.
@@ -382,7 +382,7 @@ mod tests {
     fn every_problem_is_reported_at_once_with_its_place() {
         let error = load_text("hots: a\nport: many\nmode: loose\n", &[("tags", "3")]).unwrap_err();
         let text = error.caused_by.join("\n");
-        assert_eq!(error.exit_code(), Exit::Usage);
+        assert_eq!(error.exit_code(), crate::Exit::Usage);
         for expected in [
             "c.yaml:1:1: hots: unknown field; did you mean `host`?",
             "host: missing (The server); set it in the file or with --host",

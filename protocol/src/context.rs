@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::codes;
 use crate::env::Env;
 use crate::error::StageError;
 use crate::ledger::Ledger;
@@ -139,7 +140,7 @@ impl<S: Stage> Context<S> {
                 written.map_err(|e| StageError::io("cannot write the document to stdout", &e))
             }
             () = self.shutdown.requested() => Err(StageError::new(
-                "protocol.interrupted",
+                codes::INTERRUPTED,
                 "stopped before the document on stdout was read to its end",
             )),
         }

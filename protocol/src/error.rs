@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::codes::{self, Code, Codes};
 use crate::problem::{Problem, colours};
 
 /// Exit codes shared by every stage and the driver.
@@ -62,52 +63,53 @@ pub struct StageError {
 }
 
 impl StageError {
-    /// A fatal error that is not known to be worth a retry.
-    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+    /// A fatal error, with the hint of its code.
+    pub fn new(code: &Code, message: impl Into<String>) -> Self {
         StageError {
-            code: code.into(),
+            code: code.name.to_owned(),
             message: message.into(),
-            hint: None,
-            retryable: false,
+            hint: Some(code.hint.to_owned()).filter(|hint| !hint.is_empty()),
+            retryable: code.is_retryable(),
             fatal: true,
             caused_by: Vec::new(),
-            exit: Exit::Failed,
+            exit: code.exit,
             problems: Box::default(),
         }
     }
 
     /// A bug in the stage, or a failure of the machine that no config can correct.
     pub fn internal(message: impl Into<String>) -> Self {
-        StageError::new("protocol.internal", message).exit(Exit::Internal)
+        StageError::new(codes::INTERNAL, message)
     }
 
     /// A failed file operation, named by what was attempted. `protocol.disk_full` when there is no room, else `protocol.io`.
     pub fn io(attempt: impl Into<String>, error: &std::io::Error) -> Self {
         match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StageError::disk_full(attempt),
-            _ => StageError::new("protocol.io", attempt),
+            _ => StageError::new(codes::IO, attempt),
         }
         .source(error)
     }
 
     /// There is no room for a file of ours.
     pub fn disk_full(attempt: impl Into<String>) -> Self {
-        StageError::new("protocol.disk_full", attempt).hint(
-            "free some space there (df -h, df -i), or use another place: --run-dir, XDG_RUNTIME_DIR, XDG_STATE_HOME, TMPDIR",
-        )
+        StageError::new(codes::DISK_FULL, attempt)
     }
 
-    /// Adds the hint.
+    /// Whether this is its code.
+    pub fn is(&self, code: &Code) -> bool {
+        self.code == code.name
+    }
+
+    /// Whether its code is one of these.
+    pub fn is_any(&self, codes: Codes) -> bool {
+        codes.iter().any(|code| self.is(code))
+    }
+
+    /// Sets the hint, where that of the code is not the best.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
-        self
-    }
-
-    /// Says whether the same call may work later. Such an error exits with 75.
-    #[must_use]
-    pub fn retryable(mut self, retryable: bool) -> Self {
-        self.retryable = retryable;
         self
     }
 
@@ -150,7 +152,7 @@ impl StageError {
         self
     }
 
-    /// Sets the exit code, where it is not 1 (or 75 for a retryable error).
+    /// Sets the exit code, where it is not that of the code.
     #[must_use]
     pub fn exit(mut self, exit: Exit) -> Self {
         self.exit = exit;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-use crate::error::{Exit, StageError};
+use crate::codes;
+use crate::error::StageError;
 
 /// No file that a stage reads whole is larger.
 pub(crate) const MAX_FILE: u64 = 4 << 20;
@@ -204,7 +205,7 @@ pub(crate) fn private_dir(path: &Path, what: &str) -> Result<(), StageError> {
 }
 
 fn unsafe_dir(message: String) -> StageError {
-    StageError::new("protocol.unsafe_dir", message).exit(Exit::Usage)
+    StageError::new(codes::UNSAFE_DIR, message)
 }
 
 fn why_not_private(dir: &Metadata) -> Option<String> {

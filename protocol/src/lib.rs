@@ -6,6 +6,7 @@
 mod call;
 pub mod child;
 mod cli;
+pub mod codes;
 pub mod config;
 mod context;
 pub mod devcluster;
@@ -38,6 +39,7 @@ pub mod validate;
 mod verbs;
 
 pub use cli::command;
+pub use codes::{Code, Codes};
 pub use context::Context;
 pub use env::Env;
 pub use error::{Exit, StageError};

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::codes;
 use crate::env::Env;
 use crate::error::{Exit, StageError};
 
@@ -36,10 +37,8 @@ pub fn find(name: &str, env: &Env) -> Result<PathBuf, StageError> {
     let beside = own.and_then(|own| env.find_program(own.parent()?.join(name).to_str()?));
     beside.or_else(|| env.find_program(name)).ok_or_else(|| {
         StageError::new(
-            "protocol.program_missing",
+            codes::PROGRAM_MISSING,
             format!("no program {name}, neither beside this one nor on $PATH"),
         )
-        .hint("install it beside devcluster-remote: make install")
-        .exit(Exit::Usage)
     })
 }

@@ -18,7 +18,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::error::{Exit, StageError};
+use crate::codes;
+use crate::error::StageError;
 use crate::files;
 use crate::provides::Provides;
 
@@ -196,11 +197,9 @@ impl RunDir {
             .map(|s| format!(" (process {})", s.pid))
             .unwrap_or_default();
         StageError::new(
-            "protocol.locked",
+            codes::LOCKED,
             format!("{instance} already runs in {}{pid}", self.0.display()),
         )
-        .hint("stop that one, or give this one another --name or --run-dir")
-        .exit(Exit::Locked)
     }
 
     /// The run that holds the lock of an instance; `None` when nobody does.

@@ -5,8 +5,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::codes;
 use crate::context::Context;
-use crate::error::{Exit, StageError};
+use crate::error::StageError;
 use crate::ledger::Entry;
 use crate::leftover::Leftover;
 use crate::problem::Problem;
@@ -84,13 +85,12 @@ pub trait Stage: Sized + 'static {
     async fn once(_cx: &Context<Self>, _config: Self::Config) -> Result<Self::Outputs, StageError> {
         let program = Self::program();
         Err(StageError::new(
-            "protocol.once_unsupported",
+            codes::ONCE_UNSUPPORTED,
             format!("{program} cannot run once: what it reports holds only while it runs"),
         )
         .hint(format!(
             "use `{program} run`, with `-- command…` to hold it while a command runs"
-        ))
-        .exit(Exit::Usage))
+        )))
     }
 
     /// Whether what was reported still holds. An error says what does not.

@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::error::{Exit, StageError};
+use crate::codes;
+use crate::error::StageError;
 use crate::message::Message;
 use crate::provides::{self, Provides};
 use crate::rundir::{OutputsFile, Phase, RunDir, Status};
@@ -139,27 +140,28 @@ enum Readiness {
 }
 
 fn no_upstream() -> StageError {
-    StageError::new("protocol.no_upstream", "nothing on stdin: no stage speaks at the other end of the pipe")
-        .hint("with --stdin chain, put a stage before this one: devcluster-tunnel … | devcluster-config-emit --stdin chain …")
-        .exit(Exit::Upstream)
+    StageError::new(
+        codes::NO_UPSTREAM,
+        "nothing on stdin: no stage speaks at the other end of the pipe",
+    )
 }
 
 fn upstream_failed(name: &str, error: Option<&StageError>) -> StageError {
     let failed = match error {
         Some(e) => StageError::new(
-            "protocol.upstream_failed",
+            codes::UPSTREAM_FAILED,
             format!("{name} failed: {}", e.message),
         )
         .cause(format!("code {}", e.code)),
         None => StageError::new(
-            "protocol.upstream_failed",
+            codes::UPSTREAM_FAILED,
             format!("{name} ended before it was ready"),
         ),
     };
     let hint = error
         .and_then(|e| e.hint.clone())
         .unwrap_or_else(|| format!("what {name} wrote says why"));
-    failed.hint(hint).exit(Exit::Upstream)
+    failed.hint(hint)
 }
 
 impl Upstreams {
@@ -333,13 +335,12 @@ impl<'a> ReadinessWait<'a> {
     fn absent(&self) -> StageError {
         let (name, path) = (self.instance, self.run_dir.path().display());
         StageError::new(
-            "protocol.upstream_missing",
+            codes::UPSTREAM_MISSING,
             format!("nobody runs {name} in {path}"),
         )
         .hint(format!(
             "start {name} with the same --run-dir, or see what it wrote when it ended"
         ))
-        .exit(Exit::Upstream)
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use protocol::codes::PROGRAM_FAILED;
 use protocol::program::{self, say};
 use protocol::{Env, Exit, StageError};
 
@@ -48,20 +49,15 @@ enum StandIn {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     program::run(NAME, async {
-        let (code, played) = match cli.stand_in {
+        let played = match cli.stand_in {
             None => return show::run(cli.check, &Env::from_process()).await,
-            Some(StandIn::Master { config_file }) => {
-                ("sandbox.master", master::run(&config_file).await)
-            }
-            Some(StandIn::Pod { config_file, every }) => {
-                let pod = match every {
-                    Some(seconds) => pod::run(&config_file, Duration::from_secs(seconds)).await,
-                    None => call_once(&config_file).await,
-                };
-                ("sandbox.pod", pod)
-            }
+            Some(StandIn::Master { config_file }) => master::run(&config_file).await,
+            Some(StandIn::Pod { config_file, every }) => match every {
+                Some(seconds) => pod::run(&config_file, Duration::from_secs(seconds)).await,
+                None => call_once(&config_file).await,
+            },
         };
-        played.map_err(|e| StageError::new(code, e.to_string()))?;
+        played.map_err(|e| StageError::new(PROGRAM_FAILED, e.to_string()))?;
         Ok(Exit::Ok as u8)
     })
 }

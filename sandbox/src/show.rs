@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use protocol::program::{self, say};
 use protocol::rundir::RunDir;
-use protocol::{Env, Exit, StageError, child};
+use protocol::{Env, Exit, StageError, child, codes};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -28,7 +28,12 @@ const WAY: Duration = Duration::from_secs(60);
 const PROGRAMMED_AFTER: Duration = Duration::from_secs(1);
 
 fn failed(what: &str) -> impl FnOnce(anyhow::Error) -> StageError {
-    move |e| StageError::new("sandbox.start", format!("the sandbox has no {what}: {e:#}"))
+    move |e| {
+        StageError::new(
+            codes::PROGRAM_FAILED,
+            format!("the sandbox has no {what}: {e:#}"),
+        )
+    }
 }
 
 /// Everything that stands in for the cloud.
@@ -260,10 +265,10 @@ async fn prove(mut up: Command, cloud: &Cloud) -> Result<u8, StageError> {
     let proved = tokio::select! {
         proved = timeout(WAY, wait_until_up(&mut lines)) => proved.unwrap_or_else(|_| {
             let message = format!("no pod got through in {} s", WAY.as_secs());
-            Err(StageError::new("sandbox.timeout", message).exit(Exit::Timeout))
+            Err(StageError::new(codes::PROGRAM_FAILED, message))
         }),
         () = &mut told_to_end => {
-            Err(StageError::new("sandbox.interrupted", "stopped before the way was proved"))
+            Err(StageError::new(codes::INTERRUPTED, "stopped before the way was proved"))
         }
     };
     let shown = proved.and_then(|up| match up {
@@ -296,7 +301,7 @@ async fn wait_until_up(
             "devcluster is up" => return Ok(true),
             line if line.starts_with("devcluster is failing") => {
                 let message = "a stage of the sandbox failed";
-                return Err(StageError::new("sandbox.failed", message));
+                return Err(StageError::new(codes::PROGRAM_FAILED, message));
             }
             _ => {}
         }
@@ -306,7 +311,7 @@ async fn wait_until_up(
 
 /// What the stages found out, what the master was told, and what the pod saw.
 fn show(cloud: &Cloud) -> Result<(), StageError> {
-    let failed = |message: String| StageError::new("sandbox.failed", message);
+    let failed = |message: String| StageError::new(codes::PROGRAM_FAILED, message);
     let run_dir = RunDir::open(&cloud.run_dir())?;
     for instance in ["tunnel", "gateway"] {
         let file = run_dir.live_outputs(instance);

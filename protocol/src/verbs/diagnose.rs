@@ -1,6 +1,7 @@
 //! `check --preflight`, and the other looks that a stage has: everything is looked at, nothing is begun.
 
 use crate::cli::PREFLIGHT;
+use crate::codes;
 use crate::context::Context;
 use crate::error::{Exit, StageError};
 use crate::ledger::Ledger;
@@ -33,7 +34,7 @@ pub(crate) async fn diagnose<S: Stage>(invocation: &Invocation) -> Result<Exit, 
         () = diagnosis => {}
         () = invocation.shutdown.requested() => {
             let message = "stopped before everything was looked at";
-            return Err(StageError::new("protocol.interrupted", message));
+            return Err(StageError::new(codes::INTERRUPTED, message));
         }
     }
     Ok(match invocation.reporter.reported() {

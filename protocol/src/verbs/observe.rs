@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::codes;
 use crate::context::Context;
 use crate::error::{Exit, StageError};
 use crate::ledger::Ledger;
@@ -32,11 +33,9 @@ async fn wait_for_instance(invocation: &Invocation) -> Result<(), StageError> {
             .unwrap_or_else(|_| {
                 let step = run_dir.status(instance).and_then(|s| s.message);
                 let error = StageError::new(
-                    "protocol.wait_timeout",
+                    codes::WAIT_TIMEOUT,
                     format!("{instance} was not ready after {} s", limit.as_secs_f64()),
-                )
-                .hint("allow more with --timeout, or see what it wrote")
-                .exit(Exit::Timeout);
+                );
                 Err(match step {
                     Some(step) => error.cause(format!("it was at: {step}")),
                     None => error,
@@ -53,8 +52,7 @@ pub(crate) async fn check<S: Stage>(invocation: &Invocation) -> Result<(), Stage
     let config = config.transpose()?;
     let run_dir = RunDir::open(&invocation.call.run_dir)?;
     let instance = &invocation.call.instance;
-    let failed =
-        |message: String| StageError::new("protocol.not_ready", message).exit(Exit::CheckFailed);
+    let failed = |message: String| StageError::new(codes::NOT_READY, message);
     let Some(file) = run_dir.live_outputs(instance) else {
         let path = run_dir.path().display();
         return Err(match run_dir.holder(instance) {

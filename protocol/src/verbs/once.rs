@@ -3,6 +3,7 @@
 use tokio::task::JoinSet;
 
 use crate::call::{Events, StdinMode};
+use crate::codes;
 use crate::error::StageError;
 use crate::rundir::Phase;
 use crate::runtime::Invocation;
@@ -34,7 +35,7 @@ pub(crate) async fn once<S: Stage>(
     let outputs = tokio::select! {
         outputs = once => outputs,
         () = invocation.shutdown.requested() => {
-            Err(StageError::new("protocol.interrupted", "stopped before the work was done"))
+            Err(StageError::new(codes::INTERRUPTED, "stopped before the work was done"))
         }
     };
     let outcome = match invocation.linger_after_failure(outputs).await {

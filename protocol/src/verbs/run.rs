@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::call::StdinMode;
+use crate::codes;
 use crate::config::Sources;
 use crate::context::Context;
 use crate::error::{Exit, StageError};
@@ -206,15 +207,13 @@ async fn hold<S: Stage>(
 
 /// How a run ends that did not fail by itself.
 fn outcome(invocation: &Invocation) -> Result<u8, StageError> {
-    let interrupted = |what: &str| StageError::new("protocol.interrupted", what.to_owned());
+    let interrupted = |what: &str| StageError::new(codes::INTERRUPTED, what.to_owned());
     match invocation.shutdown.reason() {
         Some(Reason::CommandEnded(code)) => Ok(*code),
         Some(Reason::UpstreamGone) => Err(StageError::new(
-            "protocol.upstream_gone",
+            codes::UPSTREAM_FAILED,
             "the stage before ended while we needed it",
-        )
-        .hint("what it wrote says why")
-        .exit(Exit::Upstream)),
+        )),
         Some(Reason::Cancelled) => Err(interrupted("cancelled by the host before it was ready")),
         Some(reason) if !invocation.call.command.is_empty() => {
             let what = format!("stopped ({}) before the command had ended", reason.as_str());

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, BufReader};
 use tokio::sync::watch;
 
-use crate::error::{Exit, StageError};
+use crate::codes;
+use crate::error::StageError;
 use crate::frame::{self, Frame};
 use crate::message::{self, Command, DecodeError, Level, Message};
 use crate::reporter::Reporter;
@@ -16,9 +17,7 @@ use crate::verbs::run::ConfigUpdate;
 pub(crate) type Stdin = BufReader<Box<dyn AsyncRead + Unpin + Send>>;
 
 fn version_error(error: &DecodeError) -> StageError {
-    StageError::new("protocol.version", format!("the other side {error}"))
-        .hint("bring both programs to the same release")
-        .exit(Exit::Version)
+    StageError::new(codes::VERSION, format!("the other side {error}"))
 }
 
 /// Reads the first line of the stage before, so that its hello leaves before our own. Returns once there is one.

@@ -3,9 +3,10 @@
 use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
 
+use crate::codes;
 use crate::config::{check, properties, schema_of};
 use crate::env::Env;
-use crate::error::{Exit, StageError};
+use crate::error::StageError;
 use crate::message::VERSION;
 use crate::runtime::Invocation;
 use crate::stage::Stage;
@@ -23,9 +24,8 @@ pub(crate) async fn validate<S: Stage>(
 
 async fn read(stdin: Stdin) -> Result<Request, StageError> {
     let refused = |why: String| {
-        StageError::new("protocol.validate", why)
+        StageError::new(codes::USAGE, why)
             .hint("`validate` reads one JSON document from stdin; PROTOCOL.md says which")
-            .exit(Exit::Usage)
     };
     let mut bytes = Vec::new();
     let read = stdin.take(LIMIT as u64 + 1).read_to_end(&mut bytes).await;
@@ -40,7 +40,7 @@ async fn read(stdin: Stdin) -> Result<Request, StageError> {
             "the request speaks protocol version {}, this program speaks {VERSION}",
             request.dcs
         );
-        return Err(refused(why).exit(Exit::Version));
+        return Err(StageError::new(codes::VERSION, why));
     }
     Ok(request)
 }

@@ -1,10 +1,10 @@
 //! What is written is read back as it was: messages and commands, whatever is in them.
 
 use proptest::prelude::*;
-use protocol::StageError;
 use protocol::message::{
     Command, Failure, Level, Message, Outputs, Start, decode_command, decode_message, encode,
 };
+use protocol::{StageError, codes};
 use serde_json::{Map, Value};
 
 fn text() -> impl Strategy<Value = String> {
@@ -39,9 +39,8 @@ fn error() -> impl Strategy<Value = StageError> {
         prop::collection::vec(text(), 0..3),
     );
     parts.prop_map(|(code, message, (retryable, fatal), hint, causes)| {
-        let error = StageError::new(code, message)
-            .retryable(retryable)
-            .fatal(fatal);
+        let mut error = StageError::new(codes::IO, message).fatal(fatal);
+        (error.code, error.retryable) = (code, retryable);
         let error = causes.into_iter().fold(error, StageError::cause);
         hint.into_iter().fold(error, StageError::hint)
     })

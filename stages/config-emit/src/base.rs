@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use protocol::problem::SourceFile;
 use protocol::yaml::{Document, PyYamlOnly};
-use protocol::{Exit, Problem, StageError, files};
+use protocol::{Problem, StageError, files};
+
+use crate::codes;
 
 /// The file to start from.
 #[derive(Clone, Debug)]
@@ -22,16 +24,14 @@ impl Base {
     pub(crate) fn read(path: &Path) -> Result<Base, StageError> {
         let shown = path.display();
         let bytes = files::read_bytes(path).map_err(|e| {
-        StageError::new("config_emit.base_unreadable", format!("cannot read the base {shown}"))
+            StageError::new(
+                codes::BASE_UNREADABLE,
+                format!("cannot read the base {shown}"),
+            )
             .source(&e)
-            .hint("name a devcluster.yaml, or the <temp_dir>/<stage>.conf that devcluster writes when it starts, with --base")
-            .exit(Exit::Usage)
-    })?;
-        let not_yaml = || {
-            StageError::new("config_emit.base_not_yaml", format!("cannot read {shown} as YAML"))
-            .hint("correct that line: devcluster and Determined would not read the file either, or not as it is meant")
-            .exit(Exit::Usage)
-        };
+        })?;
+        let not_yaml =
+            || StageError::new(codes::BASE_NOT_YAML, format!("cannot read {shown} as YAML"));
         let text = String::from_utf8(bytes).map_err(|e| not_yaml().source(&e))?;
         let source = SourceFile::new(path, &text);
         let document = Document::parse_as_pyyaml(&text);

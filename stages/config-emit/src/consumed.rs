@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use protocol::reference::{Part, parse};
 use protocol::rundir::{RunDir, is_instance_name};
-use protocol::{Exit, Reports, StageError, files};
+use protocol::{Reports, StageError, files};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -55,7 +55,7 @@ impl Consumed {
     pub(crate) fn replace(&self, run_dir: &RunDir) -> Result<(), StageError> {
         if !is_instance_name(&self.name) {
             let message = format!("`{}` cannot name a file", self.name);
-            return Err(StageError::new("config_emit.bad_name", message).exit(Exit::Usage));
+            return Err(StageError::new(protocol::codes::USAGE, message));
         }
         let path = directory(run_dir).join(format!("{}.json", self.name));
         let failed = |e| StageError::io(format!("cannot write {}", path.display()), &e);

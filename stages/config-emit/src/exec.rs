@@ -14,6 +14,7 @@ use protocol::rundir::RunDir;
 use protocol::{Env, Exit, Reports, StageError, Upstreams, program};
 use serde_json::Value;
 
+use crate::codes;
 use crate::consumed::Consumed;
 use crate::substitute::look_up;
 
@@ -53,9 +54,11 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
             Ok(mut command) => {
                 let error = command.exec();
                 let program = command.get_program().to_string_lossy().into_owned();
-                StageError::new("config_emit.no_command", format!("cannot run {program}"))
-                    .source(&error)
-                    .exit(Exit::Usage)
+                StageError::new(
+                    protocol::codes::PROGRAM_MISSING,
+                    format!("cannot run {program}"),
+                )
+                .source(&error)
             }
             Err(error) => error,
         };
@@ -209,7 +212,6 @@ fn malformed(text: &str, malformed: &Malformed) -> StageError {
 }
 
 fn invalid(written: &str, why: &str) -> StageError {
-    StageError::new("config_emit.bad_reference", format!("{written}: {why}"))
+    StageError::new(codes::BAD_REFERENCE, format!("{written}: {why}"))
         .hint("a reference is `${{ instance.path }}`; `$${{` is for what is none")
-        .exit(Exit::Usage)
 }

@@ -6,14 +6,15 @@ use anstyle::{AnsiColor, Style};
 use protocol::{StageError, files};
 use similar::TextDiff;
 
+use crate::codes;
+
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), StageError> {
     files::replace(path, text.as_bytes(), true).map_err(|e| {
         StageError::new(
-            "config_emit.cannot_write",
+            codes::CANNOT_WRITE,
             format!("cannot write {}", path.display()),
         )
         .source(&e)
-        .hint("name a file in a directory of yours that exists with --out")
     })
 }
 

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use protocol::yaml::{Document, Editor, to_yaml};
-use protocol::{Env, Exit, StageError};
+use protocol::{Env, StageError};
 use serde_json::{Map, Value};
 
+use crate::codes;
 use crate::config::Format;
 use crate::render::Rendered;
 
@@ -69,9 +70,7 @@ pub(crate) fn format_outputs(
         };
         if let Some((other, _)) = lines.insert(name.clone(), (path.clone(), line)) {
             let message = format!("`{path}` and `{other}` would both be ${name}");
-            return Err(StageError::new("config_emit.ambiguous_name", message)
-                .hint("give one of the instances another `name`, or use --format json")
-                .exit(Exit::Usage));
+            return Err(StageError::new(codes::AMBIGUOUS_NAME, message));
         }
     }
     Ok(lines.into_values().map(|(_, line)| line).collect())

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 mod assign;
 mod base;
+mod codes;
 mod config;
 mod consumed;
 pub mod determined;

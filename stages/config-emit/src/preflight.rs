@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use protocol::yaml::Seg;
-use protocol::{CheckTitle, Context, Exit, StageError};
+use protocol::{CheckTitle, Context, StageError};
 use rustix::fs::{Access, access};
 
 use crate::assign::{Candidate, assign};
 use crate::base::Base;
+use crate::codes;
 use crate::config::{Config, ConfigEmit};
 use crate::determined::{Manager, Violation, kubernetes, managers};
 use crate::render_error::RenderError;
@@ -156,8 +157,7 @@ impl Preflight<'_> {
         };
         let failed = |why: String| {
             let message = format!("cannot write {}: {why}", out.display());
-            StageError::new("config_emit.cannot_write", message)
-                .hint("name a file in a directory of yours that exists with --out")
+            StageError::new(codes::CANNOT_WRITE, message)
         };
         if out.is_dir() {
             return Err(failed("it is a directory".into()));
@@ -186,7 +186,5 @@ fn check_socket_path(socket: &Path) -> Result<String, StageError> {
         "{} has {length} bytes, a socket's path {LONGEST_SOCKET} at most: devcluster will not start",
         absolute.display()
     );
-    Err(StageError::new("config_emit.socket_path_long", message)
-        .hint("set a shorter `temp_dir` in the devcluster.yaml")
-        .exit(Exit::Usage))
+    Err(StageError::new(codes::SOCKET_PATH_LONG, message))
 }

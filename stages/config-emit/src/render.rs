@@ -5,6 +5,7 @@ use protocol::{Reports, StageError};
 use serde_json::{Map, Value};
 
 use crate::base::Base;
+use crate::codes;
 use crate::config::Config;
 use crate::determined_fields::determined_fields;
 use crate::render_error::RenderError;
@@ -54,9 +55,8 @@ pub(crate) fn render<'a>(
         set.insert(show(&scalar.path[target.config.len()..]), value.clone());
     }
     let cannot = |e: protocol::yaml::Error| {
-        let hint = "write that part of the file in a plainer way";
         let problem = base.source.problem(&e);
-        RenderError::new("config_emit.cannot_edit", hint, [problem]).error(base)
+        RenderError::new(codes::CANNOT_EDIT, [problem]).error(base)
     };
     let mut editor = Editor::new(&base.document);
     editor

@@ -13,6 +13,8 @@ use protocol::{StageError, program};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::codes;
+
 /// How long we wait for what the other process says. It is not ended then: it may hold a connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 
@@ -36,10 +38,9 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     let cli = Cli::parse_from(args);
     program::run(NAME, async {
         let asked = run_to_completion(&cli.control_socket, &cli.stages).await;
-        asked.map(|()| 0).map_err(|error| {
-            StageError::new("config_emit.control", error.to_string())
-                .hint("devcluster listens there unless it runs with --oneshot; restart the stages by hand")
-        })
+        asked
+            .map(|()| 0)
+            .map_err(|error| StageError::new(codes::CONTROL, error.to_string()))
     })
 }
 
@@ -64,7 +65,7 @@ pub(crate) async fn request(
     socket: &Path,
     stages: &[String],
 ) -> Result<BTreeMap<String, RestartOutcome>, StageError> {
-    let failed = |why: &str| StageError::new("config_emit.control", why.to_owned());
+    let failed = |why: &str| StageError::new(codes::CONTROL, why.to_owned());
     let program =
         std::env::current_exe().map_err(|e| StageError::io("cannot find our own path", &e))?;
     let mut child = tokio::process::Command::new(program)

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use protocol::ledger::Entry;
 use protocol::validate::{Answer, Gate, Request};
-use protocol::{Context, Exit, Leftover, Problem, Reports, Stage, StageError};
+use protocol::{Context, Leftover, Problem, Reports, Stage, StageError};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use crate::codes;
 use crate::config::{self, Config, ConfigEmit, Outputs};
 use crate::emitted::Emitted;
 use crate::follow::Follower;
@@ -115,12 +116,10 @@ impl Stage for ConfigEmit {
 
     async fn once(cx: &Context<Self>, config: Config) -> Result<Outputs, StageError> {
         if config.out.is_none() {
-            return Err(StageError::new(
-                "config_emit.nothing_to_write",
-                "nothing to write without `out`",
-            )
-            .hint("name a file with --out, or - for stdout")
-            .exit(Exit::Usage));
+            return Err(
+                StageError::new(protocol::codes::CONFIG, "nothing to write without `out`")
+                    .hint("name a file with --out, or - for stdout"),
+            );
         }
         let reports = wait(cx, &config).await?;
         let emitted = Emitted::from_reports(cx, &config, &reports)?;
@@ -136,11 +135,7 @@ impl Stage for ConfigEmit {
         let Some(path) = outputs.path else {
             return Ok(());
         };
-        let stale = |why: String| {
-            Err(StageError::new("config_emit.stale", why)
-                .hint("run config-emit again")
-                .exit(Exit::CheckFailed))
-        };
+        let stale = |why: String| Err(StageError::new(codes::STALE, why));
         if !path.is_file() {
             return stale(format!("{} is gone", path.display()));
         }
@@ -179,11 +174,9 @@ async fn wait(cx: &Context<ConfigEmit>, config: &Config) -> Result<Reports, Stag
     let reports = cx.upstream.wait(config.names()).await?;
     if reports.is_empty() {
         return Err(StageError::new(
-            "config_emit.no_upstream",
+            codes::NO_UPSTREAM,
             format!("nobody runs in {}", cx.run_dir.path().display()),
-        )
-        .hint("start the tunnel or the gateway with the same --run-dir first, or name what to wait for with --upstreams")
-        .exit(Exit::Upstream));
+        ));
     }
     Ok(reports)
 }

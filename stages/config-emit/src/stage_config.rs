@@ -6,6 +6,7 @@ use protocol::yaml::{Seg, show};
 use serde_json::Value;
 
 use crate::base::Base;
+use crate::codes;
 use crate::config::Config;
 use crate::determined::{Violation, violations};
 use crate::render_error::RenderError;
@@ -29,8 +30,7 @@ impl<'a> StageConfig<'a> {
         let Value::Object(top) = &value else {
             let message = "neither a devcluster.yaml nor a stage's config: it has to be a mapping";
             return Err(RenderError::new(
-                "config_emit.base_not_config",
-                "name a devcluster.yaml or a master's config with --base",
+                codes::BASE_NOT_CONFIG,
                 [Problem::new("", message).at(&base.source, 0..1)],
             ));
         };
@@ -64,8 +64,7 @@ impl<'a> StageConfig<'a> {
         }
         let message = format!("no master or agent stage named `{stage}`");
         Err(RenderError::new(
-            "config_emit.no_master_stage",
-            "list a `- master:` stage, or name yours with --stage",
+            codes::NO_MASTER_STAGE,
             [Problem::key("stages", message).in_document(&base.source, &base.document)],
         ))
     }
@@ -105,8 +104,7 @@ impl<'a> StageConfig<'a> {
         if problems.is_empty() {
             return Ok(());
         }
-        let hint = "correct these lines, or the config of the stage that reports the values";
-        Err(RenderError::new(RenderError::REFUSED, hint, problems))
+        Err(RenderError::new(codes::REFUSED, problems))
     }
 
     /// No resource manager is there to take what is known of the cluster.
@@ -116,8 +114,7 @@ impl<'a> StageConfig<'a> {
         let path = [&manager[..], &manager[..1]].into_iter().find(is_there);
         let message = "the master's config has no resource_manager of type kubernetes to tell about the cluster";
         RenderError::new(
-            "config_emit.no_kubernetes",
-            "set `resource_manager: {type: kubernetes, …}` in the master's config_file",
+            codes::NO_KUBERNETES,
             [self.problem(path.unwrap_or_default(), false, Problem::new("", message))],
         )
     }
@@ -129,10 +126,6 @@ impl<'a> StageConfig<'a> {
             let problem = Problem::new("", format!("{instance}: {why}"));
             self.problem(&path, true, problem)
         });
-        RenderError::new(
-            "config_emit.ambiguous_manager",
-            "say in each gateway stage which resource manager it is for, or with --resource-managers",
-            problems,
-        )
+        RenderError::new(codes::AMBIGUOUS_MANAGER, problems)
     }
 }

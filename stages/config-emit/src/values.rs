@@ -2,8 +2,10 @@
 
 use protocol::provides::{KUBECONFIG, MASTER_ADDRESS, TASK_GATEWAY};
 use protocol::yaml::Seg;
-use protocol::{Exit, Reports, StageError, Upstream};
+use protocol::{Reports, StageError, Upstream};
 use serde_json::Value;
+
+use crate::codes;
 
 /// What a master's config is told.
 #[derive(Clone, Debug, Default)]
@@ -46,9 +48,7 @@ impl Values {
                 let names = names.join(", ");
                 let message =
                     format!("more than one upstream provides the master's address: {names}");
-                return Err(StageError::new("config_emit.ambiguous_upstream", message)
-                    .hint("name the one to use, and the others you need, with `upstreams`")
-                    .exit(Exit::Usage));
+                return Err(StageError::new(codes::AMBIGUOUS_UPSTREAM, message));
             }
         };
         let mut gateways: Vec<_> = providers_of(TASK_GATEWAY).collect();
@@ -108,11 +108,10 @@ fn gateway(name: &str, upstream: &Upstream) -> Result<TaskGateway, StageError> {
 
 fn bad_outputs(name: &str, wanted: &str) -> StageError {
     StageError::new(
-        "config_emit.bad_outputs",
+        codes::BAD_OUTPUTS,
         format!("the outputs of {name} do not have {wanted}"),
     )
     .hint(format!(
         "see what {name} reports: its `outputs` message, or its file in the run directory"
     ))
-    .exit(Exit::Upstream)
 }

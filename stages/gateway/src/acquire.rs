@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use protocol::{Context, StageError, run_id};
 
 use crate::Gateway;
+use crate::codes;
 use crate::config::Config;
 use crate::crd::raise_listener_limit;
 use crate::decide::{
@@ -117,9 +118,6 @@ impl Resources {
     }
 }
 
-/// The code of an error that says that the cluster changed under us, and has to be looked at again.
-const CLASS_GONE: &str = "gateway.class_gone";
-
 /// How often the cluster may change under us before that is an error.
 const ATTEMPTS: u32 = 4;
 
@@ -139,7 +137,7 @@ pub(crate) async fn acquire(
             Err(error) => error,
         };
         attempts += 1;
-        if error.code == CLASS_GONE && attempts < ATTEMPTS {
+        if error.is(codes::CLASS_GONE) && attempts < ATTEMPTS {
             cx.info(error.message);
         } else if !installed && is_fixed_by_provisioning(&error, config) {
             access
@@ -302,7 +300,7 @@ impl Access<'_> {
         {
             let message =
                 format!("GatewayClass {name} has just been removed by the last one that used it");
-            return Err(StageError::new(CLASS_GONE, message).retryable(true));
+            return Err(StageError::new(codes::CLASS_GONE, message));
         }
         let namespace = config.namespace(&cluster.context);
         let gateway = format!("devcluster-{}", run_id());

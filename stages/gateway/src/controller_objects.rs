@@ -9,6 +9,7 @@ use kube::api::ListParams;
 use protocol::StageError;
 use tokio::time::Instant;
 
+use crate::codes;
 use crate::lease::GatewayLease;
 use crate::objects::GATEWAY_NAME;
 
@@ -110,10 +111,7 @@ impl ControllerObject {
                 self.reference.title()
             );
             let refused = self.kind.failed("delete", &self.reference, &error);
-            StageError::new("gateway.children_left", message)
-                .cause(refused.message)
-                .hint("is the controller running? `devcluster-remote gc` looks again")
-                .retryable(true)
+            StageError::new(codes::CHILDREN_LEFT, message).cause(refused.message)
         })
     }
 }

@@ -3,10 +3,11 @@
 mod choose;
 
 use kube::ResourceExt;
-use protocol::StageError;
+use protocol::{Codes, StageError};
 
 use self::choose::abandoned;
 pub(crate) use self::choose::{Abandoned, Choice, choose};
+use crate::codes;
 use crate::config::{Config, Prefer};
 use crate::manifests::CONTOUR;
 use crate::objects::{self, ClassObject, is_accepted, is_installed, why_false};
@@ -16,12 +17,12 @@ use crate::survey::Survey;
 const DYNAMIC: [&str; 2] = [CONTOUR, "gateway.envoyproxy.io/gatewayclass-controller"];
 
 /// What only a controller brings.
-const FIXED_BY_PROVISIONING: [&str; 5] = [
-    "gateway.api_missing",
-    "gateway.tcproute_missing",
-    "gateway.none",
-    "gateway.none_usable",
-    "gateway.no_class",
+const FIXED_BY_PROVISIONING: Codes = &[
+    codes::API_MISSING,
+    codes::TCPROUTE_MISSING,
+    codes::NONE,
+    codes::NONE_USABLE,
+    codes::NO_CLASS,
 ];
 
 /// How a run comes by its Gateway.
@@ -62,7 +63,7 @@ impl Action {
 pub(crate) fn is_fixed_by_provisioning(error: &StageError, config: &Config) -> bool {
     config.gateway.is_none()
         && config.gateway_class.is_none()
-        && FIXED_BY_PROVISIONING.contains(&error.code.as_str())
+        && error.is_any(FIXED_BY_PROVISIONING)
 }
 
 pub(crate) fn decide(survey: &Survey, config: &Config) -> Decision {
@@ -155,9 +156,7 @@ fn why_unsuitable(class: &ClassObject, config: &Config) -> Option<String> {
 
 fn no_class() -> StageError {
     let message = "there is no GatewayClass of which a Gateway could be made";
-    StageError::new("gateway.no_class", message).hint(
-        "have an admin install a controller that takes TCPRoutes, such as Contour's gateway provisioner, with a GatewayClass",
-    )
+    StageError::new(codes::NO_CLASS, message)
 }
 
 #[cfg(test)]

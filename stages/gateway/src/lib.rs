@@ -2,6 +2,7 @@
 //! watched, given back.
 
 mod acquire;
+mod codes;
 mod config;
 mod controller_objects;
 mod crd;

@@ -13,6 +13,8 @@ use ring::digest;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::codes;
+
 /// The controller that is installed by default.
 pub(crate) const CONTOUR: &str = "projectcontour.io/gateway-controller";
 
@@ -130,7 +132,7 @@ pub(crate) async fn load(
 
 fn unavailable(name: &str, why: String) -> StageError {
     let message = format!("cannot read the manifests at {name}");
-    StageError::new("gateway.manifest_unavailable", message).cause(why)
+    StageError::new(codes::MANIFEST_UNAVAILABLE, message).cause(why)
 }
 
 fn not_fetched(url: &str, why: String) -> StageError {
@@ -146,9 +148,7 @@ fn digest_mismatch(loaded: &Loaded, expected: &str) -> StageError {
         loaded.names(),
         loaded.digest
     );
-    StageError::new("gateway.manifest_digest", message).hint(
-        "it was changed, by its author or on the way: look at it before you set `provision_digest` to what it has now",
-    )
+    StageError::new(codes::MANIFEST_DIGEST, message)
 }
 
 fn read(name: &str) -> Result<Vec<u8>, String> {

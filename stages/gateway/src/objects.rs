@@ -3,8 +3,10 @@
 use cluster::Cluster;
 use kube::core::{ApiResource, GroupVersionKind, Object};
 use kube::{Api, ResourceExt};
-use protocol::{PortRange, StageError};
+use protocol::{Code, PortRange, StageError};
 use serde::{Deserialize, Serialize};
+
+use crate::codes;
 
 pub(crate) const GROUP: &str = "gateway.networking.k8s.io";
 
@@ -120,12 +122,10 @@ pub(crate) fn is_port(key: &str) -> bool {
     key.starts_with(PORT_ANNOTATION)
 }
 
-pub(crate) const NOT_PROGRAMMED: &str = "gateway.not_programmed";
-
 /// Why a Gateway does not work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NotReady {
-    pub(crate) code: &'static str,
+    pub(crate) code: &'static Code,
     pub(crate) reason: String,
 }
 
@@ -135,7 +135,7 @@ pub(crate) fn address(gateway: &GatewayObject) -> Result<String, NotReady> {
     let status = gateway.status.as_ref().unwrap_or(&empty);
     let not_programmed = |reason| {
         Err(NotReady {
-            code: NOT_PROGRAMMED,
+            code: codes::NOT_PROGRAMMED,
             reason,
         })
     };
@@ -163,7 +163,7 @@ fn usable_address(addresses: &[Address]) -> Result<String, NotReady> {
         format!("its address {value:?} is a {kind}, neither IPAddress nor Hostname")
     });
     Err(NotReady {
-        code: "gateway.no_address",
+        code: codes::NO_ADDRESS,
         reason: reason.unwrap_or_else(|| "it has no address".to_owned()),
     })
 }

@@ -8,10 +8,11 @@ use cluster::lease::RENEWALS;
 use cluster::{Attempt, Cluster, KubeContext};
 use futures::{Stream, StreamExt};
 use kube::runtime::{WatchStreamExt, watcher};
-use protocol::{Exit, StageError};
+use protocol::StageError;
 use tokio::time::{Instant, timeout_at};
 
-use crate::objects::{self, GATEWAYS, GatewayObject, NOT_PROGRAMMED, NotReady, title};
+use crate::codes;
+use crate::objects::{self, GATEWAYS, GatewayObject, NotReady, title};
 
 /// A cloud's load balancer has an address by then, if it gets one without help.
 const HINT_AFTER: Duration = Duration::from_secs(20);
@@ -129,11 +130,7 @@ pub(crate) fn interrupted(
 }
 
 pub(crate) fn deleted(title: &str) -> StageError {
-    StageError::new(
-        "gateway.deleted",
-        format!("Gateway {title} has been deleted"),
-    )
-    .hint("make it again, or start the gateway stage again to use another one")
+    StageError::new(codes::DELETED, format!("Gateway {title} has been deleted"))
 }
 
 /// What is wrong with a Gateway that does not work now.
@@ -153,16 +150,16 @@ fn late(
     context: &KubeContext,
     timeout: Duration,
 ) -> StageError {
-    let mut error = not_ready(gateway, why, context).retryable(true);
+    let mut error = not_ready(gateway, why, context);
     let (title, seconds, reason) = (title(gateway), timeout.as_secs(), &why.reason);
     error.message = format!("Gateway {title} was not usable within {seconds} s: {reason}");
-    error.exit(Exit::Timeout)
+    error
 }
 
 fn hint(gateway: &GatewayObject, why: &NotReady, context: &KubeContext) -> String {
     let namespace = objects::namespace(gateway);
     // Contour and others say Programmed=False, AddressNotAssigned, until the load balancer has an address.
-    if why.code == NOT_PROGRAMMED && !why.reason.contains("AddressNotAssigned") {
+    if why.code == codes::NOT_PROGRAMMED && !why.reason.contains("AddressNotAssigned") {
         return format!(
             "is the controller of GatewayClass {} running? `kubectl -n {namespace} describe gateway {}` shows what it reports",
             gateway.spec.gateway_class_name,
@@ -209,7 +206,7 @@ mod tests {
         let waited = until_ready(&mut events, gateway, &context, minute, tell).await;
         let error = waited.map(drop).unwrap_err();
         assert_eq!(error.code, "gateway.no_address");
-        assert_eq!(error.exit_code(), Exit::Timeout);
+        assert_eq!(error.exit_code(), protocol::Exit::Timeout);
         assert!(error.hint.is_some_and(|it| it.contains("minikube tunnel")));
         assert_eq!(start.elapsed().as_secs(), 60);
         assert_eq!(lines.len(), 2, "{lines:?}");

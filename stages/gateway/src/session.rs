@@ -7,6 +7,7 @@ use protocol::ledger::{Entry, Ticket};
 use protocol::{Context, StageError};
 
 use crate::Gateway;
+use crate::codes;
 use crate::dedicated;
 use crate::lease::{GatewayLease, SESSION};
 
@@ -96,10 +97,9 @@ impl Session {
         self.lost = true;
         let title = self.lease.title();
         StageError::new(
-            "gateway.session_lost",
+            codes::SESSION_LOST,
             format!("Gateway {title} is not ours any more: {why}"),
         )
-        .hint("start the gateway stage again, then the master; a longer `lease_duration` survives a longer sleep")
     }
 
     /// Gives everything back, in one round of requests. What Determined left on a Gateway of ours is removed by `cleanup`.

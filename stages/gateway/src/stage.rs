@@ -6,10 +6,11 @@ use cluster::{Cluster, KubeContext};
 use protocol::ledger::Entry;
 use protocol::provides::{KUBECONFIG, Provides, TASK_GATEWAY};
 use protocol::validate::Gate;
-use protocol::{Context, Exit, Leftover, PortRange, Problem, Stage, StageError};
+use protocol::{Context, Leftover, PortRange, Problem, Stage, StageError};
 use serde_json::{Map, Value};
 
 use crate::acquire::{self, Resources, Selection};
+use crate::codes;
 use crate::config::{self, Config};
 use crate::dry_run::dry_run;
 use crate::kubeconfig_file::KubeconfigFile;
@@ -95,9 +96,8 @@ impl Stage for Gateway {
     async fn once(cx: &Context<Self>, config: Config) -> Result<Outputs, StageError> {
         if config.dry_run {
             let message = "`once` makes nothing anyway: `dry_run` is for `run`";
-            return Err(StageError::new("protocol.config", message)
-                .hint("`devcluster-gateway run --dry-run`")
-                .exit(Exit::Usage));
+            return Err(StageError::new(protocol::codes::CONFIG, message)
+                .hint("`devcluster-gateway run --dry-run`"));
         }
         let mut found = acquire::discover(cx, &config).await?;
         let (address, _) = found.ready(cx, &config).await?;
@@ -151,8 +151,7 @@ fn moved(gateway: &GatewayObject, reported: &str, address: &str) -> StageError {
         "the address of Gateway {} is {address}, not {reported} any more",
         objects::title(gateway)
     );
-    StageError::new("gateway.address_changed", message)
-        .hint("restart the gateway stage, then the master")
+    StageError::new(codes::ADDRESS_CHANGED, message)
 }
 
 /// Waits for the Gateway, reports it, and watches over it until the end.
@@ -199,7 +198,7 @@ impl Selection {
                 self.gateway.spec.listeners.len(),
                 config.port_range.count()
             );
-            return Err(StageError::new("gateway.capacity_low", message)
+            return Err(StageError::new(codes::CAPACITY_LOW, message)
                 .hint("widen `port_range`, free listeners, or lower `min_capacity`"));
         }
         if capacity == 0 {

@@ -1,7 +1,7 @@
 //! What there is on the cluster: one round of requests, side by side.
 
 use cluster::client::ANSWER;
-use cluster::errors::FORBIDDEN;
+use cluster::codes::FORBIDDEN;
 use cluster::{Cluster, KubeContext, lease_expiry, status};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
@@ -9,6 +9,7 @@ use kube::api::{ListParams, ObjectMeta};
 use protocol::{Context, StageError};
 
 use crate::Gateway;
+use crate::codes;
 use crate::config::Config;
 use crate::crd::{Crd, MAX_LISTENERS};
 use crate::lease::{self, GatewayLease};
@@ -179,7 +180,7 @@ async fn gateways(cluster: &Cluster, config: &Config) -> Result<Vec<GatewayObjec
         Err(error) if status(&error) == 404 => Err(no_gateway_api(cluster)),
         Err(error) => {
             let mut error = cluster.failed(verb, GATEWAYS, namespace, &error);
-            if error.code == FORBIDDEN && verb == "list" && namespace.is_none() {
+            if error.is(FORBIDDEN) && verb == "list" && namespace.is_none() {
                 let instead =
                     ", or set `gateway` and `gateway_namespace`: one Gateway needs no list";
                 error.hint = error.hint.map(|hint| hint + instead);
@@ -244,10 +245,7 @@ async fn classes(cluster: &Cluster) -> Result<Option<Vec<ClassObject>>, StageErr
 fn no_gateway_api(cluster: &Cluster) -> StageError {
     let name = &cluster.context.name;
     let message = format!("the cluster of context {name:?} has no Gateway API");
-    StageError::new("gateway.api_missing", message).hint(
-        "have an admin install the Gateway API's experimental channel and a controller that takes TCPRoutes, such as \
-         Contour's gateway provisioner",
-    )
+    StageError::new(codes::API_MISSING, message)
 }
 
 fn no_tcp_routes(cluster: &Cluster, crd: Option<&Crd>) -> StageError {
@@ -259,7 +257,5 @@ fn no_tcp_routes(cluster: &Cluster, crd: Option<&Crd>) -> StageError {
         "the cluster of context {name:?} does not serve TCPRoute v1alpha2, which Determined uses.{}",
         installed.unwrap_or_default()
     );
-    StageError::new("gateway.tcproute_missing", message).hint(
-        "have an admin install the experimental channel of the Gateway API: the standard one does not serve that version",
-    )
+    StageError::new(codes::TCPROUTE_MISSING, message)
 }

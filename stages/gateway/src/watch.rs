@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cluster::Cluster;
-use cluster::errors::FORBIDDEN;
+use cluster::codes::FORBIDDEN;
 use futures::StreamExt;
 use protocol::{Context, StageError};
 
@@ -56,7 +56,7 @@ pub(crate) async fn watch(
             Ok(passing) => cx.debug(format!(
                 "the watch on Gateway {name} was interrupted: {passing}"
             )),
-            Err(forbidden) if forbidden.code == FORBIDDEN => {
+            Err(forbidden) if forbidden.is(FORBIDDEN) => {
                 cx.warn(format!(
                     "{forbidden}: what becomes of Gateway {name} will not be noticed"
                 ));

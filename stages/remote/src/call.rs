@@ -47,7 +47,7 @@ pub(crate) struct CallOutput {
 
 pub(crate) fn failed(program: &Path, verb: &str, why: &str) -> StageError {
     let message = format!("`{} {verb}` failed: {why}", program.display());
-    StageError::new("remote.plugin_upkeep", message).hint("correct the program and try again")
+    StageError::new(protocol::codes::PROGRAM_FAILED, message)
 }
 
 impl<'a> Call<'a> {

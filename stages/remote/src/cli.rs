@@ -14,6 +14,7 @@ use clap_complete::Shell;
 use protocol::program::say;
 use protocol::{Env, Exit, StageError, files, program};
 
+use crate::codes;
 use crate::doctor::doctor;
 use crate::format::Formatted;
 use crate::host::Host;
@@ -233,9 +234,7 @@ async fn dispatch(verb: Verb) -> Result<u8, StageError> {
             let text = migrate::migrate(&args, programs).await?;
             if let Some(out) = out.as_ref().filter(|out| out.exists()) {
                 let message = format!("{} is there already", out.display());
-                return Err(StageError::new("remote.out_exists", message)
-                    .hint("name another file with --out, or move that one away")
-                    .exit(Exit::Usage));
+                return Err(StageError::new(codes::OUT_EXISTS, message));
             }
             manual::write_out(out.as_deref(), text.as_bytes())?;
         }
@@ -279,9 +278,8 @@ async fn compile(
     let written = match out {
         Some(out) if whole(&out).is_some_and(|out| Some(out) == whole(&input.file)) => {
             let message = format!("{} is what is compiled", out.display());
-            return Err(StageError::new("remote.out_is_source", message)
-                .hint("name another file with --out: the source would be lost")
-                .exit(Exit::Usage));
+            return Err(StageError::new(protocol::codes::USAGE, message)
+                .hint("name another file with --out: the source would be lost"));
         }
         Some(out) => files::replace(&out, text, false),
         None => std::io::stdout().write_all(text),

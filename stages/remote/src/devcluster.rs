@@ -8,11 +8,12 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use protocol::program::say;
-use protocol::{Env, Exit, StageError, child};
+use protocol::{Env, StageError, child};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 
+use crate::codes;
 use crate::lines::Lines;
 
 /// How long its stderr is read after its end.
@@ -55,9 +56,7 @@ pub(crate) fn find(env: &Env) -> Result<PathBuf, StageError> {
     let name = env.get("DEVCLUSTER").unwrap_or("devcluster");
     env.find_program(name).ok_or_else(|| {
         let message = format!("no program `{name}` to run the stages");
-        StageError::new("remote.devcluster_missing", message)
-            .hint("pipx install devcluster==1.3.2, or point $DEVCLUSTER at the one you have")
-            .exit(Exit::Usage)
+        StageError::new(codes::DEVCLUSTER_MISSING, message)
     })
 }
 

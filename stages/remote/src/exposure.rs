@@ -3,9 +3,10 @@
 use protocol::env::variables;
 use protocol::provides::MASTER_ADDRESS;
 use protocol::validate::Audience;
-use protocol::{Env, Exit, StageError};
+use protocol::{Env, StageError};
 use serde_json::Value;
 
+use crate::codes;
 use crate::compile::Compiled;
 use crate::plan::NewStage;
 
@@ -25,13 +26,12 @@ pub(crate) fn refuse_open_master(compiled: &Compiled, env: &Env) -> Result<(), S
                 "{} would let the whole internet reach {name}, which lets anyone in: {why}",
                 stage.name
             );
-            return Err(StageError::new("remote.open_master", message)
+            return Err(StageError::new(codes::OPEN_MASTER, message)
                 .hint(format!(
                     "{hint}, or have {} listen where only the cluster reaches it (bind_address of a tunnel); \
                      --i-know goes on regardless",
                     stage.name
-                ))
-                .exit(Exit::Usage));
+                )));
         }
     }
     Ok(())

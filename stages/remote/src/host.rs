@@ -11,12 +11,14 @@ use std::path::PathBuf;
 use protocol::frame::MAX_LINE;
 use protocol::ledger::Entry;
 use protocol::message::{self, Command, Start};
-use protocol::{Context, Env, Exit, Leftover, Problem, Stage, StageError};
+use protocol::{Context, Env, Leftover, Problem, Stage, StageError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use plugin::Plugin;
+
+use crate::codes;
 
 /// The plugin host.
 #[derive(Clone)]
@@ -110,11 +112,9 @@ impl Stage for Host {
 
 /// An absolute path: whoever reads the ledger may be in another directory.
 pub(crate) fn find(env: &Env, uses: &str) -> Result<PathBuf, StageError> {
-    let found = env.find_program(uses).ok_or_else(|| {
-        StageError::new("remote.plugin_missing", format!("no executable {uses}"))
-            .hint("`uses` is a program on $PATH, or a path relative to the file; is it executable (chmod +x)?")
-            .exit(Exit::Usage)
-    })?;
+    let found = env
+        .find_program(uses)
+        .ok_or_else(|| StageError::new(codes::PLUGIN_MISSING, format!("no executable {uses}")))?;
     std::path::absolute(&found)
         .map_err(|e| StageError::io(format!("cannot resolve {}", found.display()), &e))
 }

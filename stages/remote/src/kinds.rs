@@ -10,10 +10,11 @@ use protocol::kinds::{DEVCLUSTERS, OURS, PLUGIN, RELEASE, is_kind, is_ours};
 use protocol::message::VERSION;
 use protocol::suggest::did_you_mean;
 use protocol::validate::{Answer, Request};
-use protocol::{Description, Env, Exit, StageError, answer, description};
+use protocol::{Description, Env, StageError, answer, description};
 use serde_json::Value;
 use tokio::process::Command;
 
+use crate::codes;
 use crate::host::Host;
 use crate::problems::usage;
 use crate::verbs::{describe, validate};
@@ -163,8 +164,7 @@ impl Kinds for Programs<'_> {
             }
             Err(skipped) => {
                 let message = format!("no devcluster-{kind} that may be run");
-                let error = StageError::new("remote.unsafe_program", message)
-                    .hint("take the right to write there from others, or move the program");
+                let error = StageError::new(codes::UNSAFE_PROGRAM, message);
                 return Err(skipped.into_iter().fold(error, StageError::cause));
             }
         };
@@ -211,9 +211,7 @@ pub(crate) fn unknown_kind(key: &str, found: &[String]) -> String {
 /// A program of another kind, version or release is not used.
 fn refuse_other(kind: &str, program: &Path, described: &Description) -> Result<(), StageError> {
     let refused = |message: String, hint: &str| {
-        Err(StageError::new("remote.other_program", message)
-            .hint(hint)
-            .exit(Exit::Usage))
+        Err(StageError::new(codes::OTHER_PROGRAM, message).hint(hint))
     };
     let shown = program.display();
     if described.dcs != VERSION {

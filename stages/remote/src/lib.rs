@@ -2,6 +2,7 @@
 
 mod call;
 pub mod cli;
+mod codes;
 pub mod compile;
 mod confirm;
 mod devcluster;

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use protocol::StageError;
 use protocol::kinds::RENDERER;
 use protocol::yaml::{self, Document, Editor, Seg};
-use protocol::{Exit, StageError};
 use serde_json::{Value, json};
 
+use crate::codes;
 use crate::flat::{Flat, GATEWAY, TUNNEL};
 use crate::input::InputArgs;
 use crate::kinds::Programs;
@@ -86,7 +87,7 @@ pub(crate) async fn migrate(
             flat.base.display(),
             e.message
         );
-        StageError::new("remote.migrate", message).exit(Exit::Usage)
+        StageError::new(codes::CONFIG, message)
     })?;
     let head = head(&path.display().to_string(), &flat, plan.cwd.is_some());
     let root = flat.root.is_some() && plan.cwd.is_none();

@@ -84,7 +84,7 @@ async fn run_preflight(arguments: &[String], cwd: Option<PathBuf>) -> Vec<Check>
         Ok(Err(error)) => checks.push(failed(&error)),
         Err(_) => {
             let message = format!("it was not through after {} s", PREFLIGHT_TIMEOUT.as_secs());
-            let error = StageError::new("remote.preflight_slow", message).hint(
+            let error = StageError::new(protocol::codes::PROGRAM_FAILED, message).hint(
                 "what it waits for is likely what comes next in its list; try the stage by itself",
             );
             checks.push(failed(&error));
@@ -123,7 +123,7 @@ async fn run(
         None if status.success() || !checks.is_empty() => Ok(()),
         None => {
             let message = format!("{program} ended with {status} and no word on stdout");
-            Err(StageError::new("remote.preflight_failed", message)
+            Err(StageError::new(protocol::codes::PROGRAM_FAILED, message)
                 .hint("install the stages of this version beside devcluster-remote: make install")
                 .cause(words))
         }

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use protocol::config::count;
 use protocol::yaml::Document;
-use protocol::{Exit, Problem, StageError, problem};
+use protocol::{Problem, StageError, problem};
+
+use crate::codes;
 
 /// A file that was read, by the name that messages show.
 #[derive(Clone, Copy)]
@@ -19,16 +21,12 @@ pub struct InputFile<'a> {
 /// Also what only PyYAML makes sense of: whatever is not ours to read stays as it is.
 pub(crate) fn read(file: &Path) -> Result<Document, StageError> {
     let shown = file.display();
-    let text = protocol::files::read_text(file).map_err(|e| {
-        StageError::new("remote.no_file", format!("cannot read {shown}"))
-            .source(&e)
-            .exit(Exit::Usage)
-    })?;
+    let text = protocol::files::read_text(file)
+        .map_err(|e| StageError::new(codes::NO_FILE, format!("cannot read {shown}")).source(&e))?;
     Document::parse_as_pyyaml(&text).map_err(|e| {
         let problem = problem::SourceFile::new(file, &text).problem(&e);
-        StageError::new("remote.yaml", format!("cannot read {shown} as YAML"))
+        StageError::new(codes::CONFIG, format!("cannot read {shown} as YAML"))
             .problems(vec![problem])
-            .exit(Exit::Usage)
     })
 }
 
@@ -41,10 +39,7 @@ pub(crate) fn refused(source: &InputFile, problems: Vec<Problem>) -> StageError 
     let mut placed: Vec<Problem> = placed.collect();
     placed.sort_by_key(Problem::offset);
     let message = format!("{} has {}", source.path.display(), count(&placed));
-    StageError::new("remote.config", message)
-        .problems(placed)
-        .hint("nothing was written or started; correct the file and try again")
-        .exit(Exit::Usage)
+    StageError::new(codes::CONFIG, message).problems(placed)
 }
 
 /// The error for the flat form, which stands in a file of its own or on the command line.
@@ -57,7 +52,7 @@ pub(crate) fn refused_flat(file: Option<InputFile>, problems: Vec<Problem>) -> S
 }
 
 pub(crate) fn usage(message: impl Into<String>) -> StageError {
-    StageError::new("remote.usage", message).exit(Exit::Usage)
+    StageError::new(protocol::codes::USAGE, message)
 }
 
 /// What there stands that only PyYAML makes sense of.

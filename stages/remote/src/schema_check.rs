@@ -20,7 +20,7 @@ pub(crate) fn problems(
             "the config schema of the program is not a valid JSON Schema: {}",
             e.masked()
         );
-        StageError::new("remote.plugin_schema", message)
+        StageError::new(protocol::codes::PROGRAM_FAILED, message)
             .hint("correct what its `describe` prints under `config`")
     })?;
     let errors = validator.iter_errors(config);

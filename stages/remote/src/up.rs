@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::codes;
 use crate::devcluster::{self, Devcluster, Event, Options, orphans};
 use crate::exposure::refuse_open_master;
 use crate::input::CompiledInput;
@@ -101,7 +102,7 @@ pub(crate) async fn up(
         swept = gc::sweep(run_dir.path(), programs) => swept,
         () = signals.next() => {
             let message = "stopped while cleaning up; `devcluster-remote gc` goes on with it";
-            return Err(StageError::new("remote.interrupted", message));
+            return Err(StageError::new(protocol::codes::INTERRUPTED, message));
         }
     };
     for line in summary::lines(&input.compiled.plan, &run_dir, started_ms) {
@@ -175,10 +176,10 @@ pub(crate) const OWN_TEMP_DIR: &str =
 
 /// Names the hint for a run directory that is not ours: it lies in devcluster's.
 pub(crate) fn own_temp_dir(error: StageError) -> StageError {
-    match error.code.as_str() {
-        "protocol.unsafe_dir" => error.hint(OWN_TEMP_DIR),
-        _ => error,
+    if error.is(protocol::codes::UNSAFE_DIR) {
+        return error.hint(OWN_TEMP_DIR);
     }
+    error
 }
 
 fn make_temp_dir(path: &Path) -> Result<(), StageError> {
@@ -210,9 +211,7 @@ pub(crate) fn refuse_second_devcluster(temp_dir: &Path) -> Result<(), StageError
     match flock(&lock, FlockOperation::NonBlockingLockShared) {
         Err(Errno::WOULDBLOCK) => {
             let message = format!("a devcluster already runs in {}", temp_dir.display());
-            Err(StageError::new("remote.in_use", message)
-                .hint("end that one, or set another `temp_dir` in this file")
-                .exit(Exit::Locked))
+            Err(StageError::new(codes::IN_USE, message))
         }
         _ => Ok(()),
     }

@@ -5,6 +5,7 @@ use std::io;
 use protocol::StageError;
 
 use crate::arrival::ArrivalError;
+use crate::codes;
 use crate::config::Verify;
 use crate::forward::ForwardSpec;
 use crate::ssh::{Listeners, Refusal, SshSession};
@@ -38,18 +39,13 @@ impl RefusedPorts {
 
 pub(crate) fn forbidden(session: &SshSession) -> StageError {
     let message = format!("{} forbids this user to forward ports", session.server);
-    StageError::new("tunnel.forwarding_forbidden", message).hint(
-        "set `AllowTcpForwarding yes` in its sshd_config, and take no-port-forwarding or restrict off the key in \
-         authorized_keys",
-    )
+    StageError::new(codes::FORWARDING_FORBIDDEN, message)
 }
 
 pub(crate) fn not_permitted(spec: &ForwardSpec, session: &SshSession) -> StageError {
     let (range, server) = (spec.range, &session.server);
     let message = format!("{server} does not permit this user to listen on any port of {range}");
-    StageError::new("tunnel.ports_not_permitted", message).hint(
-        "use the ports that PermitListen in its sshd_config, or permitlisten in authorized_keys, allows",
-    )
+    StageError::new(codes::PORTS_NOT_PERMITTED, message)
 }
 
 pub(crate) fn none_free(
@@ -61,18 +57,13 @@ pub(crate) fn none_free(
     if let (Some(port), true) = (refusals.only(), range.first < range.last) {
         let message =
             format!("{server} does not give us port {port} again: somebody else listens there");
-        return StageError::new("tunnel.port_taken", message)
-            .hint("end what holds it there (ss -tlnp), or wait: after keep_port seconds another port is taken, unless port_policy is pinned")
-            .retryable(true);
+        return StageError::new(codes::PORT_TAKEN, message);
     }
     let message = format!("{server} has no free port for us in {range}");
-    StageError::new("tunnel.port_range_exhausted", message)
-        .hint("widen remote_port_range, or end what holds these ports there (ss -tlnp)")
-        .retryable(true)
-        .cause(format!(
-            "{} in use, {} not permitted",
-            refusals.taken, refusals.not_permitted
-        ))
+    StageError::new(codes::PORT_RANGE_EXHAUSTED, message).cause(format!(
+        "{} in use, {} not permitted",
+        refusals.taken, refusals.not_permitted
+    ))
 }
 
 /// The server may still hold our earlier session, and the account cannot end it.
@@ -81,13 +72,7 @@ pub(crate) fn held_by_ghost(session: &SshSession, port: u16) -> StageError {
         "{} does not give us port {port} again: it may still hold our earlier session, and this account cannot end it",
         session.server
     );
-    StageError::new("tunnel.ghost_holds_port", message)
-        .hint(
-            "wait: sshd notices after ClientAliveInterval × ClientAliveCountMax seconds (twice that in OpenSSH 9.2 to \
-             9.4), without these after up to two hours; or have `ClientAliveInterval 5` and `ClientAliveCountMax 2` set in \
-             its sshd_config, or let this account run commands",
-        )
-        .retryable(true)
+    StageError::new(codes::GHOST_HOLDS_PORT, message)
 }
 
 /// The server listens, but visitors reach another program. Its listening addresses show why.
@@ -99,18 +84,13 @@ pub(crate) async fn elsewhere(spec: &ForwardSpec, session: &SshSession, port: u1
             "{server} listens for us on its loopback address only, and somebody else has {}:{port}",
             spec.public_host
         );
-        return gateway_ports_off(message).retryable(true);
+        return gateway_ports_off(message);
     }
     if session.wants_all_addresses() && !spec.has_separate_host && listening.on_both_families() {
         let message = format!(
             "{server} listens for us on IPv6 only: somebody else has port {port} there on IPv4, where visitors arrive"
         );
-        return StageError::new("tunnel.ipv6_only", message)
-            .hint(
-                "set `GatewayPorts clientspecified` in the server's sshd_config: with that it refuses such a port, and \
-                 another one is taken; or end what listens there (ss -tlnp)",
-            )
-            .retryable(true);
+        return StageError::new(codes::IPV6_ONLY, message);
     }
     arrives_elsewhere(spec, port)
 }
@@ -120,14 +100,11 @@ fn arrives_elsewhere(spec: &ForwardSpec, port: u16) -> StageError {
         "{}:{port} accepts connections, but they do not arrive in this ssh session",
         spec.public_host
     );
-    StageError::new("tunnel.arrives_elsewhere", message)
-        .hint("check that public_host is the ssh server itself; `ss -tlnp` there shows who else listens on this port")
-        .retryable(true)
+    StageError::new(codes::ARRIVES_ELSEWHERE, message)
 }
 
 fn gateway_ports_off(message: String) -> StageError {
-    StageError::new("tunnel.gateway_ports_off", message)
-        .hint("set `GatewayPorts clientspecified` in the server's sshd_config and reload sshd; leave bind_address unset")
+    StageError::new(codes::GATEWAY_PORTS_OFF, message)
 }
 
 pub(crate) fn unverified(spec: &ForwardSpec, port: u16) -> StageError {
@@ -147,16 +124,13 @@ pub(crate) fn unverified(spec: &ForwardSpec, port: u16) -> StageError {
             "start the tunnel before the master, or set verify to auto",
         ),
     };
-    StageError::new("tunnel.unverified", message).hint(hint)
+    StageError::new(codes::UNVERIFIED, message).hint(hint)
 }
 
 /// A pinned port is in use by another program.
 pub(crate) fn pinned(why: &StageError) -> StageError {
     let message = "a port could not be had again, and port_policy is pinned";
-    StageError::new("tunnel.pinned_port_lost", message)
-        .hint("end what holds it on the server (ss -tlnp), allow more time with keep_port, or set port_policy to sticky")
-        .retryable(true)
-        .cause(why.message.clone())
+    StageError::new(codes::PINNED_PORT_LOST, message).cause(why.message.clone())
 }
 
 /// The port no longer leads here although the ssh connection is up.
@@ -165,9 +139,8 @@ pub(crate) fn closed(spec: &ForwardSpec, port: u16, error: &ArrivalError) -> Sta
         ArrivalError::Elsewhere => arrives_elsewhere(spec, port),
         ArrivalError::Unreachable(source) => {
             let message = format!("cannot connect to {}:{port} any more", spec.public_host);
-            StageError::new("tunnel.port_unreachable", message)
+            StageError::new(codes::PORT_UNREACHABLE, message)
                 .hint("check this machine's network and the server's firewall")
-                .retryable(true)
                 .source(source)
         }
     }
@@ -205,11 +178,10 @@ pub(crate) fn all_closed(spec: &ForwardSpec) -> StageError {
 }
 
 fn closed_on_the_way(message: String, spec: &ForwardSpec) -> StageError {
-    StageError::new("tunnel.port_unreachable", message)
+    StageError::new(codes::PORT_UNREACHABLE, message)
         .hint(format!(
             "open ports {} in the server's firewall; check public_host, and `GatewayPorts clientspecified` in \
              sshd_config; where pods get there and this machine does not, set verify to off",
             spec.range
         ))
-        .retryable(true)
 }

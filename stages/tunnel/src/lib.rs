@@ -7,6 +7,7 @@ mod arrival;
 mod backoff;
 mod check;
 mod claim;
+mod codes;
 mod config;
 mod diagnostics;
 mod errors;

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::Tunnel;
 use crate::backoff::Backoff;
 use crate::claim::ClaimError;
+use crate::codes;
 use crate::config::Config;
 use crate::errors;
 use crate::forward::{BoundPort, Forward};
@@ -81,22 +82,17 @@ pub(crate) fn check_key(config: &Config) -> Result<(), StageError> {
     let shown = path.display();
     if path.extension().is_some_and(|e| e == "pub") {
         return Err(
-            StageError::new("tunnel.key_invalid", format!("{shown} is a public key")).hint(
-                format!(
-                    "ssh_key_path has to be the private one: {}",
-                    path.with_extension("").display()
-                ),
-            ),
+            StageError::new(codes::KEY_INVALID, format!("{shown} is a public key")).hint(format!(
+                "ssh_key_path has to be the private one: {}",
+                path.with_extension("").display()
+            )),
         );
     }
     match std::fs::File::open(path) {
         Ok(_) => Ok(()),
-        Err(e) => Err(StageError::new(
-            "tunnel.key_missing",
-            format!("cannot open ssh key {shown}"),
-        )
-        .hint("correct ssh_key_path, or leave it out to use what ssh_config and the agent offer")
-        .source(&e)),
+        Err(e) => Err(
+            StageError::new(codes::KEY_MISSING, format!("cannot open ssh key {shown}")).source(&e),
+        ),
     }
 }
 
@@ -129,7 +125,7 @@ impl Supervisor<'_> {
                 Ok(bound) => return Ok(bound),
                 Err(unclaimed) => unclaimed.error,
             };
-            if error.code != "tunnel.server_busy" || from.elapsed() > BUSY {
+            if !error.is(codes::SERVER_BUSY) || from.elapsed() > BUSY {
                 return Err(error);
             }
             self.cx.progress("busy", error.message);

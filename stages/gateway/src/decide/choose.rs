@@ -3,6 +3,7 @@
 use protocol::{Context, StageError, run_id};
 
 use crate::Gateway;
+use crate::codes;
 use crate::config::Config;
 use crate::objects::{self, ClassObject, GatewayObject, title, why_false};
 use crate::survey::Survey;
@@ -232,15 +233,13 @@ fn none_usable(gateways: &[&GatewayObject], ratings: &[Rating], config: &Config)
         let missing =
             |code, what: &str| StageError::new(code, format!("there is no {what} in {place}"));
         let error = match &config.gateway {
-            Some(name) => missing("gateway.not_found", &format!("Gateway {name}")),
-            None => missing("gateway.none", "Gateway"),
+            Some(name) => missing(codes::NOT_FOUND, &format!("Gateway {name}")),
+            None => missing(codes::NONE, "Gateway"),
         };
-        return error
-            .hint("`kubectl get gateways -A` lists those there are; one has to exist, of a class that takes TCPRoutes");
+        return error;
     }
     let message = format!("no Gateway in {place} can be used");
-    let mut error = StageError::new("gateway.none_usable", message)
-        .hint("fix one of them, or set `gateway`, `gateway_namespace` or `gateway_class`");
+    let mut error = StageError::new(codes::NONE_USABLE, message);
     error.caused_by = lines(gateways, ratings, None);
     error
 }

@@ -3,6 +3,7 @@
 use protocol::{Check, StageError};
 
 use super::{CAPACITY, CONTROLLER, GATEWAY, LEFTOVERS};
+use crate::codes;
 use crate::config::Provision;
 use crate::decide::{Abandoned, Action, Choice, Decision, decide};
 use crate::objects;
@@ -58,8 +59,7 @@ impl Access<'_> {
         if free >= self.config.min_capacity.max(1) {
             return self.cx.report_result(CAPACITY, Ok(found));
         }
-        let error = StageError::new("gateway.capacity_low", format!("it has room for {found}"))
-            .hint("widen `port_range`, free listeners, lower `min_capacity`, or set `raise_max_items`");
+        let error = StageError::new(codes::CAPACITY_LOW, format!("it has room for {found}"));
         self.cx.report_result(CAPACITY, Err(error));
     }
 
@@ -117,7 +117,12 @@ impl Access<'_> {
             _ => None,
         };
         let check = match missing {
-            Some(it) => Check::failed(id, title, &StageError::new(it.code.as_str(), left)),
+            Some(it) => {
+                let mut error = it.clone();
+                error.message = left;
+                error.caused_by.clear();
+                Check::failed(id, title, &error)
+            }
             None => Check::ok(id, title, format!("{left}; another is made")),
         };
         let hint = "say yes when you are asked at a terminal, or name it with `gateway` and `gateway_namespace`";

@@ -16,6 +16,7 @@ use protocol::{Context, StageError};
 use super::manifest::Object;
 use super::steps::{Change, Step, marked, set_namespace};
 use crate::Gateway;
+use crate::codes;
 use crate::lease::MANAGER;
 
 /// The API needs a second or so for a CRD; a busy one a few.
@@ -77,8 +78,7 @@ async fn resolve_kind(
             "the API does not know {} of {}, and no CRD of the manifests defines it",
             object.reference.kind, object.reference.api_version
         );
-        StageError::new("gateway.manifest_unknown_kind", message)
-            .hint("name the manifests of its CRD in `provision_manifests` too")
+        StageError::new(codes::MANIFEST_UNKNOWN_KIND, message)
     })?;
     set_namespace(object, &kind);
     Ok(kind)
@@ -100,14 +100,13 @@ async fn apply_crd(cluster: &Cluster, step: &Step, mark: &str) -> Result<String,
         Ok(Ok(_)) => Ok(title),
         Ok(Err(error)) => {
             let message = format!("cannot {}", kind.attempt("watch", reference).describe());
-            let error = StageError::new("cluster.api_error", message).source(&error);
-            Err(error.retryable(true))
+            Err(StageError::new(cluster::codes::API_UNAVAILABLE, message).source(&error))
         }
         Err(_) => {
             let seconds = ESTABLISHED.as_secs();
             let message =
                 format!("{title} was applied, but the API does not serve it after {seconds} s");
-            let error = StageError::new("gateway.crd_not_established", message);
+            let error = StageError::new(codes::CRD_NOT_ESTABLISHED, message);
             Err(error.hint(format!(
                 "`kubectl get crd {name} -o yaml` shows its conditions"
             )))
@@ -147,8 +146,8 @@ pub(crate) async fn until_deleted(kind: &ApiKind, reference: &ObjectRef) -> Resu
             let seconds = DELETION_TIMEOUT.as_secs();
             let message = format!("{title} is being deleted, and still there after {seconds} s");
             let hint = format!("`kubectl get {kind} {name} -o yaml` shows what it waits for");
-            let error = StageError::new("gateway.infrastructure_left", message);
-            Err(error.hint(hint).retryable(true))
+            let error = StageError::new(codes::INFRASTRUCTURE_LEFT, message);
+            Err(error.hint(hint))
         }
     }
 }

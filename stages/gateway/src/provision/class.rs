@@ -6,12 +6,13 @@ use cluster::objects::ObjectRef;
 use cluster::{Cluster, status};
 use futures::StreamExt;
 use kube::runtime::{WatchStreamExt, watcher};
-use protocol::{Context, Exit, StageError};
+use protocol::{Context, StageError};
 use tokio::time::Instant;
 
 use super::lock::Installed;
 use super::pods;
 use crate::Gateway;
+use crate::codes;
 use crate::objects::{self, CLASSES, is_accepted};
 
 /// How often the pods of a controller are looked at while it is waited for.
@@ -71,8 +72,7 @@ fn not_ready(installed: &Installed, timeout: Duration, said: Vec<String>) -> Sta
         installed.class,
         timeout.as_secs()
     );
-    let mut error = StageError::new("gateway.controller_not_ready", message).exit(Exit::Timeout);
-    error.retryable = true;
+    let mut error = StageError::new(codes::CONTROLLER_NOT_READY, message);
     error.caused_by = said;
     let mut objects = installed.objects.iter();
     error.hint(match objects.find(|it| it.kind == "Deployment") {

@@ -15,6 +15,7 @@ use protocol::{Env, StageError};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::codes;
 use crate::lease::MANAGER;
 
 /// Where everybody looks for it.
@@ -192,16 +193,12 @@ fn busy(lease: &Lease) -> StageError {
         "session {:?} installs or removes a controller, and does not finish",
         holder(lease)
     );
-    StageError::new("gateway.infrastructure_busy", message)
-        .hint(format!(
-            "try again; when it is dead, {DURATION} s pass until others may go on"
-        ))
-        .retryable(true)
+    StageError::new(codes::INFRASTRUCTURE_BUSY, message).hint(format!(
+        "try again; when it is dead, {DURATION} s pass until others may go on"
+    ))
 }
 
 fn lost() -> StageError {
     let message = "another session took over the installing or removing of a controller, because nothing was heard of this one";
-    StageError::new("gateway.infrastructure_lost", message)
-        .hint("start the gateway stage again")
-        .retryable(true)
+    StageError::new(codes::INFRASTRUCTURE_LOST, message)
 }

@@ -5,6 +5,7 @@ use protocol::StageError;
 use protocol::yaml::Document;
 use serde_json::Value;
 
+use crate::codes;
 use crate::crd::bundle;
 use crate::manifests::Loaded;
 
@@ -57,7 +58,7 @@ pub(crate) fn parse(loaded: &Loaded) -> Result<Vec<Object>, StageError> {
     }
     if objects.is_empty() {
         let message = format!("there are no objects in {}", loaded.names());
-        return Err(StageError::new("gateway.manifest_malformed", message)
+        return Err(StageError::new(codes::MANIFEST_MALFORMED, message)
             .hint("`provision_manifests` takes what `kubectl apply -f` takes"));
     }
     let rank = |object: &Object| match object.reference.kind.as_str() {
@@ -70,7 +71,7 @@ pub(crate) fn parse(loaded: &Loaded) -> Result<Vec<Object>, StageError> {
 }
 
 fn malformed(message: &str) -> StageError {
-    StageError::new("gateway.manifest_malformed", message).hint(
+    StageError::new(codes::MANIFEST_MALFORMED, message).hint(
         "nothing was applied; `provision_manifests` takes what `kubectl apply -f` takes: objects with `apiVersion`, `kind` \
          and `metadata.name`",
     )

@@ -9,6 +9,7 @@ use protocol::StageError;
 use serde_json::{Value, json};
 
 use super::manifest::{CRD, Object};
+use crate::codes;
 use crate::crd::bundle_of;
 use crate::objects::{self, GROUP, INSTALLED};
 
@@ -159,10 +160,7 @@ fn check_channels(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
          needs TCPRoute v1alpha2 of the experimental one",
         cluster.context.name
     );
-    Err(StageError::new("gateway.crd_channel", message).cause(kept.line()).hint(
-        "which channel a cluster has is its admin's choice: ask for `kubectl apply --server-side -f \
-         https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/experimental-install.yaml`",
-    ))
+    Err(StageError::new(codes::CRD_CHANNEL, message).cause(kept.line()))
 }
 
 /// The object with our mark.

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::port;
 use crate::call::output;
+use crate::codes;
 use crate::exposure::refuse_open_master;
 use crate::input::CompiledInput;
 use crate::outline::program_of;
@@ -124,10 +125,11 @@ const DOCKER_KINDS: [&str; 3] = ["db", "elastic", "custom_docker"];
 
 async fn docker(env: &Env) -> Check {
     let (id, title) = ("docker", "docker runs");
-    let missing = |message: &str| StageError::new("remote.docker_missing", message);
+    let missing = |message: &str| StageError::new(codes::DOCKER_MISSING, message);
     if env.find_program("docker").is_none() {
-        let error = missing("no program `docker`: devcluster runs its db, elastic and custom_docker stages in it")
-            .hint("install Docker, https://docs.docker.com/get-docker, or play the database by a `custom` stage");
+        let error = missing(
+            "no program `docker`: devcluster runs its db, elastic and custom_docker stages in it",
+        );
         return Check::failed(id, title, &error);
     }
     match output(
@@ -182,7 +184,7 @@ fn command(kind: &str, body: &Value, input: &CompiledInput, env: &Env) -> Option
             .hint("its `pre` steps have to build it"),
         None => {
             let at = std::path::absolute(cwd.join(".")).unwrap_or(cwd);
-            let error = StageError::new("remote.stage_program_missing", format!("no program {program}, as seen from {}", at.display()))
+            let error = StageError::new(protocol::codes::PROGRAM_MISSING, format!("no program {program}, as seen from {}", at.display()))
                 .hint("build it; a relative path starts at `cwd` (determined_root in a remote_connect.yaml), else where devcluster-remote is called");
             Check::failed(&id, &title, &error)
         }

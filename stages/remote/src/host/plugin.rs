@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::wire::Wire;
 use super::{Host, directory};
 use crate::call::{EXIT_TIMEOUT, Group, forward_lines};
+use crate::codes;
 
 /// What a plugin has between `shutdown` and SIGTERM; the runtime's own grace ends it soon after.
 pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(250);
@@ -185,8 +186,10 @@ async fn next(stdout: &mut Option<mpsc::Receiver<Frame>>) -> Frame {
 }
 
 fn ended(program: &str, how: &str) -> StageError {
-    StageError::new("remote.plugin_ended", format!("{program} ended by itself ({how})"))
-        .hint("a plugin stays until it is told `shutdown` or its stdin ends; what it wrote to stderr is above")
+    StageError::new(
+        codes::PLUGIN_ENDED,
+        format!("{program} ended by itself ({how})"),
+    )
 }
 
 async fn write_lines(mut stdin: ChildStdin, mut lines: mpsc::UnboundedReceiver<Vec<u8>>) {

@@ -58,7 +58,7 @@ async fn fits(
         return Ok(());
     }
     let message = format!("`with` has {}", count(&problems));
-    let mut error = StageError::new("remote.plugin_config", message);
+    let mut error = StageError::new(protocol::codes::CONFIG, message);
     error.caused_by = problems.iter().map(Problem::to_string).collect();
     Err(error)
 }

@@ -2,10 +2,12 @@
 
 use protocol::frame::Frame;
 use protocol::message::{self, Level, Message};
-use protocol::{Context, Exit, StageError};
+use protocol::{Context, StageError};
 use serde_json::{Map, Value};
 
 use super::{Host, Outputs};
+
+use crate::codes;
 
 /// What the plugin writes to stdout.
 pub(super) struct Wire<'a> {
@@ -53,7 +55,8 @@ impl<'a> Wire<'a> {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(()),
             Err(error @ message::DecodeError::Version(_)) => {
-                return Err(self.broken(&error.to_string()).exit(Exit::Version));
+                let message = format!("{} {error}", self.program);
+                return Err(StageError::new(protocol::codes::VERSION, message));
             }
             Err(error) => return Err(self.broken(&error.to_string())),
         };
@@ -105,7 +108,6 @@ impl<'a> Wire<'a> {
             "{} wrote to stdout what is not the protocol: {what}",
             self.program
         );
-        StageError::new("remote.plugin_protocol", message)
-            .hint("stdout is for JSON lines alone, text for people goes to stderr; see PROTOCOL.md")
+        StageError::new(codes::PLUGIN_PROTOCOL, message)
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::{CheckTitle, Diagnostics};
 use crate::arrival;
+use crate::codes;
 use crate::ssh::{self, Resolved, Server, key_permissions};
 use crate::supervisor::check_key;
 
@@ -130,7 +131,7 @@ async fn read_banner(server: &Server) -> Result<String, StageError> {
     }
     let (host, port) = (&server.host, server.port);
     let message = format!("{host}:{port} takes connections, but no ssh server greets there");
-    let error = StageError::new("tunnel.server_hung_up", message)
+    let error = StageError::new(codes::SERVER_HUNG_UP, message)
         .hint("check ssh_port, and that no captive portal or proxy answers in its place");
     Err(match banner.is_empty() {
         true => error.cause("it says nothing"),

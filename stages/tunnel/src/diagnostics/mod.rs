@@ -12,10 +12,11 @@ mod sshd_config;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use protocol::{CheckTitle, Context, StageError};
+use protocol::{CheckTitle, Codes, Context, StageError};
 use tokio::net::TcpListener;
 
 use crate::Tunnel;
+use crate::codes;
 use crate::config::Config;
 use crate::forward::{BoundPort, ForwardSpec};
 use crate::network::Network;
@@ -27,7 +28,7 @@ const LOGIN: CheckTitle = ("login", "the server lets us in");
 const FORWARDING: CheckTitle = ("forwarding", "the server forwards ports for us");
 
 /// Errors of a server that refuses to forward any port.
-const FORBIDDEN: [&str; 2] = ["tunnel.forwarding_forbidden", "tunnel.ports_not_permitted"];
+const FORBIDDEN: Codes = &[codes::FORWARDING_FORBIDDEN, codes::PORTS_NOT_PERMITTED];
 
 struct Diagnostics<'a> {
     cx: &'a Context<Tunnel>,
@@ -102,7 +103,7 @@ impl<'a> Diagnostics<'a> {
         rest: &[CheckTitle],
     ) -> Option<Result<BoundPort, StageError>> {
         match claimed {
-            Err(error) if FORBIDDEN.contains(&error.code.as_str()) => {
+            Err(error) if error.is_any(FORBIDDEN) => {
                 self.cx.report_result(FORWARDING, Err(error));
                 self.cx.skip(rest, "needs forwarding");
                 None

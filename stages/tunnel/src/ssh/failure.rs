@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use protocol::StageError;
 
+use crate::codes;
 use crate::config::Config;
 
 pub(crate) use login::key_permissions;
@@ -82,18 +83,14 @@ pub(crate) fn connecting_error(lines: &[String], server: &Server) -> StageError 
     let known = RULES.iter().find_map(|rule| rule(&lines, server));
     lines.with_causes(known.unwrap_or_else(|| {
         let hint = format!("see what it says by hand: {}", server.debug_command());
-        error("tunnel.ssh_failed", format!("ssh to {server} failed"), hint)
+        StageError::new(codes::SSH_FAILED, format!("ssh to {server} failed")).hint(hint)
     }))
-}
-
-fn error(code: &str, message: impl Into<String>, hint: impl Into<String>) -> StageError {
-    StageError::new(code, message).hint(hint)
 }
 
 /// The error for an ssh that ended after the login.
 pub(crate) fn connection_lost_error(lines: &[String], server: &Server) -> StageError {
     let error = StageError::new(
-        "tunnel.connection_lost",
+        codes::CONNECTION_LOST,
         format!("the ssh connection to {server} was lost"),
     );
     // Failed connections to the local port are not the cause.
@@ -101,14 +98,13 @@ pub(crate) fn connection_lost_error(lines: &[String], server: &Server) -> StageE
         .complaints()
         .into_iter()
         .filter(|l| !l.starts_with("connect_to "));
-    complaints.fold(error.retryable(true), StageError::cause)
+    complaints.fold(error, StageError::cause)
 }
 
 /// The error for an ssh that did not finish in time.
 pub(crate) fn timeout_error(lines: &[String], server: &Server, seconds: f64) -> StageError {
     let message = format!("{server} did not answer within {seconds} s");
-    let hint = "the server or a firewall on the way may be slow or closed: allow more with connect_timeout, or try another network";
-    Lines(lines).with_causes(error("tunnel.server_timeout", message, hint).retryable(true))
+    Lines(lines).with_causes(StageError::new(codes::SERVER_TIMEOUT, message))
 }
 
 struct Lines<'a>(&'a [String]);

@@ -33,6 +33,7 @@ pub(crate) use remote::{Ghost, Greeting, RemoteSession};
 pub(crate) use resolved::Resolved;
 pub(crate) use socket::Socket;
 
+use crate::codes;
 use crate::config::Config;
 use crate::network::Network;
 use login::{bind_address, log_in};
@@ -176,7 +177,7 @@ impl SshSession {
 
     fn broken(&self, port: u16) -> StageError {
         let message = format!("asking {} to listen on port {port} failed", self.server);
-        StageError::new("tunnel.request_failed", message).retryable(true)
+        StageError::new(codes::REQUEST_FAILED, message)
     }
 
     /// Asks the server to stop listening on a granted port. Returns false if it does not answer.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use protocol::{StageError, child};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::codes;
 use crate::config::{Config, HostKeyPolicy};
 use crate::ssh::{OUTPUT, Resolved};
 
@@ -42,8 +43,7 @@ pub(crate) async fn version() -> Result<String, StageError> {
 /// The error for an ssh that does not start.
 pub(crate) fn not_started(error: &std::io::Error) -> StageError {
     if error.kind() == std::io::ErrorKind::NotFound {
-        return StageError::new("tunnel.ssh_missing", "there is no ssh on PATH")
-            .hint("install the OpenSSH client: sudo apt-get install openssh-client");
+        return StageError::new(codes::SSH_MISSING, "there is no ssh on PATH");
     }
     StageError::io("cannot start ssh", error)
 }

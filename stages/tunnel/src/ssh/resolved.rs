@@ -6,6 +6,7 @@ use protocol::StageError;
 
 use super::failure::{self, Server};
 use super::options::{destination, not_started, output};
+use crate::codes;
 use crate::config::{Config, Seconds};
 
 /// Reading ssh_config takes 10 ms; a `Match exec` in it may take longer.
@@ -36,9 +37,7 @@ impl Resolved {
         args.extend(destination(config));
         let answer = tokio::time::timeout(RESOLVE, output(&args)).await;
         let answer = answer.map_err(|_| {
-            StageError::new("tunnel.ssh_config_slow", "ssh -G does not come to an end").hint(
-                "a `Match exec` in ssh_config may hang: name another file with ssh_config_path",
-            )
+            StageError::new(codes::SSH_CONFIG_SLOW, "ssh -G does not come to an end")
         })?;
         let (status, stdout, stderr) = answer.map_err(|e| not_started(&e))?;
         let resolved = Resolved::parse(&stdout);

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use protocol::StageError;
+use protocol::{Codes, StageError};
 use tokio::time::timeout;
 
 use super::Supervisor;
 use crate::backoff::Backoff;
+use crate::codes;
 use crate::config::PortPolicy;
 use crate::errors;
 use crate::ssh::Socket;
@@ -15,16 +16,22 @@ use crate::ssh::Socket;
 const KEEP_PORT: Duration = Duration::from_secs(60);
 /// and for one that a ghost of ours may hold.
 const OUTWAIT_GHOST: Duration = Duration::from_secs(60 * 60);
+/// The server does not answer.
+const NO_ANSWER: Codes = &[
+    codes::SERVER_UNREACHABLE,
+    codes::SERVER_REFUSED,
+    codes::SERVER_TIMEOUT,
+];
 
 impl Supervisor<'_> {
     /// Retries forever on the same ports, until another program has held the tunnel's own for too long. The port of an
     /// extra forward is replaced as soon as another program has it.
     pub(super) async fn reconnect(&mut self, socket: &Socket) -> Result<(), StageError> {
         let mut backoff = Backoff::new(self.config.reconnect_pause.duration());
-        let mut last_code = String::new();
+        let mut last: Option<StageError> = None;
         let mut port_lost: Option<(Instant, StageError)> = None;
         loop {
-            self.pause(&mut backoff, &last_code).await;
+            self.pause(&mut backoff, last.as_ref()).await;
             let given_up = port_lost
                 .as_ref()
                 .filter(|(at, _)| at.elapsed() >= self.patience());
@@ -45,20 +52,18 @@ impl Supervisor<'_> {
                 let at = port_lost.map_or_else(Instant::now, |(at, _)| at);
                 port_lost = Some((at, error.clone()));
             }
-            if last_code != error.code {
-                last_code.clone_from(&error.code);
-                self.cx.degraded(error);
+            if last.as_ref().is_none_or(|last| last.code != error.code) {
+                self.cx.degraded(error.clone());
+                last = Some(error);
             }
         }
     }
 
     /// Waits until another attempt makes sense.
-    async fn pause(&self, backoff: &mut Backoff, last_code: &str) {
+    async fn pause(&self, backoff: &mut Backoff, last: Option<&StageError>) {
         let network = async {
-            match last_code {
-                "tunnel.server_unreachable" | "tunnel.server_refused" | "tunnel.server_timeout" => {
-                    self.network.returned().await;
-                }
+            match last {
+                Some(error) if error.is_any(NO_ANSWER) => self.network.returned().await,
                 // The server answers and refuses.
                 _ => self.network.changed().await,
             }

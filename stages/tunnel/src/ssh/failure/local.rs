@@ -2,7 +2,8 @@
 
 use protocol::StageError;
 
-use super::{Lines, Server, error};
+use super::{Lines, Server};
+use crate::codes;
 
 pub(super) fn own_options(lines: &Lines, _: &Server) -> Option<StageError> {
     let is_bad = lines.has_any(&[
@@ -12,9 +13,7 @@ pub(super) fn own_options(lines: &Lines, _: &Server) -> Option<StageError> {
         "Can't open user config file",
     ]);
     let message = "ssh does not accept its configuration";
-    let hint =
-        "correct the file and line that ssh names, or name another file with ssh_config_path";
-    is_bad.then(|| error("tunnel.ssh_config_invalid", message, hint))
+    is_bad.then(|| StageError::new(codes::SSH_CONFIG_INVALID, message))
 }
 
 pub(super) fn control_socket(lines: &Lines, _: &Server) -> Option<StageError> {
@@ -23,6 +22,5 @@ pub(super) fn control_socket(lines: &Lines, _: &Server) -> Option<StageError> {
     }
     let is_long = lines.has_any(&["too long for Unix domain socket", "ControlPath too long"]);
     let message = "the path of ssh's control socket is too long for this system";
-    let hint = "set XDG_RUNTIME_DIR or TMPDIR to a directory with a shorter path";
-    is_long.then(|| error("tunnel.socket_path_too_long", message, hint))
+    is_long.then(|| StageError::new(codes::SOCKET_PATH_TOO_LONG, message))
 }

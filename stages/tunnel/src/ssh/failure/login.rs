@@ -2,7 +2,8 @@
 
 use protocol::StageError;
 
-use super::{Lines, Server, error};
+use super::{Lines, Server};
+use crate::codes;
 
 pub(super) fn host_key(lines: &Lines, server: &Server) -> Option<StageError> {
     if lines.has("REMOTE HOST IDENTIFICATION HAS CHANGED") {
@@ -15,12 +16,11 @@ pub(super) fn host_key(lines: &Lines, server: &Server) -> Option<StageError> {
         let remove =
             by_ssh.unwrap_or_else(|| format!("ssh-keygen -R \"{}\"", server.host_key_name()));
         let hint = format!("ask whoever runs the server; if its key did change: {remove}");
-        return Some(error("tunnel.host_key_changed", message, hint));
+        return Some(StageError::new(codes::HOST_KEY_CHANGED, message).hint(hint));
     }
     if lines.has_any(&["REVOKED HOST KEY", "is marked as revoked"]) {
         let message = format!("the host key of {server} is revoked");
-        let hint = "ask whoever runs the server for its new host key";
-        return Some(error("tunnel.host_key_revoked", message, hint));
+        return Some(StageError::new(codes::HOST_KEY_REVOKED, message));
     }
     if !lines.has_any(&["host key is known for", "Host key verification failed"]) {
         return None;
@@ -34,7 +34,7 @@ pub(super) fn host_key(lines: &Lines, server: &Server) -> Option<StageError> {
         "compare its fingerprint with what the server's admin says: {scan} | ssh-keygen -lf -\n\
          and add it: {scan} >>{known_hosts}\nor take it on first sight: host_key_policy: accept-new"
     );
-    Some(error("tunnel.host_key_unknown", message, hint))
+    Some(StageError::new(codes::HOST_KEY_UNKNOWN, message).hint(hint))
 }
 
 pub(super) fn key_file(lines: &Lines, server: &Server) -> Option<StageError> {
@@ -47,8 +47,7 @@ pub(super) fn key_file(lines: &Lines, server: &Server) -> Option<StageError> {
     }
     if lines.has("agent refused operation") {
         let message = "the ssh agent refused to sign with the key";
-        let hint = "confirm it at the agent or touch the token, or add the key again: ssh-add";
-        return Some(error("tunnel.agent_refused", message, hint));
+        return Some(StageError::new(codes::AGENT_REFUSED, message));
     }
     // In batch mode ssh silently skips a key whose passphrase it would have to ask for.
     let accepted = lines.find("Server accepts key: ");
@@ -60,25 +59,23 @@ pub(super) fn key_file(lines: &Lines, server: &Server) -> Option<StageError> {
             "unlock it once: eval \"$(ssh-agent)\"; ssh-add{}",
             path.unwrap_or_default()
         );
-        return Some(error("tunnel.key_locked", message, hint));
+        return Some(StageError::new(codes::KEY_LOCKED, message).hint(hint));
     }
     let message = format!("ssh cannot read {key}");
-    let hint = "ssh_key_path has to be a private key in a format that ssh knows, not the .pub file";
-    (lines.has("Load key ")).then(|| error("tunnel.key_invalid", message, hint))
+    (lines.has("Load key ")).then(|| StageError::new(codes::KEY_INVALID, message))
 }
 
 pub(crate) fn key_permissions(server: &Server) -> StageError {
     let path = server.key.as_ref().map(|p| p.display().to_string());
     let message = format!("others may read {}, so ssh ignores it", server.key());
     let hint = format!("chmod 600 {}", path.as_deref().unwrap_or("<key>"));
-    error("tunnel.key_permissions", message, hint)
+    StageError::new(codes::KEY_PERMISSIONS, message).hint(hint)
 }
 
 pub(super) fn login(lines: &Lines, server: &Server) -> Option<StageError> {
     if lines.has("Too many authentication failures") {
         let message = format!("{server} gave up after too many keys");
-        let hint = "name the right one with ssh_key_path: only that is offered then";
-        return Some(error("tunnel.too_many_keys", message, hint));
+        return Some(StageError::new(codes::TOO_MANY_KEYS, message));
     }
     if !lines.has("Permission denied") {
         return None;
@@ -93,7 +90,7 @@ pub(super) fn login(lines: &Lines, server: &Server) -> Option<StageError> {
             "ssh-keygen -L -f <key>-cert.pub shows until when it is valid, and its principals, of which {user} has to be \
              one; the server's TrustedUserCAKeys has to hold its CA"
         );
-        return Some(error("tunnel.certificate_refused", message, hint));
+        return Some(StageError::new(codes::CERTIFICATE_REFUSED, message).hint(hint));
     }
     let hint = format!(
         "check ssh_user and ssh_key_path; the public key has to be in {user}'s authorized_keys there: \
@@ -101,5 +98,5 @@ pub(super) fn login(lines: &Lines, server: &Server) -> Option<StageError> {
         server.port, server.host
     );
     let message = format!("{key} was refused by {server}");
-    Some(error("tunnel.key_refused", message, hint))
+    Some(StageError::new(codes::KEY_REFUSED, message).hint(hint))
 }

@@ -2,7 +2,8 @@
 
 use protocol::StageError;
 
-use super::{Lines, Server, error};
+use super::{Lines, Server};
+use crate::codes;
 
 /// A failed ProxyJump or ProxyCommand prints messages that could also be about the server.
 pub(super) fn proxy(lines: &Lines, server: &Server) -> Option<StageError> {
@@ -13,20 +14,16 @@ pub(super) fn proxy(lines: &Lines, server: &Server) -> Option<StageError> {
         server.debug_command()
     );
     let is_proxy = lines.has("UNKNOWN port 65535");
-    is_proxy.then(|| error("tunnel.proxy_failed", message, hint).retryable(true))
+    is_proxy.then(|| StageError::new(codes::PROXY_FAILED, message).hint(hint))
 }
 
 pub(super) fn reaching(lines: &Lines, server: &Server) -> Option<StageError> {
-    let (code, message, hint) = if lines.has("Could not resolve hostname") {
-        (
-            "tunnel.host_unknown",
-            format!("the ssh server {} has no address", server.host),
-            "check reverse_proxy_host and this machine's network",
-        )
+    let (code, message) = if lines.has("Could not resolve hostname") {
+        let message = format!("the ssh server {} has no address", server.host);
+        (codes::HOST_UNKNOWN, message)
     } else if lines.has("no matching ") {
         let message = format!("ssh and {server} have no algorithm in common");
-        let hint = "ssh's own line says which; allow it for this Host in ssh_config";
-        return Some(error("tunnel.no_common_algorithm", message, hint));
+        (codes::NO_COMMON_ALGORITHM, message)
     } else if lines.has_any(&[
         "timed out",
         "No route to host",
@@ -34,37 +31,24 @@ pub(super) fn reaching(lines: &Lines, server: &Server) -> Option<StageError> {
         "Host is down",
     ]) {
         // Before `Connection refused`: ssh also says "closed" of a connection that timed out.
-        (
-            "tunnel.server_unreachable",
-            format!("{server} cannot be reached from here"),
-            "check the network, a VPN, and the server's firewall for this port",
-        )
+        let message = format!("{server} cannot be reached from here");
+        (codes::SERVER_UNREACHABLE, message)
     } else if lines.has("Connection refused") {
-        (
-            "tunnel.server_refused",
-            format!("nothing listens at {server}"),
-            "start sshd there, or correct reverse_proxy_host and ssh_port",
-        )
+        let message = format!("nothing listens at {server}");
+        (codes::SERVER_REFUSED, message)
     } else if lines.has_any(&["Exceeded MaxStartups", "Not allowed at this time"]) {
         // 9.8 and later penalize an address after failed logins, with the second of these messages.
-        (
-            "tunnel.server_busy",
-            format!("{server} takes no more logins for the moment"),
-            "try again in a minute; on the server, raise MaxStartups in sshd_config (such as 100:30:200), and from \
-             OpenSSH 9.8 on look at PerSourcePenalties",
-        )
+        let message = format!("{server} takes no more logins for the moment");
+        (codes::SERVER_BUSY, message)
     } else if lines.has_any(&[
         "kex_exchange_identification",
         "Connection closed by",
         "Connection reset by",
     ]) {
-        (
-            "tunnel.server_hung_up",
-            format!("{server} hung up before anyone was logged in"),
-            "is it an ssh server? One may also have blocked this address",
-        )
+        let message = format!("{server} hung up before anyone was logged in");
+        (codes::SERVER_HUNG_UP, message)
     } else {
         return None;
     };
-    Some(error(code, message, hint).retryable(true))
+    Some(StageError::new(code, message))
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{Ghost, Greeting, RemoteSession, command};
+use crate::codes;
 use crate::ssh::options;
 
 /// After this time every server has noticed the loss, if only by TCP keepalive.
@@ -72,10 +73,7 @@ impl SessionRecord {
         let server = &self.server;
         let message =
             format!("cannot tell whether {server} still holds an earlier session of ours");
-        StageError::new("tunnel.ghost_unknown", message)
-            .hint("run cleanup again once the server can be reached; the server ends the session by itself in time")
-            .retryable(true)
-            .cause(why)
+        StageError::new(codes::GHOST_UNKNOWN, message).cause(why)
     }
 
     /// Asks the server about the session.
