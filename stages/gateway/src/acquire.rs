@@ -1,4 +1,4 @@
-//! From a cluster to a Gateway that is ours: look, decide, take or make, wait.
+//! Acquires a Gateway: survey, decision, Lease, readiness.
 
 use std::time::Duration;
 
@@ -28,14 +28,14 @@ use crate::readiness::{self, Events};
 use crate::session::Session;
 use crate::survey::{Access, Survey};
 
-/// A Gateway that is ours, working or not.
+/// The selected Gateway, ready or not.
 pub(crate) struct Selection {
     pub(crate) cluster: Cluster,
     pub(crate) gateway: GatewayObject,
-    /// Whether it was made for this session.
+    /// Whether this session created it.
     made: bool,
     pub(crate) controller: Option<String>,
-    /// Whether its controller was installed by us.
+    /// Whether devcluster-gateway installed its controller.
     pub(crate) provisioned: bool,
     pub(crate) max_listeners: u32,
 }
@@ -52,7 +52,7 @@ impl Selection {
         }
     }
 
-    /// Waits until it works. Its address then, and the watch, where one was needed.
+    /// Waits until the Gateway is ready. Returns its address, and the watch if one was needed.
     pub(crate) async fn ready(
         &mut self,
         cx: &Context<Gateway>,
@@ -79,7 +79,7 @@ impl Selection {
     }
 }
 
-/// Only looks: for a Gateway that another stage holds up.
+/// Selects a Gateway without acquiring it: for a Gateway that another stage holds.
 pub(crate) async fn discover(
     cx: &Context<Gateway>,
     config: &Config,
@@ -96,7 +96,7 @@ pub(crate) async fn discover(
     ))
 }
 
-/// What is ours on the cluster by now, to be given back in the end.
+/// What this run holds on the cluster and releases in the end.
 #[derive(Default)]
 pub(crate) struct Resources {
     pub(crate) session: Option<Session>,
@@ -104,7 +104,7 @@ pub(crate) struct Resources {
 }
 
 impl Resources {
-    /// Everything that takes one round of requests; the rest is in the ledger.
+    /// Releases what takes one round of requests; the ledger keeps the rest.
     pub(crate) async fn release(
         self,
         cx: &Context<Gateway>,
@@ -118,11 +118,11 @@ impl Resources {
     }
 }
 
-/// How often the cluster may change under us before that is an error.
+/// How often the cluster may change before this is an error.
 const ATTEMPTS: u32 = 4;
 
-/// Takes or makes a Gateway, and installs a controller if it comes to that. What has to be undone is in `held` before the
-/// first request for it.
+/// Acquires or creates a Gateway, and installs a controller if necessary. Whatever must be undone is in `resources`
+/// before the first request for it.
 pub(crate) async fn acquire(
     cx: &Context<Gateway>,
     config: &Config,
@@ -150,7 +150,7 @@ pub(crate) async fn acquire(
     }
 }
 
-/// The session of a run that died, if its Lease is still ours. Sessions that cannot be resumed are released.
+/// Resumes the session of a dead run if we still hold its Lease. Sessions that cannot be resumed are released.
 async fn resume(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Option<Session>, StageError> {
     let mut resumed = None;
     for entry in cx.ledger.entries() {
@@ -229,7 +229,7 @@ impl Access<'_> {
         Ok(())
     }
 
-    /// A Gateway that a dead master left its ports on, if a person at the terminal says that it is to be taken.
+    /// Asks a person at the terminal whether to take a Gateway that still has a dead master's ports.
     async fn allowed(&self, abandoned: Vec<Abandoned>) -> Result<Option<String>, StageError> {
         for gateway in abandoned {
             if prompt::confirm(self.cx, &gateway.question()).await? {
@@ -239,8 +239,8 @@ impl Access<'_> {
         Ok(None)
     }
 
-    /// Takes its Lease, unless that is ours already; the session is in the slot before the first request that has to be
-    /// undone. Says who has it, if it is not ours.
+    /// Acquires the Gateway's Lease, unless we hold it. The session is in the slot before the first request that must
+    /// be undone. If another session holds the Lease, says which.
     async fn take(
         &self,
         gateway: &GatewayObject,
@@ -260,7 +260,7 @@ impl Access<'_> {
         Ok(theirs)
     }
 
-    /// Puts a session for this Gateway into the slot; one for another is given back.
+    /// Puts a session for this Gateway into the slot; releases one for another Gateway.
     async fn intend<'a>(
         &self,
         resources: &'a mut Resources,
@@ -314,7 +314,7 @@ impl Access<'_> {
         let (lease, owner) = (&session.lease, session.confirmed.as_ref());
         let gateway = dedicated::make(cluster, lease, owner, &class, config.port_range).await?;
         if let Some(infrastructure) = &mut resources.infrastructure {
-            // From here on the Gateway keeps others from removing its class.
+            // From now on the Gateway keeps other sessions from removing its class.
             infrastructure.unlock().await?;
         }
         Ok(Selection {

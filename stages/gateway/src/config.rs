@@ -1,4 +1,4 @@
-//! What a user sets.
+//! The config of a gateway stage.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -12,13 +12,13 @@ use serde::Deserialize;
 use crate::manifests::{CONTOUR, Manifests, is_digest};
 use crate::objects::is_label;
 
-/// From one more than the CRD's own limit to the last at which the API takes the CRD's rules as not too costly.
+/// From the CRD's own limit plus one, to the highest value for which the API accepts the CRD's rules as cheap enough.
 const RAISED: RangeInclusive<u32> = 65..=213;
 
-/// Determined refuses ports below this one.
+/// Determined refuses lower ports.
 const LOWEST_PORT: u16 = 1025;
 
-/// What a user sets.
+/// The config of a gateway stage.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -26,42 +26,43 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// The context in the kubeconfig. Default: its current one.
     pub k8s_context: Option<String>,
-    /// The name of the Gateway to use. Default: the first that is usable and that nobody uses.
+    /// The name of the Gateway to use. Default: the first usable one that is not in use.
     pub gateway: Option<String>,
-    /// The namespace to look in, and to make a Gateway in. Default: look in all of them, make it in that of the context.
+    /// The namespace of the Gateway. Default: search all namespaces, and create a Gateway in that of the context.
     pub gateway_namespace: Option<String>,
-    /// Use only Gateways of this GatewayClass, and make one of this class.
+    /// Use only Gateways of this GatewayClass, and create one of this class.
     pub gateway_class: Option<String>,
     /// Use only Gateways with these labels, written as for `kubectl get -l`.
     pub selector: Option<String>,
-    /// `existing`: take a Gateway that nobody uses, and make one only when there is none. `dedicated`: make one of our own,
-    /// which is deleted in the end.
+    /// `existing`: use a Gateway that is not in use, and create one only if there is none. `dedicated`: create one, and
+    /// delete it in the end.
     pub prefer: Prefer,
-    /// Take a Gateway also from another session, or from another master that uses it or left its ports on it.
+    /// Use a Gateway even if another session or another master uses it, or if a dead master left its ports on it.
     pub take_over: bool,
-    /// When it ends, leave a Gateway that was made.
+    /// Keep a Gateway that was created when the stage ends.
     pub leave: bool,
-    /// When there is no controller of which a Gateway could be had: `never` install one, `ask` at a terminal, or `auto`: install
-    /// one and remove it in the end, when nobody uses it any more.
+    /// If no controller can provide a Gateway: `never` install one, `ask` at a terminal, or `auto`: install one, and
+    /// remove it when the last session has ended.
     pub provision: Provision,
-    /// What is installed then: URLs and files of manifests. Default: Contour's gateway provisioner, a pinned release.
+    /// What to install: URLs and files of manifests. Default: Contour's gateway provisioner, a pinned release.
     pub provision_manifests: Manifests,
-    /// The SHA-256 of those manifests, as `cat FILE… | sha256sum` prints it. Others are refused.
+    /// The SHA-256 of these manifests, as `cat FILE… | sha256sum` prints it. Other manifests are refused.
     pub provision_digest: Option<String>,
-    /// The name by which the installed controller knows its GatewayClasses.
+    /// The controller name in the GatewayClasses of the installed controller.
     pub provision_controller: String,
-    /// Only print what would be taken, made and installed.
+    /// Only print what would be acquired, created and installed.
     pub dry_run: bool,
     /// The namespace in which the master runs tasks: its `default_namespace`.
     pub task_namespace: String,
     /// The ports that the master may open on the Gateway, first and last: [32768, 57535] or 32768-57535.
     pub port_range: PortRange,
-    /// Fail when the master could open fewer ports than this.
+    /// Fail if the master could open fewer ports than this.
     pub min_capacity: u32,
-    /// Raise the number of listeners that the cluster's CRD allows on a Gateway, 64 by default, to this: 65 to 213. It changes
-    /// the CRD for everybody, and installing that again undoes it.
+    /// Raise the number of listeners that the cluster's CRD allows on a Gateway, 64 by default, to this: 65 to 213. It
+    /// changes the CRD for every user of the cluster, until the CRD is installed again.
     pub raise_max_items: Option<u32>,
-    /// Seconds after which others may take the Gateway when this session is not heard of: how long a laptop may sleep.
+    /// Seconds without a renewal of the Lease after which other sessions may take the Gateway: how long a laptop may
+    /// sleep.
     pub lease_duration: u32,
     /// Seconds to wait until the Gateway is Programmed and has an address.
     pub timeout: u64,
@@ -87,8 +88,8 @@ impl Default for Config {
             provision_controller: CONTOUR.to_owned(),
             dry_run: false,
             task_namespace: "default".to_owned(),
-            // From where Determined's own default range starts to the highest port at which Contour's Envoy does not wrap:
-            // its container port is the port plus 8000.
+            // From the start of Determined's default range to the highest port that works with Contour: Envoy's
+            // container port is the port plus 8000.
             port_range: PortRange {
                 first: 32768,
                 last: 57535,
@@ -103,7 +104,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Where a Gateway of ours is made, and its Lease.
+    /// The namespace for a new Gateway and its Lease.
     pub(crate) fn namespace(&self, context: &KubeContext) -> String {
         let set = self.gateway_namespace.as_deref();
         set.unwrap_or(context.namespace()).to_owned()
@@ -121,9 +122,9 @@ impl Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Prefer {
-    /// One that is there and that nobody uses.
+    /// An existing one that is not in use.
     Existing,
-    /// One of our own.
+    /// A new one for this session.
     Dedicated,
 }
 
@@ -131,15 +132,15 @@ pub enum Prefer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Provision {
-    /// Say what is missing, and end.
+    /// Never: report what is missing, and end.
     Never,
-    /// Ask, where there is a terminal; else as `never`.
+    /// Ask at the terminal; without one, never.
     Ask,
     /// Install it.
     Auto,
 }
 
-/// What Determined would refuse in the block that we are going to report, and what cannot work.
+/// Finds what Determined would refuse in the reported block, and what cannot work.
 pub(crate) fn validate(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut refuse = |field: &str, message: String| problems.push(Problem::new(field, message));

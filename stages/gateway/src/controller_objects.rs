@@ -1,5 +1,5 @@
-//! What a controller made for a Gateway of ours: it removes that itself once the Gateway is deleted. A controller that is
-//! gone does not, and then we do.
+//! The objects that a controller made for a Gateway of ours. The controller removes them after the Gateway is deleted;
+//! if it does not run, we do.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::codes;
 use crate::lease::GatewayLease;
 use crate::objects::GATEWAY_NAME;
 
-/// How long a controller may take.
+/// How long the controller may take.
 const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What runs or costs something; while it is there, the rest is too.
+/// Kinds that run or cost something; while one exists, the others may too.
 const RUNNING: [(&str, &str); 3] = [
     ("v1", "Service"),
     ("apps/v1", "Deployment"),
@@ -35,7 +35,7 @@ const REST: [(&str, &str); 8] = [
     ("projectcontour.io/v1alpha1", "ContourConfiguration"),
 ];
 
-/// What there is, for people.
+/// Their titles, for messages.
 pub(crate) async fn titles(
     cluster: &Cluster,
     lease: &GatewayLease,
@@ -44,7 +44,7 @@ pub(crate) async fn titles(
     Ok(all.iter().map(|it| it.reference.title()).collect())
 }
 
-/// Waits until the controller has removed it, and else removes it. Whether we had to.
+/// Waits until the controller has removed them, else removes them. Returns whether we had to.
 pub(crate) async fn remove(cluster: &Cluster, lease: &GatewayLease) -> Result<bool, StageError> {
     let deadline = Instant::now() + CONTROLLER_TIMEOUT;
     let mut discovery = Discovery::new(cluster);
@@ -67,7 +67,7 @@ struct ControllerObject {
     uid: Option<String>,
 }
 
-/// Controllers put the Gateway's name on what they make for it, and no other Gateway ever had ours.
+/// Controllers label their objects with the Gateway's name, and ours is unique.
 async fn list(
     discovery: &mut Discovery<'_>,
     lease: &GatewayLease,
@@ -83,7 +83,7 @@ async fn list(
         };
         let listed = match kind.api(&any).list_metadata(&labelled).await {
             Ok(list) => list.items,
-            // Not ours to know then.
+            // The user may not see these.
             Err(error) if status(&error) == 403 => continue,
             Err(error) => return Err(kind.failed("list", &any, &error)),
         };

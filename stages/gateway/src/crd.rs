@@ -1,4 +1,4 @@
-//! The CRD of Gateways. It is large, and little of it is read.
+//! The CRD of Gateways. It is large, so it is read as an untyped object.
 
 use cluster::Cluster;
 use kube::api::{Patch, PatchParams};
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use crate::objects::{GATEWAYS, GROUP};
 
-/// What the CRD has allowed since its first release; taken when it may not be read.
+/// The CRD's limit since its first release, used if the CRD cannot be read.
 pub(crate) const MAX_LISTENERS: u32 = 64;
 
-/// The CRD, as the API has it.
+/// The CRD, as the API returns it.
 pub(crate) struct Crd(DynamicObject);
 
 fn crds(cluster: &Cluster) -> Api<DynamicObject> {
@@ -21,17 +21,17 @@ fn crds(cluster: &Cluster) -> Api<DynamicObject> {
 }
 
 impl Crd {
-    /// Cluster-wide, so many users may not read it.
+    /// CRDs are cluster-wide, so many users may not read them.
     pub(crate) async fn get(cluster: &Cluster) -> Option<Self> {
         crds(cluster).get(GATEWAYS).await.ok().map(Self)
     }
 
-    /// The release and the channel of the Gateway API that it is of.
+    /// Release and channel of its Gateway API bundle.
     pub(crate) fn bundle(&self) -> Option<(&str, &str)> {
         bundle_of(&self.0)
     }
 
-    /// How many a Gateway can have: each listener takes a place in the spec and one in the status.
+    /// How many listeners a Gateway can have: each needs an entry in the spec and one in the status.
     pub(crate) fn max_listeners(&self) -> u32 {
         let Some((_, v1)) = v1(&self.0.data) else {
             return MAX_LISTENERS;
@@ -45,19 +45,19 @@ impl Crd {
     }
 }
 
-/// The version that Determined uses, and where it is in the list.
+/// The version that Determined uses, with its index.
 fn v1(crd: &Value) -> Option<(usize, &Value)> {
     let versions = crd["spec"]["versions"].as_array()?;
     let mut versions = versions.iter().enumerate();
     versions.find(|(_, version)| version["name"] == "v1")
 }
 
-/// Where a version limits the listeners.
+/// The path of a version's limit.
 fn max_items(part: &str) -> String {
     format!("schema/openAPIV3Schema/properties/{part}/properties/listeners/maxItems")
 }
 
-/// The release and the channel of the Gateway API that a CRD with these annotations is of.
+/// Release and channel of the Gateway API bundle, from a CRD's annotations.
 pub(crate) fn bundle<'a>(
     annotation: impl Fn(&str) -> Option<&'a str>,
 ) -> Option<(&'a str, &'a str)> {
@@ -65,14 +65,14 @@ pub(crate) fn bundle<'a>(
     Some((of("bundle-version")?, of("channel")?))
 }
 
-/// The same of one that the API has.
+/// The same for a CRD that the API returns.
 pub(crate) fn bundle_of(crd: &DynamicObject) -> Option<(&str, &str)> {
     bundle(|name| crd.annotations().get(name).map(String::as_str))
 }
 
 const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
-/// Allows more listeners on a Gateway: raises both limits of the version that Determined uses, and touches nothing else.
+/// Raises the limit of listeners on a Gateway, in spec and status of the version that Determined uses.
 pub(crate) async fn raise_listener_limit(cluster: &Cluster, limit: u32) -> Result<(), StageError> {
     let failed = |verb| move |error: kube::Error| cluster.failed(verb, CRDS, None, &error);
     let crds = crds(cluster);

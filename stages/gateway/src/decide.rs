@@ -1,4 +1,4 @@
-//! How a run comes by its Gateway, by what there is on the cluster: the one decision for run, preflight and dry run.
+//! Decides how a run gets its Gateway: one pure function for run, preflight and dry run.
 
 mod choose;
 
@@ -13,10 +13,10 @@ use crate::manifests::CONTOUR;
 use crate::objects::{self, ClassObject, is_accepted, is_installed, why_false};
 use crate::survey::Survey;
 
-/// Controllers that open whatever TCP port a Gateway asks for, best known first.
+/// Controllers that open any TCP port that a Gateway asks for, best known first.
 const DYNAMIC: [&str; 2] = [CONTOUR, "gateway.envoyproxy.io/gatewayclass-controller"];
 
-/// What only a controller brings.
+/// Errors that installing a controller fixes.
 const FIXED_BY_PROVISIONING: Codes = &[
     codes::API_MISSING,
     codes::TCPROUTE_MISSING,
@@ -25,31 +25,31 @@ const FIXED_BY_PROVISIONING: Codes = &[
     codes::NO_CLASS,
 ];
 
-/// How a run comes by its Gateway.
+/// How a run gets its Gateway.
 pub(crate) enum Action {
     Take(Box<Choice>),
     Make(Box<NewGateway>),
-    /// A controller has to be installed first; the error says what is missing without one.
+    /// Install a controller first; the error says what is missing without it.
     Install(StageError),
     Fail(StageError),
 }
 
-/// One of our own.
+/// A Gateway to create.
 pub(crate) struct NewGateway {
     pub(crate) class: ClassObject,
-    /// A line for each Gateway that there is.
+    /// A line for each existing Gateway, with the reason against it.
     pub(crate) rejected: Vec<String>,
 }
 
-/// What a run does, and what a person may have it do instead.
+/// The action of a run, and what a person may choose instead.
 pub(crate) struct Decision {
     pub(crate) action: Action,
-    /// Gateways that a dead master left its ports on, where none is taken.
+    /// Gateways that still have a dead master's ports, if no other one is used.
     pub(crate) abandoned: Vec<Abandoned>,
 }
 
 impl Action {
-    /// Something is missing.
+    /// The action if something is missing.
     pub(crate) fn from_missing(error: StageError, config: &Config) -> Self {
         if is_fixed_by_provisioning(&error, config) {
             Self::Install(error)
@@ -59,7 +59,7 @@ impl Action {
     }
 }
 
-/// Whether it makes sense to install a controller because of this.
+/// Whether installing a controller fixes this error.
 pub(crate) fn is_fixed_by_provisioning(error: &StageError, config: &Config) -> bool {
     config.gateway.is_none()
         && config.gateway_class.is_none()
@@ -88,7 +88,7 @@ pub(crate) fn decide(survey: &Survey, config: &Config) -> Decision {
             class: class.clone(),
             rejected: none.map(|none| none.caused_by).unwrap_or_default(),
         })),
-        // With one of our own out of the question, that there is no other is the news.
+        // If none can be created either, the main message is that there is none to use.
         Err(reasons) => {
             let mut error = none.unwrap_or_else(no_class);
             error.caused_by.extend(reasons);
@@ -98,14 +98,14 @@ pub(crate) fn decide(survey: &Survey, config: &Config) -> Decision {
     Decision { action, abandoned }
 }
 
-/// With `prefer: dedicated` only a Gateway that was named, or that a session of ours holds, is taken.
+/// With `prefer: dedicated` only a named Gateway, or one that our session holds, is used.
 fn is_acceptable(survey: &Survey, config: &Config, choice: &Choice) -> bool {
     config.prefer == Prefer::Existing
         || config.gateway.is_some()
         || survey.held == Some(objects::title(&choice.gateway))
 }
 
-/// The class to make one of, or why there is none, a line for each.
+/// The class for a new Gateway, or a line for each reason against one.
 fn choose_class<'a>(
     classes: Option<&'a [ClassObject]>,
     config: &Config,
@@ -142,7 +142,7 @@ fn why_unsuitable(class: &ClassObject, config: &Config) -> Option<String> {
         let unknown = || format!("its controller {controller} has not accepted it");
         return Some(why.unwrap_or_else(unknown));
     }
-    // Who names a class, or the controller that we installed, knows what it can do.
+    // A class that the user names, and one of a controller that we installed, needs no such check.
     if config.gateway_class.is_none()
         && !is_installed(class)
         && !DYNAMIC.contains(&controller.as_str())

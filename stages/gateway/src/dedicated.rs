@@ -1,4 +1,4 @@
-//! A Gateway of our own: made from a GatewayClass that can open ports, and deleted with all that came of it.
+//! A Gateway of our own: created from a GatewayClass that can open ports, and deleted with everything made for it.
 
 use cluster::Cluster;
 use cluster::lease::MANAGED_BY;
@@ -17,10 +17,10 @@ use crate::objects::{
     ClassObject, GATEWAYS, GROUP, GatewayObject, SERVICES, TCP_ROUTES, gateways, resource,
 };
 
-/// A Gateway has to have a listener before Determined adds its own: one port that is not used otherwise.
+/// A Gateway needs a listener before Determined adds its own: this one takes an unused port.
 const PLACEHOLDER: u16 = 7999;
 
-/// Makes the Gateway that the Lease of its session owns.
+/// Creates the Gateway, owned by the session's Lease.
 pub(crate) async fn make(
     cluster: &Cluster,
     lease: &GatewayLease,
@@ -37,7 +37,7 @@ pub(crate) async fn make(
     let object = serde_json::from_value(manifest(lease, owner, class, range))
         .map_err(|error| StageError::internal("our own Gateway is not an object").source(&error))?;
     let made = match api.create(&params, &object).await {
-        // The answer to a first try was lost, and the client tried again: the name is ours alone.
+        // The answer to a first try was lost, and the client tried again: only we use this name.
         Err(error) if status(&error) == 409 => api.get(&lease.gateway).await,
         made => made,
     };
@@ -80,14 +80,14 @@ fn manifest(
     })
 }
 
-/// Deletes the Gateway of this session, whose name no other ever had. Whether there was one.
+/// Deletes the session's Gateway, whose name is unique. Returns whether it existed.
 pub(crate) async fn delete(cluster: &Cluster, lease: &GatewayLease) -> Result<bool, StageError> {
     let gateways = gateways(cluster, Some(&lease.namespace));
     let deleted = objects::delete(&gateways, &lease.gateway, None).await;
     deleted.map_err(|error| cluster.failed("delete", GATEWAYS, Some(&lease.namespace), &error))
 }
 
-/// A TCPRoute and a Service of the same name, which Determined makes for each port; only a task's normal end removes them.
+/// A TCPRoute and a Service of the same name, which Determined makes for each port and removes at a normal end only.
 #[derive(Debug, Clone)]
 pub(crate) struct Route {
     namespace: String,
@@ -95,7 +95,7 @@ pub(crate) struct Route {
     uid: Option<String>,
 }
 
-/// Those that lead to the Gateway.
+/// The routes of the session's Gateway.
 pub(crate) async fn routes(
     cluster: &Cluster,
     lease: &GatewayLease,

@@ -1,4 +1,4 @@
-//! What a run would take, make and install.
+//! Prints what a run would acquire, create and install.
 
 use protocol::{Context, StageError};
 

@@ -1,4 +1,4 @@
-//! What dead sessions of others hold is given back by whoever comes by: their Leases have expired.
+//! Collects what dead sessions of other users left: any session removes it once their Leases have expired.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::dedicated;
 use crate::lease::{self, GatewayLease};
 use crate::provision;
 
-/// The word in the ledger for a cluster on which others have sessions: `gc` looks there too.
+/// The ledger's kind of entry for a cluster with sessions of others: `gc` collects there too.
 pub(crate) const OTHERS: &str = "neighbours";
 
-/// Deletes those of these Leases of others that have expired, and returns the others. Where there are such, that is noted in
-/// the ledger.
+/// Collects the expired ones of these Leases of other sessions, and returns the live ones. If there are any, the ledger
+/// records the cluster.
 pub(crate) async fn collect(
     cx: &Context<Gateway>,
     cluster: &Cluster,
@@ -29,7 +29,7 @@ pub(crate) async fn collect(
     Ok(live)
 }
 
-/// Writes down that others are on this cluster, once.
+/// Records once that the cluster has sessions of others.
 fn record_others(cx: &Context<Gateway>, cluster: &Cluster) -> Result<(), StageError> {
     let reference = cluster.context.reference();
     if reference.entry(&cx.ledger, OTHERS).is_some() {
@@ -48,7 +48,7 @@ async fn remove(cx: &Context<Gateway>, cluster: &Cluster, dead: Vec<Lease>) {
     }
 }
 
-/// What a session left whose Lease has expired.
+/// What the session of an expired Lease left.
 fn leftover<'a>(cx: &'a Context<Gateway>, cluster: &Cluster, lease: Lease) -> Option<Leftover<'a>> {
     let session = GatewayLease::from_lease(&lease)?;
     let what = match session.made {
@@ -59,7 +59,7 @@ fn leftover<'a>(cx: &'a Context<Gateway>, cluster: &Cluster, lease: Lease) -> Op
     let title = format!("{what} {gateway} of dead session {holder:?}");
     let cluster = cluster.clone();
     let leftover = Leftover::new(title, async move {
-        // One that has changed lives after all.
+        // If the Lease has changed, its session is alive.
         let deleted = cluster::lease::delete(&cluster, &lease, false).await?;
         if deleted && session.made {
             dedicated::delete(&cluster, &session).await?;
@@ -69,7 +69,7 @@ fn leftover<'a>(cx: &'a Context<Gateway>, cluster: &Cluster, lease: Lease) -> Op
     Some(ignoring_errors(cx, leftover))
 }
 
-/// What others left on one cluster. That they are there still is noted, and no work for now.
+/// What other sessions left on a cluster. Live ones defer the entry.
 pub(crate) async fn leftovers<'a>(
     cx: &'a Context<Gateway>,
     cluster: &Cluster,
@@ -99,7 +99,7 @@ pub(crate) async fn leftovers<'a>(
         .unwrap_or_else(|error: StageError| vec![deferred(cx, &error)])
 }
 
-/// What others left is not worth a failure of ours.
+/// A failure to remove what others left is not our failure.
 fn ignoring_errors<'a>(cx: &'a Context<Gateway>, leftover: Leftover<'a>) -> Leftover<'a> {
     Leftover::new(leftover.title.clone(), async move {
         Ok(leftover.remove().await.unwrap_or_else(|error| {
@@ -114,7 +114,7 @@ pub(crate) fn deferred<'a>(cx: &Context<Gateway>, error: &StageError) -> Leftove
     Leftover::new("", async { Ok(Removal::Deferred) })
 }
 
-/// The same again and again while we are there.
+/// Collects periodically while the stage runs.
 pub(crate) async fn run_periodically(
     cx: &Context<Gateway>,
     cluster: &Cluster,

@@ -1,4 +1,4 @@
-//! The minified kubeconfig on disk: written down in the ledger, then made; gone when the stage ends.
+//! The minified kubeconfig file: recorded in the ledger, then written, and removed when the stage ends.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,10 @@ use serde_json::json;
 
 use crate::Gateway;
 
-/// The word for it in the ledger.
+/// The ledger's kind of entry for it.
 pub(crate) const KIND: &str = "kubeconfig";
 
-/// The file, for as long as somebody needs it.
+/// The file, until it is removed.
 pub(crate) struct KubeconfigFile {
     pub(crate) path: PathBuf,
     ticket: Ticket,

@@ -1,7 +1,7 @@
-//! The Lease by which a session holds a Gateway: no other takes that Gateway while the Lease is renewed.
+//! The Lease by which a session holds a Gateway: no other session uses that Gateway while the Lease is renewed.
 //!
-//! It is named after its Gateway, in the Gateway's namespace, so that making it is the mutex. A Gateway that we made names
-//! its Lease as its owner: whoever deletes the Lease of a dead session has Kubernetes collect that Gateway.
+//! It is named after its Gateway, in the Gateway's namespace, so creating it is the mutex. A Gateway of our own names
+//! its Lease as owner: when the Lease of a dead session is deleted, Kubernetes collects the Gateway.
 
 use cluster::Cluster;
 use cluster::lease::{self, LeaseLock};
@@ -13,27 +13,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::Gateway;
 
-/// The value of the label of everything that we make, and the name of our fields' manager.
+/// The value of the managed-by label on our objects, and the name of our field manager.
 pub(crate) const MANAGER: &str = "devcluster-gateway";
 
-/// The word for a session in the ledger.
+/// The ledger's kind of entry for a session.
 pub(crate) const SESSION: &str = "session";
 
-/// On a Lease: the Gateway was made by its session, and goes with it.
+/// Annotation of a Lease: its session created the Gateway, which is deleted with it.
 const MADE: &str = "devcluster-gateway/made";
 
 const PREFIX: &str = "devcluster-gateway-";
 
-/// A session's hold on its Gateway, as the ledger has it.
+/// A session's Lease on a Gateway, as the ledger stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GatewayLease {
     pub(crate) namespace: String,
     pub(crate) gateway: String,
-    /// No two sessions have the same.
+    /// Unique to a session.
     pub(crate) holder: String,
     /// Seconds.
     pub(crate) duration: u32,
-    /// Whether the Gateway is made for this session.
+    /// Whether this session creates the Gateway.
     pub(crate) made: bool,
 }
 
@@ -43,7 +43,7 @@ impl GatewayLease {
         serde_json::from_value(data?).ok()
     }
 
-    /// `None`: it is of something else.
+    /// `None`: the Lease is not for a Gateway.
     pub(crate) fn from_lease(lease: &Lease) -> Option<Self> {
         Some(Self {
             namespace: lease.namespace()?,
@@ -72,12 +72,12 @@ impl GatewayLease {
     }
 }
 
-/// The `namespace/name` of the Gateway that this Lease is for.
+/// `namespace/name` of the Gateway that this Lease is for.
 pub(crate) fn title(lease: &Lease) -> Option<String> {
     GatewayLease::from_lease(lease).map(|it| it.title())
 }
 
-/// Those of all sessions, expired or not; none where they may not be listed: taking one tells in the end.
+/// The Leases of all sessions, expired or not. Empty if the user may not list them: acquiring one will show a conflict.
 pub(crate) async fn list(
     cluster: &Cluster,
     namespace: Option<&str>,
@@ -85,7 +85,7 @@ pub(crate) async fn list(
     lease::list(cluster, namespace, MANAGER).await
 }
 
-/// Whose session it is, for people, and which one, for us.
+/// The holder's identity: the user for people, the instance and run for us.
 pub(crate) fn holder(cx: &Context<Gateway>) -> String {
     let user = cx.env.get("USER").filter(|user| !user.is_empty());
     let user = user.unwrap_or("somebody");

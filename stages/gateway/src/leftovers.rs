@@ -1,4 +1,4 @@
-//! What dead runs left: one list, for those who look and for those who remove it.
+//! What dead runs left: one list, to print and to remove.
 
 use cluster::lease::LeaseState;
 use cluster::{Cluster, ClusterRef};
@@ -47,13 +47,13 @@ pub(crate) async fn leftovers<'a>(
     Ok(left)
 }
 
-/// What a session left. Its Lease is the last: while it is there, no other session takes what it is for.
+/// What a session left, its Lease last: until that is gone, no other session uses the rest.
 pub(crate) async fn session_leftovers(
     cluster: &Cluster,
     lease: &GatewayLease,
 ) -> Result<Vec<Leftover<'static>>, StageError> {
     let held = match lease.lease_lock().get(cluster).await? {
-        // Whoever has taken it over has the Gateway too.
+        // The session that took over the Lease has the Gateway too.
         LeaseState::Theirs(_) => return Ok(Vec::new()),
         LeaseState::Ours(held) => Some(held),
         LeaseState::Missing => None,
@@ -73,7 +73,7 @@ pub(crate) async fn session_leftovers(
     Ok(left)
 }
 
-/// A Gateway of ours, and what came of it.
+/// A Gateway of our own, and what was made for it.
 async fn gateway_leftovers(
     cluster: &Cluster,
     lease: &GatewayLease,

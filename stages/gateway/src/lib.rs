@@ -1,5 +1,5 @@
-//! The Gateway through which a Determined master reaches tasks in a Kubernetes cluster: taken or made, waited for,
-//! watched, given back.
+//! The stage that holds a Gateway for a Determined master: acquires or creates it, waits for it, watches it, releases
+//! it.
 
 mod acquire;
 mod codes;
@@ -31,6 +31,6 @@ pub use config::{Config, Prefer, Provision};
 pub use manifests::Manifests;
 pub use outputs::{InternalTaskGateway, Outputs};
 
-/// The stage: finds the Gateway and watches over it.
+/// The stage.
 #[derive(Clone)]
 pub struct Gateway;

@@ -1,4 +1,4 @@
-//! Where the manifests of a controller come from, and whether they are those that were meant.
+//! Loads the manifests of a controller and checks their digest.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(crate) const CONTOUR: &str = "projectcontour.io/gateway-controller";
 const CONTOUR_URL: &str = "https://raw.githubusercontent.com/projectcontour/contour/v1.33.6/examples/render/contour-gateway-provisioner.yaml";
 const CONTOUR_DIGEST: &str = "544d0e66aab7bc763677c9610636d564dd30b8956ecf3a4f97edc9240fbfc57e";
 
-/// Contour's is 1.5 MiB, and the largest known is 5.
+/// Contour's manifests have 1.5 MiB, the largest known ones 5.
 const LARGEST: usize = 16 << 20;
 const ANSWER: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ const REDIRECTS: usize = 5;
 #[schemars(with = "OneOrMany")]
 pub struct Manifests(Vec<String>);
 
-/// One of them may be written without a list.
+/// A single one needs no list.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a URL or file, or a list of them")]
 enum OneOrMany {
@@ -52,7 +52,7 @@ impl From<OneOrMany> for Manifests {
 }
 
 impl Manifests {
-    /// Those that a digest alone protects.
+    /// Those that only a digest protects.
     pub(crate) fn unprotected(&self) -> impl Iterator<Item = &str> {
         let all = self.0.iter().map(String::as_str);
         all.filter(|it| it.starts_with("http://"))
@@ -67,7 +67,7 @@ fn bare(digest: &str) -> &str {
     digest.strip_prefix("sha256:").unwrap_or(digest)
 }
 
-/// Manifests as they were read.
+/// Manifests as read.
 pub(crate) struct Loaded {
     /// Each with its URL or path.
     pub(crate) files: Vec<(String, String)>,
@@ -83,7 +83,7 @@ impl Loaded {
     }
 }
 
-/// Reads all of them, and refuses what is not what the digest says.
+/// Reads all files, and refuses those that do not match the digest.
 pub(crate) async fn load(
     manifests: &Manifests,
     expected: Option<&str>,
@@ -179,7 +179,7 @@ async fn fetch(url: &str, env: &Env) -> Result<Vec<u8>, String> {
     Err(format!("it leads on more than {REDIRECTS} times"))
 }
 
-/// A client of the API is a client of any server: with the system's certificates, and without credentials.
+/// kube's client works with any server: it uses the system's certificates, and no credentials here.
 async fn request(uri: &Uri, env: &Env) -> Result<http::Response<Body>, String> {
     let authority = uri.authority().ok_or("it names no host")?;
     let scheme = match uri.scheme_str() {

@@ -1,4 +1,4 @@
-//! The parts of Kubernetes objects that are read here. They are never written back: what they leave out would be lost.
+//! The fields of Kubernetes objects that we read. Never written back: other fields would be lost.
 
 use cluster::Cluster;
 use kube::core::{ApiResource, GroupVersionKind, Object};
@@ -15,13 +15,13 @@ pub(crate) const CLASSES: &str = "gatewayclasses.gateway.networking.k8s.io";
 pub(crate) const TCP_ROUTES: &str = "tcproutes.gateway.networking.k8s.io";
 pub(crate) const SERVICES: &str = "services";
 
-/// What every controller puts on what it makes for a Gateway.
+/// The label that controllers put on what they make for a Gateway.
 pub(crate) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
-/// On everything that was installed with a controller: which installing it belongs to.
+/// The label of everything that was installed with a controller: the id of that installation.
 pub(crate) const INSTALLED: &str = "devcluster-gateway/infrastructure";
 
-/// On a Gateway, one for each port that a Determined master has opened.
+/// Annotation of a Gateway for each port that a Determined master opened.
 const PORT_ANNOTATION: &str = "determined.ai/det-gateway-port-";
 
 pub(crate) type GatewayObject = Object<GatewaySpec, GatewayStatus>;
@@ -117,19 +117,19 @@ pub(crate) struct ClassStatus {
     pub(crate) conditions: Vec<Condition>,
 }
 
-/// Whether this annotation stands for a port of a Determined master.
+/// Whether this annotation is for a port of a Determined master.
 pub(crate) fn is_port(key: &str) -> bool {
     key.starts_with(PORT_ANNOTATION)
 }
 
-/// Why a Gateway does not work.
+/// Why a Gateway is not ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NotReady {
     pub(crate) code: &'static Code,
     pub(crate) reason: String,
 }
 
-/// The address at which it works.
+/// The address of a ready Gateway.
 pub(crate) fn address(gateway: &GatewayObject) -> Result<String, NotReady> {
     let empty = GatewayStatus::default();
     let status = gateway.status.as_ref().unwrap_or(&empty);
@@ -149,7 +149,7 @@ pub(crate) fn address(gateway: &GatewayObject) -> Result<String, NotReady> {
     }
 }
 
-/// Determined takes an IP address or a hostname as `gateway_ip`. An address without a type is an IP address.
+/// Determined accepts an IP address or a hostname as `gateway_ip`. The default type of an address is IPAddress.
 fn usable_address(addresses: &[Address]) -> Result<String, NotReady> {
     let usable = |address: &&Address| {
         let kind = address.kind.as_deref().unwrap_or("IPAddress");
@@ -172,7 +172,7 @@ fn find_condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Con
     conditions.iter().find(|condition| condition.kind == kind)
 }
 
-/// Why this condition is False; `None` while it is True or not known yet.
+/// Why this condition is False; `None` if it is True or unknown.
 pub(crate) fn why_false(conditions: &[Condition], kind: &str) -> Option<String> {
     find_condition(conditions, kind)
         .filter(|condition| condition.status == "False")
@@ -195,7 +195,7 @@ impl Condition {
     }
 }
 
-/// Whether its controller says that it takes TCPRoutes; `None` while it has said nothing of any listener.
+/// Whether the controller reports that it accepts TCPRoutes; `None` if it reports no listener.
 pub(crate) fn takes_tcp(gateway: &GatewayObject) -> Option<bool> {
     let listeners = &gateway.status.as_ref()?.listeners;
     let mut kinds = listeners
@@ -204,7 +204,7 @@ pub(crate) fn takes_tcp(gateway: &GatewayObject) -> Option<bool> {
     (!listeners.is_empty()).then(|| kinds.any(|kind| kind.kind == "TCPRoute"))
 }
 
-/// The ports that Determined masters have opened on it, or left behind, each with its allocation.
+/// The ports of Determined masters on it, live or dead, each with its allocation id.
 pub(crate) fn determined_ports(gateway: &GatewayObject) -> impl Iterator<Item = (&str, &str)> {
     let annotations = gateway.metadata.annotations.iter().flatten();
     annotations.filter_map(|(key, id)| Some((key.strip_prefix(PORT_ANNOTATION)?, id.as_str())))
@@ -223,7 +223,7 @@ pub(crate) fn namespace(gateway: &GatewayObject) -> &str {
     gateway.metadata.namespace.as_deref().unwrap_or_default()
 }
 
-/// How many listeners can be added: places on the Gateway and free ports in the range are both needed.
+/// How many listeners can be added: limited by entries on the Gateway and by free ports in the range.
 pub(crate) fn capacity(gateway: &GatewayObject, max_listeners: u32, range: PortRange) -> u32 {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let listeners = &gateway.spec.listeners;
@@ -243,17 +243,17 @@ pub(crate) fn is_accepted(class: &ClassObject) -> bool {
     accepted && class.metadata.deletion_timestamp.is_none()
 }
 
-/// Whether the class is of a controller that we installed.
+/// Whether devcluster-gateway installed the controller of this class.
 pub(crate) fn is_installed(class: &ClassObject) -> bool {
     install_mark(class).is_some()
 }
 
-/// The label of something that was installed: which installing it belongs to.
+/// The installation that an object belongs to, by its label.
 pub(crate) fn install_mark(object: &impl ResourceExt) -> Option<&str> {
     object.labels().get(INSTALLED).map(String::as_str)
 }
 
-/// What Kubernetes takes as the value of a label, and Determined as a name.
+/// Whether the text is valid as a label value in Kubernetes and as a name in Determined.
 pub(crate) fn is_label(text: &str) -> bool {
     let is_inner = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     text.len() <= 63

@@ -1,24 +1,24 @@
-//! What the stage finds out.
+//! The outputs of a gateway stage.
 
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the stage finds out.
+/// The outputs of a gateway stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Outputs {
-    /// The block for the master's Kubernetes resource manager, as it is.
+    /// The block for the master's Kubernetes resource manager.
     pub internal_task_gateway: InternalTaskGateway,
-    /// A kubeconfig that holds the chosen context alone, for that resource manager. Gone when the stage has ended.
+    /// A kubeconfig with the chosen context alone, for that resource manager. Removed when the stage ends.
     pub kubeconfig_path: PathBuf,
-    /// The context that was chosen.
+    /// The chosen context.
     pub context: String,
-    /// The controller of the Gateway's class; null when its class may not be read.
+    /// The controller of the Gateway's class; null if the user may not read the class.
     pub controller: Option<String>,
-    /// How many ports the master could open when the Gateway was found.
+    /// How many ports the master could open when the Gateway was ready.
     pub capacity: u32,
-    /// Whether the controller was installed by us.
+    /// Whether this stage installed the controller.
     pub provisioned: bool,
 }
 
@@ -29,10 +29,10 @@ pub struct InternalTaskGateway {
     pub gateway_name: String,
     /// The Gateway's namespace.
     pub gateway_namespace: String,
-    /// The address at which the master reaches it: an IP address or a hostname.
+    /// The address by which the master reaches the Gateway: an IP address or a hostname.
     pub gateway_ip: String,
-    /// The first port that the master may open on it.
+    /// The first port that the master may open on the Gateway.
     pub gateway_port_range_start: u16,
-    /// The last port that the master may open on it.
+    /// The last port that the master may open on the Gateway.
     pub gateway_port_range_end: u16,
 }

@@ -1,4 +1,4 @@
-//! What a session and its master have to be allowed.
+//! The permissions of a session and its master.
 
 use cluster::lease::LEASES;
 use cluster::permissions::require;
@@ -14,7 +14,7 @@ const MASTER: [(&str, &[&str]); 3] = [
     (SERVICES, &["list", "create", "delete"]),
 ];
 
-/// Everything that a session and its master need, on a Gateway that is `made` or on another, reviewed side by side.
+/// Reviews all permissions of a session and its master in parallel; a `made` Gateway needs more.
 pub(crate) async fn review(
     cluster: &Cluster,
     namespace: &str,
@@ -34,7 +34,7 @@ fn attempts(resource: &'static str, verbs: &[&'static str], namespace: &str) -> 
     verbs.iter().map(attempt).collect()
 }
 
-/// What the master does.
+/// The permissions of the master.
 pub(crate) fn master(namespace: &str, task_namespace: &str) -> Vec<Attempt> {
     let needed = MASTER.iter().flat_map(|(resource, verbs)| match *resource {
         GATEWAYS => attempts(resource, verbs, namespace),
@@ -43,12 +43,12 @@ pub(crate) fn master(namespace: &str, task_namespace: &str) -> Vec<Attempt> {
     needed.collect()
 }
 
-/// What a session does with its Lease.
+/// The permissions of a session on its Lease.
 pub(crate) fn session(namespace: &str) -> Vec<Attempt> {
     attempts(LEASES, &["get", "create", "update", "delete"], namespace)
 }
 
-/// What it does with a Gateway of its own.
+/// The permissions for a Gateway of our own.
 pub(crate) fn own_gateway(namespace: &str) -> Vec<Attempt> {
     attempts(GATEWAYS, &["create", "delete"], namespace)
 }

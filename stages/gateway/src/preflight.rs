@@ -1,4 +1,4 @@
-//! `check --preflight`: everything that a run will need, each thing by itself.
+//! `check --preflight`: each thing that a run needs, as a check of its own.
 
 mod gateway;
 
@@ -31,7 +31,7 @@ const GATEWAY: CheckTitle = ("gateway", "there is a Gateway for this master");
 const CONTROLLER: CheckTitle = ("controller", "a controller can be installed");
 const CAPACITY: CheckTitle = ("capacity", "the Gateway has room for the master's ports");
 
-/// All that need the cluster.
+/// The checks that need the cluster.
 const REST: [CheckTitle; 11] = [
     GATEWAY_API,
     TCP_ROUTES,
@@ -119,7 +119,7 @@ impl Access<'_> {
         let review = async |what: CheckTitle, needed: Vec<Attempt>| {
             let may = require(&self.cluster, &needed).await;
             match may.map(|()| format!("{} verbs", needed.len())) {
-                // Not needed where there is a Gateway: no failure then.
+                // No failure: an existing Gateway does not need these.
                 Err(StageError { message, .. }) if what == OWN => {
                     let why = format!("{message}; an existing one is needed then");
                     self.cx.skip(&[what], &why);

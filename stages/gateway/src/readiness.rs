@@ -1,4 +1,4 @@
-//! Waiting, by a watch on the one Gateway, until it is Programmed and has an address.
+//! Watches a Gateway until it is Programmed and has an address.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use tokio::time::{Instant, timeout_at};
 use crate::codes;
 use crate::objects::{self, GATEWAYS, GatewayObject, NotReady, title};
 
-/// A cloud's load balancer has an address by then, if it gets one without help.
+/// A cloud's load balancer has an address by then.
 const HINT_AFTER: Duration = Duration::from_secs(20);
 
-/// Seconds that one watch takes at most.
+/// Longest duration of one watch, in seconds.
 const LONGEST: u32 = 30;
 
-/// The Gateway as it is and becomes; `None` when it is gone.
+/// Changes of the Gateway; `None` when it is deleted.
 pub(crate) type Events = Pin<Box<dyn Stream<Item = watcher::Result<Option<GatewayObject>>> + Send>>;
 
-/// Goes on through broken connections and expired versions, with a growing pause. It is asked for again as often as the
-/// session's Lease is renewed: a connection that has died without a word is noticed by then.
+/// Recovers from broken connections and expired versions, with growing pauses. The watch is renewed as often as the
+/// session's Lease, so that a dead connection is noticed by then.
 pub(crate) fn events(cluster: &Cluster, gateway: &GatewayObject, lease_duration: u32) -> Events {
     let api = objects::gateways(cluster, Some(objects::namespace(gateway)));
     let again = (lease_duration / RENEWALS).clamp(1, LONGEST);
@@ -40,7 +40,7 @@ pub(crate) fn events(cluster: &Cluster, gateway: &GatewayObject, lease_duration:
         .boxed()
 }
 
-/// What an event says of the only object that is watched. `seen` is whether it was in the list that is being read.
+/// Converts an event on the watched object. `seen`: whether it was in the list that is being read.
 fn single_event(
     event: watcher::Result<watcher::Event<GatewayObject>>,
     seen: &mut bool,
@@ -61,7 +61,7 @@ fn single_event(
     }
 }
 
-/// The Gateway once it works, and its address. `tell` gets a line whenever there is something new to say.
+/// Waits until the Gateway works, and returns it with its address. `tell` gets a line for each news.
 pub(crate) async fn until_ready(
     events: &mut Events,
     mut gateway: GatewayObject,
@@ -91,7 +91,7 @@ pub(crate) async fn until_ready(
             }
             Ok(Some(Ok(None))) => return Err(deleted(&title(&gateway))),
             Ok(Some(Err(error))) => interruption = Some(interrupted(context, &gateway, &error)?),
-            // A watcher never ends by itself.
+            // A watcher does not end by itself.
             Ok(None) => return Err(StageError::internal("the watch on the Gateway ended")),
             Err(_) if Instant::now() >= start + timeout => {
                 return Err(interruption.unwrap_or_else(|| late(&gateway, &why, context, timeout)));
@@ -105,7 +105,7 @@ pub(crate) async fn until_ready(
     }
 }
 
-/// An error from which the watch recovers by itself, as ours; one from which it cannot, as `Err`.
+/// Converts a watch's error: `Ok` if the watch recovers by itself, else `Err`.
 pub(crate) fn interrupted(
     context: &KubeContext,
     gateway: &GatewayObject,
@@ -133,7 +133,7 @@ pub(crate) fn deleted(title: &str) -> StageError {
     StageError::new(codes::DELETED, format!("Gateway {title} has been deleted"))
 }
 
-/// What is wrong with a Gateway that does not work now.
+/// The error for a Gateway that is not ready.
 pub(crate) fn not_ready(
     gateway: &GatewayObject,
     why: &NotReady,

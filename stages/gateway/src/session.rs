@@ -1,4 +1,4 @@
-//! A session: the Lease that it holds, from the ledger's first line to the last request.
+//! A session: the Lease on its Gateway, from the ledger's first entry to the last request.
 
 use cluster::Cluster;
 use cluster::lease::{self, LeaseState};
@@ -11,7 +11,7 @@ use crate::codes;
 use crate::dedicated;
 use crate::lease::{GatewayLease, SESSION};
 
-/// A Lease that is ours, or is about to be.
+/// A session and its Lease.
 pub(crate) struct Session {
     cluster: Cluster,
     pub(crate) lease: GatewayLease,
@@ -22,7 +22,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Writes down the intent; nothing is asked of the API yet.
+    /// Records the intent; makes no request yet.
     pub(crate) fn intend(
         cx: &Context<Gateway>,
         cluster: &Cluster,
@@ -38,7 +38,7 @@ impl Session {
         })
     }
 
-    /// Makes the Lease. One that `may_take` approves of is taken from its holder. Says who has it, if it is not ours.
+    /// Creates the Lease, or takes it from its holder if `may_take` agrees. If another session holds it, says which.
     pub(crate) async fn acquire(
         &mut self,
         may_take: impl Fn(&Lease) -> bool,
@@ -60,7 +60,7 @@ impl Session {
         }
     }
 
-    /// Resumes the session of a run that died, if no other has taken it since.
+    /// Resumes the session of a dead run, if no other session has taken its Lease.
     pub(crate) async fn resume(
         cx: &Context<Gateway>,
         cluster: &Cluster,
@@ -83,7 +83,7 @@ impl Session {
         }))
     }
 
-    /// Renews the Lease for as long as it is ours, and returns why it is not any more.
+    /// Renews the Lease until it is lost, and returns the reason.
     pub(crate) async fn renew_until_lost(&mut self, cx: &Context<Gateway>) -> StageError {
         let Some(seen) = &mut self.confirmed else {
             return StageError::internal("a session is kept that was never acquired");
@@ -102,10 +102,10 @@ impl Session {
         )
     }
 
-    /// Gives everything back, in one round of requests. What Determined left on a Gateway of ours is removed by `cleanup`.
+    /// Releases everything in one round of requests. `cleanup` removes what Determined left on a Gateway of our own.
     pub(crate) async fn release(self, leave: bool) -> Result<(), StageError> {
         if self.lost {
-            // Whoever has it now has all of it.
+            // The new holder has everything.
             return self.ticket.settle();
         }
         let keep = leave && self.lease.made;
@@ -120,7 +120,7 @@ impl Session {
         gateway.map(drop).and(lease)
     }
 
-    /// It was never ours: the ledger may forget it.
+    /// Discards a session that never held its Lease.
     pub(crate) fn discard(self) -> Result<(), StageError> {
         self.ticket.settle()
     }

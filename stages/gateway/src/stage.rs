@@ -1,4 +1,4 @@
-//! The stage itself: take, report, watch, give back.
+//! The stage itself: acquire, report, watch, release.
 
 use std::time::Duration;
 
@@ -91,8 +91,8 @@ impl Stage for Gateway {
         served.and(released)
     }
 
-    /// Takes nothing: another stage holds the Gateway up, or it is enough to know. The kubeconfig stays; the
-    /// ledger has it, and the next run or `cleanup` removes it.
+    /// Acquires nothing: another stage holds the Gateway, or the outputs are enough. The kubeconfig file stays; the
+    /// next run or `cleanup` removes it by the ledger.
     async fn once(cx: &Context<Self>, config: Config) -> Result<Outputs, StageError> {
         if config.dry_run {
             let message = "`once` makes nothing anyway: `dry_run` is for `run`";
@@ -154,7 +154,7 @@ fn moved(gateway: &GatewayObject, reported: &str, address: &str) -> StageError {
     StageError::new(codes::ADDRESS_CHANGED, message)
 }
 
-/// Waits for the Gateway, reports it, and watches over it until the end.
+/// Waits for the Gateway, reports it, and watches it until the end.
 async fn serve(
     cx: &Context<Gateway>,
     config: &Config,

@@ -1,4 +1,4 @@
-//! What there is on the cluster: one round of requests, side by side.
+//! Reads what the cluster has, in one round of parallel requests.
 
 use cluster::client::ANSWER;
 use cluster::codes::FORBIDDEN;
@@ -16,35 +16,35 @@ use crate::lease::{self, GatewayLease};
 use crate::objects::{self, CLASSES, ClassObject, GATEWAYS, GatewayObject};
 use crate::usage::Usage;
 
-/// What there is, as far as a decision needs it.
+/// What a decision needs to know.
 pub(crate) struct Survey {
-    /// Those that the config's name and namespace leave.
+    /// The Gateways that match the config's name and namespace.
     pub(crate) gateways: Vec<GatewayObject>,
-    /// `None`: the user may not see them.
+    /// `None`: the user may not list them.
     pub(crate) classes: Option<Vec<ClassObject>>,
     /// How many listeners a Gateway can have.
     pub(crate) max_listeners: u32,
-    /// Those of all sessions, expired or not.
+    /// The Leases of all sessions, expired or not.
     pub(crate) leases: Vec<Lease>,
-    /// What others have.
+    /// What other sessions and masters use.
     pub(crate) usage: Usage,
-    /// The Gateway of our run before, by `namespace/name`.
+    /// The Gateway of our previous run, as `namespace/name`.
     pub(crate) previous: Option<String>,
-    /// The Gateway that a session of ours holds.
+    /// The Gateway that our session holds.
     pub(crate) held: Option<String>,
 }
 
-/// What each request of the round was answered.
+/// The result of each request.
 pub(crate) struct QueryResults {
     pub(crate) gateways: Result<Vec<GatewayObject>, StageError>,
     pub(crate) tcp_routes: Result<(), StageError>,
     classes: Result<Option<Vec<ClassObject>>, StageError>,
-    /// `None`: the user may not read it, or it is not there.
+    /// `None`: the user may not read it, or there is none.
     pub(crate) crd: Option<Crd>,
     leases: Result<Vec<Lease>, StageError>,
 }
 
-/// A run, or a look at what one would do, on the cluster that its config names.
+/// Context, config and client, for everything that reads or changes the cluster.
 pub(crate) struct Access<'a> {
     pub(crate) cx: &'a Context<Gateway>,
     pub(crate) config: &'a Config,
@@ -95,7 +95,7 @@ impl<'a> Access<'a> {
         })
     }
 
-    /// The survey of those who only look.
+    /// Surveys without changing anything.
     pub(crate) async fn survey(&self) -> Result<Survey, StageError> {
         let mut survey = self.query().await?.into_survey(self)?;
         survey.load_usage(self).await;
@@ -123,7 +123,7 @@ impl QueryResults {
 }
 
 impl Survey {
-    /// What others have, for those who only look: expired Leases are as good as gone.
+    /// Loads the usage without changing anything: expired Leases do not count.
     pub(crate) async fn load_usage(&mut self, Access { cx, cluster, .. }: &Access<'_>) {
         let is_there = |ours: &GatewayLease| {
             let mut leases = self.leases.iter().filter_map(GatewayLease::from_lease);
@@ -136,20 +136,20 @@ impl Survey {
         self.set_usage(cluster, &live).await;
     }
 
-    /// Leases of sessions that are not ours.
+    /// Leases of other sessions.
     pub(crate) fn others(&self) -> Vec<Lease> {
         let is_other = |lease: &&Lease| self.held.is_none() || lease::title(lease) != self.held;
         self.leases.iter().filter(is_other).cloned().collect()
     }
 
-    /// What others have by these Leases, and by what runs of Determined.
+    /// Loads the usage by live Leases and by masters.
     pub(crate) async fn set_usage(&mut self, cluster: &Cluster, live: &[Lease]) {
         self.usage = Usage::from_leases(live);
         let held = self.held.as_deref();
         self.usage.load(cluster, &self.gateways, held).await;
     }
 
-    /// Whether the Gateway of this title is ours from before.
+    /// Whether this Gateway is ours from before.
     pub(crate) fn is_ours(&self, title: &str) -> bool {
         match &self.held {
             Some(held) => held == title,
@@ -164,7 +164,7 @@ async fn gateways(cluster: &Cluster, config: &Config) -> Result<Vec<GatewayObjec
     let mut listed = ListParams::default();
     listed.label_selector.clone_from(&config.selector);
     let (verb, answer) = match (&config.gateway, namespace) {
-        // One Gateway by its name: what a user may get need not be listed.
+        // A user who may get this Gateway need not list Gateways.
         (Some(name), Some(_)) => ("get", api.get(name).await.map(|gateway| vec![gateway])),
         (Some(name), None) => {
             let named = listed.fields(&format!("metadata.name={name}"));
@@ -190,10 +190,10 @@ async fn gateways(cluster: &Cluster, config: &Config) -> Result<Vec<GatewayObjec
     }
 }
 
-/// How many Gateways come with one answer.
+/// Gateways per page.
 const PAGE: u32 = 500;
 
-/// Page by page: of thousands, no more is kept than is looked at.
+/// Lists page by page, and keeps only the fields that are read.
 async fn all(api: &Api<GatewayObject>, mut listed: ListParams) -> kube::Result<Vec<GatewayObject>> {
     listed.limit = Some(PAGE);
     let mut gateways = Vec::new();
@@ -207,7 +207,7 @@ async fn all(api: &Api<GatewayObject>, mut listed: ListParams) -> kube::Result<V
     }
 }
 
-/// What managed it and when is far longer than all the rest.
+/// Drops `managedFields` and others, which are far longer than the rest.
 fn trimmed(gateway: GatewayObject) -> GatewayObject {
     let mut annotations = gateway.metadata.annotations.unwrap_or_default();
     annotations.retain(|key, _| objects::is_port(key));
@@ -223,7 +223,7 @@ fn trimmed(gateway: GatewayObject) -> GatewayObject {
     }
 }
 
-/// Determined speaks v1alpha2 of TCPRoute and no other version.
+/// Determined uses v1alpha2 of TCPRoute and no other version.
 async fn serves_tcp_routes(cluster: &Cluster) -> Result<bool, StageError> {
     const VERSION: &str = "gateway.networking.k8s.io/v1alpha2";
     match cluster.client.list_api_group_resources(VERSION).await {
@@ -236,7 +236,7 @@ async fn serves_tcp_routes(cluster: &Cluster) -> Result<bool, StageError> {
 async fn classes(cluster: &Cluster) -> Result<Option<Vec<ClassObject>>, StageError> {
     match objects::classes(cluster).list(&ListParams::default()).await {
         Ok(list) => Ok(Some(list.items)),
-        // A Gateway that works has a class that works: not seeing it costs a name in the outputs.
+        // A Gateway that works has a class that works: only the name of the controller is missing in the outputs.
         Err(error) if matches!(status(&error), 403 | 404) => Ok(None),
         Err(error) => Err(cluster.failed("list", CLASSES, None, &error)),
     }

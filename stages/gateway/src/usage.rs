@@ -1,4 +1,4 @@
-//! Who else uses a Gateway: sessions by their Leases, masters by the ports that they have opened.
+//! Who uses a Gateway: sessions by their Leases, masters by their open ports.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,31 +15,31 @@ use crate::objects::{self, GatewayObject, is_label, title};
 /// Determined's label on the pods of an allocation.
 const ALLOCATION: &str = "determined";
 
-/// A selector is part of a URL.
+/// A selector is part of a URL, so its length is limited.
 const AT_ONCE: usize = 50;
 
-/// What is known of others.
+/// Usage of Gateways by others.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
-    /// Who holds a Gateway, by the Gateway's `namespace/name`.
+    /// The holder of a Gateway, by the Gateway's `namespace/name`.
     leased: BTreeMap<String, String>,
-    /// Allocations that have pods; `None` when that may not be known.
+    /// Allocations that have pods; `None` if the user may not list pods.
     live: Option<BTreeSet<String>>,
-    /// Gateways that somebody else took while we were about to.
+    /// Gateways that another session acquired first.
     lost: BTreeMap<String, String>,
-    /// Gateways that a person takes in spite of what a dead master left on them.
+    /// Gateways that a person allows in spite of a dead master's ports.
     allowed: BTreeSet<String>,
 }
 
-/// What others have with one Gateway.
+/// How others use one Gateway.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Use {
     None,
-    /// Somebody uses it now; the text says who.
+    /// In use; the text says by whom.
     Live(String),
-    /// A dead master left its ports on it.
+    /// It still has a dead master's ports.
     Leftovers(String),
-    /// Somebody was faster than we; the text says who.
+    /// Another session was faster; the text says which.
     Lost(String),
 }
 
@@ -54,7 +54,7 @@ impl Usage {
         }
     }
 
-    /// Asks which allocations on these Gateways have pods. No request where there are no allocations.
+    /// Finds out which allocations on these Gateways have pods. Makes no request if there are no allocations.
     pub(crate) async fn load(
         &mut self,
         cluster: &Cluster,
@@ -81,7 +81,7 @@ impl Usage {
         }
     }
 
-    /// Another session was faster; `leases` are those that there are now.
+    /// Records that another session was faster; `leases` are the current ones.
     pub(crate) fn record_loss(&mut self, title: String, who: String, leases: &[Lease]) {
         self.lost.insert(title, who);
         self.leased.extend(Self::from_leases(leases).leased);
@@ -91,12 +91,12 @@ impl Usage {
         self.allowed.insert(title);
     }
 
-    /// Sessions that started together all want the same Gateway first. Who has lost one picks any of the others.
+    /// Sessions that start together choose the same Gateway first. The loser of a race picks any other one.
     pub(crate) fn lost_a_race(&self) -> bool {
         !self.lost.is_empty()
     }
 
-    /// Whether another session has this Gateway.
+    /// Whether another session holds this Gateway.
     pub(crate) fn is_leased(&self, title: &str) -> bool {
         self.leased.contains_key(title) || self.lost.contains_key(title)
     }

@@ -1,4 +1,4 @@
-//! After ready: what becomes of the Gateway.
+//! Watches the Gateway after `ready`.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::objects::{self, GatewayObject, title};
 use crate::outputs::Outputs;
 use crate::readiness::{self, Events};
 
-/// The pauses between two attempts while the credentials are rejected.
+/// Pauses between attempts while credentials are rejected.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Reports whatever changes, and ends only with an error of our own.
+/// Reports changes. Ends only with an internal error.
 pub(crate) async fn watch(
     cx: &Context<Gateway>,
     config: &Config,
@@ -52,7 +52,7 @@ pub(crate) async fn watch(
             None => return Err(StageError::internal("the watch on the Gateway ended")),
         };
         match readiness::interrupted(&found.cluster.context, &held.gateway, &error) {
-            // The Gateway serves on while it is not watched, and the watch comes back.
+            // The Gateway works on without the watch, and the watch recovers.
             Ok(passing) => cx.debug(format!(
                 "the watch on Gateway {name} was interrupted: {passing}"
             )),
@@ -62,7 +62,7 @@ pub(crate) async fn watch(
                 ));
                 return std::future::pending().await;
             }
-            // Once they are accepted, a watch that goes on where it was has no news; a new one has.
+            // Once credentials are accepted, a resumed watch reports nothing; a new one does.
             Err(lasting) => {
                 held.degraded(lasting);
                 tokio::time::sleep(pause).await;
@@ -78,7 +78,7 @@ struct WatchedGateway<'a> {
     cluster: Cluster,
     gateway: GatewayObject,
     outputs: Outputs,
-    /// What was reported and holds still.
+    /// The error that is reported and still true.
     wrong: Option<StageError>,
 }
 
@@ -107,7 +107,7 @@ impl WatchedGateway<'_> {
         Ok(())
     }
 
-    /// Tells each thing once.
+    /// Reports each error once.
     fn degraded(&mut self, error: StageError) {
         let same =
             |before: &StageError| (&before.code, &before.message) == (&error.code, &error.message);

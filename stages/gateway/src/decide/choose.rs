@@ -1,4 +1,4 @@
-//! Which of the Gateways there are: every candidate gets a verdict with its reason, and the first that fits is taken.
+//! Rates every Gateway with a reason, and chooses the first that fits.
 
 use protocol::{Context, StageError, run_id};
 
@@ -9,7 +9,7 @@ use crate::objects::{self, ClassObject, GatewayObject, title, why_false};
 use crate::survey::Survey;
 use crate::usage::{Usage, Use};
 
-/// Controllers that cannot open a port while they run.
+/// Controllers that cannot open ports at run time.
 const STATIC_PORTS: [(&str, &str); 2] = [
     (
         "traefik.io/gateway-controller",
@@ -21,7 +21,7 @@ const STATIC_PORTS: [(&str, &str); 2] = [
     ),
 ];
 
-/// A cluster may have thousands of Gateways; more lines than this are not read.
+/// A cluster may have thousands of Gateways; more lines than this are not readable.
 pub(super) const SHOWN: usize = 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,15 +32,15 @@ enum Rating {
     Unusable(String),
 }
 
-/// The Gateway, and what to tell of the others.
+/// The chosen Gateway, and what to say about the others.
 pub(crate) struct Choice {
     pub(crate) gateway: GatewayObject,
     pub(crate) controller: Option<String>,
-    /// Whether its controller was installed by us.
+    /// Whether devcluster-gateway installed its controller.
     pub(crate) provisioned: bool,
     /// A line for each candidate.
     pub(crate) lines: Vec<String>,
-    /// What is odd about the one that was taken.
+    /// Warnings about the chosen one.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -51,20 +51,20 @@ impl Choice {
     }
 }
 
-/// A Gateway that could be taken but for what a dead master left on it.
+/// A Gateway that could be used but for a dead master's ports.
 pub(crate) struct Abandoned {
     pub(crate) title: String,
     pub(crate) left: String,
 }
 
 impl Abandoned {
-    /// What a person is asked about it.
+    /// The question to a person.
     pub(crate) fn question(&self) -> String {
         format!("Gateway {}: {}. Take it?", self.title, self.left)
     }
 }
 
-/// The Gateway of our run before stays ours whatever our master left on it.
+/// Chooses a Gateway. That of our previous run stays ours, whatever our master left on it.
 pub(crate) fn choose(survey: &Survey, config: &Config) -> Result<Choice, StageError> {
     let usage = &survey.usage;
     let is_ours = |gateway: &GatewayObject| survey.is_ours(&title(gateway));
@@ -100,7 +100,7 @@ pub(crate) fn choose(survey: &Survey, config: &Config) -> Result<Choice, StageEr
     })
 }
 
-/// Those that would be taken without what a dead master left on them.
+/// The Gateways that could be used but for a dead master's ports.
 pub(super) fn abandoned(survey: &Survey, config: &Config) -> Vec<Abandoned> {
     let over = Config {
         take_over: true,
@@ -143,7 +143,7 @@ fn judge(gateway: &GatewayObject, survey: &Survey, config: &Config) -> Rating {
     if let Some(reason) = class_problem(gateway, survey) {
         return Rating::Unusable(reason);
     }
-    // Who names a Gateway knows it better than its status does.
+    // The user's choice overrides the status.
     if config.gateway.is_none() && !is_ours && objects::takes_tcp(gateway) == Some(false) {
         return Rating::Unusable("none of its listeners takes TCPRoutes".to_owned());
     }
@@ -156,7 +156,7 @@ fn judge(gateway: &GatewayObject, survey: &Survey, config: &Config) -> Rating {
     }
 }
 
-/// A Gateway is for one master: a starting one deletes listeners that it does not know.
+/// A Gateway serves one master: a starting master deletes listeners that it does not know.
 fn taken_by(gateway: &GatewayObject, usage: &Usage, config: &Config) -> Option<String> {
     match usage.of(gateway) {
         Use::Lost(who) => Some(who),

@@ -156,7 +156,7 @@ fn one_that_another_session_holds_is_taken_over_only_on_request_and_only_when_no
         let gateways = names.iter().map(|name| gateway(name, works())).collect();
         let mut survey = survey(gateways, "c/c");
         survey.usage = Usage::from_leases(&lease);
-        // What was ours before is not any more.
+        // The previous Gateway is no longer ours.
         survey.previous = Some("n/a".to_owned());
         choose(&survey, &config(json!({"take_over": take_over})))
             .map(|choice| objects::name(&choice.gateway).to_owned())

@@ -1,4 +1,4 @@
-//! Which Gateway a run would have, by the run's own decision.
+//! Checks which Gateway a run would use, by the run's own decision.
 
 use protocol::{Check, StageError};
 
@@ -23,7 +23,7 @@ impl Access<'_> {
         };
         survey.load_usage(self).await;
         let decision = decide(&survey, self.config);
-        // Before the Gateway itself: who takes one needs no controller.
+        // Before the Gateway itself: using an abandoned one needs no controller.
         self.report_leftovers(&decision, &survey);
         match decision.action {
             Action::Take(choice) => self.report_choice(&choice, &survey),
@@ -63,7 +63,7 @@ impl Access<'_> {
         self.cx.report_result(CAPACITY, Err(error));
     }
 
-    /// There is none, and none can be made yet.
+    /// There is no Gateway, and none can be created yet.
     async fn report_none(&self, action: Action) {
         let missing = match action {
             Action::Install(missing) if self.config.provision != Provision::Never => missing,
@@ -95,7 +95,7 @@ impl Access<'_> {
         self.cx.skip(&[CAPACITY], "needs the Gateway");
     }
 
-    /// Gateways that could be taken but for what a dead master left on them: that is for a person to say.
+    /// Reports Gateways that could be used but for a dead master's ports: a person must decide.
     fn report_leftovers(&self, decision: &Decision, survey: &Survey) {
         let (id, title) = LEFTOVERS;
         let Decision { action, abandoned } = decision;
@@ -134,8 +134,8 @@ impl Access<'_> {
     }
 }
 
-/// The first that its name alone tells from all others, and the question about it. A Gateway that is named is taken with
-/// what was left on it, and no other is: `take_over` would take one from a session, too.
+/// The first abandoned Gateway with a unique name, and the question about it. Naming it takes exactly this one;
+/// `take_over` could take one from a live session.
 fn uniquely_named<'a>(decision: &Decision, survey: &'a Survey) -> Option<(&'a str, String)> {
     decision.abandoned.iter().find_map(|abandoned| {
         let mut gateways = survey.gateways.iter();

@@ -1,4 +1,4 @@
-//! Putting the objects of a plan onto the cluster, with our mark.
+//! Applies the objects of a plan, with our label.
 
 use std::time::Duration;
 
@@ -19,16 +19,16 @@ use crate::Gateway;
 use crate::codes;
 use crate::lease::MANAGER;
 
-/// The API needs a second or so for a CRD; a busy one a few.
+/// The API takes about a second for a CRD, a busy one a few.
 const ESTABLISHED: Duration = Duration::from_secs(60);
 
-/// How long something that is being deleted may take to go: a namespace takes its contents along.
+/// Time limit of a deletion: a namespace takes its contents along.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// CRDs side by side.
+/// CRDs applied in parallel.
 const AT_ONCE: usize = 4;
 
-/// CRDs, until the API serves all of them; then the rest, in its order.
+/// Applies CRDs and waits until the API serves them, then the other objects in order.
 pub(crate) async fn apply(
     cx: &Context<Gateway>,
     cluster: &Cluster,
@@ -68,7 +68,7 @@ pub(crate) async fn apply(
     Ok(())
 }
 
-/// The kind of an object that was not served when the plan was made.
+/// The kind of an object that the API did not serve when the plan was made.
 async fn resolve_kind(
     discovery: &mut Discovery<'_>,
     object: &mut Object,
@@ -114,7 +114,7 @@ async fn apply_crd(cluster: &Cluster, step: &Step, mark: &str) -> Result<String,
     }
 }
 
-/// What is ours is ours to the last field; what is new to the cluster has no other fields to conflict with.
+/// Our own objects are forced; a new object has no fields to conflict with.
 async fn apply_object(
     kind: &ApiKind,
     object: &Object,

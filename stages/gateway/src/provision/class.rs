@@ -1,4 +1,4 @@
-//! Waiting until a controller that was installed works: it accepts its class then.
+//! Waits until an installed controller accepts its class.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use crate::Gateway;
 use crate::codes;
 use crate::objects::{self, CLASSES, is_accepted};
 
-/// How often the pods of a controller are looked at while it is waited for.
+/// Time between two looks at the controller's pods.
 const POLL_INTERVAL: Duration = Duration::from_secs(3);
 
 pub(super) async fn has_accepted(cluster: &Cluster, class: &str) -> Result<bool, StageError> {
     match objects::classes(cluster).get_opt(class).await {
         Ok(class) => Ok(class.as_ref().is_some_and(is_accepted)),
-        // The API of classes is not there yet.
+        // The API does not serve classes yet.
         Err(error) if status(&error) == 404 => Ok(false),
         Err(error) => Err(cluster.failed("get", CLASSES, None, &error)),
     }
 }
 
-/// Waits until the controller has taken its class; tells what its pods say meanwhile.
+/// Waits until the controller has accepted its class, and reports what its pods say meanwhile.
 pub(super) async fn until_accepted(
     cx: &Context<Gateway>,
     cluster: &Cluster,
@@ -49,7 +49,7 @@ pub(super) async fn until_accepted(
                 let status = seen.status.unwrap_or_default();
                 reason = objects::why_false(&status.conditions, "Accepted");
             }
-            // The watch comes back by itself.
+            // The watch recovers by itself.
             Ok(_) => {}
             Err(_) if Instant::now() >= deadline => {
                 said.extend(reason.map(|reason| format!("GatewayClass {class}: {reason}")));

@@ -1,4 +1,4 @@
-//! Our part in what is installed on a cluster: in the ledger from before the first request until it is undone.
+//! Our part in an installed controller: in the ledger from before the first request until it is undone.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::Gateway;
 use crate::lease::holder;
 use crate::survey::Access;
 
-/// Longer than anybody installs, whose `timeout` is the default.
+/// Longer than an installation with the default `timeout`.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(330);
 
-/// What is installed, as far as it is ours to remove.
+/// What is installed, as far as we must remove it.
 pub(crate) struct Infrastructure {
     ticket: Ticket,
     holder: String,
@@ -25,7 +25,7 @@ pub(crate) struct Infrastructure {
 }
 
 impl Infrastructure {
-    /// Writes down that what is installed is ours to remove, unless others use it; once for a cluster.
+    /// Records, once per cluster, that we remove what is installed unless others use it.
     fn intend(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Self, StageError> {
         let reference = cluster.context.reference();
         let known = reference.entry(&cx.ledger, KIND);
@@ -47,8 +47,8 @@ impl Infrastructure {
         })
     }
 
-    /// The one of this run, with the Lease of what is installed, which is waited for. Without `create` there is none where
-    /// nothing is installed.
+    /// Joins the installation on the cluster, and waits for its Lease. Without `create`, no Lease is made if nothing is
+    /// installed.
     pub(super) async fn join<'a>(
         Access { cx, cluster, .. }: &Access<'_>,
         slot: &'a mut Option<Self>,
@@ -72,7 +72,7 @@ impl Infrastructure {
         Ok(joined)
     }
 
-    /// Lets others install, remove and make Gateways of the class.
+    /// Lets other sessions install, remove and create Gateways of the class.
     pub(crate) async fn unlock(&mut self) -> Result<(), StageError> {
         match self.lock.take() {
             Some(lock) => lock.release().await,
@@ -80,7 +80,7 @@ impl Infrastructure {
         }
     }
 
-    /// The end of a run. What was installed is removed by `cleanup`, or stays with `leave`.
+    /// Ends our part. `cleanup` removes what was installed, unless `leave` is set.
     pub(crate) async fn release(
         mut self,
         cx: &Context<Gateway>,
@@ -96,8 +96,8 @@ impl Infrastructure {
 }
 
 impl Access<'_> {
-    /// Before a Gateway is made of a class that was installed: the Lease, so that the last one out does not remove it
-    /// meanwhile. False: it has been removed, and what there is has to be looked at again.
+    /// Locks the installation before a Gateway of its class is created, so that no other session removes it meanwhile.
+    /// Returns false if it is gone and the cluster must be surveyed again.
     pub(crate) async fn lock_class(
         &self,
         slot: &mut Option<Infrastructure>,

@@ -1,7 +1,7 @@
-//! The Lease of what was installed on a cluster: its list, and the mutex under which that changes.
+//! The Lease of an installation: the list of what is installed, and the lock for changing it.
 //!
-//! There is one for a cluster. Who installs, removes, or makes a Gateway of the installed class holds it meanwhile; between
-//! that no session does, and it stays for as long as there is something on its list.
+//! There is one per cluster. A session holds it while it installs, removes, or creates a Gateway of the installed
+//! class. In between no session holds it; it exists as long as its list is not empty.
 
 use std::time::Duration;
 
@@ -18,21 +18,21 @@ use tokio::time::Instant;
 use crate::codes;
 use crate::lease::MANAGER;
 
-/// Where everybody looks for it.
+/// All sessions use this name.
 const NAME: &str = "devcluster-infrastructure";
 const NAMESPACE: &str = "default";
 
-/// On the Lease: what was installed.
+/// Annotation of the Lease: what is installed.
 const LIST: &str = "devcluster-gateway/installed";
 
-/// Seconds for which a holder may be unheard of.
+/// Seconds until a silent holder loses it.
 const DURATION: u32 = 30;
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What was installed, or is about to be.
+/// What is installed, or about to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Installed {
-    /// The value of the label that all of it carries.
+    /// The value of the label on all of it.
     pub(crate) mark: String,
     pub(crate) class: String,
     pub(crate) digest: String,
@@ -46,7 +46,7 @@ impl Installed {
             .unwrap_or_default()
     }
 
-    /// By the Lease's list, for those who only look. `None`: there is no Lease.
+    /// Reads the list without locking. `None`: there is no Lease.
     pub(super) async fn read(cluster: &Cluster) -> Result<Option<Self>, StageError> {
         match lease_lock("").get(cluster).await? {
             LeaseState::Ours(lease) | LeaseState::Theirs(lease) => {
@@ -57,7 +57,7 @@ impl Installed {
     }
 }
 
-/// The Lease, held by us.
+/// The Lease while we hold it.
 pub(crate) struct Lock {
     cluster: Cluster,
     lease_lock: LeaseLock,
@@ -65,10 +65,10 @@ pub(crate) struct Lock {
     pub(crate) installed: Installed,
 }
 
-/// How to come by it.
+/// How to acquire the Lease.
 pub(crate) struct LockRequest<'a> {
     pub(crate) holder: &'a str,
-    /// Make it when there is none.
+    /// Create it if there is none.
     pub(crate) create: bool,
     pub(crate) timeout: Duration,
     pub(crate) env: &'a Env,
@@ -87,7 +87,7 @@ fn lease_lock(holder: &str) -> LeaseLock {
 }
 
 impl Lock {
-    /// Waits until it is ours. `None`: nothing is installed, and `create` is not set.
+    /// Waits until we hold it. `None`: nothing is installed, and `create` is not set.
     pub(crate) async fn acquire(
         cluster: &Cluster,
         request: LockRequest<'_>,
@@ -103,7 +103,7 @@ impl Lock {
                 LeaseState::Theirs(lease) if !is_free(&lease, request.env) => {
                     LeaseState::Theirs(lease)
                 }
-                // Also ours, from a run that died.
+                // Ours also from a dead run.
                 LeaseState::Ours(lease) | LeaseState::Theirs(lease) => {
                     lease_lock.replace(cluster, &lease).await?
                 }
@@ -131,7 +131,7 @@ impl Lock {
         }
     }
 
-    /// Puts down what is about to be installed.
+    /// Records what is about to be installed.
     pub(crate) async fn record(&mut self, installed: Installed) -> Result<(), StageError> {
         let text = serde_json::to_string(&installed).map_err(|error| {
             StageError::internal("a list of objects cannot be written").source(&error)
@@ -147,7 +147,7 @@ impl Lock {
         }
     }
 
-    /// Does this while the Lease is renewed.
+    /// Does the work while the Lease is renewed.
     pub(crate) async fn while_renewing<T>(
         &mut self,
         work: impl Future<Output = Result<T, StageError>>,
@@ -161,7 +161,7 @@ impl Lock {
         }
     }
 
-    /// Lets others have it. Nothing was installed: it goes.
+    /// Releases the Lease, or deletes it if nothing is installed.
     pub(crate) async fn release(self) -> Result<(), StageError> {
         if self.installed.objects.is_empty() {
             return self.delete().await;
@@ -183,7 +183,7 @@ impl Lock {
     }
 }
 
-/// Of no session, or of one that has not been heard of for long enough.
+/// No session holds it, or its holder is silent for too long.
 fn is_free(lease: &Lease, env: &Env) -> bool {
     holder(lease).is_empty() || has_expired(lease, env)
 }

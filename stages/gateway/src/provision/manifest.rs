@@ -1,4 +1,4 @@
-//! The objects of a manifest.
+//! The objects of manifests.
 
 use cluster::objects::ObjectRef;
 use protocol::StageError;
@@ -11,7 +11,7 @@ use crate::manifests::Loaded;
 
 pub(crate) const CRD: &str = "CustomResourceDefinition";
 
-/// An object, and which one it is.
+/// An object and its reference.
 #[derive(Debug, Clone)]
 pub(crate) struct Object {
     pub(crate) reference: ObjectRef,
@@ -31,13 +31,13 @@ impl Object {
         Ok(Self { reference, body })
     }
 
-    /// The release and the channel of the Gateway API that a CRD is of.
+    /// Release and channel of a CRD's Gateway API bundle.
     pub(crate) fn bundle(&self) -> Option<(&str, &str)> {
         bundle(|name| self.body["metadata"]["annotations"][name].as_str())
     }
 }
 
-/// All objects of these files, in their order, but for CRDs and namespaces, which others need: these come first.
+/// All objects in order, CRDs and namespaces first: others need them.
 pub(crate) fn parse(loaded: &Loaded) -> Result<Vec<Object>, StageError> {
     let mut objects: Vec<Object> = Vec::new();
     for (name, text) in &loaded.files {
@@ -77,7 +77,7 @@ fn malformed(message: &str) -> StageError {
     )
 }
 
-/// A document is one object, or a list of them.
+/// A document is an object or a list of objects.
 fn read(mut value: Value) -> Result<Vec<Object>, String> {
     let kind = value["kind"].as_str();
     match value {
@@ -93,7 +93,7 @@ fn read(mut value: Value) -> Result<Vec<Object>, String> {
     }
 }
 
-/// Each document with the number of its first line. `---` at the start of a line begins one, whatever is around it.
+/// The YAML documents, each with the number of its first line. `---` at the start of any line begins one.
 fn documents(text: &str) -> Vec<(usize, &str)> {
     let mut documents = Vec::new();
     let (mut start, mut first, mut at) = (0, 1, 0);

@@ -1,4 +1,4 @@
-//! A controller of our own, where the cluster has none of which a Gateway could be had.
+//! Installs a controller if none on the cluster can provide a Gateway.
 
 mod apply;
 mod class;
@@ -31,17 +31,17 @@ use crate::survey::Access;
 pub(crate) use infrastructure::Infrastructure;
 pub(crate) use remove::leftover;
 
-/// The word for it in the ledger.
+/// The ledger's kind of entry for it.
 pub(crate) const KIND: &str = "infrastructure";
 
-/// The GatewayClass that is made where the manifests bring none.
+/// The GatewayClass to create if the manifests have none.
 const CLASS: &str = "devcluster-gateway";
 
-/// What would be installed.
+/// What to install.
 pub(crate) struct InstallPlan {
     loaded: manifests::Loaded,
     objects: Vec<Object>,
-    /// The GatewayClass among them.
+    /// Its GatewayClass.
     class: String,
 }
 
@@ -82,7 +82,7 @@ impl InstallPlan {
         format!("{count} objects of {names} (SHA-256 {digest})")
     }
 
-    /// What is to be done with each object, as things are.
+    /// The change to each object on the cluster as it is.
     pub(crate) async fn steps(&self, cluster: &Cluster) -> Result<Steps, StageError> {
         let installed = Installed::read(cluster).await?.unwrap_or_default();
         self.plan_steps(cluster, &installed.mark).await
@@ -102,7 +102,7 @@ impl Steps {
         self.0.iter().map(Step::line)
     }
 
-    /// What is about to be made goes onto the list before it is made. CRDs stay on a cluster for ever.
+    /// Adds new objects to the list before they are created. CRDs are not listed: they stay forever.
     fn list_in(&self, installed: &mut Installed) {
         let made = self.0.iter().filter(|it| it.applies() && !it.is_crd());
         for reference in made.map(|step| &step.object.reference) {
@@ -112,7 +112,7 @@ impl Steps {
         }
     }
 
-    /// Whether the user may do all of it and take it back, before any of it is done.
+    /// Checks that the user may install everything and remove it again, before anything is installed.
     pub(crate) async fn review(&self, cluster: &Cluster) -> Result<(), StageError> {
         let mut needed: Vec<Attempt> = Vec::new();
         for step in self.0.iter().filter(|it| it.applies()) {
@@ -120,7 +120,7 @@ impl Steps {
             if reference.kind == "Namespace" {
                 needed.extend(remove::required_attempts(cluster, reference).await?);
             }
-            // A CRD stays.
+            // CRDs are not deleted.
             let verbs = ["create", "patch", "get", "list", "watch", "delete"];
             for verb in &verbs[..verbs.len() - usize::from(step.is_crd())] {
                 let attempt = match &step.kind {
@@ -148,7 +148,7 @@ fn class(controller: &str) -> Result<Object, StageError> {
 }
 
 impl Access<'_> {
-    /// Installs a controller because of this error, if the config or the user agrees; else the error is the answer.
+    /// Installs a controller if the config or the user agrees; else returns the error that made it necessary.
     pub(crate) async fn offer_install(
         &self,
         slot: &mut Option<Infrastructure>,
@@ -180,14 +180,14 @@ impl Access<'_> {
         self.install(slot, plan).await
     }
 
-    /// Installs it, under the Lease, which stays ours until a Gateway of the class keeps others from removing it again.
+    /// Installs it under the Lease, which we hold until a Gateway of the class keeps others from removing it.
     async fn install(
         &self,
         slot: &mut Option<Infrastructure>,
         plan: InstallPlan,
     ) -> Result<(), StageError> {
         let (cx, config, cluster) = (self.cx, self.config, &self.cluster);
-        // Nothing is installed for a session that cannot be.
+        // Install nothing for a session that lacks permissions.
         let namespace = config.namespace(&cluster.context);
         permissions::review(cluster, &namespace, &config.task_namespace, true).await?;
         let infrastructure = Infrastructure::join(self, slot, true).await?;

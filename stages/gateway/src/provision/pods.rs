@@ -1,4 +1,4 @@
-//! What the pods of a controller say: why it does not come up.
+//! Reports why the pods of a controller are not ready.
 
 use cluster::Cluster;
 use cluster::objects::ObjectRef;
@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus
 use kube::Api;
 use kube::api::ListParams;
 
-/// A line for each Deployment that is not available, and for each of its pods that is not ready. Empty: all is well, or
-/// nothing may be seen.
+/// A line for each Deployment that is not available and each of its pods that is not ready. Empty if all is well, or if
+/// the user may not see them.
 pub(crate) async fn problems(cluster: &Cluster, objects: &[ObjectRef]) -> Vec<String> {
     let mut lines = Vec::new();
     for reference in objects.iter().filter(|it| it.kind == "Deployment") {
@@ -26,7 +26,7 @@ pub(crate) async fn problems(cluster: &Cluster, objects: &[ObjectRef]) -> Vec<St
     lines
 }
 
-/// `None` when it is available.
+/// `None` if it is available.
 fn deployment_problem(status: &DeploymentStatus) -> Option<String> {
     let find = |kind: &str, value: &str| {
         let is = |text: &Option<String>, wanted: &str| text.as_deref() == Some(wanted);
@@ -66,7 +66,7 @@ async fn pod_problems(cluster: &Cluster, namespace: &str, deployment: &Deploymen
     pods.items.into_iter().filter_map(said).collect()
 }
 
-/// `None` when it is ready.
+/// `None` if it is ready.
 fn pod_problem(status: &PodStatus) -> Option<String> {
     let is = |kind: &str, value: &str| {
         let mut conditions = status.conditions.iter().flatten();

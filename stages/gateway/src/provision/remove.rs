@@ -1,4 +1,4 @@
-//! The last one out removes what was installed.
+//! The last session removes what was installed.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::Gateway;
 use crate::lease::GatewayLease;
 use crate::objects::{self, GATEWAY_NAME, GATEWAYS, GatewayObject, gateways, title};
 
-/// How long somebody else may hold the Lease.
+/// How long another session may hold the Lease.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// How long a Gateway that is being deleted may take.
+/// How long the deletion of a Gateway may take.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Kinds in which somebody may keep something of worth.
+/// Kinds in which users may keep data.
 const CONTENTS: [(&str, &str); 9] = [
     ("v1", "Pod"),
     ("v1", "Service"),
@@ -35,7 +35,7 @@ const CONTENTS: [(&str, &str); 9] = [
     ("batch/v1", "Job"),
 ];
 
-/// What was installed, unless others use it when these Gateways, and those of our own sessions, are gone.
+/// What was installed, unless another Gateway than `going` and those of our own sessions uses it.
 pub(crate) async fn leftover<'a>(
     cx: &'a Context<Gateway>,
     cluster: &Cluster,
@@ -77,7 +77,7 @@ fn log_kept(cx: &Context<Gateway>, class: &str, user: &str) {
     ));
 }
 
-/// Removes what was installed, unless it is used by now. Whether there was something.
+/// Removes what was installed if no Gateway uses it. Returns whether something was removed.
 async fn remove_if_unused(
     cx: &Context<Gateway>,
     cluster: &Cluster,
@@ -105,7 +105,7 @@ async fn remove_if_unused(
         lock.delete().await?;
         return Ok(removed);
     }
-    // What is left stays on the list, and others may try.
+    // The rest stays on the list for another attempt.
     lock.release().await?;
     removed.map(|_| false)
 }
@@ -121,7 +121,7 @@ async fn class_gateways(cluster: &Cluster, class: &str) -> Result<Vec<GatewayObj
     }
 }
 
-/// A Gateway of the class; one that is being deleted is waited for.
+/// The title of a Gateway of the class. Waits for those that are being deleted.
 async fn gateway_in_use(cluster: &Cluster, class: &str) -> Result<Option<String>, StageError> {
     let deadline = Instant::now() + DELETION_TIMEOUT;
     loop {
@@ -137,7 +137,7 @@ async fn gateway_in_use(cluster: &Cluster, class: &str) -> Result<Option<String>
     }
 }
 
-/// In the reverse of the order in which it was made; what has not our mark is not ours. Whether there was something.
+/// Removes the listed objects with our label, last created first. Returns whether something was removed.
 async fn remove(
     cx: &Context<Gateway>,
     cluster: &Cluster,
@@ -174,13 +174,13 @@ async fn remove(
     Ok(removed)
 }
 
-/// What is looked for in a namespace before it goes.
+/// The kinds to look for in a namespace before it is deleted.
 fn content_kinds(namespace: &ObjectRef) -> impl Iterator<Item = ObjectRef> {
     let any = |(version, kind): &(&str, &str)| ObjectRef::from_kind(version, kind, &namespace.name);
     CONTENTS.iter().map(any)
 }
 
-/// What one has to be allowed so that this namespace can go again.
+/// The permissions to delete this namespace later.
 pub(super) async fn required_attempts(
     cluster: &Cluster,
     namespace: &ObjectRef,
@@ -193,7 +193,7 @@ pub(super) async fn required_attempts(
     Ok(attempts)
 }
 
-/// Something in our namespace that neither we nor what we installed has made, and that would go with it.
+/// An object in our namespace that neither we nor our controller made, and that would be deleted with it.
 async fn find_foreign(
     discovery: &mut Discovery<'_>,
     namespace: &ObjectRef,
@@ -204,7 +204,7 @@ async fn find_foreign(
             continue;
         };
         let params = match any.kind.as_str() {
-            // The cluster keeps these itself.
+            // The cluster makes these itself.
             "Secret" => ListParams::default().fields("type!=kubernetes.io/service-account-token"),
             _ => ListParams::default(),
         };

@@ -1,4 +1,4 @@
-//! What is to be done with each object of the manifests, by what there is on the cluster.
+//! Plans the change to each object of the manifests, from the state of the cluster.
 
 use cluster::Cluster;
 use cluster::objects::{ApiKind, Discovery};
@@ -13,28 +13,28 @@ use crate::codes;
 use crate::crd::bundle_of;
 use crate::objects::{self, GROUP, INSTALLED};
 
-/// Requests side by side.
+/// Parallel requests.
 const AT_ONCE: usize = 8;
 
-/// What is to be done with an object.
+/// The change to an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// It is not there yet.
+    /// It does not exist yet.
     Create,
     /// It is ours already.
     Apply,
-    /// It is being deleted: once it is gone, it is made.
+    /// It is being deleted, and is created again afterwards.
     Recreate,
-    /// It is somebody else's, and stays as it is; the text says what is remarkable about that.
+    /// It is not ours, and stays as it is; the text is a remark about it.
     Keep(Option<String>),
 }
 
 pub(crate) struct Step {
     pub(crate) object: Object,
-    /// `None`: a CRD of the manifests has to define it first.
+    /// `None`: a CRD of the manifests must define it first.
     pub(crate) kind: Option<ApiKind>,
     pub(crate) action: Change,
-    /// The channel of the Gateway API of which a CRD is there.
+    /// The Gateway API channel of the CRD on the cluster.
     channel: Option<String>,
 }
 
@@ -47,7 +47,7 @@ impl Step {
         !matches!(self.action, Change::Keep(_))
     }
 
-    /// For people.
+    /// The line for messages.
     pub(crate) fn line(&self) -> String {
         let title = self.object.reference.title();
         match &self.action {
@@ -64,7 +64,7 @@ impl Step {
     }
 }
 
-/// Looks at each object. Those of the Lease's mark are ours.
+/// Plans the change to each object. Objects with this mark are ours.
 pub(crate) async fn plan(
     cluster: &Cluster,
     objects: Vec<Object>,
@@ -101,7 +101,7 @@ pub(crate) async fn plan(
     Ok(steps)
 }
 
-/// Puts it into the namespace to which it goes.
+/// Sets the namespace that the object goes to.
 pub(crate) fn set_namespace(object: &mut Object, kind: &ApiKind) {
     object.reference.namespace = kind.namespace(&object.reference);
     if let Some(namespace) = &object.reference.namespace {
@@ -120,7 +120,7 @@ fn judge(object: &Object, there: &DynamicObject, mark: &str) -> Change {
     }
 }
 
-/// A CRD belongs to everybody on the cluster: one that is there is neither downgraded, nor upgraded, nor switched in channel.
+/// CRDs are shared: an existing one is never downgraded, upgraded or moved to another channel.
 fn crd_remark(wanted: &Object, there: &DynamicObject) -> Option<String> {
     let (release, channel) = wanted.bundle()?;
     let (installed, installed_channel) = bundle_of(there)?;
@@ -133,13 +133,13 @@ fn crd_remark(wanted: &Object, there: &DynamicObject) -> Option<String> {
     })
 }
 
-/// Numbers of a release, `v1.3.0`; what is no number counts as 0, so that a preview is older than its release.
+/// The numbers of a release, `v1.3.0`. Other parts count as 0, so a preview is older than its release.
 fn version(text: &str) -> Vec<u32> {
     let numbers = text.trim_start_matches('v').split(['.', '-']);
     numbers.map(|it| it.parse().unwrap_or(0)).collect()
 }
 
-/// TCPRoute v1alpha2 is in the experimental channel alone, and the channel of a cluster is not ours to switch.
+/// TCPRoute v1alpha2 is in the experimental channel only, and we do not switch a cluster's channel.
 fn check_channels(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
     let other = |step: &&Step| {
         let wanted = step.object.bundle().map(|(_, channel)| channel);
@@ -163,7 +163,7 @@ fn check_channels(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
     Err(StageError::new(codes::CRD_CHANNEL, message).cause(kept.line()))
 }
 
-/// The object with our mark.
+/// The object with our label.
 pub(crate) fn marked(object: &Object, mark: &str) -> Value {
     let mut body = object.body.clone();
     if object.reference.kind != CRD {
