@@ -1,23 +1,23 @@
-//! Which resource manager each gateway is for.
+//! Assigns gateways to resource managers.
 
 use protocol::yaml::show;
 
 use crate::determined::Manager;
 
-/// A gateway that looks for its resource manager.
+/// A gateway that needs a resource manager.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate<'a> {
     /// Instance name.
     pub(crate) instance: &'a str,
-    /// The `name` or `cluster_name` that its user gave.
+    /// The `name` or `cluster_name` that the user requests for it.
     pub(crate) requested: Option<&'a str>,
 }
 
-/// For each manager the gateway that is for it: by the name that its user gave; else by its own name; else, where as many
-/// are left of both, by order.
+/// Assigns a gateway to each manager: by the requested name, else by the gateway's own name. If as many managers as
+/// gateways remain, in order.
 ///
 /// # Errors
-/// The gateways that have no manager, or not one alone, each with why and with the choices.
+/// The gateways without a manager, or with more than one, each with the reason and the choices.
 pub(crate) fn assign<'a>(
     managers: &[Manager<'_>],
     gateways: &[Candidate<'a>],

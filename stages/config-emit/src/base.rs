@@ -1,4 +1,4 @@
-//! The file to start from.
+//! The base file.
 
 use std::path::{Path, PathBuf};
 
@@ -8,19 +8,19 @@ use protocol::{Problem, StageError, files};
 
 use crate::codes;
 
-/// The file to start from.
+/// The base: the file to start from.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// What it says.
+    /// Its content.
     pub document: Document,
-    /// The same for messages.
+    /// Its text, for messages.
     pub source: SourceFile,
 }
 
 impl Base {
-    /// Reads it.
+    /// Reads the file.
     pub(crate) fn read(path: &Path) -> Result<Base, StageError> {
         let shown = path.display();
         let bytes = files::read_bytes(path).map_err(|e| {
@@ -36,7 +36,7 @@ impl Base {
         let source = SourceFile::new(path, &text);
         let document = Document::parse_as_pyyaml(&text);
         let document = document.map_err(|e| not_yaml().problems(vec![source.problem(&e)]))?;
-        // devcluster takes the last of equal keys; Determined, which reads a config of its own, none.
+        // devcluster uses the last of duplicate keys; Determined refuses duplicates in a config of its own.
         let own = document.value().get("stages").is_none();
         let duplicates = document.pyyaml_only().iter();
         let duplicates = duplicates.filter(|it| own && it.duplicate);

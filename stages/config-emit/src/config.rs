@@ -1,4 +1,4 @@
-//! What the user says, and what the stage reports.
+//! Config and outputs of config-emit.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,23 +9,24 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Writes the config of a later stage.
+/// The stage that writes the config of a later stage.
 pub struct ConfigEmit;
 
-/// Config of config-emit.
+/// The config of config-emit.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The file to start from: a devcluster.yaml, or a stage's config such as <temp_dir>/master.conf. Never written to.
+    /// The file to start from: a devcluster.yaml, or a stage's config such as <temp_dir>/master.conf. It is not
+    /// changed.
     #[serde(default)]
     pub base: Option<PathBuf>,
 
-    /// Where to write the result; "-" is stdout. Unset, with a control socket and no base: nothing is written, and stages
-    /// that use what is old by now are restarted all the same.
+    /// Where to write the result; "-" is stdout. Without it, with a control socket and no base, nothing is written, and
+    /// stages that use outdated values are restarted.
     #[serde(default)]
     pub out: Option<PathBuf>,
 
-    /// Names of the instances whose values to use. Unset: everything that runs in the run directory, or speaks on stdin.
+    /// Names of the instances whose values to use. Default: all instances in the run directory, or on stdin.
     #[serde(default)]
     pub upstreams: Option<Vec<String>>,
 
@@ -33,20 +34,21 @@ pub struct Config {
     #[serde(default = "default_stage")]
     pub stage: String,
 
-    /// What is written.
+    /// What to write.
     #[serde(default)]
     pub format: Format,
 
-    /// Set the fields that a Determined master has for what tunnel and gateway find out. Without, references alone.
+    /// Set the fields that a Determined master has for the outputs of tunnel and gateway. If false, replace references
+    /// only.
     #[serde(default = "yes")]
     pub known_fields: bool,
 
-    /// The resource manager, by its name or cluster_name, that each gateway is for: {"gateway-2": "east"}. Those that are
-    /// not named here find theirs by their own name, or by order.
+    /// The resource manager of each gateway, by its name or cluster_name: {"gateway-2": "east"}. Other gateways get
+    /// theirs by their own name, or in order.
     #[serde(default)]
     pub resource_managers: Map<String, Value>,
 
-    /// Show on stderr what differs from the base.
+    /// Show the difference to the base on stderr.
     #[serde(default)]
     pub diff: bool,
 
@@ -54,48 +56,48 @@ pub struct Config {
     #[serde(default)]
     pub control_socket: Option<PathBuf>,
 
-    /// What to do, with a control socket, when a running stage uses what is old by now.
+    /// With a control socket: what to do when a running stage uses outdated values.
     #[serde(default)]
     pub on_change: OnChange,
 
-    /// Restart a stage at most once in so many seconds.
+    /// Shortest time in seconds between two restarts of a stage.
     #[serde(default = "default_restart_interval")]
     #[schemars(range(min = 1))]
     pub restart_interval: f64,
 }
 
-/// What to do about a stage that uses old values.
+/// What to do when a running stage uses outdated values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnChange {
-    /// Have devcluster restart it, unless its target is below that stage.
+    /// Ask devcluster to restart it, unless the stage is above devcluster's target.
     #[default]
     Restart,
-    /// Say so.
+    /// Print a warning.
     Warn,
 }
 
-/// What is written.
+/// What to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// The base with the values in it.
     #[default]
     File,
-    /// The stage's own config, also where the base is a devcluster.yaml.
+    /// The stage's own config, even if the base is a devcluster.yaml.
     Config,
-    /// Of that config the top-level blocks in which something was set.
+    /// The top-level blocks of that config in which a value was set.
     Block,
-    /// What the upstreams reported, as JSON. Needs no base, and neither do the next two.
+    /// The outputs of the upstreams as JSON. Like the next two, this needs no base.
     Json,
-    /// The same as shell variables, for `eval` and for CircleCI's $BASH_ENV.
+    /// The outputs as shell variables, for `eval` and for CircleCI's $BASH_ENV.
     Shell,
-    /// The same as NAME=value lines, for $GITHUB_ENV and $GITHUB_OUTPUT.
+    /// The outputs as NAME=value lines, for $GITHUB_ENV and $GITHUB_OUTPUT.
     KeyValue,
 }
 
 impl Format {
-    /// Whether it is made from a file.
+    /// Whether the format needs a base.
     pub fn needs_base(self) -> bool {
         matches!(self, Format::File | Format::Config | Format::Block)
     }
@@ -114,17 +116,17 @@ fn default_stage() -> String {
 }
 
 impl Config {
-    /// The file to write, where it is not stdout.
+    /// The file to write; `None` for stdout.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.out.as_deref().filter(|out| *out != Path::new("-"))
     }
 
-    /// The least time between two restarts of a stage.
+    /// Shortest time between two restarts of a stage.
     pub(crate) fn restart_interval(&self) -> Duration {
         Duration::try_from_secs_f64(self.restart_interval).unwrap_or_default()
     }
 
-    /// An empty list is not the same as none: it names nobody.
+    /// An empty list means no upstreams; no list means all.
     pub(crate) fn ignores_upstreams(&self) -> bool {
         self.upstreams.as_ref().is_some_and(Vec::is_empty)
     }
@@ -133,7 +135,7 @@ impl Config {
         self.upstreams.as_deref().unwrap_or_default()
     }
 
-    /// What its upstreams have reported so far.
+    /// The outputs that its upstreams have reported so far.
     pub(crate) fn reports(&self, cx: &Context<ConfigEmit>) -> Reports {
         match self.ignores_upstreams() {
             true => Reports::new(),
@@ -142,14 +144,14 @@ impl Config {
     }
 }
 
-/// What config-emit reports.
+/// The outputs of config-emit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Outputs {
-    /// The file that was written; null when it went to stdout.
+    /// The written file; null for stdout.
     pub path: Option<PathBuf>,
-    /// The stage whose config it is; null when none is written.
+    /// The stage whose config was written; null if none was.
     pub stage: Option<String>,
-    /// What was set, by its path in that config.
+    /// The values that were set, by their path in that config.
     pub values: Map<String, Value>,
 }
 

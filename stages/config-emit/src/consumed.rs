@@ -1,4 +1,4 @@
-//! What a running command was started with: noted by `exec`, read by who restarts its stage when that changes.
+//! The values that a running command was started with: `exec` records them, so that a change restarts its stage.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
@@ -15,24 +15,24 @@ use serde_json::Value;
 
 use crate::substitute::look_up;
 
-/// What one gets to end that outlived its devcluster.
+/// Time for a command to end that outlived its devcluster.
 const TERM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The kernel takes a moment.
+/// Time for the kernel to kill it.
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `<run-dir>/used/<name>.json`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Consumed {
-    /// Of the stage, and what of it: `app.cmd`, `app.pre1`.
+    /// The stage and its part: `app.cmd`, `app.pre1`.
     pub name: String,
     /// The stage to restart.
     pub stage: String,
-    /// The values of its references, as they are written.
+    /// The values of its references, by the text of the reference.
     pub values: BTreeMap<String, Value>,
-    /// The process that the command became.
+    /// The process id of the command.
     pub pid: u32,
-    /// How its command line begins.
+    /// The start of its command line.
     pub command: String,
 }
 
@@ -50,7 +50,7 @@ impl Consumed {
         }
     }
 
-    /// Takes the place of the note before. Its command cannot run any more, unless its devcluster died: the next one does not
+    /// Replaces the previous record. Its command has ended, unless its devcluster died: the next devcluster does not
     /// know it by its command line, so we end it.
     pub(crate) fn replace(&self, run_dir: &RunDir) -> Result<(), StageError> {
         if !is_instance_name(&self.name) {
@@ -72,7 +72,7 @@ impl Consumed {
         files::replace(&path, &bytes, false).map_err(failed)
     }
 
-    /// Whether its process is still there.
+    /// Whether its process still runs.
     fn is_alive(&self) -> bool {
         let pid = self.pid.to_string();
         let shown = Command::new("ps")
@@ -102,7 +102,7 @@ impl Consumed {
         }
     }
 
-    /// Whether the command would be another one now. What cannot be told has not changed.
+    /// Whether a value has changed. A value that is not available has not.
     pub(crate) fn is_stale(&self, reports: &Reports) -> bool {
         self.values.iter().any(|(written, value)| {
             let now = match parse(written).as_deref() {
@@ -122,7 +122,7 @@ fn read(path: &Path) -> Option<Consumed> {
     serde_json::from_slice(&files::read(path).ok()??).ok()
 }
 
-/// Every note that was made since `since`.
+/// All records written since `since`.
 pub(crate) fn records(run_dir: &RunDir, since: Option<SystemTime>) -> Vec<Consumed> {
     let entries = std::fs::read_dir(directory(run_dir))
         .into_iter()

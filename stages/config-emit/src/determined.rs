@@ -1,4 +1,4 @@
-//! What a Determined master makes of its config, as far as clusters and gateways go: the rules of its own check.
+//! The rules by which a Determined master checks its config, as far as clusters and gateways go.
 
 use protocol::yaml::{Seg, show};
 use serde_json::Value;
@@ -13,17 +13,17 @@ const GATEWAY_KEYS: [&str; 5] = [
     "gateway_port_range_end",
 ];
 
-/// What Determined takes when the block names no range.
+/// Determined's default port range.
 const DEFAULT_RANGE: (u64, u64) = (32_768, 65_535);
 
-/// Something for which Determined would not start.
+/// A rule that the config violates, so that Determined would not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Where in the master's config.
+    /// Its path in the master's config.
     pub path: Vec<Seg>,
-    /// What is wrong there.
+    /// What is wrong.
     pub message: String,
-    /// It is about a key that Determined does not know.
+    /// The key is not known to Determined.
     pub(crate) is_unknown: bool,
 }
 
@@ -36,7 +36,7 @@ impl std::fmt::Display for Violation {
 /// A resource manager in a master's config.
 #[derive(Clone, Debug)]
 pub struct Manager<'a> {
-    /// Where its mapping is.
+    /// The path of its mapping.
     pub path: Vec<Seg>,
     /// Its mapping.
     pub config: &'a Value,
@@ -45,7 +45,7 @@ pub struct Manager<'a> {
 }
 
 impl Manager<'_> {
-    /// The one that is not in `additional_resource_managers`.
+    /// Whether it is the one outside of `additional_resource_managers`.
     pub fn is_primary(&self) -> bool {
         self.path.len() == 1
     }
@@ -55,14 +55,14 @@ impl Manager<'_> {
         self.config["type"] == "kubernetes"
     }
 
-    /// The name under which pools and users know it; `None` where Determined wants one and there is none.
+    /// The name for pools and users; `None` if Determined requires one and it is missing.
     pub fn name(&self) -> Option<&str> {
         let named = |key: &str| self.config[key].as_str().filter(|name| !name.is_empty());
         let default = self.is_primary().then_some("default");
         named("cluster_name").or_else(|| named("name")).or(default)
     }
 
-    /// Whether a user would call it that.
+    /// Whether the user may call it by this name.
     pub fn is_named(&self, name: &str) -> bool {
         let is = |key: &str| self.config[key] == *name;
         is("cluster_name") || is("name") || self.name() == Some(name)
@@ -74,7 +74,7 @@ impl Manager<'_> {
     }
 }
 
-/// Every resource manager of a master's config, the primary first.
+/// All resource managers of a master's config, the primary first.
 pub fn managers(config: &Value) -> Vec<Manager<'_>> {
     let mut all = Vec::new();
     if config["resource_manager"].is_object() {
@@ -99,7 +99,7 @@ pub fn managers(config: &Value) -> Vec<Manager<'_>> {
     all
 }
 
-/// Those that run their tasks on Kubernetes: what a tunnel and a gateway found out is for them.
+/// The resource managers of type kubernetes, which use the outputs of tunnel and gateway.
 pub(crate) fn kubernetes(config: &Value) -> Vec<Manager<'_>> {
     let mut managers = managers(config);
     managers.retain(Manager::is_kubernetes);
@@ -134,7 +134,7 @@ fn report(found: &mut Vec<Violation>, path: Vec<Seg>, message: impl Into<String>
     });
 }
 
-/// A key that Determined does not know; `instead` says what there is.
+/// Reports an unknown key; `instead` lists the known ones.
 fn report_unknown(found: &mut Vec<Violation>, path: Vec<Seg>, instead: &str) {
     found.push(Violation {
         path,

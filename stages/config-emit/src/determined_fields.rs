@@ -1,4 +1,4 @@
-//! The fields that a Determined master is known to have: no reference is needed for them.
+//! The fields that a Determined master is known to have. They need no references.
 
 use protocol::yaml::{Seg, show};
 use serde_json::Value;
@@ -10,14 +10,14 @@ use crate::render_error::RenderError;
 use crate::stage_config::StageConfig;
 use crate::values::{Field, TaskGateway, Values};
 
-/// What is set, by its path in the config.
+/// The fields to set, by their path in the config.
 #[derive(Debug, Default)]
 pub(crate) struct DeterminedFields {
     pub(crate) set: Vec<(Vec<Seg>, Value)>,
     pub(crate) warnings: Vec<String>,
 }
 
-/// What the resource managers of a master are told. Keys of theirs that are not among these stay.
+/// The fields for the resource managers of a master. Their other keys stay.
 pub(crate) fn determined_fields(
     target: &StageConfig<'_>,
     config: &Config,
@@ -57,7 +57,7 @@ pub(crate) fn determined_fields(
     Ok(fields)
 }
 
-/// The base may ask for more ports than there are.
+/// Warns if the base asks for more ports than the Gateway has room for.
 fn capacity_warning(manager: &Manager<'_>, gateway: &TaskGateway) -> Option<String> {
     let range = &manager.config["internal_task_gateway"];
     let port = |key: &str| range[key].as_u64();

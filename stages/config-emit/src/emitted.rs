@@ -1,4 +1,4 @@
-//! A result, in the form that was asked for, and where it goes.
+//! A result in the requested format.
 
 use protocol::problem::colours;
 use protocol::{Context, Reports, StageError};
@@ -10,13 +10,13 @@ use crate::render::render;
 use crate::values::Values;
 use crate::{file, format};
 
-/// What is written, and told.
+/// The text to write, and the outputs.
 #[derive(Default)]
 pub(crate) struct Emitted {
     pub(crate) text: String,
     values: Map<String, Value>,
     warnings: Vec<String>,
-    /// The base and the whole of it with the values, to show what differs.
+    /// The base and its rendered text, to show the difference.
     whole: Option<(Base, String)>,
 }
 
@@ -58,7 +58,7 @@ impl Emitted {
         })
     }
 
-    /// Writes it for the first time.
+    /// Writes the result for the first time.
     pub(crate) fn deliver(
         &self,
         cx: &Context<ConfigEmit>,
@@ -75,7 +75,7 @@ impl Emitted {
         Ok(())
     }
 
-    /// Shows what differs from the base, where that was asked for.
+    /// Shows the difference to the base, if the config asks for it.
     pub(crate) fn show(&self, cx: &Context<ConfigEmit>, config: &Config) {
         let (Some((base, text)), Some(out)) = (&self.whole, &config.out) else {
             return;

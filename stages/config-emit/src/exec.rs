@@ -1,4 +1,4 @@
-//! `devcluster-config-emit exec`: a command with values in the places of its references.
+//! `devcluster-config-emit exec`: runs a command with values in place of references.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,33 +20,33 @@ use crate::substitute::look_up;
 
 const NAME: &str = "devcluster-config-emit exec";
 
-/// Becomes a command, with the values of upstream instances in the places of `${{ instance.path }}` in its arguments, and in
-/// the environment variables that are named. Waits for these instances first. In a script, the argument after `sh -c`,
-/// references become variables, so that no value is text of the script.
+/// Runs a command with the values of upstream instances in place of `${{ instance.path }}` in its arguments and in the
+/// named environment variables. Waits for these instances first. In a script, the argument after `sh -c`, references
+/// become variables, so that no value is read as script text.
 #[derive(Parser)]
 #[command(name = NAME, bin_name = NAME, after_help = "Example:
   devcluster-config-emit exec -- curl 'http://${{ tunnel.host }}:${{ tunnel.port }}/'")]
 struct Cli {
-    /// Where the stages of one devcluster meet [default: as for `run`]
+    /// The run directory [default: as for `run`]
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// Instances that may be meant [default: all in the run directory]
+    /// Instances that references may name [default: all in the run directory]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     upstreams: Vec<String>,
     /// An environment variable with references in its value; may be repeated
     #[arg(long, value_name = "VARIABLE")]
     env: Vec<String>,
-    /// Note what is used, under this name, so that config-emit restarts the stage when that changes
+    /// Record the used values under this name, so that config-emit restarts the stage when they change
     #[arg(long = "for", value_name = "STAGE")]
     noted: Option<String>,
-    /// When an upstream fails, end this much later [default: 0]
+    /// If an upstream fails, exit this much later [default: 0]
     #[arg(long, value_name = "SECONDS")]
     linger: Option<f64>,
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
-/// The whole of the verb. Returns only when the command did not start.
+/// The `exec` verb. Returns only if the command does not start.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     let cli = Cli::parse_from(args);
     program::run(NAME, async {
@@ -125,7 +125,7 @@ fn instances<'a>(
 struct Substitution<'a> {
     reports: &'a Reports,
     consumed: BTreeMap<String, Value>,
-    /// A shell gets values in variables.
+    /// A script gets values in variables.
     has_script: bool,
 }
 
@@ -177,7 +177,7 @@ impl Substitution<'_> {
         Ok(out)
     }
 
-    /// Everything is text here: a list or a mapping is JSON.
+    /// The value as text: a list or a mapping as JSON.
     fn value(&mut self, reference: &Reference<'_>) -> Result<String, StageError> {
         let value =
             look_up(reference, self.reports).map_err(|why| invalid(reference.written, &why))?;

@@ -1,4 +1,4 @@
-//! Writing the result, and showing what differs.
+//! Writes the result and shows differences.
 
 use std::path::Path;
 
@@ -18,12 +18,12 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), StageError> {
     })
 }
 
-/// Whether the file already is what would be written.
+/// Whether the file already has this text.
 pub(crate) fn is_written(path: &Path, text: &str) -> bool {
     matches!(files::read(path), Ok(Some(bytes)) if bytes == text.as_bytes())
 }
 
-/// What differs between two texts, for people.
+/// The difference between two texts, for people.
 pub(crate) fn diff(from: (&Path, &str), to: (&Path, &str), colours: bool) -> String {
     let diff = TextDiff::from_lines(from.1, to.1)
         .unified_diff()

@@ -1,4 +1,4 @@
-//! What a resident config-emit does when its upstreams report something new: who uses what is old is restarted.
+//! Follows the upstreams: when they report new values, restarts the stages that use outdated ones.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -13,17 +13,17 @@ use crate::emitted::Emitted;
 use crate::restart;
 use crate::{consumed, file};
 
-/// When to look again at a stage that is on its way up: the first time, and at the longest. devcluster writes its state into
-/// its log each time.
+/// First and longest time until the next look at a stage that is starting. Each look writes devcluster's state into its
+/// log.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// What a devcluster's stages use, as far as it is ours.
+/// Keeps the stages of a devcluster up to date.
 pub(crate) struct Follower<'a> {
     cx: &'a Context<ConfigEmit>,
     config: &'a Config,
     restarted: HashMap<String, Instant>,
-    /// Stages that nothing more is done about until something else is reported.
+    /// Stages that need no action until new values are reported.
     settled: Vec<String>,
     pause: Duration,
 }
@@ -39,13 +39,13 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Something new was reported: everything is looked at afresh.
+    /// New values were reported: starts again with all stages.
     pub(crate) fn reset(&mut self) {
         self.settled.clear();
         self.pause = RETRY_MIN;
     }
 
-    /// Acts upon what is old, and returns when to look again, if that is to be.
+    /// Restarts stages with outdated values. Returns when to look again, if necessary.
     pub(crate) async fn reconcile(
         &mut self,
         reports: &Reports,
@@ -55,7 +55,7 @@ impl<'a> Follower<'a> {
             self.write(emitted)?;
             return Ok(None);
         };
-        // devcluster makes both when it starts, the base with --oneshot too.
+        // devcluster writes both when it starts; with --oneshot only the base.
         let began = modified(self.config.base.as_ref().unwrap_or(socket));
         let records = consumed::records(&self.cx.run_dir, began).into_iter();
         let stale = records.filter(|record| record.is_stale(reports));
@@ -64,8 +64,8 @@ impl<'a> Follower<'a> {
             && !file::is_written(path, &emitted.text)
         {
             let written = modified(path);
-            // None of this devcluster's stages has read one from before. Who started since then has read it; who has not will
-            // have it rendered again.
+            // No stage of this devcluster has read an older file. A stage that started since has read this one; a later
+            // one renders it again.
             if written.is_none() || written < began {
                 file::write(path, &emitted.text)?;
             } else {
@@ -88,7 +88,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Without a devcluster: the file is ours to keep fresh. A document on stdout cannot be taken back.
+    /// Without a devcluster, keeps the file up to date. A document on stdout stays as it is.
     fn write(&mut self, emitted: &Emitted) -> Result<(), StageError> {
         let Some(path) = self.config.file() else {
             return Ok(());
@@ -126,7 +126,7 @@ impl<'a> Follower<'a> {
         again
     }
 
-    /// Whether some stage has to be looked at again.
+    /// Records the outcomes. Returns whether some stage is still starting.
     fn apply_outcomes(&mut self, outcomes: &BTreeMap<String, RestartOutcome>) -> bool {
         let mut starting = false;
         for (name, outcome) in outcomes {

@@ -1,4 +1,4 @@
-//! The forms in which a result is written.
+//! The formats of a result.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::codes;
 use crate::config::Format;
 use crate::render::Rendered;
 
-/// The text of a rendered config in one of the forms that need a base.
+/// The text of a rendered config, in a format that needs a base.
 pub(crate) fn format_config(rendered: &Rendered<'_>, format: Format, env: &Env) -> String {
     if format == Format::File {
         return rendered.document.text().to_owned();
@@ -33,7 +33,7 @@ pub(crate) fn format_config(rendered: &Rendered<'_>, format: Format, env: &Env) 
     }
 }
 
-/// devcluster expands variables in its own file; who reads the config alone does not.
+/// devcluster expands variables in its own file; readers of the config alone do not.
 fn expanded(text: &str, env: &Env) -> String {
     let Ok(document) = Document::parse_as_pyyaml(text) else {
         return text.to_owned();
@@ -50,7 +50,7 @@ fn expanded(text: &str, env: &Env) -> String {
     edited.unwrap_or_else(|_| to_yaml(&document.value()))
 }
 
-/// What each upstream reported, in one of the other forms.
+/// The outputs of the upstreams, in a format that needs no base.
 pub(crate) fn format_outputs(
     all: &Map<String, Value>,
     format: Format,
@@ -76,7 +76,7 @@ pub(crate) fn format_outputs(
     Ok(lines.into_values().map(|(_, line)| line).collect())
 }
 
-/// Each single value by its path; a list is one, as JSON.
+/// All single values by their path; a list is one, as JSON.
 fn flatten(values: &Map<String, Value>) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for (key, value) in values {
@@ -93,7 +93,7 @@ fn flatten(values: &Map<String, Value>) -> Vec<(String, String)> {
     out
 }
 
-/// `tunnel.ssh_host` is `TUNNEL_SSH_HOST`.
+/// `tunnel.ssh_host` becomes `TUNNEL_SSH_HOST`.
 fn variable(path: &str) -> String {
     let upper = path.chars().map(|c| match c.is_ascii_alphanumeric() {
         true => c.to_ascii_uppercase(),
@@ -110,7 +110,7 @@ fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
-/// GitHub takes a value of several lines between two delimiters.
+/// GitHub's format for a value of several lines.
 fn key_value(name: &str, value: &str) -> String {
     if !value.contains(['\n', '\r']) {
         return format!("{name}={value}\n");

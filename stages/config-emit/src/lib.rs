@@ -1,6 +1,6 @@
-//! A later stage's config, written from a base and from what the stages before it found out.
+//! Writes a later stage's config from a base and the outputs of the stages before it.
 //!
-//! [`render::render`] does it as a pure function of texts and values; [`determined`] knows what a Determined master refuses,
+//! [`render::render`] is a pure function of texts and values; [`determined`] knows what a Determined master refuses,
 //! [`protocol::reference`] what `${{ … }}` means.
 
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ mod values;
 
 pub use config::{Config, ConfigEmit, Outputs};
 
-/// The whole of `main`: a stage, and two verbs of its own.
+/// The `main` of the program: a stage, and two verbs of its own.
 pub fn main() -> ExitCode {
     let mut args: Vec<_> = std::env::args_os().collect();
     let verb = args.get(1).and_then(|a| a.to_str()).unwrap_or_default();

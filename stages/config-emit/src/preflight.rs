@@ -1,4 +1,4 @@
-//! `check --preflight`: what can be known of a rendering before anything has been found out.
+//! `check --preflight`: checks what can be known before any upstream has reported.
 
 use std::path::Path;
 
@@ -29,7 +29,7 @@ const SOCKET: CheckTitle = (
     "devcluster can be asked to restart stages",
 );
 
-/// What a socket's address holds, here and on macOS.
+/// Longest path of a socket, here and on macOS.
 const LONGEST_SOCKET: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
 
 struct Preflight<'a> {
@@ -101,7 +101,7 @@ impl Preflight<'_> {
         }
     }
 
-    /// What a gateway and a tunnel found out is for a resource manager of type kubernetes.
+    /// The outputs of gateway and tunnel need a resource manager of type kubernetes.
     fn managers(&self, target: &StageConfig<'_>) {
         if !target.is_determined || self.config.ignores_upstreams() {
             return self.cx.skip(&[MANAGERS], "no value goes to one");
@@ -138,8 +138,8 @@ impl Preflight<'_> {
         violations.map(|()| String::new())
     }
 
-    /// Whether a value is still to come: from a reference, from a variable, or from a gateway, which sets every field of its
-    /// block.
+    /// Whether a value is not known yet: it comes from a reference, a variable, or a gateway, which sets all fields of
+    /// its block.
     fn is_unresolved(&self, target: &StageConfig<'_>, violation: &Violation) -> bool {
         let value = target.base.document.get(&target.path(&violation.path));
         let is_templated = value.is_some_and(|v| v.as_str().is_some_and(|s| s.contains("${{")));
@@ -165,7 +165,7 @@ impl Preflight<'_> {
         let absolute = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
         let directory = absolute.parent();
         let directory = directory.ok_or_else(|| failed("it is no file".into()))?;
-        // The run directory of a devcluster is made when that starts.
+        // devcluster creates its run directory when it starts.
         let made_later = self.config.control_socket.is_some();
         let there = directory.ancestors().find(|d| !made_later || d.exists());
         let there = there.unwrap_or(directory);

@@ -1,4 +1,4 @@
-//! The new text, from the base and what the upstreams reported. No file is touched here.
+//! Renders the new text from the base and the outputs of the upstreams. Touches no file.
 
 use protocol::yaml::{Document, Editor, show};
 use protocol::{Reports, StageError};
@@ -16,21 +16,21 @@ use crate::values::Values;
 /// A rendered config.
 #[derive(Clone, Debug)]
 pub(crate) struct Rendered<'a> {
-    /// The base with the values in it; every other byte is the base's.
+    /// The base with the values in it; every other byte is unchanged.
     pub document: Document,
-    /// What was set, by its path in the stage's config.
+    /// The values that were set, by their path in the stage's config.
     pub values: Map<String, Value>,
-    /// Where the stage's config is in the document.
+    /// The stage's config in the document.
     pub target: StageConfig<'a>,
-    /// What works, but not as one would wish.
+    /// Warnings about a config that works.
     pub warnings: Vec<String>,
 }
 
-/// Puts values into the config of a stage: what references lead to, and Determined's own fields.
+/// Sets values in the config of a stage: those of references, and Determined's own fields.
 ///
 /// # Errors
-/// There is no such stage, a reference leads nowhere, nobody can tell which resource manager is meant, or Determined would
-/// refuse the result. All mistakes of a kind at once.
+/// There is no such stage, a reference has no value, a gateway has no manager, or Determined would refuse the result.
+/// All problems of a kind at once.
 pub(crate) fn render<'a>(
     base: &'a Base,
     config: &Config,
@@ -44,7 +44,7 @@ pub(crate) fn render<'a>(
     let (replaced, fields) = match (replaced, fields) {
         (Ok(replaced), Ok(fields)) => (replaced, fields),
         (Ok(_), Err(fields)) => return Err(fields.error(base)),
-        // Everything that is wrong, under the code of what comes first.
+        // All problems, under the code of the first kind.
         (Err(mut problems), fields) => {
             problems.extend(fields.err().into_iter().flat_map(|fields| fields.problems));
             return Err(RenderError::bad_references(problems).error(base));

@@ -1,4 +1,4 @@
-//! Why there is no config.
+//! The error of a config that cannot be rendered.
 
 use protocol::config::count;
 use protocol::{Code, Problem, StageError};
@@ -6,11 +6,11 @@ use protocol::{Code, Problem, StageError};
 use crate::base::Base;
 use crate::codes;
 
-/// Mistakes in a base, or values that do not fit into it; each with its place.
+/// Problems in a base, or values that do not fit, each with its place.
 #[derive(Clone, Debug)]
 pub(crate) struct RenderError {
     code: &'static Code,
-    /// What is wrong.
+    /// The problems.
     pub problems: Vec<Problem>,
 }
 
@@ -27,7 +27,7 @@ impl RenderError {
         RenderError::new(codes::BAD_REFERENCE, problems)
     }
 
-    /// The error as the stage reports it.
+    /// Converts it to the stage's error.
     pub(crate) fn error(self, base: &Base) -> StageError {
         let message = if self.code == codes::REFUSED {
             "Determined would refuse the config from"

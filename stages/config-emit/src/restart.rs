@@ -1,4 +1,4 @@
-//! `devcluster-config-emit restart`: the process that talks to devcluster's control socket, and how it is called.
+//! `devcluster-config-emit restart`: the process that talks to devcluster's control socket, and its caller.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,14 +15,14 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::codes;
 
-/// How long we wait for what the other process says. It is not ended then: it may hold a connection.
+/// Time limit for the other process's answer. It is not ended then: it may hold a connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 
 const NAME: &str = "devcluster-config-emit restart";
 
-/// Restarts stages of a running devcluster by its control socket, those alone that are up and not above its target, in the
-/// one way that does not endanger devcluster. Prints what became of each as JSON: restarted, down, starting, above_target or
-/// unknown.
+/// Restarts stages of a running devcluster by its control socket: only those that run and are not above its target, and
+/// in the one way that does not crash devcluster. Prints the outcome of each stage as JSON: restarted, down, starting,
+/// above_target or unknown.
 #[derive(Parser)]
 #[command(name = NAME, bin_name = NAME)]
 struct Cli {
@@ -33,7 +33,7 @@ struct Cli {
     stages: Vec<String>,
 }
 
-/// The whole of the verb.
+/// The `restart` verb.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     let cli = Cli::parse_from(args);
     program::run(NAME, async {
@@ -44,7 +44,7 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     })
 }
 
-/// Who holds a connection to devcluster does not end before it: signals wait.
+/// Ignores signals: a client that ends before devcluster closes the connection would crash devcluster.
 async fn run_to_completion(socket: &Path, stages: &[String]) -> Result<(), ControlError> {
     let kinds = [
         SignalKind::terminate(),
@@ -59,8 +59,8 @@ async fn run_to_completion(socket: &Path, stages: &[String]) -> Result<(), Contr
     .await
 }
 
-/// Has a process of its own ask for restarts, and returns what became of each. It is in a group of its own and on no leash:
-/// should we die now, it ends the conversation in good order.
+/// Asks for restarts in a separate process, and returns the outcomes. The process has its own group and no parent-death
+/// signal, so that it completes the conversation even if we die.
 pub(crate) async fn request(
     socket: &Path,
     stages: &[String],

@@ -74,7 +74,7 @@ impl Stage for ConfigEmit {
         };
         let emitted = Emitted::from_reports(cx, &config, &seen)?;
         let mut follower = Follower::new(cx, &config);
-        // With a devcluster whose stages may run already, a file that is there is what they have read.
+        // The stages of a running devcluster may have read an existing file.
         let writes_first = config.out.is_some()
             && (config.control_socket.is_none() || !config.file().is_some_and(Path::exists));
         let mut again = match writes_first {
@@ -153,7 +153,7 @@ impl Stage for ConfigEmit {
         preflight::preflight(cx, &config);
     }
 
-    /// The file was asked for and stays; half of one is never there.
+    /// The file was requested and stays; it is never written in part.
     async fn leftovers<'a>(
         _cx: &'a Context<Self>,
         _entry: &'a Entry,

@@ -1,4 +1,4 @@
-//! Where in the base the config of a stage is, and what Determined says of it.
+//! Finds the config of a stage in the base, and checks it by Determined's rules.
 
 use protocol::Problem;
 use protocol::validate::pointer_from_path;
@@ -15,16 +15,16 @@ use crate::render_error::RenderError;
 #[derive(Clone, Debug)]
 pub(crate) struct StageConfig<'a> {
     pub(crate) base: &'a Base,
-    /// The way to it; empty when the file is that config.
+    /// Its path; empty if the file is the config.
     pub(crate) config: Vec<Seg>,
     /// devcluster expands `$` in the values of its own file.
     pub(crate) expands: bool,
-    /// It is a Determined master's, whose fields are known.
+    /// It is a Determined master's config, whose fields are known.
     pub(crate) is_determined: bool,
 }
 
 impl<'a> StageConfig<'a> {
-    /// A file with `stages` is a devcluster.yaml, any other mapping the config itself: an agent's or a master's.
+    /// A file with `stages` is a devcluster.yaml; any other mapping is the config of a master or an agent.
     pub(crate) fn find(base: &'a Base, config: &Config) -> Result<StageConfig<'a>, RenderError> {
         let value = base.document.value();
         let Value::Object(top) = &value else {
@@ -69,7 +69,7 @@ impl<'a> StageConfig<'a> {
         ))
     }
 
-    /// What the base says there.
+    /// The config's value in the base.
     pub(crate) fn value(&self) -> Value {
         self.base.document.get(&self.config).unwrap_or_default()
     }
@@ -78,20 +78,20 @@ impl<'a> StageConfig<'a> {
         [self.config.as_slice(), below].concat()
     }
 
-    /// A mistake at this path, or at what of it is there.
+    /// Places a problem at this path, or at its nearest existing parent.
     fn problem(&self, path: &[Seg], on_key: bool, problem: Problem) -> Problem {
         let span = self.base.document.nearest_span(&self.path(path), on_key);
         problem.at(&self.base.source, span)
     }
 
-    /// What Determined would refuse of the config, as it is or as it was rendered, each with its place in the base.
+    /// Checks the config, as it is or as rendered, by Determined's rules. Each violation has its place in the base.
     pub(crate) fn violations(
         &self,
         config: &Value,
         counts: impl Fn(&Violation) -> bool,
     ) -> Result<(), RenderError> {
         let found = violations(config).into_iter().filter(|violation| {
-            // devcluster will put something else there.
+            // devcluster will put another value there.
             let value = config.pointer(&pointer_from_path(&violation.path));
             let unknown = value.is_some_and(|v| v.as_str().is_some_and(|s| s.contains('$')));
             counts(violation) && !(self.expands && unknown)
@@ -107,7 +107,7 @@ impl<'a> StageConfig<'a> {
         Err(RenderError::new(codes::REFUSED, problems))
     }
 
-    /// No resource manager is there to take what is known of the cluster.
+    /// The error for a config without a resource manager of type kubernetes.
     pub(crate) fn no_kubernetes(&self) -> RenderError {
         let manager: [Seg; 2] = ["resource_manager".into(), "type".into()];
         let is_there = |path: &&[Seg]| self.base.document.get(&self.path(path)).is_some();
@@ -119,7 +119,7 @@ impl<'a> StageConfig<'a> {
         )
     }
 
-    /// Gateways for which the resource manager is not known, and why.
+    /// The error for gateways without a resource manager, with reasons.
     pub(crate) fn ambiguous(&self, unassigned: Vec<(String, String)>) -> RenderError {
         let path = ["additional_resource_managers".into()];
         let problems = unassigned.into_iter().map(|(instance, why)| {

@@ -1,4 +1,4 @@
-//! The values of references, put into the places where a file has them.
+//! Replaces references in a file with their values.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::base::Base;
 use crate::stage_config::StageConfig;
 
-/// A value for each scalar of a config that refers to some.
+/// The new value of each scalar with references.
 pub(crate) fn substitute<'a>(
     target: &StageConfig<'a>,
     reports: &Reports,
@@ -20,8 +20,8 @@ pub(crate) fn substitute<'a>(
     })
 }
 
-/// How many references there are in a config. Each has to name one of these instances, where they are known, and a value
-/// of those that have reported.
+/// Counts the references of a config. Each must name one of these instances, if they are known, and a value of a
+/// reported one.
 pub(crate) fn check_references(
     target: &StageConfig<'_>,
     names: Option<&[String]>,
@@ -51,7 +51,7 @@ pub(crate) fn check_references(
     Ok(count)
 }
 
-/// What becomes of the parts of each templated scalar of a config, if anything; or everything that is wrong, with its place.
+/// Applies `make` to the parts of each templated scalar. Fails with all problems, each with its place.
 fn map_scalars<'a, T>(
     target: &StageConfig<'a>,
     mut make: impl FnMut(&[Part<'a>], &mut BadReferences) -> Option<T>,
@@ -87,10 +87,10 @@ fn map_scalars<'a, T>(
     }
 }
 
-/// Where a scalar has a reference, and what is wrong with it.
+/// Ranges of references in a scalar, and what is wrong with them.
 type BadReferences = Vec<(Range<usize>, String)>;
 
-/// A reference alone keeps its type, one among text becomes text. `None`: nothing is to be changed.
+/// A reference alone keeps its type; within text it becomes text. `None`: nothing changes.
 fn combine<'a>(
     parts: &[Part<'a>],
     expands: bool,
@@ -126,7 +126,7 @@ fn combine<'a>(
     changed.then_some(Value::String(text))
 }
 
-/// The value that a reference leads to now.
+/// The current value of a reference.
 pub(crate) fn look_up(reference: &Reference<'_>, reports: &Reports) -> Result<Value, String> {
     let (name, path) = reference.resolve(reports.keys().map(String::as_str))?;
     value_at(name, &reports[name].outputs, path)
@@ -144,7 +144,7 @@ fn scalar_text(value: &Value) -> Result<String, String> {
     }
 }
 
-/// devcluster makes one `$` of two.
+/// devcluster reads `$$` as one `$`.
 fn escaped(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(text.replace('$', "$$")),

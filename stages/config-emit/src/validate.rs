@@ -1,4 +1,4 @@
-//! What the configs of masters amount to, and whether each task gateway has its resource manager there.
+//! Reads the configs of masters in a devcluster.yaml, and assigns gateways to their resource managers.
 
 use protocol::Problem;
 use protocol::provides::TASK_GATEWAY;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::assign::{Candidate, assign};
 use crate::determined::{Manager, kubernetes};
 
-/// The port of a master that does not say which, with TLS and without.
+/// Determined's default ports, with TLS and without.
 const PORTS: (u16, u16) = (8443, 8080);
 
 pub(crate) fn file(request: &Request, answer: &mut Answer) {
@@ -28,7 +28,7 @@ pub(crate) fn file(request: &Request, answer: &mut Answer) {
     }
 }
 
-/// The upstreams that it is told of, else all.
+/// The upstreams that its config names, else all.
 fn waits_for(instance: &Instance, upstreams: &[Listed]) -> Vec<String> {
     let all = upstreams.iter().map(|u| u.stage.clone());
     match instance.config.get("upstreams").and_then(Value::as_array) {
@@ -48,7 +48,7 @@ fn target(target: &Target) -> TargetVerdict {
         _ if unknown.has("port") => None,
         Value::Null if unknown.touches(&["security".into(), "tls".into()]) => None,
         Value::Null => Some(if tls { PORTS.0 } else { PORTS.1 }),
-        // One that is none is the master's mistake.
+        // An invalid port is reported for the master.
         port => port.as_u64().and_then(|port| u16::try_from(port).ok()),
     };
     let managers = kubernetes(config);
@@ -64,7 +64,7 @@ fn target(target: &Target) -> TargetVerdict {
     }
 }
 
-/// Each task gateway has to find its resource manager.
+/// Checks that each task gateway has a resource manager.
 fn assign_managers(
     instance: &Instance,
     upstreams: &[Listed],

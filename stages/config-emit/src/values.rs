@@ -1,4 +1,4 @@
-//! The values to set, picked from what the upstreams reported by its meaning.
+//! Picks the values to set from the outputs of the upstreams, by their meaning.
 
 use protocol::provides::{KUBECONFIG, MASTER_ADDRESS, TASK_GATEWAY};
 use protocol::yaml::Seg;
@@ -7,33 +7,33 @@ use serde_json::Value;
 
 use crate::codes;
 
-/// What a master's config is told.
+/// The values for a master's config.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Values {
-    /// Where pods reach the master: fields of every resource manager. Determined takes both or ignores both.
+    /// The master's address for pods: fields of every resource manager. Determined uses both or ignores both.
     pub(crate) master: Vec<Field>,
-    /// How the master reaches tasks.
+    /// The Gateways by which the master reaches tasks.
     pub(crate) gateways: Vec<TaskGateway>,
 }
 
-/// The way to a field of a resource manager, and its value.
+/// The path of a field in a resource manager, and its value.
 pub(crate) type Field = (Vec<Seg>, Value);
 
-/// How the master reaches tasks.
+/// A Gateway by which the master reaches tasks.
 #[derive(Clone, Debug)]
 pub(crate) struct TaskGateway {
     pub(crate) instance: String,
-    /// Fields of the one resource manager.
+    /// Fields of its resource manager.
     pub(crate) fields: Vec<Field>,
-    /// How many ports the master can open there.
+    /// How many ports the master can open on it.
     pub(crate) capacity: Option<u64>,
 }
 
 impl Values {
-    /// Picks them from reports by their meaning, gateways in the order of these names.
+    /// Picks the values from reports, gateways in the order of these names.
     ///
     /// # Errors
-    /// `config_emit.ambiguous_upstream` with two master addresses, `config_emit.bad_outputs` when one is not what its kind promises.
+    /// `config_emit.ambiguous_upstream` for two master addresses, `config_emit.bad_outputs` for outputs without promised values.
     pub(crate) fn from_reports(reports: &Reports, order: &[String]) -> Result<Values, StageError> {
         let providers_of = |meaning: &'static str| {
             let all = reports.iter();
@@ -75,7 +75,7 @@ fn address(name: &str, upstream: &Upstream) -> Result<Vec<Field>, StageError> {
     ])
 }
 
-/// Determined puts the host between `://` and `:` as it is.
+/// Determined inserts the host between `://` and `:` unchanged.
 fn url_host(host: &str) -> String {
     match host.parse::<std::net::Ipv6Addr>() {
         Ok(_) => format!("[{host}]"),

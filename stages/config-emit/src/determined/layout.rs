@@ -1,4 +1,4 @@
-//! Several resource managers and their pools: where they are written, and that each has a name of its own.
+//! Checks the layout of several resource managers and their pools, and that names are unique.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Manager, Violation, report, report_unknown};
 
-/// Whether everything is where Determined looks for it.
+/// Checks that everything is where Determined expects it.
 pub(super) fn check_shape(config: &Value, found: &mut Vec<Violation>) {
     let (one, several) = ("resource_manager", "additional_resource_managers");
     check_no_pools_within(&config[one], vec![one.into()], found);
@@ -40,7 +40,7 @@ pub(super) fn check_shape(config: &Value, found: &mut Vec<Violation>) {
     }
 }
 
-/// As an example in Determined's own documentation has it.
+/// An example in Determined's own documentation has it so.
 fn check_no_pools_within(manager: &Value, mut path: Vec<Seg>, found: &mut Vec<Violation>) {
     if manager.get("resource_pools").is_some() {
         path.push("resource_pools".into());
