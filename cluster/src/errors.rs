@@ -86,7 +86,7 @@ impl KubeContext {
             }
             kube::Error::SerdeError(error) => {
                 let message = format!(
-                    "what the API of context {name:?} answered to {attempted} is not such an object"
+                    "the API of context {name:?} sent an unexpected object as the response to {attempted}"
                 );
                 StageError::new(codes::API_ERROR, message).source(error)
             }
@@ -111,7 +111,7 @@ impl KubeContext {
             namespace => format!(" -n {namespace}"),
         };
         StageError::new(codes::FORBIDDEN, message).hint(format!(
-            "ask the cluster's admin for the verb `{verb}` on `{resource}`; `kubectl auth can-i {verb} {resource}{flag}` shows it"
+            "ask the cluster's admin for the verb `{verb}` on `{resource}`; `kubectl auth can-i {verb} {resource}{flag}` checks it"
         ))
     }
 
@@ -137,7 +137,7 @@ impl KubeContext {
                 let stderr = String::from_utf8_lossy(&out.stderr);
                 format!("it ended with {}: {}", out.status, tail(stderr.trim()))
             }
-            AuthError::AuthExecParse(_) => "it printed no ExecCredential".to_owned(),
+            AuthError::AuthExecParse(_) => "it did not print an ExecCredential".to_owned(),
             error => error.to_string(),
         };
         StageError::new(codes::CREDENTIALS_UNAVAILABLE, message)
@@ -154,11 +154,11 @@ impl KubeContext {
         }
         let Self { name, server, .. } = self;
         let message =
-            format!("the certificate of the API at {server} is not one that the kubeconfig trusts");
+            format!("the kubeconfig does not trust the certificate of the API at {server}");
         StageError::new(codes::CERTIFICATE_REFUSED, message)
             .cause(text)
             .hint(format!(
-                "get the kubeconfig of context {name:?} again: the cluster may have been made again"
+                "get a new kubeconfig for context {name:?}: the cluster may have been recreated"
             ))
     }
 
@@ -168,7 +168,7 @@ impl KubeContext {
         let message = format!("the API of context {name:?} at {server} cannot be reached");
         StageError::new(codes::UNREACHABLE, message)
             .hint(format!(
-                "is the cluster running, and a VPN up if it needs one? `kubectl --context {name} version` tells"
+                "check with `kubectl --context {name} version` that the cluster runs, and that a VPN is up if it needs one"
             ))
     }
 

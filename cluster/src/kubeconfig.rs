@@ -195,7 +195,7 @@ fn minify(
     merged.auth_infos.retain(|it| it.name == user);
     if merged.auth_infos.is_empty() && !user.is_empty() {
         let what = format!(
-            "context {:?} names the user {user:?}, who is not there",
+            "context {:?} names the user {user:?}, which does not exist",
             named.name
         );
         return Err(malformed(origin, &what));
@@ -235,7 +235,7 @@ fn context_unset(origin: &str, names: &[&str]) -> StageError {
 
 fn choose_one(names: &[&str]) -> String {
     if names.is_empty() {
-        return "it has no context at all: `kubectl config get-contexts` shows what kubectl knows"
+        return "the file has no context; `kubectl config get-contexts` lists those that kubectl knows"
             .to_owned();
     }
     format!("set `k8s_context` to one of: {}", names.join(", "))

@@ -236,5 +236,5 @@ pub fn describe(lease: &Lease) -> String {
         Some(format!(", which was renewed at {time}"))
     });
     let renewed = renewed.unwrap_or_default();
-    format!("session {:?} holds it by a Lease{renewed}", holder(lease))
+    format!("session {:?} holds its Lease{renewed}", holder(lease))
 }

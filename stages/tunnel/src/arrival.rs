@@ -40,7 +40,7 @@ pub(crate) struct Prober {
 pub(crate) enum ArrivalError {
     #[error("no connection")]
     Unreachable(#[from] io::Error),
-    #[error("somebody else answered")]
+    #[error("another program accepted the connection")]
     Elsewhere,
 }
 

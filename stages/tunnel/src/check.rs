@@ -54,5 +54,5 @@ async fn leads_here(host: &str, forwarded: &Forwarded) -> Result<(), StageError>
             StageError::new(codes::ARRIVES_ELSEWHERE, message)
         }
     };
-    Err(error.hint("restart the tunnel; its own output says what it saw"))
+    Err(error.hint("restart the tunnel; its own output shows what it observed"))
 }

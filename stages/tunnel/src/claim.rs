@@ -131,7 +131,7 @@ impl Claim<'_> {
                     return self.handle_unreachable(port, &error).await;
                 }
                 Some(Err(e)) => {
-                    return Err(StageError::internal(format!("a proof broke off: {e}")).into());
+                    return Err(StageError::internal(format!("a proof failed: {e}")).into());
                 }
                 None => {
                     let error = match elsewhere {

@@ -199,7 +199,7 @@ impl Config {
         if host.is_empty() || host.starts_with('-') || host.contains(char::is_whitespace) {
             problems.push(Problem::new(
                 "reverse_proxy_host",
-                format!("{host:?} is no host name"),
+                format!("{host:?} is not a valid host name"),
             ));
         }
         let mut check = |field: &str, is_valid: bool, why: &str| {
@@ -214,16 +214,20 @@ impl Config {
             ("keep_port", self.keep_port),
         ] {
             let is_valid = seconds.is_none_or(Seconds::is_valid);
-            check(field, is_valid, "has to be more than 0 and at most a day");
+            check(
+                field,
+                is_valid,
+                "must be more than 0 and at most 86400 (a day)",
+            );
         }
         let among =
             |range: RangeInclusive<u32>, n: Option<u32>| n.is_none_or(|n| range.contains(&n));
         let is_valid = among(1..=3600, self.keepalive_interval);
-        check("keepalive_interval", is_valid, "has to be 1 to 3600");
+        check("keepalive_interval", is_valid, "must be 1 to 3600");
         let is_valid = among(1..=100, self.keepalive_count);
-        check("keepalive_count", is_valid, "has to be 1 to 100");
-        check("ssh_port", self.ssh_port != Some(0), "0 is no port");
-        check("local_port", self.local_port != 0, "0 is no port");
+        check("keepalive_count", is_valid, "must be 1 to 100");
+        check("ssh_port", self.ssh_port != Some(0), "0 is not a port");
+        check("local_port", self.local_port != 0, "0 is not a port");
         problems.extend(self.problems_of_forwards());
         problems
     }
@@ -241,16 +245,20 @@ impl Config {
             };
             let (port, name) = (forward.local_port, forward.name());
             if port == 0 {
-                problem("local_port", "0 is no port".into());
+                problem("local_port", "0 is not a port".into());
             } else if !local_ports.insert(port) {
-                problem("local_port", format!("{port} is forwarded already"));
+                problem("local_port", format!("{port} is already forwarded"));
             }
             let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
             if name.is_empty() || !name.chars().all(plain) {
-                let what = format!("{name:?} is no name: use letters, digits, `-` and `_`");
+                let what =
+                    format!("{name:?} is not a valid name: use letters, digits, `-` and `_`");
                 problem("name", what);
             } else if !names.insert(name.clone()) {
-                problem("name", format!("{name:?} is the name of another one"));
+                problem(
+                    "name",
+                    format!("{name:?} is already the name of another forward"),
+                );
             }
         }
         problems

@@ -38,13 +38,16 @@ impl RefusedPorts {
 }
 
 pub(crate) fn forbidden(session: &SshSession) -> StageError {
-    let message = format!("{} forbids this user to forward ports", session.server);
+    let message = format!(
+        "{} does not allow this user to forward ports",
+        session.server
+    );
     StageError::new(codes::FORWARDING_FORBIDDEN, message)
 }
 
 pub(crate) fn not_permitted(spec: &ForwardSpec, session: &SshSession) -> StageError {
     let (range, server) = (spec.range, &session.server);
-    let message = format!("{server} does not permit this user to listen on any port of {range}");
+    let message = format!("{server} does not allow this user to listen on any port of {range}");
     StageError::new(codes::PORTS_NOT_PERMITTED, message)
 }
 
@@ -55,11 +58,10 @@ pub(crate) fn none_free(
 ) -> StageError {
     let (range, server) = (spec.range, &session.server);
     if let (Some(port), true) = (refusals.only(), range.first < range.last) {
-        let message =
-            format!("{server} does not give us port {port} again: somebody else listens there");
+        let message = format!("{server} refuses port {port}: another program listens there");
         return StageError::new(codes::PORT_TAKEN, message);
     }
-    let message = format!("{server} has no free port for us in {range}");
+    let message = format!("{server} has no free port in {range}");
     StageError::new(codes::PORT_RANGE_EXHAUSTED, message).cause(format!(
         "{} in use, {} not permitted",
         refusals.taken, refusals.not_permitted
@@ -69,7 +71,7 @@ pub(crate) fn none_free(
 /// The server may still hold our earlier session, and the account cannot end it.
 pub(crate) fn held_by_ghost(session: &SshSession, port: u16) -> StageError {
     let message = format!(
-        "{} does not give us port {port} again: it may still hold our earlier session, and this account cannot end it",
+        "{} refuses port {port}: it may still hold our earlier session, and this account cannot end it",
         session.server
     );
     StageError::new(codes::GHOST_HOLDS_PORT, message)
@@ -81,14 +83,14 @@ pub(crate) async fn elsewhere(spec: &ForwardSpec, session: &SshSession, port: u1
     let listening = session.listening(port).await;
     if session.wants_all_addresses() && listening.on_loopback_beside_others() {
         let message = format!(
-            "{server} listens for us on its loopback address only, and somebody else has {}:{port}",
+            "{server} listens on its loopback address only, and another program has {}:{port}",
             spec.public_host
         );
         return gateway_ports_off(message);
     }
     if session.wants_all_addresses() && !spec.has_separate_host && listening.on_both_families() {
         let message = format!(
-            "{server} listens for us on IPv6 only: somebody else has port {port} there on IPv4, where visitors arrive"
+            "{server} listens on IPv6 only: another program has port {port} there on IPv4, where visitors arrive"
         );
         return StageError::new(codes::IPV6_ONLY, message);
     }
@@ -112,13 +114,13 @@ pub(crate) fn unverified(spec: &ForwardSpec, port: u16) -> StageError {
     let (message, hint) = match spec.verify {
         Verify::Origin => (
             format!(
-                "cannot tell by the origin whether {at} leads here: the source port is changed on the way"
+                "the origin does not show whether {at} leads here: the source port is rewritten on the way"
             ),
-            "set verify to nonce, or to auto, which takes either",
+            "set verify to nonce, or to auto, which accepts either",
         ),
         _ => (
             format!(
-                "cannot tell whether {at} leads here: local port {} is in use",
+                "cannot prove that {at} leads here: local port {} is in use",
                 spec.local_port
             ),
             "start the tunnel before the master, or set verify to auto",
@@ -129,7 +131,7 @@ pub(crate) fn unverified(spec: &ForwardSpec, port: u16) -> StageError {
 
 /// A pinned port is in use by another program.
 pub(crate) fn pinned(why: &StageError) -> StageError {
-    let message = "a port could not be had again, and port_policy is pinned";
+    let message = "the port is not available again, and port_policy is pinned";
     StageError::new(codes::PINNED_PORT_LOST, message).cause(why.message.clone())
 }
 
@@ -138,7 +140,7 @@ pub(crate) fn closed(spec: &ForwardSpec, port: u16, error: &ArrivalError) -> Sta
     match error {
         ArrivalError::Elsewhere => arrives_elsewhere(spec, port),
         ArrivalError::Unreachable(source) => {
-            let message = format!("cannot connect to {}:{port} any more", spec.public_host);
+            let message = format!("cannot connect to {}:{port} any longer", spec.public_host);
             StageError::new(codes::PORT_UNREACHABLE, message)
                 .hint("check this machine's network and the server's firewall")
                 .source(source)
@@ -158,14 +160,14 @@ pub(crate) fn unreachable(
     if listening.on_loopback_only() {
         return loopback_only(session, &at).source(error);
     }
-    let message = format!("cannot connect to {at}, which is to lead here");
+    let message = format!("cannot connect to {at}, which should lead here");
     closed_on_the_way(message, spec).source(error)
 }
 
 /// The server listens on loopback alone, but pods use another address.
 pub(crate) fn loopback_only(session: &SshSession, at: &str) -> StageError {
     gateway_ports_off(format!(
-        "{} listens for us on its loopback address only, so nobody else can connect to {at}",
+        "{} listens on its loopback address only, so other machines cannot connect to {at}",
         session.server
     ))
 }
@@ -180,8 +182,8 @@ pub(crate) fn all_closed(spec: &ForwardSpec) -> StageError {
 fn closed_on_the_way(message: String, spec: &ForwardSpec) -> StageError {
     StageError::new(codes::PORT_UNREACHABLE, message)
         .hint(format!(
-            "open ports {} in the server's firewall; check public_host, and `GatewayPorts clientspecified` in \
-             sshd_config; where pods get there and this machine does not, set verify to off",
+            "open ports {} in the server's firewall; check public_host, and `GatewayPorts clientspecified` in\
+          sshd_config; if pods reach the port and this machine does not, set verify to off",
             spec.range
         ))
 }

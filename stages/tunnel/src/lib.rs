@@ -35,9 +35,9 @@ pub struct Tunnel;
 impl Stage for Tunnel {
     const KIND: &'static str = "tunnel";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const ABOUT: &'static str = "Makes a port of a public ssh server lead to the master on this machine, so that pods can \
-        reach it. The port is one that the server itself finds free; before `ready`, a connection from outside proves that it \
-        leads into this very session. A lost connection is made again, on the same port.";
+    const ABOUT: &'static str = "Forwards a port of a public ssh server to the master on this machine, so that pods can reach it. The\
+          server itself chooses a free port of the range; before `ready`, a connection from outside proves that the port leads\
+          here. After a lost connection the tunnel reconnects on the same port.";
     const EXAMPLES: &'static str = "Examples:
   devcluster-tunnel --reverse-proxy-host proxy.example.com --ssh-user ubuntu --remote-port-range 8000-9000
   devcluster-tunnel -c tunnel.yaml --local-port 8080 --host-key-policy accept-new";
@@ -75,9 +75,9 @@ impl Stage for Tunnel {
             other => other.map(Value::to_string).unwrap_or_default(),
         };
         format!(
-            "has {} pass one of its ports {} on to port {} here, for pods",
-            text("reverse_proxy_host"),
+            "forwards one of the ports {} of {} to local port {}, for pods",
             text("remote_port_range"),
+            text("reverse_proxy_host"),
             text("local_port"),
         )
     }
@@ -89,7 +89,7 @@ impl Stage for Tunnel {
         };
         let proof = match outputs.verified {
             Verified::Origin | Verified::Nonce => "arrival proven",
-            Verified::Tcp => "it takes connections",
+            Verified::Tcp => "accepts connections",
             Verified::Unverified => "arrival not proven",
         };
         let host = match outputs.host.contains(':') {
@@ -123,8 +123,8 @@ impl Stage for Tunnel {
 
     const DIAGNOSTICS: &'static [(&'static str, &'static str)] = &[(
         "server",
-        "For whoever runs the ssh server: report what it grants to tunnels, which ports of the range are free and open, and how \
-         it misses lost clients, with the lines for its sshd_config. Takes up to 15 s, and nothing stays",
+        "For the ssh server's admin: report what the server grants to tunnels, which ports of the range are free and open,\
+          whether it notices lost clients, and the recommended sshd_config. Takes up to 15 s and releases everything",
     )];
 
     async fn diagnose(cx: &Context<Self>, config: Config, _name: &str) {

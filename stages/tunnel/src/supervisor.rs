@@ -83,7 +83,7 @@ pub(crate) fn check_key(config: &Config) -> Result<(), StageError> {
     if path.extension().is_some_and(|e| e == "pub") {
         return Err(
             StageError::new(codes::KEY_INVALID, format!("{shown} is a public key")).hint(format!(
-                "ssh_key_path has to be the private one: {}",
+                "set ssh_key_path to the private key: {}",
                 path.with_extension("").display()
             )),
         );
@@ -145,7 +145,7 @@ impl Supervisor<'_> {
         };
         self.cx.progress(
             "port",
-            format!("logged in to {}; asking it for a port", session.server),
+            format!("logged in to {}; requesting a port", session.server),
         );
         let policy = self.config.port_policy;
         let (own, more) = (&self.forwards[0], &self.forwards[1..]);
@@ -201,7 +201,7 @@ impl Supervisor<'_> {
         if !ghosts.is_empty() {
             self.cx.progress(
                 "reclaim",
-                format!("having {} end our earlier session", session.server),
+                format!("ending our earlier session on {}", session.server),
             );
             if let Ok(greeting) = timeout(RECLAIM, session.greeting()).await {
                 self.note(&greeting)?;
@@ -216,14 +216,14 @@ impl Supervisor<'_> {
         };
         for ended in self.ghosts.settle(greeting)? {
             self.cx.info(format!(
-                "{} still held our earlier session: its process {} is ended",
+                "{} still held our earlier session; its process {} is ended now",
                 session.server, ended.pid
             ));
         }
         if !self.ghosts.note(session, greeting, &self.cx.ledger)? && !self.warned_no_commands {
             self.warned_no_commands = true;
             self.cx.info(format!(
-                "{} runs no commands for us: when the network drops, the port stays taken until the server notices by itself",
+                "{} does not run commands for this account: after a network loss the port stays in use until the server notices the loss",
                 session.server
             ));
         }

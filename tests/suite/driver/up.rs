@@ -30,7 +30,7 @@ async fn a_dry_run_says_what_would_happen_and_writes_nothing() {
     let compiled = site.run_dir().join("devcluster.yaml");
     for line in [
         format!(
-            "  1 tunnel       has 127.0.0.1 pass one of its ports {}-{} on to port {} here, for pods",
+            "  1 tunnel       forwards one of the ports {}-{} of 127.0.0.1 to local port {}, for pods",
             site.range.0, site.range.1, site.master_port
         ),
         "  2 gateway      holds a Gateway in the current context, or makes one, for the master"

@@ -121,7 +121,7 @@ async fn a_lost_port_of_another_forward_is_replaced_at_once_and_the_tunnels_own_
     .await;
     let _taken = take([lost]).await;
     setup.sshd.resume().await.unwrap();
-    let why = format!("port {lost} could not be had again, it is");
+    let why = format!("port {lost} is not available again; the port is");
     tunnel.wait_for_log(&why).await;
     let after = tunnel.wait_for("outputs").await;
     assert_eq!(port_of(&after), port_of(&before));

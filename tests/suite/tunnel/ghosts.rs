@@ -166,8 +166,12 @@ async fn an_account_that_runs_no_commands_waits_for_the_server_on_the_same_port(
         let (setup, relay) = behind_a_relay(&[line]).await;
         let mut tunnel = start(&setup, &relay, &[]);
         let port = port_of(&tunnel.wait_for("outputs").await);
-        let said =
-            |tunnel: &StageClient| tunnel.stderr().matches("runs no commands for us").count();
+        let said = |tunnel: &StageClient| {
+            tunnel
+                .stderr()
+                .matches("does not run commands for this account")
+                .count()
+        };
         tunnel.wait_for("ready").await;
         relay.cut();
         let held = tunnel

@@ -139,9 +139,9 @@ async fn a_port_that_stays_lost_is_replaced_and_the_outputs_say_so() {
     assert_eq!(outputs["gen"], 2);
     assert_ne!(port_of(&outputs), before);
     tunnel.wait_for("ready").await;
-    let why = format!("port {before} could not be had again, it is");
+    let why = format!("port {before} is not available again; the port is");
     assert!(tunnel.stderr().contains(&why), "{}", tunnel.stderr());
-    assert!(tunnel.stderr().contains("somebody else listens there"));
+    assert!(tunnel.stderr().contains("another program listens there"));
 }
 
 #[tokio::test]

@@ -126,7 +126,7 @@ async fn a_machine_without_ssh_is_told_so_and_what_that_keeps_from_being_looked_
     assert!(said.contains("✗ an ssh client is installed"), "{said}");
     assert!(said.contains("hint: install the OpenSSH client"), "{said}");
     assert!(
-        said.contains("– the server lets us in: needs ssh"),
+        said.contains("– the server accepts the login: needs ssh"),
         "{said}"
     );
     assert!(output.stdout.is_empty());

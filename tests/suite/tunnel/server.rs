@@ -60,7 +60,11 @@ async fn a_server_that_is_set_up_well_passes_and_nothing_stays() {
             .starts_with("GatewayPorts clientspecified")
     );
     assert_eq!(found.message("ports"), "3 ports: 3 free and open");
-    assert!(found.message("keepalive").starts_with("asked after "));
+    assert!(
+        found
+            .message("keepalive")
+            .starts_with("it sent a keepalive after ")
+    );
     leaks::gone("what a look left", || setup.left()).await;
     assert!(!setup.home.run_dir().exists(), "looking makes no directory");
 }
@@ -71,7 +75,7 @@ async fn ports_are_told_apart_by_number() {
     let (first, last) = (*setup.ports.start(), *setup.ports.end());
     let taken = take([first]).await;
     let found = server(&setup, &[]).await;
-    let expected = format!("3 ports: 2 free and open, 1 taken ({first})");
+    let expected = format!("3 ports: 2 free and open, 1 in use ({first})");
     assert_eq!(found.message("ports"), expected);
     assert_eq!(found.status("ports"), "ok");
     drop(taken);
@@ -79,7 +83,7 @@ async fn ports_are_told_apart_by_number() {
     let taken = take(setup.ports.clone()).await;
     let found = server(&setup, &[]).await;
     assert_eq!(found.code("ports"), "tunnel.port_range_exhausted");
-    let cause = format!("3 ports: 3 taken ({first}-{last})");
+    let cause = format!("3 ports: 3 in use ({first}-{last})");
     assert_eq!(
         found.check("ports")["caused_by"][1],
         cause,
@@ -127,7 +131,7 @@ async fn each_word_of_gateway_ports_is_seen_by_what_it_does() {
     );
     let _stranger = take([*setup.ports.start()]).await;
     let found = server(&setup, &[]).await;
-    let elsewhere = "1 taken on the address that visitors come by";
+    let elsewhere = "1 in use on the public address";
     assert!(
         found.message("ports").contains(elsewhere),
         "{}",
@@ -223,7 +227,7 @@ async fn a_firewall_and_an_account_without_commands_are_seen_from_outside() {
         "{}",
         found.stderr
     );
-    let closed = "4 ports: 3 free and open, 1 closed on the way from here (8001)";
+    let closed = "4 ports: 3 free and open, 1 blocked between here and the server (8001)";
     assert_eq!(found.message("ports"), closed, "{}", found.stderr);
     assert!(found.hint("ports").contains("firewall"));
     assert_eq!(found.status("commands"), "skipped");

@@ -131,7 +131,9 @@ async fn a_way_that_closes_while_ready_is_told_and_so_is_its_return() {
 async fn a_port_on_all_addresses_is_said_to_be_open_to_all() {
     let setup = Setup::new(Options::default()).await;
     let mut tunnel = setup.start(&[]);
-    tunnel.wait_for_log("is open to whoever can reach it").await;
+    tunnel
+        .wait_for_log("is open to every machine that can reach it")
+        .await;
     tunnel.wait_for("ready").await;
     tunnel.signal(Signal::TERM);
     tunnel.wait().await;
@@ -202,7 +204,7 @@ async fn gateway_ports_off_is_told_also_when_somebody_else_has_the_public_side()
     let command = setup.command(&[("public-host", &public.to_string())]);
     let error = failure(&setup, command, "tunnel.gateway_ports_off", 75).await;
     let message = error["message"].as_str().unwrap();
-    let told = format!("somebody else has {public}:");
+    let told = format!("another program has {public}:");
     assert!(message.contains(&told), "{error}");
 }
 
@@ -231,7 +233,9 @@ async fn a_server_that_listens_wider_than_it_was_asked_to_is_told() {
     let mut tunnel = setup.start(&[("bind-address", "127.0.0.1")]);
     let wider = "listens on all its addresses, not on 127.0.0.1 alone";
     tunnel.wait_for_log(wider).await;
-    tunnel.wait_for_log("is open to whoever can reach it").await;
+    tunnel
+        .wait_for_log("is open to every machine that can reach it")
+        .await;
     tunnel.wait_for("ready").await;
 }
 
@@ -246,7 +250,7 @@ async fn an_address_that_this_machine_does_not_reach_is_reported_as_unverified()
     let nobody = netns.nobody().to_string();
     let flags = [("public-host", nobody.as_str())];
     let mut tunnel = setup.start(&[flags[0], ("probe-interval", "0.1")]);
-    tunnel.wait_for_log("this machine does not get to").await;
+    tunnel.wait_for_log("this machine does not reach").await;
     let outputs = tunnel.wait_for("outputs").await;
     let told = (&outputs["outputs"]["host"], &outputs["outputs"]["verified"]);
     assert_eq!(told, (&nobody.as_str().into(), &"unverified".into()));

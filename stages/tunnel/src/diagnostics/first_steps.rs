@@ -23,9 +23,9 @@ const BANNER: Duration = Duration::from_secs(3);
 const BANNER_LENGTH: u64 = 255;
 
 const CLIENT: CheckTitle = ("ssh", "an ssh client is installed");
-const CONFIG: CheckTitle = ("ssh_config", "ssh knows the server");
+const CONFIG: CheckTitle = ("ssh_config", "ssh resolves the server");
 const KEY: CheckTitle = ("key", "the private key can be read");
-const NAME: CheckTitle = ("host", "the server's name has an address");
+const NAME: CheckTitle = ("host", "the server's name resolves to an address");
 const REACH: CheckTitle = ("server", "the ssh server answers");
 
 impl Diagnostics<'_> {
@@ -60,7 +60,7 @@ impl Diagnostics<'_> {
         let Some(path) = &self.config.ssh_key_path else {
             self.cx.skip(
                 &[KEY],
-                "ssh_key_path is not set: ssh_config and the agent decide",
+                "ssh_key_path is not set; ssh uses the keys of ssh_config and the agent",
             );
             return true;
         };
@@ -75,9 +75,7 @@ impl Diagnostics<'_> {
             Some(resolved) if resolved.direct_address().is_none() => {
                 Some("ssh_config has a proxy on the way")
             }
-            None if !server.host.contains('.') => {
-                Some("needs ssh, which may know it by another name")
-            }
+            None if !server.host.contains('.') => Some("needs ssh, which may resolve the name"),
             _ => None,
         };
         if let Some(instead) = instead {
@@ -130,11 +128,11 @@ async fn read_banner(server: &Server) -> Result<String, StageError> {
         return Ok(format!("{banner}, {took:.1?} away"));
     }
     let (host, port) = (&server.host, server.port);
-    let message = format!("{host}:{port} takes connections, but no ssh server greets there");
+    let message = format!("{host}:{port} accepts connections, but is not an ssh server");
     let error = StageError::new(codes::SERVER_HUNG_UP, message)
-        .hint("check ssh_port, and that no captive portal or proxy answers in its place");
+        .hint("check ssh_port, and that a captive portal or proxy does not answer in its place");
     Err(match banner.is_empty() {
-        true => error.cause("it says nothing"),
-        false => error.cause(format!("it says {banner:?}")),
+        true => error.cause("it sends nothing"),
+        false => error.cause(format!("it sends {banner:?}")),
     })
 }

@@ -24,8 +24,8 @@ use crate::ssh::{Resolved, Socket, SshSession};
 pub(crate) use preflight::preflight;
 pub(crate) use server::server;
 
-const LOGIN: CheckTitle = ("login", "the server lets us in");
-const FORWARDING: CheckTitle = ("forwarding", "the server forwards ports for us");
+const LOGIN: CheckTitle = ("login", "the server accepts the login");
+const FORWARDING: CheckTitle = ("forwarding", "the server allows port forwarding");
 
 /// Errors of a server that refuses to forward any port.
 const FORBIDDEN: Codes = &[codes::FORWARDING_FORBIDDEN, codes::PORTS_NOT_PERMITTED];
@@ -132,6 +132,6 @@ impl<'a> Diagnostics<'a> {
 async fn unused_port() -> Result<u16, StageError> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let address = listener.and_then(|l| l.local_addr());
-    let failed = |e| StageError::io("cannot have a port of this machine", &e);
+    let failed = |e| StageError::io("cannot bind a port of this machine", &e);
     address.map(|a| a.port()).map_err(failed)
 }

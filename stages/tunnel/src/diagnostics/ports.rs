@@ -123,14 +123,11 @@ impl PortSurvey {
         };
         let kinds = [
             (PortState::Free, free),
-            (PortState::Taken, "taken"),
-            (
-                PortState::Elsewhere,
-                "taken on the address that visitors come by",
-            ),
-            (PortState::Closed, "closed on the way from here"),
+            (PortState::Taken, "in use"),
+            (PortState::Elsewhere, "in use on the public address"),
+            (PortState::Closed, "blocked between here and the server"),
             (PortState::NotPermitted, "not permitted to this account"),
-            (PortState::Unknown, "without an answer of the server"),
+            (PortState::Unknown, "without an answer from the server"),
         ];
         let described: Vec<String> = kinds
             .into_iter()
@@ -144,7 +141,7 @@ impl PortSurvey {
             })
             .collect();
         let looked_at = match self.found.len() < self.all {
-            true => format!(", {} looked at", self.found.len()),
+            true => format!(", {} checked", self.found.len()),
             false => String::new(),
         };
         let ports = match self.all {

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::forward::{BoundPort, ForwardSpec};
 use crate::outputs::Verified;
 
-const PORT: CheckTitle = ("port", "a port of the server leads here from outside");
+const PORT: CheckTitle = ("port", "a port of the server leads to this machine");
 
 pub(crate) async fn preflight(cx: &Context<Tunnel>, config: Config) {
     let mut diagnostics = Diagnostics::new(cx, config);
@@ -29,13 +29,15 @@ pub(crate) async fn preflight(cx: &Context<Tunnel>, config: Config) {
 fn proof(spec: &ForwardSpec, bound: BoundPort) -> String {
     let at = format!("{}:{}", spec.public_host, bound.port);
     match bound.proof {
-        Proof::Proven(Verified::Tcp) => format!("{at} takes connections, tried and given back"),
-        Proof::Proven(_) => format!("{at} does, tried and given back"),
+        Proof::Proven(Verified::Tcp) => format!("{at} accepts connections; tested and released"),
+        Proof::Proven(_) => format!("{at} leads here; tested and released"),
         Proof::Unreachable => {
-            format!("{at} is granted; this machine does not get there, only a pod can tell")
+            format!(
+                "the server grants {at}; this machine does not reach it, so only a pod can test it"
+            )
         }
         Proof::OriginRewritten | Proof::NotRequested => {
-            format!("{at} is granted; whether it leads here was not proven")
+            format!("the server grants {at}; not proven that it leads here")
         }
     }
 }

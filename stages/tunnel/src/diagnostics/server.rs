@@ -15,12 +15,15 @@ use crate::errors;
 use crate::forward::ForwardSpec;
 use crate::ssh::SshSession;
 
-const BIND: CheckTitle = ("gateway_ports", "it listens for others than itself");
-const PORTS: CheckTitle = ("ports", "ports of the range can be had");
+const BIND: CheckTitle = ("gateway_ports", "it listens on public addresses");
+const PORTS: CheckTitle = ("ports", "ports of the range are free and open");
 const LATENCY: CheckTitle = ("latency", "it answers requests");
-const COMMANDS: CheckTitle = ("commands", "an earlier session of ours can be ended");
-const KEEPALIVE: CheckTitle = ("keepalive", "it misses clients that went away");
-const SSHD_CONFIG: CheckTitle = ("sshd_config", "what its sshd_config should say");
+const COMMANDS: CheckTitle = (
+    "commands",
+    "the account can end an earlier session of its own",
+);
+const KEEPALIVE: CheckTitle = ("keepalive", "it notices lost clients");
+const SSHD_CONFIG: CheckTitle = ("sshd_config", "recommended sshd_config");
 
 const REST: [CheckTitle; 6] = [FORWARDING, BIND, PORTS, LATENCY, COMMANDS, KEEPALIVE];
 
@@ -43,8 +46,9 @@ pub(crate) async fn server(cx: &Context<Tunnel>, config: Config) {
     }
     if let Some(resolved) = &diagnostics.resolved {
         let block = sshd_config::block(&resolved.user, diagnostics.config.remote_port_range);
-        let message =
-            format!("the lines below at its end, then `sshd -t && systemctl reload ssh`\n{block}");
+        let message = format!(
+            "add these lines at its end, then run `sshd -t && systemctl reload ssh`\n{block}"
+        );
         cx.report_result(SSHD_CONFIG, Ok(message));
     }
 }
@@ -104,18 +108,18 @@ impl Diagnostics<'_> {
             }
             BindPolicy::Off => {
                 let address = &session.bind_address;
-                Check::ok(id, title, format!("GatewayPorts no: loopback alone, and {address} is what bind_address asks for"))
+                Check::ok(id, title, format!("GatewayPorts no: it listens on loopback alone; bind_address requests {address}"))
             }
-            BindPolicy::AsAsked => Check::ok(id, title, "GatewayPorts clientspecified: on the address that is asked for"),
-            BindPolicy::Always => Check::ok(id, title, "GatewayPorts yes: on all addresses, whatever bind_address asks").hint(
-                "with `clientspecified` it also refuses a port that somebody has on IPv4; with `yes` it grants that on IPv6 alone",
+            BindPolicy::AsAsked => Check::ok(id, title, "GatewayPorts clientspecified: it listens on the requested address"),
+            BindPolicy::Always => Check::ok(id, title, "GatewayPorts yes: it listens on all addresses, whatever bind_address requests").hint(
+                "with `clientspecified` it refuses a port that another program has on IPv4; with `yes` it grants the port on IPv6 alone",
             ),
             BindPolicy::NotOff => Check::ok(id, title, "GatewayPorts is yes or clientspecified"),
             BindPolicy::NotOnAll => Check::skipped(id, title, "this account may not listen on all addresses (PermitListen)"),
             BindPolicy::Unknown => Check::skipped(
                 id,
                 title,
-                "it cannot be seen: the server does not show its sockets to this account, and no visitor from here came through",
+                "not visible: the account cannot see the server's sockets, and a connection from here does not arrive",
             ),
         };
         self.cx.report(check);
@@ -128,7 +132,7 @@ impl Diagnostics<'_> {
         session: &SshSession,
     ) -> PortSurvey {
         let counted = |done: usize, total: usize| {
-            let message = format!("looking at the ports of {}", spec.range);
+            let message = format!("checking the ports {}", spec.range);
             self.cx
                 .progress_count("ports", message, done as u64, total as u64);
         };
@@ -157,27 +161,27 @@ impl Diagnostics<'_> {
     ) {
         let login = format!("the login took {:.0?}", login_took);
         let Some(took) = round_trip(session, spec, port).await else {
-            let why = format!("somebody else has port {port} by now; {login}");
+            let why = format!("port {port} is in use by now; {login}");
             return self.cx.skip(&[LATENCY], &why);
         };
-        let found = format!("within {took:.2?}, the median of {REQUESTS} requests; {login}");
+        let found = format!("{took:.2?}, the median of {REQUESTS} requests; {login}");
         self.cx.report_result(LATENCY, Ok(found));
     }
 
     async fn report_commands(&self, session: &SshSession) {
         let greeting = timeout(GREETING, session.greeting()).await;
         if greeting.is_ok_and(|greeting| greeting.session.is_some()) {
-            let found = "commands run, and tell which process serves us";
+            let found = "the account runs commands, and finds the process that serves it";
             return self.cx.report_result(COMMANDS, Ok(found.into()));
         }
-        let why = "this account runs no commands: after a lost connection its port is had again once the server misses the old one";
+        let why = "this account cannot run commands: after a lost connection the port stays in use until the server notices the loss";
         self.cx.skip(&[COMMANDS], why);
     }
 
     /// Sends nothing until the server sends a keepalive.
     async fn report_keepalive(&self) {
         let message = format!(
-            "keeping silent for up to {} s, to hear whether the server asks",
+            "waiting up to {} s for a keepalive from the server",
             SILENCE.as_secs()
         );
         self.cx.progress("keepalive", message);
@@ -207,10 +211,10 @@ impl Diagnostics<'_> {
         let keepalive_requested = log.borrow().keepalive_requested;
         session.close().await;
         self.cx.report(match keepalive_requested {
-            true => Check::ok(id, title, format!("asked after {took:.0} s of silence")),
-            false => Check::skipped(id, title, format!("it did not ask within {took:.0} s of silence")).hint(
-                "with `ClientAliveInterval 5` and `ClientAliveCountMax 2` a laptop that went away is missed within half a \
-                 minute; without, its port stays taken for up to two hours",
+            true => Check::ok(id, title, format!("it sent a keepalive after {took:.0} s of silence")),
+            false => Check::skipped(id, title, format!("it did not send a keepalive within {took:.0} s")).hint(
+                "with `ClientAliveInterval 5` and `ClientAliveCountMax 2` the server notices a lost client within half\
+          a minute; without them the client's port stays in use for up to two hours",
             ),
         });
     }
@@ -227,12 +231,13 @@ impl PortSurvey {
     fn hint(&self, spec: &ForwardSpec) -> Option<String> {
         let range = spec.range;
         if !self.was_visited {
-            return Some(format!(
-                "whether a firewall lets visitors to {range} through was not looked at"
-            ));
+            return Some(format!("not checked whether a firewall blocks {range}"));
         }
         if self.some_are_closed() && spec.may_be_unreachable() {
-            return Some("this machine need not get to public_host: only a pod can tell which ports are open".into());
+            return Some(
+                "this machine may not reach public_host: only a pod can test which ports are open"
+                    .into(),
+            );
         }
         if self.some_are_closed() {
             return Some(format!(

@@ -12,7 +12,7 @@ pub(super) fn block(user: &str, range: PortRange) -> String {
     let permit_listen = match ports.len() {
         ..=LISTED => format!("PermitListen {}", ports.join(" ")),
         _ => format!(
-            "PermitListen takes single ports; {range} are many: narrow remote_port_range, or leave it to a firewall"
+            "PermitListen lists single ports, and {range} are many: narrow remote_port_range, or use a firewall"
         ),
     };
     format!(
@@ -21,11 +21,12 @@ pub(super) fn block(user: &str, range: PortRange) -> String {
     GatewayPorts clientspecified
     ClientAliveInterval 5
     ClientAliveCountMax 2
-    # For an account that does nothing else:
+    # For an account that only runs tunnels, set `AllowTcpForwarding remote` above, and add:
     # {permit_listen}
     # PermitOpen none
     # PermitTTY no
     # AllowAgentForwarding no
-    # X11Forwarding no"
+    # X11Forwarding no
+    # PasswordAuthentication no"
     )
 }

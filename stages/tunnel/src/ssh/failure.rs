@@ -59,7 +59,7 @@ impl Server {
     fn key(&self) -> String {
         match &self.key {
             Some(path) => format!("ssh key {}", path.display()),
-            None => "every key that ssh_config and the agent offer".to_owned(),
+            None => "every key of ssh_config and the agent".to_owned(),
         }
     }
 }
@@ -82,7 +82,7 @@ pub(crate) fn connecting_error(lines: &[String], server: &Server) -> StageError 
     let lines = Lines(lines);
     let known = RULES.iter().find_map(|rule| rule(&lines, server));
     lines.with_causes(known.unwrap_or_else(|| {
-        let hint = format!("see what it says by hand: {}", server.debug_command());
+        let hint = format!("try by hand: {}", server.debug_command());
         StageError::new(codes::SSH_FAILED, format!("ssh to {server} failed")).hint(hint)
     }))
 }

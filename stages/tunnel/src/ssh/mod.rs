@@ -176,7 +176,10 @@ impl SshSession {
     }
 
     fn broken(&self, port: u16) -> StageError {
-        let message = format!("asking {} to listen on port {port} failed", self.server);
+        let message = format!(
+            "the request to {} to listen on port {port} failed",
+            self.server
+        );
         StageError::new(codes::REQUEST_FAILED, message)
     }
 

@@ -43,7 +43,7 @@ pub(crate) async fn version() -> Result<String, StageError> {
 /// The error for an ssh that does not start.
 pub(crate) fn not_started(error: &std::io::Error) -> StageError {
     if error.kind() == std::io::ErrorKind::NotFound {
-        return StageError::new(codes::SSH_MISSING, "there is no ssh on PATH");
+        return StageError::new(codes::SSH_MISSING, "there is no ssh on $PATH");
     }
     StageError::io("cannot start ssh", error)
 }

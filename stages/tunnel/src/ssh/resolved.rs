@@ -37,7 +37,7 @@ impl Resolved {
         args.extend(destination(config));
         let answer = tokio::time::timeout(RESOLVE, output(&args)).await;
         let answer = answer.map_err(|_| {
-            StageError::new(codes::SSH_CONFIG_SLOW, "ssh -G does not come to an end")
+            StageError::new(codes::SSH_CONFIG_SLOW, "ssh -G did not finish within 10 s")
         })?;
         let (status, stdout, stderr) = answer.map_err(|e| not_started(&e))?;
         let resolved = Resolved::parse(&stdout);

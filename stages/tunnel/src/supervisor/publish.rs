@@ -19,11 +19,11 @@ impl Supervisor<'_> {
             let at = format!("{}:{}", spec.public_host, bound.port);
             match bound.proof {
                 Proof::OriginRewritten => self.cx.warn(format!(
-                    "unverified: connections to {at} arrive here, but their source port is changed on the way and local port {} is in use, so they may have been somebody else's",
+                    "unverified: connections to {at} arrive here, but their source port is rewritten on the way and local port {} is in use, so they may be other visitors'",
                     spec.local_port
                 )),
                 Proof::Unreachable => self.cx.warn(format!(
-                    "unverified: this machine does not get to {at}, so only a pod can tell whether it leads here"
+                    "unverified: this machine does not reach {at}, so only a pod can test whether it leads here"
                 )),
                 Proof::Proven(_) | Proof::NotRequested => {}
             }
@@ -39,7 +39,7 @@ impl Supervisor<'_> {
             };
             let host = &self.forwards[0].spec.public_host;
             self.cx.warn(format!(
-                "{ports} of {host} {are} open to whoever can reach {them}; narrow it with bind_address, a firewall or PermitListen",
+                "{ports} of {host} {are} open to every machine that can reach {them}; restrict access with bind_address or a firewall",
             ));
         }
         self.cx.ready(self.outputs()?).await
@@ -58,7 +58,7 @@ impl Supervisor<'_> {
         if wider && !self.warned_wider_bind {
             self.warned_wider_bind = true;
             self.cx.warn(format!(
-                "{} listens on all its addresses, not on {} alone: it needs `GatewayPorts clientspecified` in sshd_config for that",
+                "{} listens on all its addresses, not on {} alone: set `GatewayPorts clientspecified` in its sshd_config for that",
                 session.server,
                 session.bind_address
             ));

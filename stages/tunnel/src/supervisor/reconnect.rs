@@ -85,7 +85,7 @@ impl Supervisor<'_> {
         let why = why.map_or_else(String::new, |why| format!(": {}", why.message));
         for (before, now) in moved {
             self.cx.warn(format!(
-                "port {before} could not be had again, it is {now} now{why}"
+                "port {before} is not available again; the port is {now} now{why}"
             ));
         }
     }

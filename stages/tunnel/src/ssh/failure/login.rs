@@ -8,14 +8,15 @@ use crate::codes;
 pub(super) fn host_key(lines: &Lines, server: &Server) -> Option<StageError> {
     if lines.has("REMOTE HOST IDENTIFICATION HAS CHANGED") {
         let message = format!(
-            "{server} shows another host key than the known one: somebody may be on the way"
+            "the host key of {server} is not the known one: another machine may have answered"
         );
         let by_ssh = lines
             .find("ssh-keygen -f")
             .map(|line| line.trim().to_owned());
         let remove =
             by_ssh.unwrap_or_else(|| format!("ssh-keygen -R \"{}\"", server.host_key_name()));
-        let hint = format!("ask whoever runs the server; if its key did change: {remove}");
+        let hint =
+            format!("ask the server's admin; if its key has changed, remove the old one: {remove}");
         return Some(StageError::new(codes::HOST_KEY_CHANGED, message).hint(hint));
     }
     if lines.has_any(&["REVOKED HOST KEY", "is marked as revoked"]) {
@@ -31,8 +32,8 @@ pub(super) fn host_key(lines: &Lines, server: &Server) -> Option<StageError> {
         known_hosts.map_or_else(|| "~/.ssh/known_hosts".into(), |p| p.display().to_string());
     let message = format!("the host key of {server} is not known");
     let hint = format!(
-        "compare its fingerprint with what the server's admin says: {scan} | ssh-keygen -lf -\n\
-         and add it: {scan} >>{known_hosts}\nor take it on first sight: host_key_policy: accept-new"
+        "compare its fingerprint with the one that the server's admin gives you: {scan} | ssh-keygen -lf -\n\
+         and add it: {scan} >>{known_hosts}\nor accept it on first use: host_key_policy: accept-new"
     );
     Some(StageError::new(codes::HOST_KEY_UNKNOWN, message).hint(hint))
 }
@@ -54,7 +55,7 @@ pub(super) fn key_file(lines: &Lines, server: &Server) -> Option<StageError> {
     let accepted = accepted.is_some_and(|line| !line.ends_with(" agent"));
     if lines.has("incorrect passphrase") || accepted && !lines.has("Load key ") {
         let path = server.key.as_ref().map(|p| format!(" {}", p.display()));
-        let message = format!("{key} has a passphrase and no agent holds it");
+        let message = format!("{key} has a passphrase, and the agent does not hold it");
         let hint = format!(
             "unlock it once: eval \"$(ssh-agent)\"; ssh-add{}",
             path.unwrap_or_default()
@@ -67,14 +68,14 @@ pub(super) fn key_file(lines: &Lines, server: &Server) -> Option<StageError> {
 
 pub(crate) fn key_permissions(server: &Server) -> StageError {
     let path = server.key.as_ref().map(|p| p.display().to_string());
-    let message = format!("others may read {}, so ssh ignores it", server.key());
+    let message = format!("other users can read {}, so ssh ignores it", server.key());
     let hint = format!("chmod 600 {}", path.as_deref().unwrap_or("<key>"));
     StageError::new(codes::KEY_PERMISSIONS, message).hint(hint)
 }
 
 pub(super) fn login(lines: &Lines, server: &Server) -> Option<StageError> {
     if lines.has("Too many authentication failures") {
-        let message = format!("{server} gave up after too many keys");
+        let message = format!("{server} ended the login after too many keys");
         return Some(StageError::new(codes::TOO_MANY_KEYS, message));
     }
     if !lines.has("Permission denied") {
@@ -85,18 +86,18 @@ pub(super) fn login(lines: &Lines, server: &Server) -> Option<StageError> {
         line.starts_with("debug1: Offering public key: ") && line.contains("-CERT SHA256:")
     };
     if lines.0.iter().any(is_certificate) {
-        let message = format!("the certificate of {key} was refused by {server}");
+        let message = format!("{server} rejected the certificate of {key}");
         let hint = format!(
-            "ssh-keygen -L -f <key>-cert.pub shows until when it is valid, and its principals, of which {user} has to be \
-             one; the server's TrustedUserCAKeys has to hold its CA"
+            "check with `ssh-keygen -L -f <key>-cert.pub` that it is valid and that {user} is one of its principals,\
+          and that the server's TrustedUserCAKeys has its CA"
         );
         return Some(StageError::new(codes::CERTIFICATE_REFUSED, message).hint(hint));
     }
     let hint = format!(
-        "check ssh_user and ssh_key_path; the public key has to be in {user}'s authorized_keys there: \
-         ssh-copy-id -p {} {user}@{}",
+        "check ssh_user and ssh_key_path, and add the public key to {user}'s authorized_keys there:\
+          ssh-copy-id -p {} {user}@{}",
         server.port, server.host
     );
-    let message = format!("{key} was refused by {server}");
+    let message = format!("{server} rejected {key}");
     Some(StageError::new(codes::KEY_REFUSED, message).hint(hint))
 }

@@ -36,7 +36,7 @@ pub(crate) fn leftover(data: &Value) -> Option<Leftover<'static>> {
         return None;
     }
     let title = format!(
-        "the session that {} still held for us, its process {}",
+        "the session that {} still holds, its process {}",
         noted.server, noted.session.pid
     );
     let looked_at = noted.clone();
@@ -71,8 +71,9 @@ impl SessionRecord {
 
     fn unknown(&self, why: String) -> StageError {
         let server = &self.server;
-        let message =
-            format!("cannot tell whether {server} still holds an earlier session of ours");
+        let message = format!(
+            "cannot find out whether {server} still holds an earlier session of the tunnel"
+        );
         StageError::new(codes::GHOST_UNKNOWN, message).cause(why)
     }
 
