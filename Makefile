@@ -30,7 +30,7 @@ help:
 	@echo "make bench    figures, beside those of other tools in the same run (BENCH=\"$(BENCH)\")"
 	@echo "make soak     long rounds of what make test does in short ones (SOAK=\"$(SOAK)\")"
 	@echo "make check    formatting, lints, English, licences and advisories"
-	@echo "make schema   generate protocol/schema"
+	@echo "make schema   generate protocol/schema and docs/errors.md"
 	@echo "make install  put the programs into cargo's bin directory"
 
 demo: deps
@@ -100,6 +100,7 @@ check:
 
 schema:
 	WRITE_SCHEMA=1 $(CARGO) test --package devcluster-protocol --test suite schema::
+	WRITE_SCHEMA=1 $(CARGO) $(TESTS) --test suite -- docs_errors_md
 
 install:
 	for program in $(PROGRAMS); do $(CARGO) install --locked --path $$program || exit 1; done

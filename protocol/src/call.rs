@@ -26,9 +26,16 @@ pub(crate) enum Verb {
     Describe,
     /// Read the configs of a file as JSON on stdin, print what is wrong with them; runs nothing
     Validate,
+    /// Say what an error code means and what to do about it, or list all codes
+    Explain,
 }
 
 impl Verb {
+    /// It is about the program, not about an instance.
+    pub(crate) fn is_offline(self) -> bool {
+        matches!(self, Verb::Describe | Verb::Validate | Verb::Explain)
+    }
+
     /// Every verb by its name, with its help.
     pub(crate) fn all() -> impl Iterator<Item = (Verb, PossibleValue)> {
         let verbs = Verb::value_variants().iter();
@@ -67,6 +74,10 @@ pub(crate) struct Call {
     pub(crate) diagnostic: Option<&'static str>,
     /// Say what `cleanup` would undo, and undo nothing.
     pub(crate) dry_run: bool,
+    /// What to explain.
+    pub(crate) code: Option<String>,
+    /// Explain it as JSON.
+    pub(crate) json: bool,
     pub(crate) sources: Sources,
     pub(crate) command: Vec<OsString>,
 }

@@ -70,6 +70,8 @@ fn call<S: Stage>(verb: Verb, described: &Description, m: &ArgMatches, env: &Env
             .chain(S::DIAGNOSTICS.iter().map(|(name, _)| *name))
             .find(|name| set(&diagnostic_id(name))),
         dry_run: set("dry-run"),
+        code: text("code"),
+        json: text("format").as_deref() == Some("json"),
         sources: Sources {
             file: path("config"),
             start: None,

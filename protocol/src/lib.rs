@@ -54,5 +54,6 @@ pub use stage::Stage;
 pub use upstream::{Reports, Upstream, Upstreams};
 pub use verbs::cleanup::NOTHING_LEFT;
 pub use verbs::describe::{Description, Diagnostic, description};
+pub use verbs::explain::{Explanation, explanation, explanations};
 pub use verbs::validate::answer;
 pub use yaml;

@@ -140,6 +140,7 @@ async fn work<S: Stage>(
             let described = serde_json::to_vec_pretty(&description::<S>());
             invocation.answer(described).await
         }
+        Verb::Explain => verbs::explain::explain::<S>(invocation).await,
         Verb::Validate => verbs::validate::validate::<S>(invocation, stdin).await,
     };
     done.map(|()| Exit::Ok as u8)
@@ -206,6 +207,11 @@ impl Invocation {
         let mut text =
             json.map_err(|e| StageError::internal("the answer is not JSON").source(&e))?;
         text.push(b'\n');
+        self.print(text).await
+    }
+
+    /// Prints a text, which is all that stdout gets.
+    pub(crate) async fn print(&self, text: Vec<u8>) -> Result<(), StageError> {
         self.reporter.stdout.write(text);
         let written = self.reporter.stdout.flush().await;
         written.map_err(|e| StageError::io("cannot write the answer", &e))

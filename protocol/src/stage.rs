@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::codes;
+use crate::codes::{self, Codes};
 use crate::context::Context;
 use crate::error::StageError;
 use crate::ledger::Entry;
@@ -26,6 +26,8 @@ pub trait Stage: Sized + 'static {
     const PROGRAM: Option<&'static str> = None;
     /// Version of the program.
     const VERSION: &'static str;
+    /// Lists of the error codes that it ends with, beside those of every program.
+    const CODES: &'static [Codes] = &[];
     /// What it is for, in a paragraph; the head of `--help`.
     const ABOUT: &'static str;
     /// The end of `--help`: commands to copy.

@@ -12,6 +12,7 @@ mod driver {
     mod compile;
     mod devcluster;
     mod doctor;
+    mod explain;
     mod gc;
     mod kills;
     mod migrate;
@@ -34,6 +35,7 @@ mod plugin {
     mod in_a_file;
 }
 mod protocol {
+    mod codes;
     mod conformance;
     mod examples;
     mod runtime;

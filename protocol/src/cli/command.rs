@@ -38,7 +38,7 @@ pub fn command(program: &str, described: &Description) -> Command {
         let mut sub = Command::new(named.get_name().to_owned())
             .about(named.get_help().cloned().unwrap_or_default())
             .after_help(format!("{EXIT_CODES}\n\n{examples}"));
-        if !matches!(verb, Verb::Describe | Verb::Validate) {
+        if !verb.is_offline() {
             sub = sub.args(instance_args(&described.kind));
         }
         if verb == Verb::Wait {
@@ -47,7 +47,7 @@ pub fn command(program: &str, described: &Description) -> Command {
         if matches!(verb, Verb::Wait | Verb::Once) {
             sub = sub.arg(seconds_arg("linger", LINGER_HELP));
         }
-        if !matches!(verb, Verb::Describe | Verb::Validate | Verb::Wait) {
+        if !verb.is_offline() && verb != Verb::Wait {
             sub = sub.arg(events_arg());
         }
         if verb == Verb::Check {
@@ -60,6 +60,9 @@ pub fn command(program: &str, described: &Description) -> Command {
                     .action(ArgAction::SetTrue)
                     .help(DRY_RUN_HELP),
             );
+        }
+        if verb == Verb::Explain {
+            sub = sub.args(explain_args());
         }
         if matches!(verb, Verb::Run | Verb::Once | Verb::Check) {
             sub = sub.arg(config_arg()).args(field_args(&described.config));
@@ -158,6 +161,17 @@ fn stdin_arg(verb: Verb) -> Arg {
     };
     let help = "Who speaks on stdin: nobody, the stage before in a pipe, or a program that drives this one [default: none]";
     valued("stdin", "WHO", help).value_parser(PossibleValuesParser::new(values.to_vec()))
+}
+
+fn explain_args() -> [Arg; 2] {
+    let code = Arg::new("code").value_name("CODE");
+    let format = valued("format", "FORMAT", "Lines for people, or one JSON document");
+    [
+        code.help("Such as tunnel.server_busy [default: a list of all]"),
+        format
+            .default_value("text")
+            .value_parser(PossibleValuesParser::new(["text", "json"])),
+    ]
 }
 
 fn config_arg() -> Arg {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use protocol::ledger::Entry;
 use protocol::validate::{Answer, Gate, Request};
-use protocol::{Context, Leftover, Problem, Reports, Stage, StageError};
+use protocol::{Codes, Context, Leftover, Problem, Reports, Stage, StageError};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use crate::{file, preflight, validate};
 impl Stage for ConfigEmit {
     const KIND: &'static str = "config-emit";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const CODES: &'static [Codes] = &[codes::ALL];
     const ABOUT: &'static str = "Writes the config of a later stage: takes a devcluster.yaml, or the config that devcluster wrote for a \
         master, and sets in it what the tunnel and the gateway found out. Everything else in the file stays as it is written. \
         Runs once, or stays and follows what the upstreams report. Two verbs of its own: `exec` becomes a command with values in \

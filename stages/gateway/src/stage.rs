@@ -6,7 +6,7 @@ use cluster::{Cluster, KubeContext};
 use protocol::ledger::Entry;
 use protocol::provides::{KUBECONFIG, Provides, TASK_GATEWAY};
 use protocol::validate::Gate;
-use protocol::{Context, Leftover, PortRange, Problem, Stage, StageError};
+use protocol::{Codes, Context, Leftover, PortRange, Problem, Stage, StageError};
 use serde_json::{Map, Value};
 
 use crate::acquire::{self, Resources, Selection};
@@ -24,6 +24,7 @@ use crate::{Gateway, gc, leftovers, preflight, provision, readiness};
 impl Stage for Gateway {
     const KIND: &'static str = "gateway";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const CODES: &'static [Codes] = &[codes::ALL, cluster::codes::ALL];
     const ABOUT: &'static str = "Takes the Gateway through which a Determined master reaches tasks in a Kubernetes cluster, or \
         makes one, waits until it is Programmed and has an address, and reports the master's internal_task_gateway block and \
         a kubeconfig for that one cluster. A Lease keeps others off the Gateway; in the end everything is given back.";

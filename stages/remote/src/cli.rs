@@ -16,7 +16,8 @@ use protocol::{Env, Exit, StageError, files, program};
 
 use crate::codes;
 use crate::doctor::doctor;
-use crate::format::Formatted;
+use crate::explain::explain;
+use crate::format::{Format, Formatted};
 use crate::host::Host;
 use crate::input::{CompiledInput, InputArgs, load, run_dir_of};
 use crate::kinds::Programs;
@@ -113,6 +114,15 @@ enum Verb {
         /// Write a page for each program and verb into this directory
         #[arg(long, value_name = "PATH")]
         dir: Option<PathBuf>,
+    },
+    /// Say what an error code means and what to do about it, or list all codes
+    #[command(after_help = help::EXPLAIN)]
+    Explain {
+        /// Such as tunnel.server_busy [default: a list of all]
+        #[arg(value_name = "CODE")]
+        code: Option<String>,
+        #[command(flatten)]
+        formatted: Formatted,
     },
     /// Run a plugin, a program that knows only the wire of PROTOCOL.md, as a stage
     Host,
@@ -249,6 +259,11 @@ async fn dispatch(verb: Verb) -> Result<u8, StageError> {
                     "put this line on top of the file, for the editor\n{line}"
                 ));
             }
+        }
+        Verb::Explain { code, formatted } => {
+            let json = formatted.format == Format::Json;
+            let text = explain(code.as_deref(), json, programs).await?;
+            manual::write_out(None, text.as_bytes())?;
         }
         Verb::Completions { shell, dir } => {
             manual::completions(Cli::command(), shell, dir.as_deref(), programs).await?;

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use protocol::frame::MAX_LINE;
 use protocol::ledger::Entry;
 use protocol::message::{self, Command, Start};
-use protocol::{Context, Env, Leftover, Problem, Stage, StageError};
+use protocol::{Codes, Context, Env, Leftover, Problem, Stage, StageError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -44,6 +44,7 @@ impl Stage for Host {
     const KIND: &'static str = "plugin";
     const PROGRAM: Option<&'static str> = Some("devcluster-remote host");
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const CODES: &'static [Codes] = &[codes::ALL];
     const ABOUT: &'static str =
         "Run a plugin, a program that knows only the wire of PROTOCOL.md, as a stage";
     const EXAMPLES: &'static str = "Example: devcluster-remote host --name vpn --uses ./vpn-stage.py --with '{\"server\": \"a\"}'";

@@ -7,6 +7,7 @@ pub mod compile;
 mod confirm;
 mod devcluster;
 mod doctor;
+mod explain;
 mod exposure;
 mod flat;
 mod format;

@@ -1,4 +1,4 @@
-//! The two verbs by which a program says what it is and what it takes. Both are offline and get no secret.
+//! The verbs by which a program says what it is and what it takes. All are offline and get no secret.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -11,7 +11,7 @@ use protocol::validate::{
     Answer, Instance, LIMIT, Request, RequestType, Unknown, Verdict, pointer_from_path,
 };
 use protocol::yaml::Seg;
-use protocol::{Description, Env, Problem, StageError};
+use protocol::{Description, Env, Explanation, Problem, StageError};
 use serde_json::{Map, Value};
 
 use crate::call::{Call, CallOutput, failed};
@@ -39,6 +39,14 @@ pub(crate) async fn describe(program: &Path, env: &Env) -> Result<Description, S
         said.entry(field).or_insert(value);
     }
     serde_json::from_value(Value::Object(said)).map_err(unusable)
+}
+
+/// Asks a program what its error codes mean.
+pub(crate) async fn explain(program: &Path, env: &Env) -> Result<Vec<Explanation>, StageError> {
+    let call = Call::new(program, &["explain", "--format=json"]).with_plain_env(env);
+    let called = run_call(program, "explain", call).await?;
+    serde_json::from_slice(&called.stdout)
+        .map_err(|e| failed(program, "explain", "its output is not a list of codes").source(&e))
 }
 
 /// Asks a program what is wrong with its configs.

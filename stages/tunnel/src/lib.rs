@@ -21,7 +21,7 @@ mod supervisor;
 use protocol::ledger::Entry;
 use protocol::provides::{MASTER_ADDRESS, Provides};
 use protocol::validate::{Audience, Exposure, Unknown};
-use protocol::{Context, Leftover, Problem, Stage, StageError};
+use protocol::{Codes, Context, Leftover, Problem, Stage, StageError};
 
 use serde_json::{Map, Value, json};
 
@@ -35,6 +35,7 @@ pub struct Tunnel;
 impl Stage for Tunnel {
     const KIND: &'static str = "tunnel";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const CODES: &'static [Codes] = &[codes::ALL];
     const ABOUT: &'static str = "Forwards a port of a public ssh server to the master on this machine, so that pods can reach it. The\
           server itself chooses a free port of the range; before `ready`, a connection from outside proves that the port leads\
           here. After a lost connection the tunnel reconnects on the same port.";

@@ -51,6 +51,13 @@ Example:
   devcluster-remote schema --out ~/.config/devcluster-remote.schema.json
   # yaml-language-server: $schema=~/.config/devcluster-remote.schema.json (with the full path)";
 
+pub(super) const EXPLAIN: &str = "\
+Every error ends with its code. That of a stage is explained by the program of its kind, which has the verb `explain` too.
+
+Examples:
+  devcluster-remote explain tunnel.server_busy
+  devcluster-remote explain --format json | jq '.[] | select(.retryable) | .code'";
+
 pub(super) const COMPLETIONS: &str = "\
 bash:  source <(devcluster-remote completions bash)          in ~/.bashrc
 zsh:   devcluster-remote completions zsh --dir ~/.zfunc      a directory of $fpath, before compinit

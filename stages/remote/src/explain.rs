@@ -1,0 +1,58 @@
+//! `explain`: which program has an error code, and what that says of it.
+
+use protocol::kinds::OURS;
+use protocol::{Explanation, StageError, explanation, explanations};
+
+use crate::codes;
+use crate::kinds::{Kind, Kinds, Programs};
+use crate::verbs;
+
+/// The explanation of a code that a program here has; without one, a list of the codes of this project.
+pub(crate) async fn explain(
+    code: Option<&str>,
+    json: bool,
+    programs: &Programs<'_>,
+) -> Result<String, StageError> {
+    let mut known = explanations(&[codes::ALL]);
+    let Some(code) = code else {
+        extend(&mut known, programs).await?;
+        known.sort_by(|a, b| a.code.cmp(&b.code));
+        known.dedup();
+        return explanation(&known, None, json);
+    };
+    if known.iter().any(|it| it.code == code) {
+        return explanation(&known, Some(code), json);
+    }
+    let namespace = code.split('.').next().unwrap_or_default();
+    match programs.describe(&namespace.replace('_', "-")).await? {
+        Some(kind) => known.extend(ask(&kind, programs).await?),
+        // A namespace that several programs share.
+        None => extend(&mut known, programs).await?,
+    }
+    let of_namespace = |it: &Explanation| it.code.split('.').next() == Some(namespace);
+    explanation(&known, Some(code), json).map_err(|error| match known.iter().any(of_namespace) {
+        true => error,
+        false => error.cause(format!(
+            "no program here has codes that begin with `{namespace}.`"
+        )),
+    })
+}
+
+/// Adds the codes of each program of ours that is installed.
+async fn extend(known: &mut Vec<Explanation>, programs: &Programs<'_>) -> Result<(), StageError> {
+    for kind in OURS {
+        if let Some(kind) = programs.describe(kind).await? {
+            known.extend(ask(&kind, programs).await?);
+        }
+    }
+    Ok(())
+}
+
+async fn ask(kind: &Kind, programs: &Programs<'_>) -> Result<Vec<Explanation>, StageError> {
+    let program = &kind.program[0];
+    if !kind.description.has("explain") {
+        let message = format!("{program} cannot explain its error codes: it has no verb `explain`");
+        return Err(StageError::new(protocol::codes::USAGE, message));
+    }
+    verbs::explain(program.as_ref(), programs.env).await
+}
