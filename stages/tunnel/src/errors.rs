@@ -182,7 +182,7 @@ pub(crate) fn all_closed(spec: &ForwardSpec) -> StageError {
 fn closed_on_the_way(message: String, spec: &ForwardSpec) -> StageError {
     StageError::new(codes::PORT_UNREACHABLE, message)
         .hint(format!(
-            "open ports {} in the server's firewall; check public_host, and `GatewayPorts clientspecified` in\
+            "open ports {} in the server's firewall; check public_host, and `GatewayPorts clientspecified` in \
           sshd_config; if pods reach the port and this machine does not, set verify to off",
             spec.range
         ))

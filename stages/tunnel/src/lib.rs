@@ -36,8 +36,8 @@ impl Stage for Tunnel {
     const KIND: &'static str = "tunnel";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const CODES: &'static [Codes] = &[codes::ALL];
-    const ABOUT: &'static str = "Forwards a port of a public ssh server to the master on this machine, so that pods can reach it. The\
-          server itself chooses a free port of the range; before `ready`, a connection from outside proves that the port leads\
+    const ABOUT: &'static str = "Forwards a port of a public ssh server to the master on this machine, so that pods can reach it. The \
+          server itself chooses a free port of the range; before `ready`, a connection from outside proves that the port leads \
           here. After a lost connection the tunnel reconnects on the same port.";
     const EXAMPLES: &'static str = "Examples:
   devcluster-tunnel --reverse-proxy-host proxy.example.com --ssh-user ubuntu --remote-port-range 8000-9000
@@ -124,7 +124,7 @@ impl Stage for Tunnel {
 
     const DIAGNOSTICS: &'static [(&'static str, &'static str)] = &[(
         "server",
-        "For the ssh server's admin: report what the server grants to tunnels, which ports of the range are free and open,\
+        "For the ssh server's admin: report what the server grants to tunnels, which ports of the range are free and open, \
           whether it notices lost clients, and the recommended sshd_config. Takes up to 15 s and releases everything",
     )];
 

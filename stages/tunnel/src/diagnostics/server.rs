@@ -213,7 +213,7 @@ impl Diagnostics<'_> {
         self.cx.report(match keepalive_requested {
             true => Check::ok(id, title, format!("it sent a keepalive after {took:.0} s of silence")),
             false => Check::skipped(id, title, format!("it did not send a keepalive within {took:.0} s")).hint(
-                "with `ClientAliveInterval 5` and `ClientAliveCountMax 2` the server notices a lost client within half\
+                "with `ClientAliveInterval 5` and `ClientAliveCountMax 2` the server notices a lost client within half \
           a minute; without them the client's port stays in use for up to two hours",
             ),
         });

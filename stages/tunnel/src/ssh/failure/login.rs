@@ -88,13 +88,13 @@ pub(super) fn login(lines: &Lines, server: &Server) -> Option<StageError> {
     if lines.0.iter().any(is_certificate) {
         let message = format!("{server} rejected the certificate of {key}");
         let hint = format!(
-            "check with `ssh-keygen -L -f <key>-cert.pub` that it is valid and that {user} is one of its principals,\
+            "check with `ssh-keygen -L -f <key>-cert.pub` that it is valid and that {user} is one of its principals, \
           and that the server's TrustedUserCAKeys has its CA"
         );
         return Some(StageError::new(codes::CERTIFICATE_REFUSED, message).hint(hint));
     }
     let hint = format!(
-        "check ssh_user and ssh_key_path, and add the public key to {user}'s authorized_keys there:\
+        "check ssh_user and ssh_key_path, and add the public key to {user}'s authorized_keys there: \
           ssh-copy-id -p {} {user}@{}",
         server.port, server.host
     );

@@ -9,7 +9,7 @@ use crate::codes;
 pub(super) fn proxy(lines: &Lines, server: &Server) -> Option<StageError> {
     let message = format!("the proxy on the way to {server} did not connect");
     let hint = format!(
-        "the lines above are the proxy's own. A jump host cannot ask for a passphrase here: add its key to the agent.\
+        "the lines above are the proxy's own. A jump host cannot ask for a passphrase here: add its key to the agent. \
           Try ProxyJump or ProxyCommand of ssh_config by hand: {}",
         server.debug_command()
     );
