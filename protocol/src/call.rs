@@ -1,4 +1,4 @@
-//! How a stage is called: its verbs, and what a command line comes to.
+//! The verbs of a stage, and a parsed command line.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,41 +9,41 @@ use clap::builder::PossibleValue;
 
 use crate::config::Sources;
 
-/// What a stage was called to do.
+/// A verb of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Verb {
-    /// Do the work and hold it up until told to stop (the default)
+    /// Do the work and keep it up until asked to stop (the default)
     Run,
     /// Do the work, print the outputs, leave no process
     Once,
-    /// Wait until this instance is ready, has failed, or a deadline
+    /// Wait until this instance is ready, has failed, or the timeout has passed
     Wait,
-    /// Check that what this instance reported still holds, or with --preflight that it can run at all
+    /// Check that the outputs of this instance are still valid, or with --preflight that it can run
     Check,
-    /// Undo what a dead run left; needs no config; can be repeated
+    /// Remove what a dead run left; needs no config; can be repeated
     Cleanup,
     /// Print versions, verbs and schemas as JSON
     Describe,
-    /// Read the configs of a file as JSON on stdin, print what is wrong with them; runs nothing
+    /// Read the configs of a file as JSON on stdin and print what is wrong with them; starts nothing
     Validate,
-    /// Say what an error code means and what to do about it, or list all codes
+    /// Print what an error code means and what to do, or list all codes
     Explain,
 }
 
 impl Verb {
-    /// It is about the program, not about an instance.
+    /// Whether it is about the program, not about an instance.
     pub(crate) fn is_offline(self) -> bool {
         matches!(self, Verb::Describe | Verb::Validate | Verb::Explain)
     }
 
-    /// Every verb by its name, with its help.
+    /// Every verb, with its name and help.
     pub(crate) fn all() -> impl Iterator<Item = (Verb, PossibleValue)> {
         let verbs = Verb::value_variants().iter();
         verbs.filter_map(|verb| Some((*verb, verb.to_possible_value()?)))
     }
 }
 
-/// Which lines go to stdout.
+/// Which protocol lines go to stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Events {
     All,
@@ -51,7 +51,7 @@ pub(crate) enum Events {
     None,
 }
 
-/// Who speaks on stdin.
+/// Who writes to stdin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StdinMode {
     None,
@@ -68,15 +68,15 @@ pub(crate) struct Call {
     pub(crate) events: Option<Events>,
     pub(crate) stdin: StdinMode,
     pub(crate) timeout: Option<Duration>,
-    /// How long to stay after an upstream failed.
+    /// How long the process stays after an upstream failed.
     pub(crate) linger: Duration,
-    /// Look at what `run` will need, or at one of [`Stage::DIAGNOSTICS`], not at what was reported.
+    /// For `check`: `preflight` or one of [`Stage::DIAGNOSTICS`], in place of the reported outputs.
     pub(crate) diagnostic: Option<&'static str>,
-    /// Say what `cleanup` would undo, and undo nothing.
+    /// For `cleanup`: only list what it would remove.
     pub(crate) dry_run: bool,
-    /// What to explain.
+    /// The code to explain.
     pub(crate) code: Option<String>,
-    /// Explain it as JSON.
+    /// Whether to explain it as JSON.
     pub(crate) json: bool,
     pub(crate) sources: Sources,
     pub(crate) command: Vec<OsString>,

@@ -1,20 +1,21 @@
-//! Child processes that die with us, also when we are killed.
+//! Child processes that end when this process dies, also by SIGKILL.
 
 use std::ffi::OsStr;
 use std::process::Stdio;
 
 use tokio::process::{Child, ChildStdin, Command};
 
-/// A supervised child: it gets SIGTERM when this process dies, however it dies, and SIGKILL when this value is dropped.
+/// A child that gets SIGTERM when this process dies in any way, and SIGKILL when this value is dropped.
 #[derive(Debug)]
 pub struct SupervisedChild {
-    /// The child, or the guard shell around it. Its stdout and stderr are pipes, never ours.
+    /// The child, or the guard shell around it. Its stdout and stderr are pipes.
     pub child: Child,
-    /// Held open for as long as the child may live, where a guard shell watches it.
+    /// Kept open while the child may live; a guard shell watches it.
     _guard_stdin: Option<ChildStdin>,
 }
 
-/// Waits for its command and for the end of its stdin, which is our death; the command gets SIGTERM then.
+/// A shell that waits for its command and for the end of its stdin, which means that this process died: then it sends
+/// SIGTERM to the command.
 const GUARD: &str = r#"
 child= asked=
 trap 'asked=1; [ -z "$child" ] || kill -TERM $child' TERM INT HUP
@@ -29,7 +30,7 @@ kill $watch 2>/dev/null
 exit $code
 "#;
 
-/// Starts a program that keeps our streams, such as a terminal, and gets SIGTERM when this process dies.
+/// Starts a program that inherits the streams of this process, and gets SIGTERM when this process dies.
 pub fn spawn_inheriting(command: &mut Command) -> std::io::Result<Child> {
     if cfg!(target_os = "linux") {
         die_with_us(command);
@@ -37,7 +38,7 @@ pub fn spawn_inheriting(command: &mut Command) -> std::io::Result<Child> {
     }
     let child = command.spawn()?;
     if let Some(pid) = child.id() {
-        // Ends by itself as soon as either of the two is gone.
+        // It ends as soon as either process has ended.
         let watch = "while kill -0 $1 && kill -0 $2; do sleep 1; done 2>/dev/null; kill -0 $1 2>/dev/null || kill -TERM $2";
         let [ours, theirs] = [std::process::id(), pid].map(|p| p.to_string());
         let null = || Stdio::null();
@@ -51,7 +52,7 @@ pub fn spawn_inheriting(command: &mut Command) -> std::io::Result<Child> {
     Ok(child)
 }
 
-/// Starts a supervised program that reads what we write to it. The end of its stdin tells it to end.
+/// Starts a supervised program with piped stdin, stdout and stderr. The end of its stdin asks it to end.
 pub fn spawn_piped(command: &mut Command) -> std::io::Result<Child> {
     die_with_us(command);
     command
@@ -61,8 +62,8 @@ pub fn spawn_piped(command: &mut Command) -> std::io::Result<Child> {
     command.process_group(0).kill_on_drop(true).spawn()
 }
 
-/// Starts a supervised program, with stdin closed and stdout and stderr piped. Call it on the main thread: on Linux the
-/// signal follows the thread that started the child, not the process.
+/// Starts a supervised program with stdin closed and stdout and stderr piped. Call it on the main thread: on Linux the
+/// parent-death signal follows the thread that starts the child, not the process.
 pub fn spawn<A: AsRef<OsStr>>(
     program: impl AsRef<OsStr>,
     args: impl IntoIterator<Item = A>,
@@ -102,8 +103,7 @@ fn spawn_by<A: AsRef<OsStr>>(
     })
 }
 
-/// In a session of its own: Ctrl-C at a terminal is ours to act upon, and nothing below asks there for a passphrase, which
-/// would stop it for ever.
+/// Gives the child a session of its own: Ctrl-C at a terminal does not reach it, and it cannot stop at a passphrase prompt.
 #[allow(
     unsafe_code,
     reason = "a session can only be left between fork and exec"
@@ -125,13 +125,13 @@ fn die_with_us(command: &mut Command) {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     let parent = std::process::id();
     let set = move || {
-        // Until the program is loaded the child has our own handler, which would swallow the signal: the child would live on.
+        // Until exec, the child has the signal handler of this process, which would ignore the signal.
         // SAFETY: a plain system call.
         if unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) } == libc::SIG_ERR {
             return Err(std::io::Error::last_os_error());
         }
         set_parent_process_death_signal(Some(Signal::TERM))?;
-        // We may have died before the signal was set.
+        // This process may have died before the signal was set.
         match getppid() {
             Some(pid) if pid.as_raw_nonzero().get().unsigned_abs() == parent => Ok(()),
             _ => Err(std::io::Error::other("the parent is gone")),
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_guard_ends_its_command_when_we_are_gone_or_ask_for_it() {
+    async fn the_guard_ends_its_command_when_its_parent_dies_or_asks() {
         for ask in [false, true] {
             let script = "trap 'echo ended; exit 0' TERM; echo up; while :; do sleep 0.05; done";
             let mut supervised = spawn_by(false, "sh".as_ref(), ["-c", script]).unwrap();
@@ -212,9 +212,9 @@ mod tests {
     #[tokio::test]
     #[allow(
         unsafe_code,
-        reason = "the moment between fork and exec is what is tested"
+        reason = "the test sends the signal between fork and exec"
     )]
-    async fn the_signal_of_our_death_is_not_lost_while_the_program_is_being_loaded() {
+    async fn the_parent_death_signal_is_not_lost_before_exec() {
         use std::os::unix::process::ExitStatusExt;
 
         use rustix::process::{Signal, getpid, kill_process};

@@ -1,4 +1,4 @@
-//! What a stage has in hand while it works.
+//! What the runtime gives to a running stage.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -18,27 +18,27 @@ use crate::shutdown::Shutdown;
 use crate::stage::Stage;
 use crate::upstream::Upstreams;
 
-/// What a stage has in hand while it works. Clones share everything.
+/// What the runtime gives to a running stage. Clones share everything.
 #[derive(Clone)]
 pub struct Context<S: Stage> {
     /// Name of this instance.
     pub instance: String,
     /// The environment to read variables from.
     pub env: Env,
-    /// Where the stages of this devcluster meet.
+    /// The run directory, shared by the stages of this devcluster.
     pub run_dir: RunDir,
-    /// What has to be undone should this process die.
+    /// Records what has to be removed should this process die.
     pub ledger: Ledger,
-    /// The end, when it comes.
+    /// The request to stop.
     pub shutdown: Shutdown,
-    /// What the stages before this one found out.
+    /// The outputs of upstream stages.
     pub upstream: Upstreams,
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) kind: PhantomData<fn() -> S>,
 }
 
 impl<S: Stage> Context<S> {
-    /// Tells where the work stands. `step` is a stable word, `message` is for people.
+    /// Reports the current step. `step` is a stable word, `message` is for people.
     pub fn progress(&self, step: &str, message: impl Into<String>) {
         self.reporter.progress(step, message.into(), None);
     }
@@ -49,41 +49,41 @@ impl<S: Stage> Context<S> {
             .progress(step, message.into(), Some((done, total)));
     }
 
-    /// A line for whoever looks for a fault.
+    /// Logs a line for debugging.
     pub fn debug(&self, message: impl Into<String>) {
         self.reporter.log(Level::Debug, message.into());
     }
 
-    /// A line worth knowing.
+    /// Logs a line for users.
     pub fn info(&self, message: impl Into<String>) {
         self.reporter.log(Level::Info, message.into());
     }
 
-    /// It works, but not as one would wish.
+    /// Logs a warning.
     pub fn warn(&self, message: impl Into<String>) {
         self.reporter.log(Level::Warn, message.into());
     }
 
-    /// Text for people alone.
+    /// Writes text for people to stderr, without a protocol line.
     pub fn say(&self, text: &str) {
         self.reporter.say(text);
     }
 
-    /// Reports that these outputs hold now. The outputs file is on disk before `ready` is written. May be called again: with
-    /// other outputs their generation rises, and after [`Context::degraded`] the stage is ready again. Waits until a
-    /// document has left.
+    /// Reports that these outputs are valid. The outputs file is on disk before `ready` is written. Can be called again: other
+    /// outputs raise the generation, and after [`Context::degraded`] the stage is ready again. Waits until a document is
+    /// written.
     pub async fn ready(&self, outputs: S::Outputs) -> Result<(), StageError> {
         self.delivered().await?;
         self.reporter
             .ready(object(&outputs)?, &S::summary(&outputs))
     }
 
-    /// Says what the outputs mean, where the type alone does not tell it. Before the first [`Context::ready`].
+    /// Sets the meaning of the outputs where it depends on the config. Call it before the first [`Context::ready`].
     pub fn set_provides(&self, provides: Provides) {
         self.reporter.set_provides(provides);
     }
 
-    /// Reports what `once` found out.
+    /// Reports the outputs of `once`.
     pub(crate) async fn publish(&self, outputs: &S::Outputs) -> Result<Value, StageError> {
         self.delivered().await?;
         let map = object(outputs)?;
@@ -92,17 +92,17 @@ impl<S: Stage> Context<S> {
         Ok(Value::Object(map))
     }
 
-    /// Reports that the outputs do not hold for the moment, and why.
+    /// Reports that the outputs are not valid at the moment, and why.
     pub fn degraded(&self, error: StageError) {
         self.reporter.degraded(error.fatal(false));
     }
 
-    /// Reports one thing that [`Stage::preflight`] looked at.
+    /// Reports one check of [`Stage::preflight`].
     pub fn report(&self, check: Check) {
         self.reporter.report(check);
     }
 
-    /// Reports what came of one thing: what was found, which may be empty, or the error that a run would end with.
+    /// Reports the result of one check: what was found, which may be empty, or the error that a run would end with.
     pub fn report_result(&self, (id, title): CheckTitle, outcome: Result<String, StageError>) {
         self.report(match outcome {
             Ok(found) => Check::ok(id, title, found),
@@ -110,26 +110,26 @@ impl<S: Stage> Context<S> {
         });
     }
 
-    /// Reports that these were not looked at, and why.
+    /// Reports these checks as skipped, and why.
     pub fn skip(&self, titles: &[CheckTitle], why: &str) {
         for (id, title) in titles {
             self.report(Check::skipped(id, title, why));
         }
     }
 
-    /// The outputs of the run before, when it had come that far and they still parse.
+    /// The outputs of the previous run, if it reported any and they still parse.
     pub fn previous(&self) -> Option<S::Outputs> {
         let previous = self.reporter.previous()?;
         serde_json::from_value(Value::Object(previous.outputs)).ok()
     }
 
-    /// Writes a document to stdout. Only for a config of which [`Stage::takes_stdout`] says so. The outputs are reported
-    /// once all of it has been written; that it could not be is an error then.
+    /// Writes a document to stdout. Only for a config for which [`Stage::takes_stdout`] is true. [`Context::ready`] waits until
+    /// all of it is written, and returns the error of a failed write.
     pub fn document(&self, bytes: Vec<u8>) {
         self.reporter.document(bytes);
     }
 
-    /// Waits for the reader of a document for as long as there is one and nobody asks for the end.
+    /// Waits until the document is written, or a shutdown is requested.
     async fn delivered(&self) -> Result<(), StageError> {
         if !self.reporter.has_document() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! stdin, stdout and stderr of a stage. stdout is protocol; stderr is people.
+//! stdin, stdout and stderr of a stage. stdout is for the protocol, stderr for people.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,12 +10,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::AsyncRead;
 use tokio::sync::oneshot;
 
-/// Bytes that may wait for a reader that does not read, before what can be spared is dropped.
+/// Bytes that may wait for a slow reader before droppable messages are dropped.
 const BACKLOG: usize = 1 << 20;
 
-/// The three streams, and the descriptors whose closing says that the host is gone.
+/// The three streams, and the descriptors that show that the host is gone.
 pub struct Io {
-    /// Where the host, the upstream or nobody speaks.
+    /// Input from a host or an upstream stage, if any.
     pub stdin: Box<dyn AsyncRead + Unpin + Send>,
     /// Protocol lines, or a document.
     pub stdout: Box<dyn Write + Send>,
@@ -23,15 +23,15 @@ pub struct Io {
     pub stderr: Box<dyn Write + Send>,
     /// stdout is a terminal: no protocol lines unless asked for.
     pub stdout_is_terminal: bool,
-    /// Output pipes to watch for a reader that went away.
+    /// Output pipes to watch for a reader that closes them.
     pub output_pipes: Vec<OwnedFd>,
-    /// What a command that we run gets as its stdout.
+    /// stdout for the command after `--`.
     pub command_stdout: Option<OwnedFd>,
 }
 
 impl Io {
-    /// Takes over the process's own streams. Afterwards descriptor 1 is stderr, so that no library can write between
-    /// the protocol's lines.
+    /// Takes over the process's streams. Afterwards descriptor 1 is stderr, so that no library can write between protocol
+    /// lines.
     pub fn from_process() -> std::io::Result<Io> {
         let stdout = rustix::io::fcntl_dupfd_cloexec(std::io::stdout(), 3)?;
         let stderr = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 3)?;
@@ -63,7 +63,7 @@ fn is_pipe(fd: impl AsFd) -> bool {
     })
 }
 
-/// A file that may be non-blocking, because somebody who shares it made it so: a write waits all the same.
+/// A writer that waits until a non-blocking file is writable. Another process that shares the file may set that mode.
 struct BlockingWriter(File);
 
 impl Write for BlockingWriter {
@@ -87,7 +87,7 @@ impl Write for BlockingWriter {
     }
 }
 
-/// A writer with a thread of its own, so that a reader that does not read cannot hold the stage.
+/// A writer with a thread of its own, so that a slow reader cannot block the stage.
 #[derive(Clone)]
 pub(crate) struct Sink {
     queue: mpsc::Sender<Item>,
@@ -100,7 +100,7 @@ enum Item {
 }
 
 impl Sink {
-    /// Starts the thread. It ends when the last clone of the sink is gone.
+    /// Starts the thread. It ends when the last clone is dropped.
     pub(crate) fn new(writer: Box<dyn Write + Send>) -> Sink {
         let (queue, items) = mpsc::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -109,20 +109,20 @@ impl Sink {
         Sink { queue, waiting }
     }
 
-    /// Queues bytes that leave in one write, however far behind the reader is.
+    /// Queues bytes for one write, however slow the reader is.
     pub(crate) fn write(&self, bytes: Vec<u8>) {
         self.waiting.fetch_add(bytes.len(), Ordering::Relaxed);
         drop(self.queue.send(Item::Bytes(bytes)));
     }
 
-    /// The same for what can be spared: dropped when the reader is far behind.
+    /// Queues bytes, or drops them when the reader is far behind.
     pub(crate) fn write_lossy(&self, bytes: Vec<u8>) {
         if self.waiting.load(Ordering::Relaxed) + bytes.len() <= BACKLOG {
             self.write(bytes);
         }
     }
 
-    /// Waits until everything queued has been written. The error is the first that any write met.
+    /// Waits until everything queued is written. Returns the first error of any write.
     pub(crate) async fn flush(&self) -> std::io::Result<()> {
         let (done, wait) = oneshot::channel();
         drop(self.queue.send(Item::Flush(done)));
@@ -131,7 +131,7 @@ impl Sink {
     }
 }
 
-/// Nothing is written after a failed write: half a line may be out, and what follows would be taken for its end.
+/// Writes nothing after a failed write, which may have written half a line: more bytes would look like its other half.
 fn write_all(items: mpsc::Receiver<Item>, mut writer: Box<dyn Write + Send>, left: &AtomicUsize) {
     let mut failed: Option<std::io::Error> = None;
     for item in items {
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_full_pipe_that_does_not_block_is_waited_for() {
+    async fn a_write_to_a_full_nonblocking_pipe_waits() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         rustix::io::ioctl_fionbio(&writer, true).unwrap();
         let sink = Sink::new(Box::new(BlockingWriter(OwnedFd::from(writer).into())));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_far_behind_loses_only_what_can_be_spared() {
+    async fn a_slow_reader_loses_only_droppable_messages() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let sink = Sink::new(Box::new(BlockingWriter(OwnedFd::from(writer).into())));
         for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! The names of kinds: ours, and those that mean something else.
+//! The names of kinds of stage.
 
 /// The kinds of stage of this project.
 pub const OURS: [&str; 3] = ["tunnel", "gateway", "config-emit"];
@@ -6,7 +6,7 @@ pub const OURS: [&str; 3] = ["tunnel", "gateway", "config-emit"];
 /// The kind that writes the configs of other stages.
 pub const RENDERER: &str = "config-emit";
 
-/// A program under the driver's plugin host.
+/// A plugin, run by the driver's plugin host.
 pub const PLUGIN: &str = "plugin";
 
 /// devcluster's own kinds.
@@ -19,7 +19,7 @@ pub const DEVCLUSTERS: [&str; 6] = [
     "custom_docker",
 ];
 
-/// Programs of this project that are no stages.
+/// Programs of this project that are not stages.
 const PROGRAMS: [&str; 3] = ["remote", "conformance", "sandbox"];
 
 /// The release of this project.
@@ -30,7 +30,7 @@ pub fn is_ours(kind: &str) -> bool {
     OURS.contains(&kind)
 }
 
-/// Whether a program `devcluster-<kind>` may be a stage of this kind: a short name that means nothing else.
+/// Whether a program `devcluster-<kind>` can be a stage of this kind: the name is short and not reserved.
 pub fn is_kind(kind: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let reserved = kind == PLUGIN || DEVCLUSTERS.contains(&kind) || PROGRAMS.contains(&kind);

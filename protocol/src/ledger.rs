@@ -1,5 +1,5 @@
-//! What an instance made in the world, written down before it is made, so that a later `run`, `cleanup` or `gc` can undo
-//! it after SIGKILL or a power-off. One file of JSON lines per instance; whoever uses it holds the instance's lock.
+//! What an instance creates outside of its process, recorded before it is created, so that a later `run`, `cleanup` or
+//! `gc` can remove it after SIGKILL or a power-off. One file of JSON lines per instance; its user holds the instance's lock.
 
 mod survey;
 
@@ -17,20 +17,20 @@ use crate::files;
 
 pub use survey::{Survey, belongs_to, remove_settled, survey};
 
-/// One outside resource, intended or made, and not yet undone.
+/// One resource, intended or created, and not yet removed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Unique within the ledger.
     pub id: u64,
     /// The run that wrote it.
     pub run: String,
-    /// What kind of resource; the stage's own word.
+    /// The kind of resource, named by the stage.
     pub what: String,
-    /// What the stage needs to find and undo it. Never a secret.
+    /// What the stage needs to find and remove it. Never a secret.
     pub data: Value,
 }
 
-/// Who the ledger belongs to: the file's first line, for `gc`.
+/// The instance that a ledger belongs to: the first line of the file, for `gc`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Kind of stage.
@@ -49,13 +49,13 @@ enum Line {
     Settle(u64),
 }
 
-/// Past this size, or twice what was open when it was last written whole, a ledger is written whole again.
+/// A ledger larger than this, and than twice its size at the last rewrite, is rewritten with the open entries alone.
 const COMPACT: u64 = 256 << 10;
 
 /// The ledger of one instance. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    /// `None` for a verb that makes nothing.
+    /// `None` for a verb that creates nothing.
     home: Option<Arc<Home>>,
     run: Arc<str>,
     state: Arc<Mutex<State>>,
@@ -71,7 +71,7 @@ struct Home {
 struct State {
     open: Vec<Entry>,
     next: u64,
-    /// Size of the file when it was last written whole.
+    /// Size of the file after the last rewrite.
     whole: u64,
 }
 
@@ -83,7 +83,7 @@ pub struct Ticket {
 }
 
 impl Entry {
-    /// What the ledger itself says of it, as far as it is plain text or numbers.
+    /// The entry for people: its fields that are texts or numbers.
     pub fn describe(&self) -> String {
         let fields = self.data.as_object().into_iter().flatten();
         let plain = fields.filter_map(|(key, value)| match value {
@@ -99,7 +99,7 @@ impl Entry {
     }
 }
 
-/// Where all ledgers of this user are.
+/// The directory of all ledgers of this user.
 pub fn directory(env: &Env) -> PathBuf {
     env.path("XDG_STATE_HOME")
         .unwrap_or_else(|| env.home().join(".local/state"))
@@ -119,7 +119,7 @@ fn load(path: &Path) -> std::io::Result<(Option<Owner>, State)> {
     let bytes = files::read(path)?.unwrap_or_default();
     let mut state = State::default();
     let mut owner = None;
-    // A line torn by a power-off was never acted upon: it is passed over.
+    // A line that a power-off tore was never acted upon: it is skipped.
     for line in bytes
         .split(|b| *b == b'\n')
         .filter_map(|l| serde_json::from_slice(l).ok())
@@ -137,7 +137,7 @@ fn load(path: &Path) -> std::io::Result<(Option<Owner>, State)> {
 }
 
 impl Ledger {
-    /// Opens the ledger of an instance and drops what is settled from the file.
+    /// Opens the ledger of an instance and removes settled entries from the file.
     pub fn open(env: &Env, owner: &Owner, run: &str) -> Result<Ledger, StageError> {
         files::private_dir(&directory(env), "ledger directory")?;
         let path = file(env, &owner.instance, &owner.run_dir);
@@ -154,7 +154,7 @@ impl Ledger {
         })
     }
 
-    /// A ledger without a file, for a verb that only looks.
+    /// A ledger without a file, for a verb that only reads.
     pub(crate) fn detached() -> Ledger {
         Ledger {
             home: None,
@@ -163,7 +163,7 @@ impl Ledger {
         }
     }
 
-    /// The same with what the file of an instance says. Nothing is written, also where there is no file.
+    /// The same with the entries of an instance's file. Writes nothing.
     pub(crate) fn read(env: &Env, instance: &str, run_dir: &Path) -> Result<Ledger, StageError> {
         let path = file(env, instance, run_dir);
         let failed = |e| StageError::io(format!("cannot read {}", path.display()), &e);
@@ -174,7 +174,7 @@ impl Ledger {
         })
     }
 
-    /// Writes down, durably, what is about to be made. Make it only after this returned.
+    /// Records a resource durably. Create the resource only after this returns.
     pub fn intend(&self, what: &str, data: Value) -> Result<Ticket, StageError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = Entry {
@@ -191,7 +191,7 @@ impl Ledger {
         Ok(ticket)
     }
 
-    /// What was intended and not settled, oldest first.
+    /// The entries that are not settled, oldest first.
     pub fn entries(&self) -> Vec<Entry> {
         self.state
             .lock()
@@ -200,7 +200,7 @@ impl Ledger {
             .clone()
     }
 
-    /// The ticket of an entry that an earlier run wrote, for a run that goes on with the resource.
+    /// The ticket of an earlier run's entry, for a run that resumes the resource.
     pub fn adopt(&self, entry: &Entry) -> Ticket {
         Ticket {
             ledger: self.clone(),
@@ -215,7 +215,7 @@ impl Ledger {
         self.record(&mut state, &Line::Settle(id), open)
     }
 
-    /// Writes a line down, after which these entries are open.
+    /// Writes a line; these entries are open afterwards.
     fn record(&self, state: &mut State, line: &Line, open: Vec<Entry>) -> Result<(), StageError> {
         if let Some(home) = &self.home {
             let limit = (state.whole * 2).clamp(COMPACT, files::MAX_FILE);
@@ -228,7 +228,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Removes the file when there is nothing left to undo.
+    /// Removes the file when no entry is open.
     pub(crate) fn close(&self) {
         if let Some(home) = self.home.as_ref().filter(|_| self.entries().is_empty()) {
             drop(files::remove(&home.path));
@@ -241,7 +241,7 @@ impl Home {
         StageError::io(format!("cannot use {}", self.path.display()), error)
     }
 
-    /// Writes the file again with these entries, and returns its size.
+    /// Rewrites the file with these entries and returns its size.
     fn write_whole(&self, open: &[Entry]) -> std::io::Result<u64> {
         let mut text = Vec::new();
         let lines = std::iter::once(Line::Owner(self.owner.clone()))
@@ -257,7 +257,7 @@ impl Home {
         Ok(text.len() as u64)
     }
 
-    /// Adds a line, durably. False when the file is new or would grow past `limit`: it has to be written whole.
+    /// Appends a line durably. Returns false when the file is new or would exceed `limit`: then it has to be rewritten.
     fn append(&self, line: &Line, limit: u64) -> std::io::Result<bool> {
         let mut file = files::open(&self.path)?;
         let length = file.seek(SeekFrom::End(0))?;
@@ -277,7 +277,7 @@ impl Home {
     }
 }
 
-/// Looks at the last byte and leaves the file at its end.
+/// Reads the last byte and leaves the file position at the end.
 fn ends_with_newline(file: &mut File) -> std::io::Result<bool> {
     let mut last = [0];
     file.seek(SeekFrom::End(-1))?;
@@ -286,13 +286,13 @@ fn ends_with_newline(file: &mut File) -> std::io::Result<bool> {
 }
 
 impl Ticket {
-    /// The resource is gone, or was never made.
+    /// Settles the entry: the resource is removed, or was never created.
     pub fn settle(self) -> Result<(), StageError> {
         self.ledger.settle(self.id)
     }
 }
 
-/// A short stable name for a path; not for anything that an attacker chooses.
+/// A short stable hash of a path. Not for input that an attacker chooses.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| {
         (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)

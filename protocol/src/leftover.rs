@@ -1,4 +1,4 @@
-//! What a dead run left: one list, which `cleanup --dry-run` prints and `cleanup` removes.
+//! Things that a dead run left: `cleanup --dry-run` lists them, `cleanup` removes them.
 
 use std::pin::Pin;
 
@@ -6,19 +6,19 @@ use crate::error::StageError;
 
 type Work<'a, T> = Pin<Box<dyn Future<Output = Result<T, StageError>> + 'a>>;
 
-/// What became of a leftover.
+/// The result of removing a leftover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// It was there, and is gone now.
+    /// It existed and was removed.
     Removed,
-    /// It was gone already.
+    /// It did not exist any more.
     Gone,
-    /// Nothing can be done now: the ledger entry stays, and a later `cleanup` or `gc` looks again.
+    /// It cannot be removed now: the ledger entry stays, and a later `cleanup` or `gc` tries again.
     Deferred,
 }
 
 impl From<bool> for Removal {
-    /// Whether it was there.
+    /// From whether it existed.
     fn from(was_there: bool) -> Removal {
         if was_there {
             Removal::Removed
@@ -28,16 +28,16 @@ impl From<bool> for Removal {
     }
 }
 
-/// One thing that a dead run left, and the work that removes it. Nothing happens until the work is called for.
+/// One thing that a dead run left, and the work that removes it. The work starts only with [`Leftover::remove`].
 pub struct Leftover<'a> {
-    /// What it is, for people. Empty: nothing that a person is told of.
+    /// What it is, for people. Empty: it is not shown.
     pub title: String,
     probe: Option<Work<'a, bool>>,
     remove: Work<'a, Removal>,
 }
 
 impl<'a> Leftover<'a> {
-    /// `remove` is repeatable: it finds the thing gone when it was removed before.
+    /// `remove` can be repeated: the second time it returns [`Removal::Gone`].
     pub fn new<T: Into<Removal>>(
         title: impl Into<String>,
         remove: impl Future<Output = Result<T, StageError>> + 'a,
@@ -49,14 +49,14 @@ impl<'a> Leftover<'a> {
         }
     }
 
-    /// Where it takes a request to know whether the thing is there: for a dry run alone, since removing it finds out too.
+    /// For a thing whose existence takes a request to find out. Only a dry run calls it: removing finds out by itself.
     #[must_use]
     pub fn probe(mut self, probe: impl Future<Output = Result<bool, StageError>> + 'a) -> Self {
         self.probe = Some(Box::pin(probe));
         self
     }
 
-    /// What it is, if it is there.
+    /// Its title, if it exists.
     pub async fn find(self) -> Result<Option<String>, StageError> {
         let is_there = match self.probe {
             Some(probe) => probe.await?,

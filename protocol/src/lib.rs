@@ -1,5 +1,5 @@
-//! How devcluster stages talk, and the runtime that every stage runs in. The wire is in [`message`]; `PROTOCOL.md` beside
-//! this crate specifies it for other languages.
+//! The protocol of devcluster stages, and the runtime that every stage runs in. [`message`] has the wire format;
+//! `PROTOCOL.md` beside this crate specifies it for other languages.
 
 #![warn(missing_docs)]
 

@@ -1,4 +1,4 @@
-//! The wire: one JSON object a line, `{"dcs":1,"type":…,"stage":<instance>,…}`.
+//! The wire: one JSON object per line, `{"dcs":1,"type":…,"stage":<instance>,…}`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub enum Message {
         /// Process id.
         pid: u32,
     },
-    /// Where a longer piece of work stands.
+    /// The current step of longer work.
     Progress {
         /// Instance name.
         stage: String,
@@ -47,86 +47,86 @@ pub enum Message {
     Log {
         /// Instance name.
         stage: String,
-        /// How much it matters.
+        /// Its severity.
         level: Level,
         /// The text, without a final newline.
         message: String,
     },
-    /// What the stage found out; always before the `ready` of the same `gen`.
+    /// The outputs of the stage; always before the `ready` of the same `gen`.
     Outputs(Outputs),
-    /// One thing that was looked at before anything is begun; only from `check --preflight`.
+    /// One check of `check --preflight`.
     Check(Check),
-    /// The outputs hold now. Written twice in one write: treat a repeated `gen` as the same message.
+    /// The outputs are valid. Written twice in one write: treat a repeated `gen` as the same message.
     Ready {
         /// Instance name.
         stage: String,
         /// The run that is ready.
         run: String,
-        /// The generation of the outputs that hold.
+        /// The generation of the valid outputs.
         #[serde(rename = "gen")]
         generation: u64,
     },
-    /// What was reported does not hold for the moment; the stage works on it.
+    /// The outputs are not valid at the moment; the stage works on it.
     Degraded(Failure),
     /// Something failed; `fatal` says whether the stage ends.
     Error(Failure),
-    /// The stage began to shut down.
+    /// The stage shuts down.
     Stopping {
         /// Instance name.
         stage: String,
-        /// What made it stop: `sigterm`, `sigint`, `sighup`, `shutdown`, `cancel`, `stdin_closed`, `host_gone`, `upstream_gone`, `command_ended`, `failed`.
+        /// The reason: `sigterm`, `sigint`, `sighup`, `shutdown`, `cancel`, `stdin_closed`, `host_gone`, `upstream_gone`, `command_ended`, `failed`.
         reason: String,
     },
     /// The last line of every stage.
     Result {
         /// Instance name.
         stage: String,
-        /// Whether the stage did what it was asked to.
+        /// Whether the call succeeded.
         ok: bool,
         /// The exit code that follows.
         exit: u8,
     },
 }
 
-/// How much a log line matters.
+/// The severity of a log line.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// For whoever looks for a fault.
+    /// For debugging.
     Debug,
-    /// Worth knowing.
+    /// For users.
     Info,
-    /// Works, but not as one would wish.
+    /// A warning.
     Warn,
 }
 
-/// What the stage found out.
+/// The outputs of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Outputs {
     /// Instance name.
     pub stage: String,
     /// Kind of stage.
     pub kind: String,
-    /// The run that found them out.
+    /// The run that reports them.
     pub run: String,
     /// Rises by one whenever the outputs of an instance change.
     #[serde(rename = "gen")]
     pub generation: u64,
     /// The values; the shape is the outputs schema of `describe`.
     pub outputs: Map<String, Value>,
-    /// What they mean: JSON pointers into them, by meaning.
+    /// Their meaning: JSON pointers into them, by meaning.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub provides: Provides,
 }
 
-/// An error and who met it.
+/// An error of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// Instance name.
     pub stage: String,
-    /// What failed.
+    /// The error.
     pub error: StageError,
 }
 
@@ -134,26 +134,26 @@ pub struct Failure {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Command {
-    /// Begin, with this config. Must come first.
+    /// Start with this config. The first command.
     Start(Start),
-    /// Take this config instead, in the same process.
+    /// Restart with this config, in the same process.
     Reload(Start),
-    /// Give up what is being prepared. Ignored once ready.
+    /// Stop preparing. Ignored once ready.
     Cancel,
-    /// Stop in good order.
+    /// Shut down.
     Shutdown,
 }
 
 /// A config for the stage.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Start {
-    /// Takes the place of the config file; flags still win.
+    /// Replaces the config file; flags override it.
     #[serde(default)]
     pub config: Map<String, Value>,
 }
 
 impl Message {
-    /// The instance that speaks.
+    /// The instance that sends the message.
     pub fn stage(&self) -> &str {
         match self {
             Message::Hello { stage, .. }
@@ -168,7 +168,7 @@ impl Message {
         }
     }
 
-    /// It is for who happens to read along: nothing depends on it.
+    /// Whether it can be dropped for a slow reader: only people read it.
     pub(crate) fn is_droppable(&self) -> bool {
         matches!(self, Message::Log { .. } | Message::Progress { .. })
     }
@@ -180,7 +180,7 @@ pub enum DecodeError {
     /// Not a JSON object, or without the envelope, or with a field of the wrong type.
     #[error("not a protocol message: {0}")]
     Malformed(String),
-    /// Speaks another version of the protocol.
+    /// The message has another protocol version.
     #[error("speaks protocol version {0}, this program speaks {VERSION}")]
     Version(Value),
 }
@@ -194,7 +194,7 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, serde_json::Error> {
     Ok(line)
 }
 
-/// Decodes a line. `None` is a type that this version does not know, which is to be ignored.
+/// Decodes a line. `None` is a type that this version does not know: ignore it.
 pub fn decode<T: serde::de::DeserializeOwned>(
     line: &[u8],
     known: &[&str],

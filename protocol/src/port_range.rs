@@ -1,4 +1,4 @@
-//! A range of ports, in every way that users write one.
+//! A range of ports, in each form that users write.
 
 use std::fmt;
 
@@ -35,7 +35,7 @@ impl PortRange {
 
     fn parse<E: de::Error>(text: &str) -> Result<PortRange, E> {
         let wrong = || E::custom(format!("{text:?} is no port range; write 8000-9000"));
-        // The Python tool showed its default as a tuple, so people write one.
+        // The Python tool shows its default as a tuple, so users write tuples.
         let bare = text.trim().trim_matches(['(', ')', '[', ']']);
         let numbers: Result<Vec<i64>, _> =
             bare.split([',', '-']).map(|n| n.trim().parse()).collect();
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_to_write_a_range_is_read() {
+    fn every_form_of_a_range_is_read() {
         for value in [
             json!([8000, 9000]),
             json!("8000,9000"),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_range_is_refused_with_what_is_wrong() {
+    fn an_invalid_range_is_refused_with_the_reason() {
         for (value, expected) in [
             (json!("9000-8000"), "empty"),
             (json!([0, 9000]), "within 1-65535"),

@@ -1,4 +1,4 @@
-//! What `check --preflight` finds: one thing that a run will need, and whether it is there.
+//! Checks of `check --preflight`: each is one thing that a run needs.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,47 +6,47 @@ use serde_json::Value;
 
 use crate::error::StageError;
 
-/// Whether something that a run will need is there.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckStatus {
-    /// It is there.
+    /// The thing is there.
     Ok,
-    /// It is not: a run would fail.
+    /// It is missing: a run would fail.
     Failed,
-    /// It could not be looked at, or the config does not ask for it.
+    /// The check could not be made, or the config does not need it.
     Skipped,
 }
 
-/// What is for a person to choose: with this value in a field of the config the run works, or works otherwise.
+/// A choice for the user: a value for a field of the config, with which the run works or works differently.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Offer {
-    /// What to ask; yes takes the offer.
+    /// The question; yes accepts the offer.
     pub question: String,
     /// The field of the stage's config.
     pub field: String,
-    /// The value that it gets, for this one run.
+    /// The value of the field, for this one run.
     pub value: Value,
 }
 
-/// What is looked at: a stable name, and what should be so.
+/// The stable id of a check, and what it checks, as a statement.
 pub type CheckTitle = (&'static str, &'static str);
 
-/// One thing that was looked at.
+/// One check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
     /// Instance name.
     pub stage: String,
     /// Stable name of the check, such as `login`.
     pub id: String,
-    /// The check in words, such as `the server lets us in`.
+    /// The check as a statement, such as `the server accepts the login`.
     pub title: String,
-    /// What came of it.
+    /// The result.
     pub status: CheckStatus,
-    /// What was found, or why it was skipped.
+    /// What was found, or why the check was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The hint; with `ok` something worth doing all the same.
+    /// The hint; with `ok`, an improvement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// The code of the error that a run would end with.
@@ -55,7 +55,7 @@ pub struct Check {
     /// The causes, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caused_by: Vec<String>,
-    /// What a person may be asked before the run: with `failed` to correct it, with `ok` to have it otherwise.
+    /// A question to ask before the run: with `failed` it corrects the config, with `ok` it offers an alternative.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,
 }
@@ -75,7 +75,7 @@ impl Check {
         }
     }
 
-    /// It is there; `message` says what was found, and may be empty.
+    /// A check that passed; `message` says what was found and may be empty.
     pub fn ok(id: &str, title: &str, message: impl Into<String>) -> Check {
         Check {
             message: Some(message.into()).filter(|m| !m.is_empty()),
@@ -83,7 +83,7 @@ impl Check {
         }
     }
 
-    /// A run would end with this error.
+    /// A check that failed: a run would end with this error.
     pub fn failed(id: &str, title: &str, error: &StageError) -> Check {
         Check {
             message: Some(error.message.clone()),
@@ -94,7 +94,7 @@ impl Check {
         }
     }
 
-    /// It was not looked at; `why` says what stands in the way, such as `needs a login`.
+    /// A check that was not made; `why` is the reason, such as `needs a login`.
     pub fn skipped(id: &str, title: &str, why: impl Into<String>) -> Check {
         Check {
             message: Some(why.into()),
@@ -102,14 +102,14 @@ impl Check {
         }
     }
 
-    /// Adds something worth doing, or the hint.
+    /// Adds a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Check {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds what a person may be asked: yes gives this field of the config this value for one run.
+    /// Adds a question: yes sets this field of the config to this value for one run.
     #[must_use]
     pub fn offer(
         mut self,
@@ -134,7 +134,7 @@ impl Check {
         }
     }
 
-    /// The check as a person reads it: mark, title and finding; causes and hint below.
+    /// The check for people: mark, title and message; causes and hint below.
     pub fn render(&self) -> String {
         let mut text = format!("{} {}", self.mark(), self.title);
         if let Some(message) = &self.message {

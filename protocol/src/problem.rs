@@ -1,4 +1,4 @@
-//! A mistake in what a user wrote, and how it is shown: as a compiler would.
+//! A mistake in a user's config, shown as a compiler shows it.
 
 use std::io::IsTerminal;
 use std::ops::Range;
@@ -13,15 +13,15 @@ use yaml::{Document, Seg};
 pub struct Problem {
     /// Dotted path of the field; empty for the whole.
     pub path: String,
-    /// What is wrong with it; after a `; `, what was probably meant.
+    /// What is wrong; after a `; `, a suggestion.
     pub message: String,
-    /// Where it stands: `file:line:column`, or the flag.
+    /// Where it is: `file:line:column`, or the flag.
     pub place: Option<String>,
-    /// Paths of other fields without which it would be none.
+    /// Paths of other fields that it also depends on.
     pub(crate) depends_on: Vec<String>,
-    /// It is the key that is wrong, not its value.
+    /// The key is wrong, not its value.
     pub(crate) on_key: bool,
-    /// The place in its file, to show it.
+    /// The range in the file, to show it.
     mark: Option<Box<(SourceFile, Range<usize>)>>,
 }
 
@@ -46,14 +46,14 @@ impl Problem {
         }
     }
 
-    /// It is one only because of the value of another field, too.
+    /// Marks that it also depends on the value of another field.
     #[must_use]
     pub fn depends_on(mut self, field: impl Into<String>) -> Problem {
         self.depends_on.push(field.into());
         self
     }
 
-    /// The same field of something larger.
+    /// Puts a parent before the path.
     #[must_use]
     pub fn below(mut self, parent: &str) -> Problem {
         self.path = match self.path.as_str() {
@@ -64,20 +64,20 @@ impl Problem {
         self
     }
 
-    /// It stands at these bytes of a file.
+    /// Sets its place to these bytes of a file.
     #[must_use]
     pub fn at(mut self, source: &SourceFile, span: Range<usize>) -> Problem {
         let start = span.start.min(source.text.len());
         let (line, column) = yaml::location(&source.text, start);
         self.place = Some(format!("{}:{line}:{column}", source.file));
-        // The first line of it says enough.
+        // The first line is enough.
         let shown = source.text.get(start..span.end).unwrap_or_default();
         let end = start + shown.find(['\n', '\r']).unwrap_or(shown.len());
         self.mark = Some(Box::new((source.clone(), start..end)));
         self
     }
 
-    /// It stands where a document has its path, or else the innermost thing around that.
+    /// Sets its place to where a document has the path, or to the innermost existing parent.
     #[must_use]
     pub fn in_document(self, source: &SourceFile, document: &Document) -> Problem {
         if self.place.is_some() {
@@ -88,7 +88,7 @@ impl Problem {
         self.at(source, span)
     }
 
-    /// What is wrong, and what was probably meant.
+    /// The message and the suggestion.
     pub(crate) fn parts(&self) -> (&str, Option<&str>) {
         match self.message.split_once("; ") {
             Some((message, meant)) => (message, Some(meant)),
@@ -96,7 +96,7 @@ impl Problem {
         }
     }
 
-    /// For people: the line, a caret, what was expected.
+    /// The problem for people: the line, a caret, the suggestion.
     pub fn render(&self, colours: bool) -> String {
         let (message, meant) = self.parts();
         let title = match (&self.mark, &self.place) {
@@ -120,7 +120,7 @@ impl Problem {
         renderer.render(&[group])
     }
 
-    /// Where in its file it stands, to put problems into their order.
+    /// Its offset in the file, to sort problems.
     #[must_use]
     pub fn offset(&self) -> Option<usize> {
         self.mark.as_ref().map(|mark| mark.1.start)
@@ -143,7 +143,7 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// A file that problems are in.
+/// A file with problems.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
     file: String,
@@ -151,7 +151,7 @@ pub struct SourceFile {
 }
 
 impl SourceFile {
-    /// A file by the name that messages show, and its text.
+    /// A file by the name that messages show, with its text.
     pub fn new(file: &Path, text: &str) -> SourceFile {
         SourceFile {
             file: file.display().to_string(),
@@ -159,7 +159,7 @@ impl SourceFile {
         }
     }
 
-    /// What the reader of a YAML file has against it.
+    /// The problem that the YAML parser reports.
     pub fn problem(&self, error: &yaml::Error) -> Problem {
         Problem::new("", error.message.clone()).at(self, error.offset..error.offset + 1)
     }
@@ -178,7 +178,7 @@ pub fn segments(path: &str) -> Vec<Seg> {
         .collect()
 }
 
-/// Whether text for people may have colours: on a terminal, unless its user says no.
+/// Whether text for people has colours: on a terminal, unless NO_COLOR or TERM=dumb is set.
 pub fn colours() -> bool {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
         || std::env::var_os("TERM").is_some_and(|t| t == "dumb");

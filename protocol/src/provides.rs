@@ -1,21 +1,21 @@
-//! What outputs mean. A stage's `provides` maps a meaning to the place in its outputs, so that who uses it asks for the
-//! meaning and never for a kind of stage.
+//! The meaning of outputs. A stage's `provides` maps a meaning to a place in its outputs, so that a consumer asks for a
+//! meaning, never for a kind of stage.
 
 use serde_json::{Map, Value};
 
-/// Where pods reach the master: an object with the pointers `host` and `port`.
+/// The address at which pods reach the master: an object with the pointers `host` and `port`.
 pub const MASTER_ADDRESS: &str = "determined.master_address";
 
-/// Determined's `internal_task_gateway`: how the master reaches tasks.
+/// Determined's `internal_task_gateway`, through which the master reaches tasks.
 pub const TASK_GATEWAY: &str = "determined.task_gateway";
 
 /// The path of a kubeconfig for the cluster of the tasks.
 pub const KUBECONFIG: &str = "kubeconfig";
 
-/// JSON pointers into outputs by meaning: one pointer, or an object of them.
+/// JSON pointers into outputs, by meaning: one pointer, or an object of pointers.
 pub type Provides = Map<String, Value>;
 
-/// The value with this meaning, or the part of it by this name.
+/// The value with this meaning, or the named part of it.
 pub fn find<'a>(
     provides: &Provides,
     outputs: &'a Map<String, Value>,

@@ -1,4 +1,4 @@
-//! `${{ instance.path.to.value }}`: where references stand in a text, and what they lead to.
+//! References, `${{ instance.path.to.value }}`: where they are in a text, and which values they name.
 
 pub mod script;
 mod shape;
@@ -15,43 +15,44 @@ use crate::yaml::{Seg, show};
 /// A piece of a text.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Part<'a> {
-    /// As it is.
+    /// Literal text.
     Text(&'a str),
-    /// So many `$` that stand for half as many, before what would be a reference without them.
+    /// This many `$`, which stand for half as many: the escape before a reference or before literal `{{`.
     Dollars(usize),
     /// A value of an instance.
     Reference(Reference<'a>),
 }
 
-/// A value of an instance, as somebody wrote it.
+/// A reference to a value of an instance, as written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reference<'a> {
-    /// With its braces.
+    /// The reference with its braces.
     pub written: &'a str,
-    /// Where that is in the text.
+    /// Its place in the text.
     pub range: Range<usize>,
-    /// The way, of which the first steps are the name of an instance: it may have dots.
+    /// The path. Its first steps are the name of an instance, which may contain dots.
     pub path: Vec<Seg>,
 }
 
-/// Why a text with `${{` in it has no meaning.
+/// Why a text with `${{` is malformed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Malformed {
-    /// What it is about.
+    /// The malformed part.
     pub range: Range<usize>,
     /// What is wrong with it.
     pub message: String,
 }
 
-/// Whether a text may hold a reference, or what looks like one.
+/// Whether a text contains a reference, or the escape of one.
 pub fn is_templated(text: &str) -> bool {
     text.contains("${{")
 }
 
-/// Takes a text apart. `$` before `{{` follow devcluster's rule: each pair stands for one, so that `$${{` is no reference.
+/// Splits a text into its parts. `$` before `{{` follow devcluster's rule: each pair stands for one `$`, so `$${{` does not
+/// begin a reference.
 ///
 /// # Errors
-/// A reference that does not end, or names nothing.
+/// A reference without an end, or without a valid path.
 pub fn parse(text: &str) -> Result<Vec<Part<'_>>, Malformed> {
     let (mut parts, mut at) = (Vec::new(), 0);
     while let Some(found) = text[at..].find("${{").map(|i| at + i) {
@@ -119,10 +120,10 @@ fn path(text: &str) -> Result<Vec<Seg>, String> {
 }
 
 impl Reference<'_> {
-    /// The instance that is meant, and the way from its outputs on.
+    /// Finds the instance that the reference names, and the path into its outputs.
     ///
     /// # Errors
-    /// None of these is.
+    /// The reference names none of these instances.
     pub fn resolve<'n>(
         &self,
         names: impl Iterator<Item = &'n str> + Clone,
@@ -150,10 +151,10 @@ impl Reference<'_> {
     }
 }
 
-/// The value at the end of the way.
+/// The value at a path into the outputs of an instance.
 ///
 /// # Errors
-/// There is none; what there is.
+/// The path leads to no value. The message names what exists.
 pub fn value_at(
     instance: &str,
     outputs: &Map<String, Value>,

@@ -1,4 +1,4 @@
-//! Everything that a stage says passes here: to stdout, to stderr, to the run directory.
+//! Reports everything that a stage says to stdout, stderr and the run directory.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,7 +13,7 @@ use crate::message::{self, Check, CheckStatus, Failure, Level, Message, Outputs}
 use crate::provides::Provides;
 use crate::rundir::{OutputsFile, Phase, RunDir, Status};
 
-/// Where all that a stage says passes.
+/// The one place that reports for a stage.
 pub(crate) struct Reporter {
     pub(crate) kind: &'static str,
     pub(crate) program: String,
@@ -27,16 +27,16 @@ pub(crate) struct Reporter {
 }
 
 struct State {
-    /// Set once the lock is ours; before that nothing goes into the run directory.
+    /// Set once the lock is held; before that nothing is written to the run directory.
     run_dir: Option<RunDir>,
     status: Status,
     previous: Option<OutputsFile>,
     outputs: Option<Map<String, Value>>,
     provides: Provides,
     generation: u64,
-    /// A document was written to stdout.
+    /// Whether a document was written to stdout.
     document: bool,
-    /// How many checks of a preflight there were, and how many of them failed.
+    /// The number of reported checks, and of those that failed.
     checks: (usize, usize),
 }
 
@@ -94,7 +94,7 @@ impl Reporter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From here on the run directory is ours to write to.
+    /// From now on, reports are also written to this run directory.
     pub(crate) fn attach(&self, run_dir: RunDir, previous: Option<OutputsFile>) {
         let mut state = self.state();
         state.run_dir = Some(run_dir);
@@ -103,12 +103,12 @@ impl Reporter {
         state.write_status();
     }
 
-    /// What the outputs mean.
+    /// Sets the meaning of the outputs.
     pub(crate) fn set_provides(&self, provides: Provides) {
         self.state().provides = provides;
     }
 
-    /// The outputs of the run before.
+    /// The outputs of the previous run.
     pub(crate) fn previous(&self) -> Option<OutputsFile> {
         self.state().previous.clone()
     }
@@ -137,7 +137,7 @@ impl Reporter {
         }
         if let Ok(mut line) = message::encode(message) {
             if matches!(message, Message::Ready { .. }) {
-                // devcluster looks for it in chunks as they come: one of two copies is always whole.
+                // devcluster searches each chunk that it reads: one of two copies is always whole.
                 line.extend_from_within(..);
             }
             if line.len() <= crate::frame::MAX_LINE {
@@ -146,7 +146,7 @@ impl Reporter {
         }
     }
 
-    /// A line that another stage wrote, passed on as it is.
+    /// Passes on a line of an upstream stage unchanged.
     pub(crate) fn relay(&self, mut line: Vec<u8>, spare: bool) {
         if self.events == Events::All {
             line.push(b'\n');
@@ -218,7 +218,7 @@ impl Reporter {
         Ok(())
     }
 
-    /// Writes and sends outputs that are new, and returns their generation.
+    /// Writes and sends outputs if they changed, and returns their generation.
     pub(crate) fn publish(&self, outputs: Map<String, Value>) -> Result<u64, StageError> {
         let mut state = self.state();
         if state.outputs.as_ref() == Some(&outputs) {
@@ -281,7 +281,7 @@ impl Reporter {
     }
 
     pub(crate) fn report(&self, mut check: Check) {
-        // Bare, so that what a check shows can be pasted.
+        // Without a prefix, so that users can copy from it.
         self.stderr
             .write_lossy(format!("{}\n", check.render()).into_bytes());
         check.stage.clone_from(&self.instance);
@@ -292,12 +292,12 @@ impl Reporter {
         self.send(&Message::Check(check));
     }
 
-    /// How many checks were reported, and how many of them failed.
+    /// The number of reported checks, and of those that failed.
     pub(crate) fn reported(&self) -> (usize, usize) {
         self.state().checks
     }
 
-    /// Reports the error that ends the stage; only the first one counts.
+    /// Reports the error that ends the stage. Only the first one is reported.
     pub(crate) fn failed(&self, error: &StageError) {
         if self.state().status.phase == Phase::Failed {
             return;
@@ -306,7 +306,7 @@ impl Reporter {
         self.refused(error.clone());
     }
 
-    /// Reports what the host asked for in vain; everything stays as it was.
+    /// Reports a command of the host that is refused. Nothing else changes.
     pub(crate) fn refused(&self, error: StageError) {
         self.stderr.write(error.render(&self.program).into_bytes());
         self.send(&Message::Error(Failure {

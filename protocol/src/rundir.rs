@@ -1,9 +1,9 @@
-//! The run directory: where the stages of one devcluster meet. Who is alive is said by a lock, never by a bare PID.
+//! The run directory, shared by the stages of one devcluster. A lock shows which instance is alive, never a bare PID.
 //!
 //! ```text
 //! <run-dir>/<instance>.lock            flock held while the instance lives; holds its run id
-//! <run-dir>/outputs/<instance>.json    what it found out
-//! <run-dir>/outputs/.<instance>.prev   what the run before found out
+//! <run-dir>/outputs/<instance>.json    its outputs
+//! <run-dir>/outputs/.<instance>.prev   the outputs of the previous run
 //! <run-dir>/status/<instance>.json     its phase, step and last error
 //! ```
 
@@ -23,24 +23,25 @@ use crate::error::StageError;
 use crate::files;
 use crate::provides::Provides;
 
-/// How long `run` waits for a predecessor that is just stopping.
+/// How long `run` waits for the lock of a previous run that is stopping.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Outputs fit a line of the wire; written to be read by people, twice, they are still smaller than this.
+/// The largest file. Outputs fit into a line of the wire; the file holds them twice, indented, and is still smaller.
 const MAX_OUTPUTS: u64 = 1 << 20;
-/// A value takes some seventy bytes of memory, and in a file of nothing but numbers two. What fits two lines has fewer.
+/// The most values in a file. A value takes about seventy bytes of memory, and as little as two in the file. Outputs that
+/// fit into two lines of the wire have fewer.
 const MAX_COMMAS: usize = 1 << 17;
 
-/// What a lock file holds is far shorter.
+/// The most bytes read from a lock file.
 const MAX_HOLDER: u64 = 4096;
 
 const LOCK_RETRY: Duration = Duration::from_millis(25);
 
-/// A directory that only we can use.
+/// A directory that only this user can use.
 #[derive(Clone, Debug)]
 pub struct RunDir(PathBuf);
 
-/// What an instance found out.
+/// The outputs of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "<run-dir>/outputs/<instance>.json")]
 pub struct OutputsFile {
@@ -57,34 +58,34 @@ pub struct OutputsFile {
     pub generation: u64,
     /// The values.
     pub outputs: Map<String, Value>,
-    /// What they mean: JSON pointers into them, by meaning.
+    /// Their meaning: JSON pointers into them, by meaning.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub provides: Provides,
     /// Paths of 0600 files that hold secrets, by name.
     #[serde(default)]
     pub secrets: Map<String, Value>,
-    /// The outputs of the run before, where there was one.
+    /// The outputs of the previous run, if any.
     #[serde(default)]
     pub prev: Option<Map<String, Value>>,
 }
 
-/// Where an instance stands in its life.
+/// A phase in the life of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Reading its config, taking its lock.
+    /// It reads its config and acquires its lock.
     Starting,
-    /// Working towards ready.
+    /// It prepares its outputs.
     Preparing,
-    /// The outputs hold.
+    /// The outputs are valid.
     Ready,
-    /// The outputs do not hold for the moment.
+    /// The outputs are not valid at the moment.
     Degraded,
-    /// Giving back what it holds.
+    /// It releases what it holds.
     Stopping,
-    /// Ended in good order.
+    /// It ended as requested.
     Stopped,
-    /// Ended with an error.
+    /// It ended with an error.
     Failed,
 }
 
@@ -95,7 +96,7 @@ impl Phase {
     }
 }
 
-/// Where an instance stands.
+/// The status of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "<run-dir>/status/<instance>.json")]
 pub struct Status {
@@ -109,11 +110,11 @@ pub struct Status {
     pub run: String,
     /// Process id of that run, for people.
     pub pid: u32,
-    /// Where it stands.
+    /// The current phase.
     pub phase: Phase,
-    /// When it came there, in milliseconds since 1970.
+    /// When the phase began, in milliseconds since 1970.
     pub since_ms: u64,
-    /// What it is doing, in words.
+    /// The current step, in words.
     #[serde(default)]
     pub message: Option<String>,
     /// The last error.
@@ -121,14 +122,14 @@ pub struct Status {
     pub error: Option<StageError>,
 }
 
-/// The lock of an instance. Released when dropped, also by the kernel when the process dies.
+/// The lock of an instance. Dropping it releases it; the kernel releases it when the process dies.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
 impl RunDir {
-    /// Makes the directory, or checks that it is ours alone.
+    /// Creates the directory, or checks that only this user can use it.
     pub fn open(path: &Path) -> Result<RunDir, StageError> {
         files::private_dir(path, "run directory")?;
         for inside in ["outputs", "status"] {
@@ -166,7 +167,7 @@ impl RunDir {
         self.0.join(format!("{instance}.lock"))
     }
 
-    /// Takes the lock of an instance, waiting for a predecessor that is just stopping.
+    /// Acquires the lock of an instance. Waits for a previous run that is stopping.
     pub async fn lock(&self, instance: &str, run: &str) -> Result<Lock, StageError> {
         let path = self.lock_path(instance);
         let failed =
@@ -202,23 +203,23 @@ impl RunDir {
         )
     }
 
-    /// The run that holds the lock of an instance; `None` when nobody does.
+    /// The run that holds the lock of an instance; `None` when the lock is free.
     pub fn holder(&self, instance: &str) -> Option<String> {
         let file = files::open_to_read(&self.lock_path(instance)).ok()?;
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut bytes = Vec::new();
                 file.take(MAX_HOLDER).read_to_end(&mut bytes).ok()?;
-                // Between taking the lock and writing the id there is a moment without one.
+                // The holder writes its id just after it acquires the lock.
                 let holder: Value = serde_json::from_slice(&bytes).unwrap_or_default();
                 Some(holder["run"].as_str().unwrap_or_default().to_owned())
             }
-            // A file system without locks holds none.
+            // Also on a file system without locks.
             _ => None,
         }
     }
 
-    /// Puts the outputs of the run before aside, so that no gate is passed by them, and returns them.
+    /// Moves the outputs of the previous run away, so that no gate accepts them, and returns them.
     pub(crate) fn archive_outputs(
         &self,
         instance: &str,
@@ -245,18 +246,18 @@ impl RunDir {
             .map_err(|e| StageError::io(format!("cannot write {}", path.display()), &e))
     }
 
-    /// The outputs file of an instance, whoever wrote it. `None` when there is none, or it is not one.
+    /// The outputs file of an instance, of any run. `None` when it does not exist or is not valid.
     pub fn outputs(&self, instance: &str) -> Option<OutputsFile> {
         parse(&self.outputs_path(instance))
     }
 
-    /// The outputs of an instance that is alive and has written them itself.
+    /// The outputs of an instance, if the run that wrote them is alive.
     pub fn live_outputs(&self, instance: &str) -> Option<OutputsFile> {
         let outputs = self.outputs(instance)?;
         (self.holder(instance).as_ref() == Some(&outputs.run)).then_some(outputs)
     }
 
-    /// Instances that have a lock file here, by name.
+    /// The names of the instances that have a lock file here.
     pub fn instances(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
         let mut names: Vec<String> = entries
@@ -282,12 +283,12 @@ impl RunDir {
         }
     }
 
-    /// The status of an instance, whoever wrote it.
+    /// The status of an instance, of any run.
     pub fn status(&self, instance: &str) -> Option<Status> {
         parse(&self.status_path(instance))
     }
 
-    /// Removes what an instance left here, but for its lock file. The caller holds the lock.
+    /// Removes the files of an instance except its lock file. The caller holds the lock.
     pub(crate) fn forget(&self, instance: &str) -> std::io::Result<()> {
         files::remove(&self.outputs_path(instance))?;
         files::remove(&self.previous_path(instance))?;
@@ -304,7 +305,7 @@ fn parse<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// An instance name is also a file name and part of the `ready` line, which has to stay short.
+/// Whether a text can be an instance name: it is also a file name and part of the short `ready` line.
 pub fn is_instance_name(name: &str) -> bool {
     let mut chars = name.chars();
     chars.next().is_some_and(|c| c.is_ascii_alphanumeric())

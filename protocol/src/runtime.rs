@@ -1,4 +1,4 @@
-//! From the command line to the exit code: the runtime that every stage runs in.
+//! The runtime that every stage runs in, from the command line to the exit code.
 
 use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -29,14 +29,14 @@ use crate::upstream::Upstreams;
 use crate::verbs;
 use crate::verbs::describe::description;
 
-/// How long the last lines may take to be written, where a reader is slow or the machine is busy.
+/// How long writing the last lines may take when a reader is slow or the machine is busy.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The same for a stage that was told to stop, and has half a second for all of it.
+/// The same after a stop request, which leaves half a second for the whole shutdown.
 const FLUSH_TIMEOUT_WHEN_STOPPED: Duration = Duration::from_millis(80);
 
-/// How long stderr stays open after stdout when a stage fails. devcluster takes each closing for a crash of its own; if
-/// the second one finds it ending the command that waited for the stage, it dies.
+/// How long stderr stays open after stdout when a stage fails. devcluster takes each closed pipe for a crash; it dies when
+/// the second one arrives while it ends the command that waits for the stage.
 const STDERR_CLOSE_DELAY: Duration = Duration::from_millis(250);
 
 /// The whole of a stage's `main`.
@@ -44,7 +44,7 @@ pub fn run_stage<S: Stage>() -> ExitCode {
     run_stage_from::<S>(std::env::args_os().collect())
 }
 
-/// The same for a program that is a stage among other things; the arguments begin with the program's name.
+/// The same for a program that is not only a stage. The arguments begin with the program's name.
 pub fn run_stage_from<S: Stage>(args: Vec<OsString>) -> ExitCode {
     let io = match Io::from_process() {
         Ok(io) => io,
@@ -61,7 +61,7 @@ pub fn run_stage_from<S: Stage>(args: Vec<OsString>) -> ExitCode {
     let piped = io.output_pipes.len() == 2;
     let run = || runtime.block_on(run::<S>(args, Env::from_process(), io));
     let code = catch_unwind(AssertUnwindSafe(run)).unwrap_or(Exit::Internal as u8);
-    // A read of stdin may be under way for ever.
+    // A read of stdin may never return.
     runtime.shutdown_background();
     if piped && code != Exit::Ok as u8 {
         std::thread::sleep(STDERR_CLOSE_DELAY);
@@ -69,7 +69,7 @@ pub fn run_stage_from<S: Stage>(args: Vec<OsString>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// A machine on which nothing works: too few descriptors, no memory. There is no more than stderr to say so.
+/// Reports on stderr that the process cannot even start, such as with too few descriptors or no memory.
 fn cannot_start<S: Stage>(what: &str, error: &std::io::Error) -> ExitCode {
     use std::io::Write;
     let error = StageError::internal(format!("the process cannot {what}"))
@@ -79,7 +79,7 @@ fn cannot_start<S: Stage>(what: &str, error: &std::io::Error) -> ExitCode {
     ExitCode::from(Exit::Internal as u8)
 }
 
-/// The same with the world as arguments. Returns the exit code.
+/// Runs a stage with explicit arguments, environment and streams. Returns the exit code.
 pub async fn run<S: Stage>(args: Vec<OsString>, env: Env, mut io: Io) -> u8 {
     let call = match cli::parse::<S>(args, &env) {
         Ok(call) => call,
@@ -88,7 +88,7 @@ pub async fn run<S: Stage>(args: Vec<OsString>, env: Env, mut io: Io) -> u8 {
     let works = matches!(call.verb, Verb::Run | Verb::Once);
     let config = works && call.stdin != StdinMode::Control;
     let config = config.then(|| load_config::<S>(&call.sources, &env));
-    // A document, a terminal and a command keep protocol lines off stdout.
+    // No protocol lines on stdout when it carries a document, is a terminal, or belongs to a command.
     let document = matches!(&config, Some(Ok(c)) if S::takes_stdout(c));
     let speaks = works || matches!(call.verb, Verb::Check | Verb::Cleanup);
     let events = match call.events {
@@ -100,7 +100,7 @@ pub async fn run<S: Stage>(args: Vec<OsString>, env: Env, mut io: Io) -> u8 {
     };
     let invocation = Invocation::new::<S>(call, env, events, io.stdout, io.stderr);
     let mut tasks = JoinSet::new();
-    // The other verbs end by a signal as any program does.
+    // On the other verbs a signal has its default action.
     let listens = works || invocation.call.diagnostic.is_some();
     let pipes = io.output_pipes;
     let watch = listens.then(|| invocation.shutdown.listen(&mut tasks, pipes));
@@ -111,7 +111,7 @@ pub async fn run<S: Stage>(args: Vec<OsString>, env: Env, mut io: Io) -> u8 {
         }
         Err(e) => Err(StageError::io("cannot listen to signals", &e)),
     };
-    // From here on another signal finds the way out already taken.
+    // The shutdown has begun: further signals have no effect.
     tasks.abort_all();
     invocation.finish(outcome).await
 }
@@ -146,14 +146,14 @@ async fn work<S: Stage>(
     done.map(|()| Exit::Ok as u8)
 }
 
-/// Reads the config of a stage.
+/// Reads and checks the config of a stage.
 pub(crate) fn load_config<S: Stage>(sources: &Sources, env: &Env) -> Result<S::Config, StageError> {
     config::load(S::KIND, &S::program(), sources, env, S::validate)
 }
 
 fn show_usage(error: &clap::Error, io: &mut Io) -> u8 {
     let text = error.render().to_string();
-    // Nothing is left to tell when even this cannot be written.
+    // When this fails, there is no other stream to report it on.
     if error.use_stderr() {
         drop(io.stderr.write_all(text.as_bytes()));
         return Exit::Usage as u8;
@@ -168,7 +168,7 @@ pub fn run_id() -> String {
     format!("{:016x}", getrandom::u64().unwrap_or_else(by_std))
 }
 
-/// A call that is under way: who speaks, and where to.
+/// One call of the program: its arguments, and where it reports.
 pub(crate) struct Invocation {
     pub(crate) call: Call,
     pub(crate) env: Env,
@@ -202,7 +202,7 @@ impl Invocation {
         }
     }
 
-    /// Prints a document, which is all that stdout gets.
+    /// Prints a document as the only content of stdout.
     pub(crate) async fn answer(&self, json: serde_json::Result<Vec<u8>>) -> Result<(), StageError> {
         let mut text =
             json.map_err(|e| StageError::internal("the answer is not JSON").source(&e))?;
@@ -217,7 +217,7 @@ impl Invocation {
         written.map_err(|e| StageError::io("cannot write the answer", &e))
     }
 
-    /// Opens the run directory, takes the lock, opens the ledger.
+    /// Opens the run directory, acquires the lock, opens the ledger.
     pub(crate) async fn open_locked<S: Stage>(&self) -> Result<(RunDir, Lock, Ledger), StageError> {
         let run_dir = RunDir::open(&self.call.run_dir)?;
         let lock = run_dir
@@ -232,7 +232,7 @@ impl Invocation {
         Ok((run_dir, lock, ledger))
     }
 
-    /// The same for a verb that works: what an earlier run found out is put aside.
+    /// The same for `run` and `once`: the outputs of the previous run are archived.
     pub(crate) async fn begin<S: Stage>(
         &self,
         upstream: Option<Upstreams>,
@@ -264,7 +264,7 @@ impl Invocation {
         }
     }
 
-    /// Passes a failure of an upstream on, as much later as the caller asked for.
+    /// Reports a failure of an upstream at once, and returns it after `--linger`.
     pub(crate) async fn linger_after_failure<T>(
         &self,
         outcome: Result<T, StageError>,
@@ -281,7 +281,7 @@ impl Invocation {
         outcome
     }
 
-    /// Says how it ended and returns the exit code.
+    /// Reports the result and returns the exit code.
     pub(crate) async fn finish(&self, outcome: Result<u8, StageError>) -> u8 {
         let exit = match outcome {
             Ok(code) => code,
@@ -299,7 +299,7 @@ impl Invocation {
             Some(Reason::CommandEnded(_) | Reason::Failed) | None => FLUSH_TIMEOUT,
             Some(_) => FLUSH_TIMEOUT_WHEN_STOPPED,
         };
-        // Best effort: a document was waited for before.
+        // Best effort: a document is flushed before this point.
         for sink in [&self.reporter.stdout, &self.reporter.stderr] {
             drop(tokio::time::timeout(patience, sink.flush()).await);
         }

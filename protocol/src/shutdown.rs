@@ -1,5 +1,5 @@
-//! How anything shuts down. Every trigger ends in [`Shutdown::request`]; the runtime then gives the stage
-//! [`GRACE`] to give back what takes one request, drops what is left of it, and writes `result`.
+//! The one way to shut down. Every trigger calls [`Shutdown::request`]; the runtime then gives the stage [`GRACE`] to
+//! release what takes one request, drops the stage, and writes `result`.
 
 use std::io::PipeWriter;
 use std::os::fd::OwnedFd;
@@ -11,10 +11,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// What a stage has between the trigger and its end. devcluster's API gives all stages together 3 s.
+/// The time that a stage has between the trigger and its end. devcluster's API gives all stages together 3 s.
 pub const GRACE: Duration = Duration::from_millis(400);
 
-/// What made a stage stop.
+/// Why a stage stops.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// A signal, by name.
@@ -25,18 +25,18 @@ pub enum Reason {
     Cancelled,
     /// The host closed the stage's stdin.
     StdinClosed,
-    /// Nobody reads an output pipe any more.
+    /// The reader of an output pipe closed it.
     HostGone,
-    /// The stage before in the pipe ended.
+    /// The upstream stage in the pipe ended.
     UpstreamGone,
-    /// The command that we ran ended with this code.
+    /// The command after `--` ended with this code.
     CommandEnded(u8),
     /// The stage failed while a command still ran.
     Failed,
 }
 
 impl Reason {
-    /// The word for it in a `stopping` message.
+    /// The reason as a `stopping` message names it.
     pub fn as_str(&self) -> &'static str {
         match self {
             Reason::Signal(name) => name,
@@ -51,7 +51,7 @@ impl Reason {
     }
 }
 
-/// The one switch. Clones share it.
+/// The shutdown switch. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     requested: CancellationToken,
@@ -61,7 +61,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Asks for the end. The first reason stands; a second signal takes the grace away.
+    /// Requests the shutdown. The first reason is kept; a second signal ends the grace period.
     pub fn request(&self, reason: Reason) {
         let again = matches!(reason, Reason::Signal(_)) && self.requested.is_cancelled();
         self.reason.get_or_init(|| reason);
@@ -71,7 +71,7 @@ impl Shutdown {
         }
     }
 
-    /// Resolves when the stage has to stop. A command that runs while the stage holds things up is ended before that.
+    /// Resolves when the stage has to stop. A command after `--` is ended before that.
     pub async fn cancelled(&self) {
         self.stop.cancelled().await;
     }
@@ -81,27 +81,27 @@ impl Shutdown {
         self.stop.is_cancelled()
     }
 
-    /// Resolves once the end was asked for.
+    /// Resolves once a shutdown is requested.
     pub(crate) async fn requested(&self) {
         self.requested.cancelled().await;
     }
 
-    /// Resolves when there is no grace left to take: a second signal came.
+    /// Resolves on a second signal, which ends the grace period.
     pub(crate) async fn at_once(&self) {
         self.at_once.cancelled().await;
     }
 
-    /// Why, once the end was asked for.
+    /// The reason, once a shutdown is requested.
     pub(crate) fn reason(&self) -> Option<&Reason> {
         self.reason.get()
     }
 
-    /// Tells the stage to stop.
+    /// Stops the stage.
     pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// The same switch for the next stretch of a stage that is started over in the same process.
+    /// The same switch for a stage that is restarted in the same process.
     pub(crate) fn restarted(&self) -> Shutdown {
         Shutdown {
             stop: CancellationToken::new(),
@@ -109,8 +109,8 @@ impl Shutdown {
         }
     }
 
-    /// Listens to signals and watches the output pipes; holds a copy of each open until what it returns is dropped. The
-    /// other triggers are where their messages are read.
+    /// Listens for signals and watches the output pipes. It holds a copy of each pipe until the returned value is dropped.
+    /// The other triggers are where their messages are read.
     pub(crate) fn listen(
         &self,
         tasks: &mut JoinSet<()>,
@@ -142,10 +142,10 @@ impl Shutdown {
     }
 }
 
-/// Returns true when a pipe has no reader any more, and false when `until` was closed.
+/// Returns true when the reader of a pipe is gone, and false when `until` is closed.
 ///
-/// Linux reports the closed reader of a pipe without being asked for any event. Elsewhere that is not certain, so the
-/// call returns once a second and asks for writability too, where a closed reader always shows.
+/// Linux reports the closed reader of a pipe even when no event is requested. Other systems may not, so there the call
+/// also asks for writability, which always shows a closed reader, and repeats once a second.
 fn wait_for_closed_reader(pipes: &[OwnedFd], until: &OwnedFd) -> bool {
     let linux = cfg!(target_os = "linux");
     let events = if linux {

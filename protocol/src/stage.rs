@@ -1,4 +1,4 @@
-//! What a program has to bring to be a stage; the runtime brings the rest.
+//! What a program implements to be a stage. The runtime does the rest.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -22,28 +22,28 @@ use crate::validate::{self, Exposure, Gate, Unknown};
 pub trait Stage: Sized + 'static {
     /// The kind, such as `tunnel`. The binary is `devcluster-<kind>`; it is also the default instance name.
     const KIND: &'static str;
-    /// How the program is called, when it is not `devcluster-<kind>`.
+    /// The program's name, when it is not `devcluster-<kind>`.
     const PROGRAM: Option<&'static str> = None;
     /// Version of the program.
     const VERSION: &'static str;
-    /// Lists of the error codes that it ends with, beside those of every program.
+    /// Lists of the error codes of the stage, besides those of every program.
     const CODES: &'static [Codes] = &[];
-    /// What it is for, in a paragraph; the head of `--help`.
+    /// The purpose of the stage, in one paragraph: the head of `--help`.
     const ABOUT: &'static str;
-    /// The end of `--help`: commands to copy.
+    /// Example commands, shown at the end of `--help`.
     const EXAMPLES: &'static str = "";
 
-    /// Doc comments of the fields become the help of their flags. Use `deny_unknown_fields`.
+    /// The config. Doc comments of its fields become the help of their flags. Use `deny_unknown_fields`.
     type Config: DeserializeOwned + JsonSchema;
-    /// What the stage finds out.
+    /// The values that the stage reports.
     type Outputs: Serialize + DeserializeOwned + JsonSchema + Clone + PartialEq + Send + 'static;
 
-    /// How the program is called.
+    /// The program's name.
     fn program() -> String {
         Self::PROGRAM.map_or_else(|| format!("devcluster-{}", Self::KIND), str::to_owned)
     }
 
-    /// Checks what types cannot say. Every problem at once.
+    /// Checks what the types cannot express. Returns every problem at once.
     fn validate(_config: &Self::Config) -> Vec<Problem> {
         Vec::new()
     }
@@ -53,37 +53,37 @@ pub trait Stage: Sized + 'static {
         Provides::new()
     }
 
-    /// Who waits for it in a file that does not say.
+    /// Who waits until the stage is ready, when the config file does not set `gate`.
     const GATE: Gate = Gate::Stage;
 
-    /// Who reaches what by it; the worst that the unknown values leave open. `None` is a config that cannot be read.
+    /// Who can reach which port through the stage. Unknown values count as the worst case. `None`: the config cannot be read.
     fn exposes(_config: Option<&Self::Config>, _unknown: &Unknown) -> Vec<Exposure> {
         Vec::new()
     }
 
-    /// What it is going to do, in a line for people. The fields are as written, defaults included.
+    /// What a run of the stage does, in one line for people. The fields are as written, with defaults.
     fn outline(_fields: &Map<String, Value>) -> String {
         let first = Self::ABOUT.split(['.', ':']).next().unwrap_or_default();
         first.to_owned()
     }
 
-    /// Adds what only all instances of a file together, their upstreams and the targets tell.
+    /// Adds what depends on all instances of a file together, on their upstreams, or on the targets.
     fn validate_file(_request: &validate::Request, _answer: &mut validate::Answer) {}
 
-    /// The config asks for a document on stdout: no protocol lines then.
+    /// Whether the config asks for a document on stdout. Then the stage writes no protocol lines.
     fn takes_stdout(_config: &Self::Config) -> bool {
         false
     }
 
-    /// What was found out, in a line for people.
+    /// The outputs in one line for people.
     fn summary(outputs: &Self::Outputs) -> String {
         serde_json::to_string(outputs).unwrap_or_default()
     }
 
-    /// Prepares, calls [`Context::ready`], and holds until [`Context::shutdown`] is cancelled.
+    /// Prepares, calls [`Context::ready`], and keeps the outputs valid until [`Context::shutdown`] is cancelled.
     async fn run(cx: &Context<Self>, config: Self::Config) -> Result<(), StageError>;
 
-    /// Does the work once and leaves no process. Refused unless a stage says otherwise.
+    /// Does the work once and leaves no process. A stage that does not implement it refuses the verb.
     async fn once(_cx: &Context<Self>, _config: Self::Config) -> Result<Self::Outputs, StageError> {
         let program = Self::program();
         Err(StageError::new(
@@ -95,33 +95,33 @@ pub trait Stage: Sized + 'static {
         )))
     }
 
-    /// Whether what was reported still holds. An error says what does not.
+    /// Checks whether the reported outputs are still valid. The error names what is not.
     async fn check(
         cx: &Context<Self>,
         config: Option<Self::Config>,
         outputs: Self::Outputs,
     ) -> Result<(), StageError>;
 
-    /// Everything that can be known to be missing before `run` is tried, with [`Context::report`]: each thing by itself, side
-    /// by side where they do not depend on each other, and what could not be looked at as skipped. Leaves nothing behind,
-    /// also outside, and takes nothing that others use. No lock is held, and an instance may run meanwhile.
+    /// Reports with [`Context::report`] everything that can be known to be missing before a run: one check per thing,
+    /// independent checks concurrently, and checks that cannot be made as skipped. Leaves nothing behind, also on servers
+    /// and clusters, and takes nothing that others use. Holds no lock: an instance may run at the same time.
     async fn preflight(_cx: &Context<Self>, _config: Self::Config) {}
 
-    /// More looks that `check` takes beside `--preflight`: the name of a flag, and its help.
+    /// More diagnostics of `check` besides `--preflight`: the name of each flag, and its help.
     const DIAGNOSTICS: &'static [(&'static str, &'static str)] = &[];
 
-    /// One of [`Stage::DIAGNOSTICS`]. Reports as a preflight does, and leaves nothing behind either.
+    /// Runs one of [`Stage::DIAGNOSTICS`]. Like a preflight, it only reports and leaves nothing behind.
     async fn diagnose(_cx: &Context<Self>, _config: Self::Config, _name: &str) {}
 
-    /// Whether the next `run` may go on with what a dead run left: then it is not undone before that run, which finds it in
-    /// [`Context::ledger`]. `cleanup` undoes it all the same.
+    /// Whether the next `run` can resume what a dead run left. Then it is not removed before that run, which finds the
+    /// entry in [`Context::ledger`]. `cleanup` removes it in any case.
     fn is_resumable(_entry: &Entry) -> bool {
         false
     }
 
-    /// What a dead run left of a ledger entry, in the order in which it is removed; looked at where it is, also outside, and
-    /// left as it is. `cleanup --dry-run` prints the list, also while the instance runs; `cleanup`, `gc` and the next `run`
-    /// remove each thing, latest entry first. Needs no config.
+    /// Lists what a dead run left for a ledger entry, in the order of removal. It looks where the things are, also on servers
+    /// and clusters, and changes nothing. `cleanup --dry-run` prints the list, also while the instance runs; `cleanup`, `gc`
+    /// and the next `run` remove each thing, the latest entry first. Needs no config.
     async fn leftovers<'a>(
         cx: &'a Context<Self>,
         entry: &'a Entry,

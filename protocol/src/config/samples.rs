@@ -1,4 +1,4 @@
-//! Stand-ins for values that are set but not known yet, so that the rest of a config can be read.
+//! Sample values in place of values that are set but not known yet, so that the rest of a config can be checked.
 
 use serde_json::{Map, Value};
 use yaml::Seg;
@@ -6,8 +6,8 @@ use yaml::Seg;
 use super::required;
 use crate::validate::Unknown;
 
-/// Takes the unknown values out where they may be absent, and puts a valid one in their place where not. What is left of the
-/// unknown is what the schema has a place for.
+/// Removes unknown values that are optional, and replaces required ones by a valid sample. Returns the unknown values that
+/// the schema knows.
 pub(super) fn fill_in(
     values: &mut Map<String, Value>,
     unknown: &Unknown,
@@ -57,7 +57,7 @@ fn value_at<'a>(at: &'a mut Value, seg: &Seg) -> Option<&'a mut Value> {
     }
 }
 
-/// The variants of a schema that offers several, else the schema itself.
+/// The variants of a schema with `anyOf` or `oneOf`, else the schema itself.
 fn variants(schema: &Value) -> impl Iterator<Item = &Value> {
     let several = ["anyOf", "oneOf"]
         .into_iter()

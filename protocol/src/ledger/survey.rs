@@ -1,4 +1,4 @@
-//! All ledgers of a user: what is to be undone, by whom, and what a kill left of files.
+//! All ledgers of a user: open entries by owner, and files that a killed run left.
 
 use std::path::{Path, PathBuf};
 
@@ -6,18 +6,18 @@ use super::{Entry, Owner, directory, load, suffix};
 use crate::env::Env;
 use crate::files;
 
-/// What the ledgers of this user say.
+/// What the ledgers of this user contain.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// Each ledger that has something to undo: its owner and the open entries.
+    /// Each ledger with open entries: its owner and these entries.
     pub open: Vec<(Owner, Vec<Entry>)>,
-    /// Each file that says whose it is and in which nothing is open: a kill between two steps left it.
+    /// Each file with an owner and no open entry: a kill between two steps leaves one.
     pub settled: Vec<(PathBuf, Owner)>,
-    /// What could not be read, and why not. There may be something to undo in it.
+    /// Files that could not be read, and why. They may contain open entries.
     pub unreadable: Vec<(PathBuf, std::io::Error)>,
 }
 
-/// Looks through every ledger here.
+/// Reads every ledger of this user.
 pub fn survey(env: &Env) -> Survey {
     let mut survey = Survey::default();
     let directory = directory(env);
@@ -36,7 +36,7 @@ pub fn survey(env: &Env) -> Survey {
             continue;
         }
         match load(&path) {
-            // Nothing in a new one was ever acted upon.
+            // No entry of a new file was ever acted upon.
             Ok((Some(owner), state)) if is_new || state.open.is_empty() => {
                 survey.settled.push((path, owner));
             }
@@ -55,7 +55,7 @@ pub fn survey(env: &Env) -> Survey {
     survey
 }
 
-/// Removes a file of [`Survey::settled`], if nothing is open in it still. The caller holds its instance's lock.
+/// Removes a file of [`Survey::settled`], if it still has no open entry. The caller holds its instance's lock.
 pub fn remove_settled(path: &Path) -> std::io::Result<()> {
     let is_new = path.extension().is_some_and(|it| it == "tmp");
     match is_new || load(path)?.1.open.is_empty() {
@@ -64,7 +64,7 @@ pub fn remove_settled(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Whether a ledger is of an instance in this run directory, which its name says.
+/// Whether a ledger belongs to an instance of this run directory, by its file name.
 pub fn belongs_to(path: &Path, run_dir: &Path) -> bool {
     path.to_string_lossy().ends_with(&suffix(run_dir))
 }

@@ -1,4 +1,4 @@
-//! References in the script of a shell: each becomes a variable, so that a value is never text of the script.
+//! References in shell scripts: each becomes a variable, so that a value never becomes text of the script.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,16 +10,16 @@ const SHELLS: [&str; 6] = ["sh", "bash", "dash", "zsh", "ksh", "ash"];
 /// A script that reads values from variables.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Script {
-    /// What the shell gets.
+    /// The script for the shell.
     pub text: String,
-    /// The reference that each variable stands for, as it is written.
+    /// The reference of each variable, as written.
     pub variables: BTreeMap<String, String>,
 }
 
-/// The script that the word at `at` of a command becomes, or `None` for an argument, in whose text values can stand.
+/// The script that the word at `at` of a command becomes, or `None` when it is an argument, which can contain values.
 ///
 /// # Errors
-/// A reference that is malformed, or whose value the command might run.
+/// A reference is malformed, or the command might run its value.
 pub fn in_command(words: &[&str], at: usize) -> Result<Option<Script>, Malformed> {
     let text = words[at];
     let Some(first) = references(text)?.into_iter().next() else {
@@ -56,11 +56,11 @@ pub fn in_command(words: &[&str], at: usize) -> Result<Option<Script>, Malformed
 const FOREIGN: &str = "the value would be text of a script, which could run it; pass it as an argument of the script, \
                        `sh -c '… \"$1\"' sh ${{ … }}`";
 
-/// Puts a variable into the place of each reference, as one word where the script has no quotes there. What a script quotes
-/// is read as far as it usually goes: a misreading splits a value into words, it never makes a command of it.
+/// Replaces each reference by a variable, quoted where the script has no quotes. The parser knows common quoting only: a
+/// misread script splits a value into words, but never runs it as a command.
 ///
 /// # Errors
-/// A reference that is malformed, stands where a shell reads no variables, or in a script of the script.
+/// A reference is malformed, is where a shell expands no variables, or is in a nested script.
 pub fn script(text: &str) -> Result<Script, Malformed> {
     let (mut script, mut quotes) = (Script::default(), Quotes::default());
     let nested = nested(text);
@@ -101,7 +101,7 @@ pub fn script(text: &str) -> Result<Script, Malformed> {
     Ok(script)
 }
 
-/// Where the references of a text are.
+/// The places of the references in a text.
 fn references(text: &str) -> Result<Vec<Range<usize>>, Malformed> {
     let found = parse(text)?.into_iter().filter_map(|part| match part {
         Part::Reference(reference) => Some(reference.range),
@@ -119,7 +119,7 @@ fn is_shell(word: &str) -> bool {
     SHELLS.contains(&word.rsplit('/').next().unwrap_or_default())
 }
 
-/// Of a shell's words: the index of the first that is no option, and whether it is a script (`-c`, also `-ec`).
+/// The index of the first word of a shell's command line that is not an option, and whether it is a script (`-c`, `-ec`).
 fn options(words: &[&str]) -> (usize, bool) {
     let (mut at, mut runs) = (1, false);
     while let Some(letters) = words.get(at).and_then(|w| w.strip_prefix(['-', '+'])) {
@@ -138,7 +138,7 @@ fn options(words: &[&str]) -> (usize, bool) {
     (at, runs)
 }
 
-/// Where a text has another shell run a text, by `sh -c` or `eval`; its end where it does not.
+/// Where a text runs a nested script, by `sh -c` or `eval`; the end of the text if it does not.
 fn nested(text: &str) -> usize {
     let words = text.split(|c: char| c.is_whitespace() || ";|&()'\"`".contains(c));
     let words: Vec<&str> = words.filter(|w| !w.is_empty()).collect();
@@ -168,22 +168,22 @@ impl Script {
     }
 }
 
-/// What a shell reads at a place.
+/// How a shell expands a variable at a place.
 enum Expansion {
-    /// Words, so that a variable needs quotes.
+    /// As several words: the variable needs quotes.
     Unquoted,
-    /// A text in which variables stand as they are.
+    /// As it is, within quotes.
     Quoted,
-    /// A text without variables.
+    /// Not at all.
     None,
 }
 
-/// What is open at the end of the text so far.
+/// The quotes that are open at the end of the text so far.
 #[derive(Default)]
 struct Quotes {
-    /// The ends of quotes and substitutions.
+    /// The closing characters of open quotes and substitutions.
     ends: Vec<char>,
-    /// In a here-document: whether its text has no variables. Its end is not looked for.
+    /// In a here-document: whether its delimiter is quoted, so that the shell expands nothing. Its end is not detected.
     document: Option<bool>,
     is_escaped: bool,
     in_word: bool,
@@ -242,7 +242,7 @@ mod tests {
 
     use super::*;
 
-    /// A value that would do harm as text of a script.
+    /// A value that does harm as text of a script.
     const NASTY: &str = "a  b\n\"'`$(touch /tmp/harm)`;$HOME \\ * # &";
 
     fn run(text: &str) -> String {

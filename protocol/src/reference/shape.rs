@@ -1,20 +1,20 @@
-//! What a schema promises of the value that a reference will lead to.
+//! The kind of value that a schema promises for a reference.
 
 use serde_json::Value;
 
 use super::{join, unknown};
 use crate::yaml::Seg;
 
-/// What kind of value a schema promises at the end of a way.
+/// The kind of value that a schema promises at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// A mapping or a list: it cannot be a part of a text.
+    /// A mapping or a list, which cannot be a part of a text.
     Collection,
-    /// A single value, or nobody knows.
+    /// A single value, or unknown.
     Plain,
 }
 
-/// Follows a way through the schema of an instance's outputs. What a schema leaves open is not wrong.
+/// Follows a path through the schema of an instance's outputs. A path that the schema leaves open is valid.
 ///
 /// # Errors
 /// The schema has no such value.
@@ -45,7 +45,7 @@ pub fn shape_at(instance: &str, schema: &Value, path: &[Seg]) -> Result<Shape, S
     })
 }
 
-/// The schema of a value that is there.
+/// The schema of a value that may be null, without the null.
 fn present(schema: &Value) -> &Value {
     let any = schema["anyOf"].as_array().into_iter().flatten();
     let mut some = any.filter(|s| s["type"] != "null");

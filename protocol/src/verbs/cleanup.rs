@@ -1,4 +1,4 @@
-//! `cleanup`: removes what a dead run left, or says what that would be.
+//! `cleanup`: removes what a dead run left, or lists it.
 
 use crate::context::Context;
 use crate::error::StageError;
@@ -8,7 +8,7 @@ use crate::runtime::Invocation;
 use crate::stage::Stage;
 use crate::verbs::diagnose::{run_dir, scratch_dir};
 
-/// What `cleanup` says when there was nothing to do.
+/// What `cleanup` prints when nothing was left.
 pub const NOTHING_LEFT: &str = "nothing was left to undo";
 
 pub(crate) async fn cleanup<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
@@ -18,7 +18,7 @@ pub(crate) async fn cleanup<S: Stage>(invocation: &Invocation) -> Result<(), Sta
     }
 }
 
-/// Says what is left. No lock is taken and no directory is made.
+/// Lists what is left. Acquires no lock and creates no directory.
 async fn list<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
     let asked = &invocation.call.run_dir;
     let asked = std::path::absolute(asked)
@@ -74,15 +74,15 @@ async fn clean<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Undoes what earlier runs left, but for what the coming one may go on with.
+/// Removes what earlier runs left, except what the next run can resume.
 pub(crate) async fn undo_earlier<S: Stage>(cx: &Context<S>) -> Result<(), StageError> {
     let mut entries = cx.ledger.entries();
     entries.retain(|entry| !S::is_resumable(entry));
     undo(cx, entries).await.map(drop)
 }
 
-/// Undoes these, latest first, and says what was removed. Returns for how many something was done. What could not be undone
-/// stays in the ledger; the first such error is returned after all the others were tried.
+/// Removes what these entries left, the latest first, and reports it. Returns the number of entries with a change. An entry
+/// that fails stays in the ledger; the first error is returned after all entries are tried.
 async fn undo<S: Stage>(cx: &Context<S>, entries: Vec<Entry>) -> Result<usize, StageError> {
     let mut first_error = None;
     let mut done = 0;
@@ -112,7 +112,7 @@ async fn undo<S: Stage>(cx: &Context<S>, entries: Vec<Entry>) -> Result<usize, S
     first_error.map_or(Ok(done), Err)
 }
 
-/// Removes what is left of an entry, up to the first thing that cannot be. Whether the entry is settled.
+/// Removes the leftovers of an entry, up to the first that fails. Returns whether the entry is settled.
 async fn remove<S: Stage>(
     cx: &Context<S>,
     entry: &Entry,

@@ -1,4 +1,4 @@
-//! `-- command…`: what is run while everything is held up.
+//! `-- command…`: runs a command while the stage is ready.
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -18,11 +18,11 @@ use crate::rundir::Phase;
 use crate::runtime::Invocation;
 use crate::shutdown::Reason;
 
-/// How long a command may take to end after SIGTERM. Nothing that it uses is taken away meanwhile.
+/// How long a command may take to end after SIGTERM. The stage stays up until then.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Resolves when it is time for the stage to stop: the end was asked for and no command runs any more. With a command, its
-/// end asks for the end.
+/// Resolves when the stage has to stop: a shutdown is requested and no command runs. The end of the command requests a
+/// shutdown.
 pub(crate) async fn until_end(
     invocation: &Invocation,
     stdout: Option<OwnedFd>,
@@ -81,7 +81,7 @@ fn start(invocation: &Invocation, stdout: Option<OwnedFd>) -> Result<Child, Stag
         .collect::<Vec<_>>()
         .join(" ");
     invocation.reporter.say(&format!("running {shown}"));
-    // A pipe from the stage before is not the command's to read, nor may it write between our lines.
+    // The command must not read the pipe of the upstream stage, nor write between protocol lines.
     let stdin = if invocation.call.stdin == StdinMode::None {
         Stdio::inherit()
     } else {
@@ -106,14 +106,15 @@ fn start(invocation: &Invocation, stdout: Option<OwnedFd>) -> Result<Child, Stag
     })
 }
 
-/// What a command starts ends with it. At a terminal it stays in our group, or it could not read what is typed.
+/// Away from a terminal the command leads a process group, so that its children end with it. At a terminal it stays in the
+/// foreground group, or it could not read from the terminal.
 fn has_own_group() -> bool {
     !std::io::stdin().is_terminal()
 }
 
 fn kill(pid: Option<Pid>, signal: Signal) {
     let Some(pid) = pid else { return };
-    // It may be gone by itself.
+    // It may have ended already.
     let _ = match has_own_group() {
         true => kill_process_group(pid, signal),
         false => kill_process(pid, signal),
@@ -141,7 +142,7 @@ async fn end(invocation: &Invocation, mut child: Child) {
     }
 }
 
-/// As a shell says it.
+/// The exit code as a shell reports it.
 fn exit_code(status: ExitStatus) -> u8 {
     let code = status
         .code()

@@ -1,4 +1,4 @@
-//! `describe`: versions, verbs and schemas, with no side effect.
+//! `describe`: prints versions, verbs and schemas, without side effects.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,32 +14,32 @@ use crate::stage::Stage;
 /// What the verb `describe` prints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Description {
-    /// Protocol version that the program speaks.
+    /// Protocol version of the program.
     pub dcs: u64,
     /// Kind of stage.
     pub kind: String,
     /// Version of the program.
     pub version: String,
-    /// What it is for.
+    /// Its purpose.
     pub about: String,
-    /// The verbs that it has.
+    /// Its verbs.
     pub verbs: Vec<String>,
-    /// JSON Schema of its config; absent, it takes anything.
+    /// JSON Schema of its config; if absent, it accepts anything.
     #[serde(default = "anything")]
     pub config: Value,
     /// JSON Schema of its outputs.
     #[serde(default = "anything")]
     pub outputs: Value,
-    /// What the outputs mean: JSON pointers into them, by meaning.
+    /// The meaning of the outputs: JSON pointers into them, by meaning.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub provides: Provides,
-    /// The release that a kind of this project belongs to: its programs are used together.
+    /// The release of a kind of this project: its programs are used together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
-    /// Flags of `check` beside `--preflight`.
+    /// Flags of `check` besides `--preflight`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<Diagnostic>,
-    /// The end of its help: commands to copy.
+    /// Example commands, shown at the end of its help.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub examples: String,
 }
@@ -49,7 +49,7 @@ pub struct Description {
 pub struct Diagnostic {
     /// The flag without its hyphens.
     pub name: String,
-    /// What it looks at.
+    /// What it checks.
     pub about: String,
 }
 

@@ -1,4 +1,4 @@
-//! `check --preflight`, and the other looks that a stage has: everything is looked at, nothing is begun.
+//! `check --preflight` and the other diagnostics of a stage: they report and change nothing.
 
 use crate::cli::PREFLIGHT;
 use crate::codes;
@@ -59,7 +59,7 @@ pub(crate) async fn diagnose<S: Stage>(invocation: &Invocation) -> Result<Exit, 
     })
 }
 
-/// Gone again when it is dropped.
+/// A temporary directory. Dropping it removes it.
 pub(crate) fn scratch_dir(invocation: &Invocation) -> Result<tempfile::TempDir, StageError> {
     tempfile::Builder::new()
         .prefix("dcs-scratch-")

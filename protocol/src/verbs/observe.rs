@@ -1,4 +1,4 @@
-//! `wait` and `check`: verbs that look at an instance from outside.
+//! `wait` and `check`: verbs that observe an instance from another process.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! `once`: do the work, print the outputs, leave no process.
+//! `once`: does the work, prints the outputs, leaves no process.
 
 use tokio::task::JoinSet;
 
@@ -48,7 +48,7 @@ pub(crate) async fn once<S: Stage>(
         Err(error) => invocation.reporter.failed(error),
     }
     let outputs = outcome?;
-    // On a terminal nobody reads protocol lines.
+    // At a terminal, the outputs are printed for people in place of protocol lines.
     let is_for_people =
         invocation.call.events.is_none() && invocation.reporter.events == Events::None;
     if is_for_people && !invocation.reporter.has_document() {

@@ -1,4 +1,4 @@
-//! `run`: prepare, hold, stop in good order.
+//! `run`: prepares, keeps the outputs valid, shuts down.
 
 use std::os::fd::OwnedFd;
 use std::pin::pin;
@@ -22,12 +22,13 @@ use crate::verbs::cleanup::undo_earlier;
 use crate::verbs::command;
 use crate::verbs::stdin::{self, Stdin};
 
-/// The newest config of the host, or why it speaks no more.
+/// The latest config from the host, or the error that ends the connection.
 pub(crate) type ConfigUpdate = Option<Result<Start, StageError>>;
 
 type Configs = watch::Receiver<ConfigUpdate>;
 
-/// Opens stdin in its mode and says hello; then config, lock, stage. Without a config it comes from the host.
+/// Opens stdin in its mode and sends `hello`, then reads the config, acquires the lock and runs the stage. When `config` is
+/// `None`, the host sends it.
 pub(crate) async fn run<S: Stage>(
     invocation: &Invocation,
     tasks: &mut JoinSet<()>,
@@ -66,7 +67,7 @@ pub(crate) async fn run<S: Stage>(
             invocation.reporter.enter(Phase::Stopped);
             Ok(code)
         }
-        // Told while the lock is still held: a `wait` must not see a lock that nobody holds and no reason.
+        // Reported while the lock is held: a `wait` must not see a free lock without a reason.
         Err(error) => {
             invocation.reporter.failed(&error);
             Err(error)
@@ -84,7 +85,7 @@ pub(crate) fn hello<S: Stage>(invocation: &Invocation) {
     });
 }
 
-/// Our hello follows that of the stage before: who reads at the end of the pipe then knows of all before any is ready.
+/// Sends `hello` after the upstream's: a reader at the end of the pipe knows every stage before the first is ready.
 pub(crate) async fn join_chain<S: Stage>(
     invocation: &Invocation,
     tasks: &mut JoinSet<()>,
@@ -107,7 +108,7 @@ pub(crate) async fn join_chain<S: Stage>(
     Ok(Upstreams::from_chain(chain))
 }
 
-/// Waits for the host's `start`. `None` when the end came first.
+/// Waits for the host's `start`. `None` when a shutdown is requested first.
 async fn started<S: Stage>(
     invocation: &Invocation,
     configs: &mut Configs,
@@ -121,13 +122,13 @@ async fn started<S: Stage>(
     }
 }
 
-/// What the host sent last; `None` when it sends no more.
+/// The next update from the host; `None` when it sends no more.
 async fn received(configs: &mut Configs) -> ConfigUpdate {
     configs.changed().await.ok()?;
     configs.borrow_and_update().clone()
 }
 
-/// The next config to go on with. One that is wrong is refused while the stage works on with what it has.
+/// The next valid config from the host. An invalid one is refused, and the stage keeps its config.
 async fn reloaded<S: Stage>(
     invocation: &Invocation,
     configs: &mut Configs,
@@ -153,7 +154,7 @@ fn config_in<S: Stage>(invocation: &Invocation, start: Start) -> Result<S::Confi
     load_config::<S>(&sources, &invocation.env)
 }
 
-/// Runs the stage until the end is asked for or it fails; a `reload` starts it over in the same process.
+/// Runs the stage until a shutdown is requested or it fails. A `reload` restarts it in the same process.
 async fn hold<S: Stage>(
     invocation: &Invocation,
     mut cx: Context<S>,
@@ -205,7 +206,7 @@ async fn hold<S: Stage>(
     }
 }
 
-/// How a run ends that did not fail by itself.
+/// The result of a run whose stage did not fail.
 fn outcome(invocation: &Invocation) -> Result<u8, StageError> {
     let interrupted = |what: &str| StageError::new(codes::INTERRUPTED, what.to_owned());
     match invocation.shutdown.reason() {

@@ -1,4 +1,4 @@
-//! What comes in on stdin: the stage before in a pipe, or a program that drives this one.
+//! Reads stdin: the messages of an upstream stage in a pipe, or the commands of a host.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ fn version_error(error: &DecodeError) -> StageError {
     StageError::new(codes::VERSION, format!("the other side {error}"))
 }
 
-/// Reads the first line of the stage before, so that its hello leaves before our own. Returns once there is one.
+/// Relays the first line of the upstream stage, so that its `hello` is sent before this stage's own.
 pub(crate) async fn chain_head(
     stdin: &mut Stdin,
     reporter: &Reporter,
@@ -35,7 +35,7 @@ pub(crate) async fn chain_head(
     Ok(())
 }
 
-/// Follows the stage before until it ends.
+/// Follows the upstream stage until it ends.
 pub(crate) async fn follow_chain(
     mut stdin: Stdin,
     reporter: Arc<Reporter>,
@@ -87,8 +87,8 @@ async fn next_line(stdin: &mut Stdin, reporter: &Reporter) -> Option<Vec<u8>> {
     }
 }
 
-/// Reads the commands of a host and passes on those that carry a config; a newer one takes the place of one that was not
-/// looked at yet. Another version ends the stage.
+/// Reads the commands of a host and passes on those with a config. A newer one replaces one that is not read yet. Another
+/// protocol version ends the stage.
 pub(crate) async fn follow_host(
     mut stdin: Stdin,
     reporter: Arc<Reporter>,

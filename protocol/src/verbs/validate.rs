@@ -1,4 +1,4 @@
-//! `validate`: what is wrong with the configs of a file, offline and without writing anything.
+//! `validate`: checks the configs of a file, offline and without writing anything.
 
 use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt;
@@ -45,7 +45,7 @@ async fn read(stdin: Stdin) -> Result<Request, StageError> {
     Ok(request)
 }
 
-/// What a stage answers.
+/// The answer of a stage.
 pub fn answer<S: Stage>(request: &Request, env: &Env) -> Answer {
     let schema = schema_of::<S::Config>();
     let instances = request.instances.iter();
