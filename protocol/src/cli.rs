@@ -1,4 +1,4 @@
-//! The command line that every stage has. Config fields become flags by themselves.
+//! The command line of every stage. Each config field is a flag.
 
 mod command;
 
@@ -39,7 +39,7 @@ pub(crate) fn parse<S: Stage>(mut args: Vec<OsString>, env: &Env) -> Result<Call
         .first()
         .is_some_and(|program| program.is_empty());
     if nameless || (bare && call.command.is_empty()) {
-        let what = "`--` is followed by no command: name a program, or leave `--` away";
+        let what = "no command after `--`: name a program, or leave out `--`";
         return Err(command.error(clap::error::ErrorKind::TooFewValues, what));
     }
     Ok(call)

@@ -1,4 +1,4 @@
-//! A stage's config: a file, flags that win over it, `$VAR` and `~` expanded in both, and every problem at once.
+//! The config of a stage: a file, flags that override it, `$VAR` and `~` expanded in both, all problems reported at once.
 
 use std::path::{Path, PathBuf};
 
@@ -19,14 +19,14 @@ use crate::validate::{Unknown, pointer_from_path};
 
 mod samples;
 
-/// Where the values of a config come from, weakest first.
+/// The sources of a config. Later ones override earlier ones.
 #[derive(Debug, Default)]
 pub struct Sources {
-    /// `-c`.
+    /// The file of `-c`.
     pub file: Option<PathBuf>,
-    /// The config of a `start` message; takes the place of the file.
+    /// The config of a `start` message; it replaces the file.
     pub start: Option<Map<String, Value>>,
-    /// Field name and text of each flag.
+    /// The field and the text of each flag.
     pub flags: Vec<(String, String)>,
 }
 
@@ -58,7 +58,7 @@ fn required(schema: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// Whether a property takes only this JSON type (or null).
+/// Whether a property accepts only this JSON type, or null.
 pub(crate) fn takes_only(property: &Value, wanted: &str) -> bool {
     if let Some(any) = property.get("anyOf").and_then(Value::as_array) {
         return any
@@ -68,7 +68,7 @@ pub(crate) fn takes_only(property: &Value, wanted: &str) -> bool {
     match &property["type"] {
         Value::String(t) => t == wanted,
         Value::Array(types) => types.iter().all(|t| t == wanted || t == "null"),
-        // An enum of doc-commented unit variants has no type of its own.
+        // The schema of an enum with documented unit variants has no `type`.
         _ if wanted == "string" => match property.get("oneOf").and_then(Value::as_array) {
             Some(variants) => variants.iter().all(|v| takes_only(v, wanted)),
             None => property.get("const").is_some_and(Value::is_string),
@@ -77,7 +77,7 @@ pub(crate) fn takes_only(property: &Value, wanted: &str) -> bool {
     }
 }
 
-/// The value that a flag's text stands for: text where the field is text, else JSON, else text all the same.
+/// The value of a flag: text if the field is text, else JSON, or text if it does not parse.
 fn flag_value(property: &Value, text: &str) -> Value {
     if takes_only(property, "string") {
         return Value::String(text.to_owned());
@@ -85,7 +85,7 @@ fn flag_value(property: &Value, text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
-/// Reads a YAML or JSON file that has to be a mapping.
+/// Reads a YAML or JSON file whose content is a mapping.
 pub fn read_mapping(path: &Path) -> Result<(Map<String, Value>, Document), StageError> {
     let shown = path.display();
     let wrong = |message: String| StageError::new(codes::CONFIG, message);
@@ -99,13 +99,13 @@ pub fn read_mapping(path: &Path) -> Result<(Map<String, Value>, Document), Stage
         Value::Object(map) => Ok((map, document)),
         Value::Null => Ok((Map::new(), document)),
         _ => {
-            let why = "a config file holds `key: value` lines, this one does not";
+            let why = "a config file consists of `key: value` lines, this one does not";
             Err(unreadable(Problem::new("", why).at(&source, 0..1)))
         }
     }
 }
 
-/// The values of all sources, and the file that some are from.
+/// The values of all sources, and the document of the file.
 fn gather(
     sources: &Sources,
     schema: &Value,
@@ -129,7 +129,7 @@ fn prepare(values: &mut Map<String, Value>, env: &Env) {
     for value in values.values_mut() {
         expand(value, env);
     }
-    // An empty value in a file, `ssh_user:`, means that the field is not set.
+    // An empty value in a file, such as `ssh_user:`, does not set the field.
     values.retain(|_, v| !v.is_null());
 }
 
@@ -142,7 +142,7 @@ fn expand(value: &mut Value, env: &Env) {
     }
 }
 
-/// Reads, merges and checks a config. The error lists every problem, each with its place.
+/// Reads, merges and checks a config. The error lists every problem with its place.
 pub fn load<C: DeserializeOwned + JsonSchema>(
     kind: &str,
     program: &str,
@@ -166,7 +166,7 @@ pub fn load<C: DeserializeOwned + JsonSchema>(
         .hint(format!("`{program} run --help` lists every field")))
 }
 
-/// Where the problem stands: the flag, or the line of the file.
+/// Adds the place of a problem: the flag, or the line of the file.
 fn placed(mut problem: Problem, sources: &Sources, document: Option<&Document>) -> Problem {
     let top = problem.path.split(['.', '[']).next().unwrap_or_default();
     if problem.place.is_none() && sources.flags.iter().any(|(field, _)| field == top) {
@@ -180,8 +180,8 @@ fn placed(mut problem: Problem, sources: &Sources, document: Option<&Document>) 
     }
 }
 
-/// Checks values that stand in a larger file, of which some are not known yet: those count as set and valid, and a problem
-/// that depends on one is none. The problems' paths are those of the values. The schema is that of the type.
+/// Checks a config that is part of a larger file. Values that are not known yet count as set and valid, and problems that
+/// depend on one are dropped. The paths of the problems are relative to the values. `schema` is the schema of `C`.
 pub(crate) fn check<C: DeserializeOwned>(
     values: &Map<String, Value>,
     schema: &Value,
@@ -240,7 +240,7 @@ fn missing_fields(values: &Map<String, Value>, schema: &Value) -> Vec<Problem> {
                 .next()
                 .unwrap_or_default()
                 .trim_end_matches('.')
-                // What follows a semicolon in a problem is shown as its help.
+                // Text after a semicolon in a problem is shown as its suggestion.
                 .replace(';', ",");
             let flag = key.replace('_', "-");
             Problem::key(
@@ -251,7 +251,7 @@ fn missing_fields(values: &Map<String, Value>, schema: &Value) -> Vec<Problem> {
         .collect()
 }
 
-/// serde stops at the first error: take the field that it names out and try again, for as long as that tells more.
+/// serde stops at the first error: remove the field that it names and try again, until no new error appears.
 fn deserialize<C: DeserializeOwned>(
     mut values: Map<String, Value>,
     schema: &Value,
@@ -273,7 +273,7 @@ fn deserialize<C: DeserializeOwned>(
                     }
                     return None;
                 }
-                // What is wrong deep within is taken out alone: its neighbours may be wrong too.
+                // Remove only the nested field: others beside it may be wrong too.
                 let nested = segments(&path);
                 let unknown = error.inner().to_string().starts_with("unknown field");
                 if !(unknown && nested.len() > 1 && remove_at(&mut values, &nested)) {
@@ -303,7 +303,7 @@ fn remove_at(values: &mut Map<String, Value>, path: &[Seg]) -> bool {
     at.is_some_and(|map| map.shift_remove(last).is_some())
 }
 
-/// `1 problem`, `2 problems`
+/// `1 problem` or `2 problems`.
 pub fn count(problems: &[Problem]) -> String {
     match problems.len() {
         1 => "1 problem".to_owned(),
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_win_over_the_file_and_both_are_expanded() {
+    fn flags_override_the_file_and_both_are_expanded() {
         let flags = [
             ("tags", r#"["$U"]"#),
             ("host", "12"),

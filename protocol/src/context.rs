@@ -141,7 +141,7 @@ impl<S: Stage> Context<S> {
             }
             () = self.shutdown.requested() => Err(StageError::new(
                 codes::INTERRUPTED,
-                "stopped before the document on stdout was read to its end",
+                "stopped before the whole document was written to stdout",
             )),
         }
     }
@@ -151,7 +151,7 @@ fn object<T: serde::Serialize>(outputs: &T) -> Result<Map<String, Value>, StageE
     match serde_json::to_value(outputs) {
         Ok(Value::Object(map)) => Ok(map),
         _ => Err(StageError::internal(
-            "the outputs of a stage have to be a JSON object",
+            "the outputs of a stage must be a JSON object",
         )),
     }
 }

@@ -1,6 +1,6 @@
-//! The client of devcluster's control socket. Any careless client kills devcluster: one that does not read blocks it, one that
-//! goes away too early is a broken pipe that it does not expect. So a process of its own talks to it, which outlives us, does
-//! one short thing, and never lets go of the connection before devcluster has closed it.
+//! The client of devcluster's control socket. A careless client kills devcluster: a client that does not read blocks it, and
+//! one that disconnects early causes a broken pipe that it does not handle. So a separate process uses the socket: it
+//! outlives this one, makes one short request, and keeps the connection until devcluster closes it.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -17,34 +17,34 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::frame::{self, Frame};
 
-/// How long devcluster may take to answer. Afterwards nothing is asked of it any more.
+/// How long devcluster may take to answer. After that, no more requests are made.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A line of the state or of a log; the first line of all, which holds every log so far, is not kept.
+/// The longest line of the state or of a log. The first line, which holds every log so far, is skipped.
 const MAX_LINE: usize = 1 << 20;
 
-/// Above what devcluster writes before the JSON of its state, line by line into its log.
+/// What devcluster writes before the JSON of its state, which it logs line by line.
 const STATE: &str = "state_machine: ";
 
-/// What became of the wish to restart a stage.
+/// The result of a request to restart a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RestartOutcome {
     /// devcluster restarts it.
     Restarted,
-    /// It does not run: it begins afresh whenever it is started.
+    /// The stage does not run. It reads current values when it starts.
     Down,
-    /// It is on its way up, and may have read what is old by now.
+    /// The stage is starting, and may have read outdated values.
     Starting,
-    /// Its user asked for less than this stage; a restart would bring it up all the same.
+    /// The stage is above devcluster's target stage. A restart would start it nevertheless, so none is requested.
     AboveTarget,
     /// devcluster has no stage of that name, or several.
     Unknown,
 }
 
-/// Why nothing could be asked.
+/// Why the request failed.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
+#[allow(missing_docs, reason = "the messages document the variants")]
 pub enum ControlError {
     #[error("devcluster has no control socket at {path} ({source}), as with --oneshot")]
     Absent {
@@ -55,11 +55,11 @@ pub enum ControlError {
     Silent,
     #[error("devcluster closed its control socket: {0}")]
     Closed(std::io::Error),
-    #[error("devcluster says what its state is in a way that is not known: {0}")]
+    #[error("devcluster reports its state in an unknown format: {0}")]
     UnknownState(String),
 }
 
-/// devcluster's state, as its `dump_state` tells it.
+/// devcluster's state, as its command `dump_state` reports it.
 #[derive(Debug, Deserialize)]
 struct State {
     target: usize,
@@ -100,11 +100,11 @@ impl State {
     }
 }
 
-/// Asks devcluster to restart those of these stages that are up and at or below its target. `tell` gets what became of each as
-/// soon as that is known; this returns when devcluster has closed the connection.
+/// Asks devcluster to restart those of these stages that are up and not above its target. `tell` gets the result of each as
+/// soon as it is known; this function returns when devcluster has closed the connection.
 ///
 /// # Errors
-/// Nothing was asked.
+/// No restart was requested.
 pub async fn restart(
     socket: &Path,
     stages: &[String],
@@ -142,10 +142,10 @@ pub async fn restart(
     asked.unwrap_or(Err(ControlError::Silent))
 }
 
-/// Whether that stage has started, with all of its `post`.
+/// Whether the stage is up, with all of its `post` steps.
 ///
 /// # Errors
-/// It could not be asked.
+/// The request failed.
 pub async fn is_up(socket: &Path, stage: &str) -> Result<bool, ControlError> {
     let (mut read, mut write) = connect(socket).await?;
     let state = tokio::time::timeout(ANSWER_TIMEOUT, state(&mut read, &mut write)).await;
@@ -166,7 +166,7 @@ async fn connect(
     Ok((BufReader::with_capacity(64 << 10, read), write))
 }
 
-/// devcluster crashes when it writes to who has gone: it closes once it has read the end of ours, and may write until then.
+/// Closes the sending side, then reads until devcluster closes the connection: it crashes when it writes to a closed one.
 async fn close(mut read: BufReader<OwnedReadHalf>, mut write: OwnedWriteHalf) {
     drop(write.shutdown().await);
     let mut rest = [0; 64 << 10];
@@ -177,7 +177,7 @@ async fn state(
     read: &mut (impl AsyncBufRead + Unpin),
     write: &mut (impl AsyncWriteExt + Unpin),
 ) -> Result<State, ControlError> {
-    // A pickle of everything so far, perhaps of many megabytes: not for us.
+    // The first line is a pickle of every log so far, perhaps many megabytes: skip it.
     line(read, 0).await?;
     let dump = format!("{}\n", json!({"dump_state": null}));
     write
@@ -207,7 +207,7 @@ async fn state(
     }
 }
 
-/// A line, or nothing of one that has more bytes than this.
+/// The next line, or an empty one in place of a line with more bytes than this.
 async fn line(
     read: &mut (impl AsyncBufRead + Unpin),
     longest: usize,
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_up_and_wanted_is_restarted() {
+    fn only_stages_that_are_up_and_not_above_the_target_are_restarted() {
         let state = state(3, None);
         for (name, outcome) in [
             ("up", RestartOutcome::Restarted),

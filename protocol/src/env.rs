@@ -1,4 +1,4 @@
-//! The environment, as an argument: a test passes its own.
+//! Environment variables, passed as an argument so that tests can set them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 pub struct Env(BTreeMap<OsString, OsString>);
 
 impl Env {
-    /// The process's own.
+    /// The variables of this process.
     pub fn from_process() -> Env {
         Env(std::env::vars_os().collect())
     }
 
-    /// Just these.
+    /// These variables alone.
     pub fn from_pairs<K: Into<OsString>, V: Into<OsString>>(
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Env {
@@ -29,12 +29,12 @@ impl Env {
         self.0.iter()
     }
 
-    /// A variable that is set and is text.
+    /// The value of a variable, if it is set and is valid UTF-8.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(std::ffi::OsStr::new(name))?.to_str()
     }
 
-    /// A variable that holds an absolute path.
+    /// The value of a variable, if it is an absolute path.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         self.0
             .get(std::ffi::OsStr::new(name))
@@ -47,7 +47,7 @@ impl Env {
         self.path("HOME").unwrap_or_else(|| PathBuf::from("/"))
     }
 
-    /// The run directory of a stage that was given none.
+    /// The run directory of a stage without `--run-dir`.
     pub fn default_run_dir(&self) -> PathBuf {
         let user = rustix::process::geteuid().as_raw();
         match self.path("XDG_RUNTIME_DIR") {
@@ -61,13 +61,13 @@ impl Env {
         self.path("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp"))
     }
 
-    /// Expands `$VAR`, `${VAR}` and a leading `~`, as the Python tool did: unknown variables stay, and `$$` is `$`, as
-    /// in a devcluster.yaml.
+    /// Expands `$VAR`, `${VAR}` and a leading `~`, as the Python tool does: unknown variables stay, and `$$` is `$`, as in a
+    /// devcluster.yaml.
     pub fn expand(&self, text: &str) -> String {
         self.expand_home(self.expand_variables(text))
     }
 
-    /// The same without `~`: what devcluster does to the values of its file.
+    /// The same without `~`: how devcluster expands the values of its file.
     pub fn expand_variables(&self, text: &str) -> String {
         let value =
             |(written, name): (_, Option<&str>)| name.and_then(|n| self.get(n)).unwrap_or(written);
@@ -89,7 +89,7 @@ impl Env {
         }
     }
 
-    /// The program by this name on `$PATH`, or the path itself when it has a slash.
+    /// The program of this name on `$PATH`, or the path itself when it contains a slash.
     pub fn find_program(&self, name: &str) -> Option<PathBuf> {
         if name.contains('/') {
             return Some(PathBuf::from(name)).filter(|p| is_executable(p));
@@ -107,7 +107,7 @@ pub fn variables(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// A text in pieces, `$$` as `$`: each as it is written, with the name of the variable that it is.
+/// Splits a text into pieces: each as written, with `$$` as `$`, and with the name of the variable if it is one.
 fn pieces(text: &str) -> Vec<(&str, Option<&str>)> {
     let (mut pieces, mut rest) = (Vec::new(), text);
     while let Some(at) = rest.find('$') {
@@ -127,7 +127,7 @@ fn pieces(text: &str) -> Vec<(&str, Option<&str>)> {
     pieces
 }
 
-/// The name of a variable behind its `$`, and where the text goes on.
+/// The name of a variable after its `$`, and its length in the text.
 fn name_at_start(after: &str) -> (&str, usize) {
     match after.strip_prefix('{') {
         Some(braced) => match braced.find('}') {
@@ -143,7 +143,7 @@ fn name_at_start(after: &str) -> (&str, usize) {
     }
 }
 
-/// Whether this is a program.
+/// Whether this is an executable file.
 pub fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)

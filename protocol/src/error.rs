@@ -1,4 +1,4 @@
-//! What a stage says when something fails, and the exit codes that go with it.
+//! The errors of stages and programs, and their exit codes.
 
 use std::io::ErrorKind;
 
@@ -12,9 +12,9 @@ use crate::problem::{Problem, colours};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Done as asked.
+    /// The call succeeded.
     Ok = 0,
-    /// The stage failed; a retry of the same thing is not known to help.
+    /// The stage failed; a retry is not known to help.
     #[default]
     Failed = 1,
     /// The command line or the config is wrong.
@@ -23,7 +23,7 @@ pub enum Exit {
     Version = 3,
     /// An upstream is missing or failed.
     Upstream = 4,
-    /// `check` found that what was reported no longer holds.
+    /// `check` found that the outputs are no longer valid, or that something is missing.
     CheckFailed = 5,
     /// Another process runs this instance.
     Locked = 6,
@@ -41,7 +41,7 @@ pub enum Exit {
 pub struct StageError {
     /// Stable, namespaced identifier, such as `tunnel.port_range_exhausted`.
     pub code: String,
-    /// What was attempted, on what, and what came of it.
+    /// What was attempted, on what, and what happened.
     pub message: String,
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +57,7 @@ pub struct StageError {
     pub caused_by: Vec<String>,
     #[serde(skip)]
     exit: Exit,
-    /// The mistakes that it is about; each is in `caused_by` too.
+    /// Mistakes in the user's config; each is in `caused_by` too.
     #[serde(skip)]
     problems: Box<[Problem]>,
 }
@@ -82,7 +82,7 @@ impl StageError {
         StageError::new(codes::INTERNAL, message)
     }
 
-    /// A failed file operation, named by what was attempted. `protocol.disk_full` when there is no room, else `protocol.io`.
+    /// A failed operation of the system, with what was attempted: `protocol.disk_full` when there is no room, else `protocol.io`.
     pub fn io(attempt: impl Into<String>, error: &std::io::Error) -> Self {
         match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StageError::disk_full(attempt),
@@ -91,7 +91,7 @@ impl StageError {
         .source(error)
     }
 
-    /// There is no room for a file of ours.
+    /// There is no room for a file.
     pub fn disk_full(attempt: impl Into<String>) -> Self {
         StageError::new(codes::DISK_FULL, attempt)
     }
@@ -141,7 +141,7 @@ impl StageError {
         self
     }
 
-    /// Adds mistakes in what the user wrote. People see each with its line.
+    /// Adds mistakes in the user's config, each shown with its line.
     #[must_use]
     pub fn problems(mut self, problems: Vec<Problem>) -> Self {
         self.caused_by
@@ -167,7 +167,7 @@ impl StageError {
         }
     }
 
-    /// The error as a person reads it: message, causes, hint, code.
+    /// The error for people: message, causes, hint, code.
     pub fn render(&self, program: &str) -> String {
         let mut text = format!("{program}: error: {}\n", self.message);
         for problem in &self.problems {

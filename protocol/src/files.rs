@@ -1,4 +1,4 @@
-//! Small files that are ours alone: mode 0600, replaced whole, never through a link.
+//! Small private files: mode 0600, replaced as a whole, never opened through a link.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Write};
@@ -11,16 +11,16 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use crate::codes;
 use crate::error::StageError;
 
-/// No file that a stage reads whole is larger.
+/// The largest file that a stage reads as a whole.
 pub(crate) const MAX_FILE: u64 = 4 << 20;
 
-/// Nothing is opened through a link, and no FIFO in the place of a file holds us up.
+/// Follow no links, and do not block on a FIFO in the place of a file.
 const SAFE_FLAGS: i32 = OFlags::NOFOLLOW
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .bits() as i32;
 
-/// Opens a file of ours for reading and writing, made with mode 0600 when it is not there.
+/// Opens a private file for reading and writing. Creates it with mode 0600 if it does not exist.
 pub(crate) fn open(path: &Path) -> std::io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -39,12 +39,12 @@ pub(crate) fn open_to_read(path: &Path) -> std::io::Result<File> {
         .open(path)
 }
 
-/// Reads a file of ours whole; `None` when it is not there.
+/// Reads a private file; `None` when it does not exist.
 pub fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
     read_at_most(path, MAX_FILE)
 }
 
-/// The same for a file that has to be smaller: what it holds takes many times its size once it is parsed.
+/// The same with another limit, since parsed content takes many times the size of the file.
 pub(crate) fn read_at_most(path: &Path, limit: u64) -> std::io::Result<Option<Vec<u8>>> {
     let file = match open_to_read(path) {
         Ok(file) => file,
@@ -62,10 +62,10 @@ pub(crate) fn read_at_most(path: &Path, limit: u64) -> std::io::Result<Option<Ve
     Ok(Some(bytes))
 }
 
-/// A file that a person wrote is far shorter. YAML takes some sixty times its size when it is read.
+/// The largest file of a user. Parsed YAML takes about sixty times the size of the file.
 const MAX_TEXT: u64 = 1 << 20;
 
-/// Reads a file that a person wrote, of at most 1 MiB; through links, and from a pipe too.
+/// Reads a file of a user, of at most 1 MiB. It may be a link or a pipe.
 pub fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let mut bytes = Vec::new();
@@ -82,14 +82,14 @@ pub fn read_text(path: &Path) -> std::io::Result<String> {
     String::from_utf8(read_bytes(path)?).map_err(invalid)
 }
 
-/// How long another writer of the same file is waited for.
+/// How long to wait for another writer of the same file.
 const WRITER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Replaces a file: written beside it, synced, renamed. The neighbour's name is fixed, so that a killed run leaves at
-/// most one, which the next run replaces; its lock keeps two writers apart. `sync` makes it survive a power-off.
-/// A device, such as `/dev/null`, is written to; what else is not a regular file is refused.
+/// Replaces a file: writes a temporary file beside it, syncs it, renames it. The temporary file has a fixed name, so that a
+/// killed run leaves at most one, which the next run replaces; its lock keeps two writers apart. With `sync` the content
+/// survives a power-off. A device, such as `/dev/null`, is written to; any other file that is not regular is refused.
 pub fn replace(path: &Path, bytes: &[u8], sync: bool) -> std::io::Result<()> {
-    // Looks through a link, such as `/dev/stdout`; a link to a regular file gives way to the new file.
+    // This follows a link, such as `/dev/stdout`; the rename replaces a link to a regular file.
     match std::fs::metadata(path).map(|there| there.file_type()) {
         Ok(kind) if kind.is_char_device() => {
             return OpenOptions::new()
@@ -132,19 +132,22 @@ fn temporary_path(path: &Path) -> std::io::Result<PathBuf> {
     Ok(path.with_file_name(format!(".{}.tmp", name.to_string_lossy())))
 }
 
-/// Opens the neighbour as its only writer.
+/// Opens the temporary file as its only writer.
 fn open_temporary(path: &Path) -> std::io::Result<File> {
     let deadline = Instant::now() + WRITER_TIMEOUT;
     loop {
         let file = open(path)?;
         let locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        // Whoever had it may have renamed it meanwhile: then what we hold is the finished file.
+        // The previous writer may have renamed it meanwhile: then this is the finished file.
         let ours = file.metadata()?;
         let current = std::fs::symlink_metadata(path).is_ok_and(|there| ours.ino() == there.ino());
         if locked && current {
             let me = rustix::process::geteuid().as_raw();
             if !ours.is_file() || ours.uid() != me || ours.nlink() != 1 {
-                let why = format!("{} is in the way and not ours alone", path.display());
+                let why = format!(
+                    "{} exists and is not a private file of this user",
+                    path.display()
+                );
                 return Err(std::io::Error::other(why));
             }
             return Ok(file);
@@ -156,7 +159,7 @@ fn open_temporary(path: &Path) -> std::io::Result<File> {
     }
 }
 
-/// Removes a file and what a killed [`replace`] may have left beside it. Not being there is fine.
+/// Removes a file, and the temporary file that a killed [`replace`] may have left. Succeeds when they do not exist.
 pub fn remove(path: &Path) -> std::io::Result<()> {
     remove_one(&temporary_path(path)?)?;
     remove_one(path)
@@ -169,19 +172,23 @@ fn remove_one(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Makes a directory that only we can use, or checks that it is one.
+/// Creates a directory that only this user can use, or checks that it is one.
 pub(crate) fn private_dir(path: &Path, what: &str) -> Result<(), StageError> {
     let shown = path.display();
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|e| StageError::io(format!("cannot make the {what} {shown}"), &e))?;
-    let meta = std::fs::symlink_metadata(path)
-        .map_err(|e| StageError::io(format!("cannot look at the {what} {shown}"), &e))?;
+        .map_err(|e| StageError::io(format!("cannot create the {what} {shown}"), &e))?;
+    let meta = std::fs::symlink_metadata(path).map_err(|e| {
+        StageError::io(
+            format!("cannot read the attributes of the {what} {shown}"),
+            &e,
+        )
+    })?;
     if let Some(why) = why_not_private(&meta) {
         return Err(unsafe_dir(format!("the {what} {shown} {why}"))
-            .hint("name a directory of your own, or make this one yours alone: chmod 700"));
+            .hint("name a directory that you own, or make this one private: chmod 700"));
     }
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let Some(parent) = absolute.parent() else {
@@ -195,10 +202,10 @@ pub(crate) fn private_dir(path: &Path, what: &str) -> Result<(), StageError> {
         Some(why) => {
             let parent = parent.display();
             Err(unsafe_dir(format!(
-                "the {what} {shown} may be swapped by others: {parent} {why}"
+                "other users can replace the {what} {shown}: {parent} {why}"
             ))
             .hint(format!(
-                "name a directory elsewhere, or take that away from others: chmod go-w {parent}"
+                "name a directory elsewhere, or remove the write permission of others: chmod go-w {parent}"
             )))
         }
     }
@@ -215,13 +222,16 @@ fn why_not_private(dir: &Metadata) -> Option<String> {
         return Some("is a link; links are not followed".into());
     }
     if dir.uid() != me {
-        return Some(format!("belongs to user {}, not to us ({me})", dir.uid()));
+        return Some(format!(
+            "belongs to user {}, not to this user ({me})",
+            dir.uid()
+        ));
     }
-    (mode & 0o022 != 0).then(|| format!("may be written to by others (mode {mode:o})"))
+    (mode & 0o022 != 0).then(|| format!("is writable by other users (mode {mode:o})"))
 }
 
-/// Our own group may write to the parent: where the umask is 002, home directories are made so and the group is ours
-/// alone.
+/// The user's own group may write to the parent: with umask 002, home directories have this mode, and the group has no
+/// other member.
 fn why_replaceable(parent: &Metadata) -> Option<String> {
     let (me, group) = (
         rustix::process::geteuid().as_raw(),
@@ -232,7 +242,7 @@ fn why_replaceable(parent: &Metadata) -> Option<String> {
         return Some(format!("belongs to user {}", parent.uid()));
     }
     let others = mode & 0o002 != 0 || (mode & 0o020 != 0 && parent.gid() != group);
-    (others && mode & 0o1000 == 0).then(|| format!("may be written to by others (mode {mode:o})"))
+    (others && mode & 0o1000 == 0).then(|| format!("is writable by other users (mode {mode:o})"))
 }
 
 #[cfg(test)]
@@ -261,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_neither_read_nor_taken_for_a_directory() {
+    fn a_link_is_neither_read_nor_accepted_as_a_directory() {
         let dir = tempfile::tempdir().unwrap();
         let (real, link) = (dir.path().join("real"), dir.path().join("link"));
         std::fs::create_dir(&real).unwrap();
@@ -281,14 +291,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_may_write_to_is_refused_and_named() {
+    fn a_directory_that_others_can_write_to_is_refused_and_named() {
         let dir = tempfile::tempdir().unwrap();
         let open = dir.path().join("open");
         directory(&open, 0o777);
         for path in [open.clone(), open.join("inside")] {
             let error = private_dir(&path, "run directory").unwrap_err();
             assert_eq!(error.code, "protocol.unsafe_dir");
-            let named = format!("{} may be written to", open.display());
+            let named = format!("{} is writable by other users", open.display());
             assert!(error.message.contains(&named), "{}", error.message);
         }
         directory(&dir.path().join("grouped"), 0o770);
@@ -296,14 +306,14 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_that_our_own_group_may_write_to_is_a_home_with_umask_002() {
+    fn a_parent_that_the_own_group_can_write_to_is_accepted() {
         let dir = tempfile::tempdir().unwrap();
         let parent = dir.path().join("state");
         directory(&parent, 0o775);
         private_dir(&parent.join("ours"), "ledger directory").unwrap();
         let mut foreign = std::fs::metadata(&parent).unwrap().gid();
         foreign += 1;
-        // Only root may give a directory to a group that it is not in.
+        // Only root can give a directory to a group that it is not in.
         if std::os::unix::fs::chown(&parent, None, Some(foreign)).is_ok() {
             let error = private_dir(&parent.join("ours"), "ledger directory").unwrap_err();
             assert!(error.hint.unwrap().contains(parent.to_str().unwrap()));
@@ -311,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_in_the_place_of_a_file_holds_nobody_up_and_is_not_replaced() {
+    fn a_fifo_in_the_place_of_a_file_blocks_no_read_and_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("b.json");
         rustix::fs::mknodat(
@@ -342,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_that_is_another_file_by_a_second_name_is_not_written_to() {
+    fn a_temporary_file_that_is_a_hard_link_is_not_written_to() {
         let dir = tempfile::tempdir().unwrap();
         let victim = dir.path().join("victim");
         std::fs::write(&victim, "precious").unwrap();

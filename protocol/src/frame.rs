@@ -1,27 +1,27 @@
-//! Lines of at most 64 KiB, in and out.
+//! Reads lines of at most 64 KiB.
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
 /// The longest line, newline included, in bytes.
 pub const MAX_LINE: usize = 64 * 1024;
 
-/// What came in.
+/// The result of a read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
     /// A whole line, without its newline.
     Line(Vec<u8>),
-    /// A line that is longer than allowed; it was skipped.
+    /// A line over the limit was skipped; its length.
     TooLong(usize),
-    /// The other side closed; how many bytes of an unfinished line were dropped.
+    /// The stream ended; the number of bytes of an unfinished line, which are dropped.
     End(usize),
 }
 
-/// Reads the next line and never holds more than [`MAX_LINE`] of it.
+/// Reads the next line. Never holds more than [`MAX_LINE`] bytes of it.
 pub async fn read<R: AsyncBufRead + Unpin>(reader: &mut R) -> std::io::Result<Frame> {
     read_at_most(reader, MAX_LINE - 1).await
 }
 
-/// The same where a line has at most so many bytes, its newline aside.
+/// The same with another limit, which does not count the newline.
 pub(crate) async fn read_at_most<R: AsyncBufRead + Unpin>(
     reader: &mut R,
     longest: usize,

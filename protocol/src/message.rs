@@ -181,7 +181,7 @@ pub enum DecodeError {
     #[error("not a protocol message: {0}")]
     Malformed(String),
     /// The message has another protocol version.
-    #[error("speaks protocol version {0}, this program speaks {VERSION}")]
+    #[error("has protocol version {0}, this program has {VERSION}")]
     Version(Value),
 }
 
@@ -207,12 +207,12 @@ pub fn decode<T: serde::de::DeserializeOwned>(
     match object.get("dcs") {
         Some(v) if v.as_u64() == Some(VERSION) => {}
         Some(v) => return Err(DecodeError::Version(v.clone())),
-        None => return Err(DecodeError::Malformed("without \"dcs\"".into())),
+        None => return Err(DecodeError::Malformed("\"dcs\" is missing".into())),
     }
     match object.get("type").and_then(Value::as_str) {
         Some(kind) if known.contains(&kind) => {}
         Some(_) => return Ok(None),
-        None => return Err(DecodeError::Malformed("without \"type\"".into())),
+        None => return Err(DecodeError::Malformed("\"type\" is missing".into())),
     }
     serde_json::from_value(value).map(Some).map_err(malformed)
 }

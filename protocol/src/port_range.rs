@@ -34,7 +34,7 @@ impl PortRange {
     }
 
     fn parse<E: de::Error>(text: &str) -> Result<PortRange, E> {
-        let wrong = || E::custom(format!("{text:?} is no port range; write 8000-9000"));
+        let wrong = || E::custom(format!("{text:?} is not a port range; write 8000-9000"));
         // The Python tool shows its default as a tuple, so users write tuples.
         let bare = text.trim().trim_matches(['(', ')', '[', ']']);
         let numbers: Result<Vec<i64>, _> =
@@ -131,8 +131,8 @@ mod tests {
             (json!([0, 9000]), "within 1-65535"),
             (json!([8000, 65536]), "within 1-65535"),
             (json!(-1), "within 1-65535"),
-            (json!("many"), "no port range"),
-            (json!("1-2-3"), "no port range"),
+            (json!("many"), "not a port range"),
+            (json!("1-2-3"), "not a port range"),
             (json!([8000]), "two ends"),
             (json!([1, 2, 3]), "two ends"),
         ] {

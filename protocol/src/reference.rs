@@ -69,7 +69,8 @@ pub fn parse(text: &str) -> Result<Vec<Part<'_>>, Malformed> {
             let Some(end) = end else {
                 return Err(Malformed {
                     range: found..text.len(),
-                    message: "a reference without its `}}`; `$${{` is for what is none".into(),
+                    message: "a reference without its `}}`; for a literal `${{` write `$${{`"
+                        .into(),
                 });
             };
             let (written, range) = (&text[found..end], found..end);
@@ -99,7 +100,7 @@ fn path(text: &str) -> Result<Vec<Seg>, String> {
     let example = "write it as `${{ tunnel.port }}`";
     let text = text.trim();
     if text.is_empty() {
-        return Err(format!("a reference to nothing; {example}"));
+        return Err(format!("a reference without a path; {example}"));
     }
     let mut path = Vec::new();
     for step in text.split('.') {
@@ -112,7 +113,7 @@ fn path(text: &str) -> Result<Vec<Seg>, String> {
         for index in indices.split('[').skip(1) {
             let index = index.strip_suffix(']').and_then(|i| i.parse().ok());
             let index: usize =
-                index.ok_or_else(|| format!("`{step}` has no index; write `{name}[0]`"))?;
+                index.ok_or_else(|| format!("`{step}` has no valid index; write `{name}[0]`"))?;
             path.push(Seg::from(index));
         }
     }
@@ -144,7 +145,7 @@ impl Reference<'_> {
         Err(match (did_you_mean(first, names), known.is_empty()) {
             (Some(meant), _) => format!("no instance `{first}`; did you mean `{meant}`?"),
             (None, true) => {
-                format!("no instance `{first}`; no stage before this one finds anything out")
+                format!("no instance `{first}`; no earlier stage has outputs")
             }
             (None, false) => format!("no instance `{first}`; there is {}", known.join(", ")),
         })
@@ -164,7 +165,7 @@ pub fn value_at(
         return Ok(Value::Object(outputs.clone()));
     };
     let Seg::Key(first) = first else {
-        return Err(format!("the outputs of {instance} are no list"));
+        return Err(format!("the outputs of {instance} are not a list"));
     };
     let mut at = outputs
         .get(first)

@@ -228,7 +228,7 @@ impl RunDir {
         match std::fs::rename(&now, &before) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 return Err(StageError::io(
-                    format!("cannot put {} aside", now.display()),
+                    format!("cannot archive {}", now.display()),
                     &e,
                 ));
             }

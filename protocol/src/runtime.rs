@@ -48,7 +48,7 @@ pub fn run_stage<S: Stage>() -> ExitCode {
 pub fn run_stage_from<S: Stage>(args: Vec<OsString>) -> ExitCode {
     let io = match Io::from_process() {
         Ok(io) => io,
-        Err(e) => return cannot_start::<S>("take over its streams", &e),
+        Err(e) => return cannot_start::<S>("duplicate its standard streams", &e),
     };
     // One thread: a child's parent-death signal follows the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -56,7 +56,7 @@ pub fn run_stage_from<S: Stage>(args: Vec<OsString>) -> ExitCode {
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(e) => return cannot_start::<S>("make its event loop", &e),
+        Err(e) => return cannot_start::<S>("create its event loop", &e),
     };
     let piped = io.output_pipes.len() == 2;
     let run = || runtime.block_on(run::<S>(args, Env::from_process(), io));
@@ -74,7 +74,7 @@ fn cannot_start<S: Stage>(what: &str, error: &std::io::Error) -> ExitCode {
     use std::io::Write;
     let error = StageError::internal(format!("the process cannot {what}"))
         .source(error)
-        .hint("see the limits that it runs under: ulimit -a");
+        .hint("check the limits of the process: ulimit -a");
     drop(std::io::stderr().write_all(error.render(&S::program()).as_bytes()));
     ExitCode::from(Exit::Internal as u8)
 }
@@ -109,7 +109,7 @@ pub async fn run<S: Stage>(args: Vec<OsString>, env: Env, mut io: Io) -> u8 {
             let stdin = BufReader::new(io.stdin);
             work::<S>(&invocation, &mut tasks, stdin, config, io.command_stdout).await
         }
-        Err(e) => Err(StageError::io("cannot listen to signals", &e)),
+        Err(e) => Err(StageError::io("cannot listen for signals", &e)),
     };
     // The shutdown has begun: further signals have no effect.
     tasks.abort_all();

@@ -25,7 +25,7 @@ fn plain<T: JsonSchema>() -> Value {
     schemars::schema_for!(T).to_value()
 }
 
-/// Every line carries the version beside what its type says.
+/// Adds the version, which every line carries.
 fn wire<T: JsonSchema>() -> Value {
     let mut schema = plain::<T>();
     schema["properties"] = json!({"dcs": {"const": VERSION, "description": "Protocol version."}});

@@ -1,8 +1,8 @@
-//! What serde says about a value, in the words of whoever wrote it.
+//! Messages of serde, reworded for users.
 
 use crate::suggest::did_you_mean;
 
-/// The same complaint without the names of Rust's types.
+/// Rewords a message of serde without the names of Rust's types.
 pub(crate) fn humanize(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or_default();
     if let Some(rest) = message
@@ -45,7 +45,7 @@ fn kind(expected: &str) -> String {
         "path string" => "a path".to_owned(),
         "unit" => "nothing".to_owned(),
         _ if expected == "a map" || expected.starts_with("struct ") => "a mapping".to_owned(),
-        _ if expected.starts_with("enum ") => "one of its words".to_owned(),
+        _ if expected.starts_with("enum ") => "one of its values".to_owned(),
         _ => expected.to_owned(),
     }
 }

@@ -88,10 +88,10 @@ pub trait Stage: Sized + 'static {
         let program = Self::program();
         Err(StageError::new(
             codes::ONCE_UNSUPPORTED,
-            format!("{program} cannot run once: what it reports holds only while it runs"),
+            format!("{program} cannot run once: its outputs are valid only while it runs"),
         )
         .hint(format!(
-            "use `{program} run`, with `-- command…` to hold it while a command runs"
+            "use `{program} run`, with `-- command…` to keep it up while a command runs"
         )))
     }
 

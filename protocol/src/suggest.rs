@@ -1,6 +1,6 @@
-//! What was probably meant by a name that is not known.
+//! Suggestions for unknown names.
 
-/// The candidate that was probably meant.
+/// The candidate that is most similar to a name, if one is similar enough.
 pub fn did_you_mean<'a>(given: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let normal = |s: &str| s.to_ascii_lowercase().replace('-', "_");
     candidates

@@ -1,4 +1,4 @@
-//! What the stages before this one found out: from the run directory, or from the pipe on stdin.
+//! The outputs of upstream stages, from the run directory or from the pipe on stdin.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,36 +14,36 @@ use crate::message::Message;
 use crate::provides::{self, Provides};
 use crate::rundir::{OutputsFile, Phase, RunDir, Status};
 
-/// How often the run directory is looked at.
+/// How often the run directory is read.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long an instance that nobody runs is waited for.
+/// How long to wait for an instance that does not run.
 const ABSENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a failure that was recorded before the wait began may still be an old run's, just about to be replaced:
-/// devcluster starts the wait before it starts the process.
+/// How long a failure that was recorded before the wait began may be that of an old run: devcluster starts the wait before
+/// it starts the process.
 const OLD_FAILURE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What an upstream reported.
+/// The report of an upstream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     /// The values.
     pub outputs: Map<String, Value>,
-    /// What they mean: JSON pointers into them, by meaning.
+    /// Their meaning: JSON pointers into them, by meaning.
     pub provides: Provides,
 }
 
 impl Upstream {
-    /// The value with this meaning, or the part of it by this name.
+    /// The value with this meaning, or the named part of it.
     pub fn find(&self, meaning: &str, part: Option<&str>) -> Option<&Value> {
         provides::find(&self.provides, &self.outputs, meaning, part)
     }
 }
 
-/// What upstreams reported, by instance.
+/// The reports of upstreams, by instance.
 pub type Reports = BTreeMap<String, Upstream>;
 
-/// The stages before this one.
+/// The upstream stages.
 #[derive(Clone, Debug)]
 pub struct Upstreams(Origin);
 
@@ -57,7 +57,7 @@ enum Origin {
     Chain(Arc<Chain>),
 }
 
-/// What came over the pipe so far.
+/// The messages of the pipe so far.
 #[derive(Debug, Default)]
 pub(crate) struct Chain {
     state: Mutex<ChainState>,
@@ -66,7 +66,7 @@ pub(crate) struct Chain {
 
 #[derive(Debug, Default)]
 struct ChainState {
-    /// Instances that spoke; an upstream without `ready` has `None`.
+    /// Every instance that sent a message; `None` before its `ready`.
     seen: BTreeMap<String, Option<Upstream>>,
     found: BTreeMap<String, Upstream>,
     failed: Option<(String, StageError)>,
@@ -78,7 +78,7 @@ impl Chain {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a line of an upstream.
+    /// Records a message of an upstream.
     pub(crate) fn take(&self, message: Message) {
         let mut state = self.state();
         let name = message.stage().to_owned();
@@ -142,7 +142,7 @@ enum Readiness {
 fn no_upstream() -> StageError {
     StageError::new(
         codes::NO_UPSTREAM,
-        "nothing on stdin: no stage speaks at the other end of the pipe",
+        "no messages on stdin: no stage writes to the pipe",
     )
 }
 
@@ -165,7 +165,7 @@ fn upstream_failed(name: &str, error: Option<&StageError>) -> StageError {
 }
 
 impl Upstreams {
-    /// Instances that meet in a run directory, for one of that name and kind: it is not its own upstream.
+    /// The upstreams of an instance of this name and kind in a run directory. It is not its own upstream.
     pub fn from_run_dir(run_dir: RunDir, own: String, kind: &'static str) -> Upstreams {
         Upstreams(Origin::RunDir { run_dir, own, kind })
     }
@@ -174,8 +174,9 @@ impl Upstreams {
         Upstreams(Origin::Chain(chain))
     }
 
-    /// Waits until all of these are ready. No names: everything that speaks in the chain, or every other instance that is
-    /// alive in the run directory now, but for those of our own kind: they would wait for us. Ends with an error as soon as one of them cannot become ready.
+    /// Waits until all of these are ready. Without names: every stage of the pipe, or every other instance that is alive in the
+    /// run directory now, except those of the same kind, which would wait for this one. Fails as soon as one of them cannot
+    /// become ready.
     pub async fn wait(&self, names: &[String]) -> Result<Reports, StageError> {
         match &self.0 {
             Origin::Chain(chain) => loop {
@@ -197,7 +198,7 @@ impl Upstreams {
         }
     }
 
-    /// What is known of these instances now; those that are not ready are absent. No names: all.
+    /// The current reports of these instances, or of all without names. Instances that are not ready are absent.
     pub fn reports(&self, names: &[String]) -> Reports {
         match &self.0 {
             Origin::Chain(chain) => {
@@ -218,8 +219,8 @@ impl Upstreams {
         }
     }
 
-    /// Waits until an upstream reports something else than in `seen`. One that is gone for a while changes nothing: its
-    /// next run will report.
+    /// Waits until the report of an upstream differs from `seen`. An upstream that is absent counts as unchanged: its next run
+    /// will report.
     pub async fn changed(&self, names: &[String], seen: &Reports) -> Reports {
         loop {
             let changed = async {
@@ -241,7 +242,7 @@ impl Upstreams {
     }
 }
 
-/// These; without names every other instance that is alive, but for those of our kind.
+/// These; without names, every other instance that is alive, except those of the same kind.
 fn wanted(names: &[String], run_dir: &RunDir, own: &str, kind: &str) -> Vec<String> {
     if !names.is_empty() {
         return names.to_vec();
@@ -265,12 +266,12 @@ impl From<OutputsFile> for Upstream {
     }
 }
 
-/// Waits for one instance in a run directory: the verb `wait`, and what `once` does for its upstreams.
+/// Waits for one instance in a run directory, for the verb `wait` and for the upstreams of a stage.
 pub(crate) struct ReadinessWait<'a> {
     run_dir: &'a RunDir,
     instance: &'a str,
     began: Instant,
-    /// A failure that was there when the wait began: the run, to tell it from a new one.
+    /// The failed run at the start of the wait, to tell it from a new one.
     old_failure: Option<String>,
 }
 
@@ -288,7 +289,7 @@ impl<'a> ReadinessWait<'a> {
         }
     }
 
-    /// Resolves with the outputs, or with the reason why there will be none. `progress` gets each new step of the instance.
+    /// Resolves with the outputs, or with the error why the instance cannot become ready. `progress` gets each new step.
     pub(crate) async fn wait(
         &self,
         mut progress: impl FnMut(&str),
@@ -336,7 +337,7 @@ impl<'a> ReadinessWait<'a> {
         let (name, path) = (self.instance, self.run_dir.path().display());
         StageError::new(
             codes::UPSTREAM_MISSING,
-            format!("nobody runs {name} in {path}"),
+            format!("no process runs {name} in {path}"),
         )
         .hint(format!(
             "start {name} with the same --run-dir, or see what it wrote when it ended"

@@ -1,5 +1,5 @@
-//! The verb `validate`: what is wrong with the configs in a file, and what they amount to, as the stage itself tells it before
-//! anything runs. One JSON document on stdin, one on stdout.
+//! The request and the answer of the verb `validate`: what is wrong with the configs in a file, and what a run would do,
+//! before anything runs. One JSON document on stdin, one on stdout.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use yaml::Seg;
 use crate::problem::Problem;
 use crate::provides::{Provides, unescape};
 
-/// Bytes of a request and of an answer.
+/// The most bytes of a request and of an answer.
 pub const LIMIT: usize = 4 << 20;
 
 /// What the verb `validate` reads from stdin.
@@ -22,9 +22,9 @@ pub struct Request {
     /// Always `validate`.
     #[serde(rename = "type")]
     pub type_: RequestType,
-    /// Where relative paths start.
+    /// The directory that relative paths start from.
     pub dir: PathBuf,
-    /// Every instance of the file, of any kind, in its order: those before an instance are its upstreams.
+    /// Every instance of the file, of any kind, in order: those before an instance are its upstreams.
     #[serde(default)]
     pub stages: Vec<Listed>,
     /// The instances of this kind, in the order of the file.
@@ -36,7 +36,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// The instances before this one.
+    /// The upstreams of an instance: those before it.
     pub fn upstreams(&self, instance: &Instance) -> &[Listed] {
         let at = self.stages.iter().position(|s| s.stage == instance.stage);
         &self.stages[..at.unwrap_or_default()]
@@ -58,7 +58,7 @@ pub struct Instance {
     pub stage: String,
     /// Its config as written.
     pub config: Map<String, Value>,
-    /// JSON pointers to the values that hold a variable or a reference: set, valid, and not known yet.
+    /// JSON pointers to values that contain a variable or a reference. They count as set and valid.
     #[serde(default)]
     pub unknown: Vec<String>,
 }
@@ -70,7 +70,7 @@ pub struct Listed {
     pub stage: String,
     /// Kind of stage.
     pub kind: String,
-    /// What its outputs mean.
+    /// The meaning of its outputs.
     #[serde(default)]
     pub provides: Provides,
 }
@@ -82,7 +82,7 @@ pub struct Target {
     pub stage: String,
     /// Its config as written.
     pub config: Value,
-    /// JSON pointers to the values that hold a variable or a reference.
+    /// JSON pointers to values that contain a variable or a reference.
     #[serde(default)]
     pub unknown: Vec<String>,
 }
@@ -95,12 +95,12 @@ pub struct Answer {
     /// One verdict for each instance of the request.
     #[serde(default)]
     pub instances: Vec<Verdict>,
-    /// What the targets amount to, from a kind that knows them.
+    /// The verdicts on the targets, from a kind that knows them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<TargetVerdict>,
 }
 
-/// What a stage says of one instance.
+/// The verdict of a stage on one instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// Instance name.
@@ -108,19 +108,19 @@ pub struct Verdict {
     /// Every mistake at once.
     #[serde(default)]
     pub problems: Vec<Mistake>,
-    /// The known values that a run will use, defaults included.
+    /// The known values that a run uses, with defaults.
     #[serde(default)]
     pub effective: Map<String, Value>,
-    /// Who reaches what by it. Absent, a stage that provides a master's address exposes it to the internet.
+    /// Who can reach which port through it. If absent, a stage that provides a master's address exposes it to the internet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposes: Option<Vec<Exposure>>,
-    /// Who waits for it where the file does not say.
+    /// Who waits until it is ready, if the file does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,
-    /// The instances before it for which it waits by itself.
+    /// The upstreams that it waits for by itself.
     #[serde(default)]
     pub waits_for: Vec<String>,
-    /// What it is going to do, in a line for people.
+    /// What a run of it does, in one line for people.
     #[serde(default)]
     pub outline: String,
 }
@@ -135,22 +135,22 @@ pub struct Mistake {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// It is the key that is wrong, not its value.
+    /// The key is wrong, not its value.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub key: bool,
-    /// The target in whose config it is; absent, it is in the instance's own.
+    /// The target whose config contains it; if absent, the instance's own config does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
 }
 
-/// Something that others can reach.
+/// A port that others can reach.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Exposure {
-    /// JSON pointer into the outputs to the port.
+    /// JSON pointer to the port in the outputs.
     pub port: String,
-    /// Who reaches it.
+    /// Who can reach it.
     pub to: Audience,
-    /// What keeps visitors out who should not come in; absent, nothing does.
+    /// What protects it from unwanted visitors; if absent, nothing does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<String>,
 }
@@ -161,9 +161,9 @@ pub struct Exposure {
 pub enum Audience {
     /// Anyone.
     Internet,
-    /// Those in the cluster's network.
+    /// Hosts in the cluster's network.
     Cluster,
-    /// Those on one machine.
+    /// Processes on one machine.
     Host,
 }
 
@@ -177,15 +177,15 @@ pub enum Gate {
     Consumer,
 }
 
-/// What a target's config amounts to.
+/// The verdict on a target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TargetVerdict {
     /// Name of the stage.
     pub stage: String,
-    /// The port on which it will listen, where that is known.
+    /// The port on which it listens, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// Whether it will speak TLS.
+    /// Whether it uses TLS.
     #[serde(default)]
     pub tls: bool,
     /// Its resource managers.
@@ -208,12 +208,12 @@ pub struct ManagerVerdict {
 pub struct Unknown(pub(crate) Vec<Vec<Seg>>);
 
 impl Unknown {
-    /// From JSON pointers.
+    /// Creates it from JSON pointers.
     pub fn from_pointers(pointers: &[String]) -> Unknown {
         Unknown(pointers.iter().map(|p| path_from_pointer(p)).collect())
     }
 
-    /// Whether the value at this path is unknown, or part of one that is.
+    /// Whether the value at this path is unknown, or part of an unknown value.
     pub fn covers(&self, path: &[Seg]) -> bool {
         self.0.iter().any(|u| path.starts_with(u))
     }

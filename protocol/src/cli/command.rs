@@ -1,4 +1,4 @@
-//! The command line in clap's terms, for parsing, help, completions and man pages.
+//! The command line as a clap command, for parsing, help, completions and man pages.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,21 +17,21 @@ use crate::verbs::describe::Description;
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or config, 3 protocol version, 4 upstream missing or failed, 5 check failed, \
 6 locked, 7 timeout, 70 internal, 75 failed but worth a retry.";
 
-const TIMEOUT_HELP: &str = "Give up after this long, with exit code 7 [default: wait for as long as the instance is alive]";
+const TIMEOUT_HELP: &str = "Stop waiting after this many seconds, with exit code 7 [default: wait while the instance is alive]";
 
-const LINGER_HELP: &str = "When what is waited for fails, end this much later. devcluster dies when a stage and the command \
-that waits for it end at the same moment [default: 0]";
+const LINGER_HELP: &str = "When the awaited stage fails, end this many seconds later. devcluster dies when a stage and the \
+command that waits for it end at the same time [default: 0]";
 
-const DRY_RUN_HELP: &str = "Look at what is left and say what would be undone; undo nothing";
+const DRY_RUN_HELP: &str = "List what is left; remove nothing";
 
-/// The whole command line of the program that describes itself so.
+/// The command line of a program with this description.
 pub fn command(program: &str, described: &Description) -> Command {
     let examples = &described.examples;
     let mut command = Command::new(program.to_owned())
         .version(described.version.clone())
         .about(described.about.clone())
         .after_help(format!(
-            "Without a verb, `run` is meant.\n{EXIT_CODES}\n\n{examples}"
+            "The default verb is `run`.\n{EXIT_CODES}\n\n{examples}"
         ))
         .subcommand_required(true);
     for (verb, named) in Verb::all() {
@@ -90,12 +90,12 @@ fn instance_args(kind: &str) -> [Arg; 2] {
             "Name of this instance; several of a kind need one each [default: {kind}]"
         )),
         Arg::new("run-dir").long("run-dir").value_name("DIR").value_parser(PathBufValueParser::new().try_map(utf8)).help(
-            "Where the stages of one devcluster meet [default: $XDG_RUNTIME_DIR/devcluster-stages, else one in the temporary directory]",
+            "Run directory, shared by the stages of one devcluster [default: $XDG_RUNTIME_DIR/devcluster-stages, else one in the temporary directory]",
         ),
     ]
 }
 
-/// The path goes into JSON: the ledger, the outputs.
+/// The path is written to JSON: the ledger, the outputs.
 fn utf8(path: PathBuf) -> Result<PathBuf, &'static str> {
     match path.to_str() {
         Some(_) => Ok(path),
@@ -103,10 +103,10 @@ fn utf8(path: PathBuf) -> Result<PathBuf, &'static str> {
     }
 }
 
-/// The look that every stage takes.
+/// The diagnostic that every stage has.
 pub(crate) const PREFLIGHT: &str = "preflight";
 
-const PREFLIGHT_HELP: &str = "Before a run: look at everything that it will need, and say of each whether it is there, and the \
+const PREFLIGHT_HELP: &str = "Before a run: check everything that it needs, and report for each thing whether it is there, with a \
 hint. Takes nothing and leaves nothing";
 
 fn diagnostics(described: &Description) -> impl Iterator<Item = (&str, &str)> {
@@ -149,7 +149,7 @@ fn seconds(text: &str) -> Result<f64, &'static str> {
 }
 
 fn events_arg() -> Arg {
-    let help = "Which JSON lines go to stdout [default: all; none when stdout is a terminal or a command is run]";
+    let help = "JSON lines to write to stdout [default: all; none when stdout is a terminal or a command is run]";
     valued("events", "WHICH", help).value_parser(clap::value_parser!(Events))
 }
 
@@ -159,7 +159,7 @@ fn stdin_arg(verb: Verb) -> Arg {
     } else {
         &["none", "chain"]
     };
-    let help = "Who speaks on stdin: nobody, the stage before in a pipe, or a program that drives this one [default: none]";
+    let help = "What stdin carries: nothing, the messages of the upstream stage in a pipe, or the commands of a host [default: none]";
     valued("stdin", "WHO", help).value_parser(PossibleValuesParser::new(values.to_vec()))
 }
 
@@ -178,7 +178,7 @@ fn config_arg() -> Arg {
     valued(
         "config",
         "FILE",
-        "Config file, YAML or JSON; flags win over it",
+        "Config file, YAML or JSON; flags override it",
     )
     .short('c')
     .value_parser(clap::value_parser!(PathBuf))
@@ -190,7 +190,7 @@ fn command_arg() -> Arg {
         .num_args(1..)
         .value_parser(clap::value_parser!(OsString))
         .value_name("COMMAND")
-        .help("Run this once ready, hold everything up meanwhile, and exit with its code")
+        .help("Run this command once ready, stay up until it ends, and exit with its code")
 }
 
 fn field_args(config: &Value) -> Vec<Arg> {
@@ -247,7 +247,7 @@ fn field_arg(name: &str, property: &Value) -> Arg {
         .value_parser(NonEmptyStringValueParser::new())
 }
 
-/// The words that a field takes, where it takes only certain ones.
+/// The values of a field that accepts only certain words.
 fn choices(property: &Value) -> Vec<String> {
     let listed = property["enum"].as_array().into_iter().flatten();
     let documented = property["oneOf"].as_array().into_iter().flatten();

@@ -43,7 +43,7 @@ pub fn survey(env: &Env) -> Survey {
             _ if is_new => {}
             Ok((Some(owner), state)) => survey.open.push((owner, state.open)),
             Ok((None, _)) => {
-                let why = std::io::Error::other("it does not say whose it is");
+                let why = std::io::Error::other("it has no owner");
                 survey.unreadable.push((path, why));
             }
             Err(e) => survey.unreadable.push((path, e)),

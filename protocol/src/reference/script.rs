@@ -32,7 +32,7 @@ pub fn in_command(words: &[&str], at: usize) -> Result<Option<Script>, Malformed
         let may_be_option = !runs && text.starts_with("${{") && words[at - 1] != "--";
         if shell == 0 && (at < operand || at == operand && may_be_option) {
             let message =
-                "a shell could take this value for an option; put `--` or a path before it";
+                "a shell could read this value as an option; put `--` or a path before it";
             return Err(refused(first, message));
         }
         if runs && at == operand {
@@ -53,7 +53,7 @@ pub fn in_command(words: &[&str], at: usize) -> Result<Option<Script>, Malformed
     Ok(None)
 }
 
-const FOREIGN: &str = "the value would be text of a script, which could run it; pass it as an argument of the script, \
+const FOREIGN: &str = "the value would become text of a script, which could run it; pass it as an argument of the script, \
                        `sh -c '… \"$1\"' sh ${{ … }}`";
 
 /// Replaces each reference by a variable, quoted where the script has no quotes. The parser knows common quoting only: a
@@ -79,8 +79,8 @@ pub fn script(text: &str) -> Result<Script, Malformed> {
             Part::Reference(reference) => {
                 let range = reference.range.clone();
                 if nested < range.start {
-                    let message = "the text of a script within the script, which could run the value; \
-                                   set a variable before it, `x=${{ … }}`";
+                    let message = "a reference in a nested script, which could run the value; \
+set a variable before it, `x=${{ … }}`";
                     return Err(refused(range, message));
                 }
                 let name = script.variable(reference.written);
@@ -91,7 +91,7 @@ pub fn script(text: &str) -> Result<Script, Malformed> {
                     Expansion::Quoted => script.text.push_str(&format!("${{{name}}}")),
                     Expansion::None => {
                         let message =
-                            "a reference where the shell reads no variables; use double quotes";
+                            "a reference where the shell expands no variables; use double quotes";
                         return Err(refused(range, message));
                     }
                 }

@@ -9,7 +9,7 @@ use crate::stage::Stage;
 use crate::verbs::diagnose::{run_dir, scratch_dir};
 
 /// What `cleanup` prints when nothing was left.
-pub const NOTHING_LEFT: &str = "nothing was left to undo";
+pub const NOTHING_LEFT: &str = "nothing was left";
 
 pub(crate) async fn cleanup<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
     match invocation.call.dry_run {
@@ -47,7 +47,7 @@ async fn list<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
         }
     }
     if !found && first_error.is_none() {
-        invocation.reporter.say("nothing is left to undo");
+        invocation.reporter.say("nothing is left");
     }
     first_error.map_or(Ok(()), Err)
 }
@@ -91,7 +91,7 @@ async fn undo<S: Stage>(cx: &Context<S>, entries: Vec<Entry>) -> Result<usize, S
         let settled = remove(cx, entry, &mut removed).await;
         if !removed.is_empty() {
             let removed = removed.join(", ");
-            cx.info(format!("removed what an earlier run left: {removed}"));
+            cx.info(format!("removed leftovers of an earlier run: {removed}"));
         }
         match settled {
             Ok(settled) => {
@@ -102,7 +102,7 @@ async fn undo<S: Stage>(cx: &Context<S>, entries: Vec<Entry>) -> Result<usize, S
             }
             Err(error) => {
                 cx.warn(format!(
-                    "could not undo {} of an earlier run: {error}",
+                    "cannot remove {} of an earlier run: {error}",
                     entry.what
                 ));
                 first_error.get_or_insert(error);

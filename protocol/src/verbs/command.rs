@@ -101,8 +101,9 @@ fn start(invocation: &Invocation, stdout: Option<OwnedFd>) -> Result<Child, Stag
         program.process_group(0);
     }
     spawn_inheriting(&mut program).map_err(|e| {
-        StageError::io(format!("cannot run {shown}"), &e)
-            .hint("what comes after `--` is a program and its arguments; for shell syntax use `-- sh -c '…'`")
+        StageError::io(format!("cannot run {shown}"), &e).hint(
+            "after `--` write a program and its arguments; for shell syntax use `-- sh -c '…'`",
+        )
     })
 }
 

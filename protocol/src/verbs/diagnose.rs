@@ -20,7 +20,7 @@ pub(crate) async fn diagnose<S: Stage>(invocation: &Invocation) -> Result<Exit, 
     if let Some(error) = unsafe_dir {
         cx.report(Check::failed(
             "run_dir",
-            "the run directory is ours",
+            "only this user can use the run directory",
             &error,
         ));
     }
@@ -33,7 +33,7 @@ pub(crate) async fn diagnose<S: Stage>(invocation: &Invocation) -> Result<Exit, 
     tokio::select! {
         () = diagnosis => {}
         () = invocation.shutdown.requested() => {
-            let message = "stopped before everything was looked at";
+            let message = "stopped before all checks were made";
             return Err(StageError::new(codes::INTERRUPTED, message));
         }
     }
@@ -41,7 +41,7 @@ pub(crate) async fn diagnose<S: Stage>(invocation: &Invocation) -> Result<Exit, 
         (0, _) => {
             invocation
                 .reporter
-                .say("there is nothing to look at before a run");
+                .say("this stage has no checks before a run");
             Exit::Ok
         }
         (all, 0) => {
@@ -67,8 +67,8 @@ pub(crate) fn scratch_dir(invocation: &Invocation) -> Result<tempfile::TempDir, 
         .map_err(|e| StageError::io("cannot make a temporary directory", &e))
 }
 
-/// The instance's own run directory where there is one: diagnosis makes none. One that cannot be used gives way to the
-/// spare one, so that the rest is looked at all the same.
+/// The instance's run directory if it exists, else the scratch directory: a diagnostic creates no run directory. When the
+/// run directory cannot be used, its error is returned with the scratch directory, so that the other checks still run.
 pub(crate) fn run_dir(
     invocation: &Invocation,
     spare: &std::path::Path,

@@ -37,7 +37,7 @@ async fn wait_for_instance(invocation: &Invocation) -> Result<(), StageError> {
                     format!("{instance} was not ready after {} s", limit.as_secs_f64()),
                 );
                 Err(match step {
-                    Some(step) => error.cause(format!("it was at: {step}")),
+                    Some(step) => error.cause(format!("its last step: {step}")),
                     None => error,
                 })
             })
@@ -58,15 +58,15 @@ pub(crate) async fn check<S: Stage>(invocation: &Invocation) -> Result<(), Stage
         return Err(match run_dir.holder(instance) {
             Some(_) => failed(format!("{instance} runs in {path} and is not ready"))
                 .hint(format!("wait for it: {} wait …", S::program())),
-            None => failed(format!("nobody runs {instance} in {path}")).hint(format!(
-                "start it: {} run …; one that `devcluster-remote up` runs is found with `--run-dir <temp_dir>/stages`",
+            None => failed(format!("no process runs {instance} in {path}")).hint(format!(
+                "start it: {} run …; for a stage of `devcluster-remote up` add `--run-dir <temp_dir>/stages`",
                 S::program()
             )),
         });
     };
     let outputs: S::Outputs = serde_json::from_value(Value::Object(file.outputs)).map_err(|e| {
         failed(format!(
-            "the outputs of {instance} are not ones of a {}",
+            "the outputs of {instance} are not those of a {}",
             S::KIND
         ))
         .source(&e)
@@ -84,6 +84,6 @@ pub(crate) async fn check<S: Stage>(invocation: &Invocation) -> Result<(), Stage
     S::check(&cx, config, outputs)
         .await
         .map_err(|e| e.exit(Exit::CheckFailed))?;
-    invocation.reporter.say(&format!("holds: {summary}"));
+    invocation.reporter.say(&format!("valid: {summary}"));
     Ok(())
 }

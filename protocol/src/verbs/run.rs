@@ -167,7 +167,7 @@ async fn hold<S: Stage>(
         () = invocation.shutdown.requested() => Ok(()),
     };
     if let Err(error) = undone {
-        cx.debug(format!("goes on with an open ledger: {}", error.code));
+        cx.debug(format!("continuing with an open ledger: {}", error.code));
     }
     let mut end = pin!(command::until_end(invocation, stdout));
     loop {
@@ -197,7 +197,7 @@ async fn hold<S: Stage>(
             () = invocation.shutdown.at_once() => None,
         };
         if stopped.is_none() {
-            cx.warn("did not stop in time; the ledger has what is left to undo");
+            cx.warn("did not stop in time; the ledger lists what is left to remove");
         }
         match next {
             None => return stopped.unwrap_or(Ok(())),
@@ -213,11 +213,11 @@ fn outcome(invocation: &Invocation) -> Result<u8, StageError> {
         Some(Reason::CommandEnded(code)) => Ok(*code),
         Some(Reason::UpstreamGone) => Err(StageError::new(
             codes::UPSTREAM_FAILED,
-            "the stage before ended while we needed it",
+            "the upstream stage ended while this one needed it",
         )),
         Some(Reason::Cancelled) => Err(interrupted("cancelled by the host before it was ready")),
         Some(reason) if !invocation.call.command.is_empty() => {
-            let what = format!("stopped ({}) before the command had ended", reason.as_str());
+            let what = format!("stopped ({}) before the command ended", reason.as_str());
             Err(interrupted(&what))
         }
         _ => Ok(Exit::Ok as u8),

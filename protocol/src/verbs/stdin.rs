@@ -79,7 +79,7 @@ async fn next_line(stdin: &mut Stdin, reporter: &Reporter) -> Option<Vec<u8>> {
             Ok(Frame::TooLong(length)) => {
                 reporter.log(
                     Level::Warn,
-                    format!("ignored a line of {length} bytes on stdin; a line is at most 64 KiB"),
+                    format!("ignored a line of {length} bytes on stdin; the limit is 64 KiB"),
                 );
             }
             Ok(Frame::End(_)) | Err(_) => return None,

@@ -34,10 +34,10 @@ async fn read(stdin: Stdin) -> Result<Request, StageError> {
         return Err(refused(format!("the request is longer than {LIMIT} bytes")));
     }
     let request: Request = serde_json::from_slice(&bytes)
-        .map_err(|e| refused(format!("the request on stdin cannot be read: {e}")))?;
+        .map_err(|e| refused(format!("the request on stdin is not valid: {e}")))?;
     if request.dcs != VERSION {
         let why = format!(
-            "the request speaks protocol version {}, this program speaks {VERSION}",
+            "the request has protocol version {}, this program has {VERSION}",
             request.dcs
         );
         return Err(StageError::new(codes::VERSION, why));

@@ -1,4 +1,4 @@
-//! The wire from outside: what the page, the schemas and the code say of it is the same.
+//! PROTOCOL.md, the schemas and the code agree about the wire.
 
 mod round_trip;
 mod schema;

@@ -1,4 +1,4 @@
-//! What is written is read back as it was: messages and commands, whatever is in them.
+//! Messages and commands are read back as they were written, with any content.
 
 use proptest::prelude::*;
 use protocol::message::{
@@ -115,7 +115,7 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// One line, and no other program's newline in it.
+/// Checks that a message is exactly one line.
 fn is_one_line(line: &[u8]) -> bool {
     line.iter().filter(|b| **b == b'\n').count() == 1 && line.ends_with(b"\n")
 }
@@ -125,7 +125,7 @@ proptest! {
     fn messages_come_back_as_they_were(message in message()) {
         let line = encode(&message).expect("JSON");
         prop_assert!(is_one_line(&line));
-        // What an error exits with is not on the wire.
+        // The exit code of an error is not on the wire.
         let read = decode_message(&line).expect("a message").expect("a known one");
         prop_assert_eq!(encode(&read).expect("JSON"), line);
         prop_assert_eq!(format!("{:?}", read), format!("{message:?}"));

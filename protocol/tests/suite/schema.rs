@@ -1,4 +1,4 @@
-//! The checked-in schemas are those of the code. `make schema` writes them again.
+//! The checked-in schemas are those of the code. `make schema` regenerates them.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The examples in PROTOCOL.md are what this crate reads, and what the schemas beside it describe.
+//! This crate reads the examples of PROTOCOL.md, and they fit the schemas.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn examples() -> Vec<String> {
         .collect()
 }
 
-/// Which schema an example has to fit.
+/// The schema of an example.
 fn schema_of(example: &Value) -> &'static str {
     let has = |field: &str| example.get(field).is_some();
     match () {
@@ -46,7 +46,7 @@ fn fits(example: &Value, name: &str) {
 fn every_example_is_read_as_what_it_shows_and_fits_its_schema() {
     let mut seen = BTreeMap::new();
     for block in examples() {
-        // An object over several lines, or one a line.
+        // One object over several lines, or one object per line.
         let values: Vec<Value> = match serde_json::from_str(&block) {
             Ok(value) => vec![value],
             Err(_) => block
@@ -72,7 +72,7 @@ fn every_example_is_read_as_what_it_shows_and_fits_its_schema() {
             *seen.entry(name).or_insert(0) += 1;
         }
     }
-    // Meanings, a list of codes, the lock and three lines of a ledger have none.
+    // Meanings, a list of codes, the lock and three lines of a ledger have no schema.
     let expected = [
         ("", 6),
         ("command.json", 4),
@@ -87,7 +87,7 @@ fn every_example_is_read_as_what_it_shows_and_fits_its_schema() {
 }
 
 #[test]
-fn the_examples_of_a_lock_and_a_ledger_are_read_by_those_who_read_them() {
+fn the_runtime_reads_the_examples_of_a_lock_and_a_ledger() {
     let blocks = examples();
     let block = |start: &str| blocks.iter().find(|b| b.starts_with(start)).expect(start);
     let home = tempfile::tempdir().expect("no directory");

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// Span (from the header to the last line) and value of a block scalar, from what the parser says:
-/// `raw` is its content, `text` its value, `indent` the indent of its content.
+/// Span (from the header to the last line) and value of a block scalar. From the parser: `raw` is its content, `text` its
+/// value, `indent` the indent of its content.
 pub(crate) fn read(
     source: &str,
     raw: Range<usize>,
@@ -18,7 +18,7 @@ pub(crate) fn read(
     if at_end && text.trim().is_empty() && last.trim_start_matches(' ').is_empty() {
         return Err("blanks after an empty block scalar");
     }
-    let header = header(source, &raw, text).ok_or("no header to this block scalar")?;
+    let header = header(source, &raw, text).ok_or("this block scalar has no header")?;
     // A last line without its line end: PyYAML adds none to the value.
     let cut = at_end && (!last.trim_start_matches(' ').is_empty() || last.len() > indent);
     let value = text.strip_suffix('\n').filter(|_| cut).unwrap_or(text);
@@ -52,7 +52,7 @@ fn header_in(source: &str, at: usize) -> Option<Range<usize>> {
     })
 }
 
-/// The end of the last line that belongs to the value; blank lines do so only with `+`.
+/// The end of the last line of the value; blank lines belong to it only with `+`.
 fn content_end(source: &str, raw: Range<usize>, keep: bool) -> usize {
     let Some(content) = source.get(raw.clone()) else {
         return raw.start;

@@ -1,4 +1,4 @@
-//! From parser events to the tree, refusing what `PyYAML` refuses.
+//! Builds the tree from parser events, and refuses what `PyYAML` refuses.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -12,11 +12,11 @@ use crate::tree::{Id, Kind, Node, PyYamlOnly, Tree, after_colon};
 
 mod rules;
 
-/// How many values aliases may add to those that are written out.
+/// How many values aliases may add to those that are written.
 const ALIAS_BUDGET: u64 = 100_000;
 const NESTING: usize = 200;
 
-/// With `as_pyyaml` also what is odd, which is returned.
+/// With `as_pyyaml` it also accepts, and returns, what only `PyYAML` accepts.
 pub(crate) fn build(text: &str, as_pyyaml: bool) -> Result<(Tree, Vec<PyYamlOnly>), Error> {
     if let Some((at, why)) = dialect::bad_character(text) {
         return Err(Error::at(text, at, why));
@@ -46,7 +46,7 @@ pub(crate) fn build(text: &str, as_pyyaml: bool) -> Result<(Tree, Vec<PyYamlOnly
 struct Builder<'a> {
     text: &'a str,
     tree: Tree,
-    /// Values in each node once aliases are written out.
+    /// The number of values in each node, with aliases expanded.
     weights: Vec<u64>,
     open: Vec<Frame>,
     anchors: HashMap<usize, Id>,
@@ -142,8 +142,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// A list that is not indented below its key starts at its dash, not, as the parser has it,
-    /// behind it.
+    /// The start of a list that is not indented below its key: its first dash. The parser reports the place after the dash.
     fn first_dash(&self, start: usize) -> usize {
         let key = self.open.last().and_then(|f| f.key);
         let colon = key.and_then(|k| after_colon(self.text, self.tree.nodes[k].span.end));
@@ -224,7 +223,7 @@ impl Builder<'_> {
         Ok(id)
     }
 
-    /// The parser puts an absent value before its colon; readers and editors look behind it.
+    /// Moves an absent value behind its colon. The parser puts it before the colon.
     fn settle_absent(&mut self, key: Id, value: Id) {
         let at = self.tree.nodes[value].span.start;
         if self.tree.nodes[value].is_absent() {
@@ -237,11 +236,13 @@ impl Builder<'_> {
 
     fn anchor(&mut self, id: usize, name: &str, at: usize) -> Result<(), Error> {
         if !dialect::is_anchor_name(name) {
-            let why = format!("the anchor `&{name}`: only letters, digits, - and _");
+            let why = format!(
+                "the anchor `&{name}` contains other characters than letters, digits, - and _"
+            );
             return self.fail(at, why);
         }
         if !self.names.insert(name.to_owned()) {
-            return self.fail(at, format!("the anchor `&{name}` is there twice"));
+            return self.fail(at, format!("the anchor `&{name}` is defined twice"));
         }
         if let Some(node) = self.anchors.get(&id).map(|n| &mut self.tree.nodes[*n]) {
             node.props = Some(node.props.map_or(at, |p| p.min(at)));
@@ -252,14 +253,14 @@ impl Builder<'_> {
     fn alias(&mut self, anchor: usize, span: Range<usize>) -> Result<(), Error> {
         let name = self.text.get(span.clone()).unwrap_or_default();
         if !dialect::is_anchor_name(name.trim_start_matches('*')) {
-            let why = "an alias is `*` and letters, digits, - or _";
+            let why = "an alias consists of `*` and letters, digits, - or _";
             return self.fail(span.start, why);
         }
         let Some(target) = self.anchors.get(&anchor).copied() else {
             return self.fail(span.start, "an alias without its anchor");
         };
         if self.open.iter().any(|f| f.id == target) {
-            return self.fail(span.start, "an alias inside of what it stands for");
+            return self.fail(span.start, "an alias inside the value of its anchor");
         }
         self.node(Kind::Alias(target), span, None, 0).map(drop)
     }
@@ -270,7 +271,7 @@ impl Builder<'_> {
         tabs.extend(self.tree.comments.iter().cloned());
         tabs.sort_by_key(|t| t.start);
         if let Some(at) = dialect::bad_tab(self.text, &tabs) {
-            let why = "a tab between things: PyYAML takes only spaces there";
+            let why = "a tab between tokens: PyYAML accepts only spaces there";
             return self.fail(at, why);
         }
         if let Some(at) = dialect::bad_end(self.text) {

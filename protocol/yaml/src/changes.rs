@@ -1,4 +1,4 @@
-//! What is to become of a document, noted against it as it was read.
+//! Changes to a document, by the nodes of the original.
 
 use std::collections::HashMap;
 
@@ -7,30 +7,30 @@ use serde_json::{Map, Value};
 use crate::document::Document;
 use crate::tree::Id;
 
-/// What is to become of the nodes of a document.
+/// Changes to the nodes of a document.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     pub(crate) replaced: HashMap<Id, Value>,
     pub(crate) added: HashMap<Id, Map<String, Value>>,
-    /// Before which of the original items; in the order of the calls.
+    /// New items, each with the index of the original item that it precedes, in the order of the calls.
     pub(crate) inserted: HashMap<Id, Vec<(usize, Value)>>,
-    /// What scalars stand for wherever they are used: their aliases stay.
+    /// New values of scalars wherever they are used; their aliases stay.
     pub(crate) substituted: HashMap<Id, Value>,
 }
 
 impl Changes {
-    /// What a node reads as when its own place changes, and nothing else.
+    /// The value of a node with the substituted scalars.
     pub(crate) fn value_of(&self, doc: &Document, id: Id, marked: bool) -> Value {
         doc.value_with(id, marked, &self.substituted)
     }
 
-    /// Whether the node is to read otherwise than its aliases.
+    /// Whether the node gets another value than its aliases.
     pub(crate) fn is_replaced(&self, id: Id) -> bool {
         let new = self.replaced.get(&id);
         new.is_some_and(|new| self.substituted.get(&id) != Some(new))
     }
 
-    /// What comes before an original item of a list.
+    /// The new items before an original item of a list.
     pub(crate) fn inserted(&self, seq: Id, index: usize) -> impl Iterator<Item = &Value> {
         let all = self.inserted.get(&seq).into_iter().flatten();
         all.filter(move |(i, _)| *i == index).map(|(_, new)| new)

@@ -1,16 +1,15 @@
-//! What `granit-parser` takes and `PyYAML` refuses, or reads otherwise: refused here.
+//! Refuses what `granit-parser` accepts and `PyYAML` refuses or reads differently.
 
 use std::ops::Range;
 
 use regex::Regex;
 
-/// A pattern of `PyYAML`'s resolver, for the whole of a word.
+/// A pattern of `PyYAML`'s resolver that matches a whole word.
 pub(crate) fn pattern(alternatives: &str) -> Regex {
     Regex::new(&format!("^(?:{alternatives})$")).expect("a pattern")
 }
 
-/// The first character that `PyYAML` refuses wherever it stands, or breaks a line at while
-/// everyone else does not.
+/// The first character that `PyYAML` refuses anywhere, or at which only `PyYAML` breaks a line.
 pub(crate) fn bad_character(text: &str) -> Option<(usize, String)> {
     let start = if text.starts_with('\u{feff}') { 3 } else { 0 };
     text[start..].char_indices().find_map(|(i, c)| {
@@ -29,8 +28,8 @@ pub(crate) fn bad_character(text: &str) -> Option<(usize, String)> {
     })
 }
 
-/// The first tab that separates things; `PyYAML` takes tabs only inside quoted and block scalars
-/// and comments. `allowed` is in order.
+/// The first tab that separates tokens: `PyYAML` accepts tabs only inside quoted scalars, block scalars and comments.
+/// `allowed` is sorted.
 pub(crate) fn bad_tab(text: &str, allowed: &[Range<usize>]) -> Option<usize> {
     let mut rest = allowed.iter().peekable();
     text.match_indices('\t').map(|(i, _)| i).find(|i| {
@@ -41,7 +40,7 @@ pub(crate) fn bad_tab(text: &str, allowed: &[Range<usize>]) -> Option<usize> {
     })
 }
 
-/// Whether `PyYAML` takes it as the name of an anchor.
+/// Whether `PyYAML` accepts it as the name of an anchor.
 pub(crate) fn is_anchor_name(name: &str) -> bool {
     !name.is_empty()
         && name
@@ -60,7 +59,7 @@ pub(crate) fn bad_directive(head: &str) -> Option<usize> {
     })
 }
 
-/// A `...` before anything that it could end.
+/// A `...` before any document.
 pub(crate) fn bad_end(text: &str) -> Option<usize> {
     let bom = if text.starts_with('\u{feff}') { 3 } else { 0 };
     let at = skip_trivia(text, bom);
@@ -69,7 +68,7 @@ pub(crate) fn bad_end(text: &str) -> Option<usize> {
     ends.then_some(at)
 }
 
-/// Past blanks, line breaks and comments.
+/// The offset after blanks, line breaks and comments.
 pub(crate) fn skip_trivia(text: &str, mut at: usize) -> usize {
     let bytes = text.as_bytes();
     while let Some(b) = bytes.get(at) {

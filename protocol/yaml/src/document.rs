@@ -9,7 +9,7 @@ use crate::path::Seg;
 use crate::scalar::Data;
 use crate::tree::{Id, Kind, PyYamlOnly, Tree};
 
-/// A text and what `PyYAML` reads in it.
+/// A text, and the document that `PyYAML` reads in it.
 #[derive(Debug, Clone)]
 pub struct Document {
     pub(crate) text: String,
@@ -22,19 +22,18 @@ impl Document {
     /// Reads one document. An empty text is `null`.
     ///
     /// # Errors
-    /// What `PyYAML`'s `safe_load` refuses; and, more strictly than it: duplicate keys, more than one
-    /// document, integers beyond 64 bits, `.inf` and `.nan`, `!!binary` and other values that
-    /// JSON cannot hold, aliases within what they stand for or that expand beyond all measure, and U+0085, U+2028,
-    /// U+2029 written raw.
+    /// What `PyYAML`'s `safe_load` refuses, and also: duplicate keys, more than one document, integers beyond 64 bits, `.inf`
+    /// and `.nan`, `!!binary` and other values that JSON cannot represent, aliases inside their own anchor, aliases that
+    /// expand to too many values, and U+0085, U+2028, U+2029 without an escape.
     pub fn parse(text: &str) -> Result<Document, Error> {
         Document::read(text, false)
     }
 
-    /// The same, taking also what is [odd](Document::pyyaml_only): duplicate keys, of which the last counts, integers beyond 64
-    /// bits, `.inf`, `.nan`, `!!binary`, `!!set`, `!!omap` and `!!pairs`. All of that stays as it is written.
+    /// The same, but accepts what [only `PyYAML` accepts](Document::pyyaml_only): duplicate keys, of which the last counts,
+    /// integers beyond 64 bits, `.inf`, `.nan`, `!!binary`, `!!set`, `!!omap` and `!!pairs`. They stay as written.
     ///
     /// # Errors
-    /// As for [`Document::parse`], but for that.
+    /// As for [`Document::parse`], except these.
     pub fn parse_as_pyyaml(text: &str) -> Result<Document, Error> {
         Document::read(text, true)
     }
@@ -49,12 +48,12 @@ impl Document {
         })
     }
 
-    /// Another text by the same rules.
+    /// Parses another text by the same rules.
     pub(crate) fn parse_alike(&self, text: &str) -> Result<Document, Error> {
         Document::read(text, self.as_pyyaml)
     }
 
-    /// What [`Document::parse`] would have refused.
+    /// What [`Document::parse`] refuses and `PyYAML` accepts.
     #[must_use]
     pub fn pyyaml_only(&self) -> &[PyYamlOnly] {
         &self.pyyaml_only
@@ -65,8 +64,8 @@ impl Document {
         &self.text
     }
 
-    /// What `safe_load` returns. A date is the string as it was written; a key that is no string
-    /// takes the form that `json.dumps` gives it (`on:` is `"true"`). Of an odd scalar it is the nearest number, or null.
+    /// What `safe_load` returns. A date is the string as written; a key that is not a string has the form that `json.dumps`
+    /// gives it (`on:` is `"true"`). A scalar that JSON cannot represent is the nearest number, or null.
     #[must_use]
     pub fn value(&self) -> Value {
         self.value_of(self.tree.root, false)
@@ -102,7 +101,7 @@ impl Document {
             .find(|(key, _)| self.tree.key(*key).is_some_and(|k| k == name))
     }
 
-    /// The value of an entry that the mapping itself holds.
+    /// The value of an entry of the mapping itself, without merged ones.
     pub(crate) fn own_entry(&self, map: Id, name: &str) -> Option<Id> {
         let Kind::Map { entries, .. } = &self.tree.nodes[map].kind else {
             return None;
@@ -112,7 +111,7 @@ impl Document {
         entries.iter().rev().find(|(k, _)| is(*k)).map(|(_, v)| *v)
     }
 
-    /// Whether the value at `path` is written there, and not an alias or reached through one.
+    /// Whether the value at `path` is written there, and is not an alias or reached through one.
     #[must_use]
     pub fn is_written_at(&self, path: &[Seg]) -> bool {
         let own = self.own_path(path).map(|id| &self.tree.nodes[id].kind);
@@ -130,12 +129,12 @@ impl Document {
         })
     }
 
-    /// With `marked`, a date is told apart from the string that looks like it, and what is odd keeps its text.
+    /// The value of a node. With `marked`, dates and scalars that JSON cannot represent keep their text, distinct from strings.
     pub(crate) fn value_of(&self, id: Id, marked: bool) -> Value {
         self.value_with(id, marked, &HashMap::new())
     }
 
-    /// The same with other values in the places of some nodes.
+    /// The same with other values for some nodes.
     pub(crate) fn value_with(&self, id: Id, marked: bool, others: &HashMap<Id, Value>) -> Value {
         if let Some(other) = others.get(&self.tree.target(id)) {
             return other.clone();

@@ -1,5 +1,5 @@
-//! A batch of changes to one document. They are noted against the document as it was read and
-//! applied together, so indices always mean the items of the original.
+//! A batch of changes to one document. They refer to the original document and are applied together, so indices always mean
+//! the items of the original.
 
 use serde_json::{Map, Value};
 
@@ -13,7 +13,7 @@ use crate::tree::{Id, Kind};
 
 mod items;
 
-/// Collects changes; [`Editor::finish`] gives the new text.
+/// Collects changes; [`Editor::finish`] returns the new text.
 #[derive(Debug)]
 pub struct Editor<'a> {
     doc: &'a Document,
@@ -27,12 +27,12 @@ impl<'a> Editor<'a> {
         Editor { doc, changes }
     }
 
-    /// Sets the value at `path` and makes the mappings that lead to it. What is equal already stays as it is written.
+    /// Sets the value at `path` and creates the mappings on the way. An equal value stays as written.
     ///
-    /// A path through an alias, or to a key that comes from a merge, changes this place alone: the value is written out here.
+    /// A path through an alias, or to a merged key, changes this place alone: the value is written out here.
     ///
     /// # Errors
-    /// The path runs through a single value or a missing item.
+    /// The path leads through a single value or a missing item.
     pub fn set(&mut self, path: &[Seg], value: Value) -> Result<(), Error> {
         let mut id = self.doc.tree.root;
         for (depth, seg) in path.iter().enumerate() {
@@ -55,15 +55,15 @@ impl<'a> Editor<'a> {
                     None => return self.set_new(id, path, depth, value),
                 },
                 (Kind::Seq { items, .. }, Seg::Index(i)) if *i < items.len() => items[*i],
-                _ => return self.fail(id, format!("no place for `{}` here", show(path))),
+                _ => return self.fail(id, format!("`{}` cannot be set here", show(path))),
             };
         }
         self.assign(id, value);
         Ok(())
     }
 
-    /// Puts values into the places of scalars below `scope`. One that is used nowhere else keeps its anchor, and its
-    /// aliases stay; any other is written out where it is used. Comes before all other changes.
+    /// Replaces scalars below `scope`. A scalar that is used only there keeps its anchor and its aliases; any other is written
+    /// out where it is used. Call it before all other changes.
     ///
     /// # Errors
     /// As for [`Editor::set`].
@@ -87,16 +87,15 @@ impl<'a> Editor<'a> {
         Ok(())
     }
 
-    /// The new text. Bytes that no change touches are the ones that were there.
+    /// Returns the new text. Bytes outside the changes stay the same.
     ///
     /// # Errors
-    /// The result would not be what was asked for, read as `PyYAML` reads it: nothing is changed
-    /// rather than something else.
+    /// The new text, as `PyYAML` reads it, would differ from the requested result.
     pub fn finish(self) -> Result<String, Error> {
         self.finish_document().map(|d| d.text)
     }
 
-    /// The same, read already.
+    /// Returns the new document.
     ///
     /// # Errors
     /// As for [`Editor::finish`].
@@ -114,7 +113,7 @@ impl<'a> Editor<'a> {
         }
     }
 
-    /// Sets what the mapping itself does not hold yet, though a merge may.
+    /// Sets an entry that the mapping itself does not have; a merge may provide it.
     fn set_new(&mut self, map: Id, path: &[Seg], depth: usize, value: Value) -> Result<(), Error> {
         let (Seg::Key(key), rest) = (&path[depth], &path[depth + 1..]) else {
             return self.fail(map, format!("`{}` needs a key here", show(path)));
@@ -132,7 +131,7 @@ impl<'a> Editor<'a> {
         if done {
             return Ok(());
         }
-        self.fail(at, format!("no place for `{}` here", show(path)))
+        self.fail(at, format!("`{}` cannot be set here", show(path)))
     }
 
     fn fail<T>(&self, id: Id, message: impl Into<String>) -> Result<T, Error> {
@@ -141,7 +140,7 @@ impl<'a> Editor<'a> {
     }
 }
 
-/// Sets a value in a tree that has no text yet.
+/// Sets a value in a new tree.
 fn put(tree: &mut Value, path: &[Seg], value: Value) -> bool {
     let Some((seg, rest)) = path.split_first() else {
         *tree = value;

@@ -1,10 +1,10 @@
-//! Writing values so that `PyYAML` reads them back exactly.
+//! Writes values so that `PyYAML` reads them back exactly.
 
 use serde_json::{Number, Value, json};
 
 use crate::scalar::{self, Tag};
 
-/// Longer keys need the `? key` form: `PyYAML` looks no further than 1024 characters for the colon.
+/// Longer keys need the `? key` form: `PyYAML` searches 1024 characters for the colon.
 const LONGEST_KEY: usize = 1000;
 
 /// A value as a block-style document.
@@ -13,20 +13,20 @@ pub fn to_yaml(value: &Value) -> String {
     block(value, 0, "\n")
 }
 
-/// No key of a real document: it is not printable.
+/// The key of a marked value. A real document cannot contain it: it is not printable.
 const AS_WRITTEN: &str = "\0written";
 
-/// The text of a value that only its text tells from others.
+/// The text of a marked value.
 pub(crate) fn as_written(value: &Value) -> Option<&str> {
     value.as_object()?.get(AS_WRITTEN)?.as_str()
 }
 
-/// A value that only its text tells from others.
+/// Marks a value that only its text distinguishes from others.
 pub(crate) fn marked(text: &str) -> Value {
     json!({ AS_WRITTEN: text })
 }
 
-/// The same of an odd scalar.
+/// The same for a scalar that JSON cannot represent.
 pub(crate) fn written(tag: Tag, text: &str) -> Value {
     let name = match tag {
         _ if scalar::resolve(text) == tag => return marked(text),
@@ -37,13 +37,13 @@ pub(crate) fn written(tag: Tag, text: &str) -> Value {
     marked(&format!("!!{name} {}", quote(text)))
 }
 
-/// A string as a scalar of one line: plain where every YAML reads it as that string, else in double quotes.
+/// A string as a one-line scalar: plain where every YAML version reads it as that string, else in double quotes.
 #[must_use]
 pub fn quote(text: &str) -> String {
     scalar_text(text, false)
 }
 
-/// Lines for `value` at that indent; the first line is not indented, the last one ends in `newline`.
+/// Lines for `value` at an indent; the first line is not indented, the last one ends in `newline`.
 pub(crate) fn block(value: &Value, indent: usize, newline: &str) -> String {
     let parts: Vec<String> = match value {
         Value::Object(map) if !is_leaf(value) => {
@@ -79,7 +79,7 @@ pub(crate) fn entry(key: &str, value: &Value, indent: usize, newline: &str) -> S
     out
 }
 
-/// What follows a dash; `indent` is where the content starts.
+/// The text after a dash; `indent` is the column of the content.
 pub(crate) fn item(value: &Value, indent: usize, newline: &str) -> String {
     if is_leaf(value) {
         leaf(value, indent.saturating_sub(2), newline) + newline
@@ -100,7 +100,7 @@ fn pad(out: &mut String, indent: usize) {
     out.extend(std::iter::repeat_n(' ', indent));
 }
 
-/// A leaf below a key or dash at that indent. Without its last line end.
+/// A leaf below a key or dash at an indent, without its last line end.
 pub(crate) fn leaf(value: &Value, indent: usize, newline: &str) -> String {
     match value {
         Value::String(text) => literal(text, indent + 2, newline).unwrap_or_else(|| quote(text)),
@@ -108,7 +108,7 @@ pub(crate) fn leaf(value: &Value, indent: usize, newline: &str) -> String {
     }
 }
 
-/// A text of several lines as `|`, if that keeps every character.
+/// A multi-line text as `|`, if that keeps every character.
 fn literal(text: &str, indent: usize, newline: &str) -> Option<String> {
     let (body, header) = match text.strip_suffix('\n') {
         Some(body) => (body, "|"),
@@ -165,7 +165,7 @@ pub(crate) fn flow_entry(key: &str, value: &Value) -> String {
     format!("{key}: {}", flow(value))
 }
 
-/// `1e300` is a string in YAML 1.1: a float has a point, an exponent a sign.
+/// A number as a YAML 1.1 scalar: a float needs a point and its exponent a sign, since `1e300` is a string.
 fn number(n: &Number) -> String {
     let text = n.to_string();
     let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else {
@@ -193,7 +193,7 @@ fn is_plain_char(c: char) -> bool {
         && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
 }
 
-/// Whether it can stand bare: `PyYAML` takes it as this string, and so do YAML 1.2 and Go.
+/// Whether a text needs no quotes: `PyYAML`, YAML 1.2 and Go read it as this string.
 fn is_plain(text: &str, flow: bool) -> bool {
     let starts = match text.as_bytes() {
         [] => false,
@@ -212,7 +212,7 @@ fn is_plain(text: &str, flow: bool) -> bool {
         && !means_more_elsewhere(text)
 }
 
-/// Strings to PyYAML, something else to YAML 1.2 or Go's older parser.
+/// Whether YAML 1.2 or Go's older parser reads a string of PyYAML as another type.
 fn means_more_elsewhere(text: &str) -> bool {
     matches!(text, "y" | "Y" | "n" | "N")
         || text.parse::<f64>().is_ok()

@@ -1,9 +1,9 @@
-/// Why a text is not a document that `PyYAML` and we read alike.
+/// Why a text is refused: `PyYAML` refuses it, or reads it differently.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {message}")]
 pub struct Error {
     pub message: String,
-    /// The byte that it is about.
+    /// The byte offset of the error.
     pub offset: usize,
     pub line: usize,
     pub column: usize,
@@ -21,7 +21,7 @@ impl Error {
     }
 }
 
-/// Line and column of a byte. Both count from 1, the column in characters.
+/// Line and column of a byte offset. Both count from 1, the column in characters.
 #[must_use]
 pub fn location(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);

@@ -1,4 +1,4 @@
-//! A part of a document as a document of its own, as it is written.
+//! A part of a document as a separate document, as written.
 
 use serde_json::{Map, Value};
 
@@ -9,8 +9,8 @@ use crate::splice::{column, line_start, next_line};
 use crate::tree::{Id, Kind, after_colon};
 
 impl Document {
-    /// The value at `path`, or of that mapping the entries with these keys. Comments and styles stay; where it uses
-    /// anchors from elsewhere, the values are written again.
+    /// The value at `path`, or the entries of that mapping with these keys. Comments and styles stay; values of anchors outside
+    /// the part are written out.
     #[must_use]
     pub fn excerpt(&self, path: &[Seg], keys: Option<&[&str]>) -> String {
         let Some((key, id)) = self.find(path) else {
@@ -47,7 +47,7 @@ impl Document {
         if !node.kind.is_block() {
             return Some(format!("{}\n", self.text.get(node.span.clone())?));
         }
-        // Comments between the key and what is below it belong to it.
+        // Comments between the key and its value belong to the value.
         let colon = after_colon(&self.text, self.tree.nodes[key?].span.end)?;
         let start = next_line(&self.text, colon);
         let indent = column(&self.text, node.span.start);

@@ -1,4 +1,4 @@
-//! What the result of an edit must read as, worked out on values alone.
+//! The expected value of an edited document, computed without its text.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use crate::changes::Changes;
 use crate::document::Document;
 use crate::tree::{Id, Kind};
 
-/// An alias keeps the value it had when what it stands for changes or goes.
+/// Writes out each alias whose anchored value changes or is removed, so that the alias keeps its value.
 pub(crate) fn write_out_aliases(doc: &Document, changes: &mut Changes) {
     let mut touched = HashSet::new();
     let mut gone = HashSet::new();
@@ -24,7 +24,7 @@ pub(crate) fn write_out_aliases(doc: &Document, changes: &mut Changes) {
     }
 }
 
-/// Whether anything in the node changes; `gone` collects what is written no more.
+/// Whether anything in the node changes; `gone` collects the nodes that are removed from the text.
 fn mark(
     doc: &Document,
     changes: &Changes,
@@ -48,7 +48,7 @@ fn mark(
     changed
 }
 
-/// The tree that the result must read as.
+/// The value that the result must have.
 pub(crate) fn expected(doc: &Document, changes: &Changes, id: Id) -> Value {
     if let Some(new) = changes.replaced.get(&id) {
         return new.clone();

@@ -1,4 +1,4 @@
-//! Where the text of a value stands, and how a new one goes into its place.
+//! The extent of a value in the text, and the text of a new value.
 
 use std::ops::Range;
 
@@ -9,15 +9,15 @@ use crate::emit;
 use crate::splice::{column, line_end, line_start, next_line};
 use crate::tree::{Id, Kind};
 
-/// What a value hangs on.
+/// What a value belongs to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Parent {
-    /// A key at that column, and the place behind its colon.
+    /// A key at this column, and the offset after its colon.
     Entry {
         column: usize,
         at: usize,
     },
-    /// A dash, and the place behind it.
+    /// A dash, and the offset after it.
     Item {
         at: usize,
     },
@@ -25,7 +25,7 @@ pub(crate) enum Parent {
 }
 
 impl Parent {
-    /// Where the value may begin.
+    /// The first offset at which the value can begin.
     fn at(self, doc: &Document, id: Id) -> usize {
         match self {
             Parent::Entry { at, .. } | Parent::Item { at } => at,
@@ -34,14 +34,14 @@ impl Parent {
     }
 }
 
-/// The text of a value: what stands on its owner's line, and the lines below.
+/// The text of a value: the part on the line of its parent, and the lines below.
 #[derive(Debug)]
 pub(crate) struct Extent {
     pub(crate) head: Range<usize>,
     pub(crate) body: Range<usize>,
 }
 
-/// The place of a value in block context.
+/// The extent of a value in block context.
 pub(crate) fn extent(doc: &Document, id: Id, parent: Parent, below: bool) -> Extent {
     let (text, node) = (doc.text.as_str(), &doc.tree.nodes[id]);
     let at = parent.at(doc, id);
@@ -94,7 +94,7 @@ fn header_end(text: &str, start: usize) -> usize {
     len.map_or(text.len(), |len| start + len)
 }
 
-/// Past an anchor and a tag, as far as they are on this line.
+/// The offset after an anchor and a tag on this line.
 fn props_end(text: &str, start: usize) -> usize {
     let mut end = start;
     loop {
@@ -107,7 +107,7 @@ fn props_end(text: &str, start: usize) -> usize {
     }
 }
 
-/// The end of the line without its comment and the blanks before it.
+/// The end of a line without its comment and trailing blanks.
 fn line_content_end(doc: &Document, at: usize) -> usize {
     let end = line_end(&doc.text, at);
     let comments = &doc.tree.comments;
@@ -116,7 +116,7 @@ fn line_content_end(doc: &Document, at: usize) -> usize {
     at + doc.text[at..end].trim_end().len()
 }
 
-/// What is written for a new value: the rest of its owner's line, and the lines below.
+/// The text of a new value: the rest of its parent's line, and the lines below.
 pub(crate) fn pieces(
     doc: &Document,
     id: Id,

@@ -1,8 +1,8 @@
-//! YAML the way devcluster sees it: what this crate reads is what `PyYAML`'s `safe_load` returns,
-//! with the line and column of every value, and what it edits stays the user's own file.
+//! YAML as devcluster reads it: this crate reads what `PyYAML`'s `safe_load` returns, with the line and column of every
+//! value, and its edits keep the rest of the user's file unchanged.
 //!
-//! The syntax comes from `granit-parser` (YAML 1.2, lenient); `dialect` refuses what `PyYAML`
-//! would refuse, `scalar` resolves plain words by the rules of YAML 1.1.
+//! `granit-parser` parses the syntax (YAML 1.2, lenient); `dialect` refuses what `PyYAML` refuses; `scalar` resolves plain
+//! words by the rules of YAML 1.1.
 
 mod block_scalar;
 mod build;

@@ -25,7 +25,7 @@ impl From<usize> for Seg {
     }
 }
 
-/// A path as people write it: `stages[2].master.config_file`.
+/// A path for people: `stages[2].master.config_file`.
 #[must_use]
 pub fn show(path: &[Seg]) -> String {
     let mut out = String::new();

@@ -1,4 +1,4 @@
-//! From changes to byte splices, in block and in flow style, and the guard over the result.
+//! Turns changes into byte splices, in block and in flow style, and verifies the result.
 
 use std::ops::Range;
 
@@ -27,14 +27,14 @@ pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<Document, Er
     let at = first.unwrap_or(doc.tree.nodes[doc.tree.root].span.start);
     let refuse = |why: String| Error::at(&doc.text, at, why);
     if first.is_none() {
-        // Nothing to do, or nothing known to be done.
+        // Either nothing has to change, or the change has no known splice.
         return match doc.value_of(doc.tree.root, true) == expected {
             true => Ok(doc.clone()),
             false => Err(refuse("this place cannot be edited safely".into())),
         };
     }
     let text = splice::apply(&doc.text, renderer.splices, renderer.newline)
-        .map_err(|at| Error::at(&doc.text, at, "two changes meet here"))?;
+        .map_err(|at| Error::at(&doc.text, at, "two changes conflict here"))?;
     let read = doc
         .parse_alike(&text)
         .map_err(|e| refuse(format!("this place cannot be edited safely ({e})")))?;
@@ -71,8 +71,8 @@ impl Renderer<'_> {
         Err(Error::at(self.text(), at, why))
     }
 
-    /// Visits in the order of the text, inner places before outer ones: insertions that meet
-    /// at one place then nest rightly.
+    /// Visits nodes in the order of the text, inner ones before outer ones, so that insertions at the same offset nest
+    /// correctly.
     fn value(&mut self, id: Id, parent: Parent, in_flow: bool) -> Result<(), Error> {
         let changes = self.changes;
         if let Some(new) = changes.replaced.get(&id) {
@@ -138,15 +138,14 @@ impl Renderer<'_> {
         self.insert_lines(span.end, lines);
     }
 
-    /// New lines after the one in which `end` is.
+    /// Inserts lines after the line that contains `end`.
     fn insert_lines(&mut self, end: usize, lines: String) {
         self.close_literal(end);
         let at = next_line(self.text(), end);
         self.push_lines(at..at, lines);
     }
 
-    /// A literal at the end of a text that lacks its last line end has no trailing `\n`; once
-    /// something follows it must say so.
+    /// A literal at the end of a text without a final line end has no trailing `\n`. When lines follow it, its header needs `-`.
     fn close_literal(&mut self, end: usize) {
         if end != self.text().len() || self.splices.iter().any(|s| s.range.end == end) {
             return;
@@ -202,7 +201,7 @@ impl Renderer<'_> {
         let torn = !inline.is_empty() && !below.is_empty() && next < body.start;
         self.push(head, inline);
         if torn {
-            // What is between stays, behind what must not be torn apart.
+            // The lines between head and body stay, after the new lines.
             self.push_lines(next..next, below);
             self.push_lines(body, if literal { String::new() } else { carried });
         } else {
@@ -212,7 +211,7 @@ impl Renderer<'_> {
         Ok(())
     }
 
-    /// The anchor of a scalar whose aliases stay.
+    /// The anchor of a substituted scalar, whose aliases stay.
     fn kept_anchor(&self, id: Id) -> Option<String> {
         let node = &self.doc.tree.nodes[id];
         if !self.changes.substituted.contains_key(&id) || self.changes.is_replaced(id) {
@@ -223,7 +222,7 @@ impl Renderer<'_> {
         words.find(|w| w.starts_with('&')).map(str::to_owned)
     }
 
-    /// The comments within what goes, as lines of their own.
+    /// The comments within replaced text, as separate lines.
     fn carried(&self, head: &Range<usize>, body: &Range<usize>, parent: Parent) -> String {
         let indent = match parent {
             Parent::Entry { column, .. } => column + 2,

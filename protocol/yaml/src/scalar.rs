@@ -1,4 +1,4 @@
-//! What a plain word means to `PyYAML`: its implicit resolvers and constructors, YAML 1.1.
+//! The implicit resolvers and constructors of `PyYAML`, YAML 1.1.
 
 use std::sync::LazyLock;
 
@@ -18,22 +18,22 @@ pub(crate) enum Tag {
     Timestamp,
     /// `<<`, a key only.
     Merge,
-    /// `=`, which `PyYAML` knows and cannot construct.
+    /// `=`, which `PyYAML` resolves and cannot construct.
     Value,
     Str,
     /// `!!binary`, never resolved from a plain word.
     Binary,
 }
 
-/// What the constructor makes of it.
+/// The constructed value of a scalar.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Data {
     Null,
     Bool(bool),
     Number(Number),
-    /// A date or a point in time; kept as it was written.
+    /// A date or a point in time; kept as written.
     Timestamp,
-    /// What JSON has no form for; kept as it was written. Its type, and the nearest number.
+    /// A value that JSON cannot represent; kept as written. Its type, and the nearest number.
     NonJson(Tag, Option<Number>),
     Merge,
     Str,
@@ -44,7 +44,7 @@ pub(crate) enum Data {
 pub(crate) enum ConstructError {
     /// `PyYAML` cannot read it either.
     Invalid(String),
-    /// It can, and JSON has no form for it but perhaps this number.
+    /// `PyYAML` can read it, and JSON cannot represent it. The nearest number, if any.
     NonJson(String, Option<Number>),
 }
 
@@ -54,10 +54,10 @@ impl From<String> for ConstructError {
     }
 }
 
-/// What `!!` stands for.
+/// The prefix that `!!` abbreviates.
 pub(crate) const CORE: &str = "tag:yaml.org,2002:";
 
-/// The type that an explicit tag asks for, if a config can have it.
+/// The type of an explicit tag, if a config can have it.
 pub(crate) fn named(handle: &str, suffix: &str) -> Option<Tag> {
     match suffix {
         _ if handle != CORE => None,
@@ -101,14 +101,14 @@ pub(crate) fn resolve(text: &str) -> Tag {
     }
 }
 
-/// The value of a scalar with that tag, or why `PyYAML` or JSON cannot have it.
+/// The value of a scalar with this tag, or why `PyYAML` cannot construct it or JSON cannot represent it.
 pub(crate) fn construct(tag: Tag, text: &str) -> Result<Data, ConstructError> {
     match tag {
         Tag::Null => Ok(Data::Null),
         Tag::Str => Ok(Data::Str),
         Tag::Merge => Ok(Data::Merge),
         Tag::Value => {
-            let why = "`=` has a meaning of its own in YAML 1.1: quote it";
+            let why = "`=` has a special meaning in YAML 1.1: quote it";
             Err(ConstructError::Invalid(why.into()))
         }
         Tag::Bool => Ok(Data::Bool(construct_bool(text)?)),
@@ -116,20 +116,20 @@ pub(crate) fn construct(tag: Tag, text: &str) -> Result<Data, ConstructError> {
         Tag::Float => parse_float(text).map(Data::Number),
         Tag::Timestamp if is_real_time(text) => Ok(Data::Timestamp),
         Tag::Timestamp => {
-            let why = format!("`{text}` looks like a date and is none: quote it");
+            let why = format!("`{text}` looks like a date and is not valid: quote it");
             Err(ConstructError::Invalid(why))
         }
         Tag::Binary if is_base64(text) => Err(ConstructError::NonJson(
-            "`!!binary` is bytes, and JSON has none".into(),
+            "`!!binary` is bytes, which JSON cannot represent".into(),
             None,
         )),
         Tag::Binary => Err(ConstructError::Invalid(
-            "`!!binary` that is no base64".into(),
+            "`!!binary` that is not base64".into(),
         )),
     }
 }
 
-/// As Python's decoder takes it: what is not of the alphabet is passed over.
+/// Whether Python's decoder accepts it. It ignores characters outside the alphabet.
 fn is_base64(text: &str) -> bool {
     let is_data = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
     let count = text.bytes().filter(is_data).count();
@@ -242,7 +242,8 @@ fn parse_float(text: &str) -> Result<Number, ConstructError> {
         total = -total;
     }
     Number::from_f64(total).ok_or_else(|| {
-        let why = format!("`{text}` is no finite number, and JSON has no other: quote it");
+        let why =
+            format!("`{text}` is not a finite number, and JSON has only finite ones: quote it");
         ConstructError::NonJson(why, None)
     })
 }

@@ -1,4 +1,4 @@
-//! The single values below a place, one by one: for whoever looks for something in their text.
+//! Finds strings in a document.
 
 use std::ops::Range;
 
@@ -10,18 +10,18 @@ use crate::tree::{Id, Kind};
 /// A string in a document.
 #[derive(Debug, Clone)]
 pub struct Scalar<'a> {
-    /// The way to it, through aliases and merge keys. For a key, the way to its value.
+    /// The path to it, through aliases and merge keys. For a key, the path to its value.
     pub path: Vec<Seg>,
-    /// What it reads as.
+    /// Its value.
     pub text: &'a str,
-    /// It is the key of an entry.
+    /// Whether it is the key of an entry.
     pub is_key: bool,
     pub(crate) id: Id,
 }
 
 impl Document {
-    /// Strings in the value at `path` of which `wanted` says so, keys included, in the order in which they are read. What
-    /// aliases stand for is visited at each of them.
+    /// The strings in the value at `path` that `wanted` selects, with keys, in the order of reading. The value of an anchor is
+    /// visited at each of its aliases.
     #[must_use]
     pub fn scalars(&self, path: &[Seg], wanted: impl Fn(&str) -> bool) -> Vec<Scalar<'_>> {
         let mut found = Vec::new();
@@ -78,7 +78,7 @@ impl Document {
         }
     }
 
-    /// Where a part of a scalar's text is written; the whole scalar where it is written otherwise than it reads.
+    /// The range of a part of a scalar's text, or of the whole scalar when it is written in an escaped form.
     #[must_use]
     pub fn span_in(&self, scalar: &Scalar<'_>, part: Range<usize>) -> Range<usize> {
         let span = self.tree.nodes[scalar.id].span.clone();
@@ -94,7 +94,7 @@ impl Document {
         }
     }
 
-    /// Whether anything outside of the value at `path` uses the scalar too.
+    /// For each node, whether something outside of the value at `path` uses it.
     pub(crate) fn reachable_outside(&self, path: &[Seg]) -> Vec<bool> {
         let mut seen = vec![false; self.tree.nodes.len()];
         let scope = self.find(path).map(|(_, id)| id);
@@ -115,7 +115,7 @@ impl Document {
         }
     }
 
-    /// The bytes of the value at `path`, or of its key; where there is none, of the key of the innermost thing around it.
+    /// The range of the value at `path`, or of its key; if it does not exist, of the key of the innermost existing parent.
     #[must_use]
     pub fn nearest_span(&self, path: &[Seg], key: bool) -> Range<usize> {
         let span = |id: Id| self.tree.nodes[id].span.clone();

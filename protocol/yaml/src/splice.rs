@@ -1,17 +1,17 @@
-//! Changes to a text by byte ranges, made in one go.
+//! Changes to byte ranges of a text, applied together.
 
 use std::ops::Range;
 
-/// One change. Where several insert at the same place, the order of their making counts.
+/// One change. Insertions at the same offset keep their order.
 #[derive(Debug)]
 pub(crate) struct Splice {
     pub(crate) range: Range<usize>,
     pub(crate) text: String,
-    /// Whole lines: they start at the start of a line even if the text before lacks its line end.
+    /// Whole lines: they start on a new line even if the text before has no line end.
     pub(crate) lines: bool,
 }
 
-/// `Err` is the place where two changes claim the same bytes.
+/// Applies the changes. `Err` is the offset at which two of them overlap.
 pub(crate) fn apply(text: &str, mut splices: Vec<Splice>, newline: &str) -> Result<String, usize> {
     splices.sort_by_key(|s| (s.range.start, !s.range.is_empty()));
     let mut out = String::with_capacity(text.len() + 256);
@@ -55,7 +55,7 @@ pub(crate) fn next_line(text: &str, at: usize) -> usize {
     }
 }
 
-/// How far `at` is from the start of its line, in characters.
+/// The distance of `at` from the start of its line, in characters.
 pub(crate) fn column(text: &str, at: usize) -> usize {
     text[line_start(text, at)..at].chars().count()
 }

@@ -18,7 +18,7 @@ static TIMESTAMP: LazyLock<Regex> = LazyLock::new(|| {
 fn parts(text: &str) -> Option<[u32; 8]> {
     let found = TIMESTAMP.captures(text)?;
     let number = |i| found.get(i)?.as_str().parse().ok();
-    // A date alone has both digits of its month and day.
+    // A date without a time needs two digits for month and day.
     let is_whole = found.get(4).is_some() || text.len() == "2001-01-01".len();
     is_whole.then(|| std::array::from_fn(|i| number(i + 1).unwrap_or_default()))
 }
@@ -27,7 +27,7 @@ pub(crate) fn is_timestamp(text: &str) -> bool {
     parts(text).is_some()
 }
 
-/// Whether Python's `datetime` takes it.
+/// Whether Python's `datetime` accepts it.
 pub(crate) fn is_real_time(text: &str) -> bool {
     let Some(
         [

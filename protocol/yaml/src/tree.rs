@@ -56,20 +56,20 @@ impl Node {
         self.props.unwrap_or(self.span.start).min(self.span.start)
     }
 
-    /// Nothing is written there: `key:`
+    /// Whether no value is written, as in `key:`.
     pub(crate) fn is_absent(&self) -> bool {
         self.span.is_empty() && self.props.is_none()
     }
 }
 
-/// Something that `PyYAML` reads and JSON cannot hold, or that it reads in a way that nobody means.
+/// Something that only `PyYAML` accepts: a value that JSON cannot represent, or a duplicate key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PyYamlOnly {
-    /// The bytes of it.
+    /// Its range in the text.
     pub range: Range<usize>,
-    /// What is odd about it.
+    /// What is wrong with it elsewhere.
     pub message: String,
-    /// It is a key that the mapping has already: a mistake to all but PyYAML.
+    /// Whether it is a duplicate key.
     pub duplicate: bool,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// The node itself, or what the alias stands for.
+    /// The node itself, or the anchored node of an alias.
     pub(crate) fn target(&self, id: Id) -> Id {
         match self.nodes[id].kind {
             Kind::Alias(target) => target,
@@ -98,7 +98,7 @@ impl Tree {
         self.kind(key).is_merge()
     }
 
-    /// The form of a key in [`crate::Document::value`]: what `json.dumps` makes of it.
+    /// The form of a key in [`crate::Document::value`], as `json.dumps` writes it.
     pub(crate) fn key(&self, id: Id) -> Option<Cow<'_, str>> {
         let Kind::Scalar { text, data, .. } = self.kind(id) else {
             return None;
@@ -139,7 +139,7 @@ impl Tree {
         merged
     }
 
-    /// The same with each key once: what counts in the end.
+    /// The same with each key once: the last entry counts.
     pub(crate) fn effective(&self, map: Id) -> Vec<(Id, Id)> {
         let mut seen = std::collections::HashSet::new();
         let pairs = self.pairs(map).into_iter();
@@ -152,7 +152,7 @@ impl Tree {
     }
 }
 
-/// The place behind the colon that follows a key.
+/// The offset after the colon of a key.
 pub(crate) fn after_colon(text: &str, key_end: usize) -> Option<usize> {
     let at = dialect::skip_trivia(text, key_end);
     (text.as_bytes().get(at) == Some(&b':')).then_some(at + 1)

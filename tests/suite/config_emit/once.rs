@@ -207,7 +207,7 @@ async fn nobody_upstream_and_wrong_outputs_are_the_upstreams_fault() {
         DEVCLUSTER,
         "config_emit.no_upstream",
         4,
-        &["nobody runs in"],
+        &["no process runs in"],
     )
     .await;
     let _tunnel =

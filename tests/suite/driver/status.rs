@@ -171,7 +171,7 @@ async fn a_dry_run_of_gc_names_what_is_left_and_touches_nothing() {
     let text = said(&["gc", "--dry-run"]).await;
     assert_eq!(world(&setup), before);
     // Its ssh ended with it, and the server has noticed.
-    let line = "is dead:\n  nothing is left to undo";
+    let line = "is dead:\n  nothing is left";
     assert!(text.contains(line), "{text}");
     let text = said(&["gc"]).await;
     assert!(text.contains("cleaned up after tunnel"), "{text}");

@@ -1,4 +1,4 @@
-//! What each event must be for `PyYAML` to take it too.
+//! The rules that each event must keep for `PyYAML` to accept it.
 
 use std::ops::Range;
 
@@ -35,7 +35,7 @@ impl Builder<'_> {
             return Ok((span, String::new()));
         }
         if self.in_flow() && (text.starts_with(':') || text.contains('?')) {
-            let why = "quote what has a `?`, or starts with `:`, within [] or {}";
+            let why = "within [] or {}, quote a text that contains `?` or starts with `:`";
             return self.fail(span.start, why);
         }
         Ok((span, text.to_owned()))
@@ -71,12 +71,12 @@ impl Builder<'_> {
         };
         let frame = self.open.last_mut();
         if !frame.is_none_or(|f| f.seen.insert(name.clone())) {
-            self.accept_pyyaml_only(span, format!("the key `{name}` is there twice"), true)?;
+            self.accept_pyyaml_only(span, format!("the key `{name}` is a duplicate"), true)?;
         }
         Ok(id)
     }
 
-    /// `<<` takes a mapping or a list of mappings.
+    /// `<<` accepts a mapping or a list of mappings.
     pub(super) fn check_merge(&self, key: Id, value: Id) -> Result<(), Error> {
         let is_map = |id: Id| matches!(self.tree.kind(id), Kind::Map { .. });
         let fits = match self.tree.kind(value) {
@@ -85,12 +85,12 @@ impl Builder<'_> {
         };
         if self.tree.is_merge(key) && !fits {
             let at = self.tree.nodes[value].span.start;
-            return self.fail(at, "`<<` takes a mapping or a list of mappings");
+            return self.fail(at, "`<<` accepts a mapping or a list of mappings");
         }
         Ok(())
     }
 
-    /// Within {} and [] the colon is on the line of its key.
+    /// Within {} and [] the colon must be on the line of its key.
     pub(super) fn check_colon(&self, key: Id) -> Result<(), Error> {
         let (start, end) = (self.tree.nodes[key].start(), self.tree.nodes[key].span.end);
         let written = after_colon(self.text, end).and_then(|c| self.text.get(start..c));
@@ -115,14 +115,14 @@ impl Builder<'_> {
             Some(("!", "") | ("", "!")) => scalar::resolve(text),
             Some((handle, suffix)) => match scalar::named(handle, suffix) {
                 Some(tag) => tag,
-                None => return self.fail(at, format!("the tag `{handle}{suffix}`")),
+                None => return self.fail(at, format!("the unknown tag `{handle}{suffix}`")),
             },
         };
         let is_key = self.open.last().is_some_and(|f| {
             f.key.is_none() && matches!(self.tree.nodes[f.id].kind, Kind::Map { .. })
         });
         if tag == Tag::Value && is_key {
-            // As a key, and only there, PyYAML takes `=` for a string.
+            // Only as a key does PyYAML read `=` as a string.
             return Ok(Data::Str);
         }
         match scalar::construct(tag, text) {
@@ -135,7 +135,7 @@ impl Builder<'_> {
         }
     }
 
-    /// What `PyYAML` takes, and who reads by our rules does not.
+    /// Records what only `PyYAML` accepts, or refuses it.
     fn accept_pyyaml_only(
         &mut self,
         range: Range<usize>,
@@ -168,12 +168,12 @@ impl Builder<'_> {
             Some((scalar::CORE, suffix)) if suffix == own => Ok(()),
             Some((scalar::CORE, suffix)) if others.contains(&suffix) => self.accept_pyyaml_only(
                 span,
-                format!("`!!{suffix}`, which JSON has no form for"),
+                format!("`!!{suffix}`, which JSON cannot represent"),
                 false,
             ),
             Some((handle, suffix)) => self.fail(
                 span.start,
-                format!("the tag `{handle}{suffix}` on a collection"),
+                format!("the unknown tag `{handle}{suffix}` on a collection"),
             ),
         }
     }

@@ -8,15 +8,15 @@ use crate::path::{Seg, show};
 use crate::tree::Kind;
 
 impl Editor<'_> {
-    /// Puts an item before the original item `index`, or at the end when that is the length.
+    /// Inserts an item before the original item `index`, or at the end when `index` is the length.
     ///
     /// # Errors
-    /// `path` is no list that is written here, or it is shorter than `index`.
+    /// `path` is not a list that is written here, or the list is shorter than `index`.
     pub fn insert_item(&mut self, path: &[Seg], index: usize, item: Value) -> Result<(), Error> {
         self.insert(path, Some(index), item)
     }
 
-    /// Puts an item at the end.
+    /// Appends an item.
     ///
     /// # Errors
     /// As for [`Editor::insert_item`].
@@ -24,7 +24,7 @@ impl Editor<'_> {
         self.insert(path, None, item)
     }
 
-    /// Without an index, at the end.
+    /// Inserts an item; without an index, at the end.
     fn insert(&mut self, path: &[Seg], index: Option<usize>, item: Value) -> Result<(), Error> {
         let doc = self.doc;
         let Some(id) = doc.own_path(path) else {
@@ -48,7 +48,7 @@ impl Editor<'_> {
                 }
                 return Ok(());
             }
-            // Its list is written out here, and is one that nobody else uses.
+            // The list of the anchor is written out here and changed alone.
             Kind::Alias(_) => {
                 let copy = self.changes.value_of(doc, id, false);
                 if let Value::Array(items) = self.changes.replaced.entry(id).or_insert(copy)
@@ -61,13 +61,13 @@ impl Editor<'_> {
             _ => {}
         }
         let index = index.unwrap_or_default();
-        self.fail(id, format!("`{}` has no place {index}", show(path)))
+        self.fail(id, format!("`{}` has no item {index}", show(path)))
     }
 
-    /// Puts another item into the place of one. Comments around it stay, those within it move to its head.
+    /// Replaces an item. Comments around it stay, those within it move to its head.
     ///
     /// # Errors
-    /// There is no such item.
+    /// The item does not exist.
     pub fn replace_item(&mut self, path: &[Seg], index: usize, item: Value) -> Result<(), Error> {
         let list = self.doc.own_path(path);
         let old = match list.map(|id| &self.doc.tree.nodes[id].kind) {

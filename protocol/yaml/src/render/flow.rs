@@ -1,4 +1,4 @@
-//! Within `[]` and `{}`: everything stays on its line, commas are ours to keep.
+//! Changes within `[]` and `{}`: values stay on one line, separated by commas.
 
 use serde_json::{Map, Value};
 

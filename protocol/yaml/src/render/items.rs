@@ -1,4 +1,4 @@
-//! Lists in block style, and the lines of new items.
+//! Changes to lists in block style.
 
 use serde_json::Value;
 

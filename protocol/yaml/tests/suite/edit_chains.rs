@@ -1,5 +1,5 @@
-//! Random files in a user's many styles, random edits: the real `PyYAML` must read what was wanted,
-//! and no comment may get lost that stood outside.
+//! Random files in many styles and random edits: the real `PyYAML` reads the expected result, and no comment outside the
+//! edit is lost.
 
 use std::cell::RefCell;
 
@@ -125,7 +125,7 @@ fn pick(all: Vec<Vec<Seg>>, n: usize) -> Option<Vec<Seg>> {
     all.into_iter().nth(n)
 }
 
-/// Makes the edit in both; `None` when there is no place for it in this tree.
+/// Makes the edit in both; `None` when this tree has no place for it.
 fn make(edit: Edit, tree: &mut Value, editor: &mut Editor<'_>) -> Option<Result<(), yaml::Error>> {
     Some(match edit {
         Edit::Set(n, value) => {
@@ -230,7 +230,7 @@ proptest! {
     }
 
     #[test]
-    fn a_chain_of_edits_ends_in_what_was_wanted(
+    fn a_chain_of_edits_ends_in_the_expected_result(
         start in value(),
         style in any::<u64>(),
         edits in prop::collection::vec(edit(), 1..6),

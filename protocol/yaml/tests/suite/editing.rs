@@ -1,4 +1,4 @@
-//! What an edit leaves of the user's file, shown.
+//! Edits of a user's file, before and after.
 
 use serde_json::{Value, json};
 use yaml::{Document, Editor, Seg};
@@ -246,7 +246,7 @@ fn an_edit_that_cannot_be_made_says_where() {
     let mut editor = Editor::new(&doc);
     let refused = editor
         .set(&path("a.b"), json!(1))
-        .expect_err("a is no mapping");
+        .expect_err("a is not a mapping");
     assert_eq!((refused.line, refused.column), (1, 4));
     assert!(editor.set(&path("b.7"), json!(1)).is_err());
     assert!(editor.insert_item(&path("a"), 0, json!(1)).is_err());

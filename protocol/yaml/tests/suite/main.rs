@@ -1,4 +1,4 @@
-//! Reading and editing beside the real PyYAML.
+//! Reading and editing, compared with the real PyYAML.
 
 mod edit_chains;
 mod editing;

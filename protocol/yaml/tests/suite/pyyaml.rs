@@ -1,4 +1,4 @@
-//! The real `PyYAML`, as a process that answers one text a line.
+//! The real `PyYAML`, in a process that answers one text per line.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -16,9 +16,9 @@ pub(crate) struct PyYaml {
 pub(crate) enum Answer {
     Value(Value),
     Refused(String),
-    /// It takes it and silently drops all but the last of equal keys.
+    /// It accepts duplicate keys and silently drops all but the last.
     Twins,
-    /// It takes it and JSON cannot hold it.
+    /// It accepts a value that JSON cannot represent.
     BeyondJson(String),
 }
 
@@ -66,7 +66,7 @@ impl Drop for PyYaml {
     }
 }
 
-/// The interpreter that has devcluster, and so `PyYAML`.
+/// The Python interpreter with devcluster, and so with `PyYAML`.
 fn python() -> PathBuf {
     if let Some(named) = std::env::var_os("DEVCLUSTER_PYTHON") {
         return named.into();

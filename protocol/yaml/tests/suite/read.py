@@ -1,4 +1,4 @@
-"""Reads YAML texts as JSON strings, one a line, and answers each with what PyYAML makes of it."""
+"""Reads YAML texts as JSON strings, one a line, and answers each with what PyYAML reads."""
 import json
 import sys
 
@@ -6,7 +6,7 @@ import yaml
 
 
 class Loader(yaml.SafeLoader):
-    """safe_load, but a date stays as it was written and a key's twin is noticed."""
+    """safe_load, but a date stays as written and a duplicate key is noticed."""
 
     twins = False
 

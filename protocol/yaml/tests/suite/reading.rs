@@ -1,4 +1,4 @@
-//! Our reading beside the real `PyYAML`'s: the same value, or a refusal where it refuses.
+//! Compares with the real `PyYAML`: the same value, or a refusal where it refuses.
 
 use std::cell::RefCell;
 
@@ -11,7 +11,7 @@ thread_local! {
     static PYYAML: RefCell<PyYaml> = RefCell::new(PyYaml::start());
 }
 
-/// What we read, `None` if we refuse; fails unless `PyYAML` reads the same. We may refuse more.
+/// The value of a text, or `None` if this crate refuses it. Fails unless `PyYAML` reads the same; this crate may refuse more.
 fn read_alike(text: &str) -> Result<Option<serde_json::Value>, String> {
     let ours = Document::parse(text).map(|doc| doc.value());
     let theirs = PYYAML.with_borrow_mut(|python| python.read(text));
@@ -52,7 +52,7 @@ fn files_as_people_have_them_read_alike() {
 }
 
 #[test]
-fn what_pyyaml_takes_and_json_cannot_hold_is_taken_by_those_who_want_it() {
+fn values_that_only_pyyaml_accepts_are_read_on_request() {
     for (text, value) in [
         ("a: 1\na: 2", json!({"a": 2})),
         ("yes: 1\ntrue: 2", json!({"true": 2})),
@@ -103,7 +103,7 @@ fn what_pyyaml_takes_and_json_cannot_hold_is_taken_by_those_who_want_it() {
 }
 
 #[test]
-fn what_pyyaml_refuses_or_reads_in_its_own_way_is_refused() {
+fn what_pyyaml_refuses_or_reads_differently_is_refused() {
     for text in [
         "a: b: c",
         "a:\tb",

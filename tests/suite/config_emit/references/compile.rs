@@ -176,10 +176,10 @@ stages:
             "9:29",
             "k8s_context: the config of this stage takes no references",
         ),
-        ("10:45", "cmd[3]: the value would be text of a script"),
+        ("10:45", "cmd[3]: the value would become text of a script"),
         (
             "10:82",
-            "sh: a reference where the shell reads no variables",
+            "sh: a reference where the shell expands no variables",
         ),
         (
             "12:33",

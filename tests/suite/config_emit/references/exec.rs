@@ -82,15 +82,15 @@ async fn a_value_that_a_shell_could_run_is_not_run() {
         ),
         (
             "sh|-c|sh -c \"echo ${{ my.vpn.command }}\"",
-            Some("a script within the script"),
+            Some("a reference in a nested script"),
         ),
         (
             "sh|-c|eval echo ${{ my.vpn.command }}",
-            Some("a script within the script"),
+            Some("a reference in a nested script"),
         ),
         (
             "bash|${{ my.vpn.option }}|echo ${{ my.vpn.command }}",
-            Some("for an option"),
+            Some("as an option"),
         ),
         ("sh|-c|-e|echo ${{ my.vpn.command }}", None),
         ("bash|--rcfile|none|-c|echo ${{ my.vpn.command }}", None),
@@ -202,7 +202,7 @@ async fn a_command_that_cannot_have_its_values_says_why() {
             &["--upstreams", "gone"],
             &["echo", "${{ gone.x }}"],
             4,
-            "nobody runs gone",
+            "no process runs gone",
         ),
     ] {
         let (exit, stderr) = finish(exec(&home, options, words)).await;

@@ -91,7 +91,7 @@ async fn contour_is_installed_serves_what_determined_asks_for_and_goes_with_the_
         (
             second,
             &two,
-            "removed what an earlier run left: the controller: GatewayClass devcluster-gateway, Deployment",
+            "removed leftovers of an earlier run: the controller: GatewayClass devcluster-gateway, Deployment",
         ),
     ] {
         stage.signal(Signal::TERM);

@@ -107,8 +107,8 @@ async fn once_prints_the_outputs_and_leaves_a_kubeconfig_that_cleanup_removes() 
     );
 
     for expected in [
-        "removed what an earlier run left: the kubeconfig",
-        "nothing was left to undo",
+        "removed leftovers of an earlier run: the kubeconfig",
+        "nothing was left",
     ] {
         let mut cleanup = StageClient::start(gateway_command(&home, "cleanup", &[]));
         assert!(cleanup.wait().await.0.success(), "{}", cleanup.stderr());

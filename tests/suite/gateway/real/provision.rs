@@ -252,7 +252,7 @@ async fn what_a_vanished_user_left_is_collected_by_the_gc_of_anybody() {
     // As `devcluster-remote gc` does, by the ledger of one who only met the other.
     kube.until("collection", async || {
         let said = cleanup(&other).await;
-        said.contains("removed what an earlier run left: Gateway default/devcluster-")
+        said.contains("removed leftovers of an earlier run: Gateway default/devcluster-")
             && said.contains("the controller: GatewayClass")
     })
     .await;
