@@ -1,4 +1,4 @@
-//! `explain`: what the error codes of a program mean.
+//! `explain`: prints what the error codes of a program mean.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,20 +8,20 @@ use crate::runtime::Invocation;
 use crate::stage::Stage;
 use crate::suggest::did_you_mean;
 
-/// What `explain` says of an error code.
+/// The explanation of an error code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The code, such as `tunnel.server_busy`.
     pub code: String,
-    /// What happened, in a sentence.
+    /// What happened, in one sentence.
     pub meaning: String,
-    /// What to do where the error itself does not say it better.
+    /// What to do, unless the error has a more precise hint.
     #[serde(default)]
     pub hint: String,
-    /// The exit code of a process that ends with it.
+    /// The exit code of a process that ends with this error.
     #[serde(default)]
     pub exit: u8,
-    /// The same call may work later.
+    /// Whether the same call may work later.
     #[serde(default)]
     pub retryable: bool,
 }
