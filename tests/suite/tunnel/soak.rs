@@ -37,7 +37,7 @@ async fn whenever_it_is_killed_the_next_start_is_ready_and_nothing_is_left() {
         leaks::gone(&what, || setup.left()).await;
         leaks::gone(&what, || setup.sshd.sessions().expect("no /proc")).await;
         let state = leaks::files(&setup.home.path().join("state"));
-        assert!(state.is_empty(), "{what}: the ledger has {state:?}");
+        assert!(state.is_empty(), "{what}: the ledger lists {state:?}");
     }
 }
 

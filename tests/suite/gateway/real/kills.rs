@@ -62,7 +62,7 @@ impl World {
             // One that was killed while it made the file has said nothing yet.
             .filter(|text| !text.is_empty())
             .collect();
-        assert!(left.is_empty(), "{what}: the ledger has {left:?}");
+        assert!(left.is_empty(), "{what}: the ledger lists {left:?}");
     }
 }
 
