@@ -241,4 +241,22 @@ mod tests {
         let foreign = failed("invalid peer certificate: UnknownIssuer");
         assert_eq!(foreign, ("cluster.certificate_refused".to_owned(), false));
     }
+
+    #[test]
+    fn an_api_that_is_overloaded_is_worth_a_retry_and_one_that_rejects_a_request_is_not() {
+        let context = KubeContext::default();
+        let attempt = Attempt::new("list", "gateways", None);
+        for (status, code, exit) in [
+            (400, "cluster.api_error", 1),
+            (429, "cluster.api_unavailable", 75),
+            (503, "cluster.api_unavailable", 75),
+        ] {
+            let answer = Status {
+                code: status,
+                ..Status::default()
+            };
+            let error = context.request_failed(&attempt, &kube::Error::Api(Box::new(answer)));
+            assert_eq!((&*error.code, error.exit_code() as u8), (code, exit));
+        }
+    }
 }

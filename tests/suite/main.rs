@@ -37,6 +37,7 @@ mod plugin {
 mod protocol {
     mod codes;
     mod conformance;
+    mod errors;
     mod examples;
     mod runtime;
 }

@@ -33,7 +33,7 @@ pub mod tunnel;
 pub use bin::{bin, build_dir};
 pub use ports::free_ports;
 pub use sshd::{Options, TestSshd, start_sshd, start_sshd_by};
-pub use stage::{Home, StageClient};
+pub use stage::{Home, StageClient, code_of};
 
 use std::time::Duration;
 

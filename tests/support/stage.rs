@@ -62,6 +62,13 @@ impl Default for Home {
     }
 }
 
+/// The code of the error that a program ended with, as people read it.
+pub fn code_of(stderr: &str) -> &str {
+    let line = stderr.lines().rev();
+    let code = line.filter_map(|line| line.strip_prefix("  code: ")).next();
+    code.unwrap_or_default()
+}
+
 /// A running program: a stage that speaks, or a driver that writes for people. What does not come fails the test.
 #[derive(Debug)]
 pub struct StageClient {

@@ -133,20 +133,24 @@ pub(crate) async fn acquire(
     let (mut attempts, mut installed) = (0, false);
     loop {
         let error = match access.try_acquire(resources).await {
-            Ok(selection) => return Ok(selection),
+            Ok(Some(selection)) => return Ok(selection),
+            Ok(None) if attempts < ATTEMPTS => {
+                attempts += 1;
+                continue;
+            }
+            Ok(None) => {
+                let message = "other sessions remove the GatewayClass again and again";
+                return Err(StageError::new(codes::INFRASTRUCTURE_BUSY, message));
+            }
             Err(error) => error,
         };
-        attempts += 1;
-        if error.is(codes::CLASS_GONE) && attempts < ATTEMPTS {
-            cx.info(error.message);
-        } else if !installed && is_fixed_by_provisioning(&error, config) {
-            access
-                .offer_install(&mut resources.infrastructure, error)
-                .await?;
-            installed = true;
-        } else {
+        if installed || !is_fixed_by_provisioning(&error, config) {
             return Err(error);
         }
+        access
+            .offer_install(&mut resources.infrastructure, error)
+            .await?;
+        installed = true;
     }
 }
 
@@ -182,7 +186,11 @@ async fn release(cluster: &Cluster, lease: &GatewayLease) -> Result<(), StageErr
 }
 
 impl Access<'_> {
-    async fn try_acquire(&self, resources: &mut Resources) -> Result<Selection, StageError> {
+    /// `None`: the cluster changed meanwhile.
+    async fn try_acquire(
+        &self,
+        resources: &mut Resources,
+    ) -> Result<Option<Selection>, StageError> {
         let (cx, config, cluster) = (self.cx, self.config, &self.cluster);
         let mut survey = self.query().await?.into_survey(self)?;
         survey.held = resources
@@ -212,7 +220,8 @@ impl Access<'_> {
             }
             choice.log(cx);
             let made = resources.session.as_ref().is_some_and(|it| it.lease.made);
-            return Ok(Selection::from_choice(cluster, &survey, *choice, made));
+            let selection = Selection::from_choice(cluster, &survey, *choice, made);
+            return Ok(Some(selection));
         }
     }
 
@@ -282,12 +291,13 @@ impl Access<'_> {
         Ok(resources.session.insert(session))
     }
 
+    /// `None`: the class was removed meanwhile.
     async fn make(
         &self,
         survey: &Survey,
         make: NewGateway,
         resources: &mut Resources,
-    ) -> Result<Selection, StageError> {
+    ) -> Result<Option<Selection>, StageError> {
         let (cx, config, cluster) = (self.cx, self.config, &self.cluster);
         let NewGateway { class, rejected } = make;
         rejected.iter().for_each(|line| cx.info(line));
@@ -298,9 +308,10 @@ impl Access<'_> {
                 .lock_class(&mut resources.infrastructure, &name)
                 .await?
         {
-            let message =
-                format!("GatewayClass {name} has just been removed by the last one that used it");
-            return Err(StageError::new(codes::CLASS_GONE, message));
+            cx.info(format!(
+                "GatewayClass {name} has just been removed by the last one that used it"
+            ));
+            return Ok(None);
         }
         let namespace = config.namespace(&cluster.context);
         let gateway = format!("devcluster-{}", run_id());
@@ -317,13 +328,13 @@ impl Access<'_> {
             // From now on the Gateway keeps other sessions from removing its class.
             infrastructure.unlock().await?;
         }
-        Ok(Selection {
+        Ok(Some(Selection {
             cluster: cluster.clone(),
             gateway,
             made: true,
             controller: Some(class.spec.controller_name),
             provisioned,
             max_listeners: survey.max_listeners,
-        })
+        }))
     }
 }

@@ -7,24 +7,14 @@ protocol::codes! {
         "have an admin install the Gateway API's experimental channel and a controller that takes TCPRoutes, such as Contour's gateway provisioner";
     CAPACITY_LOW = "gateway.capacity_low", Failed, "The Gateway has room for fewer ports than `min_capacity`.",
         "widen `port_range`, free listeners, lower `min_capacity`, or set `raise_max_items`";
-    CHILDREN_LEFT = "gateway.children_left", Retryable, "A deleted Gateway left objects of its controller behind.",
-        "is the controller running? `devcluster-remote gc` looks again";
-    CLASS_GONE = "gateway.class_gone", Retryable, "The GatewayClass was removed while a Gateway of it was about to be made.",
-        "start the gateway stage again";
-    CONTROLLER_NOT_READY = "gateway.controller_not_ready", Timeout, "The controller was installed, and did not accept its GatewayClass in time.",
-        "the logs of its Deployment show more, if its pods run";
     CRD_CHANNEL = "gateway.crd_channel", Failed, "The cluster has the standard channel of the Gateway API, which lacks TCPRoute v1alpha2.",
         "which channel a cluster has is its admin's choice: ask for `kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/experimental-install.yaml`";
-    CRD_NOT_ESTABLISHED = "gateway.crd_not_established", Failed, "A CRD was applied, and the API does not serve it in time.",
-        "`kubectl get crd -o yaml` shows its conditions";
     DELETED = "gateway.deleted", Failed, "The Gateway was deleted while the stage used it.",
         "make it again, or start the gateway stage again to use another one";
-    INFRASTRUCTURE_BUSY = "gateway.infrastructure_busy", Retryable, "Another session is installing or removing a controller.",
-        "try again in a minute";
-    INFRASTRUCTURE_LEFT = "gateway.infrastructure_left", Retryable, "An object of an installed controller is being deleted, and does not go.",
-        "`kubectl get … -o yaml` shows what it waits for";
-    INFRASTRUCTURE_LOST = "gateway.infrastructure_lost", Retryable, "Another session took over the installing or removing of a controller.",
-        "start the gateway stage again";
+    INFRASTRUCTURE_BUSY = "gateway.infrastructure_busy", Retryable, "Another session installs or removes the controller at the same time.",
+        "start the gateway stage again in a minute";
+    INFRASTRUCTURE_TIMEOUT = "gateway.infrastructure_timeout", Timeout, "Installing or removing a controller did not finish in time.",
+        "the causes and the logs of its pods say what it waits for";
     MANIFEST_DIGEST = "gateway.manifest_digest", Failed, "The manifests do not have the SHA-256 of `provision_digest`.",
         "it was changed, by its author or on the way: look at it before you set `provision_digest` to what it has now";
     MANIFEST_MALFORMED = "gateway.manifest_malformed", Failed, "The manifests are not Kubernetes objects.",

@@ -9,7 +9,6 @@ use kube::api::ListParams;
 use protocol::StageError;
 use tokio::time::Instant;
 
-use crate::codes;
 use crate::lease::GatewayLease;
 use crate::objects::GATEWAY_NAME;
 
@@ -110,8 +109,9 @@ impl ControllerObject {
                 lease.title(),
                 self.reference.title()
             );
-            let refused = self.kind.failed("delete", &self.reference, &error);
-            StageError::new(codes::CHILDREN_LEFT, message).cause(refused.message)
+            self.kind
+                .failed("delete", &self.reference, &error)
+                .cause(message)
         })
     }
 }

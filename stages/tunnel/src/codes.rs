@@ -51,8 +51,6 @@ protocol::codes! {
         "set remote_port_range to ports that PermitListen in its sshd_config and permitlisten in authorized_keys allow";
     PROXY_FAILED = "tunnel.proxy_failed", Retryable, "The jump host or proxy on the way to the server does not connect.",
         "try ProxyJump or ProxyCommand of ssh_config by hand, and add the key of a jump host to the agent";
-    REQUEST_FAILED = "tunnel.request_failed", Retryable, "The request to listen on a port of the server failed.",
-        "";
     SERVER_BUSY = "tunnel.server_busy", Retryable, "The server does not accept more logins at the moment.",
         "try again in a minute; on the server, raise MaxStartups in sshd_config (such as 100:30:200), and check PerSourcePenalties from OpenSSH 9.8 on";
     SERVER_HUNG_UP = "tunnel.server_hung_up", Retryable, "The server closed the connection before the login, or is not an ssh server.",

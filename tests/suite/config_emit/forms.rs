@@ -7,7 +7,7 @@ use support::devcluster::python_program;
 use support::emit::{
     DEVCLUSTER, RENDERED, Upstream, gateway_outputs, tunnel_and_gateway, tunnel_outputs, write,
 };
-use support::{Home, bin};
+use support::{Home, bin, code_of};
 
 /// What is written to stdout in this form.
 async fn emitted(home: &Home, format: &str, base: Option<&str>) -> String {
@@ -133,6 +133,7 @@ async fn values_reach_a_shell_a_ci_and_a_program_without_a_base() {
     let refused = command.output().await.expect("it runs");
     let stderr = String::from_utf8_lossy(&refused.stderr);
     assert!(stderr.contains("would both be $A_B_C"), "{stderr}");
+    assert_eq!(code_of(&stderr), "config_emit.ambiguous_name");
 }
 
 /// Runs a command with a terminal as its stderr, and prints what came there.

@@ -8,7 +8,7 @@ use support::emit::{
     DEVCLUSTER, RENDERED, Upstream, assert_refused, command, finish, gateway_outputs, once, read,
     tunnel_and_gateway, tunnel_outputs, write,
 };
-use support::{Home, StageClient, bin};
+use support::{Home, StageClient, bin, code_of};
 
 #[tokio::test]
 async fn a_devcluster_yaml_gets_the_values_and_keeps_every_other_byte() {
@@ -141,6 +141,19 @@ async fn a_base_that_cannot_serve_is_refused_with_file_and_line() {
 }
 
 #[tokio::test]
+async fn a_value_that_is_a_key_elsewhere_is_not_replaced() {
+    let home = Home::new();
+    let _upstreams = tunnel_and_gateway(&home).await;
+    let key = DEVCLUSTER
+        .replace(
+            "log: { level: debug }",
+            "cluster_name: &k \"${{ tunnel.host }}\"",
+        )
+        .replace("agent: {}", "agent: {*k : 1}");
+    assert_refused(&home, &key, "config_emit.cannot_edit", 2, &["base.yaml:"]).await;
+}
+
+#[tokio::test]
 async fn what_determined_would_refuse_is_refused_with_its_line() {
     let home = Home::new();
     let _upstreams = tunnel_and_gateway(&home).await;
@@ -220,6 +233,32 @@ async fn nobody_upstream_and_wrong_outputs_are_the_upstreams_fault() {
         &["tunnel", "port"],
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_result_that_is_gone_fails_the_check() {
+    let home = Home::new();
+    let _upstreams = tunnel_and_gateway(&home).await;
+    let (base, out) = (
+        write(&home, "base.yaml", DEVCLUSTER),
+        home.path().join("out.yaml"),
+    );
+    let mut stage = StageClient::start(command(&home, "run", &base, &out));
+    stage.wait_for("ready").await;
+    let check = async || finish(command(&home, "check", &base, &out)).await;
+    assert_eq!(check().await.0, Some(0));
+    std::fs::remove_file(&out).expect("it was written");
+    let (code, stderr) = check().await;
+    assert_eq!((code_of(&stderr), code), ("config_emit.stale", Some(5)));
+}
+
+#[tokio::test]
+async fn a_devcluster_that_does_not_listen_restarts_nothing() {
+    let home = Home::new();
+    let mut restart = home.command(&bin("devcluster-config-emit"));
+    restart.args(["restart", "--control-socket", "/nowhere/sock", "master"]);
+    let (code, stderr) = finish(restart).await;
+    assert_eq!((code_of(&stderr), code), ("config_emit.control", Some(1)));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use support::devcluster::python_program;
-use support::{Home, bin};
+use support::{Home, bin, code_of};
 
 /// Loads a file as stock devcluster does, and prints what it understood.
 const LOAD: &str = r#"
@@ -369,6 +369,7 @@ async fn files_that_cannot_be_compiled_are_refused_with_file_and_line() {
         let output = compile(&home, &["-c", file.to_str().expect("text")]).await;
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{text}: {stderr}");
+        assert_eq!(code_of(&stderr), "remote.config", "{text}: {stderr}");
         assert!(
             reports(&stderr, place, expected) && output.stdout.is_empty(),
             "{text}: {stderr}"
@@ -382,6 +383,7 @@ async fn files_that_cannot_be_compiled_are_refused_with_file_and_line() {
     let output = compile(&home, &["-c", file.to_str().expect("text")]).await;
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("cannot read /nowhere"), "{stderr}");
+    assert_eq!(code_of(&stderr), "remote.no_file");
 }
 
 /// Every file below here.

@@ -64,6 +64,14 @@ async fn a_bare_laptop_is_told_everything_at_once_and_stays_bare() {
     ] {
         assert!(failed.contains(&id), "{id} is missing: {failed:?}");
     }
+    for (id, code) in [
+        ("devcluster", "remote.devcluster_missing"),
+        ("docker", "remote.docker_missing"),
+        ("program.master", "protocol.program_missing"),
+    ] {
+        let check = checks.iter().find(|c| c["id"] == id).expect("no check");
+        assert_eq!(check["code"], code, "{check}");
+    }
     for check in checks.iter().filter(|c| c["status"] == "failed") {
         let hint = check["hint"].as_str().unwrap_or_default();
         assert!(!hint.is_empty(), "no hint: {check}");

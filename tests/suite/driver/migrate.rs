@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use support::{Home, bin};
+use support::{Home, bin, code_of};
 
 async fn remote(home: &Home, arguments: &[&str]) -> (String, String, Option<i32>) {
     let mut command = home.command(&bin("devcluster-remote"));
@@ -134,6 +134,7 @@ async fn no_file_of_the_users_is_written_over() {
         said.contains("is there already") && said.contains("hint:"),
         "{said}"
     );
+    assert_eq!(code_of(&said), "remote.out_exists");
     let (_, said, code) = remote(&home, &["compile", "-c", base, "--out", base]).await;
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("is what is compiled"), "{said}");

@@ -6,7 +6,7 @@ use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use support::devcluster::python_program;
-use support::{DEADLINE, Home, bin};
+use support::{DEADLINE, Home, bin, code_of};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
@@ -378,6 +378,52 @@ async fn a_verdict_is_due_for_each_instance_and_a_plugin_is_no_full_stage() {
         let (ok, text) = compile(&home, &bin.path(), &stages).await;
         assert!(!ok && text.contains(expected), "{text}");
     }
+}
+
+/// A program of this kind that knows these verbs beside those that every stage has, and explains a code.
+fn explaining(kind: &str, verbs: &str) -> String {
+    format!(
+        r#"#!/bin/sh
+case $1 in
+describe) echo '{{"dcs":1,"kind":"{kind}","version":"1","about":"","verbs":["run","wait","check","cleanup"{verbs}]}}' ;;
+explain) echo '[{{"code":"vpn.refused","meaning":"The server rejected the token.","hint":"get another","exit":1}}]' ;;
+esac
+"#
+    )
+}
+
+#[tokio::test]
+async fn a_strangers_code_is_explained_by_its_program_if_that_can_and_may_be_run() {
+    let home = Home::new();
+    let bin = Bin::new(&home);
+    let explain = async || output(&home, &bin.path(), &["explain", "vpn.refused"]).await;
+    let refused = async |code: &str, exit: i32, says: &str| {
+        let output = explain().await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            (code_of(&stderr), output.status.code()),
+            (code, Some(exit)),
+            "{stderr}"
+        );
+        assert!(
+            output.stdout.is_empty() && stderr.contains(says),
+            "{stderr}"
+        );
+    };
+    refused("protocol.usage", 2, "codes that begin with `vpn.`").await;
+    bin.put("devcluster-vpn", &explaining("vpn", ""));
+    refused("protocol.usage", 2, "cannot explain its error codes").await;
+    bin.put("devcluster-vpn", &explaining("other", ""));
+    refused("remote.other_program", 2, "describes itself as `other`").await;
+    bin.put("devcluster-vpn", "#!/bin/sh\nexit 3\n");
+    refused("protocol.program_failed", 1, "exit status: 3").await;
+    let program = bin.put("devcluster-vpn", &explaining("vpn", r#","explain""#));
+    let text = explain().await.stdout;
+    let expected =
+        "vpn.refused: The server rejected the token.\n  hint: get another\n  exit code: 1\n";
+    assert_eq!(String::from_utf8_lossy(&text), expected);
+    set_mode(&program, 0o777);
+    refused("remote.unsafe_program", 1, "others may write to").await;
 }
 
 #[tokio::test]

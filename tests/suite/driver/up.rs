@@ -2,9 +2,9 @@
 
 use rustix::process::Signal;
 use support::kube::{programmed, without_controller};
-use support::leaks;
 use support::site::Site;
 use support::terminal::Terminal;
+use support::{code_of, leaks};
 use tokio::process::Command;
 
 fn up(site: &Site, text: &str, arguments: &[&str]) -> Command {
@@ -44,6 +44,24 @@ async fn a_dry_run_says_what_would_happen_and_writes_nothing() {
         assert!(said.contains(&line), "{line}\n---\n{said}");
     }
     assert_eq!(leaks::files(site.home.path()), before);
+    assert!(!site.run_dir().exists());
+}
+
+#[tokio::test]
+async fn a_second_devcluster_in_the_same_directory_is_refused() {
+    let site = Site::new().await;
+    let temp_dir = site.home.path().join("devcluster");
+    std::fs::create_dir(&temp_dir).expect("a directory");
+    let lock = std::fs::File::create(temp_dir.join("lock")).expect("a file");
+    lock.lock().expect("a lock");
+    let output = up(&site, &site.devcluster_yaml(), &[]).output().await;
+    let output = output.expect("no driver");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        (code_of(&said), output.status.code()),
+        ("remote.in_use", Some(6)),
+        "{said}"
+    );
     assert!(!site.run_dir().exists());
 }
 

@@ -35,6 +35,13 @@ async fn an_unknown_context_a_missing_file_and_a_malformed_one_are_told_apart() 
     );
     let missing = fail_with(&home, &home.path().join("none"), &[]).await;
     assert_error(missing, "cluster.kubeconfig_missing", 2, &["none"]);
+    let unreadable = fail_with(&home, home.path(), &[]).await;
+    assert_error(
+        unreadable,
+        "cluster.kubeconfig_unreadable",
+        2,
+        &["cannot read"],
+    );
     std::fs::write(&path, "clusters: [\n").expect("cannot write");
     let malformed = fail_with(&home, &path, &[]).await;
     assert_error(

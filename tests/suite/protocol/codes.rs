@@ -119,3 +119,13 @@ async fn codes_are_written_in_a_codes_rs_alone() {
     codes.retain(|it| shipped.contains(&format!("\"{}\"", it.code)));
     assert!(codes.is_empty(), "{codes:?}");
 }
+
+#[tokio::test]
+async fn every_code_is_produced_by_a_test() {
+    let (_, tests) = sources();
+    let codes = all().await.into_iter().map(|it| it.code);
+    let untested: Vec<_> = codes
+        .filter(|code| !tests.contains(&format!("\"{code}\"")))
+        .collect();
+    assert_eq!(untested, [""; 0]);
+}

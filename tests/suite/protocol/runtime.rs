@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::plugin::{exit_code, host, plugin, run, run_with};
-use support::{DEADLINE, Home, StageClient, bin, leaks};
+use support::{DEADLINE, Home, StageClient, bin, code_of, leaks};
 use tokio::process::Command;
 
 #[tokio::test]
@@ -151,7 +151,8 @@ async fn a_command_line_that_cannot_work_is_refused() {
 #[tokio::test]
 async fn a_failure_ends_a_wait_and_nobody_there_after_ten_seconds() {
     let home = Home::new();
-    let wait = host(&home, "wait").spawn().expect("no start");
+    let mut wait = host(&home, "wait");
+    let wait = wait.stderr(Stdio::piped()).spawn().expect("no start");
     let (code, _) = exit_code(run_with(
         &home,
         &plugin(),
@@ -165,6 +166,8 @@ async fn a_failure_ends_a_wait_and_nobody_there_after_ten_seconds() {
         .expect("no output");
     // Without the failure it would be 7, later.
     assert_eq!(output.status.code(), Some(4));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code_of(&stderr), "protocol.upstream_failed");
 
     let empty = Home::new();
     let mut late = host(&empty, "wait");

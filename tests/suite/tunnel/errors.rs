@@ -5,6 +5,7 @@ use std::path::Path;
 use rustix::process::Signal;
 use support::tunnel::{AT_PUBLIC, Setup, any_listener, failure, no_gateway_ports, take};
 use support::{Home, Options, StageClient};
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
@@ -95,24 +96,55 @@ async fn a_host_key_that_is_unknown_or_changed_is_refused() {
         "{error}"
     );
 
+    std::fs::write(&known_hosts, format!("@revoked {learnt}")).unwrap();
+    failure(&setup, with("strict"), "tunnel.host_key_revoked", 1).await;
+
     let mut tunnel = StageClient::start(with("off"));
     tunnel.wait_for("ready").await;
+}
+
+#[tokio::test]
+async fn an_ssh_config_that_does_not_end_is_named() {
+    let setup = Setup::new(Options::default()).await;
+    let hangs = setup.home.path().join("ssh_config");
+    let until_ssh_ends = "while kill -0 $PPID; do sleep 0.1; done";
+    std::fs::write(&hangs, format!("Match exec \"{until_ssh_ends}\"\n")).unwrap();
+    let command = setup.command(&[("ssh-config-path", hangs.to_str().unwrap())]);
+    let error = failure(&setup, command, "tunnel.ssh_config_slow", 1).await;
+    assert!(
+        error["hint"].as_str().unwrap().contains("Match exec"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn a_server_that_cannot_be_reached_says_why() {
     let setup = Setup::new(Options::default()).await;
     let closed = setup.ports.start().to_string();
-    let (no_ssh, silent) = (any_listener().await, any_listener().await);
+    let (no_ssh, silent, greets) = (
+        any_listener().await,
+        any_listener().await,
+        any_listener().await,
+    );
     let no_ssh_port = no_ssh.local_addr().unwrap().port().to_string();
     let silent_port = silent.local_addr().unwrap().port().to_string();
     let mut hangs_up = JoinSet::new();
     hangs_up.spawn(async move { while no_ssh.accept().await.is_ok() {} });
+    let greets_port = greets.local_addr().unwrap().port().to_string();
+    let mut greeted = JoinSet::new();
+    greeted.spawn(async move {
+        let mut connections = Vec::new();
+        while let Ok((mut connection, _)) = greets.accept().await {
+            connection.write_all(b"SSH-2.0-x\r\n").await.unwrap();
+            connections.push(connection);
+        }
+    });
 
     for (flag, value, code) in [
         ("ssh-port", closed.as_str(), "tunnel.server_refused"),
         ("ssh-port", &no_ssh_port, "tunnel.server_hung_up"),
         ("ssh-port", &silent_port, "tunnel.server_unreachable"),
+        ("ssh-port", &greets_port, "tunnel.server_timeout"),
         (
             "reverse-proxy-host",
             "no-such-host.invalid",

@@ -98,6 +98,23 @@ async fn the_ghost_of_a_killed_run_is_ended_by_the_next_one_and_by_cleanup() {
 }
 
 #[tokio::test]
+async fn a_cleanup_that_cannot_ask_the_server_says_so_and_can_be_repeated() {
+    let mut setup = Setup::new(Options::default()).await;
+    let mut tunnel = setup.start(&[]);
+    tunnel.wait_for("ready").await;
+    tunnel.signal(Signal::KILL);
+    tunnel.wait().await;
+    setup.sshd.stop().await.expect("the server stays");
+    let mut cleanup = StageClient::start(setup.verb("cleanup"));
+    let error = cleanup.wait_for("error").await["error"].clone();
+    assert_eq!(error["code"], "tunnel.ghost_unknown", "{error}");
+    assert_eq!(cleanup.wait().await.0.code(), Some(75));
+    setup.sshd.resume().await.expect("no server");
+    let mut cleanup = StageClient::start(setup.verb("cleanup"));
+    assert!(cleanup.wait().await.0.success(), "{}", cleanup.stderr());
+}
+
+#[tokio::test]
 async fn a_session_of_somebody_else_is_never_ended() {
     let (setup, relay) = behind_a_relay(&[]).await;
     let mut other = setup.home.command("ssh".as_ref());

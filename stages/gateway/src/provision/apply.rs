@@ -106,7 +106,7 @@ async fn apply_crd(cluster: &Cluster, step: &Step, mark: &str) -> Result<String,
             let seconds = ESTABLISHED.as_secs();
             let message =
                 format!("{title} was applied, but the API does not serve it after {seconds} s");
-            let error = StageError::new(codes::CRD_NOT_ESTABLISHED, message);
+            let error = StageError::new(codes::INFRASTRUCTURE_TIMEOUT, message);
             Err(error.hint(format!(
                 "`kubectl get crd {name} -o yaml` shows its conditions"
             )))
@@ -146,7 +146,7 @@ pub(crate) async fn until_deleted(kind: &ApiKind, reference: &ObjectRef) -> Resu
             let seconds = DELETION_TIMEOUT.as_secs();
             let message = format!("{title} is being deleted, and still there after {seconds} s");
             let hint = format!("`kubectl get {kind} {name} -o yaml` shows what it waits for");
-            let error = StageError::new(codes::INFRASTRUCTURE_LEFT, message);
+            let error = StageError::new(codes::INFRASTRUCTURE_TIMEOUT, message);
             Err(error.hint(hint))
         }
     }

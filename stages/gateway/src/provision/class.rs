@@ -72,7 +72,7 @@ fn not_ready(installed: &Installed, timeout: Duration, said: Vec<String>) -> Sta
         installed.class,
         timeout.as_secs()
     );
-    let mut error = StageError::new(codes::CONTROLLER_NOT_READY, message);
+    let mut error = StageError::new(codes::INFRASTRUCTURE_TIMEOUT, message);
     error.caused_by = said;
     let mut objects = installed.objects.iter();
     error.hint(match objects.find(|it| it.kind == "Deployment") {

@@ -200,5 +200,5 @@ fn busy(lease: &Lease) -> StageError {
 
 fn lost() -> StageError {
     let message = "another session took over the installing or removing of a controller, because nothing was heard of this one";
-    StageError::new(codes::INFRASTRUCTURE_LOST, message)
+    StageError::new(codes::INFRASTRUCTURE_BUSY, message)
 }

@@ -19,7 +19,7 @@ use futures::future::{BoxFuture, FutureExt, Shared, join_all};
 use openssh::{ForwardType, OwningCommand, Socket as Endpoint, Stdio};
 use protocol::child::SupervisedChild;
 use protocol::ledger::{Entry, Ledger, Ticket};
-use protocol::{Leftover, StageError};
+use protocol::{Code, Leftover, StageError};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -158,12 +158,15 @@ impl SshSession {
             {
                 Err(ListenError::Refused(self.refusal(port).await))
             }
-            Ok(Err(error)) => Err(ListenError::Failed(self.broken(port).source(&error))),
+            Ok(Err(error)) => Err(ListenError::Failed(
+                self.request_failed(codes::CONNECTION_LOST, port)
+                    .source(&error),
+            )),
             Err(_) => {
                 // The server may grant it later, for no one.
                 self.close_forward(port, local_port).await;
-                let error = self.broken(port).cause("no answer in time");
-                Err(ListenError::Failed(error))
+                let error = self.request_failed(codes::SERVER_TIMEOUT, port);
+                Err(ListenError::Failed(error.cause("no answer in time")))
             }
         }
     }
@@ -175,12 +178,12 @@ impl SshSession {
         self.log.borrow().refusal(port).unwrap_or(Refusal::Taken)
     }
 
-    fn broken(&self, port: u16) -> StageError {
+    fn request_failed(&self, code: &Code, port: u16) -> StageError {
         let message = format!(
             "the request to {} to listen on port {port} failed",
             self.server
         );
-        StageError::new(codes::REQUEST_FAILED, message)
+        StageError::new(code, message)
     }
 
     /// Asks the server to stop listening on a granted port. Returns false if it does not answer.

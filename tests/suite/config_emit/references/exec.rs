@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 use support::emit::{finish, read};
-use support::{Home, bin};
+use support::{Home, bin, code_of};
 use tokio::process::Command;
 
 use super::{NASTY, ODD, printed, vpn};
@@ -171,45 +171,52 @@ async fn what_outlived_its_devcluster_is_ended_by_the_next_start() {
 async fn a_command_that_cannot_have_its_values_says_why() {
     let home = Home::new();
     let _vpn = vpn(&home).await;
-    for (options, words, code, says) in [
+    let bad = "config_emit.bad_reference";
+    for (options, words, code, exit, says) in [
         (
             &[][..],
             &["echo", "${{ my.vpn.prot }}"][..],
+            bad,
             2,
             "did you mean `my.vpn.port`?",
         ),
         (
             &[],
             &["echo", "${{ nobody.port }}"],
+            bad,
             2,
             "no instance `nobody`; there is my.vpn",
         ),
-        (&[], &["echo", "${{ my.vpn.none }}"], 2, "is empty"),
-        (&[], &["echo", "${{ "], 2, "without its `}}`"),
+        (&[], &["echo", "${{ my.vpn.none }}"], bad, 2, "is empty"),
+        (&[], &["echo", "${{ "], bad, 2, "without its `}}`"),
         (
             &[],
             &["sh", "-c", "echo '${{ my.vpn.port }}'"],
+            bad,
             2,
             "use double quotes",
         ),
         (
             &[],
             &["/nowhere/${{ my.vpn.port }}"],
+            "protocol.program_missing",
             2,
             "cannot run /nowhere/8003",
         ),
         (
             &["--upstreams", "gone"],
             &["echo", "${{ gone.x }}"],
+            "protocol.upstream_missing",
             4,
             "no process runs gone",
         ),
     ] {
-        let (exit, stderr) = finish(exec(&home, options, words)).await;
-        assert_eq!(exit, Some(code), "{words:?}: {stderr}");
-        assert!(
-            stderr.contains(says) && stderr.contains("code: "),
+        let (ended, stderr) = finish(exec(&home, options, words)).await;
+        assert_eq!(
+            (code_of(&stderr), ended),
+            (code, Some(exit)),
             "{words:?}: {stderr}"
         );
+        assert!(stderr.contains(says), "{words:?}: {stderr}");
     }
 }

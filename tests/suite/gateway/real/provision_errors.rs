@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use support::gateway::{cleanup, role, run_as};
 use support::kube::{gateway_command, write_kubeconfig};
 use support::kube_infra::DEPLOYMENTS;
-use support::kube_real::{LIMITED, RealKube, STAGE, in_namespace, real_kube};
+use support::kube_real::{LEASES, LIMITED, RealKube, STAGE, in_namespace, real_kube};
 use support::{Home, StageClient};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -197,6 +197,15 @@ async fn manifests_that_are_not_what_was_meant_are_refused_before_anything_is_to
             "gateway.manifest_malformed",
             "no objects",
         ),
+        (
+            file(
+                "unknown.yaml",
+                "apiVersion: a.example/v1\nkind: A\nmetadata: {name: a}\n",
+            ),
+            &[][..],
+            "gateway.manifest_unknown_kind",
+            "no CRD of the manifests defines it",
+        ),
     ] {
         let error = fail(&kube, &manifests, args).await;
         assert_error(&error, code, &[says]);
@@ -219,7 +228,7 @@ async fn manifests_that_are_not_what_was_meant_are_refused_before_anything_is_to
     let mut args = digest.to_vec();
     args.extend(["--timeout", "1"]);
     let installed = fail(&kube, &format!("{server}/here"), &args).await;
-    assert_error(&installed, "gateway.controller_not_ready", &[]);
+    assert_error(&installed, "gateway.infrastructure_timeout", &[]);
 }
 
 #[tokio::test]
@@ -265,8 +274,41 @@ async fn a_controller_that_never_comes_up_ends_with_what_its_pods_say() {
         "kubectl -n projectcontour logs deployment/contour-gateway-provisioner",
         "removed by `devcluster-gateway cleanup`",
     ];
-    assert_error(&error, "gateway.controller_not_ready", &says);
+    assert_error(&error, "gateway.infrastructure_timeout", &says);
     assert_eq!(exit, 7);
+}
+
+#[tokio::test]
+async fn an_installation_that_another_session_takes_over_ends() {
+    let Some(kube) = real_kube().await else {
+        return;
+    };
+    kube.uninstall().await;
+    let home = Home::new();
+    let manifests = kube.contour().display().to_string();
+    let mut command = run_as(&kube, STAGE, &home, &["--provision", "auto"]);
+    command.args(["--provision-manifests", &manifests]);
+    let mut stage = StageClient::start(command);
+    let applied =
+        |message: &Value| message["step"] == "provision" && message.to_string().contains("applied");
+    stage.wait_until("the first object", applied).await;
+    let lease = format!(
+        "{}/devcluster-infrastructure",
+        in_namespace(LEASES, "default")
+    );
+    kube.merge(&lease, &json!({"spec": {"holderIdentity": "another"}}))
+        .await;
+    let error = stage.wait_for("error").await["error"].clone();
+    assert_error(
+        &error,
+        "gateway.infrastructure_busy",
+        &["another session took over"],
+    );
+    assert_eq!(stage.wait().await.0.code(), Some(75));
+    kube.merge(&lease, &json!({"spec": {"holderIdentity": ""}}))
+        .await;
+    cleanup(&home).await;
+    assert_eq!(kube.infrastructure().await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -5,13 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::gateway::{SESSIONS, ready, start, stop};
 use support::kube::{gateway_command, write_kubeconfig};
 use support::kube_real::{RealKube, STAGE};
 use support::random::asked_for;
 use support::relay::Relay;
-use support::{Home, StageClient};
+use support::{Home, StageClient, code_of};
 
 use super::with_gateway;
 
@@ -59,6 +60,26 @@ async fn an_api_that_starts_anew_and_has_forgotten_old_versions_is_watched_again
     assert!(since.iter().any(listed), "not listed again: {since:#?}");
     is_renewed_again(&kube).await;
     assert!(!stage.has_said("error"));
+    stop(stage).await;
+}
+
+#[tokio::test]
+async fn a_check_sees_an_address_that_the_stage_has_not_reported() {
+    let Some(kube) = with_gateway().await else {
+        return;
+    };
+    let home = Home::new();
+    let mut stage = start(&kube, &home, &[]);
+    ready(&mut stage).await;
+    stage.signal(Signal::STOP);
+    kube.program("default", "tcp-gateway", "127.0.0.2").await;
+    let mut check = StageClient::start(gateway_command(&home, "check", &[]));
+    let (status, _) = check.wait().await;
+    assert_eq!(
+        (code_of(&check.stderr()), status.code()),
+        ("gateway.address_changed", Some(5))
+    );
+    stage.signal(Signal::CONT);
     stop(stage).await;
 }
 
