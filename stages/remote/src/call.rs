@@ -1,4 +1,4 @@
-//! A program called for one answer: started, read up to a bound, and ended with all that it started.
+//! Calls a program for one answer: starts it, reads up to a limit, and ends it with all processes that it started.
 
 mod process;
 
@@ -19,13 +19,13 @@ pub(crate) use process::Group;
 /// How long a short verb may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the end of what a program started is waited for.
+/// How long to wait for the processes that a program started.
 pub(crate) const EXIT_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// What is read of its stdout.
+/// The most bytes read from its stdout.
 pub(crate) const MAX_STDOUT: u64 = 1024 * 1024;
 
-/// What an offline verb gets of our environment: nothing in it is a secret.
+/// The environment variables that an offline verb gets: they contain no secret.
 const SAFE_VARIABLES: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
 
 /// A program, a verb and its arguments.
@@ -37,11 +37,11 @@ pub(crate) struct Call<'a> {
     limit: u64,
 }
 
-/// What a call came to.
+/// The result of a call.
 pub(crate) struct CallOutput {
     pub(crate) stdout: Vec<u8>,
     pub(crate) success: bool,
-    /// How it ended, for people.
+    /// Its exit status, for people.
     pub(crate) how: String,
 }
 
@@ -61,20 +61,20 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// With these of the variables alone that no secret is in.
+    /// Passes only variables that contain no secret.
     pub(crate) fn with_plain_env(mut self, env: &'a Env) -> Call<'a> {
         self.plain_env = Some(env);
         self
     }
 
-    /// Writes this to its stdin, and reads as much of its stdout as may answer that.
+    /// Writes this to its stdin, and sets the most bytes read from its stdout.
     pub(crate) fn with_stdin(mut self, stdin: Vec<u8>, limit: usize) -> Call<'a> {
         self.stdin = stdin;
         self.limit = limit as u64;
         self
     }
 
-    /// Runs it to its end. `people` gets the lines of its stderr. Dropped, it ends what it started.
+    /// Runs it until it ends. `on_line` gets the lines of its stderr. Dropping the future ends all processes that it started.
     pub(crate) async fn run(self, on_line: impl FnMut(String)) -> Result<CallOutput, StageError> {
         let verb = self.args.first().copied().unwrap_or_default();
         let failed = |why: &str| failed(self.program, verb, why);
@@ -93,7 +93,7 @@ impl<'a> Call<'a> {
         else {
             return Err(StageError::internal("a program without pipes"));
         };
-        // A program that does not read answers all the same.
+        // A program that does not read its stdin can still answer.
         let write = async move { drop(stdin.write_all(&self.stdin).await) };
         let reading = async {
             let ((), stdout, ()) = tokio::join!(
@@ -109,17 +109,23 @@ impl<'a> Call<'a> {
             status
         };
         let (status, stdout) = match select(pin!(ended), pin!(reading)).await {
-            // What it started and left may hold the pipes.
+            // Processes that it left may keep the pipes open.
             Either::Left((status, reading)) => (status, timeout(EXIT_TIMEOUT, reading).await.ok()),
             Either::Right((stdout, ended)) => (ended.await, Some(stdout)),
         };
         let status = status
-            .map_err(|_| failed(&format!("no end after {} s", CALL_TIMEOUT.as_secs())))?
+            .map_err(|_| {
+                failed(&format!(
+                    "it did not finish within {} s",
+                    CALL_TIMEOUT.as_secs()
+                ))
+            })?
             .map_err(|e| failed(&e.to_string()))?;
-        let stdout = stdout.ok_or_else(|| failed("something that it started holds its stdout"))?;
+        let stdout =
+            stdout.ok_or_else(|| failed("a process that it started keeps its stdout open"))?;
         if stdout.len() as u64 > self.limit {
             let most = self.limit >> 20;
-            return Err(failed(&format!("it writes over {most} MiB to stdout")));
+            return Err(failed(&format!("it wrote more than {most} MiB to stdout")));
         }
         Ok(CallOutput {
             stdout,
@@ -129,7 +135,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// What a tool of the machine writes to stdout, if it succeeds in time.
+/// The stdout of a system tool, if it succeeds in time.
 pub(crate) async fn output(program: &str, args: &[&str], patience: Duration) -> Option<String> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).kill_on_drop(true);
@@ -138,14 +144,14 @@ pub(crate) async fn output(program: &str, args: &[&str], patience: Duration) -> 
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Closes the pipe when there is too much in it: a program that goes on writing ends by that.
+/// Reads up to the limit, then closes the pipe, which ends a program that keeps writing.
 async fn collect(stdout: impl AsyncRead + Unpin, limit: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     drop(stdout.take(limit + 1).read_to_end(&mut bytes).await);
     bytes
 }
 
-/// What a program writes to stderr is for people.
+/// Passes on the lines that a program writes to stderr.
 pub(crate) async fn forward_lines(stderr: impl AsyncRead + Unpin, mut on_line: impl FnMut(String)) {
     let mut lines = Lines::new(stderr);
     while let Some(line) = lines.next().await {

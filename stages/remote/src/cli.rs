@@ -43,7 +43,7 @@ enum Verb {
         #[command(flatten)]
         options: up::UpOptions,
     },
-    /// Print the devcluster.yaml that stock devcluster will get; of the stages only `describe` and `validate` are run
+    /// Print the devcluster.yaml that stock devcluster gets; of the stages, only `describe` and `validate` run
     Compile {
         #[command(flatten)]
         args: InputArgs,
@@ -54,7 +54,7 @@ enum Verb {
         #[arg(short, long, value_name = "PATH")]
         out: Option<PathBuf>,
     },
-    /// Look at everything that a run will need: here, on the ssh server, on the cluster
+    /// Check everything that a run needs: on this machine, on the ssh server, on the cluster
     #[command(after_help = help::DOCTOR)]
     Doctor {
         #[command(flatten)]
@@ -62,16 +62,16 @@ enum Verb {
         #[command(flatten)]
         formatted: Formatted,
     },
-    /// Undo what dead runs left, here, on ssh servers and on clusters
+    /// Remove what dead runs left on this machine, on ssh servers and on clusters
     #[command(after_help = help::GC)]
     Gc {
         #[command(flatten)]
         place: RunDirArgs,
-        /// Look what is left, here, on the server and on the cluster, and say what would be undone; undo nothing
+        /// List what is left on this machine, on the server and on the cluster; remove nothing
         #[arg(long)]
         dry_run: bool,
     },
-    /// Show where each stage stands: phase, outputs, health, last error
+    /// Show the phase, outputs, health and last error of each stage
     #[command(after_help = help::STATUS)]
     Status {
         #[command(flatten)]
@@ -79,7 +79,7 @@ enum Verb {
         #[command(flatten)]
         options: status::StatusOptions,
     },
-    /// Write the new form of a remote_connect.yaml, with comments that explain it
+    /// Print a remote_connect.yaml in the new form, with comments that explain it
     #[command(after_help = help::MIGRATE)]
     Migrate {
         /// The remote_connect.yaml
@@ -126,16 +126,16 @@ enum Verb {
     },
     /// Run a plugin, a program that knows only the wire of PROTOCOL.md, as a stage
     Host,
-    /// Try it all with no cluster and no server: a local sshd, stand-ins for the rest
+    /// Try everything without a cluster and a server: a local sshd, stand-ins for the rest
     Sandbox(ExternalVerb),
     /// Check a stage in any language against PROTOCOL.md, from outside
     Conformance(ExternalVerb),
 }
 
-/// Which devcluster is meant.
+/// Selects a devcluster.
 #[derive(Args)]
 struct RunDirArgs {
-    /// Only the stages of this file [default: everything of yours]
+    /// Only the stages of this file [default: all of this user]
     #[arg(
         short,
         long,
@@ -144,15 +144,15 @@ struct RunDirArgs {
         conflicts_with = "run_dir"
     )]
     config: Option<PathBuf>,
-    /// Only what met in this run directory
+    /// Only the stages of this run directory
     #[arg(long, value_name = "PATH")]
     run_dir: Option<PathBuf>,
 }
 
-/// A verb that is a program of its own, which gets all that follows the verb.
+/// A verb that is a separate program, which gets the following arguments.
 #[derive(Args)]
 struct ExternalVerb {
-    /// What the program takes; --help shows it
+    /// Arguments of the program; --help lists them
     #[arg(value_name = "ARGS")]
     args: Vec<OsString>,
 }
@@ -180,7 +180,7 @@ pub fn main() -> ExitCode {
     match Cli::try_parse_from(args) {
         Ok(cli) => program::run(NAME, dispatch(cli.verb)),
         Err(error) => {
-            // Help goes to stdout, complaints to stderr; there is no third place to complain about those.
+            // Help goes to stdout, errors to stderr. When this fails, there is no other stream to report it on.
             drop(error.print());
             let exit = if error.use_stderr() {
                 Exit::Usage
@@ -192,7 +192,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Becomes a program that is called by a verb of ours, as git's are.
+/// Replaces this process by the program of a verb.
 fn exec(name: &str, args: &[OsString]) -> StageError {
     match program::find(name, &Env::from_process()) {
         Ok(path) => {
@@ -204,8 +204,8 @@ fn exec(name: &str, args: &[OsString]) -> StageError {
 }
 
 async fn dispatch(verb: Verb) -> Result<u8, StageError> {
-    let own =
-        std::env::current_exe().map_err(|e| StageError::io("cannot find our own path", &e))?;
+    let own = std::env::current_exe()
+        .map_err(|e| StageError::io("cannot find the path of this program", &e))?;
     let env = Env::from_process();
     let programs = &Programs {
         beside: own.parent().unwrap_or(Path::new("/")),
@@ -243,7 +243,7 @@ async fn dispatch(verb: Verb) -> Result<u8, StageError> {
             args.config = args.config.or(file);
             let text = migrate::migrate(&args, programs).await?;
             if let Some(out) = out.as_ref().filter(|out| out.exists()) {
-                let message = format!("{} is there already", out.display());
+                let message = format!("{} exists already", out.display());
                 return Err(StageError::new(codes::OUT_EXISTS, message));
             }
             manual::write_out(out.as_deref(), text.as_bytes())?;
@@ -256,7 +256,7 @@ async fn dispatch(verb: Verb) -> Result<u8, StageError> {
                 let path = std::path::absolute(&out).unwrap_or(out);
                 let line = format!("# yaml-language-server: $schema={}", path.display());
                 say(&format!(
-                    "put this line on top of the file, for the editor\n{line}"
+                    "put this line at the top of the file, for the editor\n{line}"
                 ));
             }
         }
@@ -292,9 +292,9 @@ async fn compile(
     let whole = |path: &Path| path.canonicalize().ok();
     let written = match out {
         Some(out) if whole(&out).is_some_and(|out| Some(out) == whole(&input.file)) => {
-            let message = format!("{} is what is compiled", out.display());
+            let message = format!("{} is the file to compile", out.display());
             return Err(StageError::new(protocol::codes::USAGE, message)
-                .hint("name another file with --out: the source would be lost"));
+                .hint("name another file with --out: this one would be overwritten"));
         }
         Some(out) => files::replace(&out, text, false),
         None => std::io::stdout().write_all(text),
@@ -302,7 +302,7 @@ async fn compile(
     written.map_err(|e| StageError::io("cannot write the compiled file", &e))
 }
 
-/// The run directory that was named, or that of a file.
+/// The run directory of `--run-dir`, or of a file.
 fn run_dir(place: RunDirArgs, env: &Env) -> Result<Option<PathBuf>, StageError> {
     let of_file = |file: PathBuf| run_dir_of(&file, env);
     let run_dir = match place.run_dir {

@@ -1,5 +1,5 @@
-//! A devcluster.yaml with new stages becomes one that stock devcluster reads. Offline: of the stages only `describe` and
-//! `validate` are run.
+//! Compiles a devcluster.yaml with new stages to one that stock devcluster reads. Offline: of the stages, only `describe`
+//! and `validate` run.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::numbers;
 use crate::plan::{CONFIG_WORD, Consumer, Exec, FlatStages, NewStage, Plan, Position};
 use crate::problems::{InputFile, refused};
 
-/// devcluster's own default; it has to be written out once an argument of it changes.
+/// devcluster's default, written out when one of its arguments changes.
 const MASTER_CMDLINE: [&str; 3] = ["master/build/determined-master", "--config-file", ":config"];
 const AGENT_CMDLINE: [&str; 4] = [
     "agent/build/determined-agent",
@@ -22,7 +22,7 @@ const AGENT_CMDLINE: [&str; 4] = [
     ":config",
 ];
 
-/// devcluster dies, and orphans its stages, when a stage and the command that waits for it end in the same moment.
+/// devcluster dies, and orphans its stages, when a stage and the command that waits for it end at the same time.
 const LINGER: &str = "--linger=3";
 
 /// A compiled file.
@@ -30,19 +30,19 @@ const LINGER: &str = "--linger=3";
 pub struct Compiled {
     /// What stock devcluster reads.
     pub text: String,
-    /// What was asked for.
+    /// The plan that it implements.
     pub plan: Plan,
 }
 
 impl Compiled {
-    /// What stock devcluster makes of the text.
+    /// The compiled file as stock devcluster reads it.
     pub(crate) fn value(&self) -> Value {
         let document = Document::parse_as_pyyaml(&self.text);
         document.map(|d| d.value()).unwrap_or_default()
     }
 }
 
-/// Compiles a file; `flat` are stages that its user asked for elsewhere. `programs` is where those of this project are.
+/// Compiles a file. `flat` are the stages of the flat form. `programs` is the directory of this project's programs.
 pub async fn compile(
     source: &InputFile<'_>,
     flat: Option<FlatStages<'_>>,
@@ -54,7 +54,7 @@ pub async fn compile(
     Ok(Compiled { text, plan })
 }
 
-/// The file as stock devcluster is to read it.
+/// Renders the file for stock devcluster.
 pub(crate) fn text(source: &InputFile, plan: &Plan, programs: &Path) -> Result<String, StageError> {
     let document = source.document;
     if plan.stages.is_empty() {
@@ -87,18 +87,18 @@ pub(crate) fn text(source: &InputFile, plan: &Plan, programs: &Path) -> Result<S
     })
 }
 
-/// The directory in which the stages of a devcluster meet, as devcluster will expand it.
+/// The run directory of a devcluster's stages, before devcluster expands it.
 pub fn run_dir(temp_dir: &str) -> String {
     format!("{}/stages", temp_dir.trim_end_matches('/'))
 }
 
-/// The file that a consumer reads.
+/// The path of the config that is rendered for a consumer.
 pub fn rendered(temp_dir: &str, consumer: &str) -> String {
     format!("{}/{consumer}.yaml", run_dir(temp_dir))
 }
 
 impl NewStage {
-    /// The words that run it. devcluster expands `$` in every value; a path is meant as it is.
+    /// The words that run it. devcluster expands `$` in every value, so paths escape it.
     fn words(&self) -> Vec<String> {
         let words = self.program.iter();
         words.map(|word| word.replace('$', "$$")).collect()
@@ -118,7 +118,7 @@ impl Plan {
         cmd
     }
 
-    /// The config of a stage with what compiling sets in it.
+    /// The config of a stage, with the fields that the driver sets.
     pub(crate) fn config(&self, stage: &NewStage) -> Map<String, Value> {
         let mut config = stage.config.clone();
         if stage.kind == RENDERER {
@@ -132,7 +132,7 @@ impl Plan {
         config
     }
 
-    /// Has a renderer write the file of this consumer.
+    /// Sets the fields with which a renderer writes the config of a consumer.
     fn render_into(&self, config: &mut Map<String, Value>, consumer: &Consumer) {
         let name = &consumer.name;
         let base = format!("{}/{name}.conf", self.temp_dir.trim_end_matches('/'));
@@ -170,7 +170,7 @@ impl Plan {
         ]
     }
 
-    /// A command gets its values from `exec`, which becomes that command.
+    /// Wraps a command with references in `config-emit exec`, which waits for the values and runs the command.
     fn wrap(
         &self,
         exec: &Exec,
@@ -206,7 +206,7 @@ impl Plan {
             let mut words = list.into_iter();
             return words.try_for_each(|word| editor.insert_item(&exec.path, 0, word));
         }
-        // An alias: written out here, with what `consume` would put into the list.
+        // An alias is written out here, with the word that `consume` would replace.
         let count = document.get(&exec.path);
         let count = count.and_then(|v| Some(v.as_array()?.len()));
         let mut consumers = self.consumers.iter();
@@ -221,7 +221,7 @@ impl Plan {
         editor.set(&exec.path, list.into())
     }
 
-    /// The consumer reads the rendered file, and renders it afresh before each of its starts.
+    /// Makes the consumer read the rendered file, and render it again before each of its starts.
     fn consume(
         &self,
         consumer: &Consumer,
@@ -261,7 +261,7 @@ impl Plan {
         };
         let mut once = emit.words();
         once.push("once".into());
-        // A name of its own: the stage itself holds the lock of its instance meanwhile.
+        // Another instance name: the renderer stage holds the lock of its own.
         once.extend(self.instance_flags(&format!("{}.{}", emit.name, consumer.name)));
         once.push("--events=none".into());
         once.push(LINGER.into());
@@ -276,7 +276,7 @@ impl Plan {
     }
 }
 
-/// A config as flags; what is not plain text, number or truth is JSON.
+/// A config as flags. Values other than text, numbers and booleans are JSON.
 fn flags(config: &Map<String, Value>) -> Vec<String> {
     config
         .iter()
@@ -290,8 +290,8 @@ fn flags(config: &Map<String, Value>) -> Vec<String> {
         .collect()
 }
 
-/// Variables are expanded by the stage, not by devcluster: it would write what they hold, perhaps a secret, into argv and
-/// into files. One is known to devcluster alone.
+/// Escapes variables so that the stage expands them, not devcluster, which would write the values, perhaps secrets, into
+/// argv and files. Only devcluster knows the value of DOCKER_LOCALHOST.
 fn unexpanded(text: &str) -> String {
     let mut doubled = text.replace('$', "$$");
     for name in ["DOCKER_LOCALHOST", "{DOCKER_LOCALHOST}"] {

@@ -1,4 +1,4 @@
-//! What a person is asked before devcluster takes the terminal.
+//! Questions to the user before devcluster takes over the terminal.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -12,13 +12,13 @@ use crate::input::CompiledInput;
 use crate::kinds::Programs;
 use crate::preflight::{self, StageChecks};
 
-/// Has every stage look at what it needs, shows what is missing, and asks what is for a person to decide. What was chosen
-/// is in the job then. False when nothing is to be started.
+/// Runs the preflight of every stage, shows what is missing, and asks the questions of the stages. Applies the answers to
+/// `input`. Returns false when the user does not want to start.
 pub(crate) async fn before_start(
     input: &mut CompiledInput,
     programs: &Programs<'_>,
 ) -> Result<bool, StageError> {
-    say("looking at what the stages will need (--no-preflight starts without)");
+    say("checking what the stages need (--no-preflight skips this)");
     let mut declined = Vec::new();
     loop {
         let mut shown: Vec<(String, Check)> = Vec::new();
@@ -35,7 +35,7 @@ pub(crate) async fn before_start(
             if is_missing(check) || offer.is_some() {
                 say(&format!("{stage}: {}", check.render()));
             }
-            // What was chosen may have settled the stage's other questions, too.
+            // The answer may have settled the stage's other questions, too.
             let Some(offer) = offer.filter(|_| !taken.contains(stage)) else {
                 continue;
             };
@@ -47,9 +47,9 @@ pub(crate) async fn before_start(
             }
         }
         if !taken.is_empty() {
-            say("looking again, with what you chose");
+            say("checking again with your choice");
         } else if shown.iter().any(|(_, check)| is_missing(check)) {
-            return confirm("Start all the same?");
+            return confirm("Start nevertheless?");
         } else {
             return Ok(true);
         }
@@ -69,7 +69,7 @@ fn confirm(question: &str) -> Result<bool, StageError> {
     answer.map_err(|e| StageError::io("cannot ask at the terminal", &e))
 }
 
-/// Gives a field of a stage's config another value: in what devcluster gets, not in the user's file.
+/// Sets a field of a stage's config in the compiled file, not in the user's file.
 fn apply(
     input: &mut CompiledInput,
     name: &str,

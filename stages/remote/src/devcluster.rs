@@ -1,4 +1,4 @@
-//! Stock devcluster as our child.
+//! Runs stock devcluster.
 
 pub(crate) mod orphans;
 
@@ -16,30 +16,30 @@ use tokio::process::{Child, Command};
 use crate::codes;
 use crate::lines::Lines;
 
-/// How long its stderr is read after its end.
+/// How long to read its stderr after it ended.
 const STDERR_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How to start it.
+/// How to start devcluster.
 #[derive(Debug)]
 pub(crate) struct Options {
     /// The compiled file.
     pub(crate) file: PathBuf,
-    /// Directory to run in.
+    /// The working directory.
     pub(crate) root: Option<PathBuf>,
-    /// Arguments that the user passes through.
+    /// Arguments of the user for devcluster.
     pub(crate) arguments: Vec<OsString>,
-    /// No console: it ends by itself when a stage fails.
+    /// Without a console: devcluster ends when a stage fails.
     pub(crate) oneshot: bool,
 }
 
-/// Something that devcluster did.
+/// An event of devcluster.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// Every stage is up.
     Up,
     /// A stage failed; devcluster ends.
     Failing,
-    /// It ended.
+    /// devcluster ended.
     Ended(ExitStatus),
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Devcluster {
 pub(crate) fn find(env: &Env) -> Result<PathBuf, StageError> {
     let name = env.get("DEVCLUSTER").unwrap_or("devcluster");
     env.find_program(name).ok_or_else(|| {
-        let message = format!("no program `{name}` to run the stages");
+        let message = format!("the program `{name}`, which runs the stages, is not on $PATH");
         StageError::new(codes::DEVCLUSTER_MISSING, message)
     })
 }
@@ -89,14 +89,15 @@ impl Devcluster {
         let mut command = Command::new(program);
         command.args(options.words());
         if std::env::var_os("TERM").is_none() {
-            // Its console dies of a terminal without a name.
+            // Its console crashes when TERM is not set.
             command.env("TERM", "xterm");
         }
         let (mut stderr, mut _kept_open) = (None, None);
         if options.oneshot {
-            // Signals reach it through us alone: a second one would kill it and orphan its stages.
+            // Only this process sends it signals: a second one would kill it and orphan its stages.
             command.stdin(Stdio::null()).process_group(0);
-            // It dies of a pipe that nobody reads, and orphans its stages: it inherits the reading end, should we be killed.
+            // It inherits the reading end of the pipe too. If this process is killed, a closed pipe would crash it and orphan
+            // its stages.
             let (reader, writer) = std::io::pipe().map_err(failed)?;
             _kept_open = Some(rustix::io::dup(&reader).map_err(|e| failed(e.into()))?);
             command.stderr(writer);
@@ -109,13 +110,13 @@ impl Devcluster {
         })
     }
 
-    /// The next thing it does.
+    /// The next event.
     pub(crate) async fn event(&mut self) -> Result<Event, StageError> {
         loop {
             let line = tokio::select! {
                 biased;
                 line = next_line(&mut self.stderr) => line,
-                // Something else may hold its stderr for ever.
+                // Another process may keep its stderr open.
                 _ = self.child.wait() => {
                     let rest = tokio::time::timeout(STDERR_TIMEOUT, next_line(&mut self.stderr));
                     rest.await.ok().flatten()
@@ -135,7 +136,7 @@ impl Devcluster {
             .map_err(|e| StageError::io("cannot wait for devcluster", &e))
     }
 
-    /// Asks it to end all stages and then itself. Only the first call asks: a second signal would kill it.
+    /// Asks it to end all stages and exit. Only the first call has an effect: a second signal would kill it.
     pub(crate) fn terminate(&mut self) {
         let pid = self.child.id().and_then(|id| Pid::from_raw(id as i32));
         if let (false, Some(pid)) = (self.asked_to_end, pid) {
@@ -144,7 +145,7 @@ impl Devcluster {
         self.asked_to_end = true;
     }
 
-    /// Ends it at once; its stages notice by themselves.
+    /// Kills it. Its stages notice and end.
     pub(crate) fn kill(&mut self) {
         self.asked_to_end = true;
         if let Err(e) = self.child.start_kill() {

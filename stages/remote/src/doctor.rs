@@ -1,4 +1,4 @@
-//! `doctor`: everything that a run will need, on this machine, on the ssh server and on the cluster, looked at side by side.
+//! `doctor`: checks everything that a run needs, on this machine, on the ssh server and on the cluster, concurrently.
 
 mod machine;
 mod port;
@@ -15,10 +15,10 @@ use crate::kinds::Programs;
 use crate::plugins;
 use crate::preflight::{self, StageChecks};
 
-/// The head of our own checks, and the name that they bear in JSON.
+/// The heading of the driver's own checks, and their stage name in JSON.
 const OURS: &str = "this machine";
 
-/// Looks at everything, shows it, and returns the exit code.
+/// Runs all checks, shows them, and returns the exit code.
 pub(crate) async fn doctor(
     args: &InputArgs,
     format: Format,
@@ -33,9 +33,11 @@ pub(crate) async fn doctor(
     };
     let mut ours = vec![machine::devcluster(env).await];
     match &input {
-        None => ours.push(Check::skipped("file", FILE, "no file was named").hint(
-            "devcluster-remote doctor -c devcluster.yaml looks at what its stages need, too",
-        )),
+        None => {
+            ours.push(Check::skipped("file", FILE, "no file was given").hint(
+                "devcluster-remote doctor -c devcluster.yaml also checks what its stages need",
+            ))
+        }
         Some(Ok(input)) => ours.extend(check_file(input, args, env).await),
         Some(Err(error)) => ours.push(Check::failed("file", FILE, error)),
     }
@@ -46,13 +48,13 @@ pub(crate) async fn doctor(
     });
     match &input {
         Some(Ok(input)) => preflight::run_all(input, env, |found| output.add(found)).await,
-        Some(Err(_)) => output.say("the stages were not asked: the file has to be corrected first"),
+        Some(Err(_)) => output.say("the stages were not checked: correct the file first"),
         None => {}
     }
     output.finish()
 }
 
-const FILE: &str = "the file is right";
+const FILE: &str = "the file is valid";
 
 async fn check_file(input: &CompiledInput, args: &InputArgs, env: &Env) -> Vec<Check> {
     let name = args.config.as_deref().unwrap_or(Path::new("command line"));
@@ -60,7 +62,7 @@ async fn check_file(input: &CompiledInput, args: &InputArgs, env: &Env) -> Vec<C
     let plan = &input.compiled.plan;
     let stages: Vec<&str> = plan.stages.iter().map(|s| s.name.as_str()).collect();
     let found = match stages.is_empty() {
-        true => format!("{name}, with no stage of ours"),
+        true => format!("{name}, without stages of this project"),
         false => format!("{name}: {}", stages.join(", ")),
     };
     let mut file = Check::ok("file", FILE, found);
@@ -73,10 +75,13 @@ async fn check_file(input: &CompiledInput, args: &InputArgs, env: &Env) -> Vec<C
     checks
 }
 
-/// What a file takes from plugins they alone know; the rest was looked at when the file was read.
+/// References to outputs of plugins, which only the plugins know. Reading the file checks all others.
 async fn check_plugins(input: &CompiledInput, env: &Env) -> Option<Check> {
     let count = input.compiled.plan.plugin_references.len();
-    let (id, title) = ("plugin_references", "plugins report what others refer to");
+    let (id, title) = (
+        "plugin_references",
+        "plugins report the values that others refer to",
+    );
     (count > 0).then_some(())?;
     Some(match plugins::check_references(input, env).await {
         Ok(()) => Check::ok(id, title, format!("{count} references")),
@@ -84,7 +89,7 @@ async fn check_plugins(input: &CompiledInput, env: &Env) -> Option<Check> {
     })
 }
 
-/// What was found, shown as it comes.
+/// Shows the checks as they finish.
 struct Output {
     format: Format,
     colour: bool,
@@ -115,7 +120,7 @@ impl Output {
         };
         let mut text = format!("{}\n", self.paint(1, &head));
         if checks.is_empty() {
-            text.push_str("  – nothing to look at before a run\n");
+            text.push_str("  – this stage has no checks before a run\n");
         }
         for mut check in checks {
             check.stage.clone_from(&stage);
@@ -167,7 +172,7 @@ impl Output {
     }
 }
 
-/// Whoever reads no more wants no more.
+/// Writes to stdout. Ignores a reader that is gone.
 fn show(text: &str) {
     drop(std::io::stdout().write_all(text.as_bytes()));
 }

@@ -1,4 +1,4 @@
-//! A port that the whole internet reaches, in front of a master that lets anyone in, is refused.
+//! Refuses a port that the whole internet can reach in front of a master without a password.
 
 use protocol::env::variables;
 use protocol::provides::MASTER_ADDRESS;
@@ -23,13 +23,13 @@ pub(crate) fn refuse_open_master(compiled: &Compiled, env: &Env) -> Result<(), S
         let password = &master["config_file"]["security"]["initial_user_password"];
         if let Some((why, hint)) = weakness(password, env) {
             let message = format!(
-                "{} would let the whole internet reach {name}, which lets anyone in: {why}",
+                "{} would expose {name} to the whole internet, and {name} lets anyone in: {why}",
                 stage.name
             );
             return Err(StageError::new(codes::OPEN_MASTER, message)
                 .hint(format!(
-                    "{hint}, or have {} listen where only the cluster reaches it (bind_address of a tunnel); \
-                     --i-know goes on regardless",
+                    "{hint}, or let {} listen where only the cluster can reach it (bind_address of a tunnel); \
+                    --i-know starts nevertheless",
                     stage.name
                 )));
         }
@@ -37,8 +37,8 @@ pub(crate) fn refuse_open_master(compiled: &Compiled, env: &Env) -> Result<(), S
     Ok(())
 }
 
-/// Whether it opens a port to anyone and nothing guards it. A stage that provides the master's address and does not say who
-/// reaches it is taken for one.
+/// Whether a stage opens an unguarded port to the internet. A stage that provides the master's address and does not say who
+/// can reach it counts as one.
 fn is_open_to_the_internet(stage: &NewStage) -> bool {
     match &stage.verdict.exposes {
         Some(ports) => ports.iter().any(|p| {
@@ -48,14 +48,14 @@ fn is_open_to_the_internet(stage: &NewStage) -> bool {
     }
 }
 
-/// What is wrong with a password, and the hint.
+/// Why a password is weak, and the hint.
 fn weakness(password: &Value, env: &Env) -> Option<(String, String)> {
     let set = "set security.initial_user_password in the master's config_file";
     let Some(text) = password.as_str() else {
         let why = "its users `admin` and `determined` have blank passwords";
         return Some((why.to_owned(), set.to_owned()));
     };
-    // devcluster leaves a variable that is not set as it is: a password that everybody can read here.
+    // devcluster does not expand an unset variable: its name would be the password, which anyone can guess.
     let unset = variables(text)
         .into_iter()
         .find(|name| env.get(name).is_none());
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_has_to_be_there_after_devcluster_has_expanded_it() {
+    fn a_password_is_checked_after_expansion() {
         let env = Env::from_pairs([("EMPTY", ""), ("SET", "x")]);
         for weak in ["", " ", "$EMPTY", "$NOPE", "${NOPE}", "a${NOPE}b"] {
             assert!(weakness(&weak.into(), &env).is_some(), "{weak:?}");

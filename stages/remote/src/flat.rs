@@ -1,5 +1,5 @@
-//! The flat `remote_connect.yaml` of the Python tool: its keys are those of a tunnel and of a gateway, to be put into another
-//! devcluster.yaml.
+//! The flat `remote_connect.yaml` of the Python tool: its keys are fields of a tunnel and of a gateway, which are added to
+//! another devcluster.yaml.
 
 use std::path::PathBuf;
 
@@ -15,15 +15,15 @@ use crate::kinds::Programs;
 use crate::plan::{self, Plan, Position, StageRequest};
 use crate::problems::{InputFile, read, refused, refused_flat, usage};
 
-/// The stages that the Python tool was.
+/// The stages that replace the Python tool.
 pub(crate) const TUNNEL: &str = "tunnel";
 pub(crate) const GATEWAY: &str = "gateway";
 
 /// The keys of the Python tool, as flags.
 #[derive(Debug, Default, Args, Serialize)]
-#[command(next_help_heading = "Keys of remote_connect.yaml; they win over the file")]
+#[command(next_help_heading = "Keys of remote_connect.yaml; they override the file")]
 pub(crate) struct FlatFlags {
-    /// Private key for the ssh server; agent and ssh_config serve without it
+    /// Private key for the ssh server [default: the agent and ssh_config]
     #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
     ssh_key_path: Option<String>,
     /// The ssh server that pods can reach
@@ -41,12 +41,12 @@ pub(crate) struct FlatFlags {
     /// Checkout of Determined; devcluster runs there
     #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
     determined_root: Option<String>,
-    /// The devcluster.yaml to put the stages into [default: devcluster's own]
+    /// The devcluster.yaml to add the stages to [default: devcluster's own]
     #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
     base_devcluster_path: Option<String>,
 }
 
-/// The keys of the Python tool, with what they are for.
+/// The keys of the Python tool, with their help.
 pub(crate) fn flat_keys() -> Vec<(String, String)> {
     let command = FlatFlags::augment_args(clap::Command::new("flat"));
     let keys = command.get_arguments();
@@ -57,9 +57,9 @@ pub(crate) fn flat_keys() -> Vec<(String, String)> {
     .collect()
 }
 
-/// What a flat file, and the flags that win over it, ask for.
+/// A flat file, and the flags that override it.
 pub(crate) struct Flat<'a> {
-    /// The devcluster.yaml to put the stages into.
+    /// The devcluster.yaml to add the stages to.
     pub(crate) base: PathBuf,
     /// Its content.
     pub(crate) document: Document,
@@ -72,7 +72,7 @@ pub(crate) struct Flat<'a> {
 }
 
 impl<'a> Flat<'a> {
-    /// Reads a file, where there is one, and what flags say.
+    /// Reads a file, if any, and the flags.
     pub(crate) async fn read(
         file: Option<InputFile<'a>>,
         flags: Map<String, Value>,
@@ -109,7 +109,7 @@ impl<'a> Flat<'a> {
         let Some(error) = unreadable else {
             return Ok(flat);
         };
-        // What is wrong with the keys themselves comes first.
+        // Report mistakes in the keys first.
         Plan::read(&flat.source(), Some(flat.stages()?), programs).await?;
         Err(error)
     }
@@ -122,7 +122,7 @@ impl<'a> Flat<'a> {
         }
     }
 
-    /// The stages that the keys become, and the file that they stand in.
+    /// The stages of the keys, and the file that contains the keys.
     pub(crate) fn stages(&self) -> Result<plan::FlatStages<'a>, StageError> {
         let stages = wanted(&self.source(), self.tunnel.clone(), self.gateway.clone())?;
         let file = self.file;
@@ -130,7 +130,7 @@ impl<'a> Flat<'a> {
     }
 }
 
-/// A file that the stages can be put into.
+/// A minimal file to add the stages to.
 fn any_base() -> Result<Document, StageError> {
     Document::parse("stages: [{master: {}}]").map_err(|e| StageError::internal(e.message))
 }
@@ -141,7 +141,7 @@ fn text(value: &Value) -> String {
         .map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Where devcluster itself looks.
+/// The file that devcluster uses by default.
 pub(crate) fn default_base(env: &Env) -> Result<PathBuf, StageError> {
     let config = env
         .path("XDG_CONFIG_HOME")
@@ -153,13 +153,13 @@ pub(crate) fn default_base(env: &Env) -> Result<PathBuf, StageError> {
     places.iter().find(|p| p.exists()).cloned().ok_or_else(|| {
         let looked = places.map(|p| p.display().to_string()).join(" and ");
         usage(format!(
-            "no devcluster.yaml to put the stages into: none at {looked}"
+            "no devcluster.yaml to add the stages to: there is none at {looked}"
         ))
         .hint("name one with base_devcluster_path")
     })
 }
 
-/// Each key goes to the stage that knows it.
+/// Assigns each key to the stage that has a field of this name.
 async fn sort_keys(
     keys: Map<String, Value>,
     programs: &Programs<'_>,
@@ -193,7 +193,7 @@ async fn fields(kind: &str, programs: &Programs<'_>) -> Result<Map<String, Value
     Ok(fields.cloned().unwrap_or_default())
 }
 
-/// The tunnel and the gateway go first, so that they come up while the database does; config-emit right before the master.
+/// Places the tunnel and the gateway first, so that they start while the database does, and config-emit before the master.
 fn wanted(
     base: &InputFile,
     tunnel: Map<String, Value>,
@@ -207,12 +207,12 @@ fn wanted(
         .into_iter()
         .find_map(|k| Some((k, has(k)?)));
     if let Some((kind, i)) = listed {
-        let message = format!("lists a {kind} already: run this file itself, with -c");
+        let message = format!("lists a {kind} already: pass this file with -c");
         let problem = Problem::new(format!("stages[{i}]"), message);
         return Err(refused(base, vec![problem]));
     }
     let Some(master) = has("master") else {
-        let message = "no master stage: nothing here would use the tunnel or the gateway";
+        let message = "no master stage: no stage of this file uses the tunnel or the gateway";
         return Err(refused(base, vec![Problem::new("stages", message)]));
     };
     let stage = |kind: &str, item, body| StageRequest {

@@ -1,8 +1,8 @@
-//! How a result is shown.
+//! The output format of a result.
 
 use clap::{Args, ValueEnum};
 
-/// How a result is shown.
+/// The output format of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// Lines for people

@@ -1,4 +1,4 @@
-//! What dead runs left is undone by the stages themselves: each has `cleanup`, and the ledgers say whose turn it is.
+//! Removes what dead runs left: the ledgers name the instances, and each stage removes its own things with `cleanup`.
 
 mod preview;
 
@@ -15,19 +15,19 @@ use crate::run_dirs;
 
 pub(crate) use preview::preview;
 
-/// What became of the leftovers.
+/// The result of a cleanup.
 #[derive(Debug, Default)]
 pub(crate) struct CleanupReport {
-    /// Instances that were cleaned up, with what they said.
+    /// Instances that were cleaned up, with their output.
     cleaned: Vec<(String, String)>,
-    /// Instances that could not be, with the reason.
+    /// Instances whose cleanup failed, with the reason.
     left: Vec<(String, String)>,
-    /// Instances that run: what they made is in use.
+    /// Running instances, whose things are in use.
     running: Vec<String>,
 }
 
-/// Undoes all that dead runs left, there or anywhere, says what came of it, and returns the exit code. What outlived a
-/// devcluster that was killed is ended first, as its next start would.
+/// Removes everything that dead runs left, in one run directory or in all, reports it, and returns the exit code. First it
+/// ends stages that outlived a killed devcluster, as devcluster's next start would.
 pub(crate) async fn gc(run_dir: Option<&Path>, programs: &Programs<'_>) -> u8 {
     let survey = run_dirs::survey(programs.env, run_dir);
     let run_dirs = run_dirs::run_dirs(programs.env, run_dir, &survey);
@@ -48,8 +48,8 @@ pub(crate) async fn gc(run_dir: Option<&Path>, programs: &Programs<'_>) -> u8 {
     }
 }
 
-/// Cleans up after every instance that met there and left something. Those of a devcluster that has ended are just ending
-/// too, and cleanup waits for their locks.
+/// Cleans up after every instance of a run directory that left something. Stages of a devcluster that just ended may still
+/// be ending: `cleanup` waits for their locks.
 pub(crate) async fn sweep(run_dir: &Path, programs: &Programs<'_>) -> CleanupReport {
     let survey = run_dirs::survey(programs.env, Some(run_dir));
     let mut report = CleanupReport::default();
@@ -57,7 +57,7 @@ pub(crate) async fn sweep(run_dir: &Path, programs: &Programs<'_>) -> CleanupRep
     report
 }
 
-/// Has a stage undo what an instance of its kind left, and returns what it said; nothing of one that runs.
+/// Runs `cleanup` for an instance and returns its output; `None` for a running instance.
 async fn cleanup(owner: &Owner, programs: &Programs<'_>) -> Result<Option<String>, String> {
     let Owner {
         kind,
@@ -75,7 +75,7 @@ async fn cleanup(owner: &Owner, programs: &Programs<'_>) -> Result<Option<String
     }
 }
 
-/// Removes a ledger in which nothing is open, unless its instance runs.
+/// Removes a ledger without open entries, unless its instance runs.
 async fn remove_settled(path: PathBuf, owner: Owner) {
     let mut _lock = None;
     if let Some(run_dir) = run_dirs::open(&owner.run_dir) {
@@ -88,7 +88,7 @@ async fn remove_settled(path: PathBuf, owner: Owner) {
         };
         _lock = Some(lock);
     }
-    // It makes no difference to anybody when it stays.
+    // A settled ledger that stays does no harm.
     drop(ledger::remove_settled(&path));
 }
 
@@ -97,7 +97,7 @@ fn is_running(owner: &Owner) -> bool {
     run_dir.is_some_and(|d| d.holder(&owner.instance).is_some())
 }
 
-/// Has each instance that died without a word forget its last one. There is nothing in its ledger, so nothing to tell of.
+/// Removes the status of each killed instance with `cleanup`. Its ledger has no open entry, so nothing is reported.
 async fn forget_killed(run_dir: &Path, programs: &Programs<'_>) {
     let Some(Ok(run_dir)) = run_dirs::open(run_dir) else {
         return;
@@ -140,7 +140,7 @@ impl CleanupReport {
         }
     }
 
-    /// For people: a line for each, or that there was nothing.
+    /// The report for people: one line per instance, or that nothing was left.
     pub(crate) fn report(&self) -> String {
         let mut text = String::new();
         for (instance, said) in &self.cleaned {
@@ -148,12 +148,14 @@ impl CleanupReport {
         }
         for (instance, said) in &self.left {
             text.push_str(&format!(
-                "left by {instance}, to be tried again with `devcluster-remote gc`\n{}\n",
+                "cannot remove what {instance} left; try again with `devcluster-remote gc`\n{}\n",
                 indent(said)
             ));
         }
         for instance in &self.running {
-            text.push_str(&format!("{instance} is still running, left alone\n"));
+            text.push_str(&format!(
+                "{instance} is still running and was not touched\n"
+            ));
         }
         match text.is_empty() {
             true => "nothing was left behind".to_owned(),

@@ -1,5 +1,5 @@
-//! `host`: runs a plugin, a program that knows only the wire, as a full stage. The runtime gives it the run directory, the
-//! lock, the ready line and the shutdown; the plugin is told `start` and `shutdown` on its stdin and answers on its stdout.
+//! `host`: runs a plugin, a program that implements only the wire, as a full stage. The runtime handles the run directory,
+//! the lock, the ready line and the shutdown; the plugin gets `start` and `shutdown` on its stdin and answers on its stdout.
 
 mod cleanup;
 mod plugin;
@@ -24,7 +24,7 @@ use crate::codes;
 #[derive(Clone)]
 pub struct Host;
 
-/// Which program, and its config.
+/// The program of a plugin, and its config.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -35,7 +35,7 @@ pub struct Config {
     with: Map<String, Value>,
 }
 
-/// Whatever the plugin found out.
+/// The outputs of the plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Outputs(Map<String, Value>);
@@ -46,7 +46,7 @@ impl Stage for Host {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const CODES: &'static [Codes] = &[codes::ALL];
     const ABOUT: &'static str =
-        "Run a plugin, a program that knows only the wire of PROTOCOL.md, as a stage";
+        "Run a plugin, a program that implements only the wire of PROTOCOL.md, as a stage";
     const EXAMPLES: &'static str = "Example: devcluster-remote host --name vpn --uses ./vpn-stage.py --with '{\"server\": \"a\"}'";
 
     type Config = Config;
@@ -61,7 +61,7 @@ impl Stage for Host {
             return Vec::new();
         }
         let message = format!(
-            "makes a start message of {length} bytes, and {MAX_LINE} is the limit: put what is large into a file and name that"
+            "makes a start message of {length} bytes, the limit is {MAX_LINE}: move large values into a file and pass its path"
         );
         vec![Problem::new("with", message)]
     }
@@ -85,7 +85,7 @@ impl Stage for Host {
         }));
         let outcome = plugin.relay().await;
         let in_good_order = plugin.end().await;
-        // What it made is its own business; one that ended in good order has undone it.
+        // Only the plugin knows what it created. When it ended as requested, it has removed everything.
         if outcome.is_ok() && in_good_order {
             ticket.settle()?;
         }
@@ -93,9 +93,7 @@ impl Stage for Host {
     }
 
     async fn check(cx: &Context<Self>, _: Option<Config>, _: Outputs) -> Result<(), StageError> {
-        cx.debug(
-            "a plugin has no check of its own: it says `degraded` when its outputs do not hold",
-        );
+        cx.debug("a plugin has no check: it sends `degraded` when its outputs are not valid");
         Ok(())
     }
 
@@ -111,16 +109,19 @@ impl Stage for Host {
     }
 }
 
-/// An absolute path: whoever reads the ledger may be in another directory.
+/// The absolute path of a plugin's program: the ledger may be read from another directory.
 pub(crate) fn find(env: &Env, uses: &str) -> Result<PathBuf, StageError> {
-    let found = env
-        .find_program(uses)
-        .ok_or_else(|| StageError::new(codes::PLUGIN_MISSING, format!("no executable {uses}")))?;
+    let found = env.find_program(uses).ok_or_else(|| {
+        StageError::new(
+            codes::PLUGIN_MISSING,
+            format!("{uses} does not exist or is not executable"),
+        )
+    })?;
     std::path::absolute(&found)
         .map_err(|e| StageError::io(format!("cannot resolve {}", found.display()), &e))
 }
 
-/// A directory of the plugin's own, so that a full stage can be hosted too without meeting our lock.
+/// A separate run directory for the plugin, so that a hosted full stage does not conflict with the lock of its host.
 fn directory(cx: &Context<Host>) -> PathBuf {
     cx.run_dir.file(&format!("{}.plugin", cx.instance))
 }

@@ -1,4 +1,5 @@
-//! The two kinds of file: a devcluster.yaml that lists the new stages, and the flat `remote_connect.yaml` of the Python tool.
+//! Reads the two kinds of file: a devcluster.yaml that lists the new stages, and the flat `remote_connect.yaml` of the Python
+//! tool.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use crate::kinds::Programs;
 use crate::plan::TEMP_DIR;
 use crate::problems::{InputFile, pyyaml_only, read, refused, usage};
 
-/// A file, and the keys of the flat form.
+/// The file, and the keys of the flat form as flags.
 #[derive(Debug, Args)]
 pub(crate) struct InputArgs {
     /// A devcluster.yaml that lists the new stages, or a flat remote_connect.yaml
@@ -24,7 +25,7 @@ pub(crate) struct InputArgs {
 }
 
 impl InputArgs {
-    /// Keys of the flat form that were given as flags.
+    /// The keys that were given as flags.
     pub(crate) fn flags(&self) -> Map<String, Value> {
         let flags = serde_json::to_value(&self.flat).unwrap_or_default();
         let given = flags.as_object().into_iter().flatten();
@@ -35,10 +36,10 @@ impl InputArgs {
     }
 }
 
-/// A compiled file and where its relative paths start.
+/// A compiled file, and the directory of its relative paths.
 #[derive(Debug)]
 pub(crate) struct CompiledInput {
-    /// The result.
+    /// The compiled file.
     pub(crate) compiled: Compiled,
     /// Directory for devcluster's `-C`.
     pub(crate) root: Option<PathBuf>,
@@ -57,19 +58,19 @@ impl CompiledInput {
         }
     }
 
-    /// Where devcluster and its stages will run; `None` is where we are.
+    /// The working directory of devcluster and its stages; `None` is the current one.
     pub(crate) fn cwd(&self, env: &Env) -> Option<PathBuf> {
         let own = self.compiled.plan.cwd.as_deref();
         let own = || own.map(|c| PathBuf::from(env.expand(c)));
         self.root.clone().or_else(own)
     }
 
-    /// devcluster's own directory.
+    /// devcluster's `temp_dir`.
     pub(crate) fn temp_dir(&self, env: &Env) -> PathBuf {
         self.beside(&self.compiled.plan.temp_dir, env)
     }
 
-    /// Where the stages will meet.
+    /// The run directory of the stages.
     pub(crate) fn run_dir(&self, env: &Env) -> PathBuf {
         self.beside(&run_dir(&self.compiled.plan.temp_dir), env)
     }
@@ -79,7 +80,7 @@ impl CompiledInput {
     }
 }
 
-/// Where the stages of a file meet. Nothing is run, and a mistake elsewhere in the file is none here.
+/// The run directory of a file's stages. Runs nothing, and ignores mistakes elsewhere in the file.
 pub(crate) fn run_dir_of(file: &Path, env: &Env) -> Result<PathBuf, StageError> {
     let mut value = read(file)?.value();
     let mut root = None;
@@ -95,7 +96,7 @@ pub(crate) fn run_dir_of(file: &Path, env: &Env) -> Result<PathBuf, StageError> 
     Ok(Path::new(&cwd).join(env.expand(&run_dir(temp_dir))))
 }
 
-/// Reads and compiles what was asked for.
+/// Reads and compiles the file or the flags.
 pub(crate) async fn load(
     args: &InputArgs,
     programs: &Programs<'_>,
@@ -104,7 +105,7 @@ pub(crate) async fn load(
     let Some(path) = &args.config else {
         if flags.is_empty() {
             return Err(usage(
-                "no file: pass -c devcluster.yaml, -c remote_connect.yaml, or the flags of the latter",
+                "no file: pass -c devcluster.yaml, -c remote_connect.yaml, or the flags of a remote_connect.yaml",
             ));
         }
         return load_flat(None, flags, programs).await;
@@ -146,7 +147,7 @@ async fn load_flat(
     let flat = Flat::read(file, flags, programs).await?;
     let stages = Some(flat.stages()?);
     let compiled = compile(&flat.source(), stages, programs, programs.beside).await?;
-    // A `cwd` of the file itself says more than ours.
+    // A `cwd` in the file overrides `determined_root`.
     let root = flat.root.filter(|_| compiled.plan.cwd.is_none());
     Ok(CompiledInput {
         compiled,

@@ -1,4 +1,4 @@
-//! The kinds of stage: which program a kind is, and what that program says of itself.
+//! The kinds of stage: the program of a kind, and its description.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -19,16 +19,16 @@ use crate::host::Host;
 use crate::problems::usage;
 use crate::verbs::{describe, validate};
 
-/// Who answers for a kind.
+/// Describes and validates kinds of stage.
 #[allow(async_fn_in_trait, reason = "the driver runs on one thread")]
 pub trait Kinds {
-    /// The kinds whose programs are there, ours first.
+    /// The kinds whose programs exist, those of this project first.
     fn all(&self) -> Vec<String>;
 
-    /// What it is. `None`: there is no such program.
+    /// Describes a kind. `None`: its program does not exist.
     async fn describe(&self, kind: &str) -> Result<Option<Kind>, StageError>;
 
-    /// What is wrong with its instances.
+    /// Validates the instances of a kind.
     async fn validate(&self, kind: &Kind, request: &Request) -> Result<Answer, StageError>;
 }
 
@@ -37,24 +37,24 @@ pub trait Kinds {
 pub struct Kind {
     /// The words that run it.
     pub program: Vec<String>,
-    /// What it says of itself.
+    /// The output of its `describe`.
     pub description: Description,
 }
 
 /// The programs of this machine.
 #[derive(Clone, Debug)]
 pub struct Programs<'a> {
-    /// The directory of our own program, where those of our kinds are.
+    /// The directory of this program, which also contains the programs of this project's kinds.
     pub beside: &'a Path,
-    /// Where `$PATH` is.
+    /// The environment, for `$PATH`.
     pub env: &'a Env,
-    /// Strangers' programs are not run: what they say of themselves is left open.
+    /// Run only programs of this project. Kinds of other projects then accept any config.
     pub own_only: bool,
 }
 
 impl Programs<'_> {
-    /// The program of a kind, if one may be run: beside ours, else on `$PATH`, in absolute directories and files that others
-    /// cannot write to. The error lists what was passed over.
+    /// Finds the program of a kind: beside this program, else on `$PATH`, in absolute directories and in files that other users
+    /// cannot write to. The error lists the programs that were skipped.
     pub fn find(&self, kind: &str) -> Result<PathBuf, Vec<String>> {
         if !is_kind(kind) {
             return Err(Vec::new());
@@ -72,13 +72,15 @@ impl Programs<'_> {
             }
             match why_unsafe(&program) {
                 None => return Ok(program),
-                Some(why) => skipped.push(format!("{} is not run: {why}", program.display())),
+                Some(why) => {
+                    skipped.push(format!("{} is not safe to run: {why}", program.display()))
+                }
             }
         }
         Err(skipped)
     }
 
-    /// The words that run a kind; a plugin's program is run by our own host.
+    /// The words that run a kind. A plugin runs under `devcluster-remote host`.
     fn words(&self, kind: &str) -> Result<Vec<String>, Vec<String>> {
         let text = |program: PathBuf| program.display().to_string();
         match kind {
@@ -90,7 +92,7 @@ impl Programs<'_> {
         }
     }
 
-    /// Has the program of a kind act upon an instance by one of its verbs.
+    /// The command that calls a verb of a kind for an instance.
     pub(crate) fn command(
         &self,
         kind: &str,
@@ -99,7 +101,7 @@ impl Programs<'_> {
         run_dir: &Path,
     ) -> Result<Command, String> {
         let words = self.words(kind).map_err(|skipped| {
-            let missing = format!("there is no devcluster-{kind} that may be run");
+            let missing = format!("there is no devcluster-{kind} that is safe to run");
             [vec![missing], skipped].concat().join("\n")
         })?;
         let mut command = Command::new(&words[0]);
@@ -111,7 +113,7 @@ impl Programs<'_> {
         Ok(command)
     }
 
-    /// What a kind of ours says of itself.
+    /// The description of a kind of this project.
     pub(crate) async fn describe_known(&self, kind: &str) -> Result<Description, StageError> {
         let found = self.describe(kind).await?;
         let found = found.ok_or_else(|| usage(unknown_kind(kind, &[])))?;
@@ -119,23 +121,23 @@ impl Programs<'_> {
     }
 }
 
-/// Who else could put another program in the place of this one, or of the one that it leads to.
+/// Why other users could replace this program, or the target of its link.
 fn why_unsafe(program: &Path) -> Option<String> {
     let real = program.canonicalize().ok()?;
     let dirs = [program.parent(), real.parent()].into_iter().flatten();
     dirs.chain([real.as_path()]).find_map(|path| {
         let shown = path.display();
         let Ok(meta) = path.metadata() else {
-            return Some(format!("{shown} cannot be looked at"));
+            return Some(format!("the attributes of {shown} cannot be read"));
         };
         let (me, group) = (rustix::process::geteuid(), rustix::process::getegid());
         if meta.uid() != 0 && meta.uid() != me.as_raw() {
             return Some(format!("{shown} belongs to user {}", meta.uid()));
         }
-        // With umask 002 our own group, which is ours alone, may write to what we make.
+        // The user's own group may write: with umask 002, new files have this mode, and the group has no other member.
         let others =
             meta.mode() & 0o002 != 0 || (meta.mode() & 0o020 != 0 && meta.gid() != group.as_raw());
-        others.then(|| format!("others may write to {shown}"))
+        others.then(|| format!("other users can write to {shown}"))
     })
 }
 
@@ -163,7 +165,8 @@ impl Kinds for Programs<'_> {
                 return Ok(None);
             }
             Err(skipped) => {
-                let message = format!("no devcluster-{kind} that may be run");
+                let message =
+                    format!("devcluster-{kind} is installed, but other users could replace it");
                 let error = StageError::new(codes::UNSAFE_PROGRAM, message);
                 return Err(skipped.into_iter().fold(error, StageError::cause));
             }
@@ -192,7 +195,7 @@ impl Kinds for Programs<'_> {
     }
 }
 
-/// What is said of a kind that is not there; `found` are those whose programs are.
+/// The message for an unknown kind; `found` are the kinds whose programs exist.
 pub(crate) fn unknown_kind(key: &str, found: &[String]) -> String {
     if is_ours(key) {
         return format!(
@@ -208,7 +211,7 @@ pub(crate) fn unknown_kind(key: &str, found: &[String]) -> String {
     format!("unknown kind of stage `{key}`; {meant}")
 }
 
-/// A program of another kind, version or release is not used.
+/// Refuses a program of another kind, protocol version or release.
 fn refuse_other(kind: &str, program: &Path, described: &Description) -> Result<(), StageError> {
     let refused = |message: String, hint: &str| {
         Err(StageError::new(codes::OTHER_PROGRAM, message).hint(hint))
@@ -216,10 +219,10 @@ fn refuse_other(kind: &str, program: &Path, described: &Description) -> Result<(
     let shown = program.display();
     if described.dcs != VERSION {
         let message = format!(
-            "{shown} speaks protocol version {}, this program speaks {VERSION}",
+            "{shown} has protocol version {}, this program has {VERSION}",
             described.dcs
         );
-        return refused(message, "use releases of both that speak the same version");
+        return refused(message, "use releases with the same protocol version");
     }
     if described.kind != kind {
         let message = format!("{shown} describes itself as `{}`", described.kind);
@@ -230,12 +233,12 @@ fn refuse_other(kind: &str, program: &Path, described: &Description) -> Result<(
     }
     let mut needed = ["run", "wait", "check", "cleanup"].into_iter();
     if let Some(verb) = needed.find(|verb| !described.has(verb)) {
-        let message = format!("{shown} has no verb `{verb}`: it is no full stage");
+        let message = format!("{shown} has no verb `{verb}`: it is not a full stage");
         return refused(message, "list a plugin as `plugin: {uses: …}`");
     }
     let release = described.release.as_deref().unwrap_or("another project");
     if is_ours(kind) && release != RELEASE {
-        let message = format!("{shown} is of release {release}, this program is of {RELEASE}");
+        let message = format!("{shown} is from release {release}, this program from {RELEASE}");
         return refused(message, "install one release: make install");
     }
     Ok(())

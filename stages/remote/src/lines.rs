@@ -1,11 +1,11 @@
-//! What a program writes for people, line by line. Whatever it is, the reading goes on to the end.
+//! Reads the text that a program writes for people, line by line, until its end.
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
-/// What is shown of a line. Six times as much, where all of it has to be escaped, is still a line of the protocol.
+/// The most bytes shown of a line. Even if JSON escapes each of them as six, they fit into a line of the protocol.
 const MAX_SHOWN: usize = 8 * 1024;
 
-/// Lines from a pipe, of which no more than [`MAX_SHOWN`] is held.
+/// Lines from a pipe. Keeps at most [`MAX_SHOWN`] bytes of each.
 #[derive(Debug)]
 pub(crate) struct Lines<R> {
     reader: BufReader<R>,
@@ -22,7 +22,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
-    /// The next line, or what was begun of one at the end. Nothing is lost when the call is dropped halfway.
+    /// The next line, also an unfinished one at the end. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Option<String> {
         loop {
             let buffer = match self.reader.fill_buf().await {
@@ -58,13 +58,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn long_lines_are_cut_and_bytes_that_are_no_text_and_an_unfinished_end_are_shown() {
+    async fn long_lines_are_cut_and_invalid_bytes_and_an_unfinished_end_are_shown() {
         let mut input = vec![b'x'; MAX_SHOWN + 70_000];
-        input.extend_from_slice(b"\n\n\xff!\nlast words");
+        input.extend_from_slice(b"\n\n\xff!\nlast line");
         let mut lines = Lines::new(input.as_slice());
         let cut = lines.next().await.unwrap();
         assert!(cut.starts_with("xxx") && cut.ends_with("x… (70000 bytes more)"));
-        for expected in ["", "\u{fffd}!", "last words"] {
+        for expected in ["", "\u{fffd}!", "last line"] {
             assert_eq!(lines.next().await.as_deref(), Some(expected));
         }
         assert_eq!(lines.next().await, None);

@@ -1,4 +1,4 @@
-//! What a shell and `man` want to know: completions and man pages, of all four programs.
+//! Completions and man pages of all four programs.
 
 use std::io::Write;
 use std::path::Path;
@@ -12,7 +12,7 @@ use protocol::{StageError, command, description};
 use crate::host::Host;
 use crate::kinds::Programs;
 
-/// The driver's command line with that of its own stage in the place of a stub, and those of the stages.
+/// The command lines of the driver, with that of `host` in place of a stub, and of the stages.
 async fn all(driver: Command, programs: &Programs<'_>) -> Result<Vec<Command>, StageError> {
     let host = command("host", &description::<Host>());
     let mut all = vec![driver.mut_subcommand("host", |_| host)];
@@ -23,7 +23,7 @@ async fn all(driver: Command, programs: &Programs<'_>) -> Result<Vec<Command>, S
     Ok(all)
 }
 
-/// Completions for a shell: to stdout for a shell that reads them by `source`, or a file for each program.
+/// Writes completions for a shell: to stdout, or one file per program.
 pub(crate) async fn completions(
     driver: Command,
     shell: Shell,
@@ -53,8 +53,8 @@ pub(crate) async fn completions(
     print(&scripts)
 }
 
-/// clap_complete up to 4.6.11 spells a program's name with a hyphen in two ways, and completes nothing behind a verb:
-/// https://github.com/clap-rs/clap/issues/6421
+/// Works around clap_complete up to 4.6.11, which spells a program's name with a hyphen in two ways and completes nothing
+/// after a verb: https://github.com/clap-rs/clap/issues/6421
 fn with_one_spelling(script: &[u8], name: &str) -> Vec<u8> {
     let (wrong, right) = (name.replace('-', "__subcmd__"), name.replace('-', "__"));
     String::from_utf8_lossy(script)
@@ -62,7 +62,7 @@ fn with_one_spelling(script: &[u8], name: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Man pages: that of the driver to stdout, or one for each program and each of its verbs.
+/// Writes man pages: that of the driver to stdout, or one file per program and verb.
 pub(crate) async fn man(
     driver: Command,
     dir: Option<&Path>,
@@ -90,7 +90,7 @@ pub(crate) async fn man(
 
 fn page(command: &Command, name: &str, dir: &Path) -> Result<(), StageError> {
     let mut page = Vec::new();
-    // The page of a verb is called as git's are: devcluster-tunnel-run(1).
+    // The page of a verb is named as git's pages: devcluster-tunnel-run(1).
     let command = command
         .clone()
         .name(name.to_owned())
@@ -99,7 +99,7 @@ fn page(command: &Command, name: &str, dir: &Path) -> Result<(), StageError> {
     write(&dir.join(format!("{name}.1")), &page)
 }
 
-/// To the file that was named, else to stdout.
+/// Writes to a file, else to stdout.
 pub(crate) fn write_out(out: Option<&Path>, content: &[u8]) -> Result<(), StageError> {
     match out {
         Some(out) => write(out, content),
@@ -111,7 +111,7 @@ fn unwritable(error: std::io::Error) -> StageError {
     StageError::io("cannot write", &error)
 }
 
-/// A file that others may read, in a directory that is made.
+/// Writes a file that other users can read. Creates its directory.
 fn write(path: &Path, content: &[u8]) -> Result<(), StageError> {
     let failed = |e| StageError::io(format!("cannot write {}", path.display()), &e);
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {

@@ -1,4 +1,4 @@
-//! `migrate`: the old tool's flat file becomes a devcluster.yaml that lists the stages, with comments that explain them.
+//! `migrate`: turns the flat file of the Python tool into a devcluster.yaml that lists the stages, with comments.
 
 use std::path::Path;
 
@@ -15,28 +15,28 @@ use crate::numbers;
 use crate::plan::{Plan, Position, StageRequest};
 use crate::problems::{InputFile, read, usage};
 
-/// What the new file says above each stage.
+/// The comment above each stage in the new file.
 fn explanation(kind: &str) -> &'static [&'static str] {
     match kind {
         TUNNEL => &[
             "Pods reach the master through this ssh server (was: ssh_key_path, reverse_proxy_host, ssh_user,",
-            "remote_port_range). The port is found by the server itself, proven from outside, and comes back after a loss.",
-            "The server's host key has to be known; `host_key_policy: accept-new` takes an unknown one on first sight.",
-            "Whoever reaches the port reaches the master: set security.initial_user_password in its config_file.",
+            "remote_port_range). The tunnel picks a free port of the server, tests it from outside, and restores it after a loss.",
+            "The server's host key must be known; `host_key_policy: accept-new` accepts an unknown one at the first connection.",
+            "Anyone who can reach the port can reach the master: set security.initial_user_password in its config_file.",
         ],
         GATEWAY => &[
             "The master reaches tasks through a Gateway of this cluster (was: k8s_context; unset: the current one).",
-            "It is held by a Lease, so that no other master takes it, and given back in the end. Where no controller is there, `up` asks whether to install one.",
+            "A Lease reserves it for this master until the end. If the cluster has no controller, `up` asks whether to install one.",
         ],
         RENDERER => &[
-            "Before each start of the master, its config gets what the two above found out: determined_master_host and",
-            "_port, internal_task_gateway, kubeconfig_path. The file here is never rewritten.",
+            "Before each start of the master, the outputs of the two above are added to its config: determined_master_host and",
+            "_port, internal_task_gateway, kubeconfig_path. This file is never rewritten.",
         ],
         _ => &[],
     }
 }
 
-/// Writes the new form of what was asked for.
+/// Returns the new form of a flat file.
 pub(crate) async fn migrate(
     args: &InputArgs,
     programs: &Programs<'_>,
@@ -49,7 +49,7 @@ pub(crate) async fn migrate(
         .is_some_and(|d| d.value().get("stages").is_some())
     {
         let message = format!(
-            "{} lists stages already: it is of the new form",
+            "{} lists stages already: it has the new form",
             path.display()
         );
         return Err(usage(message).hint("run it: devcluster-remote up -c …"));
@@ -83,7 +83,7 @@ pub(crate) async fn migrate(
     })();
     let text = edited.map_err(|e: yaml::Error| {
         let message = format!(
-            "cannot put the stages into {}: {}",
+            "cannot add the stages to {}: {}",
             flat.base.display(),
             e.message
         );
@@ -103,23 +103,22 @@ fn item(wanted: &StageRequest) -> (Position, Value) {
 fn head(name: &str, flat: &Flat, has_cwd: bool) -> String {
     let mut lines = vec![
         format!("{name} and {}, as one file.", flat.base.display()),
-        "See what is missing: devcluster-remote doctor -c <this file>; run it: devcluster-remote up -c <this file>".to_owned(),
+        "Check what is missing: devcluster-remote doctor -c <this file>; run it: devcluster-remote up -c <this file>".to_owned(),
     ];
     if let Some(root) = flat.root.as_ref().filter(|_| has_cwd) {
-        let text = "is not needed: `cwd` says where everything runs";
+        let text = "is not needed: `cwd` sets where everything runs";
         lines.push(format!("`determined_root` ({root}) {text}."));
     }
     let value = flat.document.value();
     if !value["commands"].is_null() || !value["startup_input"].is_null() {
-        let text =
-            "devcluster's numbers of stages, in `commands` and `startup_input`, have moved along.";
+        let text = "The stage numbers in `commands` and `startup_input` are adjusted.";
         lines.push(text.to_owned());
     }
     lines.iter().map(|line| format!("# {line}\n")).collect()
 }
 
-/// Puts the explanations above the stages, and what stood above an old stage above that one again. Where a comment would
-/// change what is read, such as inside of brackets, nothing is moved and nothing is said.
+/// Puts the comments above the new stages, and keeps existing comments above their stages. Where a comment would change the
+/// meaning, such as inside brackets, the text stays unchanged.
 fn commented(text: &str, kinds: &[String], root: bool) -> String {
     let Ok(document) = Document::parse_as_pyyaml(text) else {
         return text.to_owned();
@@ -137,7 +136,7 @@ fn commented(text: &str, kinds: &[String], root: bool) -> String {
         lines[line_of(&[Seg::from("cwd")])]
             .insert_str(0, "# Where everything runs (was: determined_root).\n");
     }
-    // From the end: what is above stays where it is.
+    // From the end, so that the line numbers above stay valid.
     let mut old = None;
     for i in (0..items.len()).rev() {
         let line = line_of(&[Seg::from("stages"), Seg::from(i)]);

@@ -1,12 +1,12 @@
-//! devcluster numbers its stages: in `:restart-stage:2`, `:kill-stage:2`, and in the keys of `startup_input`. Stages that are
-//! put between them move the numbers along.
+//! Adjusts devcluster's stage numbers, in `:restart-stage:2`, `:kill-stage:2` and the keys of `startup_input`, to inserted
+//! stages.
 
 use protocol::yaml::{Document, Editor, Error, Seg};
 use serde_json::Value;
 
 use crate::plan::{Plan, Position};
 
-/// devcluster's key for each stage, with shift: hides or shows its log.
+/// devcluster's shifted key for each stage, which hides or shows its log.
 const SHIFTED: &str = ")!@#$%^&*(";
 
 const NUMBERED: [&str; 2] = [":restart-stage:", ":kill-stage:"];
@@ -57,7 +57,7 @@ fn shift_input(
     editor.set(&path, typed.into())
 }
 
-/// A key past the ninth stage has no other key to become; it stays.
+/// The adjusted key. A key stays when its stage would be beyond the ninth.
 fn shift_key(key: char, commands: &Value, moved: impl Fn(usize) -> usize) -> char {
     if commands.get(key.to_string()).is_some() && !key.is_ascii_digit() && !SHIFTED.contains(key) {
         return key;
@@ -72,7 +72,7 @@ fn shift_key(key: char, commands: &Value, moved: impl Fn(usize) -> usize) -> cha
     }
 }
 
-/// How many stages are put before the one with this number; the first one has number 1.
+/// How many stages are inserted before the stage with this number, counted from 1.
 fn inserted_before(plan: &Plan, number: usize) -> usize {
     let before =
         |place: Position| matches!(place, Position::Before(item) if number > 0 && item < number);

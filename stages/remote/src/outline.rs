@@ -1,4 +1,4 @@
-//! What a run is going to do, stage by stage, in words.
+//! Describes what a run does, stage by stage.
 
 use protocol::kinds::is_ours;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::input::CompiledInput;
 use crate::plan::{NewStage, Plan};
 
-/// A line for each stage, in the order in which devcluster starts them; the numbers are the keys of its console.
+/// One line per stage, in the order of start; the numbers are the keys of devcluster's console.
 pub(crate) fn outline(input: &CompiledInput) -> String {
     let compiled = input.compiled.value();
     let items = compiled["stages"].as_array().into_iter().flatten();
@@ -36,13 +36,13 @@ fn describe_new(stage: &NewStage, plan: &Plan) -> String {
     let own = Some(stage.verdict.outline.as_str()).filter(|text| !text.is_empty());
     let what = own.unwrap_or_else(|| about.split(['.', ':']).next().unwrap_or_default());
     match stage.program.as_slice() {
-        // Whose program runs is worth knowing where it is a stranger's.
+        // Show the path of a program of another project.
         [program] if !is_ours(&stage.kind) => format!("{what} ({program})"),
         _ => what.to_owned(),
     }
 }
 
-/// The program that these words run; where values are put into them first, the one that runs after that.
+/// The program that these words run. With `config-emit exec`, the program that it runs.
 pub(crate) fn program_of(words: &Value) -> Option<&str> {
     let words: Vec<&str> = words.as_array()?.iter().filter_map(Value::as_str).collect();
     let is_exec = |word: &&str| *word == "exec";
@@ -65,14 +65,14 @@ fn describe_stock(kind: &str, body: &Value, input: &CompiledInput) -> String {
     };
     let program = program_of(words).unwrap_or_default();
     match kind {
-        "db" => "the database, in docker".to_owned(),
+        "db" => "runs the database in docker".to_owned(),
         "elastic" | "custom_docker" => "runs in docker".to_owned(),
-        _ if program.is_empty() => format!("devcluster's {kind}"),
+        _ if program.is_empty() => format!("runs devcluster's {kind}"),
         _ => {
             let name = body["name"].as_str().unwrap_or(kind);
             let waits = input.compiled.plan.consumers.iter().any(|c| c.name == name);
             let tail = if waits {
-                ", with the config that was written for it"
+                ", with its rendered config"
             } else {
                 ""
             };

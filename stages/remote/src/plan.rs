@@ -1,4 +1,4 @@
-//! What a devcluster.yaml asks for beyond what devcluster knows: the new stages, and who uses what they find out.
+//! The new stages of a devcluster.yaml, and the consumers of their outputs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,18 +24,18 @@ mod references;
 mod stages;
 mod validate;
 
-/// devcluster's own directory where the file names none.
+/// The default of devcluster's `temp_dir`.
 pub(crate) const TEMP_DIR: &str = "/tmp/devcluster";
 
 /// The word in a `cmdline` that stands for the path of the config.
 pub(crate) const CONFIG_WORD: &str = ":config";
 
-/// Where a new stage goes.
+/// The position of a new stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// In the place of this item of the file's list.
+    /// It replaces this item of the file's list.
     Item(usize),
-    /// Before this item.
+    /// It is inserted before this item.
     Before(usize),
 }
 
@@ -46,7 +46,7 @@ impl Position {
         }
     }
 
-    /// A stage that is inserted before an item runs before it.
+    /// The sort key: a stage that is inserted before an item comes first.
     fn order(self) -> (usize, bool) {
         (self.item(), matches!(self, Position::Item(_)))
     }
@@ -61,19 +61,19 @@ pub struct NewStage {
     pub kind: String,
     /// The words that run it.
     pub program: Vec<String>,
-    /// What its outputs mean.
+    /// The meaning of its outputs.
     pub provides: Provides,
-    /// Where it goes.
+    /// Its position.
     pub place: Position,
-    /// Its config: the body without what the driver itself reads.
+    /// Its config: the body without the fields of the driver.
     pub config: Map<String, Value>,
-    /// Who waits for it, where its user says so.
+    /// The `gate` of the file, if set.
     gate: Option<Gate>,
-    /// Whether later stages are held back until it is ready.
+    /// Whether later stages wait until it is ready.
     pub gates: bool,
-    /// The resource manager whose tasks it leads to, where its user says so.
+    /// The `resource_manager` of the file, if set.
     pub resource_manager: Option<String>,
-    /// What it says of its config.
+    /// Its verdict on its config.
     pub verdict: Verdict,
 }
 
@@ -92,45 +92,45 @@ pub struct Consumer {
     pub upstreams: Vec<String>,
 }
 
-/// Everything that compiling has to act upon.
+/// Everything that compiling needs.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// The new stages, in order.
     pub stages: Vec<NewStage>,
     /// Their kinds.
     pub(crate) kinds: BTreeMap<String, Kind>,
-    /// Who gets their outputs.
+    /// The stages that get their outputs.
     pub consumers: Vec<Consumer>,
-    /// What the configs of masters amount to.
+    /// The verdicts on the configs of masters.
     pub(crate) targets: Vec<TargetVerdict>,
     /// devcluster's `temp_dir`, as written.
     pub temp_dir: String,
     /// The file's `cwd`, as written.
     pub cwd: Option<String>,
-    /// Renderers that restart commands and have no config to render.
+    /// Renderers that only restart commands.
     pub(crate) followers: Vec<String>,
-    /// Commands with references in them.
+    /// Commands with references.
     pub(crate) execs: Vec<Exec>,
-    /// Texts in these and in rendered configs that only look like references.
+    /// Texts in commands and rendered configs with escaped references.
     pub(crate) literals: Vec<Literal>,
-    /// References to what plugins find out: what that can be, only they know.
+    /// References to outputs of plugins, which only the plugins can check.
     pub plugin_references: Vec<PluginReference>,
-    /// What works, but not as one would wish.
+    /// Warnings.
     pub warnings: Vec<String>,
 }
 
-/// A stage's body as it stands in the file, or as the flat form asks for it.
+/// A new stage, as the file lists it or the flat form requests it.
 pub struct StageRequest {
     /// Its key in the file.
     pub kind: String,
-    /// Where it goes.
+    /// Its position.
     pub place: Position,
     /// Its body.
     pub body: Map<String, Value>,
 }
 
 impl Plan {
-    /// Reads the plan of a devcluster.yaml. All mistakes at once.
+    /// Reads the plan of a devcluster.yaml. The error lists every mistake.
     pub async fn read(
         source: &InputFile<'_>,
         flat: Option<FlatStages<'_>>,
@@ -173,7 +173,7 @@ impl Plan {
             ..Plan::default()
         };
         if !wanted.is_empty() && plan.temp_dir.starts_with('~') {
-            let message = "devcluster takes `~` literally here; write $HOME";
+            let message = "devcluster does not expand `~` here; write $HOME";
             problems.push(Problem::new("temp_dir", message));
         }
         plan.describe_kinds(&mut wanted, kinds, &mut problems).await;
@@ -183,7 +183,7 @@ impl Plan {
         for stage in &plan.stages {
             if items.iter().any(|item| is_stock_named(item, &stage.name)) {
                 let message = format!(
-                    "a second stage named `{}`; give each its own `name`",
+                    "a second stage has the name `{}`; give each its own `name`",
                     stage.name
                 );
                 problems.push(Problem::new(stage.at("name"), message));
@@ -203,7 +203,7 @@ impl Plan {
             return Ok(plan);
         }
         Err(match flat {
-            // What is wrong with the flat form is not in the file that it is put into.
+            // A mistake in the flat form has its place there, not in the file that the stages are added to.
             Some(file) if problems.iter().all(|p| !p.path.starts_with("stages")) => {
                 refused_flat(file, problems)
             }
@@ -211,7 +211,7 @@ impl Plan {
         })
     }
 
-    /// Learns what the kinds are, side by side. A stage of a kind that is not there is no stage.
+    /// Describes the kinds, concurrently. Drops stages of unknown kinds.
     async fn describe_kinds(
         &mut self,
         wanted: &mut Vec<StageRequest>,
@@ -242,7 +242,7 @@ impl Plan {
     }
 }
 
-/// Whether a stage of devcluster's goes by this name.
+/// Whether an item is a stage of devcluster with this name.
 fn is_stock_named(item: &Value, name: &str) -> bool {
     let first = item.as_object().and_then(|o| o.iter().next());
     first.is_some_and(|(kind, body)| {
@@ -250,9 +250,9 @@ fn is_stock_named(item: &Value, name: &str) -> bool {
     })
 }
 
-/// The stages of the flat form, to be put into the file.
+/// The stages of the flat form, which are added to the file.
 pub struct FlatStages<'a> {
     pub(crate) stages: Vec<StageRequest>,
-    /// The file that they stand in; none: the command line.
+    /// The file that contains them; `None`: the command line.
     pub(crate) file: Option<InputFile<'a>>,
 }

@@ -1,4 +1,4 @@
-//! The plugins of a file, asked what they take and what they find out, before anything is run.
+//! Checks the plugins of a file before anything runs.
 
 use std::path::PathBuf;
 
@@ -15,8 +15,8 @@ use crate::plan::{NewStage, Plan, directory_of, error_text};
 use crate::problems::refused;
 use crate::verbs::{describe, wrong_config};
 
-/// Asks each plugin, all side by side: its config is checked, and what later stages refer to, and what it says of itself is
-/// in the plan then. Every mistake at once.
+/// Checks the config of each plugin and the references to its outputs, the plugins concurrently. Adds their descriptions to
+/// the plan. The error lists every mistake.
 pub(crate) async fn check(input: &mut CompiledInput, env: &Env) -> Result<(), StageError> {
     let plan = &input.compiled.plan;
     let checked = join_all(
@@ -35,7 +35,7 @@ pub(crate) async fn check(input: &mut CompiledInput, env: &Env) -> Result<(), St
     Ok(())
 }
 
-/// Checks what later stages refer to alone. A plugin that does not describe itself says so elsewhere.
+/// Checks only the references to outputs of plugins. A failed `describe` is reported elsewhere.
 pub(crate) async fn check_references(input: &CompiledInput, env: &Env) -> Result<(), StageError> {
     let plan = &input.compiled.plan;
     let found = plan
@@ -71,7 +71,7 @@ async fn find_and_describe(
     Ok((program, described))
 }
 
-/// What is wrong with a plugin's stage; where nothing is, what the outputs of the plugin mean and what it exposes.
+/// The problems of a plugin stage. Without problems, also the meaning of its outputs and its verdict.
 async fn check_stage(
     stage: &NewStage,
     plan: &Plan,
@@ -98,7 +98,7 @@ async fn check_stage(
     })
 }
 
-/// What others take from its outputs and it does not report.
+/// References to outputs that the plugin does not report.
 fn wrong_references(stage: &NewStage, plan: &Plan, described: &Description) -> Vec<Problem> {
     let references = plan.plugin_references.iter();
     let of_it = references.filter(|r| r.instance == stage.name);

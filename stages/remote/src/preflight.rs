@@ -1,4 +1,4 @@
-//! The preflights of a file's stages, side by side: each by its own binary, with the very flags that devcluster will use.
+//! Runs the preflights of a file's stages concurrently, each with the flags that devcluster passes.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -18,10 +18,10 @@ use tokio::time::timeout;
 use crate::input::CompiledInput;
 use crate::plan::NewStage;
 
-/// How long a stage may look around. What it found until then counts.
+/// How long a preflight may take. Checks until then are kept.
 const PREFLIGHT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is read of its stderr, for the case that it says nothing on stdout.
+/// The most bytes read from its stderr, which is shown when it writes nothing to stdout.
 const MAX_STDERR: u64 = 64 * 1024;
 
 /// The checks of one stage.
@@ -29,13 +29,13 @@ const MAX_STDERR: u64 = 64 * 1024;
 pub(crate) struct StageChecks {
     /// Instance name.
     pub(crate) stage: String,
-    /// What it is.
+    /// Its kind.
     pub(crate) kind: String,
-    /// In the order in which they became known.
+    /// In the order of completion.
     pub(crate) checks: Vec<Check>,
 }
 
-/// Looks for all stages at once, and hands over what each found, in the order of the file.
+/// Runs the preflights of all stages concurrently, and passes on the checks of each in the order of the file.
 pub(crate) async fn run_all(input: &CompiledInput, env: &Env, mut found: impl FnMut(StageChecks)) {
     let cwd = input.cwd(env);
     let stages = input.compiled.plan.stages.iter();
@@ -57,7 +57,7 @@ pub(crate) async fn run_all(input: &CompiledInput, env: &Env, mut found: impl Fn
     }
 }
 
-/// The command of a stage, expanded as devcluster does, with the other verb.
+/// The preflight command of a stage, expanded as devcluster expands it.
 fn arguments(stage: &NewStage, input: &CompiledInput, env: &Env) -> Vec<String> {
     let words = input.compiled.plan.command(stage).into_iter();
     let mut words: Vec<String> = words
@@ -68,7 +68,7 @@ fn arguments(stage: &NewStage, input: &CompiledInput, env: &Env) -> Vec<String> 
     let at = stage.program.len();
     words.splice(at..at, verb);
     if stage.kind == RENDERER {
-        // What devcluster will write when it starts is in the user's file already.
+        // devcluster writes the base when it starts; before that, it is in the user's file.
         let file = std::path::absolute(&input.file).unwrap_or_else(|_| input.file.clone());
         words.retain(|word| !word.starts_with("--base="));
         words.push(format!("--base={}", file.display()));
@@ -77,15 +77,18 @@ fn arguments(stage: &NewStage, input: &CompiledInput, env: &Env) -> Vec<String> 
 }
 
 async fn run_preflight(arguments: &[String], cwd: Option<PathBuf>) -> Vec<Check> {
-    let failed = |e: &StageError| Check::failed("preflight", "the stage can look around", e);
+    let failed = |e: &StageError| Check::failed("preflight", "the preflight of the stage runs", e);
     let mut checks = Vec::new();
     match timeout(PREFLIGHT_TIMEOUT, run(arguments, cwd, &mut checks)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => checks.push(failed(&error)),
         Err(_) => {
-            let message = format!("it was not through after {} s", PREFLIGHT_TIMEOUT.as_secs());
+            let message = format!(
+                "the preflight did not finish within {} s",
+                PREFLIGHT_TIMEOUT.as_secs()
+            );
             let error = StageError::new(protocol::codes::PROGRAM_FAILED, message).hint(
-                "what it waits for is likely what comes next in its list; try the stage by itself",
+                "it probably hangs in the check after the last one shown; run the preflight of the stage alone",
             );
             checks.push(failed(&error));
         }
@@ -122,7 +125,7 @@ async fn run(
         Some(error) => Err(error),
         None if status.success() || !checks.is_empty() => Ok(()),
         None => {
-            let message = format!("{program} ended with {status} and no word on stdout");
+            let message = format!("{program} ended with {status} and wrote no message to stdout");
             Err(StageError::new(protocol::codes::PROGRAM_FAILED, message)
                 .hint("install the stages of this version beside devcluster-remote: make install")
                 .cause(words))
@@ -130,7 +133,7 @@ async fn run(
     }
 }
 
-/// Collects the checks, and returns the error that kept the stage from looking.
+/// Collects the checks, and returns the error that stopped the preflight.
 async fn read(stdout: ChildStdout, checks: &mut Vec<Check>) -> Option<StageError> {
     let mut reader = BufReader::new(stdout);
     let mut failure = None;
@@ -154,7 +157,7 @@ async fn read_stderr(stderr: ChildStderr) -> String {
     String::from_utf8_lossy(&bytes).trim_end().to_owned()
 }
 
-/// The stages of the file that devcluster knows by itself: kind and body.
+/// The stages of devcluster in the compiled file: kind and body.
 pub(crate) fn stock<'a>(compiled: &'a Value, input: &CompiledInput) -> Vec<(&'a str, &'a Value)> {
     let ours = |name: &Value| {
         let stages = input.compiled.plan.stages.iter();

@@ -1,4 +1,4 @@
-//! A user's file, and the mistakes in it, each with its place.
+//! A user's file, and errors with the mistakes in it.
 
 use std::ops::Range;
 use std::path::Path;
@@ -9,7 +9,7 @@ use protocol::{Problem, StageError, problem};
 
 use crate::codes;
 
-/// A file that was read, by the name that messages show.
+/// A parsed file, by the name that messages show.
 #[derive(Clone, Copy)]
 pub struct InputFile<'a> {
     /// Path as given.
@@ -18,7 +18,7 @@ pub struct InputFile<'a> {
     pub document: &'a Document,
 }
 
-/// Also what only PyYAML makes sense of: whatever is not ours to read stays as it is.
+/// Reads a file by PyYAML's rules: parts that only devcluster reads stay unchanged.
 pub(crate) fn read(file: &Path) -> Result<Document, StageError> {
     let shown = file.display();
     let text = protocol::files::read_text(file)
@@ -30,7 +30,7 @@ pub(crate) fn read(file: &Path) -> Result<Document, StageError> {
     })
 }
 
-/// The error for a file that asks for what cannot be.
+/// The error for mistakes in a file.
 pub(crate) fn refused(source: &InputFile, problems: Vec<Problem>) -> StageError {
     let file = problem::SourceFile::new(source.path, source.document.text());
     let placed = problems
@@ -42,20 +42,20 @@ pub(crate) fn refused(source: &InputFile, problems: Vec<Problem>) -> StageError 
     StageError::new(codes::CONFIG, message).problems(placed)
 }
 
-/// The error for the flat form, which stands in a file of its own or on the command line.
+/// The error for mistakes in the flat form, which is a file or the command line.
 pub(crate) fn refused_flat(file: Option<InputFile>, problems: Vec<Problem>) -> StageError {
     if let Some(file) = file {
         return refused(&file, problems);
     }
     let causes = problems.iter().map(Problem::to_string);
-    causes.fold(usage("the flags do not fit"), StageError::cause)
+    causes.fold(usage("the flags are not valid"), StageError::cause)
 }
 
 pub(crate) fn usage(message: impl Into<String>) -> StageError {
     StageError::new(protocol::codes::USAGE, message)
 }
 
-/// What there stands that only PyYAML makes sense of.
+/// Problems for what only PyYAML accepts in a range.
 pub(crate) fn pyyaml_only(source: &InputFile, within: Range<usize>) -> Vec<Problem> {
     let file = problem::SourceFile::new(source.path, source.document.text());
     let there = source.document.pyyaml_only().iter();

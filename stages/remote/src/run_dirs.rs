@@ -1,4 +1,4 @@
-//! Where stages meet on this machine, as far as anybody can know.
+//! The known run directories of this machine.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use protocol::ledger::{self, Survey};
 use protocol::rundir::RunDir;
 use protocol::{Env, StageError};
 
-/// What the ledgers here say, of the instances that met in this run directory or in any.
+/// The ledgers of one run directory, or of all.
 pub(crate) fn survey(env: &Env, only: Option<&Path>) -> Survey {
     let mut survey = ledger::survey(env);
     if let Some(only) = only {
@@ -20,7 +20,7 @@ pub(crate) fn survey(env: &Env, only: Option<&Path>) -> Survey {
     survey
 }
 
-/// Every run directory that is known here: the usual ones, and those of instances that have something to undo.
+/// Every known run directory: the default ones, and those of instances with open ledger entries.
 pub(crate) fn run_dirs(env: &Env, only: Option<&Path>, survey: &Survey) -> BTreeSet<PathBuf> {
     if let Some(only) = only {
         return BTreeSet::from([only.to_owned()]);
@@ -33,14 +33,14 @@ pub(crate) fn run_dirs(env: &Env, only: Option<&Path>, survey: &Survey) -> BTree
     owners.chain(usual).collect()
 }
 
-/// The directories of devclusters whose stages meet there.
+/// The `temp_dir` of each devcluster with one of these run directories.
 pub(crate) fn temp_dirs(run_dirs: &BTreeSet<PathBuf>) -> impl Iterator<Item = &Path> {
     let run_dirs = run_dirs.iter();
     let of_devcluster = run_dirs.filter(|d| d.file_name().is_some_and(|name| name == "stages"));
     of_devcluster.filter_map(|d| d.parent())
 }
 
-/// A run directory that is there: looking is not to make one.
+/// Opens a run directory if it exists. Never creates one.
 pub(crate) fn open(run_dir: &Path) -> Option<Result<RunDir, StageError>> {
     run_dir.is_dir().then(|| RunDir::open(run_dir))
 }

@@ -1,4 +1,4 @@
-//! One JSON Schema for the whole file, in either form, so that an editor completes and checks it. Draft 7: what editors read.
+//! One JSON Schema for the whole file, in either form, so that an editor completes and checks it. Draft 7, which editors read.
 
 use protocol::kinds::{DEVCLUSTERS, PLUGIN, RENDERER, is_ours};
 use protocol::program::say;
@@ -11,7 +11,7 @@ use crate::kinds::{Kinds, Programs};
 use crate::plan::DRIVER_FIELDS;
 use crate::stock;
 
-/// The schema of a devcluster.yaml that may list the new stages, those of strangers on `$PATH` too, and of a flat
+/// The schema of a devcluster.yaml with the new stages, also those of other projects on `$PATH`, and of a flat
 /// remote_connect.yaml.
 pub(crate) async fn schema(programs: &Programs<'_>) -> Result<Value, StageError> {
     let mut definitions = stock::definitions();
@@ -22,7 +22,7 @@ pub(crate) async fn schema(programs: &Programs<'_>) -> Result<Value, StageError>
         let described = match programs.describe_known(name).await {
             Ok(described) => described,
             Err(error) if is_ours(name) => return Err(error),
-            // An editor is better off without it than without the rest.
+            // Leave out this kind, so that an editor gets the others.
             Err(error) => {
                 say(&format!("warning: {} is left out: {}", name, error.message));
                 continue;
@@ -83,7 +83,7 @@ fn devcluster() -> Value {
                 "items": {"$ref": "#/definitions/stage"},
             },
             "temp_dir": {
-                "description": "devcluster's own directory; the stages meet in `stages` below it.",
+                "description": "devcluster's working files; `stages` in it is the run directory of the stages.",
                 "type": "string",
                 "default": "/tmp/devcluster",
             },
@@ -93,12 +93,12 @@ fn devcluster() -> Value {
                 "type": "object",
                 "additionalProperties": {"$ref": "#/definitions/command"},
             },
-            "startup_input": {"description": "Keys that are pressed at the start.", "type": "string"},
+            "startup_input": {"description": "Keys to press at the start.", "type": "string"},
         },
     })
 }
 
-/// A stage's config, with what the driver reads of it.
+/// The schema of a stage: its config, and the fields of the driver.
 fn body(described: &Description) -> Value {
     let mut schema = as_draft7(&described.config);
     if !schema.is_object() {
@@ -136,7 +136,7 @@ fn body(described: &Description) -> Value {
     add(
         "gate",
         json!({
-            "description": "Who waits until it is ready: the next stage, or only the one that uses what it finds out.",
+            "description": "Who waits until it is ready: every later stage, or only the consumers of its outputs.",
             "enum": ["stage", "consumer"],
         }),
     );
@@ -144,7 +144,7 @@ fn body(described: &Description) -> Value {
         add(
             "resource_manager",
             json!({
-                "description": "The resource manager that it is for, by its name or cluster_name.",
+                "description": "The resource manager that it serves, by its name or cluster_name.",
                 "type": "string",
             }),
         );
@@ -156,7 +156,7 @@ fn body(described: &Description) -> Value {
     schema
 }
 
-/// A list of fixed length is written in another way there.
+/// Rewrites lists of fixed length as in draft 7.
 fn as_draft7(schema: &Value) -> Value {
     match schema {
         Value::Object(map) => {
@@ -176,7 +176,7 @@ fn as_draft7(schema: &Value) -> Value {
     }
 }
 
-/// Every key of the Python tool, and those of the two stages that they become.
+/// The schema of a flat file: the keys of the Python tool, and the fields of the tunnel and the gateway.
 fn remote_connect(mut properties: Map<String, Value>) -> Value {
     for (key, help) in flat_keys() {
         properties

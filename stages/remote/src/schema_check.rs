@@ -1,4 +1,4 @@
-//! Whether a config fits the JSON Schema that a stranger's program describes.
+//! Checks a config against the JSON Schema of another project's program.
 
 use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
@@ -9,7 +9,7 @@ use protocol::yaml::{Seg, show};
 use protocol::{Problem, StageError};
 use serde_json::Value;
 
-/// What is wrong with a config. No value is shown: it may be a secret.
+/// The problems of a config. Values are not shown: they may be secret.
 pub(crate) fn problems(
     schema: &Value,
     config: &Value,
@@ -31,7 +31,7 @@ pub(crate) fn problems(
     Ok(known.flat_map(|e| problem(schema, &e)).collect())
 }
 
-/// Adds what a schema finds where nothing was found before: a program's own words come first.
+/// Adds violations of a schema at paths without a problem: a program's own messages take precedence.
 pub(crate) fn add(problems: &mut Vec<Problem>, by_schema: impl IntoIterator<Item = Problem>) {
     let reported = problems.len();
     for problem in by_schema {
@@ -41,7 +41,7 @@ pub(crate) fn add(problems: &mut Vec<Problem>, by_schema: impl IntoIterator<Item
     }
 }
 
-/// Whether the values below the place decide it, and not its shape.
+/// Whether the violation depends on values, not only on their types.
 fn depends_on_values(error: &ValidationError) -> bool {
     use ValidationErrorKind::{
         AnyOf, Constant, Contains, Enum, Not, OneOfMultipleValid, OneOfNotValid, UniqueItems,

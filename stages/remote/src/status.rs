@@ -1,4 +1,4 @@
-//! `status`: where each instance stands. Who is alive is said by its lock, so that a killed stage does not look ready.
+//! `status`: shows each instance. Its lock shows whether it is alive, so that a killed stage does not appear as ready.
 
 mod show;
 
@@ -19,19 +19,19 @@ use crate::format::Formatted;
 use crate::kinds::Programs;
 use crate::run_dirs::{open, run_dirs, survey};
 
-/// How often `--watch` looks. Files are read; nobody is asked.
+/// How often `--watch` reads the files.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A stage answers `check` within a second; one on a dead network may not.
+/// How long `check` of a stage may take. It takes a second, unless the network is down.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How to go about it.
+/// The flags of `status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusOptions {
-    /// Go on, and show every change, until Ctrl-C
+    /// Show every change until Ctrl-C
     #[arg(short, long)]
     watch: bool,
-    /// Have every stage that is ready asked whether what it reported still holds
+    /// Check for every ready stage whether its outputs are still valid
     #[arg(long)]
     check: bool,
     #[command(flatten)]
@@ -43,19 +43,19 @@ pub(crate) struct StatusOptions {
 struct Instance {
     stage: String,
     kind: String,
-    /// None: it died without a word.
+    /// `None`: it was killed.
     #[serde(serialize_with = "show::phase")]
     phase: Option<Phase>,
-    /// Milliseconds since 1970; null when it is not known.
+    /// Milliseconds since 1970; null when unknown.
     since_ms: Option<u64>,
-    /// What it is doing, or what it found out, in words.
+    /// Its current step or its outputs, in words.
     message: Option<String>,
-    /// Whether what it reported holds: null when nobody asked.
+    /// Whether its outputs are valid; null without a check.
     health: Option<String>,
     #[serde(rename = "gen")]
     generation: Option<u64>,
     outputs: Option<Map<String, Value>>,
-    /// The last error of this run, also when it is over.
+    /// The last error of this run, also after recovery.
     last_error: Option<StageError>,
     pid: Option<u32>,
 }
@@ -73,7 +73,7 @@ struct RunDirStatus {
     instances: Vec<Instance>,
 }
 
-/// Shows it, once or for as long as somebody watches. Returns the exit code.
+/// Shows the status, once or with `--watch` repeatedly. Returns the exit code.
 pub(crate) async fn status(
     run_dir: Option<&Path>,
     options: &StatusOptions,
@@ -121,11 +121,11 @@ fn place(run_dir: &RunDir) -> RunDirStatus {
     }
 }
 
-/// `None` for one of which nothing is left but its lock file.
+/// `None` for an instance with only a lock file.
 fn instance(run_dir: &RunDir, stage: String) -> Option<Instance> {
     let holder = run_dir.holder(&stage);
     let status = run_dir.status(&stage);
-    // Between the lock and the first word of a run, the word is still that of the run before.
+    // A new run holds the lock before it writes its status.
     let is_old = |status: &Status| holder.as_ref().is_some_and(|h| *h != status.run);
     let Some(status) = status.as_ref().filter(|s| !is_old(s)) else {
         return holder.map(|_| Instance {
@@ -154,7 +154,7 @@ fn instance(run_dir: &RunDir, stage: String) -> Option<Instance> {
     })
 }
 
-/// Has every instance that says that it is ready asked by its own program, side by side.
+/// Calls `check` for every ready instance, concurrently.
 async fn check(places: &mut [RunDirStatus], programs: &Programs<'_>) {
     let asked = places.iter_mut().flat_map(|place| {
         let (run_dir, instances) = (&place.run_dir, &mut place.instances);
@@ -163,14 +163,14 @@ async fn check(places: &mut [RunDirStatus], programs: &Programs<'_>) {
             .filter(|i| i.phase == Some(Phase::Ready));
         ready.map(move |instance| (run_dir, instance))
     });
-    // A stranger's program is not run only to look at it.
+    // Do not run programs of other projects for this.
     let ours = asked.filter(|(_, instance)| is_ours(&instance.kind) || instance.kind == PLUGIN);
     let answers = ours.map(async |(run_dir, instance)| {
         let (kind, name) = (&instance.kind, &instance.stage);
         let mut command = match programs.command(kind, "check", name, run_dir) {
             Ok(command) => command,
             Err(why) => {
-                instance.health = Some(format!("cannot be asked: {why}"));
+                instance.health = Some(format!("cannot run the check: {why}"));
                 return;
             }
         };
@@ -183,7 +183,7 @@ async fn check(places: &mut [RunDirStatus], programs: &Programs<'_>) {
                 let text = first.split_once("error: ").map_or(first, |(_, text)| text);
                 Some(text.to_owned())
             }
-            Ok(Err(e)) => Some(format!("cannot be asked: {e}")),
+            Ok(Err(e)) => Some(format!("cannot run the check: {e}")),
             Err(_) => Some(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())),
         };
         if failed.is_some() {
@@ -199,7 +199,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_lock_without_a_word_of_its_holder_is_a_start_and_a_lock_file_alone_is_nothing() {
+    async fn a_lock_without_a_status_of_its_holder_is_starting_and_a_free_lock_without_one_is_not_shown()
+     {
         let dir = tempfile::tempdir().unwrap();
         let run_dir = RunDir::open(&dir.path().join("r")).unwrap();
         let lock = run_dir.lock("t", "bb").await.unwrap();

@@ -1,4 +1,4 @@
-//! devcluster's own part of a file, by the rules that devcluster 1.3.2 reads it by: it would end with a traceback.
+//! Checks devcluster's part of a file by the rules of devcluster 1.3.2, which would end with a traceback.
 
 use std::rc::Rc;
 
@@ -7,18 +7,18 @@ use protocol::kinds::DEVCLUSTERS;
 use protocol::suggest::did_you_mean;
 use serde_json::{Map, Value};
 
-/// A test compares it with what stock devcluster takes.
+/// A test compares it with what stock devcluster accepts.
 const SCHEMA: &str = include_str!("schema/stock.json");
 
 const SIGNALS: &str = "HUP INT QUIT ILL TRAP ABRT IOT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CLD CONT STOP \
     TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO POLL PWR SYS EMT INFO RTMIN RTMAX";
 
-/// JSON Schemas of what devcluster itself reads, by name.
+/// JSON Schemas of devcluster's part, by name.
 pub(crate) fn definitions() -> Map<String, Value> {
     serde_json::from_str(SCHEMA).unwrap_or_default()
 }
 
-/// What devcluster would not read, and what it reads to its own harm.
+/// What devcluster refuses, and what makes it fail later.
 #[derive(Default)]
 pub(crate) struct StockCheck {
     pub(crate) problems: Vec<Problem>,
@@ -26,7 +26,7 @@ pub(crate) struct StockCheck {
     definitions: Rc<Map<String, Value>>,
 }
 
-/// Looks at everything that devcluster itself reads.
+/// Checks everything that devcluster reads.
 pub(crate) fn check(file: &Value) -> StockCheck {
     let mut checked = StockCheck {
         definitions: definitions().into(),
@@ -49,7 +49,7 @@ pub(crate) fn check(file: &Value) -> StockCheck {
             for (key, command) in commands {
                 if !command.is_string() && words(command).is_some() {
                     let path = format!("commands.{key}");
-                    checked.wrong(&path, "expected text or a list of texts");
+                    checked.wrong(&path, "expected a text or a list of texts");
                 }
             }
         }
@@ -69,7 +69,7 @@ impl StockCheck {
 
     fn unknown(&mut self, path: &str, body: &Map<String, Value>, known: &[&str]) {
         for key in body.keys().filter(|k| !known.contains(&k.as_str())) {
-            let message = format!("devcluster knows no such key; {}", suggestion(key, known));
+            let message = format!("devcluster has no such key; {}", suggestion(key, known));
             self.problems.push(Problem::key(join(path, key), message));
         }
     }
@@ -84,7 +84,7 @@ impl StockCheck {
         let Some(body) = body.as_object() else {
             return self.wrong(
                 &path,
-                "expected `key: value` lines; write {} where there is none",
+                "expected `key: value` lines; write {} for an empty mapping",
             );
         };
         let others = item.as_object().into_iter().flat_map(Map::keys).skip(1);
@@ -92,14 +92,14 @@ impl StockCheck {
         if !others.is_empty() {
             let others = others.join(", ");
             self.warnings.push(format!(
-                "stages[{i}]: devcluster reads {kind} alone, not {others}"
+                "stages[{i}]: devcluster reads only {kind}, not {others}"
             ));
         }
         let definitions = self.definitions.clone();
         self.mapping(&path, kind, body, &definitions[kind]);
     }
 
-    /// By its schema no key is unknown and none is missing, and each value is what devcluster takes.
+    /// Checks a mapping against its schema.
     fn mapping(&mut self, path: &str, kind: &str, body: &Map<String, Value>, schema: &Value) {
         let properties = schema["properties"].as_object();
         let fields = || properties.into_iter().flatten();
@@ -119,7 +119,7 @@ impl StockCheck {
         }
     }
 
-    /// What devcluster itself looks at: of what is for docker, it makes text.
+    /// Checks a value as far as devcluster does: it converts values for docker to text.
     fn field(&mut self, path: &str, kind: &str, name: &str, schema: &Value, value: &Value) {
         let reference = schema.get("$ref").or(schema.pointer("/allOf/0/$ref"));
         let reference = reference.and_then(Value::as_str).unwrap_or_default();
@@ -145,7 +145,7 @@ impl StockCheck {
     fn words(&mut self, path: &str, value: &Value) {
         if let Some(at) = words(value) {
             let path = format!("{path}{at}");
-            self.wrong(&path, "expected a list of texts; quote what is none");
+            self.wrong(&path, "expected a list of texts; quote other values");
         }
     }
 
@@ -158,7 +158,7 @@ impl StockCheck {
             match name {
                 "environment" => self.wrong(&path, "expected text; quote it"),
                 _ => self.warnings.push(format!(
-                    "{path}: no text: devcluster dies when it starts that stage; quote it"
+                    "{path}: not a text: devcluster crashes when it starts that stage; quote it"
                 )),
             }
         }
@@ -189,14 +189,14 @@ impl StockCheck {
             ("conncheck" | "logcheck", _) => self.wrong(&below, "expected `key: value` lines"),
             _ => {
                 let known = ["custom", "sh", "conncheck", "logcheck"];
-                let message = format!("no such kind of step; {}", suggestion(kind, &known));
+                let message = format!("unknown kind of step; {}", suggestion(kind, &known));
                 self.problems.push(Problem::key(below, message));
             }
         }
     }
 }
 
-/// The name that was probably meant, else all that there are.
+/// A suggestion for an unknown name: a similar name, else all names.
 fn suggestion(name: &str, known: &[&str]) -> String {
     did_you_mean(name, known.iter().copied()).map_or_else(
         || format!("there is {}", known.join(", ")),
@@ -211,7 +211,7 @@ fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// Where it is no list of texts: itself, or an item.
+/// The path of the first value that is not a text; `None` for a list of texts.
 fn words(value: &Value) -> Option<String> {
     match value.as_array() {
         None => Some(String::new()),
@@ -222,7 +222,7 @@ fn words(value: &Value) -> Option<String> {
     }
 }
 
-/// What Python's `int` takes; a variable may hold anything.
+/// Whether Python's `int` accepts it. A text with a variable is accepted.
 fn is_port(value: &Value) -> bool {
     match value {
         Value::Number(_) | Value::Bool(_) => true,

@@ -1,10 +1,10 @@
-//! How each stage ended, after a run.
+//! Reports after a run how each stage ended.
 
 use protocol::rundir::{Phase, RunDir};
 
 use crate::plan::Plan;
 
-/// A line for each of our stages that ran since then, in milliseconds since 1970.
+/// One line for each stage of the plan that ran since then, in milliseconds since 1970.
 pub(crate) fn lines(plan: &Plan, run_dir: &RunDir, since_ms: u64) -> Vec<String> {
     let stages = plan.stages.iter();
     stages
@@ -15,7 +15,7 @@ pub(crate) fn lines(plan: &Plan, run_dir: &RunDir, since_ms: u64) -> Vec<String>
             }
             let name = &stage.name;
             Some(match status.phase {
-                Phase::Stopped => format!("{name} stopped in good order"),
+                Phase::Stopped => format!("{name} stopped"),
                 Phase::Failed => {
                     let error = status.error.as_ref();
                     let text = error.map(|e| e.render(name)).unwrap_or_default();
@@ -23,7 +23,7 @@ pub(crate) fn lines(plan: &Plan, run_dir: &RunDir, since_ms: u64) -> Vec<String>
                         .trim_end()
                         .to_owned()
                 }
-                _ => format!("{name} was ended before it could give everything back"),
+                _ => format!("{name} ended before it released everything"),
             })
         })
         .collect()

@@ -1,4 +1,4 @@
-//! `up`: compile, run stock devcluster, clean up.
+//! `up`: compiles, runs stock devcluster, cleans up.
 
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
@@ -24,16 +24,16 @@ use crate::outline::outline;
 use crate::plugins;
 use crate::{confirm, gc, summary};
 
-/// How to go about it.
+/// The flags of `up`.
 #[derive(Debug, Args)]
 pub(crate) struct UpOptions {
-    /// Say what would happen; write and start nothing
+    /// Show what would happen; write and start nothing
     #[arg(long)]
     dry_run: bool,
-    /// At a terminal: do not look at what the stages need, and ask nothing
+    /// At a terminal: skip the checks and questions of the stages
     #[arg(long)]
     no_preflight: bool,
-    /// Expose a master without a password all the same
+    /// Expose a master without a password nevertheless
     #[arg(long)]
     i_know: bool,
     /// Arguments for devcluster, such as --target-stage db
@@ -41,7 +41,7 @@ pub(crate) struct UpOptions {
     devcluster: Vec<OsString>,
 }
 
-/// Compiles onto disk, runs devcluster until it ends, and cleans up. Returns the exit code.
+/// Writes the compiled file, runs devcluster until it ends, and cleans up. Returns the exit code.
 pub(crate) async fn up(
     mut input: CompiledInput,
     flags: UpOptions,
@@ -70,9 +70,13 @@ pub(crate) async fn up(
     };
     if flags.dry_run {
         let words = options.words().join(OsStr::new(" "));
-        say(&format!("by {} {}", program.display(), words.display()));
+        say(&format!(
+            "command: {} {}",
+            program.display(),
+            words.display()
+        ));
         say(
-            "nothing was written or started; `devcluster-remote compile` shows the file, `doctor` what is missing",
+            "nothing was written or started; `devcluster-remote compile` prints the file, `doctor` shows what is missing",
         );
         return Ok(Exit::Ok as u8);
     }
@@ -96,12 +100,12 @@ pub(crate) async fn up(
     let mut devcluster = Devcluster::start(&program, &options)?;
     let ended = supervise(&mut devcluster, &mut signals, oneshot).await;
     for orphan in orphans::end(&input.temp_dir(env)).await {
-        say(&format!("devcluster left {orphan}; ended it"));
+        say(&format!("ended {orphan}, which devcluster left running"));
     }
     let swept = tokio::select! {
         swept = gc::sweep(run_dir.path(), programs) => swept,
         () = signals.next() => {
-            let message = "stopped while cleaning up; `devcluster-remote gc` goes on with it";
+            let message = "stopped during the cleanup; `devcluster-remote gc` completes it";
             return Err(StageError::new(protocol::codes::INTERRUPTED, message));
         }
     };
@@ -112,10 +116,10 @@ pub(crate) async fn up(
     ended
 }
 
-/// The compiled file's name in the run directory.
+/// The name of the compiled file in the run directory.
 const COMPILED: &str = "devcluster.yaml";
 
-/// Follows devcluster to its end and says how it ended.
+/// Waits until devcluster ends, and reports how.
 async fn supervise(
     devcluster: &mut Devcluster,
     signals: &mut Signals,
@@ -129,7 +133,7 @@ async fn supervise(
                 asked += 1;
                 match asked {
                     1 => devcluster.terminate(),
-                    2 => say("devcluster is ending its stages; once more kills it"),
+                    2 => say("devcluster is ending its stages; a third signal kills it"),
                     _ => devcluster.kill(),
                 }
                 continue;
@@ -142,12 +146,12 @@ async fn supervise(
             }
             Event::Failing => {
                 failing = true;
-                say("devcluster is failing: a stage failed; its last lines are above");
+                say("devcluster is failing: a stage failed; see its last lines above");
             }
             Event::Ended(status) => {
                 let expected = asked > 0 || failing || up || !oneshot;
                 if !expected || status.signal().is_some() {
-                    say(&format!("devcluster ended by itself ({status})"));
+                    say(&format!("devcluster ended unexpectedly ({status})"));
                 }
                 let code = status.code().or_else(|| status.signal().map(|s| 128 + s));
                 let code = code.and_then(|c| u8::try_from(c).ok()).unwrap_or(1);
@@ -158,7 +162,7 @@ async fn supervise(
     }
 }
 
-/// Makes the directories and writes the compiled file.
+/// Creates the directories and writes the compiled file.
 fn prepare(input: &CompiledInput, env: &Env) -> Result<RunDir, StageError> {
     let temp_dir = input.temp_dir(env);
     make_temp_dir(&temp_dir)?;
@@ -170,11 +174,11 @@ fn prepare(input: &CompiledInput, env: &Env) -> Result<RunDir, StageError> {
     Ok(run_dir)
 }
 
-/// What to do about a temp_dir that is not ours.
+/// The hint for a temp_dir that other users own or can change.
 pub(crate) const OWN_TEMP_DIR: &str =
-    "set `temp_dir` in the devcluster.yaml to a directory of your own, such as $HOME/.devcluster";
+    "set `temp_dir` in the devcluster.yaml to a directory that you own, such as $HOME/.devcluster";
 
-/// Names the hint for a run directory that is not ours: it lies in devcluster's.
+/// Adds the hint for an unsafe run directory, which is inside devcluster's temp_dir.
 pub(crate) fn own_temp_dir(error: StageError) -> StageError {
     if error.is(protocol::codes::UNSAFE_DIR) {
         return error.hint(OWN_TEMP_DIR);
@@ -184,7 +188,7 @@ pub(crate) fn own_temp_dir(error: StageError) -> StageError {
 
 fn make_temp_dir(path: &Path) -> Result<(), StageError> {
     let failed = |e| {
-        let message = format!("cannot make devcluster's temp_dir {}", path.display());
+        let message = format!("cannot create devcluster's temp_dir {}", path.display());
         StageError::io(message, &e)
     };
     let mut private = std::fs::DirBuilder::new();
@@ -196,40 +200,40 @@ fn make_temp_dir(path: &Path) -> Result<(), StageError> {
     Ok(())
 }
 
-/// devcluster writes the master's config there, with its passwords: says so where others can read that.
+/// The warning when other users can read temp_dir, where devcluster writes the master's config with its passwords.
 pub(crate) fn others_read(temp_dir: &Path) -> Option<String> {
     let shown = temp_dir.display();
     let open = std::fs::metadata(temp_dir).is_ok_and(|dir| dir.mode() & 0o055 != 0);
-    open.then(|| format!("others can read {shown}, where devcluster writes the master's config with its passwords: chmod 700 {shown}"))
+    open.then(|| format!("other users can read {shown}, where devcluster writes the master's config with its passwords: chmod 700 {shown}"))
 }
 
-/// A devcluster that runs there holds this lock; writing beside it would change the file that it was started from.
+/// Refuses a temp_dir whose lock a running devcluster holds: writing there would change the file of that devcluster.
 pub(crate) fn refuse_second_devcluster(temp_dir: &Path) -> Result<(), StageError> {
     let Ok(lock) = std::fs::File::open(temp_dir.join("lock")) else {
         return Ok(());
     };
     match flock(&lock, FlockOperation::NonBlockingLockShared) {
         Err(Errno::WOULDBLOCK) => {
-            let message = format!("a devcluster already runs in {}", temp_dir.display());
+            let message = format!("another devcluster is running in {}", temp_dir.display());
             Err(StageError::new(codes::IN_USE, message))
         }
         _ => Ok(()),
     }
 }
 
-/// Signals that ask devcluster to end.
+/// Signals that end devcluster.
 struct Signals {
     terminate: Signal,
     hangup: Signal,
     interrupt: Signal,
-    /// At a terminal, Ctrl-C reaches devcluster by itself, and twice would kill it.
+    /// At a terminal, devcluster gets Ctrl-C from the terminal; a second one would kill it.
     interactive: bool,
 }
 
 impl Signals {
     fn new(interactive: bool) -> Result<Signals, StageError> {
         let listen =
-            |kind| signal(kind).map_err(|e| StageError::io("cannot listen to signals", &e));
+            |kind| signal(kind).map_err(|e| StageError::io("cannot listen for signals", &e));
         Ok(Signals {
             terminate: listen(SignalKind::terminate())?,
             hangup: listen(SignalKind::hangup())?,

@@ -1,4 +1,4 @@
-//! The verbs by which a program says what it is and what it takes. All are offline and get no secret.
+//! Calls the offline verbs `describe`, `validate` and `explain` of a program. They get no secret.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -17,10 +17,10 @@ use serde_json::{Map, Value};
 use crate::call::{Call, CallOutput, failed};
 use crate::schema_check;
 
-/// The last lines of stderr that an error shows.
+/// How many last lines of stderr an error shows.
 const TAIL: usize = 5;
 
-/// Asks a program what it is.
+/// Calls `describe`.
 pub(crate) async fn describe(program: &Path, env: &Env) -> Result<Description, StageError> {
     let call = Call::new(program, &["describe"]).with_plain_env(env);
     let called = run_call(program, "describe", call).await?;
@@ -28,7 +28,7 @@ pub(crate) async fn describe(program: &Path, env: &Env) -> Result<Description, S
         failed(program, "describe", "its output is not a description").source(&e)
     };
     let mut said: Map<String, Value> = serde_json::from_slice(&called.stdout).map_err(unusable)?;
-    // A plugin is run by its path: what it does not say is not needed.
+    // A plugin may leave these out: it runs by its path.
     let defaults = [
         ("dcs", VERSION.into()),
         ("kind", PLUGIN.into()),
@@ -49,7 +49,7 @@ pub(crate) async fn explain(program: &Path, env: &Env) -> Result<Vec<Explanation
         .map_err(|e| failed(program, "explain", "its output is not a list of codes").source(&e))
 }
 
-/// Asks a program what is wrong with its configs.
+/// Calls `validate`.
 pub(crate) async fn validate(
     program: &Path,
     request: &Request,
@@ -64,7 +64,7 @@ pub(crate) async fn validate(
     let answer: Answer = serde_json::from_slice(&called.stdout)
         .map_err(|e| failed(program, "validate", "its output is not an answer").source(&e))?;
     if answer.dcs != VERSION {
-        let why = format!("it answers in protocol version {}", answer.dcs);
+        let why = format!("its answer has protocol version {}", answer.dcs);
         return Err(failed(program, "validate", &why));
     }
     let mut answered: Vec<&str> = answer.instances.iter().map(|v| v.stage.as_str()).collect();
@@ -73,7 +73,7 @@ pub(crate) async fn validate(
     asked.sort_unstable();
     if answered != asked {
         let why = format!(
-            "it gave {} verdicts for {} instances, or for others; one for each is due",
+            "it returned {} verdicts for {} instances, or for other instances; one per instance is required",
             answered.len(),
             asked.len()
         );
@@ -82,7 +82,7 @@ pub(crate) async fn validate(
     Ok(answer)
 }
 
-/// What a plugin itself, and then its schema, find wrong with a config, and its verdict.
+/// The problems that a plugin and its schema find in a config, and the plugin's verdict.
 pub(crate) async fn wrong_config(
     program: &Path,
     described: &Description,
@@ -116,7 +116,7 @@ pub(crate) async fn wrong_config(
     Ok((problems, verdict))
 }
 
-/// JSON pointers to the texts with a variable or a reference in them: only the run knows those.
+/// JSON pointers to texts that contain a variable or a reference, whose values are unknown before the run.
 pub(crate) fn unknown_pointers(config: &Value) -> Vec<String> {
     fn collect(value: &Value, path: &mut Vec<Seg>, found: &mut Vec<String>) {
         let mut below = |seg: Seg, value: &Value| {
@@ -141,7 +141,7 @@ pub(crate) fn unknown_pointers(config: &Value) -> Vec<String> {
     found
 }
 
-/// Calls it; what it wrote to stderr explains a failure.
+/// Calls a verb. The error of a failed call contains the last lines of stderr.
 async fn run_call(program: &Path, verb: &str, call: Call<'_>) -> Result<CallOutput, StageError> {
     let mut words = VecDeque::new();
     let called = call.run(|line| {

@@ -337,12 +337,12 @@ async fn files_that_cannot_be_compiled_are_refused_with_file_and_line() {
         (
             "stages:\n  - master: {}\n  - config-emit: {}\n",
             "x.yaml:3:5",
-            "stages[1].config-emit: has to stand before `master`",
+            "stages[1].config-emit: must come before `master`",
         ),
         (
             "temp_dir: ~/x\nstages:\n  - config-emit: {}\n  - master: {}\n",
             "x.yaml:1:11",
-            "temp_dir: devcluster takes `~` literally",
+            "temp_dir: devcluster does not expand `~`",
         ),
         (
             "stages:\n  - config-emit: {}\n  - master: {name: my master}\n",

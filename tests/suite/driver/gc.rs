@@ -42,7 +42,7 @@ async fn what_a_killed_devcluster_left_everywhere_is_named_then_undone_without_i
     let said = gc(&site, &["--dry-run"]).await;
     for line in [
         "devcluster-sandbox master",
-        "(`sleep infinity`) outlived its devcluster: would end it",
+        "(`sleep infinity`), which outlived its devcluster",
         "is dead:\n",
         "  would remove the Lease on Gateway ",
         ", on the cluster of context \"sandbox\"",
@@ -77,7 +77,7 @@ async fn what_runs_under_a_devcluster_is_neither_ended_nor_undone() {
     let mut driver = site.up(&file).await;
     let before = leaks::processes(&site.home.mark()).len();
     let said = gc(&site, &["--dry-run"]).await;
-    assert!(said.contains("runs: would leave alone"), "{said}");
+    assert!(said.contains("is running: would not be touched"), "{said}");
     assert!(!said.contains("would end"), "{said}");
     let said = gc(&site, &[]).await;
     assert!(said.contains("gateway is still running"), "{said}");

@@ -131,12 +131,12 @@ async fn no_file_of_the_users_is_written_over() {
     let (_, said, code) = remote(&home, &["migrate", &flat, "--out", base]).await;
     assert_eq!(code, Some(2), "{said}");
     assert!(
-        said.contains("is there already") && said.contains("hint:"),
+        said.contains("exists already") && said.contains("hint:"),
         "{said}"
     );
     assert_eq!(code_of(&said), "remote.out_exists");
     let (_, said, code) = remote(&home, &["compile", "-c", base, "--out", base]).await;
     assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("is what is compiled"), "{said}");
+    assert!(said.contains("is the file to compile"), "{said}");
     assert_eq!(std::fs::read_to_string(base).expect("a file"), BASE);
 }

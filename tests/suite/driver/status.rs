@@ -162,7 +162,7 @@ async fn a_dry_run_of_gc_names_what_is_left_and_touches_nothing() {
     let mut tunnel = setup.start(&[]);
     tunnel.wait_for("ready").await;
     let text = said(&["gc", "--dry-run"]).await;
-    assert!(text.contains("runs: would leave alone"), "{text}");
+    assert!(text.contains("is running: would not be touched"), "{text}");
     tunnel.signal(Signal::KILL);
     tunnel.wait().await;
     leaks::gone("processes", || leaks::processes(&setup.home.mark())).await;

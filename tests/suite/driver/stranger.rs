@@ -251,7 +251,7 @@ async fn only_a_program_that_others_cannot_replace_is_run() {
     set_mode(&program, 0o777);
     let (ok, text) = compile(&home, &bin.path(), stages).await;
     assert!(
-        !ok && !ran() && text.contains("others may write to"),
+        !ok && !ran() && text.contains("other users can write to"),
         "{text}"
     );
     set_mode(&program, 0o755);
@@ -341,16 +341,20 @@ async fn a_verdict_is_due_for_each_instance_and_a_plugin_is_no_full_stage() {
     let bin = Bin::new(&home);
     let stages = "  - odd: {}\n";
     for (verbs, answer, expected) in [
-        (FULL, r#"{"dcs":1,"instances":[]}"#, "one for each is due"),
+        (
+            FULL,
+            r#"{"dcs":1,"instances":[]}"#,
+            "one per instance is required",
+        ),
         (
             FULL,
             r#"{"dcs":1,"instances":[{"stage":"other"}]}"#,
-            "one for each is due",
+            "one per instance is required",
         ),
         (
             FULL,
             r#"{"dcs":1,"instances":[{"stage":"odd"},{"stage":"odd"}]}"#,
-            "one for each is due",
+            "one per instance is required",
         ),
         (
             FULL,
@@ -371,8 +375,8 @@ async fn a_verdict_is_due_for_each_instance_and_a_plugin_is_no_full_stage() {
     let (ok, text) = compile(&home, &bin.path(), stages).await;
     assert!(ok, "{text}");
     for (body, expected) in [
-        ("{run_dir: x}", "cannot be passed on"),
-        ("{name: taken}", "a second stage named `taken`"),
+        ("{run_dir: x}", "cannot be passed as a flag"),
+        ("{name: taken}", "a second stage has the name `taken`"),
     ] {
         let stages = format!("  - odd: {body}\n  - custom: {{name: taken, cmd: [true]}}\n");
         let (ok, text) = compile(&home, &bin.path(), &stages).await;

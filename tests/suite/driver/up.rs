@@ -74,7 +74,7 @@ async fn at_a_terminal_it_asks_before_devcluster_has_it_and_a_no_starts_nothing(
     terminal.wait_for("devcluster will start").await;
     terminal.wait_for("✗ the server lets us in").await;
     terminal.wait_for("hint: ").await;
-    terminal.wait_for("Start all the same? [y/N]").await;
+    terminal.wait_for("Start nevertheless? [y/N]").await;
     terminal.answer("perhaps");
     terminal.wait_for("please answer y or n").await;
     terminal.answer("n");
@@ -89,16 +89,14 @@ async fn at_a_terminal_it_asks_before_devcluster_has_it_and_a_no_starts_nothing(
 async fn at_a_terminal_it_shows_the_console_and_in_the_end_how_each_stage_ended() {
     let site = Site::new().await;
     let mut terminal = Terminal::start(up(&site, &site.devcluster_yaml(), &[]));
-    terminal
-        .wait_for("looking at what the stages will need")
-        .await;
+    terminal.wait_for("checking what the stages need").await;
     terminal.wait_for("compiled to ").await;
     terminal.wait_for("reached the master at").await;
     terminal.press("q");
     for line in [
-        "tunnel stopped in good order",
-        "gateway stopped in good order",
-        "config-emit stopped in good order",
+        "tunnel stopped",
+        "gateway stopped",
+        "config-emit stopped",
         "nothing was left behind",
     ] {
         terminal.wait_for(line).await;
@@ -126,7 +124,7 @@ async fn without_a_tunnel_it_works_as_well() {
     assert!(rendered.contains("internal_task_gateway"), "{rendered}");
     assert!(!rendered.contains("determined_master_host"), "{rendered}");
     driver.signal(Signal::TERM);
-    driver.wait_for_line("gateway stopped in good order").await;
+    driver.wait_for_line("gateway stopped").await;
     driver.wait_for_line("nothing was left behind").await;
     assert!(driver.wait().await.0.success());
     site.nothing_is_left().await;
@@ -145,11 +143,11 @@ async fn what_a_stage_offers_is_asked_and_looked_at_again_with_the_answer() {
         .wait_for("Install a controller on the cluster of context")
         .await;
     terminal.answer("y");
-    terminal.wait_for("looking again").await;
+    terminal.wait_for("checking again").await;
     terminal
         .wait_for("gateway: ✗ a controller can be installed")
         .await;
-    terminal.wait_for("Start all the same? [y/N]").await;
+    terminal.wait_for("Start nevertheless? [y/N]").await;
     terminal.answer("");
     terminal.wait_for("nothing was started").await;
     assert_eq!(terminal.child.wait().await.expect("no end").code(), Some(1));
@@ -175,11 +173,11 @@ async fn what_a_dead_master_left_is_asked_about_before_devcluster_has_the_termin
     terminal.wait_for("a dead Determined master left").await;
     terminal.wait_for("Take it? [y/N]").await;
     terminal.answer("y");
-    terminal.wait_for("looking again").await;
+    terminal.wait_for("checking again").await;
     terminal.wait_for("compiled to ").await;
     terminal.wait_for("reached the master at").await;
     terminal.press("q");
-    terminal.wait_for("gateway stopped in good order").await;
+    terminal.wait_for("gateway stopped").await;
     assert!(terminal.child.wait().await.expect("no end").success());
     let compiled = std::fs::read_to_string(site.run_dir().join("devcluster.yaml"));
     let compiled = compiled.expect("no compiled file");
@@ -206,7 +204,7 @@ async fn each_choice_is_asked_by_itself_and_what_was_declined_is_not_asked_again
         .wait_for("Install a controller on the cluster of context")
         .await;
     terminal.answer("n");
-    terminal.wait_for("Start all the same? [y/N]").await;
+    terminal.wait_for("Start nevertheless? [y/N]").await;
     terminal.answer("");
     terminal.wait_for("nothing was started").await;
     assert_eq!(terminal.child.wait().await.expect("no end").code(), Some(1));

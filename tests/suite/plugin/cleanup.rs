@@ -30,8 +30,8 @@ fn leaving(describe: &str, cleanup: &str) -> String {
 async fn cleanup_finds_the_plugin_from_anywhere_and_keeps_what_it_could_not_undo() {
     let cleans = r#"echo '{"verbs":["cleanup"]}'"#;
     for (describe, cleanup, expected_code, expected) in [
-        (cleans, "exit 0", 0, "by its `cleanup`"),
-        (cleans, "sleep 63 & exit 0", 0, "by its `cleanup`"),
+        (cleans, "exit 0", 0, "with its `cleanup`"),
+        (cleans, "sleep 63 & exit 0", 0, "with its `cleanup`"),
         (cleans, "exit 5", 1, "exit status: 5"),
         (cleans, "seq 1 1000000", 1, "1 MiB"),
         ("echo no JSON", "exit 0", 1, "not a description"),
@@ -51,13 +51,13 @@ async fn cleanup_finds_the_plugin_from_anywhere_and_keeps_what_it_could_not_undo
 }
 
 #[tokio::test]
-async fn what_a_plugin_left_that_is_gone_does_not_stay_for_ever() {
+async fn the_leftovers_of_a_plugin_that_is_gone_are_forgotten() {
     let home = Home::new();
     let path = left_by(&home, &leaving("exit 4", "exit 0")).await;
     std::fs::remove_file(path).expect("cannot remove");
     let (code, stderr) = exit_code(host(&home, "cleanup")).await;
     assert_eq!(code, 0, "{stderr}");
-    assert!(stderr.contains("is gone"), "{stderr}");
+    assert!(stderr.contains("does not exist any more"), "{stderr}");
     assert!(leaks::files(&home.path().join("state")).is_empty());
 }
 

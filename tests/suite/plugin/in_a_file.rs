@@ -123,7 +123,7 @@ async fn what_later_stages_refer_to_has_to_be_among_its_outputs() {
         let doctor = self::output(remote(&home, &["doctor", "-c", shown(&file)])).await;
         let told = text(&doctor.stdout);
         let mark = if wrong.is_empty() { "✓" } else { "✗" };
-        let line = format!("{mark} plugins report what others refer to");
+        let line = format!("{mark} plugins report the values that others refer to");
         assert!(told.contains(&line) && told.contains(wrong), "{told}");
         let plain = self::output(remote(&home, &["compile", "-c", shown(&file)])).await;
         assert!(plain.status.success(), "{}", text(&plain.stderr));

@@ -1,4 +1,4 @@
-//! A plugin's processes: the program leads a group, which ends with it.
+//! The process group of a called program.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::process::Child;
 use tokio::time::Instant;
 
-/// The kernel does not tell when the children of another process end.
+/// The kernel does not report when children of another process end.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The group that a plugin leads. What is left of it is killed when this is dropped.
+/// The process group that a program leads. Dropping it kills the remaining processes.
 pub(crate) struct Group(Option<Pid>);
 
 impl Group {
@@ -18,7 +18,7 @@ impl Group {
     }
 
     fn signal(&self, signal: Signal) {
-        // It fails when they have ended, which is as well.
+        // This fails when all have ended.
         if let Some(group) = self.0 {
             let _ = kill_process_group(group, signal);
         }
@@ -28,7 +28,7 @@ impl Group {
         self.signal(Signal::TERM);
     }
 
-    /// Ends those that the leader left behind.
+    /// Ends the processes that the leader left.
     pub(crate) async fn end(&mut self, patience: Duration) {
         self.terminate();
         let deadline = Instant::now() + patience;
@@ -38,7 +38,7 @@ impl Group {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        // The number may be another's from now on.
+        // The id may belong to another group from now on.
         self.0 = None;
     }
 }

@@ -1,5 +1,5 @@
-//! What devcluster leaves when it dies: its stages go on. Its next start would end them, by the list that it keeps in
-//! `running.json`; we do the same at once.
+//! Stages that outlive a dead devcluster. Its next start would end them, by the list in `running.json`; this module does the
+//! same at once.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -12,25 +12,25 @@ use tokio::time::Instant;
 
 use crate::call::output;
 
-/// A stage of ours ends by itself when devcluster is gone, and a signal would take its half second away.
+/// The time in which a stage of this project ends after devcluster is gone. A signal would end its grace period.
 const SELF_EXIT_TIMEOUT: Duration = Duration::from_millis(600);
 
-/// What one has to end once it got its signal; after that it is killed.
+/// The time to end after the signal. After that the process is killed.
 const SIGNAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long `ps` or `docker` may take.
 const TOOL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The kernel does not tell when the child of another process ends.
+/// The kernel does not report when the child of another process ends.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// One that devcluster started and did not see end.
+/// A process or container that devcluster started and did not see end.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Orphan {
     Process {
         pid: u32,
-        /// How its command line begins: the id may belong to another process by now.
+        /// The beginning of its command line: the id may belong to another process now.
         match_args: String,
         #[serde(default = "sigkill")]
         kill_signal: String,
@@ -46,7 +46,7 @@ fn sigkill() -> String {
     "SIGKILL".to_owned()
 }
 
-/// Ends what a devcluster that has ended left running, latest first. Returns what it ended.
+/// Ends the orphans of a dead devcluster, the latest first. Returns what it ended.
 pub(crate) async fn end(temp_dir: &Path) -> Vec<String> {
     let Some((mut orphans, _lock)) = list(temp_dir) else {
         return Vec::new();
@@ -64,7 +64,7 @@ pub(crate) async fn end(temp_dir: &Path) -> Vec<String> {
     ended
 }
 
-/// What [`end`] would end.
+/// The orphans that [`end`] would end.
 pub(crate) async fn list_alive(temp_dir: &Path) -> Vec<String> {
     let Some((orphans, _lock)) = list(temp_dir) else {
         return Vec::new();
@@ -73,10 +73,10 @@ pub(crate) async fn list_alive(temp_dir: &Path) -> Vec<String> {
     alive.iter().rev().map(Orphan::to_string).collect()
 }
 
-/// The list and devcluster's lock; none while a devcluster runs there, whose stages are no orphans.
+/// The list, and devcluster's lock. `None` while a devcluster runs there: then its stages are not orphans.
 fn list(temp_dir: &Path) -> Option<(Vec<Orphan>, File)> {
     let path = temp_dir.join("running.json");
-    // `temp_dir` may be below /tmp, and somebody else's list is not ours to act upon, nor to wait for.
+    // `temp_dir` may be below /tmp: ignore the list of another user.
     if !is_ours(temp_dir) || !is_ours(&path) {
         return None;
     }
@@ -91,7 +91,7 @@ fn is_ours(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|it| it.uid() == us)
 }
 
-/// Those that are still there after `patience`.
+/// The orphans that are still alive after `patience`.
 async fn alive_after(mut orphans: Vec<Orphan>, patience: Duration) -> Vec<Orphan> {
     let deadline = Instant::now() + patience;
     loop {
@@ -112,7 +112,7 @@ async fn alive_after(mut orphans: Vec<Orphan>, patience: Duration) -> Vec<Orphan
 impl Orphan {
     async fn is_alive(&self) -> bool {
         match self {
-            // No program has an empty name: it would match any process.
+            // An empty text would match any process.
             Orphan::Process { match_args, .. } if match_args.is_empty() => false,
             Orphan::Process {
                 pid, match_args, ..
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_still_runs_gets_its_signal_and_a_stranger_with_its_pid_does_not() {
+    async fn an_orphan_gets_its_signal_and_another_process_with_its_pid_does_not() {
         let (mut ours, pid) = sleeper("901");
         let (mut stranger, other) = sleeper("902");
         let dir = temp_dir(&json!([
@@ -214,7 +214,7 @@ mod tests {
             list_alive(dir.path()).await,
             [format!("process {pid} (`sleep 901`)")]
         );
-        // A child of ours stays in the process list until it is waited for.
+        // A child stays in the process list until it is reaped.
         let (ended, status) = tokio::join!(end(dir.path()), ours.wait());
         assert_eq!(ended, [format!("process {pid} (`sleep 901`)")]);
         assert_eq!(status.unwrap().signal(), Some(15));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_list_or_a_torn_one_ends_nothing() {
+    async fn a_missing_or_invalid_list_ends_nothing() {
         assert_eq!(end(Path::new("/nowhere")).await, [""; 0]);
         let dir = temp_dir(&Value::from("torn"));
         assert_eq!(end(dir.path()).await, [""; 0]);

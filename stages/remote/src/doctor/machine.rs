@@ -1,4 +1,4 @@
-//! What has to be on the laptop itself.
+//! Checks of this machine.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,15 +18,15 @@ use crate::input::CompiledInput;
 use crate::outline::program_of;
 use crate::{devcluster, preflight, up};
 
-/// A program that only tells about itself.
+/// How long a program may take to print its version.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The release that everything is tried with.
+/// The release that this project is tested with.
 const DEVCLUSTER: &str = "1.3.2";
 
 const INSTALLED: &str = "devcluster is installed";
 
-/// What is needed whatever the file says.
+/// The check that every file needs.
 pub(super) async fn devcluster(env: &Env) -> Check {
     let check = |found| Check::ok("devcluster", INSTALLED, found);
     let program = match devcluster::find(env) {
@@ -37,13 +37,13 @@ pub(super) async fn devcluster(env: &Env) -> Check {
     match devcluster_version(&program).await {
         Some(version) if version == DEVCLUSTER => check(format!("{version}, {path}")),
         Some(version) => check(format!("{version}, {path}")).hint(format!(
-            "tried with {DEVCLUSTER} only: pipx install devcluster=={DEVCLUSTER}"
+            "only {DEVCLUSTER} is tested: pipx install devcluster=={DEVCLUSTER}"
         )),
-        None => check(format!("{path}, of an unknown release")),
+        None => check(format!("{path}, unknown release")),
     }
 }
 
-/// It has no `--version`: its interpreter, which its first line names, knows.
+/// Asks the Python interpreter of its first line: devcluster has no `--version`.
 async fn devcluster_version(program: &Path) -> Option<String> {
     let script = std::fs::read(program).ok()?;
     let first = script.split(|b| *b == b'\n').next()?;
@@ -55,7 +55,7 @@ async fn devcluster_version(program: &Path) -> Option<String> {
     Some(text.trim().to_owned()).filter(|version| !version.is_empty())
 }
 
-/// What this file needs here.
+/// The checks for this file.
 pub(super) async fn check_input(input: &CompiledInput, env: &Env) -> Vec<Check> {
     let compiled = input.compiled.value();
     let stock = preflight::stock(&compiled, input);
@@ -74,7 +74,7 @@ pub(super) async fn check_input(input: &CompiledInput, env: &Env) -> Vec<Check> 
     checks
 }
 
-/// Which programs will run. That they are there was seen when the file was read.
+/// Lists the programs of the stages. Reading the file has checked that they exist.
 fn stage_programs(input: &CompiledInput) -> Check {
     let stages = input.compiled.plan.stages.iter();
     let programs = stages.filter_map(|s| s.program.first()).map(String::as_str);
@@ -84,7 +84,7 @@ fn stage_programs(input: &CompiledInput) -> Check {
 }
 
 fn directory(input: &CompiledInput, env: &Env) -> Check {
-    let (id, title) = ("temp_dir", "devcluster's temp_dir is ours alone");
+    let (id, title) = ("temp_dir", "only this user can use devcluster's temp_dir");
     let (temp_dir, run_dir) = (input.temp_dir(env), input.run_dir(env));
     let shown = temp_dir.display().to_string();
     if let Err(error) = up::refuse_second_devcluster(&temp_dir) {
@@ -99,19 +99,19 @@ fn directory(input: &CompiledInput, env: &Env) -> Check {
     let there = temp_dir.ancestors().find(|d| d.exists());
     let there = there.unwrap_or(Path::new("/"));
     if let Err(e) = rustix::fs::access(there, rustix::fs::Access::WRITE_OK) {
-        let message = format!("cannot make {shown} in {}", there.display());
+        let message = format!("cannot create {shown} in {}", there.display());
         let error = StageError::io(message, &e.into()).hint(up::OWN_TEMP_DIR);
         return Check::failed(id, title, &error);
     }
     match up::others_read(&temp_dir) {
         Some(warning) => Check::ok(id, title, shown).hint(warning),
         None if temp_dir.exists() => Check::ok(id, title, shown),
-        None => Check::ok(id, title, format!("{shown}, to be made")),
+        None => Check::ok(id, title, format!("{shown}, will be created")),
     }
 }
 
 fn password(input: &CompiledInput, env: &Env) -> Option<Check> {
-    let (id, title) = ("password", "the master does not let everybody in");
+    let (id, title) = ("password", "the master requires a password");
     let mut stages = input.compiled.plan.stages.iter();
     stages.find(|s| s.provides.contains_key(MASTER_ADDRESS))?;
     Some(match refuse_open_master(&input.compiled, env) {
@@ -128,7 +128,7 @@ async fn docker(env: &Env) -> Check {
     let missing = |message: &str| StageError::new(codes::DOCKER_MISSING, message);
     if env.find_program("docker").is_none() {
         let error = missing(
-            "no program `docker`: devcluster runs its db, elastic and custom_docker stages in it",
+            "the program `docker` is not on $PATH: devcluster runs db, elastic and custom_docker stages with it",
         );
         return Check::failed(id, title, &error);
     }
@@ -141,8 +141,8 @@ async fn docker(env: &Env) -> Check {
     {
         Some(version) => Check::ok(id, title, version.trim()),
         None => {
-            let error = missing("docker is installed, and its daemon does not answer")
-                .hint("start it (systemctl start docker, or Docker Desktop); are you in the group `docker`?");
+            let error = missing("docker is installed, but its daemon does not answer")
+                .hint("start the daemon (systemctl start docker, or Docker Desktop), and join the group `docker`");
             Check::failed(id, title, &error)
         }
     }
@@ -164,7 +164,7 @@ fn command(kind: &str, body: &Value, input: &CompiledInput, env: &Env) -> Option
     let program = env.expand(word);
     let (id, title) = (
         format!("program.{name}"),
-        format!("the program of {name} is there"),
+        format!("the program of {name} exists"),
     );
     let cwd = env.expand(body["cwd"].as_str().unwrap_or_default());
     let cwd = input.cwd(env).unwrap_or_default().join(cwd);
@@ -172,7 +172,7 @@ fn command(kind: &str, body: &Value, input: &CompiledInput, env: &Env) -> Option
         true => Some(cwd.join(&program)).filter(|p| is_executable(p)),
         false => env.find_program(&program),
     };
-    // One of a consumer's steps is ours.
+    // The driver adds one step to a consumer.
     let consumers = &input.compiled.plan.consumers;
     let ours = usize::from(consumers.iter().any(|c| c.name == name));
     let builds = body["pre"]
@@ -180,12 +180,12 @@ fn command(kind: &str, body: &Value, input: &CompiledInput, env: &Env) -> Option
         .is_some_and(|steps| steps.len() > ours);
     Some(match path {
         Some(path) => Check::ok(&id, &title, path.display().to_string()),
-        None if builds => Check::ok(&id, &title, format!("no {program} yet"))
-            .hint("its `pre` steps have to build it"),
+        None if builds => Check::ok(&id, &title, format!("{program} does not exist yet"))
+            .hint("its `pre` steps must build it"),
         None => {
             let at = std::path::absolute(cwd.join(".")).unwrap_or(cwd);
-            let error = StageError::new(protocol::codes::PROGRAM_MISSING, format!("no program {program}, as seen from {}", at.display()))
-                .hint("build it; a relative path starts at `cwd` (determined_root in a remote_connect.yaml), else where devcluster-remote is called");
+            let error = StageError::new(protocol::codes::PROGRAM_MISSING, format!("the program {program} does not exist in {}", at.display()))
+                .hint(format!("build the program, or correct its path in the stage {name}. A relative path starts at the stage's `cwd`, then at the file's `cwd` (determined_root in a remote_connect.yaml), then at the current directory"));
             Check::failed(&id, &title, &error)
         }
     })

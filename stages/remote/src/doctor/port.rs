@@ -1,4 +1,4 @@
-//! The port that a master will listen on.
+//! The check of a master's port.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::input::CompiledInput;
 use crate::up;
 
-/// Whether nobody else has it. `None` for other stages, and for a port that is none: config-emit tells of that one.
+/// Whether the port is free. `None` for other kinds, and for an invalid port, which config-emit reports.
 pub(super) fn check_master(
     kind: &str,
     body: &Value,
@@ -26,17 +26,17 @@ pub(super) fn check_master(
         format!("the port of {name} is free here"),
     );
     if up::refuse_second_devcluster(&input.temp_dir(env)).is_err() {
-        let why = format!("{port}, in use by the devcluster that runs already");
+        let why = format!("{port} is in use by the running devcluster");
         return Some(Check::skipped(&id, &title, why));
     }
     let error = match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
         Ok(_) => return Some(Check::ok(&id, &title, port.to_string())),
         Err(error) => error,
     };
-    let message = format!("{name} could not listen on port {port}");
+    let message = format!("{name} cannot listen on port {port}");
     let hint = match error.kind() {
         ErrorKind::AddrInUse => {
-            "end what listens there (a master of an earlier run?), or set another `port` in config_file"
+            "end the process that listens there, perhaps a master of an earlier run, or set another `port` in config_file"
         }
         _ => "set a `port` above 1023 in config_file",
     };
@@ -44,7 +44,7 @@ pub(super) fn check_master(
     Some(Check::failed(&id, &title, &error))
 }
 
-/// As Determined takes it.
+/// The port of a config, with Determined's defaults.
 fn port(config: &Value, env: &Env) -> Option<u16> {
     match &config["port"] {
         Value::Null if config["security"]["tls"]["cert"].is_string() => Some(8443),

@@ -1,4 +1,4 @@
-//! What a sweep would do: the stages look themselves, here, on the server and on the cluster.
+//! `gc --dry-run`: the stages list what is left on this machine, on the server and on the cluster.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::devcluster::orphans;
 use crate::kinds::Programs;
 use crate::run_dirs;
 
-/// A login takes a second; to a server that does not answer it takes as long as ssh has patience.
+/// How long a stage may take. A login takes a second, and much longer when the server does not answer.
 const PREVIEW_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a sweep would do, for people. No lock is taken and nothing is changed.
+/// Lists what `gc` would do, for people. Acquires no lock and changes nothing.
 pub(crate) async fn preview(run_dir: Option<&Path>, programs: &Programs<'_>) -> String {
     let survey = run_dirs::survey(programs.env, run_dir);
     let unreadable = survey.unreadable.iter();
@@ -25,21 +25,21 @@ pub(crate) async fn preview(run_dir: Option<&Path>, programs: &Programs<'_>) -> 
     let run_dirs = run_dirs::run_dirs(programs.env, run_dir, &survey);
     for temp_dir in run_dirs::temp_dirs(&run_dirs) {
         let orphans = orphans::list_alive(temp_dir).await.into_iter();
-        lines.extend(orphans.map(|o| format!("{o} outlived its devcluster: would end it")));
+        lines.extend(orphans.map(|o| format!("would end {o}, which outlived its devcluster")));
     }
     let owners = survey.open.into_iter();
     let looking = owners.map(async |(owner, entries)| {
         let (name, dir) = (&owner.instance, owner.run_dir.display());
         let plain = entries.iter().map(|e| format!("  {}", e.describe()));
         if is_running(&owner) {
-            let head = format!("{name} of {dir} runs: would leave alone");
+            let head = format!("{name} of {dir} is running: would not be touched");
             return std::iter::once(head).chain(plain).collect();
         }
         let head = format!("{name} of {dir} is dead:");
         let below = match ask(&owner, programs).await {
             Ok(said) => said,
             Err(why) => {
-                let note = format!("  (as its ledger has it: {why})");
+                let note = format!("  (according to its ledger: {why})");
                 plain.chain(std::iter::once(note)).collect()
             }
         };
@@ -52,7 +52,7 @@ pub(crate) async fn preview(run_dir: Option<&Path>, programs: &Programs<'_>) -> 
     }
 }
 
-/// What the stage itself says, or why it does not.
+/// The lines that the stage prints, or why it prints none.
 async fn ask(owner: &ledger::Owner, programs: &Programs<'_>) -> Result<Vec<String>, String> {
     let (name, dir) = (&owner.instance, &owner.run_dir);
     let mut command = programs.command(&owner.kind, "cleanup", name, dir)?;
@@ -62,7 +62,7 @@ async fn ask(owner: &ledger::Owner, programs: &Programs<'_>) -> Result<Vec<Strin
         Ok(Err(e)) => return Err(format!("cannot run devcluster-{}: {e}", owner.kind)),
         Err(_) => {
             return Err(format!(
-                "it was not through after {} s",
+                "it did not finish within {} s",
                 PREVIEW_TIMEOUT.as_secs()
             ));
         }

@@ -1,4 +1,4 @@
-//! `cleanup` of a plugin, for what a dead run left.
+//! `cleanup` of a plugin after a dead run.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::{Host, directory};
 use crate::call::{Call, failed};
 use crate::verbs::describe;
 
-/// What a plugin left only itself knows.
+/// What a plugin left. Only the plugin itself knows the details.
 pub(super) async fn leftover<'a>(
     cx: &'a Context<Host>,
     entry: &'a Entry,
@@ -20,14 +20,14 @@ pub(super) async fn leftover<'a>(
     let shown = program.display();
     if !program.exists() {
         cx.warn(format!(
-            "{shown} is gone, and what it may have left with it"
+            "{shown} does not exist any more, so what it left cannot be removed"
         ));
         return Ok(None);
     }
     if !describe(program, &cx.env).await?.has("cleanup") {
         return Ok(None);
     }
-    let title = format!("what {shown} left, by its `cleanup`");
+    let title = format!("what {shown} left, with its `cleanup`");
     let cleanup = async move {
         tokio::select! {
             done = cleanup(cx, program) => done.map(|()| true),

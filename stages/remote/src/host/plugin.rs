@@ -1,4 +1,4 @@
-//! A plugin that runs, from `start` to its end.
+//! A running plugin.
 
 use std::path::Path;
 use std::process::ExitStatus;
@@ -18,7 +18,7 @@ use super::{Host, directory};
 use crate::call::{EXIT_TIMEOUT, Group, forward_lines};
 use crate::codes;
 
-/// What a plugin has between `shutdown` and SIGTERM; the runtime's own grace ends it soon after.
+/// The time that a plugin has between `shutdown` and SIGTERM. The runtime's grace period ends soon after.
 pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(250);
 
 pub(super) struct Plugin<'a> {
@@ -27,11 +27,11 @@ pub(super) struct Plugin<'a> {
     child: Child,
     group: Group,
     status: Option<ExitStatus>,
-    /// Goes to its stdin; closed with it.
+    /// Lines for its stdin. Dropping it closes stdin.
     stdin: Option<mpsc::UnboundedSender<Vec<u8>>>,
-    /// Comes from its stdout; `None` after the end of that.
+    /// Frames from its stdout; `None` after its end.
     stdout: Option<mpsc::Receiver<Frame>>,
-    /// Ends with its stderr.
+    /// The task that reads its stderr.
     people: JoinSet<()>,
     _pipes: JoinSet<()>,
     wire: Wire<'a>,
@@ -80,12 +80,12 @@ impl<'a> Plugin<'a> {
 
     pub(super) fn send(&self, command: &Command) {
         if let (Some(stdin), Ok(line)) = (&self.stdin, message::encode(command)) {
-            // A plugin that does not listen any more is noticed by its end.
+            // The end of a plugin that closed its stdin is detected elsewhere.
             drop(stdin.send(line));
         }
     }
 
-    /// Passes on what it says until we are told to stop (`Ok`) or it fails.
+    /// Passes on its messages until a shutdown is requested (`Ok`) or it fails.
     pub(super) async fn relay(&mut self) -> Result<(), StageError> {
         let cx = self.cx;
         let mut patience = None;
@@ -106,7 +106,7 @@ impl<'a> Plugin<'a> {
                 }
                 () = over => break,
             }
-            // One that failed, or cannot say anything any more, is to end.
+            // A plugin that failed or closed its stdout has to end.
             if self.wire.failed.is_some() || self.stdout.is_none() {
                 patience.get_or_insert_with(|| Instant::now() + SHUTDOWN_TIMEOUT);
             }
@@ -124,8 +124,8 @@ impl<'a> Plugin<'a> {
             .unwrap_or_else(|| ended(&self.program, &how)))
     }
 
-    /// `shutdown` and the end of stdin, SIGTERM, SIGKILL. Both its pipes are read all the while: it may have last words,
-    /// and dies of a pipe that nobody reads. Returns whether it ended in good order.
+    /// Ends it: `shutdown` and the end of stdin, then SIGTERM, then SIGKILL. Reads both its pipes meanwhile, since a closed
+    /// pipe would kill it. Returns whether it ended with success.
     pub(super) async fn end(mut self) -> bool {
         self.wire.ending = true;
         self.send(&Command::Shutdown);
@@ -139,7 +139,7 @@ impl<'a> Plugin<'a> {
         self.status.is_some_and(|s| s.success())
     }
 
-    /// Waits for its end and listens meanwhile.
+    /// Waits for its end and reads its messages meanwhile.
     async fn wait(&mut self, patience: Duration) {
         let deadline = Instant::now() + patience;
         while self.status.is_none() {
@@ -151,12 +151,12 @@ impl<'a> Plugin<'a> {
         }
     }
 
-    /// Its last words, and the end of what it started: that may hold the pipes.
+    /// Reads its remaining output, and ends the processes that it started, which may keep the pipes open.
     async fn drain(&mut self) {
         let rest = async {
             while self.stdout.is_some() {
                 let frame = next(&mut self.stdout).await;
-                // Nothing that is said now can break anything.
+                // Errors in messages have no effect any more.
                 drop(self.wire.receive(frame).await);
             }
             self.people.join_next().await;
@@ -171,7 +171,7 @@ impl<'a> Plugin<'a> {
     }
 }
 
-/// The next frame. After the end there is none, ever.
+/// The next frame. Never resolves after the end.
 async fn next(stdout: &mut Option<mpsc::Receiver<Frame>>) -> Frame {
     let Some(frames) = stdout else {
         return std::future::pending().await;
@@ -188,7 +188,7 @@ async fn next(stdout: &mut Option<mpsc::Receiver<Frame>>) -> Frame {
 fn ended(program: &str, how: &str) -> StageError {
     StageError::new(
         codes::PLUGIN_ENDED,
-        format!("{program} ended by itself ({how})"),
+        format!("{program} ended without a shutdown request ({how})"),
     )
 }
 

@@ -1,4 +1,4 @@
-//! What a plugin will need: the program, a description, a config that fits it, and what it finds out by itself.
+//! The preflight of a plugin: its program, its description, its config, and its own checks.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use super::{Config, Host, directory, find};
 use crate::call::{Call, failed};
 use crate::verbs::{describe, wrong_config};
 
-const OWN: CheckTitle = ("preflight", "the plugin can look around");
-const CONFIG: CheckTitle = ("config", "the config is what the plugin takes");
+const OWN: CheckTitle = ("preflight", "the plugin's own checks run");
+const CONFIG: CheckTitle = ("config", "the plugin accepts the config");
 const DESCRIBE: CheckTitle = ("describe", "the plugin describes itself");
-const PROGRAM: CheckTitle = ("program", "the plugin is there and can be run");
+const PROGRAM: CheckTitle = ("program", "the plugin's program is executable");
 
 pub(super) async fn preflight(cx: &Context<Host>, config: &Config) {
     let program = match find(&cx.env, &config.uses) {
@@ -35,7 +35,7 @@ pub(super) async fn preflight(cx: &Context<Host>, config: &Config) {
     cx.report_result(DESCRIBE, Ok(described.verbs.join(", ")));
     let with = Value::Object(config.with.clone());
     match fits(cx, &program, &described, &with).await {
-        Ok(()) => cx.report_result(CONFIG, Ok("fits its schema".to_owned())),
+        Ok(()) => cx.report_result(CONFIG, Ok("it fits the schema".to_owned())),
         Err(error) => return cx.report_result(CONFIG, Err(error)),
     }
     if described.has("check")
@@ -63,7 +63,7 @@ async fn fits(
     Err(error)
 }
 
-/// Passes on what the plugin's own preflight finds.
+/// Passes on the checks of the plugin's own preflight.
 async fn own(cx: &Context<Host>, program: &Path, with: &Value) -> Result<(), StageError> {
     let failed = |why: &str| failed(program, "check --preflight", why);
     let file = tempfile::NamedTempFile::new().map_err(|e| failed(&e.to_string()))?;

@@ -1,4 +1,4 @@
-//! What a plugin says on stdout, passed on as the words of a full stage.
+//! Passes on the messages of a plugin as those of a full stage.
 
 use protocol::frame::Frame;
 use protocol::message::{self, Level, Message};
@@ -9,16 +9,16 @@ use super::{Host, Outputs};
 
 use crate::codes;
 
-/// What the plugin writes to stdout.
+/// The state of a plugin's messages.
 pub(super) struct Wire<'a> {
     cx: &'a Context<Host>,
     program: String,
     outputs: Option<Map<String, Value>>,
-    /// `ready` comes twice; the second copy says nothing new.
+    /// Whether `ready` was passed on: plugins may send it twice.
     ready: bool,
     /// Its fatal error.
     pub(super) failed: Option<StageError>,
-    /// What it says of its state does not count any more, its words do.
+    /// Whether it is ending: then its state is ignored, and only its log lines are passed on.
     pub(super) ending: bool,
 }
 
@@ -34,13 +34,13 @@ impl<'a> Wire<'a> {
         }
     }
 
-    /// Takes a line in. The end of stdout says nothing by itself.
+    /// Handles a frame. The end of stdout has no effect by itself.
     pub(super) async fn receive(&mut self, frame: Frame) -> Result<(), StageError> {
         match frame {
             Frame::Line(line) => self.read(&line).await,
             Frame::TooLong(length) => {
                 let message = format!(
-                    "{} wrote a line of {length} bytes to stdout, which is skipped: 64 KiB is the limit",
+                    "skipped a line of {length} bytes from {}: the limit is 64 KiB",
                     self.program
                 );
                 self.cx.warn(message);
@@ -62,7 +62,8 @@ impl<'a> Wire<'a> {
         };
         match message {
             Message::Hello { version, .. } => {
-                self.cx.debug(format!("{} {version} speaks", self.program));
+                self.cx
+                    .debug(format!("{} {version} says hello", self.program));
             }
             Message::Progress {
                 step,
@@ -104,10 +105,7 @@ impl<'a> Wire<'a> {
     }
 
     fn broken(&self, what: &str) -> StageError {
-        let message = format!(
-            "{} wrote to stdout what is not the protocol: {what}",
-            self.program
-        );
+        let message = format!("{} wrote an invalid line to stdout: {what}", self.program);
         StageError::new(codes::PLUGIN_PROTOCOL, message)
     }
 }

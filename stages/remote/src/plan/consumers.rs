@@ -1,4 +1,4 @@
-//! The stages whose config is rendered, and by whom.
+//! The stages whose config is rendered, and their renderers.
 
 use protocol::Problem;
 use protocol::kinds::RENDERER;
@@ -50,13 +50,13 @@ impl Plan {
         let mut provides = self.stages.iter().flat_map(|s| s.provides.keys());
         let finds_out = provides.any(|it| [MASTER_ADDRESS, TASK_GATEWAY].contains(&it.as_str()));
         if finds_out && emits.is_empty() && masters {
-            let warning = "no config-emit stage: the master is not told what the tunnel and the gateway find out; \
+            let warning = "no config-emit stage: the master does not get the outputs of the tunnel and the gateway; \
                  list `- config-emit: {}` before it";
             self.warnings.push(warning.to_owned());
         }
     }
 
-    /// A renderer without a config to render follows what commands refer to.
+    /// A renderer without a config is useful only when commands refer to outputs.
     pub(super) fn check_followers(&self, problems: &mut Vec<Problem>) {
         if self.execs.iter().any(|e| e.noted.is_some()) {
             return;
@@ -65,17 +65,17 @@ impl Plan {
             .stages
             .iter()
             .filter(|s| self.followers.contains(&s.name));
-        let message = "no master stage to render a config for, and no command that refers to what a stage finds out";
+        let message = "no master stage to render a config for, and no command that refers to outputs of a stage";
         problems.extend(idle.map(|s| Problem::key(s.at(""), message)));
     }
 
-    /// The instances that a renderer without a config follows.
+    /// The instances whose outputs a renderer without a config follows.
     pub(crate) fn followed(&self) -> Vec<&str> {
         let stages = self.stages.iter().filter(|s| s.kind != RENDERER);
         stages.map(|s| s.name.as_str()).collect()
     }
 
-    /// Who uses what is old can be told of it by a config-emit alone.
+    /// Warns when commands refer to outputs and no config-emit stage restarts them.
     pub(super) fn warn_of_commands(&mut self) {
         let follows = self.stages.iter().any(|s| s.kind == RENDERER);
         let noted = self.execs.iter().find_map(|e| e.noted.as_ref());
@@ -101,7 +101,7 @@ impl Plan {
         }
     }
 
-    /// The resource managers that their users name, by the instance that leads to their tasks.
+    /// The `resource_manager` settings of upstreams, by instance.
     pub(crate) fn managers_of(&self, consumer: &Consumer) -> Map<String, Value> {
         let before = self
             .stages
@@ -113,7 +113,7 @@ impl Plan {
     }
 }
 
-/// A stage of devcluster's that reads a config.
+/// A stage of devcluster with a config.
 struct ConsumerConfig<'a> {
     item: usize,
     kind: &'static str,
@@ -137,7 +137,7 @@ impl<'a> ConsumerConfig<'a> {
     }
 }
 
-/// What is rendered is named after the stage, and passed to it by its command line.
+/// Checks the name of a consumer, which names the rendered file, and its command line, which passes the file.
 fn check_consumer(config: &ConsumerConfig<'_>, emit: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut wrong = |field: &str, message: String| {
@@ -187,14 +187,14 @@ fn consumer_of<'c, 'v>(
         (None, []) => return Err(none),
         (None, several) => {
             return Err(format!(
-                "several master stages; say which with `stage:` ({})",
+                "several master stages; select one with `stage:` ({})",
                 names(several)
             ));
         }
     };
     if emit.place.order() > (chosen.item, true) {
         return Err(format!(
-            "has to stand before `{}`, whose config it renders",
+            "must come before `{}`, whose config it renders",
             chosen.name
         ));
     }

@@ -1,4 +1,4 @@
-//! `${{ instance.path }}` in a file: where it may stand, and whether there is such a value.
+//! Finds the references, `${{ instance.path }}`, of a file, and checks their places and values.
 
 mod site;
 
@@ -15,34 +15,34 @@ use super::{NewStage, Plan};
 use crate::problems::InputFile;
 use site::Site;
 
-/// A command of devcluster's that gets its values from `config-emit exec`.
+/// A command that gets its values from `config-emit exec`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Exec {
-    /// Where the list of its words is, or the one text of a `sh` step.
+    /// The path of its list of words, or of the text of a `sh` step.
     pub(crate) path: Vec<Seg>,
-    /// It is a `sh` step.
+    /// Whether it is a `sh` step.
     pub(crate) is_script: bool,
-    /// Environment variables with references in them.
+    /// Environment variables with references.
     pub(crate) variables: Vec<String>,
-    /// The instances that may be meant.
+    /// The instances that it can refer to.
     pub(crate) upstreams: Vec<String>,
-    /// The stage, and what of it, if a change of the values means a restart.
+    /// The stage and its step, if a change of the values restarts the stage.
     pub(crate) noted: Option<String>,
 }
 
-/// A reference to what a plugin finds out.
+/// A reference to an output of a plugin.
 #[derive(Clone, Debug)]
 pub struct PluginReference {
     /// Instance name of the plugin.
     pub instance: String,
-    /// The way from its outputs on.
+    /// The path into its outputs.
     pub path: Vec<Seg>,
-    /// It, placed in the file: what is wrong with it is still to be said.
+    /// A problem at its place, without a message yet.
     pub problem: Problem,
 }
 
 impl Plan {
-    /// Finds every reference, and what is wrong with it.
+    /// Finds every reference and checks it.
     pub(super) fn find_references(&mut self, source: &InputFile, problems: &mut Vec<Problem>) {
         let document = source.document;
         let scalars = document.scalars(&[], is_templated);
@@ -68,7 +68,7 @@ impl Plan {
         self.plugin_references = found.plugins;
         found.execs.into_iter().for_each(|exec| self.add_exec(exec));
         self.literals = found.literals;
-        // Where nobody but devcluster reads it, it is right as it is.
+        // A text that only devcluster reads needs no change.
         let (execs, consumers) = (&self.execs, &self.consumers);
         self.literals.retain(|literal| match &literal.command {
             Some(path) => execs.iter().any(|e| e.path == *path),
@@ -79,7 +79,7 @@ impl Plan {
         });
     }
 
-    /// A command with several references, or with some in its environment too, is one.
+    /// Adds a command, merged with one at the same path.
     fn add_exec(&mut self, exec: Exec) {
         match self.execs.iter_mut().find(|e| e.path == exec.path) {
             Some(known) => {
@@ -100,17 +100,17 @@ struct Found {
     literals: Vec<Literal>,
 }
 
-/// A text with what only looks like a reference, `$${{`: devcluster takes one `$` away, and so does who reads it next.
+/// A text with an escaped reference, `$${{`: devcluster removes one `$`, and the next reader another.
 #[derive(Clone, Debug)]
 pub(crate) struct Literal {
     pub(crate) path: Vec<Seg>,
     item: usize,
-    /// The command that it is part of.
+    /// The path of its command, if it is part of one.
     command: Option<Vec<Seg>>,
     pub(crate) text: String,
 }
 
-/// The text of which devcluster makes what is written now.
+/// The text that devcluster expands to the current one.
 fn doubled(parts: &[Part<'_>]) -> String {
     let mut text = String::new();
     for (i, part) in parts.iter().enumerate() {
@@ -126,7 +126,7 @@ fn doubled(parts: &[Part<'_>]) -> String {
     text
 }
 
-/// One scalar that may hold references.
+/// Scans one scalar for references.
 struct ReferenceScan<'a> {
     plan: &'a Plan,
     document: &'a Document,
@@ -171,7 +171,7 @@ impl ReferenceScan<'_> {
             return;
         };
         if self.scalar.is_key {
-            let message = "a reference in a key; only values can have some";
+            let message = "a reference in a key; references are possible only in values";
             return found.problems.push(self.problem(whole, message));
         }
         match site {
@@ -179,7 +179,7 @@ impl ReferenceScan<'_> {
             Site::Config => {
                 if !self.plan.consumers.iter().any(|c| c.item == item) {
                     let message =
-                        "nobody renders this config; list a `config-emit` stage before it";
+                        "no stage renders this config; list a `config-emit` stage before it";
                     found.problems.push(self.problem(first, message));
                 }
                 let mut before = self.before(item);
@@ -248,21 +248,23 @@ impl ReferenceScan<'_> {
         }
     }
 
-    /// A stage that comes later is a better answer than a similar name.
+    /// The message for an unresolved reference. A later stage of that name is a better explanation than a similar name.
     fn unresolved(&self, reference: &Reference<'_>, why: String) -> String {
         let stages = &self.plan.stages;
         let Ok((name, _)) = reference.resolve(stages.iter().map(|s| s.name.as_str())) else {
             return why;
         };
         match stages.iter().any(|s| s.name == name && s.kind == RENDERER) {
-            true => format!("{name} renders configs itself; refer to what it got from"),
-            false => format!(
-                "{name} comes later; only what stands before a stage has found something out for it"
+            true => format!(
+                "{name} renders configs and has no outputs to refer to; refer to its upstreams"
             ),
+            false => {
+                format!("{name} comes later in the file; a stage can only refer to earlier stages")
+            }
         }
     }
 
-    /// The schema of what a stage finds out; a plugin has to be run for that.
+    /// The schema of a stage's outputs. That of a plugin is known only once it runs.
     fn outputs_schema(&self, stage: &NewStage) -> Option<&Value> {
         let kind = self.plan.kinds.get(&stage.kind)?;
         (!stage.is_plugin()).then_some(&kind.description.outputs)

@@ -1,4 +1,4 @@
-//! The new stages of a file, and what is wrong with them.
+//! Reads the new stages of a file.
 
 use std::path::{Path, PathBuf};
 
@@ -66,7 +66,7 @@ impl Plan {
         }
         if !is_ours(&stage.kind) && !stage.is_plugin() {
             for field in stage.config.keys().filter(|f| !is_field(f)) {
-                let message = "cannot be passed on as a flag of its program; its config has another name for it";
+                let message = "cannot be passed as a flag of its program; use another field name";
                 problems.push(Problem::key(stage.at(field), message));
             }
         }
@@ -86,7 +86,7 @@ impl Plan {
     }
 }
 
-/// Flags of the protocol, which a field cannot have.
+/// Flags of the protocol, which cannot be fields.
 const FLAGS: [&str; 8] = [
     "name", "run_dir", "events", "stdin", "config", "timeout", "linger", "help",
 ];
@@ -100,7 +100,7 @@ fn is_field(name: &str) -> bool {
 
 type Body = Map<String, Value>;
 
-/// A new stage's kind and body; `None` for one of devcluster's own.
+/// The kind and body of a new stage; `None` for a stage of devcluster.
 pub(super) fn read_item(item: &Value) -> Result<Option<(String, Body)>, Problem> {
     let Some((key, body)) = item.as_object().and_then(|o| o.iter().next()) else {
         let message = "a stage is a mapping with one key, its kind";
@@ -110,18 +110,19 @@ pub(super) fn read_item(item: &Value) -> Result<Option<(String, Body)>, Problem>
         return Ok(None);
     }
     if let Some(second) = item.as_object().and_then(|o| o.keys().nth(1)) {
-        let message =
-            format!("a second kind beside `{key}`; a stage has one, so begin another with `-`");
+        let message = format!(
+            "a second kind besides `{key}`; a stage has one kind, start another stage with `-`"
+        );
         return Err(Problem::key(second, message));
     }
     match body {
         Value::Object(body) => Ok(Some((key.clone(), body.clone()))),
         Value::Null => Ok(Some((key.clone(), Map::new()))),
-        _ => Err(Problem::new(key, "takes `key: value` lines")),
+        _ => Err(Problem::new(key, "expected `key: value` lines")),
     }
 }
 
-/// `./x` is relative to the file, a bare name is looked up on `$PATH`.
+/// Makes a relative path of `uses` absolute. A name without a slash is searched on `$PATH`.
 fn resolve_plugin(body: &mut Map<String, Value>, file: &Path) {
     if let Some(Value::String(uses)) = body.get_mut("uses")
         && uses.contains('/')
@@ -135,7 +136,7 @@ fn resolve_plugin(body: &mut Map<String, Value>, file: &Path) {
     }
 }
 
-/// What the driver gives config-emit itself.
+/// The config-emit fields that the driver sets.
 pub(crate) const DRIVER_FIELDS: [&str; 7] = [
     "base",
     "out",

@@ -1,4 +1,4 @@
-//! What the stages themselves say of their configs in a file.
+//! Validates the configs of the new stages with their programs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,8 @@ use crate::schema_check;
 use crate::verbs::unknown_pointers;
 
 impl Plan {
-    /// Asks each kind for all of its instances, the kinds side by side, and takes in what they answer. The renderer goes first:
-    /// it knows the master's port.
+    /// Validates all instances, with one call per kind, the kinds concurrently. The renderer goes first: it knows the master's
+    /// port.
     pub(super) async fn validate(
         &mut self,
         source: &InputFile<'_>,
@@ -130,7 +130,7 @@ impl Plan {
         self.targets.extend(answer.targets);
     }
 
-    /// What a stage says of itself comes first; a stranger's schema adds what it does not say.
+    /// The problems of an instance. For a kind of another project, violations of its schema are added to its verdict.
     fn problems_of(&self, instance: &Instance, verdict: &Verdict) -> Vec<Problem> {
         let Some(stage) = self.stages.iter().find(|s| s.name == instance.stage) else {
             return Vec::new();
@@ -152,7 +152,7 @@ impl Plan {
         problems
     }
 
-    /// A mistake at the place in the file that a person would change.
+    /// Places a mistake where the user has to change the file.
     fn placed(&self, stage: &NewStage, mistake: &Mistake) -> Problem {
         let mut problem = Problem::from(mistake);
         if let Some(target) = &mistake.target {
@@ -177,7 +177,7 @@ impl Plan {
         problem
     }
 
-    /// A way to the master that was not told which port to lead to leads to the master's.
+    /// Sets `local_port` of stages that provide the master's address to the master's port, unless the file sets it.
     fn point_at_the_master(&mut self, targets: &[Target]) {
         let known = self.targets.iter().find_map(|t: &TargetVerdict| t.port);
         let written = targets.iter().find_map(|t| t.config["port"].as_u64());
@@ -199,14 +199,14 @@ impl Plan {
     }
 }
 
-/// The directory that a file is in; its name may be no text, and the request is.
+/// The directory of a file, as text for a request.
 pub(crate) fn directory_of(file: &Path) -> PathBuf {
     let dir = file.parent().filter(|d| !d.as_os_str().is_empty());
     let dir = std::path::absolute(dir.unwrap_or(Path::new("."))).unwrap_or_default();
     dir.to_string_lossy().into_owned().into()
 }
 
-/// The masters of a file, with their configs.
+/// The configs of the masters of a file.
 fn targets(source: &InputFile) -> Vec<Target> {
     let value = source.document.value();
     let items = value["stages"].as_array().into_iter().flatten();
@@ -220,9 +220,9 @@ fn targets(source: &InputFile) -> Vec<Target> {
         .collect()
 }
 
-/// An error of a program, as a problem in the file that names it.
+/// An error of a program as the message of a problem.
 pub(crate) fn error_text(error: StageError) -> String {
-    // What it said itself says more than a hint for everybody.
+    // Its causes are more precise than the hint.
     let tail = match error.caused_by.as_slice() {
         [] => error.hint.unwrap_or_default(),
         causes => causes.join(": ").replace('\n', " "),
@@ -235,7 +235,7 @@ impl NewStage {
         self.kind == PLUGIN
     }
 
-    /// The path of one of its fields, in the file or in the flat form.
+    /// The path of a field, in the file or in the flat form.
     pub(crate) fn at(&self, field: &str) -> String {
         let whole = match self.place {
             Position::Item(i) => show(&["stages".into(), i.into(), self.kind.as_str().into()]),

@@ -19,7 +19,7 @@ pub(super) fn show(
 ) -> std::io::Result<()> {
     let mut stdout = std::io::stdout();
     let terminal = stdout.is_terminal();
-    // On a screen the clock goes on; elsewhere only news are worth a line.
+    // A screen also shows the time; elsewhere only changes are printed.
     let redraw = terminal && options.formatted.format == Format::Text;
     if options.watch && !changed && !redraw {
         return Ok(());
@@ -47,7 +47,7 @@ fn now_ms() -> u64 {
 
 fn text(places: &[RunDirStatus], now_ms: u64) -> String {
     if places.is_empty() {
-        return "no stage runs, and none that ran is remembered\n".to_owned();
+        return "no stage is running, and no ended stage has left a status\n".to_owned();
     }
     let mut text = String::new();
     for place in places {
@@ -69,8 +69,8 @@ fn lines(instance: &Instance, width: usize, now_ms: u64, text: &mut String) {
     let since = match (instance.phase, since) {
         (_, None) => String::new(),
         (Some(phase), Some(age)) if phase.is_final() => format!("{age} ago"),
-        // When it died, nobody wrote down.
-        (None, Some(age)) => format!("last heard of {age} ago"),
+        // The time of a kill is not recorded.
+        (None, Some(age)) => format!("last status {age} ago"),
         (_, Some(age)) => format!("for {age}"),
     };
     let generation = instance.generation.map(|g| format!("gen {g}"));
@@ -100,12 +100,12 @@ fn lines(instance: &Instance, width: usize, now_ms: u64, text: &mut String) {
         below("health: ", health);
     }
     if instance.phase.is_none() {
-        let hint = "start it again, or undo what it left: devcluster-remote gc";
+        let hint = "start it again, or remove what it left: devcluster-remote gc";
         below("hint: ", hint);
     }
     if let Some(error) = &instance.last_error {
         if instance.is_well() {
-            return below("last error, over now: ", &error.message);
+            return below("last error, resolved: ", &error.message);
         }
         below("error: ", &error.message);
         if let Some(hint) = &error.hint {
@@ -114,7 +114,7 @@ fn lines(instance: &Instance, width: usize, now_ms: u64, text: &mut String) {
     }
 }
 
-/// An instance that died without a word is `killed`.
+/// An instance without a phase is `killed`.
 pub(super) fn phase<S: Serializer>(
     phase: &Option<Phase>,
     serializer: S,

@@ -165,16 +165,28 @@ stages:
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     for (place, says) in [
-        ("3:17", "db.port: devcluster reads this itself"),
+        (
+            "3:17",
+            "db.port: devcluster reads this before any stage has outputs",
+        ),
         ("6:17", "cmd[1]: no instance `tunel`"),
         ("6:38", "cmd[2]: tunnel has no `prot`"),
         ("6:60", "cmd[3]: gateway comes later"),
-        ("7:34", "conncheck.port: devcluster reads this itself"),
-        ("7:77", "logcheck.regex: devcluster reads this itself"),
-        ("8:12", "cwd: devcluster reads this itself"),
+        (
+            "7:34",
+            "conncheck.port: devcluster reads this before any stage has outputs",
+        ),
+        (
+            "7:77",
+            "logcheck.regex: devcluster reads this before any stage has outputs",
+        ),
+        (
+            "8:12",
+            "cwd: devcluster reads this before any stage has outputs",
+        ),
         (
             "9:29",
-            "k8s_context: the config of this stage takes no references",
+            "k8s_context: the config of this stage cannot contain references",
         ),
         ("10:45", "cmd[3]: the value would become text of a script"),
         (
@@ -185,8 +197,11 @@ stages:
             "12:33",
             "config_file.a: a list or a mapping cannot be a part of a text",
         ),
-        ("12:76", "config_file.b: config-emit renders configs itself"),
-        ("13:31", "agent.config_file.a: nobody renders this config"),
+        (
+            "12:76",
+            "config_file.b: config-emit renders configs and has no outputs",
+        ),
+        ("13:31", "agent.config_file.a: no stage renders this config"),
     ] {
         let lines: Vec<&str> = stderr.lines().collect();
         let found = lines

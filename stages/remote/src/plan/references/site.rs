@@ -1,4 +1,4 @@
-//! Where a reference stands: that says who gets its value, or that nobody can.
+//! The place of a reference, which determines how its value is inserted, or that it is not allowed.
 
 use protocol::kinds::DEVCLUSTERS;
 use protocol::reference::Malformed;
@@ -8,24 +8,24 @@ use serde_json::Value;
 
 use super::{Exec, ReferenceScan};
 
-/// Where a scalar stands, as far as references go.
+/// The place of a scalar.
 pub(super) enum Site {
     /// In the config of this item's stage.
     Config,
-    /// In a command, and whether a reference can stand in this word of it.
+    /// In a command, and whether this word of it can contain references.
     Command {
         exec: Exec,
         usable: Result<(), Malformed>,
     },
-    /// devcluster reads it, or one of the new stages.
+    /// Not allowed: devcluster reads it, or one of the new stages.
     NotAllowed(&'static str),
 }
 
 const PLACES: &str =
-    "a reference can stand in config_file, cmd, cmdline, env, pre and post of a stage";
+    "references are possible in config_file, cmd, cmdline, env, pre and post of a stage";
 
 impl ReferenceScan<'_> {
-    /// The item of the list, and what is there.
+    /// The item of the list, and the place.
     pub(super) fn site(&self) -> (usize, Site) {
         let path = &self.scalar.path;
         let keys = path.iter().map(|seg| match seg {
@@ -58,7 +58,7 @@ impl ReferenceScan<'_> {
         };
         let site = match (*kind, below) {
             (kind, _) if !DEVCLUSTERS.contains(&kind) => Site::NotAllowed(
-                "the config of this stage takes no references; they can stand in those of devcluster's own stages",
+                "the config of this stage cannot contain references; those of devcluster's own stages can",
             ),
             ("master" | "agent", ["config_file", ..]) => Site::Config,
             ("master" | "agent", ["cmdline", "#"]) | ("custom", ["cmd", "#"]) => {
@@ -83,7 +83,7 @@ impl ReferenceScan<'_> {
                 &name(step),
             ),
             _ => Site::NotAllowed(
-                "devcluster reads this itself, before anything is found out; a reference can stand in config_file, cmd, cmdline, env, pre and post",
+                "devcluster reads this before any stage has outputs; references are possible in config_file, cmd, cmdline, env, pre and post",
             ),
         };
         (item, site)
@@ -97,7 +97,7 @@ impl ReferenceScan<'_> {
         }
     }
 
-    /// Whether this word of a command can hold references.
+    /// Whether this word of a command can contain references.
     fn word(&self, list: usize, word: usize) -> Result<(), Malformed> {
         let words = self
             .document
