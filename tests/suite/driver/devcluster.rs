@@ -310,9 +310,9 @@ async fn a_devcluster_that_ends_too_early_is_a_failure() {
     let file = site.write("source.yaml", &site.devcluster_yaml());
     let failing = "printf '\\377\\ndevcluster is failing\\n' >&2";
     for (body, code, expected) in [
-        ("exit 0", 1, "ended by itself"),
-        ("exit 3", 3, "ended by itself"),
-        ("kill -9 $$", 137, "ended by itself"),
+        ("exit 0", 1, "ended unexpectedly"),
+        ("exit 3", 3, "ended unexpectedly"),
+        ("kill -9 $$", 137, "ended unexpectedly"),
         (failing, 1, "is failing"),
     ] {
         let mut command = site.remote(&["up", "-c", file.to_str().expect("text")]);

@@ -101,7 +101,7 @@ async fn where_nothing_is_missing_nothing_fails_also_while_it_runs() {
     assert_eq!(failed(&checks), Vec::<&str>::new(), "{checks:#?}");
     let own = checks.iter().find(|c| c["id"] == "temp_dir");
     let note = own.and_then(|c| c["hint"].as_str()).unwrap_or_default();
-    assert!(note.contains("already runs"), "{own:?}");
+    assert!(note.contains("is running in"), "{own:?}");
     up.signal(Signal::TERM);
     up.wait().await;
     site.nothing_is_left().await;
@@ -155,7 +155,7 @@ async fn people_get_a_line_for_each_check_with_its_mark() {
         "this machine\n",
         "  ✓ devcluster is installed: 1.3.2, ",
         "\ntunnel\n",
-        "  ✓ the server lets us in: logged in as ",
+        "  ✓ the server accepts the login: logged in as ",
         "checks, none failed\n",
     ] {
         assert!(text.contains(line), "{line:?}\n{text}");

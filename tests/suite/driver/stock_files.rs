@@ -294,8 +294,8 @@ async fn what_we_have_to_read_ourselves_may_not_be_odd() {
     let (code, _, stderr) = compile(&home, &file).await;
     assert_eq!(code, Some(2), "{stderr}");
     for place in [
-        "x.yaml:2:38: the key `reverse_proxy_host` is there twice",
-        "`.inf` is no finite number",
+        "x.yaml:2:38: the key `reverse_proxy_host` is a duplicate",
+        "`.inf` is not a finite number",
     ] {
         let flat = stderr.replace(['\n', '|'], " ");
         assert!(
@@ -310,7 +310,7 @@ async fn what_we_have_to_read_ourselves_may_not_be_odd() {
     );
     let (code, _, stderr) = compile(&home, &flat).await;
     assert_eq!(code, Some(2), "{stderr}");
-    assert!(stderr.contains("is there twice"), "{stderr}");
+    assert!(stderr.contains("is a duplicate"), "{stderr}");
 }
 
 #[tokio::test]

@@ -299,7 +299,7 @@ async fn it_gets_no_secret_of_the_environment_and_a_flood_ends_it() {
 
     bin.put("devcluster-flood", "#!/bin/sh\nexec cat /dev/zero\n");
     let (ok, text) = compile(&home, &bin.path(), "  - flood: {}\n").await;
-    assert!(!ok && text.contains("over 1 MiB"), "{text}");
+    assert!(!ok && text.contains("more than 1 MiB"), "{text}");
 }
 
 #[tokio::test]
