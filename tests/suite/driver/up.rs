@@ -72,7 +72,7 @@ async fn at_a_terminal_it_asks_before_devcluster_has_it_and_a_no_starts_nothing(
     let text = site.devcluster_yaml().replace(&known_hosts, "/dev/null");
     let mut terminal = Terminal::start(up(&site, &text, &[]));
     terminal.wait_for("devcluster will start").await;
-    terminal.wait_for("✗ the server lets us in").await;
+    terminal.wait_for("✗ the server accepts the login").await;
     terminal.wait_for("hint: ").await;
     terminal.wait_for("Start nevertheless? [y/N]").await;
     terminal.answer("perhaps");

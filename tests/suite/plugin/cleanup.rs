@@ -86,7 +86,7 @@ async fn gc_leaves_alone_what_still_runs() {
         let (code, stderr) = exit_code(command).await;
         assert_eq!(code, 0, "{stderr}");
         assert!(
-            stderr.contains("files is still running, left alone"),
+            stderr.contains("files is still running and was not touched"),
             "{stderr}"
         );
     }

@@ -191,7 +191,7 @@ async fn a_config_that_does_not_fit_a_line_is_refused() {
     let (code, stderr) = exit_code(command).await;
     assert_eq!(code, 2, "{stderr}");
     assert!(
-        stderr.contains("with") && stderr.contains("is the limit"),
+        stderr.contains("with") && stderr.contains("the limit is"),
         "{stderr}"
     );
 }

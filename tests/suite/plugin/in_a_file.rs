@@ -179,7 +179,7 @@ async fn a_plugin_is_found_beside_the_file_and_on_path_and_else_named() {
         assert_eq!(output.status.success(), found, "{uses}: {said}");
         if !found {
             assert!(
-                said.contains("no executable") && said.contains("devcluster.yaml:3:"),
+                said.contains("is not executable") && said.contains("devcluster.yaml:3:"),
                 "{said}"
             );
         }
@@ -219,7 +219,7 @@ async fn doctor_looks_at_a_plugin_and_at_what_it_finds_itself() {
 case $1 in
 describe) echo '{"dcs":1,"verbs":["describe","run","check"],"config":{"type":"object","properties":{"server":{"type":"string"}}}}';;
 check) while [ $# -gt 1 ]; do [ "$1" != --config ] || cat "$2" >&2; shift; done
-  echo '{"dcs":1,"type":"check","stage":"x","id":"login","title":"the server lets us in","status":"failed","message":"no account","hint":"ask for one"}'
+  echo '{"dcs":1,"type":"check","stage":"x","id":"login","title":"the server accepts the login","status":"failed","message":"no account","hint":"ask for one"}'
   exit 5;;
 esac
 "#;

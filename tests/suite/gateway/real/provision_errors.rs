@@ -220,7 +220,7 @@ async fn manifests_that_are_not_what_was_meant_are_refused_before_anything_is_to
     assert_error(
         &fail(&kube, &both, &[]).await,
         "gateway.manifest_malformed",
-        &["is a duplicate"],
+        &["is there twice"],
     );
     assert_eq!(changes(&kube), Vec::<String>::new());
 
