@@ -32,7 +32,7 @@ pub(crate) fn assign<'a>(
             Ok(Some(manager)) => {
                 if let Some(first) = assigned[manager].replace(instance) {
                     let label = label(&managers[manager]);
-                    twice.push((instance, format!("{first} is for `{label}` too")));
+                    twice.push((instance, format!("{first} is also for `{label}`")));
                 }
             }
         }
@@ -41,7 +41,7 @@ pub(crate) fn assign<'a>(
         let free: Vec<_> = assigned.iter_mut().filter(|a| a.is_none()).collect();
         let why = match free.len() {
             0 => "no resource manager is left for it",
-            _ => "it is not said for which resource manager it is",
+            _ => "its resource manager is not specified",
         };
         if free.len() == left.len() {
             for (manager, instance) in free.into_iter().zip(left) {
@@ -56,7 +56,7 @@ pub(crate) fn assign<'a>(
         return Ok(assigned);
     }
     let names: Vec<String> = managers.iter().map(label).collect();
-    let choices = format!("say `resource_manager:` {}", names.join(", "));
+    let choices = format!("set `resource_manager:` {}", names.join(", "));
     let wrong = wrong.into_iter();
     Err(wrong
         .map(|(instance, why)| (instance.to_owned(), format!("{why}; {choices}")))
@@ -67,8 +67,8 @@ fn by_name(managers: &[Manager<'_>], gateway: &Candidate<'_>) -> Result<Option<u
     let name = gateway.requested.unwrap_or(gateway.instance);
     let mut found = (0..managers.len()).filter(|i| managers[*i].is_named(name));
     match (found.next(), found.next(), gateway.requested) {
-        (Some(_), Some(_), _) => Err(format!("two resource managers go by `{name}`")),
-        (None, _, Some(name)) => Err(format!("no resource manager `{name}`")),
+        (Some(_), Some(_), _) => Err(format!("two resource managers have the name `{name}`")),
+        (None, _, Some(name)) => Err(format!("there is no resource manager `{name}`")),
         (found, _, _) => Ok(found),
     }
 }

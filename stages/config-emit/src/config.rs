@@ -166,15 +166,15 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
     match (&config.base, &config.out) {
         (None, None) if config.control_socket.is_some() => {}
         (_, None) => {
-            let why = "missing; only with a control_socket and without a base is nothing written";
+            let why = "missing; it may be left out only with a control_socket and without a base";
             problems.push(Problem::key("out", why));
         }
         (Some(base), Some(out)) if real(base) == real(out) => {
-            let why = "is the base itself, which is never written to";
+            let why = "is the base itself, which must not be changed";
             problems.push(Problem::new("out", why).depends_on("base"));
         }
         (None, Some(_)) if config.format.needs_base() => {
-            let why = "missing; this format is made from a devcluster.yaml or a stage's config";
+            let why = "missing; this format needs a devcluster.yaml or a stage's config";
             problems.push(Problem::key("base", why).depends_on("format"));
         }
         _ => {}

@@ -68,8 +68,8 @@ fn capacity_warning(manager: &Manager<'_>, gateway: &TaskGateway) -> Option<Stri
     let (asked, capacity) = (last.saturating_sub(first) + 1, gateway.capacity?);
     (asked > capacity).then(|| {
         format!(
-            "{}: its internal_task_gateway asks for {asked} ports, the Gateway of {} can open {capacity}: \
-             a task beyond that will fail to start",
+            "{}: its internal_task_gateway has {asked} ports, but the Gateway of {} has room for {capacity}: \
+        further tasks will fail to start",
             show(&manager.path),
             gateway.instance,
         )

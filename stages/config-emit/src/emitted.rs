@@ -45,9 +45,7 @@ impl Emitted {
         let text = format::format_config(&rendered, config.format, &cx.env);
         let mut warnings = rendered.warnings;
         if rendered.values.is_empty() {
-            warnings.push(
-                "nothing that was reported is used: the config stays as it is in the base".into(),
-            );
+            warnings.push("no reported value is used: the config stays as in the base".into());
         }
         let whole = rendered.document.text().to_owned();
         Ok(Emitted {

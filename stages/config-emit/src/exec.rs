@@ -186,12 +186,12 @@ impl Substitution<'_> {
         match value {
             Value::String(text) if text.contains('\0') => Err(invalid(
                 reference.written,
-                "its value has a NUL in it: no program can get that",
+                "its value contains a NUL, which no program can receive",
             )),
             Value::String(text) if self.has_script && text.contains(['$', '`']) => Err(invalid(
                 reference.written,
-                "its value has `$` or a backtick in it, which a shell that calculates with it could run; pass all values as \
-                 arguments of the script, `sh -c '… \"$1\"' sh ${{ … }}`",
+                "its value contains `$` or a backtick, which a shell could run in an arithmetic expression; pass all values as \
+        arguments of the script, `sh -c '… \"$1\"' sh ${{ … }}`",
             )),
             Value::String(text) => Ok(text),
             Value::Null => Err(invalid(reference.written, "is empty (null)")),
@@ -213,5 +213,5 @@ fn malformed(text: &str, malformed: &Malformed) -> StageError {
 
 fn invalid(written: &str, why: &str) -> StageError {
     StageError::new(codes::BAD_REFERENCE, format!("{written}: {why}"))
-        .hint("a reference is `${{ instance.path }}`; `$${{` is for what is none")
+        .hint("write a reference as `${{ instance.path }}`, and other text as `$${{`")
 }

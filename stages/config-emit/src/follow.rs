@@ -134,11 +134,11 @@ impl<'a> Follower<'a> {
                 RestartOutcome::Restarted => {
                     self.restarted.insert(name.clone(), Instant::now());
                     self.cx.info(format!(
-                        "{name} uses what is old by now: devcluster restarts it"
+                        "{name} uses outdated values: devcluster restarts it"
                     ));
                 }
                 RestartOutcome::AboveTarget => {
-                    let why = "; devcluster's target is below it";
+                    let why = "; it is above devcluster's target";
                     self.warn_to_restart(std::slice::from_ref(name), why);
                 }
                 RestartOutcome::Starting => {

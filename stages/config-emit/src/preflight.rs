@@ -16,13 +16,13 @@ use crate::stage_config::StageConfig;
 use crate::substitute::check_references;
 
 const BASE: CheckTitle = ("base", "the base can be read");
-const CONFIG: CheckTitle = ("config", "it has the config of the stage");
-const REFERENCES: CheckTitle = (
-    "references",
-    "each reference names an instance that runs before",
+const CONFIG: CheckTitle = ("config", "the base has the config of the stage");
+const REFERENCES: CheckTitle = ("references", "each reference names an earlier instance");
+const MANAGERS: CheckTitle = (
+    "managers",
+    "the config has a resource manager for the cluster",
 );
-const MANAGERS: CheckTitle = ("managers", "the cluster has a resource manager in it");
-const LAYOUT: CheckTitle = ("layout", "Determined would take it");
+const LAYOUT: CheckTitle = ("layout", "Determined would accept the config");
 const OUT: CheckTitle = ("out", "the result can be written");
 const SOCKET: CheckTitle = (
     "control_socket",
@@ -45,13 +45,16 @@ pub(crate) fn preflight(cx: &Context<ConfigEmit>, config: &Config) {
         preflight.managers(&target);
         match target.is_determined {
             true => cx.report_result(LAYOUT, preflight.layout(&target)),
-            false => cx.skip(&[LAYOUT], "it is no Determined master's"),
+            false => cx.skip(&[LAYOUT], "not a Determined master's config"),
         }
     }
     cx.report_result(OUT, preflight.out());
     match &config.control_socket {
         Some(socket) => cx.report_result(SOCKET, check_socket_path(socket)),
-        None => cx.skip(&[SOCKET], "no `control_socket` is set: nobody is restarted"),
+        None => cx.skip(
+            &[SOCKET],
+            "`control_socket` is not set: no stage is restarted",
+        ),
     }
 }
 
@@ -63,7 +66,7 @@ impl Preflight<'_> {
             return None;
         };
         if !self.config.format.needs_base() {
-            self.cx.skip(&all, "this format is made without a base");
+            self.cx.skip(&all, "this format needs no base");
             return None;
         }
         if self.config.control_socket.is_some() && !path.exists() {
@@ -94,7 +97,7 @@ impl Preflight<'_> {
     fn references(&self, target: &StageConfig<'_>) -> Result<String, StageError> {
         let names = self.config.upstreams.as_deref();
         match check_references(target, names, &self.config.reports(self.cx)) {
-            Ok(0) => Ok("there is none".into()),
+            Ok(0) => Ok("no references".into()),
             Ok(1) => Ok("1 reference".into()),
             Ok(count) => Ok(format!("{count} references")),
             Err(problems) => Err(RenderError::bad_references(problems).error(target.base)),
@@ -104,14 +107,16 @@ impl Preflight<'_> {
     /// The outputs of gateway and tunnel need a resource manager of type kubernetes.
     fn managers(&self, target: &StageConfig<'_>) {
         if !target.is_determined || self.config.ignores_upstreams() {
-            return self.cx.skip(&[MANAGERS], "no value goes to one");
+            return self
+                .cx
+                .skip(&[MANAGERS], "no value is for a resource manager");
         }
         let config = target.value();
         let kubernetes = kubernetes(&config);
         let is_unresolved =
             |m: &Manager<'_>| m.config["type"].as_str().is_some_and(|t| t.contains('$'));
         if kubernetes.is_empty() && target.expands && managers(&config).iter().any(is_unresolved) {
-            let why = "the type of one is in a variable, which devcluster expands";
+            let why = "the type of a resource manager is a variable, which devcluster expands";
             return self.cx.skip(&[MANAGERS], why);
         }
         if kubernetes.is_empty() {
@@ -153,7 +158,7 @@ impl Preflight<'_> {
     fn out(&self) -> Result<String, StageError> {
         let Some(out) = self.config.file() else {
             let target = self.config.out.as_ref().map(|_| "to stdout");
-            return Ok(target.unwrap_or("none is asked for").into());
+            return Ok(target.unwrap_or("no file requested").into());
         };
         let failed = |why: String| {
             let message = format!("cannot write {}: {why}", out.display());
@@ -164,7 +169,7 @@ impl Preflight<'_> {
         }
         let absolute = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
         let directory = absolute.parent();
-        let directory = directory.ok_or_else(|| failed("it is no file".into()))?;
+        let directory = directory.ok_or_else(|| failed("it is not a file".into()))?;
         // devcluster creates its run directory when it starts.
         let made_later = self.config.control_socket.is_some();
         let there = directory.ancestors().find(|d| !made_later || d.exists());
@@ -183,7 +188,7 @@ fn check_socket_path(socket: &Path) -> Result<String, StageError> {
         return Ok(String::new());
     }
     let message = format!(
-        "{} has {length} bytes, a socket's path {LONGEST_SOCKET} at most: devcluster will not start",
+        "the socket path {} has {length} bytes, and the system allows {LONGEST_SOCKET}: devcluster will not start",
         absolute.display()
     );
     Err(StageError::new(codes::SOCKET_PATH_LONG, message))

@@ -66,8 +66,8 @@ pub(crate) async fn request(
     stages: &[String],
 ) -> Result<BTreeMap<String, RestartOutcome>, StageError> {
     let failed = |why: &str| StageError::new(codes::CONTROL, why.to_owned());
-    let program =
-        std::env::current_exe().map_err(|e| StageError::io("cannot find our own path", &e))?;
+    let program = std::env::current_exe()
+        .map_err(|e| StageError::io("cannot find the path of this program", &e))?;
     let mut child = tokio::process::Command::new(program)
         .arg("restart")
         .arg("--control-socket")

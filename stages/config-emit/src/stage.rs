@@ -18,10 +18,10 @@ impl Stage for ConfigEmit {
     const KIND: &'static str = "config-emit";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const CODES: &'static [Codes] = &[codes::ALL];
-    const ABOUT: &'static str = "Writes the config of a later stage: takes a devcluster.yaml, or the config that devcluster wrote for a \
-        master, and sets in it what the tunnel and the gateway found out. Everything else in the file stays as it is written. \
-        Runs once, or stays and follows what the upstreams report. Two verbs of its own: `exec` becomes a command with values in \
-        the places of its references, `restart` asks a running devcluster to restart stages; each has a --help.";
+    const ABOUT: &'static str = "Writes the config of a later stage: reads a devcluster.yaml, or the config that devcluster wrote for a \
+        master, and sets the values that tunnel and gateway report. Everything else in the file stays unchanged. Runs once, or \
+        keeps running and follows the upstreams. It has two more verbs: `exec` runs a command with values in place of its \
+        references, `restart` asks a running devcluster to restart stages; each has a --help.";
     const EXAMPLES: &'static str = "Examples:
   devcluster-config-emit once --base devcluster.yaml --out - --diff
   devcluster-config-emit once --format shell --out -
@@ -44,10 +44,10 @@ impl Stage for ConfigEmit {
         let upstreams = upstreams.into_iter().flatten().filter_map(Value::as_str);
         let upstreams = upstreams.collect::<Vec<_>>().join(" and ");
         if !fields.contains_key("out") {
-            return format!("restarts what uses outdated values of {upstreams}");
+            return format!("restarts stages that use outdated values of {upstreams}");
         }
         let stage = fields["stage"].as_str().unwrap_or_default();
-        format!("writes what {upstreams} found out into the config of {stage}")
+        format!("writes the values of {upstreams} into the config of {stage}")
     }
 
     fn validate_file(request: &Request, answer: &mut Answer) {
@@ -64,7 +64,7 @@ impl Stage for ConfigEmit {
         let path = path.unwrap_or_else(|| "stdout".to_owned());
         match &outputs.stage {
             Some(stage) => format!("config of {stage} in {path}, {count} values set"),
-            None => "stages that use what is old are restarted".to_owned(),
+            None => "restarts stages that use outdated values".to_owned(),
         }
     }
 
@@ -138,12 +138,12 @@ impl Stage for ConfigEmit {
         };
         let stale = |why: String| Err(StageError::new(codes::STALE, why));
         if !path.is_file() {
-            return stale(format!("{} is gone", path.display()));
+            return stale(format!("{} does not exist", path.display()));
         }
         if let Some(config) = config {
             let emitted = Emitted::from_reports(cx, &config, &config.reports(cx))?;
             if !file::is_written(&path, &emitted.text) {
-                let why = format!("{} is not what would be written now", path.display());
+                let why = format!("{} is outdated", path.display());
                 return stale(why);
             }
         }
@@ -176,7 +176,7 @@ async fn wait(cx: &Context<ConfigEmit>, config: &Config) -> Result<Reports, Stag
     if reports.is_empty() {
         return Err(StageError::new(
             codes::NO_UPSTREAM,
-            format!("nobody runs in {}", cx.run_dir.path().display()),
+            format!("no stage runs in {}", cx.run_dir.path().display()),
         ));
     }
     Ok(reports)

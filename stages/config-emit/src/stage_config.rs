@@ -28,7 +28,7 @@ impl<'a> StageConfig<'a> {
     pub(crate) fn find(base: &'a Base, config: &Config) -> Result<StageConfig<'a>, RenderError> {
         let value = base.document.value();
         let Value::Object(top) = &value else {
-            let message = "neither a devcluster.yaml nor a stage's config: it has to be a mapping";
+            let message = "neither a devcluster.yaml nor a stage's config, which must be a mapping";
             return Err(RenderError::new(
                 codes::BASE_NOT_CONFIG,
                 [Problem::new("", message).at(&base.source, 0..1)],
@@ -112,7 +112,7 @@ impl<'a> StageConfig<'a> {
         let manager: [Seg; 2] = ["resource_manager".into(), "type".into()];
         let is_there = |path: &&[Seg]| self.base.document.get(&self.path(path)).is_some();
         let path = [&manager[..], &manager[..1]].into_iter().find(is_there);
-        let message = "the master's config has no resource_manager of type kubernetes to tell about the cluster";
+        let message = "the master's config has no resource_manager of type kubernetes";
         RenderError::new(
             codes::NO_KUBERNETES,
             [self.problem(path.unwrap_or_default(), false, Problem::new("", message))],

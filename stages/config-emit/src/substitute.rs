@@ -67,7 +67,7 @@ fn map_scalars<'a, T>(
             Problem::new(path.clone(), message).at(source, span)
         };
         if scalar.is_key {
-            let message = "a reference in a key; only values can have some";
+            let message = "a reference in a key; only values can have references";
             problems.push(at(0..scalar.text.len(), message.to_owned()));
             continue;
         }
@@ -137,9 +137,9 @@ fn scalar_text(value: &Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
-        Value::Null => Err("is empty (null): it cannot be a part of a text".into()),
+        Value::Null => Err("is empty (null), which cannot be part of a text".into()),
         Value::Array(_) | Value::Object(_) => {
-            Err("is a list or a mapping: it cannot be a part of a text".into())
+            Err("is a list or a mapping, which cannot be part of a text".into())
         }
     }
 }

@@ -112,6 +112,6 @@ fn bad_outputs(name: &str, wanted: &str) -> StageError {
         format!("the outputs of {name} do not have {wanted}"),
     )
     .hint(format!(
-        "see what {name} reports: its `outputs` message, or its file in the run directory"
+        "see the `outputs` message of {name}, or its file in the run directory"
     ))
 }

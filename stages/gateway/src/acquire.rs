@@ -166,13 +166,13 @@ async fn resume(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Option<Sessi
         if resumed.is_none() {
             resumed = Session::resume(cx, cluster, &entry, &lease).await?;
             if resumed.is_some() {
-                cx.info(format!("Gateway {} is still ours", lease.title()));
+                cx.info(format!("resuming the session on Gateway {}", lease.title()));
                 continue;
             }
         }
         match release(cluster, &lease).await {
             Ok(()) => cx.ledger.adopt(&entry).settle()?,
-            Err(error) => cx.warn(format!("an earlier session is not given back yet: {error}")),
+            Err(error) => cx.warn(format!("an earlier session is not released yet: {error}")),
         }
     }
     Ok(resumed)
@@ -233,7 +233,7 @@ impl Access<'_> {
         raise_listener_limit(&self.cluster, limit).await?;
         survey.max_listeners = limit;
         self.cx.warn(format!(
-            "the CRD of Gateways allows {limit} listeners now, on every Gateway of this cluster; installing it again undoes that"
+            "the CRD now allows {limit} listeners on every Gateway of this cluster, until the CRD is installed again"
         ));
         Ok(())
     }
@@ -308,18 +308,24 @@ impl Access<'_> {
                 .lock_class(&mut resources.infrastructure, &name)
                 .await?
         {
+<<<<<<< HEAD
             cx.info(format!(
                 "GatewayClass {name} has just been removed by the last one that used it"
             ));
             return Ok(None);
+=======
+            let message =
+                format!("the last session that used GatewayClass {name} has just removed it");
+            return Err(StageError::new(codes::CLASS_GONE, message));
+>>>>>>> 6ad0c92 (gateway, config-emit: messages, hints and checks in the field's words)
         }
         let namespace = config.namespace(&cluster.context);
         let gateway = format!("devcluster-{}", run_id());
-        let line = format!("making Gateway {namespace}/{gateway} of GatewayClass {name}");
+        let line = format!("creating Gateway {namespace}/{gateway} of GatewayClass {name}");
         cx.progress("make", line);
         let session = self.intend(resources, &namespace, &gateway, true).await?;
         if let Some(who) = session.acquire(|_| false).await? {
-            let message = format!("a name of our own is taken: {who}");
+            let message = format!("our own name is in use: {who}");
             return Err(StageError::internal(message));
         }
         let (lease, owner) = (&session.lease, session.confirmed.as_ref());

@@ -150,42 +150,42 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
         ("task_namespace", Some(&config.task_namespace)),
     ] {
         if let Some(name) = name.filter(|name| !is_label(name)) {
-            let message = format!("{name:?} is no name of an object in Kubernetes");
+            let message = format!("{name:?} is not a valid name in Kubernetes");
             refuse(field, message);
         }
     }
     let PortRange { first, last } = config.port_range;
     if first < LOWEST_PORT {
         let last = u16::MAX;
-        let message = format!("starts at {first}; Determined takes {LOWEST_PORT} to {last}");
+        let message = format!("starts at {first}; Determined accepts {LOWEST_PORT} to {last}");
         refuse("port_range", message);
     }
     if first == last {
-        let message = format!("{first} alone is no range: Determined takes two ports or more");
+        let message = format!("has only {first}; Determined needs two ports or more");
         refuse("port_range", message);
     }
     if let Some(limit) = config.raise_max_items.filter(|it| !RAISED.contains(it)) {
         let (lowest, highest) = (RAISED.start(), RAISED.end());
         let message = format!(
-            "{limit} is not between {lowest} and {highest}: below, the CRD allows as many anyway; above, the API refuses it as \
-             too costly"
+            "{limit} is not between {lowest} and {highest}: the CRD allows lower limits anyway, and the API rejects higher ones \
+        as too costly"
         );
         refuse("raise_max_items", message);
     }
     if let Some(digest) = config.provision_digest.as_ref().filter(|it| !is_digest(it)) {
-        let message = format!("{digest:?} is no SHA-256: 64 hexadecimal digits");
+        let message = format!("{digest:?} is not a SHA-256 of 64 hexadecimal digits");
         refuse("provision_digest", message);
     }
     let unprotected = config.provision_manifests.unprotected();
     for url in unprotected.filter(|_| config.provision_digest.is_none()) {
         let message = format!(
-            "whoever is on the way can change {url:?}: set `provision_digest`, or use https"
+            "{url:?} is not protected against changes on the way: set `provision_digest`, or use https"
         );
         refuse("provision_manifests", message);
     }
     let controller = &config.provision_controller;
     if !is_controller(controller) {
-        let message = format!("{controller:?} is no name of a controller, such as {CONTOUR}");
+        let message = format!("{controller:?} is not a controller name, such as {CONTOUR}");
         refuse("provision_controller", message);
     }
     for (field, seconds) in [
@@ -194,7 +194,7 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
         ("lease_duration", config.lease_duration.into()),
     ] {
         if seconds == 0 {
-            refuse(field, "has to be at least one second".to_owned());
+            refuse(field, "must be at least one second".to_owned());
         }
     }
     problems

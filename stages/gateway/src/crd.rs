@@ -78,7 +78,7 @@ pub(crate) async fn raise_listener_limit(cluster: &Cluster, limit: u32) -> Resul
     let crds = crds(cluster);
     let crd = crds.get(GATEWAYS).await.map_err(failed("get"))?;
     let patch = serde_json::from_value(patch(&crd.data, limit))
-        .map_err(|error| StageError::internal("a patch of our own is not one").source(&error))?;
+        .map_err(|error| StageError::internal("our own patch is not valid").source(&error))?;
     let (params, patch) = (PatchParams::default(), Patch::<()>::Json(patch));
     let patched = crds.patch(GATEWAYS, &params, &patch).await;
     patched.map(drop).map_err(failed("patch"))

@@ -111,7 +111,7 @@ fn choose_class<'a>(
     config: &Config,
 ) -> Result<&'a ClassObject, Vec<String>> {
     let Some(classes) = classes else {
-        return Err(vec!["GatewayClasses may not be listed".to_owned()]);
+        return Err(vec!["the user may not list GatewayClasses".to_owned()]);
     };
     let mut reasons = Vec::new();
     let mut usable = Vec::new();
@@ -120,7 +120,7 @@ fn choose_class<'a>(
         match why_unsuitable(class, config) {
             None => usable.push(class),
             Some(reason) => reasons.push(format!(
-                "GatewayClass {name}: no Gateway is made of it: {reason}"
+                "GatewayClass {name}: not used for a new Gateway: {reason}"
             )),
         }
     }
@@ -134,7 +134,7 @@ fn choose_class<'a>(
 fn why_unsuitable(class: &ClassObject, config: &Config) -> Option<String> {
     let controller = &class.spec.controller_name;
     if config.gateway_class.is_some() && config.gateway_class != class.metadata.name {
-        return Some("`gateway_class` names another".to_owned());
+        return Some("`gateway_class` names another one".to_owned());
     }
     if !is_accepted(class) {
         let status = class.status.as_ref();
@@ -148,14 +148,14 @@ fn why_unsuitable(class: &ClassObject, config: &Config) -> Option<String> {
         && !DYNAMIC.contains(&controller.as_str())
     {
         return Some(format!(
-            "{controller} is not known to open ports by itself; `gateway_class` takes it all the same"
+            "{controller} is not known to open ports by itself; set `gateway_class` to use it anyway"
         ));
     }
     None
 }
 
 fn no_class() -> StageError {
-    let message = "there is no GatewayClass of which a Gateway could be made";
+    let message = "no GatewayClass can provide a Gateway";
     StageError::new(codes::NO_CLASS, message)
 }
 

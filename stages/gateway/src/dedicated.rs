@@ -34,8 +34,9 @@ pub(crate) async fn make(
         field_manager: Some(MANAGER.to_owned()),
         ..PostParams::default()
     };
-    let object = serde_json::from_value(manifest(lease, owner, class, range))
-        .map_err(|error| StageError::internal("our own Gateway is not an object").source(&error))?;
+    let object = serde_json::from_value(manifest(lease, owner, class, range)).map_err(|error| {
+        StageError::internal("our own Gateway is not a valid object").source(&error)
+    })?;
     let made = match api.create(&params, &object).await {
         // The answer to a first try was lost, and the client tried again: only we use this name.
         Err(error) if status(&error) == 409 => api.get(&lease.gateway).await,
@@ -44,7 +45,7 @@ pub(crate) async fn make(
     let made =
         made.map_err(|error| cluster.failed("create", GATEWAYS, Some(&lease.namespace), &error))?;
     made.try_parse()
-        .map_err(|error| StageError::internal("the API's Gateway is not one").source(&error))
+        .map_err(|error| StageError::internal("the API returned an invalid Gateway").source(&error))
 }
 
 fn manifest(

@@ -103,14 +103,14 @@ pub(crate) async fn leftovers<'a>(
 fn ignoring_errors<'a>(cx: &'a Context<Gateway>, leftover: Leftover<'a>) -> Leftover<'a> {
     Leftover::new(leftover.title.clone(), async move {
         Ok(leftover.remove().await.unwrap_or_else(|error| {
-            cx.debug(format!("what others left could not be removed: {error}"));
+            cx.debug(format!("cannot remove what other sessions left: {error}"));
             Removal::Deferred
         }))
     })
 }
 
 pub(crate) fn deferred<'a>(cx: &Context<Gateway>, error: &StageError) -> Leftover<'a> {
-    cx.debug(format!("what others left could not be looked at: {error}"));
+    cx.debug(format!("cannot check what other sessions left: {error}"));
     Leftover::new("", async { Ok(Removal::Deferred) })
 }
 

@@ -106,12 +106,13 @@ pub(crate) async fn load(
             fetched.map_err(|why| not_fetched(&name, why))?
         } else {
             read(&name).map_err(|why| {
-                unavailable(&name, why).hint("`provision_manifests` takes files and https:// URLs")
+                unavailable(&name, why)
+                    .hint("`provision_manifests` accepts files and https:// URLs")
             })?
         };
         sum.update(&bytes);
-        let text =
-            String::from_utf8(bytes).map_err(|_| unavailable(&name, "it is no text".to_owned()))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| unavailable(&name, "it is not text".to_owned()))?;
         files.push((name, text));
     }
     let sum = sum.finish();
@@ -137,14 +138,14 @@ fn unavailable(name: &str, why: String) -> StageError {
 
 fn not_fetched(url: &str, why: String) -> StageError {
     unavailable(url, why).hint(format!(
-        "where {url} can be reached, download it (`curl -LO {url}`), and name the file with `provision_manifests`; \
-         behind a proxy, set HTTPS_PROXY"
+        "download {url} on a machine that reaches it (`curl -LO {url}`), and set `provision_manifests` to the file; \
+        behind a proxy, set HTTPS_PROXY"
     ))
 }
 
 fn digest_mismatch(loaded: &Loaded, expected: &str) -> StageError {
     let message = format!(
-        "{} is not what `provision_digest` says: its SHA-256 is {}, not {expected}",
+        "{} does not match `provision_digest`: its SHA-256 is {}, not {expected}",
         loaded.names(),
         loaded.digest
     );
@@ -155,7 +156,7 @@ fn read(name: &str) -> Result<Vec<u8>, String> {
     let text = |error: std::io::Error| error.to_string();
     let size = Path::new(name).metadata().map_err(text)?;
     if !size.is_file() || size.len() > LARGEST as u64 {
-        return Err(format!("it is no file of at most {} MiB", LARGEST >> 20));
+        return Err(format!("it is not a file of at most {} MiB", LARGEST >> 20));
     }
     std::fs::read(name).map_err(text)
 }
@@ -163,7 +164,7 @@ fn read(name: &str) -> Result<Vec<u8>, String> {
 async fn fetch(url: &str, env: &Env) -> Result<Vec<u8>, String> {
     let mut uri: Uri = url
         .parse()
-        .map_err(|error| format!("it is no URL: {error}"))?;
+        .map_err(|error| format!("it is not a URL: {error}"))?;
     for _ in 0..=REDIRECTS {
         let response = request(&uri, env).await?;
         let status = response.status();
@@ -176,12 +177,12 @@ async fn fetch(url: &str, env: &Env) -> Result<Vec<u8>, String> {
             return Err(format!("{uri} answered {status}"));
         }
     }
-    Err(format!("it leads on more than {REDIRECTS} times"))
+    Err(format!("it redirects more than {REDIRECTS} times"))
 }
 
 /// kube's client works with any server: it uses the system's certificates, and no credentials here.
 async fn request(uri: &Uri, env: &Env) -> Result<http::Response<Body>, String> {
-    let authority = uri.authority().ok_or("it names no host")?;
+    let authority = uri.authority().ok_or("it does not name a host")?;
     let scheme = match uri.scheme_str() {
         Some(scheme @ ("http" | "https")) => scheme,
         _ => return Err(format!("{uri} is neither http nor https")),
@@ -210,10 +211,10 @@ fn redirected(from: &Uri, location: Option<&http::HeaderValue>) -> Result<Uri, S
     };
     let to: Uri = absolute
         .parse()
-        .map_err(|_| format!("{from} leads to {location:?}"))?;
+        .map_err(|_| format!("{from} redirects to {location:?}"))?;
     match (from.scheme_str(), to.scheme_str()) {
         (Some("https"), Some("http")) => {
-            Err(format!("{from} leads to {to}, which is not protected"))
+            Err(format!("{from} redirects to {to}, which is not protected"))
         }
         _ => Ok(to),
     }

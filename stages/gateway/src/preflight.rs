@@ -18,16 +18,16 @@ use crate::survey::{Access, QueryResults};
 const CLUSTER: CheckTitle = ("cluster", "the API of the cluster answers");
 const GATEWAY_API: CheckTitle = ("gateway_api", "the Gateway API is installed");
 const TCP_ROUTES: CheckTitle = ("tcp_routes", "TCPRoute v1alpha2 is served");
-const TASKS: CheckTitle = ("task_namespace", "the namespace of tasks exists");
+const TASKS: CheckTitle = ("task_namespace", "the namespace for tasks exists");
 const NAMESPACE: CheckTitle = ("gateway_namespace", "the namespace of the Gateway exists");
-const SESSION: CheckTitle = ("session", "a session can be held by a Lease");
-const MASTER: CheckTitle = ("master", "the master may do what it does for tasks");
-const OWN: CheckTitle = ("own_gateway", "a Gateway can be made and deleted");
+const SESSION: CheckTitle = ("session", "the user may hold a session by a Lease");
+const MASTER: CheckTitle = ("master", "the master may use Gateway, routes and Services");
+const OWN: CheckTitle = ("own_gateway", "the user may create and delete a Gateway");
 const LEFTOVERS: CheckTitle = (
     "leftovers",
-    "no Gateway is passed over for what a dead master left",
+    "no Gateway is skipped because of a dead master's ports",
 );
-const GATEWAY: CheckTitle = ("gateway", "there is a Gateway for this master");
+const GATEWAY: CheckTitle = ("gateway", "the master has a Gateway");
 const CONTROLLER: CheckTitle = ("controller", "a controller can be installed");
 const CAPACITY: CheckTitle = ("capacity", "the Gateway has room for the master's ports");
 
@@ -85,7 +85,7 @@ impl Access<'_> {
         for (what, answer) in [(GATEWAY_API, gateways), (TCP_ROUTES, tcp_routes)] {
             match answer {
                 Err(missing) if installs && is_fixed_by_provisioning(missing, self.config) => {
-                    let why = "is missing, and is installed with a controller";
+                    let why = "missing; will be installed with a controller";
                     self.cx.skip(&[what], why);
                 }
                 answer => self
@@ -104,7 +104,7 @@ impl Access<'_> {
                     let missing = self.cluster.context.namespace_missing(name, field);
                     self.cx.report_result(what, Err(missing));
                 }
-                Err(_) => self.cx.skip(&[what], "namespaces may not be read"),
+                Err(_) => self.cx.skip(&[what], "the user may not read namespaces"),
             }
         };
         let own = self.config.namespace(&self.cluster.context);
@@ -121,7 +121,7 @@ impl Access<'_> {
             match may.map(|()| format!("{} verbs", needed.len())) {
                 // No failure: an existing Gateway does not need these.
                 Err(StageError { message, .. }) if what == OWN => {
-                    let why = format!("{message}; an existing one is needed then");
+                    let why = format!("{message}; an existing Gateway is needed");
                     self.cx.skip(&[what], &why);
                 }
                 may => self.cx.report_result(what, may),

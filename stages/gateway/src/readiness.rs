@@ -161,7 +161,7 @@ fn hint(gateway: &GatewayObject, why: &NotReady, context: &KubeContext) -> Strin
     // Contour and others say Programmed=False, AddressNotAssigned, until the load balancer has an address.
     if why.code == codes::NOT_PROGRAMMED && !why.reason.contains("AddressNotAssigned") {
         return format!(
-            "is the controller of GatewayClass {} running? `kubectl -n {namespace} describe gateway {}` shows what it reports",
+            "check that the controller of GatewayClass {} runs, and see `kubectl -n {namespace} describe gateway {}`",
             gateway.spec.gateway_class_name,
             objects::name(gateway)
         );

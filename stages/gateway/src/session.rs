@@ -56,7 +56,7 @@ impl Session {
                 Ok(None)
             }
             LeaseState::Theirs(lease) => Ok(Some(lease::describe(&lease))),
-            LeaseState::Missing => Ok(Some("another session has just let it go".to_owned())),
+            LeaseState::Missing => Ok(Some("another session has just released it".to_owned())),
         }
     }
 
@@ -86,10 +86,9 @@ impl Session {
     /// Renews the Lease until it is lost, and returns the reason.
     pub(crate) async fn renew_until_lost(&mut self, cx: &Context<Gateway>) -> StageError {
         let Some(seen) = &mut self.confirmed else {
-            return StageError::internal("a session is kept that was never acquired");
+            return StageError::internal("the session was never acquired");
         };
-        let failed =
-            |error: &StageError| cx.debug(format!("the Lease could not be renewed: {error}"));
+        let failed = |error: &StageError| cx.debug(format!("cannot renew the Lease: {error}"));
         let lease_lock = self.lease.lease_lock();
         let why = lease_lock
             .renew_until_lost(&self.cluster, seen, failed)
@@ -98,7 +97,7 @@ impl Session {
         let title = self.lease.title();
         StageError::new(
             codes::SESSION_LOST,
-            format!("Gateway {title} is not ours any more: {why}"),
+            format!("this session has lost Gateway {title}: {why}"),
         )
     }
 

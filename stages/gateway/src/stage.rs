@@ -25,9 +25,9 @@ impl Stage for Gateway {
     const KIND: &'static str = "gateway";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const CODES: &'static [Codes] = &[codes::ALL, cluster::codes::ALL];
-    const ABOUT: &'static str = "Takes the Gateway through which a Determined master reaches tasks in a Kubernetes cluster, or \
-        makes one, waits until it is Programmed and has an address, and reports the master's internal_task_gateway block and \
-        a kubeconfig for that one cluster. A Lease keeps others off the Gateway; in the end everything is given back.";
+    const ABOUT: &'static str = "Acquires or creates the Gateway through which a Determined master reaches tasks in a Kubernetes \
+        cluster, waits until it is Programmed and has an address, and reports the master's internal_task_gateway block and a \
+        kubeconfig for that one cluster. A Lease reserves the Gateway for this session; in the end everything is released.";
     const EXAMPLES: &'static str = "Examples:
   devcluster-gateway --k8s-context my-gke
   devcluster-gateway once --gateway tcp-gateway --gateway-namespace default --port-range 40000-41000";
@@ -54,7 +54,7 @@ impl Stage for Gateway {
         let context = context.unwrap_or_else(|| "the current context".to_owned());
         match text("gateway") {
             Some(gateway) => format!("holds Gateway {gateway} in {context}, for the master"),
-            None => format!("holds a Gateway in {context}, or makes one, for the master"),
+            None => format!("holds or creates a Gateway in {context}, for the master"),
         }
     }
 
@@ -96,9 +96,9 @@ impl Stage for Gateway {
     /// next run or `cleanup` removes it by the ledger.
     async fn once(cx: &Context<Self>, config: Config) -> Result<Outputs, StageError> {
         if config.dry_run {
-            let message = "`once` makes nothing anyway: `dry_run` is for `run`";
+            let message = "`once` creates nothing: `dry_run` is for `run`";
             return Err(StageError::new(protocol::codes::CONFIG, message)
-                .hint("`devcluster-gateway run --dry-run`"));
+                .hint("use `devcluster-gateway run --dry-run`"));
         }
         let mut found = acquire::discover(cx, &config).await?;
         let (address, _) = found.ready(cx, &config).await?;
@@ -149,7 +149,7 @@ impl Stage for Gateway {
 
 fn moved(gateway: &GatewayObject, reported: &str, address: &str) -> StageError {
     let message = format!(
-        "the address of Gateway {} is {address}, not {reported} any more",
+        "the address of Gateway {} is now {address}, not {reported}",
         objects::title(gateway)
     );
     StageError::new(codes::ADDRESS_CHANGED, message)

@@ -59,7 +59,7 @@ impl<'a> Access<'a> {
         let (file, name) = (config.kubeconfig.as_deref(), config.k8s_context.as_deref());
         let context = KubeContext::load(file, name, &cx.env)?;
         let name = &context.name;
-        let line = format!("asking the API of context {name:?} for its Gateways");
+        let line = format!("reading the Gateways of context {name:?}");
         cx.progress("connect", line);
         Ok(Self {
             cx,
@@ -182,7 +182,7 @@ async fn gateways(cluster: &Cluster, config: &Config) -> Result<Vec<GatewayObjec
             let mut error = cluster.failed(verb, GATEWAYS, namespace, &error);
             if error.is(FORBIDDEN) && verb == "list" && namespace.is_none() {
                 let instead =
-                    ", or set `gateway` and `gateway_namespace`: one Gateway needs no list";
+                    ", or set `gateway` and `gateway_namespace`: a single Gateway needs no list";
                 error.hint = error.hint.map(|hint| hint + instead);
             }
             Err(error)

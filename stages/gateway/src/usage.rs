@@ -115,7 +115,7 @@ impl Usage {
         }
         let Some(live) = &self.live else {
             return Use::Live(format!(
-                "a Determined master has {} ports on it, and whether it lives may not be known: pods may not be listed",
+                "a Determined master has {} ports on it, and the user may not list pods to see whether it is alive",
                 ports.len()
             ));
         };

@@ -58,7 +58,7 @@ pub(crate) async fn watch(
             )),
             Err(forbidden) if forbidden.is(FORBIDDEN) => {
                 cx.warn(format!(
-                    "{forbidden}: what becomes of Gateway {name} will not be noticed"
+                    "{forbidden}: changes of Gateway {name} will not be noticed"
                 ));
                 return std::future::pending().await;
             }
@@ -98,7 +98,7 @@ impl WatchedGateway<'_> {
         if moved {
             let name = title(&self.gateway);
             self.cx
-                .warn(format!("the address of Gateway {name} is {address} now"));
+                .warn(format!("the address of Gateway {name} is now {address}"));
             *reported = address;
         }
         if self.wrong.take().is_some() || moved {

@@ -220,7 +220,7 @@ async fn nobody_upstream_and_wrong_outputs_are_the_upstreams_fault() {
         DEVCLUSTER,
         "config_emit.no_upstream",
         4,
-        &["no process runs in"],
+        &["no stage runs in"],
     )
     .await;
     let _tunnel =

@@ -33,9 +33,9 @@ async fn a_dry_run_says_what_would_happen_and_writes_nothing() {
             "  1 tunnel       forwards one of the ports {}-{} of 127.0.0.1 to local port {}, for pods",
             site.range.0, site.range.1, site.master_port
         ),
-        "  2 gateway      holds a Gateway in the current context, or makes one, for the master"
+        "  2 gateway      holds or creates a Gateway in the current context, for the master"
             .to_owned(),
-        "  3 config-emit  writes what tunnel and gateway found out into the config of master"
+        "  3 config-emit  writes the values of tunnel and gateway into the config of master"
             .to_owned(),
         "  5 pod          runs sleep".to_owned(),
         format!("-c {} --oneshot --target-stage pod", compiled.display()),

@@ -47,7 +47,7 @@ fn check_no_pools_within(manager: &Value, mut path: Vec<Seg>, found: &mut Vec<Vi
         report_unknown(
             found,
             path,
-            "it belongs beside resource_manager, not into it",
+            "it belongs beside resource_manager, not inside",
         );
     }
 }
@@ -68,7 +68,7 @@ pub(super) fn check_several(managers: &[Manager<'_>], found: &mut Vec<Violation>
             None => report(found, manager.at(&["cluster_name"]), "must not be empty"),
             Some(name) => {
                 if let Some(first) = names.insert(name, show(&manager.path)) {
-                    let why = format!("`{name}` is the name of {first} too");
+                    let why = format!("`{name}` is also the name of {first}");
                     report(found, manager.at(&["cluster_name"]), why);
                 }
             }
@@ -86,7 +86,10 @@ fn check_pools<'a>(
     found: &mut Vec<Violation>,
 ) {
     if manager.is_primary() && manager.pools.is_none_or(Value::is_null) {
-        seen.insert("default", "the pool that Determined makes here".to_owned());
+        seen.insert(
+            "default",
+            "the pool that Determined creates here".to_owned(),
+        );
     }
     let pools = manager.pools.and_then(Value::as_array);
     let pools = pools.map(Vec::as_slice).unwrap_or_default();
@@ -105,7 +108,7 @@ fn check_pools<'a>(
             continue;
         };
         if let Some(first) = seen.insert(name, show(&path)) {
-            report(found, path, format!("`{name}` is the name of {first} too"));
+            report(found, path, format!("`{name}` is also the name of {first}"));
         }
     }
 }

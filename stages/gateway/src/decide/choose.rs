@@ -60,7 +60,7 @@ pub(crate) struct Abandoned {
 impl Abandoned {
     /// The question to a person.
     pub(crate) fn question(&self) -> String {
-        format!("Gateway {}: {}. Take it?", self.title, self.left)
+        format!("Gateway {}: {}. Use it?", self.title, self.left)
     }
 }
 
@@ -145,7 +145,7 @@ fn judge(gateway: &GatewayObject, survey: &Survey, config: &Config) -> Rating {
     }
     // The user's choice overrides the status.
     if config.gateway.is_none() && !is_ours && objects::takes_tcp(gateway) == Some(false) {
-        return Rating::Unusable("none of its listeners takes TCPRoutes".to_owned());
+        return Rating::Unusable("none of its listeners supports TCPRoutes".to_owned());
     }
     if !is_ours && let Some(reason) = taken_by(gateway, &survey.usage, config) {
         return Rating::Unusable(reason);
@@ -163,8 +163,8 @@ fn taken_by(gateway: &GatewayObject, usage: &Usage, config: &Config) -> Option<S
         Use::None => None,
         _ if config.take_over => None,
         Use::Leftovers(_) if config.gateway.is_some() => None,
-        Use::Live(who) => Some(format!("{who}; `take_over` takes it all the same")),
-        Use::Leftovers(what) => Some(format!("{what}; `take_over` takes it")),
+        Use::Live(who) => Some(format!("{who}; set `take_over` to use it anyway")),
+        Use::Leftovers(what) => Some(format!("{what}; set `take_over` to use it")),
     }
 }
 
@@ -195,13 +195,15 @@ fn lines(gateways: &[&GatewayObject], ratings: &[Rating], taken: Option<usize>) 
 fn line(gateway: &GatewayObject, rating: &Rating, taken: bool) -> String {
     let title = title(gateway);
     match (rating, taken) {
-        (Rating::Usable, true) => format!("Gateway {title}: taken"),
+        (Rating::Usable, true) => format!("Gateway {title}: selected"),
         (Rating::Waiting(reason), true) => {
-            format!("Gateway {title}: taken, though not usable yet: {reason}")
+            format!("Gateway {title}: selected, not usable yet: {reason}")
         }
-        (Rating::Usable, false) => format!("Gateway {title}: usable too; `gateway` chooses"),
+        (Rating::Usable, false) => {
+            format!("Gateway {title}: also usable; set `gateway` to select it")
+        }
         (Rating::Waiting(reason) | Rating::Unusable(reason), _) => {
-            format!("Gateway {title}: passed over: {reason}")
+            format!("Gateway {title}: skipped: {reason}")
         }
     }
 }
@@ -211,14 +213,14 @@ fn warnings(gateway: &GatewayObject, survey: &Survey) -> Vec<String> {
     let title = title(gateway);
     if objects::takes_tcp(gateway) == Some(false) {
         warnings.push(format!(
-            "none of the listeners of Gateway {title} takes TCPRoutes; Determined needs them"
+            "none of the listeners of Gateway {title} supports TCPRoutes, which Determined needs"
         ));
     }
     if let Use::Live(what) | Use::Leftovers(what) | Use::Lost(what) = survey.usage.of(gateway)
         && !survey.is_ours(&title)
     {
         warnings.push(format!(
-            "Gateway {title}: {what}; a master that starts frees the ports that it does not know"
+            "Gateway {title}: {what}; a starting master frees the ports that it does not know"
         ));
     }
     warnings

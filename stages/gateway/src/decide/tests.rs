@@ -73,11 +73,11 @@ fn the_first_usable_one_is_taken_and_every_candidate_has_its_reason() {
     assert_eq!(
         choice.lines,
         [
-            "Gateway n/a-used: passed over: a dead Determined master left 1 port (40000) on it; `take_over` takes it",
-            "Gateway n/b-http: passed over: none of its listeners takes TCPRoutes",
-            "Gateway n/c-pending: passed over: no controller has reported on it",
-            "Gateway n/d: taken",
-            "Gateway n/e: usable too; `gateway` chooses",
+            "Gateway n/a-used: skipped: a dead Determined master left 1 port (40000) on it; set `take_over` to use it",
+            "Gateway n/b-http: skipped: none of its listeners supports TCPRoutes",
+            "Gateway n/c-pending: skipped: no controller has reported on it",
+            "Gateway n/d: selected",
+            "Gateway n/e: also usable; set `gateway` to select it",
         ]
     );
 }
@@ -112,7 +112,7 @@ fn one_that_is_not_ready_is_waited_for_when_there_is_no_better() {
     let choice = pick(vec![gateway("a", no_address)], &config(json!({})), None).unwrap();
     assert_eq!(
         choice.lines,
-        ["Gateway n/a: taken, though not usable yet: it has no address"]
+        ["Gateway n/a: selected, not usable yet: it has no address"]
     );
 }
 
@@ -125,7 +125,7 @@ fn when_none_is_usable_the_error_says_why_of_each() {
     assert_eq!(error.code, "gateway.none_usable");
     assert_eq!(
         error.caused_by,
-        ["Gateway n/a: passed over: its class is contour, not istio"]
+        ["Gateway n/a: skipped: its class is contour, not istio"]
     );
     let traefik = survey(vec![gateway("a", works())], "traefik.io/gateway-controller");
     let error = choose(&traefik, &config(json!({})))
@@ -176,7 +176,7 @@ fn of_thousands_only_the_first_and_the_taken_one_are_shown() {
     all.push(gateway("z", works()));
     let lines = pick(all, &config(json!({})), None).unwrap().lines;
     assert_eq!(lines.len(), SHOWN + 2);
-    assert_eq!(lines[SHOWN], "Gateway n/z: taken");
+    assert_eq!(lines[SHOWN], "Gateway n/z: selected");
     assert_eq!(lines[SHOWN + 1], "and 1980 other Gateways");
 }
 

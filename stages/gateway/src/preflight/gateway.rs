@@ -29,7 +29,7 @@ impl Access<'_> {
             Action::Take(choice) => self.report_choice(&choice, &survey),
             Action::Make(make) => {
                 let class = make.class.metadata.name.unwrap_or_default();
-                let found = format!("one is made of GatewayClass {class}");
+                let found = format!("creates one of GatewayClass {class}");
                 self.cx.report_result(GATEWAY, Ok(found));
                 self.cx.skip(&[CONTROLLER], "not needed");
                 let found = format!("{} listeners at most", survey.max_listeners);
@@ -43,7 +43,7 @@ impl Access<'_> {
         let gateway = &choice.gateway;
         let state = match objects::address(gateway) {
             Ok(address) => format!("at {address}"),
-            Err(why) => format!("though not usable yet: {}", why.reason),
+            Err(why) => format!("not usable yet: {}", why.reason),
         };
         let found = format!("{}, {state}", objects::title(gateway));
         let mut check = Check::ok(GATEWAY.0, GATEWAY.1, found);
@@ -59,7 +59,10 @@ impl Access<'_> {
         if free >= self.config.min_capacity.max(1) {
             return self.cx.report_result(CAPACITY, Ok(found));
         }
-        let error = StageError::new(codes::CAPACITY_LOW, format!("it has room for {found}"));
+        let error = StageError::new(
+            codes::CAPACITY_LOW,
+            format!("the Gateway has room for {found}"),
+        );
         self.cx.report_result(CAPACITY, Err(error));
     }
 
@@ -74,7 +77,7 @@ impl Access<'_> {
             Action::Take(_) | Action::Make(_) => return,
         };
         if self.config.provision == Provision::Ask {
-            let hint = "say yes when you are asked at a terminal, or set `provision: auto`";
+            let hint = "answer yes at a terminal, or set `provision: auto`";
             let question = format!(
                 "Install a controller on the cluster of context {:?}, and remove it in the end?",
                 self.cluster.context.name
@@ -82,7 +85,7 @@ impl Access<'_> {
             let check = Check::failed(GATEWAY.0, GATEWAY.1, &missing.hint(hint));
             self.cx.report(check.offer(question, "provision", "auto"));
         } else {
-            let why = "one is made once a controller is installed";
+            let why = "will be created after a controller is installed";
             self.cx.skip(&[GATEWAY], why);
         }
         let install = async {
@@ -101,9 +104,7 @@ impl Access<'_> {
         let Decision { action, abandoned } = decision;
         if abandoned.is_empty() {
             return match action {
-                Action::Fail(_) => self
-                    .cx
-                    .skip(&[LEFTOVERS], "`gateway` names the one to take"),
+                Action::Fail(_) => self.cx.skip(&[LEFTOVERS], "`gateway` names the one to use"),
                 _ => self.cx.report(Check::ok(id, title, "")),
             };
         }
@@ -123,9 +124,9 @@ impl Access<'_> {
                 error.caused_by.clear();
                 Check::failed(id, title, &error)
             }
-            None => Check::ok(id, title, format!("{left}; another is made")),
+            None => Check::ok(id, title, format!("{left}; another Gateway is created")),
         };
-        let hint = "say yes when you are asked at a terminal, or name it with `gateway` and `gateway_namespace`";
+        let hint = "answer yes at a terminal, or name it with `gateway` and `gateway_namespace`";
         let check = check.hint(hint);
         self.cx.report(match uniquely_named(decision, survey) {
             Some((name, question)) => check.offer(question, "gateway", name),

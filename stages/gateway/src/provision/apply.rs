@@ -57,7 +57,7 @@ pub(crate) async fn apply(
         };
         let title = object.reference.title();
         if step.action == Change::Recreate {
-            tell(format!("waiting until {title} is gone"), done);
+            tell(format!("waiting until {title} is deleted"), done);
             until_deleted(&kind, &object.reference).await?;
         }
         let ours = step.action == Change::Apply;
@@ -75,7 +75,7 @@ async fn resolve_kind(
 ) -> Result<ApiKind, StageError> {
     let kind = discovery.kind(&object.reference).await?.ok_or_else(|| {
         let message = format!(
-            "the API does not know {} of {}, and no CRD of the manifests defines it",
+            "the API does not serve {} of {}, and no CRD of the manifests defines it",
             object.reference.kind, object.reference.api_version
         );
         StageError::new(codes::MANIFEST_UNKNOWN_KIND, message)
@@ -108,7 +108,7 @@ async fn apply_crd(cluster: &Cluster, step: &Step, mark: &str) -> Result<String,
                 format!("{title} was applied, but the API does not serve it after {seconds} s");
             let error = StageError::new(codes::INFRASTRUCTURE_TIMEOUT, message);
             Err(error.hint(format!(
-                "`kubectl get crd {name} -o yaml` shows its conditions"
+                "see its conditions: `kubectl get crd {name} -o yaml`"
             )))
         }
     }
@@ -132,7 +132,7 @@ async fn apply_object(
         .await;
     applied.map(drop).map_err(|error| {
         let failed = kind.failed("patch", reference, &error);
-        failed.cause(format!("it was about {}", reference.title()))
+        failed.cause(format!("the object is {}", reference.title()))
     })
 }
 
@@ -144,9 +144,15 @@ pub(crate) async fn until_deleted(kind: &ApiKind, reference: &ObjectRef) -> Resu
         _ => {
             let (title, kind) = (reference.title(), kind.title());
             let seconds = DELETION_TIMEOUT.as_secs();
+<<<<<<< HEAD
             let message = format!("{title} is being deleted, and still there after {seconds} s");
             let hint = format!("`kubectl get {kind} {name} -o yaml` shows what it waits for");
             let error = StageError::new(codes::INFRASTRUCTURE_TIMEOUT, message);
+=======
+            let message = format!("{title} is being deleted, but still exists after {seconds} s");
+            let hint = format!("see what it waits for: `kubectl get {kind} {name} -o yaml`");
+            let error = StageError::new(codes::INFRASTRUCTURE_LEFT, message);
+>>>>>>> 6ad0c92 (gateway, config-emit: messages, hints and checks in the field's words)
             Err(error.hint(hint))
         }
     }

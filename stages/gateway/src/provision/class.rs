@@ -80,10 +80,8 @@ fn not_ready(installed: &Installed, timeout: Duration, said: Vec<String>) -> Sta
             namespace, name, ..
         }) => {
             let namespace = namespace.as_deref().unwrap_or_default();
-            format!("`kubectl -n {namespace} logs deployment/{name}` shows more, if its pods run")
+            format!("see `kubectl -n {namespace} logs deployment/{name}`, if its pods run")
         }
-        None => {
-            "nothing in the manifests is a Deployment: what was to run the controller?".to_owned()
-        }
+        None => "the manifests have no Deployment that runs the controller".to_owned(),
     })
 }

@@ -90,7 +90,7 @@ impl Infrastructure {
         if leave {
             return self.ticket.settle();
         }
-        cx.info("the controller that was installed stays until `devcluster-gateway cleanup` or `devcluster-remote gc`");
+        cx.info("the installed controller stays until `devcluster-gateway cleanup` or `devcluster-remote gc`");
         Ok(())
     }
 }

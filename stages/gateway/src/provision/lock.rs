@@ -121,7 +121,7 @@ impl Lock {
                 LeaseState::Theirs(lease) if !told && !holder(&lease).is_empty() => {
                     let holder = holder(&lease);
                     tell(format!(
-                        "waiting for session {holder:?}, which installs or removes a controller"
+                        "waiting for session {holder:?}, which is installing or removing a controller"
                     ));
                     told = true;
                 }
@@ -190,15 +190,20 @@ fn is_free(lease: &Lease, env: &Env) -> bool {
 
 fn busy(lease: &Lease) -> StageError {
     let message = format!(
-        "session {:?} installs or removes a controller, and does not finish",
+        "session {:?} is installing or removing a controller, and did not finish in time",
         holder(lease)
     );
     StageError::new(codes::INFRASTRUCTURE_BUSY, message).hint(format!(
-        "try again; when it is dead, {DURATION} s pass until others may go on"
+        "try again; if that session is dead, others may continue after {DURATION} s"
     ))
 }
 
 fn lost() -> StageError {
+<<<<<<< HEAD
     let message = "another session took over the installing or removing of a controller, because nothing was heard of this one";
     StageError::new(codes::INFRASTRUCTURE_BUSY, message)
+=======
+    let message = "another session took over the installation or removal of a controller, because this one did not renew its Lease";
+    StageError::new(codes::INFRASTRUCTURE_LOST, message)
+>>>>>>> 6ad0c92 (gateway, config-emit: messages, hints and checks in the field's words)
 }

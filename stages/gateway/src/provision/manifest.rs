@@ -49,7 +49,7 @@ pub(crate) fn parse(loaded: &Loaded) -> Result<Vec<Object>, StageError> {
                 .map_err(|error| malformed(line + error.line - 1, error.column, &error.message))?;
             for object in read(parsed.value()).map_err(|why| malformed(line, 1, &why))? {
                 if objects.iter().any(|it| it.reference == object.reference) {
-                    let why = format!("{} is there twice", object.reference.title());
+                    let why = format!("{} occurs twice", object.reference.title());
                     return Err(malformed(line, 1, &why));
                 }
                 objects.push(object);
@@ -57,9 +57,9 @@ pub(crate) fn parse(loaded: &Loaded) -> Result<Vec<Object>, StageError> {
         }
     }
     if objects.is_empty() {
-        let message = format!("there are no objects in {}", loaded.names());
+        let message = format!("{} has no objects", loaded.names());
         return Err(StageError::new(codes::MANIFEST_MALFORMED, message)
-            .hint("`provision_manifests` takes what `kubectl apply -f` takes"));
+            .hint("`provision_manifests` accepts what `kubectl apply -f` accepts"));
     }
     let rank = |object: &Object| match object.reference.kind.as_str() {
         CRD => 0,
@@ -72,7 +72,7 @@ pub(crate) fn parse(loaded: &Loaded) -> Result<Vec<Object>, StageError> {
 
 fn malformed(message: &str) -> StageError {
     StageError::new(codes::MANIFEST_MALFORMED, message).hint(
-        "nothing was applied; `provision_manifests` takes what `kubectl apply -f` takes: objects with `apiVersion`, `kind` \
+        "nothing was applied; `provision_manifests` accepts what `kubectl apply -f` accepts: objects with `apiVersion`, `kind` \
          and `metadata.name`",
     )
 }
@@ -89,7 +89,7 @@ fn read(mut value: Value) -> Result<Vec<Object>, String> {
             items.into_iter().map(Object::from_value).collect()
         }
         Value::Object(_) => Ok(vec![Object::from_value(value)?]),
-        _ => Err("it is no object of Kubernetes".to_owned()),
+        _ => Err("it is not a Kubernetes object".to_owned()),
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
     fn what_is_wrong_is_named_with_its_line() {
         let service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n";
         for (text, expected) in [
-            (service, "f.yaml:5:1: Service s is there twice"),
+            (service, "f.yaml:5:1: Service s occurs twice"),
             ("kind: Service\n", "f.yaml:5:1: it has no `apiVersion`"),
             (
                 "apiVersion: v1\nkind: Service\n",

@@ -64,7 +64,7 @@ impl InstallPlan {
         };
         if !loaded.pinned {
             cx.warn(format!(
-                "nothing says that {} is what you mean; `provision_digest: {}` pins what it is now",
+                "no digest protects {}; set `provision_digest: {}` to pin the current manifests",
                 loaded.names(),
                 loaded.digest
             ));
@@ -224,8 +224,8 @@ impl Access<'_> {
                 .take()
                 .map(|hint| hint + "; ")
                 .unwrap_or_default();
-            let rest = "what was applied so far is gone on with by the next run, and removed by \
-                `devcluster-gateway cleanup`";
+            let rest = "the next run continues with what was applied so far, and `devcluster-gateway cleanup` \
+        removes it";
             error.hint(hint + rest)
         })
     }

@@ -81,7 +81,7 @@ fn pod_problem(status: &PodStatus) -> Option<String> {
         let unscheduled = is("PodScheduled", "False")?;
         Some(join(&unscheduled.reason, &unscheduled.message))
     });
-    let unknown = || "its phase is not known".to_owned();
+    let unknown = || "unknown phase".to_owned();
     said.or_else(|| status.phase.clone())
         .or_else(|| Some(unknown()))
 }

@@ -73,7 +73,7 @@ pub(crate) async fn leftover<'a>(
 
 fn log_kept(cx: &Context<Gateway>, class: &str, user: &str) {
     cx.info(format!(
-        "the controller of GatewayClass {class} stays: Gateway {user} is of it"
+        "the controller of GatewayClass {class} stays: Gateway {user} uses it"
     ));
 }
 
@@ -158,7 +158,7 @@ async fn remove(
             && let Some(other) = find_foreign(&mut discovery, reference, &installed.mark).await?
         {
             cx.warn(format!(
-                "Namespace {} stays: {other} in it is not ours",
+                "Namespace {} stays: it contains {other}, which is not ours",
                 reference.name
             ));
             continue;

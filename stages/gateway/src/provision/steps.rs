@@ -51,14 +51,14 @@ impl Step {
     pub(crate) fn line(&self) -> String {
         let title = self.object.reference.title();
         match &self.action {
-            Change::Create => format!("{title}: would be made"),
+            Change::Create => format!("{title}: would be created"),
             Change::Apply => format!("{title}: would be applied again"),
             Change::Recreate => {
-                format!("{title}: is being deleted, and would be made once it is gone")
+                format!("{title}: is being deleted, and would be created afterwards")
             }
-            Change::Keep(None) => format!("{title}: is there already, and kept as it is"),
+            Change::Keep(None) => format!("{title}: exists, and stays as it is"),
             Change::Keep(Some(why)) => {
-                format!("{title}: is there already, and kept as it is: {why}")
+                format!("{title}: exists, and stays as it is: {why}")
             }
         }
     }
@@ -125,11 +125,11 @@ fn crd_remark(wanted: &Object, there: &DynamicObject) -> Option<String> {
     let (release, channel) = wanted.bundle()?;
     let (installed, installed_channel) = bundle_of(there)?;
     let warning = match version(installed) < version(release) {
-        true => ", and it may be too old for this controller",
+        true => "; it may be too old for this controller",
         false => "",
     };
     (installed != release || installed_channel != channel).then(|| {
-        format!("it is of {installed}, {installed_channel} channel; the manifests have {release}, {channel}{warning}")
+        format!("it is {installed}, {installed_channel} channel; the manifests have {release}, {channel}{warning}")
     })
 }
 
@@ -156,8 +156,8 @@ fn check_channels(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
         return Ok(());
     }
     let message = format!(
-        "no controller is installed on the cluster of context {:?}: its Gateway API is of the standard channel, and Determined \
-         needs TCPRoute v1alpha2 of the experimental one",
+        "cannot install a controller on the cluster of context {:?}: its Gateway API is of the standard channel, and Determined \
+        needs TCPRoute v1alpha2 of the experimental channel",
         cluster.context.name
     );
     Err(StageError::new(codes::CRD_CHANNEL, message).cause(kept.line()))

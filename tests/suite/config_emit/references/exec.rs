@@ -72,7 +72,7 @@ async fn a_value_that_a_shell_could_run_is_not_run() {
     let home = Home::new();
     let _vpn = vpn(&home).await;
     const TEXT: Option<&str> = Some("text of a script");
-    const CALCULATES: Option<&str> = Some("a shell that calculates");
+    const CALCULATES: Option<&str> = Some("an arithmetic expression");
     for (words, refusal) in [
         ("env|sh|-c|echo ${{ my.vpn.command }}", TEXT),
         ("timeout|5|sh|-c|echo ${{ my.vpn.command }}", TEXT),

@@ -38,8 +38,8 @@ async fn a_gateway_of_another_master_is_left_alone_and_one_of_a_dead_master_is_l
     assert_eq!(ready(&mut stage).await["gateway_name"], "c-free");
     let said = stop(stage).await;
     for line in [
-        "default/a-used: passed over: another Determined master uses it: 1 of its 1 ports belong to tasks with pods",
-        "default/b-left: passed over: a dead Determined master left 1 port (40000) on it; `take_over` takes it",
+        "default/a-used: skipped: another Determined master uses it: 1 of its 1 ports belong to tasks with pods",
+        "default/b-left: skipped: a dead Determined master left 1 port (40000) on it; set `take_over` to use it",
     ] {
         assert!(said.contains(line), "{line}\n{said}");
     }
@@ -116,5 +116,5 @@ async fn capacity_is_refused_below_the_minimum_and_raised_on_request() {
         &json!({"status": {"listeners": listeners}}),
     )
     .await;
-    assert!(stop(stage).await.contains("allows 213 listeners now"));
+    assert!(stop(stage).await.contains("now allows 213 listeners"));
 }

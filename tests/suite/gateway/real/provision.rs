@@ -202,7 +202,7 @@ async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
     let said = cleanup(&home).await;
     assert!(
         said.contains(
-            "Namespace projectcontour stays: ConfigMap projectcontour/precious in it is not ours"
+            "Namespace projectcontour stays: it contains ConfigMap projectcontour/precious, which is not ours"
         ),
         "{said}"
     );
@@ -268,7 +268,7 @@ async fn at_a_terminal_it_asks_before_it_installs_and_before_it_takes_what_a_dea
     let home = Home::new();
     let mut terminal = Terminal::start(command(&kube, &home, &[]));
     terminal
-        .wait_for("Deployment projectcontour/contour-gateway-provisioner: would be made")
+        .wait_for("Deployment projectcontour/contour-gateway-provisioner: would be created")
         .await;
     terminal
         .wait_for("on the cluster of context \"real\"? [y/N]")
@@ -324,9 +324,9 @@ async fn a_dry_run_and_a_preflight_say_what_would_be_installed_and_change_nothin
     let mut dry = StageClient::start(command(&kube, &home, &["--provision", "auto", "--dry-run"]));
     assert!(dry.wait().await.0.success(), "{}", dry.stderr());
     for line in [
-        "CustomResourceDefinition httproutes.gateway.networking.k8s.io: would be made",
+        "CustomResourceDefinition httproutes.gateway.networking.k8s.io: would be created",
         "CustomResourceDefinition tcproutes.gateway.networking.k8s.io: is there already, and kept as it is",
-        "GatewayClass devcluster-gateway: would be made",
+        "GatewayClass devcluster-gateway: would be created",
     ] {
         assert!(dry.stderr().contains(line), "{line}\n{}", dry.stderr());
     }

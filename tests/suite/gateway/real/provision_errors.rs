@@ -165,7 +165,7 @@ async fn manifests_that_are_not_what_was_meant_are_refused_before_anything_is_to
             format!("{changed}/yaml"),
             &digest[..],
             "gateway.manifest_digest",
-            "is not what `provision_digest` says",
+            "does not match `provision_digest`",
         ),
         (
             format!("{server}/none"),
@@ -220,7 +220,7 @@ async fn manifests_that_are_not_what_was_meant_are_refused_before_anything_is_to
     assert_error(
         &fail(&kube, &both, &[]).await,
         "gateway.manifest_malformed",
-        &["is there twice"],
+        &["occurs twice"],
     );
     assert_eq!(changes(&kube), Vec::<String>::new());
 
@@ -272,7 +272,7 @@ async fn a_controller_that_never_comes_up_ends_with_what_its_pods_say() {
         "did not accept GatewayClass devcluster-gateway within 8 s",
         "Pod projectcontour/p: container c: ImagePullBackOff: Back-off pulling image",
         "kubectl -n projectcontour logs deployment/contour-gateway-provisioner",
-        "removed by `devcluster-gateway cleanup`",
+        "`devcluster-gateway cleanup` removes it",
     ];
     assert_error(&error, "gateway.infrastructure_timeout", &says);
     assert_eq!(exit, 7);

@@ -120,10 +120,10 @@ async fn every_candidate_is_listed_with_its_reason_and_the_first_usable_one_is_t
     );
     let stderr = stop(stage).await;
     for line in [
-        "Gateway default/a: passed over: Traefik opens only the ports of its static entryPoints",
-        "Gateway default/b: passed over: it has no address",
-        "Gateway default/c: passed over: there is no GatewayClass none",
-        "Gateway default/tcp-gateway: taken",
+        "Gateway default/a: skipped: Traefik opens only the ports of its static entryPoints",
+        "Gateway default/b: skipped: it has no address",
+        "Gateway default/c: skipped: there is no GatewayClass none",
+        "Gateway default/tcp-gateway: selected",
     ] {
         assert!(stderr.contains(line), "{line}\n{stderr}");
     }

@@ -90,7 +90,11 @@ async fn the_role_for_a_gateway_of_ones_own_suffices_and_needs_what_it_has_more(
     for (resource, verb, words) in [
         ("gateways", "create", "may not create gateways"),
         ("gateways", "delete", "may not delete gateways"),
-        ("gatewayclasses", "list", "GatewayClasses may not be listed"),
+        (
+            "gatewayclasses",
+            "list",
+            "the user may not list GatewayClasses",
+        ),
     ] {
         lacks(&kube, &without(&rules, resource, verb), &dedicated, words).await;
     }

@@ -82,7 +82,7 @@ async fn two_sessions_never_share_and_the_second_gets_a_gateway_of_its_own_that_
     open_port(&outputs, "default").await;
 
     let said = stop(second).await;
-    assert!(said.contains("tcp-gateway: passed over: session"), "{said}");
+    assert!(said.contains("tcp-gateway: skipped: session"), "{said}");
     kube.until("Gateway to go", async || {
         kube.items(GATEWAYS).await.len() == 1
     })
@@ -166,10 +166,7 @@ async fn an_expired_session_is_collected_and_a_live_one_is_taken_over_only_on_re
     let mut refused = start(&kube, &next, &["--gateway", &own]);
     let error = refused.wait_for("error").await["error"].clone();
     assert_eq!(error["code"], "gateway.none_usable");
-    assert!(
-        error.to_string().contains("holds it by a Lease"),
-        "{error:#}"
-    );
+    assert!(error.to_string().contains("holds its Lease"), "{error:#}");
     refused.wait().await;
 
     let mut thief = start(&kube, &next, &["--gateway", &own, "--take-over"]);

@@ -164,7 +164,7 @@ fn messages_name_the_key_and_the_server_and_ssh_itself_is_quoted() {
     let (_, message) = code_of("x: Permission denied (publickey).");
     assert_eq!(
         message,
-        "ssh key /k/id was refused by ubuntu@proxy.example.com:2222"
+        "ubuntu@proxy.example.com:2222 rejected ssh key /k/id"
     );
     let lines = [
         "debug1: noise".to_owned(),
