@@ -84,7 +84,7 @@ soak-gateway:
 	@scripts/get-bed --api >/dev/null
 	DEVCLUSTER_ROUNDS=200 $(CARGO) $(TESTS) --test suite -- --nocapture --test-threads 1 real::kills::
 	DEVCLUSTER_PARTITION=30 $(CARGO) $(TESTS) --test suite -- --nocapture real::watch::after_a_partition
-	DEVCLUSTER_ROUNDS=1 $(CARGO) $(TESTS) --test suite -- --nocapture --test-threads 1 provision::killed provision::what_was_half_installed
+	DEVCLUSTER_ROUNDS=1 $(CARGO) $(TESTS) --test suite -- --nocapture --test-threads 1 provision::killed provision::a_partial_installation
 
 soak-kills:
 	DEVCLUSTER_ROUNDS=100 $(CARGO) $(TESTS) --test suite -- --nocapture driver::kills::

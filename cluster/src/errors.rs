@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dead_server_and_a_wrong_certificate_are_told_apart() {
+    fn a_dead_server_and_a_wrong_certificate_have_different_errors() {
         let context = KubeContext {
             name: "c".into(),
             ..KubeContext::default()

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_expires_when_it_stays_unchanged_for_its_duration_on_our_own_clock() {
+    fn a_lease_expires_when_it_is_unchanged_for_its_duration_by_our_own_clock() {
         let mut seen = BTreeMap::new();
         let mut expires = |version, now| is_expired(&lease(version), &mut seen, now);
         assert!(!expires(1, 1000));

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_near_is_reached_directly_and_the_rest_through_the_proxy() {
+    fn hosts_in_no_proxy_are_reached_directly_and_others_by_the_proxy() {
         let env = Env::from_pairs([
             ("HTTPS_PROXY", "proxy.example.com:3128"),
             (

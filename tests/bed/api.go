@@ -86,7 +86,7 @@ func serve(dir string, port int, tokens string) error {
 	}
 }
 
-// Somebody else may take it before we do; then the start fails and says so.
+// Another process may take it first; then the start fails with an error.
 func freePort() (int, error) {
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 )
 
-// What the apiserver asks of itself is nobody's question.
+// Requests of the apiserver to itself do not count.
 const auditPolicy = `{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [
   {"level": "None", "users": ["system:apiserver"]},
   {"level": "None", "nonResourceURLs": ["/healthz*", "/readyz*", "/livez*"]},

@@ -73,7 +73,7 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// Signs with the authority, or makes one where there is none yet.
+// Signs with the authority, which it makes first if necessary.
 func sign(by *authority, files pair, template x509.Certificate) (*authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

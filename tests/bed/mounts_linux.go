@@ -15,7 +15,7 @@ const inside = "/run/bed"
 
 func at(parts ...string) string { return filepath.Join(append([]string{inside}, parts...)...) }
 
-// What kubelet would set for the whole machine reads as if it had been set.
+// What kubelet would set for the whole machine reads as set.
 var machineSettings = map[string]string{
 	"vm/overcommit_memory":      "1",
 	"vm/panic_on_oom":           "0",
@@ -158,7 +158,7 @@ func pretendSettings() error {
 	return nil
 }
 
-// What containers and volumes had mounted, the last first.
+// The mounts of containers and volumes, last first.
 func unmountPods() error {
 	table, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {

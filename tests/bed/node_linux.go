@@ -336,7 +336,7 @@ func importImages(ctx context.Context) error {
 	return nil
 }
 
-// Ends the containers without a word, as a power-off does, and starts the node's runtime and kubelet again.
+// Kills the containers, as a power-off does, and starts the node's runtime and kubelet again.
 func (c *cluster) reboot() error {
 	for _, name := range []string{"kubelet", "containerd"} {
 		if err := c.processes.stop(name, syscall.SIGKILL); err != nil {

@@ -194,8 +194,8 @@ func initProcess([]string) error {
 }
 
 func readSpec() (*spec, error) {
-	var told spec
-	err := json.Unmarshal([]byte(os.Getenv(specVariable)), &told)
+	var given spec
+	err := json.Unmarshal([]byte(os.Getenv(specVariable)), &given)
 	os.Unsetenv(specVariable)
-	return &told, err
+	return &given, err
 }

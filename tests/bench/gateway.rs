@@ -17,7 +17,7 @@ fn say(line: &str) {
     drop(writeln!(std::io::stderr(), "{line}"));
 }
 
-/// Runs one session up to ready and back: the time to ready, and the most memory that it had.
+/// Runs one session up to `ready` and back: the time to ready, and the most memory that it used.
 async fn once(kube: &RealKube, args: &[&str]) -> (Duration, u64) {
     let home = Home::new();
     let mut stage = start(kube, &home, args);
@@ -71,7 +71,7 @@ async fn an_existing_gateway_alone_and_among_thousands() {
     for i in 0..500 {
         let lease = json!({
             "metadata": {"name": format!("devcluster-gateway-zz-{i:04}"), "labels": {"app.kubernetes.io/managed-by": "devcluster-gateway"}},
-            "spec": {"holderIdentity": format!("somebody/{i}"), "leaseDurationSeconds": 900},
+            "spec": {"holderIdentity": format!("user/{i}"), "leaseDurationSeconds": 900},
         });
         kube.create(&in_namespace(LEASES, "default"), &lease).await;
     }

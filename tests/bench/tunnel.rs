@@ -1,7 +1,7 @@
 //! devcluster-tunnel in figures, beside `ssh -R` and autossh: `make bench BENCH=tunnel` runs these and shows what they print.
 //!
-//! Everything is measured in turns, round by round, so that a busy machine slows everybody alike. `cargo test --release
-//! --test bench -- --ignored --nocapture tunnel::streams` runs the one about streams.
+//! Everything is measured in turns, round by round, so that a busy machine slows all of them alike. `cargo test
+//! --release --test bench -- --ignored --nocapture tunnel::streams` runs the one about streams.
 
 mod load;
 mod outage;
@@ -55,7 +55,7 @@ impl Bed {
         }
     }
 
-    /// Everybody with a port of their own.
+    /// All of them, each with its own port.
     async fn all(&self, round_trip: Duration) -> Vec<Held> {
         let peers = Peer::all();
         let mut held = Vec::new();

@@ -1,4 +1,5 @@
-//! The whole way: Contour installed by a user of the documented role, the stand-in for the master, and a task behind it.
+//! The complete path: Contour installed by a user of the documented role, the stand-in for the master, and a task
+//! behind it.
 
 use std::path::{Path, PathBuf};
 
@@ -31,7 +32,7 @@ spec:
   parametersRef: {group: projectcontour.io, kind: ContourDeployment, name: node-ports, namespace: projectcontour}
 ";
 
-/// A kubeconfig of a user who may do what docs/gateway-role-install.yaml says, and no more.
+/// A kubeconfig of a user with the permissions of docs/gateway-role-install.yaml, and no others.
 fn installer(bed: &Bed, home: &Home) -> PathBuf {
     let role = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/gateway-role-install.yaml");
     bed.kubectl(&["apply", "-f", &role.to_string_lossy()]);
@@ -59,7 +60,7 @@ fn gateway(bed: &Bed, home: &Home, kubeconfig: &Path, args: &[&str]) -> StageCli
     stages::start(bed, home, "gateway", &args)
 }
 
-/// Ends the session and removes what it installed. What was said.
+/// Ends the session and removes what it installed. Returns its messages.
 async fn end(bed: &Bed, home: &Home, mut stage: StageClient) -> String {
     stage.signal(Signal::TERM);
     assert!(stage.wait().await.0.success(), "{}", stage.stderr());
@@ -79,7 +80,7 @@ fn shows(master: &Master, task: &str) {
     });
 }
 
-/// A task with this many ports, once it runs and answers at the last one.
+/// Starts a task with this many ports, and waits until it answers at the last one.
 fn serving(master: &Master, count: u16) -> String {
     let ports: Vec<u16> = (PORT + 1 - count..=PORT).collect();
     let task = master.launch(SERVER, &ports, "Uncategorized");
@@ -88,7 +89,7 @@ fn serving(master: &Master, count: u16) -> String {
     task
 }
 
-/// The task's lines come through the tunnel.
+/// The task's lines arrive through the tunnel.
 fn speaks(master: &Master, task: &str) {
     let before = master.lines(task);
     eventually(&format!("{task} sends lines"), || {
@@ -96,7 +97,7 @@ fn speaks(master: &Master, task: &str) {
     });
 }
 
-/// What there is of Contour and of sessions.
+/// The names of Contour's objects and of sessions.
 fn names(bed: &Bed) -> Vec<String> {
     let kinds = "deployments,daemonsets,services,namespaces,serviceaccounts,clusterroles,clusterrolebindings,roles,rolebindings";
     let all = bed.kubectl(&["get", "-A", "-o", "name", kinds]);
@@ -130,7 +131,7 @@ async fn installed(bed: &Bed, home: &Home, kubeconfig: &Path) -> (StageClient, V
     (first, outputs)
 }
 
-/// A third session comes as far as to wait for an address, although the namespace of its tasks is the first one's.
+/// A third session gets as far as waiting for an address, although the namespace of its tasks is the first session's.
 async fn node_ports_give_no_address(bed: &Bed, kubeconfig: &Path) {
     let home = Home::new();
     bed.apply(NODE_PORTS);
@@ -205,8 +206,8 @@ async fn contour_leads_the_master_to_its_tasks_until_it_is_removed_again() {
     let task = serving(&master, 1);
     speaks(&master, &task);
 
-    // Another master, with a Gateway and a namespace of its own, and more ports than a Gateway has by default. That its Gateway
-    // works says that Contour's provisioner leads again after the reboot.
+    // Another master, with its own Gateway and namespace, and more ports than a Gateway has by default. Its Gateway
+    // works only if Contour's provisioner is the leader again after the reboot.
     let other_home = Home::new();
     let mut second = gateway(
         &bed,

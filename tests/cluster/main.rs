@@ -1,7 +1,7 @@
 //! On a real cluster of one node, as root.
 
 mod contour;
-mod life;
+mod lifecycle;
 mod master;
 mod network;
 mod stages;

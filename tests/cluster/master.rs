@@ -1,4 +1,4 @@
-//! The stand-in for Determined's master asks the API what the real one was seen to ask: tests/master/recordings.
+//! The stand-in for Determined's master sends the requests of the real one, as recorded in tests/master/recordings.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,8 @@ use crate::stand_in::Master;
 
 const RECORDINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/master/recordings");
 
-/// What the real one asks at the same time, so in any order. Each deletion of a job's objects has a worker of its own.
+/// Requests that the real one sends at the same time, so in any order. Each deletion of a job's objects has its own
+/// worker.
 const CONCURRENT: [&str; 8] = [
     "watch=true",
     "limit=500",
@@ -24,7 +25,7 @@ const CONCURRENT: [&str; 8] = [
 ];
 
 impl Master<'_> {
-    /// Compares what it asked since the last time with a recording, and forgets it.
+    /// Compares the new requests with a recording, and drops them.
     fn asked(&self, recording: &str) {
         let file = format!("{RECORDINGS}/{recording}.txt");
         let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -44,7 +45,7 @@ impl Master<'_> {
                 picked.cloned().collect()
             };
             let (mut wanted, mut asked) = (pick(&wanted), pick(&asked));
-            // Five workers end what is a stranger's, each in its time.
+            // Five workers end the objects of others, each in its own time.
             if !kept || recording == "new-database" || recording == "route-removed" {
                 wanted.sort();
                 asked.sort();
@@ -54,13 +55,13 @@ impl Master<'_> {
         fs::write(self.dir.join("requests"), "").expect("cannot empty the file");
     }
 
-    /// What it asked, in the words of the recordings, its bodies checked.
+    /// The requests in the words of the recordings, with checked bodies.
     fn requests(&self) -> Vec<String> {
         let text = fs::read_to_string(self.dir.join("requests")).unwrap_or_default();
         let requests = text.lines().map(|line| -> Value {
             serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
         });
-        // By time, not by what happens.
+        // By time, not by events.
         let requests =
             requests.filter(|it| it["path"] != "/api/v1/pods" || it["query"] != "limit=1");
         requests.map(|it| in_words(&it)).collect()
@@ -126,7 +127,7 @@ fn without_names(line: &str) -> String {
     line
 }
 
-/// A body has the fields that were recorded, and no others.
+/// A body has the recorded fields, and no others.
 fn check_fields(method: &str, kind: &str, body: &Value) {
     let text = fs::read_to_string(format!("{RECORDINGS}/fields.json")).expect("no fields");
     let recorded: BTreeMap<String, Vec<String>> = serde_json::from_str(&text).expect("no JSON");
@@ -136,7 +137,7 @@ fn check_fields(method: &str, kind: &str, body: &Value) {
         .unwrap_or_else(|| panic!("{name} was not recorded"));
     let mut body = body.clone();
     if kind == "gateways" {
-        // What the API made of the object, sent back as it came.
+        // The API's version of the object, sent back unchanged.
         body.as_object_mut().expect("an object").remove("status");
         let metadata = body["metadata"].as_object_mut().expect("metadata");
         metadata.remove("managedFields");
@@ -188,7 +189,7 @@ fn prepare(bed: &Bed) {
         "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: det, namespace: gw}, spec: {gatewayClassName: none, \
          listeners: [{name: base, port: 1025, protocol: TCP, allowedRoutes: {namespaces: {from: All}}}]}}",
     );
-    // Right after the definition the API asks clients to come back later.
+    // Right after the definition the API asks clients to retry later.
     eventually("the API serves routes", || {
         bed.try_kubectl(&["get", "tcproutes.v1alpha2.gateway.networking.k8s.io", "-A"])
             .is_ok()
@@ -202,7 +203,7 @@ fn prepare(bed: &Bed) {
 }
 
 #[test]
-fn the_stand_in_asks_what_the_real_master_asks() {
+fn the_stand_in_sends_the_real_masters_requests() {
     if bed::is_missing() {
         return;
     }

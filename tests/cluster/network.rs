@@ -1,4 +1,4 @@
-//! What connects to what: policies, load balancers, cables.
+//! Which connections are possible: policies, load balancers, cables.
 
 use std::process::Stdio;
 

@@ -6,7 +6,7 @@ use support::bed::Bed;
 use support::{Home, StageClient, bin};
 use tokio::process::Command;
 
-/// `devcluster-<kind> <verb> …`, which knows of no kubeconfig but the one in its arguments.
+/// `devcluster-<kind> <verb> …`, without a kubeconfig but the one in its arguments.
 pub(crate) fn command(bed: &Bed, home: &Home, kind: &str, verb: &str, args: &[&str]) -> Command {
     let mut command = home.command(Path::new(bed.text("/enter/laptop")));
     command

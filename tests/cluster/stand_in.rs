@@ -17,7 +17,7 @@ pub(crate) struct Master<'a> {
 }
 
 impl<'a> Master<'a> {
-    /// Its config has this port, namespace of tasks and `internal_task_gateway`.
+    /// Starts it with this port, task namespace and `internal_task_gateway`.
     pub(crate) fn start(
         bed: &'a Bed,
         dir: &Path,
@@ -104,7 +104,7 @@ impl<'a> Master<'a> {
         task["logs"].as_array().map_or(0, Vec::len)
     }
 
-    /// Whether a page of the task comes through the master and the Gateway.
+    /// Whether a page of the task is served through the master and the Gateway.
     pub(crate) fn shows(&self, id: &str, port: u16) -> bool {
         let mut curl = self.bed.on("laptop", "curl");
         let url = format!("http://127.0.0.1:{}/proxy/{id}/{port}/", self.port);

@@ -189,7 +189,7 @@ func (m *manager) log(t *task, line string) {
 	_ = m.database.change(func() { t.Logs = append(t.Logs, line) })
 }
 
-// Ends a task, and says whether it had not ended yet: its objects go in this order, by one worker.
+// Ends a task, and reports whether it was still running: its objects go in this order, by one worker.
 func (m *manager) end(ctx context.Context, t *task, state, message string) bool {
 	first := false
 	_ = m.database.change(func() {
@@ -344,22 +344,22 @@ func (m *manager) deleteJob(ctx context.Context, namespace, name string) {
 	background := metav1.DeletePropagationBackground
 	options := deletion()
 	options.PropagationPolicy = &background
-	told("job", name, m.client.BatchV1().Jobs(namespace).Delete(ctx, name, options))
+	noteError("job", name, m.client.BatchV1().Jobs(namespace).Delete(ctx, name, options))
 }
 
 func (m *manager) deleteConfigMap(ctx context.Context, namespace, name string) {
-	told("configMap", name, m.client.CoreV1().ConfigMaps(namespace).Delete(ctx, name, deletion()))
+	noteError("configMap", name, m.client.CoreV1().ConfigMaps(namespace).Delete(ctx, name, deletion()))
 }
 
 func (m *manager) deleteService(ctx context.Context, namespace, name string) {
-	told("service", name, m.client.CoreV1().Services(namespace).Delete(ctx, name, deletion()))
+	noteError("service", name, m.client.CoreV1().Services(namespace).Delete(ctx, name, deletion()))
 }
 
 func (m *manager) deleteRoute(ctx context.Context, namespace, name string) {
-	told("TCPRoute", name, m.routes.TCPRoutes(namespace).Delete(ctx, name, deletion()))
+	noteError("TCPRoute", name, m.routes.TCPRoutes(namespace).Delete(ctx, name, deletion()))
 }
 
-func told(kind, name string, err error) {
+func noteError(kind, name string, err error) {
 	if err != nil {
 		note("error deleting %s %s: %v", kind, name, err)
 	}

@@ -2,7 +2,7 @@
 
 mod config_emit {
     mod follow;
-    mod forms;
+    mod formats;
     mod live;
     mod once;
     mod preflight;
@@ -42,14 +42,14 @@ mod protocol {
     mod runtime;
 }
 mod tunnel {
+    mod arrival;
     mod errors;
     mod forwards;
     mod ghosts;
-    mod life;
+    mod lifecycle;
     mod partition;
     mod preflight;
     mod server;
     mod soak;
     mod ssh;
-    mod ways;
 }

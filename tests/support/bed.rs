@@ -79,7 +79,7 @@ impl Bed {
         }
     }
 
-    /// Gives one of the commands of its README, and waits until it is carried out.
+    /// Sends one of the commands of its README, and waits until it is done.
     pub fn tell(&self, command: &str) {
         let mut commands = self.commands.as_ref().expect("the bed has ended");
         writeln!(commands, "{command}").expect("the bed does not listen");
@@ -276,7 +276,7 @@ impl Traces {
 /// What is to hold and does not yet, for a fault that is known by this number: the test that finds it gone is to assert it.
 #[track_caller]
 pub fn known_fault(number: u32, what: &str, holds: bool) {
-    assert!(!holds, "fault {number} is no more: {what}");
+    assert!(!holds, "fault {number} is fixed: {what}");
 }
 
 /// Waits until it is so.

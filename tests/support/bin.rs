@@ -43,8 +43,8 @@ fn binaries() -> PathBuf {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    // What cargo told this test about its package. A build script that looks at it would run again, and all that depends on
-    // it be built again, here and by the next cargo at a prompt.
+    // What cargo passes to this test about its package. A build script that reads it would run again, and everything
+    // that depends on it would be built again, here and by the next cargo at a prompt.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {

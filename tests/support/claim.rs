@@ -1,9 +1,9 @@
-//! Numbers that one test has at a time, on the whole machine: nextest runs each test in a process of its own.
+//! Numbers for one test at a time, on the whole machine: nextest runs each test in a process of its own.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Nobody else gets the number of this kind while the value lives. Its end is the kernel's to notice.
+/// No other test gets the number of this kind while the value lives. The kernel releases it.
 #[derive(Debug)]
 pub(crate) struct Claim {
     _socket: UnixDatagram,

@@ -1,5 +1,5 @@
-//! A door in front of a Kubernetes API that holds up one change: right before the API hears of it, or right before the
-//! stage hears that it is done. There a test kills.
+//! A gate in front of a Kubernetes API that holds up one change: right before the API gets it, or right before the
+//! stage gets the answer. There a test kills.
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -21,7 +21,7 @@ use crate::kube_real::{RealKube, STAGE};
 /// Where one change is held up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The API has not heard of it.
+    /// The API has not received it.
     Before,
     /// The API has done it, and the stage does not know.
     After,
@@ -41,7 +41,7 @@ struct Door {
     reached: Arc<Notify>,
 }
 
-/// The door. Everything else passes.
+/// The gate. Everything else passes.
 pub struct Gate {
     port: u16,
     door: Door,

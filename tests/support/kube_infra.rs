@@ -33,7 +33,7 @@ fn accepted() -> Value {
 }
 
 impl RealKube {
-    /// Goes on beside the test, and ends with it.
+    /// Runs beside the test, and ends with it.
     pub fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
         self.controllers.spawn(work);
     }

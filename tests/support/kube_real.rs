@@ -42,7 +42,7 @@ pub struct RealKube {
     server: Server,
 }
 
-/// `None`, and a line on stderr, when there is no such API to be had and nobody insists.
+/// `None`, with a line on stderr, if this API is not built and no variable requires it.
 pub async fn real_kube() -> Option<RealKube> {
     of_server(Server::any()).await
 }
@@ -119,7 +119,7 @@ impl RealKube {
         self.server.port
     }
 
-    /// Kills the API and its etcd, and starts them again with what they had.
+    /// Kills the API and its etcd, and starts them again with their data.
     pub async fn restart(&mut self, meanwhile: impl AsyncFnOnce()) {
         self.server.kill();
         meanwhile().await;

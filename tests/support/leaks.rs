@@ -1,4 +1,4 @@
-//! What is still there when nothing should be: processes, listeners, files.
+//! Finds what should be gone: processes, listeners, files.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
     machine::files(dir).into_iter().collect()
 }
 
-/// Waits until `still_there` returns nothing. The kernel tells nobody when a process or listener goes, hence the polling.
+/// Waits until `still_there` returns nothing. The kernel does not report when a process or listener ends, so it polls.
 pub async fn gone<T: std::fmt::Debug>(what: &str, mut still_there: impl FnMut() -> Vec<T>) {
     let deadline = tokio::time::Instant::now() + DEADLINE;
     loop {

@@ -1,11 +1,12 @@
-//! What the end-to-end tests stand on: real servers, the real binaries, and eyes for what they leave behind.
+//! The ground of the end-to-end tests: real servers, the real binaries, and detectors of what they leave behind.
 //!
-//! A server that cannot be had fails the test, with the install line. Only a kube-apiserver and network namespaces may be
-//! missing: the tests that need one say so, and fail where `DEVCLUSTER_REQUIRE_KUBE` or
-//! `DEVCLUSTER_REQUIRE_NETNS` is set, as in `.ci/run`.
+//! A missing server fails the test, with the line to install it. Only a kube-apiserver and network namespaces may be
+//! missing: the tests that need one report it, and fail where `DEVCLUSTER_REQUIRE_KUBE` or `DEVCLUSTER_REQUIRE_NETNS`
+//! is set, as in `.ci/run`.
 
 pub mod bed;
 mod bin;
+pub mod checks;
 mod claim;
 pub mod contour;
 pub mod devcluster;
@@ -16,7 +17,6 @@ pub mod kube;
 pub mod kube_infra;
 pub mod kube_real;
 pub mod leaks;
-pub mod looks;
 pub mod netns;
 pub mod plugin;
 mod ports;

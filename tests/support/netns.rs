@@ -20,7 +20,8 @@ pub struct Netns {
 
 const HINT: &str = "run as root, with iproute2 installed";
 
-/// True, with a line on stderr, where there are no namespaces to be had and nobody insists. The calling test ends then.
+/// True, with a line on stderr, if network namespaces are not available and no variable requires them. The calling test
+/// ends then.
 pub fn are_missing() -> bool {
     let have =
         rustix::process::geteuid().is_root() && Command::new("ip").arg("-V").output().is_ok();
@@ -49,7 +50,7 @@ impl Netns {
             far: Ipv4Addr::new(10, 213, number, 2),
             _claim: claim,
         };
-        // What a test left that was killed.
+        // What a killed test left.
         netns.remove();
         let Netns {
             name,
@@ -80,13 +81,13 @@ impl Netns {
         self.near
     }
 
-    /// An address of the same network that nobody has.
-    pub fn nobody(&self) -> Ipv4Addr {
+    /// An unused address of the same network.
+    pub fn unused_address(&self) -> Ipv4Addr {
         let [a, b, c, _] = self.far.octets();
         Ipv4Addr::new(a, b, c, 77)
     }
 
-    /// A command that is run over there.
+    /// A command to run over there.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);
@@ -113,7 +114,7 @@ impl Netns {
         ip(&format!("link set {} up", self.veth));
     }
 
-    /// Lets nothing come back from the server. Nobody here is told.
+    /// Drops everything that comes back from the server, without any error here.
     pub fn silence(&self) {
         ip(&format!(
             "-n {} route add blackhole {}/32",
@@ -136,7 +137,7 @@ impl Netns {
         ));
     }
 
-    /// This machine comes back with another address: nothing that the server sends to the old one arrives any more.
+    /// This machine returns with another address: what the server sends to the old one no longer arrives.
     pub fn move_elsewhere(&self) {
         let mut elsewhere = self.near.octets();
         elsewhere[3] = 78;
@@ -150,7 +151,7 @@ impl Netns {
 
     fn remove(&self) {
         for args in [["link", "del", &self.veth], ["netns", "del", &self.name]] {
-            // Nothing can be done about what does not go.
+            // What cannot be removed stays.
             drop(Command::new("ip").args(args).output());
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::claim::{Claim, claim};
 
-/// Below what Linux gives to outgoing connections, so that nobody gets one of them by chance.
+/// Below the ports that Linux gives to outgoing connections, so that no connection gets one of them by chance.
 const FIRST: u16 = 10_000;
 const LAST: u16 = 30_000;
 
@@ -15,7 +15,7 @@ pub fn free_ports(count: u16) -> RangeInclusive<u16> {
     static TAKEN: Mutex<(u16, Vec<Claim>)> = Mutex::new((0, Vec::new()));
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     let (next, claims) = &mut *taken;
-    // Processes that follow each other begin at different ports: some servers let go of theirs late.
+    // Successive processes start at different ports: some servers release theirs late.
     let start = (std::process::id() % 200) as u16 * 100;
     for _ in 0..1000 {
         let first = FIRST + (start + *next) % (LAST - FIRST - count);

@@ -1,4 +1,4 @@
-//! Moments that nobody chose.
+//! Random moments and numbers.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Something between a stage and its server: a long line, or one that goes dead without a word.
+//! A relay between a stage and its server: a long line, or one that goes dead without an error.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -42,14 +42,14 @@ impl Relay {
         self.port
     }
 
-    /// Every connection that is there now carries nothing any more, and neither end is told: as when a laptop comes back
-    /// with another address. New ones are served.
+    /// Every current connection goes dead, and neither end gets an error: as when a laptop returns with another
+    /// address. New ones are served.
     pub fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Nothing passes, on connections old and new, until it is to pass again; neither end is told: as on a network that is
-    /// partitioned, and sends later what it could not.
+    /// Nothing passes, on connections old and new, until it is reopened; neither end gets an error: as in a partitioned
+    /// network, which delivers later what it could not.
     pub fn part(&self, parted: bool) {
         self.parted.send_replace(parted);
     }
@@ -123,7 +123,7 @@ async fn pass(
     let both = async { tokio::join!(read, write) };
     tokio::select! {
         _ = both => {}
-        // The halves stay open, and nobody reads them.
+        // The halves stay open, and are not read.
         Ok(()) = cut.changed() => std::future::pending().await,
     }
 }

@@ -1,4 +1,4 @@
-//! What cannot be had on every machine.
+//! Skips tests that a machine cannot run.
 
 use std::fs::OpenOptions;
 use std::io::Write;

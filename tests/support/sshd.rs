@@ -15,7 +15,7 @@ pub struct TestSshd {
     dir: TempDir,
 }
 
-/// Starts one. Fails with the install line when there is no sshd to be had.
+/// Starts one. Fails with the line to install it if there is no sshd.
 pub async fn start_sshd(options: Options) -> TestSshd {
     start_sshd_by(options, |program, _| program.to_owned()).await
 }

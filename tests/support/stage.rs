@@ -12,8 +12,8 @@ use tokio::process::Command;
 
 use crate::DEADLINE;
 
-/// How long the end of what a stage wrote may take to be read.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Time to read the rest of a stage's output.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A user's home for a test: what stages keep goes here, and every process started from it bears its mark.
 #[derive(Debug)]
@@ -101,10 +101,10 @@ impl StageClient {
         came.unwrap_or_else(|e| panic!("{e:#}\nstdout:\n{stdout}\nstderr:\n{stderr}"))
     }
 
-    /// Says something to it.
+    /// Sends it a message.
     pub async fn tell(&mut self, message: Value) {
-        let told = self.running.tell(&message).await;
-        self.expect(told);
+        let sent = self.running.tell(&message).await;
+        self.expect(sent);
     }
 
     pub async fn write(&mut self, bytes: &[u8]) {
@@ -131,11 +131,12 @@ impl StageClient {
 
     /// The next log message that contains this text.
     pub async fn wait_for_log(&mut self, text: &str) -> Value {
-        let told = |message: &Value| {
+        let has_text = |message: &Value| {
             let said = message["message"].as_str();
             message["type"] == "log" && said.is_some_and(|said| said.contains(text))
         };
-        self.wait_until(&format!("a log of {text:?}"), told).await
+        self.wait_until(&format!("a log of {text:?}"), has_text)
+            .await
     }
 
     /// The next line on stderr that contains this text.
@@ -165,7 +166,7 @@ impl StageClient {
     }
 
     pub fn pid(&self) -> Pid {
-        Pid::from_raw(self.running.pid()).expect("0 is no process id")
+        Pid::from_raw(self.running.pid()).expect("0 is not a process id")
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -176,8 +177,8 @@ impl StageClient {
     pub async fn wait(&mut self) -> (ExitStatus, Duration) {
         let ended = self.running.ended(DEADLINE).await;
         let ended = self.expect(ended);
-        // Its last words are in the pipe still; what it started may hold that open for longer.
-        drop(tokio::time::timeout(LAST_WORDS, self.running.heard_out()).await);
+        // The rest of its output is still in the pipe; its children may hold the pipe open for longer.
+        drop(tokio::time::timeout(DRAIN_TIMEOUT, self.running.heard_out()).await);
         ended
     }
 }

@@ -39,7 +39,7 @@ impl Terminal {
         let (sender, receiver) = unbounded_channel();
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
-            // The end is an error on Linux: nobody has the other side open.
+            // The end is an error on Linux: the other side is closed.
             while let Ok(n @ 1..) = screen.read(&mut bytes) {
                 if sender.send(bytes[..n].to_vec()).is_err() {
                     return;

@@ -137,7 +137,7 @@ impl FarTunnel {
     pub async fn start(flags: &[&str]) -> FarTunnel {
         let netns = Netns::claim();
         let options = Options {
-            // Beside the loopback address, on ssh's own port: nobody else is in this network.
+            // Beside the loopback address, on ssh's own port: this network has no other hosts.
             extra: vec![format!("ListenAddress {}", netns.far())],
             ..Options::default()
         };
@@ -205,7 +205,7 @@ pub async fn failure(setup: &Setup, command: Command, code: &str, exit: i32) -> 
     error
 }
 
-/// Takes ports as another program on the server would.
+/// Listens on ports as another program on the server would.
 pub async fn take(ports: impl IntoIterator<Item = u16>) -> Vec<TcpListener> {
     let mut taken = Vec::new();
     for port in ports {
@@ -215,7 +215,7 @@ pub async fn take(ports: impl IntoIterator<Item = u16>) -> Vec<TcpListener> {
     taken
 }
 
-/// Somebody on a port that nobody else uses.
+/// A listener on an unused port.
 pub async fn any_listener() -> TcpListener {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     listener.expect("no port at all is free")
@@ -244,9 +244,9 @@ pub async fn ask(port: u16, text: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// Leads to this machine as 127.0.0.1 does, and a port bound to 127.0.0.1 is closed there: a public side.
+/// Leads to this machine as 127.0.0.1 does, but a port bound to 127.0.0.1 is closed there: a public side.
 pub const PUBLIC: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-/// Has the tunnel look for its way there.
+/// Makes the tunnel prove its arrival there.
 pub const AT_PUBLIC: (&str, &str) = ("public-host", "127.0.0.2");
 
 /// A server that listens for its users on loopback only.

@@ -41,7 +41,7 @@ fn fails(text: &str, name: Option<&str>) -> StageError {
 }
 
 #[test]
-fn the_chosen_context_is_left_whole_and_alone_with_absolute_paths() {
+fn the_chosen_context_is_kept_alone_and_complete_with_absolute_paths() {
     let first = "clusters: [{name: g, cluster: {server: 'https://first'}}]\ncurrent-context: ''\n";
     let one = load(&[first, TWO], Some("my-gke")).unwrap();
     assert_eq!(one.server, "https://first", "the first to name it wins");
@@ -75,7 +75,7 @@ fn the_chosen_context_is_left_whole_and_alone_with_absolute_paths() {
 }
 
 #[test]
-fn what_cannot_be_used_is_named_without_a_secret_of_the_file() {
+fn errors_of_a_kubeconfig_do_not_show_its_secrets() {
     let torn = fails(TWO, Some("torn"));
     assert!(torn.message.contains("names the user \"gone\""), "{torn}");
     for text in [

@@ -308,16 +308,10 @@ impl Access<'_> {
                 .lock_class(&mut resources.infrastructure, &name)
                 .await?
         {
-<<<<<<< HEAD
             cx.info(format!(
-                "GatewayClass {name} has just been removed by the last one that used it"
+                "the last session that used GatewayClass {name} has just removed it"
             ));
             return Ok(None);
-=======
-            let message =
-                format!("the last session that used GatewayClass {name} has just removed it");
-            return Err(StageError::new(codes::CLASS_GONE, message));
->>>>>>> 6ad0c92 (gateway, config-emit: messages, hints and checks in the field's words)
         }
         let namespace = config.namespace(&cluster.context);
         let gateway = format!("devcluster-{}", run_id());

@@ -7,35 +7,14 @@ protocol::codes! {
         "ask an admin to install the Gateway API's experimental channel and a controller that supports TCPRoutes, such as Contour's gateway provisioner";
     CAPACITY_LOW = "gateway.capacity_low", Failed, "The Gateway has room for fewer ports than `min_capacity`.",
         "widen `port_range`, free listeners, lower `min_capacity`, or set `raise_max_items`";
-<<<<<<< HEAD
-    CRD_CHANNEL = "gateway.crd_channel", Failed, "The cluster has the standard channel of the Gateway API, which lacks TCPRoute v1alpha2.",
-        "which channel a cluster has is its admin's choice: ask for `kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/experimental-install.yaml`";
-    DELETED = "gateway.deleted", Failed, "The Gateway was deleted while the stage used it.",
-        "make it again, or start the gateway stage again to use another one";
-    INFRASTRUCTURE_BUSY = "gateway.infrastructure_busy", Retryable, "Another session installs or removes the controller at the same time.",
-        "start the gateway stage again in a minute";
-    INFRASTRUCTURE_TIMEOUT = "gateway.infrastructure_timeout", Timeout, "Installing or removing a controller did not finish in time.",
-        "the causes and the logs of its pods say what it waits for";
-=======
-    CHILDREN_LEFT = "gateway.children_left", Retryable, "The controller did not remove the objects of a deleted Gateway.",
-        "check that the controller runs; `devcluster-remote gc` tries again";
-    CLASS_GONE = "gateway.class_gone", Retryable, "The GatewayClass was removed before a Gateway of it was created.",
-        "restart the gateway stage";
-    CONTROLLER_NOT_READY = "gateway.controller_not_ready", Timeout, "The controller was installed, but did not accept its GatewayClass in time.",
-        "see the logs of its Deployment, if its pods run";
     CRD_CHANNEL = "gateway.crd_channel", Failed, "The cluster has the standard channel of the Gateway API, which lacks TCPRoute v1alpha2.",
         "ask the cluster's admin to install the experimental channel: `kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/experimental-install.yaml`";
-    CRD_NOT_ESTABLISHED = "gateway.crd_not_established", Failed, "A CRD was applied, but the API did not serve it in time.",
-        "see its conditions: `kubectl get crd -o yaml`";
     DELETED = "gateway.deleted", Failed, "The Gateway was deleted while the stage used it.",
         "create it again, or restart the gateway stage to use another one";
     INFRASTRUCTURE_BUSY = "gateway.infrastructure_busy", Retryable, "Another session is installing or removing a controller.",
-        "try again in a minute";
-    INFRASTRUCTURE_LEFT = "gateway.infrastructure_left", Retryable, "An object of an installed controller was not deleted in time.",
-        "see what it waits for: `kubectl get … -o yaml`";
-    INFRASTRUCTURE_LOST = "gateway.infrastructure_lost", Retryable, "Another session took over the installation or removal of a controller.",
-        "restart the gateway stage";
->>>>>>> 6ad0c92 (gateway, config-emit: messages, hints and checks in the field's words)
+        "restart the gateway stage in a minute";
+    INFRASTRUCTURE_TIMEOUT = "gateway.infrastructure_timeout", Timeout, "Installing or removing a controller did not finish in time.",
+        "see the causes and the logs of its pods";
     MANIFEST_DIGEST = "gateway.manifest_digest", Failed, "The manifests do not have the SHA-256 of `provision_digest`.",
         "the author or someone on the network path changed the manifests: review them before you set `provision_digest` to the new value";
     MANIFEST_MALFORMED = "gateway.manifest_malformed", Failed, "The manifests are not Kubernetes objects.",

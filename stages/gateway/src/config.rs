@@ -34,7 +34,7 @@ pub struct Config {
     pub gateway_class: Option<String>,
     /// Use only Gateways with these labels, written as for `kubectl get -l`.
     pub selector: Option<String>,
-    /// `existing`: use a Gateway that is not in use, and create one only if there is none. `dedicated`: create one, and
+    /// `existing`: use a Gateway that is not in use, and create one only otherwise. `dedicated`: create one, and
     /// delete it in the end.
     pub prefer: Prefer,
     /// Use a Gateway even if another session or another master uses it, or if a dead master left its ports on it.
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_determined_would_refuse_is_named_all_at_once() {
+    fn everything_that_determined_would_refuse_is_reported_at_once() {
         let config = json!({
             "gateway": "-x", "gateway_namespace": "", "port_range": [80, 80], "timeout": 0,
         });

@@ -43,7 +43,7 @@ pub(crate) async fn titles(
     Ok(all.iter().map(|it| it.reference.title()).collect())
 }
 
-/// Waits until the controller has removed them, else removes them. Returns whether we had to.
+/// Waits until the controller has removed them, else removes them. Returns true in the second case.
 pub(crate) async fn remove(cluster: &Cluster, lease: &GatewayLease) -> Result<bool, StageError> {
     let deadline = Instant::now() + CONTROLLER_TIMEOUT;
     let mut discovery = Discovery::new(cluster);

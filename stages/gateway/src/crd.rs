@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lower_of_both_limits_on_listeners_counts() {
+    fn the_lower_limit_on_listeners_counts() {
         let listeners = |limit: u32| json!({"properties": {"listeners": {"maxItems": limit}}});
         let parts = json!({"spec": listeners(200), "status": listeners(64)});
         let crd = |versions| json!({"metadata": {}, "spec": {"versions": versions}});

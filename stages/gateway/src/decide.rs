@@ -88,7 +88,7 @@ pub(crate) fn decide(survey: &Survey, config: &Config) -> Decision {
             class: class.clone(),
             rejected: none.map(|none| none.caused_by).unwrap_or_default(),
         })),
-        // If none can be created either, the main message is that there is none to use.
+        // If no Gateway can be created either, the error is about the missing Gateway, not the class.
         Err(reasons) => {
             let mut error = none.unwrap_or_else(no_class);
             error.caused_by.extend(reasons);
@@ -134,7 +134,7 @@ fn choose_class<'a>(
 fn why_unsuitable(class: &ClassObject, config: &Config) -> Option<String> {
     let controller = &class.spec.controller_name;
     if config.gateway_class.is_some() && config.gateway_class != class.metadata.name {
-        return Some("`gateway_class` names another one".to_owned());
+        return Some("`gateway_class` names another one one".to_owned());
     }
     if !is_accepted(class) {
         let status = class.status.as_ref();

@@ -88,6 +88,6 @@ pub(crate) async fn list(
 /// The holder's identity: the user for people, the instance and run for us.
 pub(crate) fn holder(cx: &Context<Gateway>) -> String {
     let user = cx.env.get("USER").filter(|user| !user.is_empty());
-    let user = user.unwrap_or("somebody");
+    let user = user.unwrap_or("unknown");
     format!("{user}/{}/{}", cx.instance, run_id())
 }

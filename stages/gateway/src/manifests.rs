@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_digest_is_that_of_all_files_together_and_others_are_refused() {
+    async fn the_digest_covers_all_files_and_a_mismatch_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         std::fs::write(path("a"), "a: 1\n").unwrap();
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leads_from_a_protected_place_to_an_unprotected_one() {
+    fn a_redirect_from_https_to_http_is_refused() {
         let from: Uri = "https://example.com/a/b".parse().unwrap();
         let to = |location: &'static str| {
             redirected(&from, Some(&http::HeaderValue::from_static(location)))

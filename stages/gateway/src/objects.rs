@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_a_name_in_the_cluster_is_none_for_determined() {
+    fn an_address_of_type_named_address_is_not_usable_for_determined() {
         let gateway = serde_json::from_value(json!({
             "metadata": {"namespace": "n", "name": "g"},
             "spec": {"gatewayClassName": "c"},

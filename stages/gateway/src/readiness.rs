@@ -71,17 +71,17 @@ pub(crate) async fn until_ready(
 ) -> Result<(GatewayObject, String), StageError> {
     let start = Instant::now();
     let mut hint_at = Some(start + HINT_AFTER);
-    let mut told = None;
+    let mut reported = None;
     let mut interruption = None;
     loop {
         let why = match objects::address(&gateway) {
             Ok(address) => return Ok((gateway, address)),
             Err(why) => why,
         };
-        if told.as_ref() != Some(&why) {
+        if reported.as_ref() != Some(&why) {
             let (title, reason) = (title(&gateway), &why.reason);
             tell(format!("waiting for Gateway {title}: {reason}"));
-            told = Some(why.clone());
+            reported = Some(why.clone());
         }
         let next = hint_at.map_or(start + timeout, |at| at.min(start + timeout));
         match timeout_at(next, events.next()).await {

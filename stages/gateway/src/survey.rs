@@ -39,7 +39,7 @@ pub(crate) struct QueryResults {
     pub(crate) gateways: Result<Vec<GatewayObject>, StageError>,
     pub(crate) tcp_routes: Result<(), StageError>,
     classes: Result<Option<Vec<ClassObject>>, StageError>,
-    /// `None`: the user may not read it, or there is none.
+    /// `None`: the user may not read it, or it does not exist.
     pub(crate) crd: Option<Crd>,
     leases: Result<Vec<Lease>, StageError>,
 }

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_a_bound_and_differ() {
+    fn pauses_grow_to_a_bound_and_differ() {
         const LONGEST: Duration = Duration::from_secs(10);
         let mut backoff = Backoff::new(LONGEST);
         assert!(backoff.next() <= FIRST);

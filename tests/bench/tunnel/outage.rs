@@ -89,7 +89,7 @@ async fn run(number: u8, outage: &Outage) -> Measured {
     Measured { noticed, back }
 }
 
-/// Somebody near the server who calls twice a second, whatever comes of it.
+/// A client near the server that calls twice a second, whatever the result.
 struct Knocking(Child);
 
 impl Knocking {

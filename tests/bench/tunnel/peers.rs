@@ -25,7 +25,7 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    /// Everybody who can be had here.
+    /// All that this machine can run.
     pub(crate) fn all() -> Vec<Peer> {
         let mut all = vec![Peer::Ours, Peer::SameCipher, Peer::Ssh];
         all.extend(autossh().map(|_| Peer::Autossh));
@@ -160,7 +160,7 @@ impl Server<'_> {
         let from = Instant::now();
         while TcpStream::connect((self.host, port)).await.is_err() {
             assert!(from.elapsed() < DEADLINE, "{peer:?} has no port");
-            // sshd tells nobody else that it listens.
+            // sshd shows only root that it listens.
             sleep(Duration::from_millis(2)).await;
         }
         held

@@ -1,4 +1,4 @@
-//! devcluster-config-emit that stays: it follows its upstreams, in a run directory and in a pipe, and may be killed.
+//! The resident devcluster-config-emit: it follows its upstreams, in a run directory and in a pipe, and survives kills.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use support::emit::{
 use support::{DEADLINE, Home, StageClient, bin};
 use tokio::io::AsyncWriteExt;
 
-/// Spread over the life of one run.
+/// Spread over the duration of one run.
 const KILLS: u32 = 90;
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn a_resident_one_follows_its_upstreams_and_checks_itself() {
 }
 
 #[tokio::test]
-async fn outputs_that_can_no_longer_be_used_degrade_it_until_they_can() {
+async fn unusable_outputs_degrade_it_until_they_are_usable() {
     let home = Home::new();
     let [tunnel, _gateway] = tunnel_and_gateway(&home).await;
     let (base, out) = (
@@ -82,7 +82,7 @@ async fn outputs_that_can_no_longer_be_used_degrade_it_until_they_can() {
     assert_eq!(read(&out), RENDERED.replace("8003", "8005"));
 }
 
-/// The lines of an upstream, as they come over a pipe.
+/// An upstream's lines in a pipe.
 fn lines(name: &str, kind: &str, outputs: Value) -> String {
     let envelope = |type_: &str, more: Value| {
         let mut line = json!({"dcs": 1, "type": type_, "stage": name, "run": "1a2b"});
@@ -107,7 +107,7 @@ fn lines(name: &str, kind: &str, outputs: Value) -> String {
 }
 
 #[tokio::test]
-async fn in_a_pipeline_the_command_runs_when_all_is_written_and_its_code_is_ours() {
+async fn in_a_pipeline_the_command_runs_when_all_is_written_and_sets_the_exit_code() {
     let home = Home::new();
     let (base, out) = (
         write(&home, "base.yaml", DEVCLUSTER),
@@ -128,7 +128,7 @@ async fn in_a_pipeline_the_command_runs_when_all_is_written_and_its_code_is_ours
         .kill_on_drop(true);
     let mut child = command.spawn().expect("it starts");
     let mut stdin = child.stdin.take().expect("stdin");
-    // Both say hello before the first is ready, as in a real pipe.
+    // Both send hello before the first is ready, as in a real pipe.
     let (tunnel, gateway) = (
         lines("t", "tunnel", tunnel_outputs(8003)),
         lines("g", "gateway", gateway_outputs()),
@@ -147,7 +147,7 @@ async fn in_a_pipeline_the_command_runs_when_all_is_written_and_its_code_is_ours
 }
 
 #[tokio::test]
-async fn a_pipe_that_ends_early_or_fails_starts_no_command() {
+async fn a_pipe_that_ends_early_or_fails_does_not_start_the_command() {
     let failed = json!({"code": "tunnel.key_refused", "message": "no", "fatal": true, "hint": "use another key"});
     let error = json!({"dcs": 1, "type": "error", "stage": "t", "error": failed}).to_string();
     let hello = lines("t", "tunnel", tunnel_outputs(1))
@@ -184,7 +184,7 @@ async fn a_pipe_that_ends_early_or_fails_starts_no_command() {
 }
 
 #[tokio::test]
-async fn killed_at_any_point_it_leaves_no_half_of_a_file_and_the_next_run_works() {
+async fn killed_at_any_point_it_leaves_no_partial_file_and_the_next_run_works() {
     let home = Home::new();
     let _upstreams = tunnel_and_gateway(&home).await;
     let (base, out) = (
@@ -192,7 +192,8 @@ async fn killed_at_any_point_it_leaves_no_half_of_a_file_and_the_next_run_works(
         home.path().join("out.yaml"),
     );
     let old = "# of a run before\n";
-    // The first run also builds the binary. The shortest of the others is the life without waiting for a busy machine.
+    // The first run also builds the binary. The shortest of the others is the duration without waiting for a busy
+    // machine.
     once(&home, &base, &out).await;
     let mut life = DEADLINE;
     for _ in 0..5 {
@@ -204,7 +205,7 @@ async fn killed_at_any_point_it_leaves_no_half_of_a_file_and_the_next_run_works(
     for step in 0..KILLS {
         std::fs::write(&out, old).expect("written");
         let mut stage = StageClient::start(command(&home, "once", &base, &out));
-        // The delay is the point of it: it walks over the life of the process, finer than tokio's milliseconds.
+        // The delays cover the whole run of the process, in steps finer than tokio's milliseconds.
         std::thread::sleep(life * step / KILLS);
         stage.signal(Signal::KILL);
         let (status, _) = stage.wait().await;
@@ -215,7 +216,7 @@ async fn killed_at_any_point_it_leaves_no_half_of_a_file_and_the_next_run_works(
             *(if left == old { &mut before } else { &mut after }) += 1;
         }
     }
-    // Else the sweep missed the process and has shown nothing.
+    // Otherwise the kills missed the process and showed nothing.
     assert!(
         before + after >= KILLS / 3,
         "of {KILLS} kills {before} came before the write and {after} after it, life {life:?}"

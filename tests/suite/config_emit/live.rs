@@ -1,4 +1,5 @@
-//! A config that follows its upstreams in a running devcluster: who uses what is old is restarted, and devcluster lives on.
+//! A config that follows its upstreams in a running devcluster: stages with outdated values are restarted, and
+//! devcluster survives.
 
 mod cluster;
 
@@ -18,15 +19,15 @@ use tokio::net::UnixListener;
 
 use cluster::{Cluster, outputs};
 
-/// From the new outputs to the restarted master, on a machine of one's own.
+/// From the new outputs to the restarted master, on an idle machine.
 const WITHIN: Duration = Duration::from_secs(3);
 
-/// The same on a machine that others use too: what devcluster itself takes to restart there says how busy it is.
+/// The same on a busy machine: devcluster's own restart shows how busy it is.
 fn within(devclusters_own: Duration) -> Duration {
     WITHIN.max(devclusters_own * 5)
 }
 
-/// Restarts a stage as its user would, and returns how long that took.
+/// Restarts a stage as its user would, and returns the duration.
 async fn restarted_by_hand(devcluster: &mut TestDevcluster, stage: &str) -> Duration {
     let began = Instant::now();
     devcluster.restart(stage).await;
@@ -40,7 +41,7 @@ async fn restarted_by_hand(devcluster: &mut TestDevcluster, stage: &str) -> Dura
 }
 
 #[tokio::test]
-async fn a_new_port_of_the_tunnel_ends_with_the_master_on_the_new_config() {
+async fn after_a_new_port_of_the_tunnel_the_master_runs_with_the_new_config() {
     let mut site = Site::new().await;
     let text = site.devcluster_yaml().replace(
         "ssh_config_path: none",
@@ -101,7 +102,7 @@ async fn a_new_port_of_the_tunnel_ends_with_the_master_on_the_new_config() {
 }
 
 #[tokio::test]
-async fn new_values_restart_who_uses_them_and_the_same_values_nobody() {
+async fn new_values_restart_the_stages_that_use_them_and_the_same_values_restart_none() {
     let mut cluster = Cluster::start("").await;
     cluster.up().await;
     let before = cluster.restarts();
@@ -116,12 +117,12 @@ async fn new_values_restart_who_uses_them_and_the_same_values_nobody() {
         cluster.devcluster.log()
     );
 
-    // Nothing new, and a config-emit that begins afresh.
+    // Nothing new, and a config-emit that starts again.
     cluster.report(2);
     cluster.kill_config_emit().await;
     cluster.devcluster.restart("config-emit").await;
     cluster.devcluster.wait_until("config-emit", "UP").await;
-    // The next change is acted upon after everything before it.
+    // The next change is handled after everything before it.
     cluster.report(3);
     cluster.restarted(3).await;
     assert_eq!(
@@ -134,7 +135,7 @@ async fn new_values_restart_who_uses_them_and_the_same_values_nobody() {
 }
 
 #[tokio::test]
-async fn commands_follow_where_there_is_no_config_to_write() {
+async fn commands_are_restarted_also_without_a_config_to_write() {
     let mut cluster = Cluster::without_a_master().await;
     cluster.up().await;
     for port in [2, 3] {
@@ -142,7 +143,7 @@ async fn commands_follow_where_there_is_no_config_to_write() {
         let line = format!("port {port}\n");
         cluster.devcluster.wait_for_log("app", &line).await;
         cluster.devcluster.wait_until("app", "UP").await;
-        // What nobody followed while config-emit was away is noticed by the next one.
+        // A change while config-emit was down is noticed by the next one.
         cluster.kill_config_emit().await;
         cluster.report(port + 10);
         cluster.devcluster.restart("config-emit").await;
@@ -154,13 +155,13 @@ async fn commands_follow_where_there_is_no_config_to_write() {
 }
 
 #[tokio::test]
-async fn a_value_that_comes_back_in_time_restarts_nobody() {
+async fn a_value_that_returns_in_time_restarts_no_stage() {
     let mut cluster = Cluster::start("").await;
     cluster.up().await;
     cluster.report(2);
     cluster.restarted(2).await;
     let before = cluster.restarts();
-    // Within the interval, so a restart would have to wait; and by then nothing is old.
+    // Within the interval a restart has to wait; by then nothing is outdated.
     for port in [3, 2, 4, 2] {
         cluster.report(port);
     }
@@ -177,7 +178,7 @@ async fn a_value_that_comes_back_in_time_restarts_nobody() {
 }
 
 #[tokio::test]
-async fn what_changed_while_no_config_emit_ran_is_noticed_by_the_next() {
+async fn a_change_while_config_emit_was_down_is_noticed_by_the_next_one() {
     let mut cluster = Cluster::start("").await;
     cluster.up().await;
     cluster.kill_config_emit().await;
@@ -188,7 +189,7 @@ async fn what_changed_while_no_config_emit_ran_is_noticed_by_the_next() {
 }
 
 #[tokio::test]
-async fn nothing_is_brought_up_that_nobody_asked_for() {
+async fn a_stage_above_the_target_is_not_started() {
     let mut cluster = Cluster::start("").await;
     cluster.up().await;
     cluster.devcluster.set_target("master").await;
@@ -217,7 +218,7 @@ async fn nothing_is_brought_up_that_nobody_asked_for() {
 }
 
 #[tokio::test]
-async fn on_request_a_change_is_told_and_nothing_restarted() {
+async fn with_on_change_warn_a_change_is_reported_and_nothing_is_restarted() {
     let mut cluster = Cluster::start(", --on-change=warn").await;
     cluster.up().await;
     cluster.report(2);
@@ -234,7 +235,7 @@ async fn on_request_a_change_is_told_and_nothing_restarted() {
     cluster.end().await;
 }
 
-/// Changes the values so many times, and kills config-emit at as many moments of the way; devcluster has to live on.
+/// Changes the values several times, and kills config-emit at as many moments. devcluster must survive.
 async fn survives(rounds: u16, kills: u32) {
     let mut cluster = Cluster::start("").await;
     cluster.up().await;
@@ -243,7 +244,7 @@ async fn survives(rounds: u16, kills: u32) {
     for kill in 0..kills {
         let port = u16::try_from(1000 + kill).expect("few");
         cluster.report(port);
-        // The delay is the point of it: it walks over what config-emit does about a change.
+        // The delays cover everything that config-emit does about a change.
         tokio::time::sleep(step * kill).await;
         cluster.kill_config_emit().await;
         cluster.devcluster.restart("config-emit").await;
@@ -253,7 +254,7 @@ async fn survives(rounds: u16, kills: u32) {
 }
 
 #[tokio::test]
-async fn devcluster_lives_on_after_restarts_and_kills_of_config_emit() {
+async fn devcluster_survives_restarts_and_kills_of_config_emit() {
     survives(3, 6).await;
 }
 
@@ -268,11 +269,11 @@ async fn bench_a_change_is_used_within_three_seconds() {
 
 #[tokio::test]
 #[ignore = "100 restarts and 200 kills take minutes"]
-async fn soak_devcluster_lives_on_after_a_hundred_restarts_and_two_hundred_kills() {
+async fn soak_devcluster_survives_a_hundred_restarts_and_two_hundred_kills() {
     survives(100, 200).await;
 }
 
-/// A resident config-emit beside a control socket of the test's own making.
+/// A resident config-emit with a control socket of the test.
 async fn beside(home: &Home, socket: &PathBuf) -> (Upstream, StageClient) {
     let tunnel = Upstream::ready(home, "tunnel", "tunnel", outputs(1)).await;
     let base = write(
@@ -297,13 +298,13 @@ async fn beside(home: &Home, socket: &PathBuf) -> (Upstream, StageClient) {
     (tunnel, stage)
 }
 
-async fn ends_when_told(mut stage: StageClient) {
+async fn ends_on_sigterm(mut stage: StageClient) {
     stage.signal(Signal::TERM);
     assert!(stage.wait().await.0.success(), "{}", stage.stderr());
 }
 
 #[tokio::test]
-async fn without_a_control_socket_it_says_what_to_do() {
+async fn without_a_control_socket_it_prints_what_to_restart() {
     for stale in [false, true] {
         let home = Home::new();
         let socket = home.path().join("sock");
@@ -321,12 +322,12 @@ async fn without_a_control_socket_it_says_what_to_do() {
             said.contains("no control socket") && said.contains("--oneshot"),
             "{said}"
         );
-        ends_when_told(stage).await;
+        ends_on_sigterm(stage).await;
     }
 }
 
 #[tokio::test]
-async fn what_a_devcluster_before_this_one_left_is_written_anew_without_a_word() {
+async fn a_file_of_a_previous_devcluster_is_rewritten_without_a_message() {
     let home = Home::new();
     let old = write(&home, "out.yaml", "# of a run before\n");
     let before = std::time::SystemTime::now() - Duration::from_secs(60);
@@ -341,11 +342,11 @@ async fn what_a_devcluster_before_this_one_left_is_written_anew_without_a_word()
         "{}",
         stage.stderr()
     );
-    ends_when_told(stage).await;
+    ends_on_sigterm(stage).await;
 }
 
 #[tokio::test]
-async fn a_devcluster_that_is_silent_or_dies_midway_holds_nothing_up() {
+async fn a_silent_or_dying_devcluster_does_not_block_config_emit() {
     for answer in [
         None,
         Some("{\"init\": \"x\"}\n"),
@@ -358,7 +359,7 @@ async fn a_devcluster_that_is_silent_or_dies_midway_holds_nothing_up() {
         tunnel.report(2, outputs(2));
         let (mut connection, _) = tokio::time::timeout(DEADLINE, listener.accept())
             .await
-            .expect("nobody comes")
+            .expect("no client connects")
             .expect("accepted");
         if let Some(answer) = answer {
             connection
@@ -374,11 +375,12 @@ async fn a_devcluster_that_is_silent_or_dies_midway_holds_nothing_up() {
                 said.contains("restart master") && said.contains("closed its control socket"),
                 "{said}"
             );
-            ends_when_told(stage).await;
+            ends_on_sigterm(stage).await;
             continue;
         }
-        // Nobody answers, and it is told to end: who holds the connection outlives it, and lets go when the other end does.
-        ends_when_told(stage).await;
+        // The socket is silent, and the stage is asked to end: the process with the connection outlives it, and closes
+        // it when the other end does.
+        ends_on_sigterm(stage).await;
         let mut one = [0];
         let early =
             tokio::time::timeout(Duration::from_millis(300), connection.read(&mut one)).await;

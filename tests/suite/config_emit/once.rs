@@ -1,4 +1,4 @@
-//! devcluster-config-emit once: a run directory on one side, a file on the other.
+//! devcluster-config-emit once: from a run directory to a file.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Stdio;
@@ -23,14 +23,14 @@ async fn a_devcluster_yaml_gets_the_values_and_keeps_every_other_byte() {
     assert_eq!(read(&base), DEVCLUSTER);
     let mode = out.metadata().expect("metadata").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    // What was rendered renders to itself.
+    // A rendered config renders to itself.
     let again = home.path().join("again.yaml");
     once(&home, &out, &again).await;
     assert_eq!(read(&again), RENDERED);
 }
 
 #[tokio::test]
-async fn the_conf_that_devcluster_wrote_is_read_and_left_alone() {
+async fn the_conf_that_devcluster_wrote_is_read_and_not_changed() {
     let home = Home::new();
     let _tunnel = Upstream::ready(&home, "tunnel", "tunnel", tunnel_outputs(8003)).await;
     let conf =
@@ -63,7 +63,7 @@ async fn without_a_tunnel_the_masters_address_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn the_kind_says_whose_values_they_are_and_names_are_free() {
+async fn values_are_picked_by_meaning_and_instances_may_have_any_name() {
     let home = Home::new();
     let _a = Upstream::ready(&home, "gateway", "tunnel", tunnel_outputs(8003)).await;
     let _b = Upstream::ready(&home, "east", "gateway", gateway_outputs()).await;
@@ -83,7 +83,7 @@ async fn the_kind_says_whose_values_they_are_and_names_are_free() {
 }
 
 #[tokio::test]
-async fn a_base_that_cannot_serve_is_refused_with_file_and_line() {
+async fn an_unusable_base_is_refused_with_file_and_line() {
     let home = Home::new();
     let _upstreams = tunnel_and_gateway(&home).await;
     let no_master = "stages:\n  - db: {}\n  - master: {name: other}\n";
@@ -180,7 +180,7 @@ async fn what_determined_would_refuse_is_refused_with_its_line() {
 }
 
 #[tokio::test]
-async fn two_upstreams_of_a_kind_have_to_be_told_apart() {
+async fn two_upstreams_with_the_same_value_are_ambiguous() {
     let home = Home::new();
     let _a = Upstream::ready(&home, "east", "tunnel", tunnel_outputs(1)).await;
     let _b = Upstream::ready(&home, "west", "tunnel", tunnel_outputs(8003)).await;
@@ -198,7 +198,7 @@ async fn two_upstreams_of_a_kind_have_to_be_told_apart() {
     );
     let mut west = command(&home, "once", &base, &out);
     west.args(["--upstreams", r#"["west"]"#]);
-    // The base leaves the gateway to Determined, which would refuse it.
+    // The base has no gateway, and Determined would refuse it.
     assert_eq!(finish(west).await.0, Some(2));
     std::fs::write(&base, DEVCLUSTER.replace("internal_task_gateway", "# ")).expect("written");
     let mut west = command(&home, "once", &base, &out);
@@ -213,7 +213,7 @@ async fn two_upstreams_of_a_kind_have_to_be_told_apart() {
 }
 
 #[tokio::test]
-async fn nobody_upstream_and_wrong_outputs_are_the_upstreams_fault() {
+async fn missing_upstreams_and_wrong_outputs_are_upstream_errors() {
     let home = Home::new();
     assert_refused(
         &home,
@@ -236,7 +236,7 @@ async fn nobody_upstream_and_wrong_outputs_are_the_upstreams_fault() {
 }
 
 #[tokio::test]
-async fn a_result_that_is_gone_fails_the_check() {
+async fn a_missing_result_fails_the_check() {
     let home = Home::new();
     let _upstreams = tunnel_and_gateway(&home).await;
     let (base, out) = (
@@ -262,7 +262,7 @@ async fn a_devcluster_that_does_not_listen_restarts_nothing() {
 }
 
 #[tokio::test]
-async fn the_base_is_never_the_result() {
+async fn the_base_is_never_overwritten() {
     let home = Home::new();
     let base = write(&home, "base.yaml", DEVCLUSTER);
     symlink(&base, home.path().join("link")).expect("a link");
@@ -275,7 +275,7 @@ async fn the_base_is_never_the_result() {
 }
 
 #[tokio::test]
-async fn a_link_in_the_place_of_the_result_is_replaced_not_followed() {
+async fn a_symlink_in_place_of_the_result_is_replaced_not_followed() {
     let home = Home::new();
     let _upstreams = tunnel_and_gateway(&home).await;
     let (base, out) = (
@@ -293,7 +293,7 @@ async fn a_link_in_the_place_of_the_result_is_replaced_not_followed() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_not_there_is_named() {
+async fn a_missing_directory_is_reported() {
     let home = Home::new();
     let _upstreams = tunnel_and_gateway(&home).await;
     let base = write(&home, "base.yaml", DEVCLUSTER);
@@ -315,7 +315,7 @@ async fn a_directory_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn on_stdout_there_is_the_document_alone_and_the_diff_is_for_people() {
+async fn stdout_has_the_document_alone_and_stderr_the_diff() {
     let home = Home::new();
     let _upstreams = tunnel_and_gateway(&home).await;
     let base = write(&home, "base.yaml", DEVCLUSTER);
@@ -366,7 +366,7 @@ async fn describe_and_help_name_every_field() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_cannot_open_what_the_base_asks_for_is_warned_of() {
+async fn more_ports_than_the_gateway_can_open_are_a_warning() {
     let home = Home::new();
     let _upstreams = tunnel_and_gateway(&home).await;
     let wide = DEVCLUSTER.replace(

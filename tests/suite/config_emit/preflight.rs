@@ -1,9 +1,9 @@
-//! `check --preflight` of config-emit: what a base would come to grief over, before anybody has found anything out.
+//! `check --preflight` of config-emit: reports mistakes in a base before any stage has reported values.
 
 use std::path::Path;
 
+use support::checks::{Checks, read_checks};
 use support::emit::{DEVCLUSTER, Upstream, command, tunnel_outputs, write};
-use support::looks::{Found, found};
 use support::{Home, leaks};
 
 const ALL: [&str; 7] = [
@@ -16,22 +16,22 @@ const ALL: [&str; 7] = [
     "control_socket",
 ];
 
-async fn preflight(home: &Home, base: &str, flags: &[&str]) -> Found {
+async fn preflight(home: &Home, base: &str, flags: &[&str]) -> Checks {
     let (base, out) = (write(home, "base.yaml", base), home.path().join("out.yaml"));
-    look(home, &base, &out, flags).await
+    run_check(home, &base, &out, flags).await
 }
 
-async fn look(home: &Home, base: &Path, out: &Path, flags: &[&str]) -> Found {
+async fn run_check(home: &Home, base: &Path, out: &Path, flags: &[&str]) -> Checks {
     let mut command = command(home, "check", base, out);
     command.arg("--preflight").args(flags);
     let before = leaks::files(home.path());
-    let found = found(command).await;
+    let found = read_checks(command).await;
     assert_eq!(leaks::files(home.path()), before, "looking left something");
     found
 }
 
 #[tokio::test]
-async fn a_base_that_will_do_passes_every_check_while_nobody_runs() {
+async fn a_usable_base_passes_every_check_while_no_stage_runs() {
     let home = Home::new();
     let flags = [
         r#"--upstreams=["tunnel","gateway"]"#,
@@ -55,7 +55,7 @@ additional_resource_managers:
 "#;
 
 #[tokio::test]
-async fn every_mistake_in_a_base_is_told_with_its_line_and_the_code_of_the_run() {
+async fn every_mistake_in_a_base_has_its_line_and_the_code_of_the_run() {
     let home = Home::new();
     let long = format!("--control-socket=/{}/sock", "x".repeat(120));
     let flags = [
@@ -95,7 +95,7 @@ async fn every_mistake_in_a_base_is_told_with_its_line_and_the_code_of_the_run()
 }
 
 #[tokio::test]
-async fn what_an_instance_that_runs_has_reported_is_looked_at_too() {
+async fn the_outputs_of_running_instances_are_checked_too() {
     let home = Home::new();
     let _tunnel = Upstream::ready(&home, "tunnel", "tunnel", tunnel_outputs(8003)).await;
     let base = DEVCLUSTER.replace("level: debug", "level: \"${{ tunnel.prot }}\"");
@@ -106,22 +106,22 @@ async fn what_an_instance_that_runs_has_reported_is_looked_at_too() {
 }
 
 #[tokio::test]
-async fn a_base_that_devcluster_will_write_is_not_missed_and_one_that_nobody_writes_is() {
+async fn a_base_that_devcluster_will_write_may_be_missing_and_any_other_may_not() {
     let home = Home::new();
     let (base, out) = (
         home.path().join("master.conf"),
         home.path().join("out.yaml"),
     );
-    let found = look(&home, &base, &out, &["--control-socket=sock"]).await;
+    let found = run_check(&home, &base, &out, &["--control-socket=sock"]).await;
     assert_eq!(found.exit, Some(0), "{}", found.stderr);
     assert_eq!(found.status("base"), "skipped");
-    let found = look(&home, &base, &out, &[]).await;
+    let found = run_check(&home, &base, &out, &[]).await;
     assert_eq!(found.code("base"), "config_emit.base_unreadable");
     assert_eq!(found.status("layout"), "skipped");
 }
 
 #[tokio::test]
-async fn each_way_in_which_a_base_is_none_has_its_code() {
+async fn each_unusable_base_has_its_code() {
     let home = Home::new();
     let local = DEVCLUSTER.replace("type: kubernetes", "type: agent");
     for (base, id, code) in [
@@ -140,6 +140,6 @@ async fn each_way_in_which_a_base_is_none_has_its_code() {
         assert_eq!(ids.collect::<Vec<_>>(), ALL, "{}", found.stderr);
     }
     let base = write(&home, "base.yaml", DEVCLUSTER);
-    let found = look(&home, &base, Path::new("/proc/nowhere/out.yaml"), &[]).await;
+    let found = run_check(&home, &base, Path::new("/proc/nowhere/out.yaml"), &[]).await;
     assert_eq!(found.code("out"), "config_emit.cannot_write");
 }

@@ -1,4 +1,4 @@
-//! `${{ instance.path }}`: in a rendered config, in a command, and in what `compile` makes of both.
+//! `${{ instance.path }}`: in a rendered config, in a command, and compiled.
 
 mod compile;
 mod exec;
@@ -9,10 +9,10 @@ use support::Home;
 use support::emit::Upstream;
 use tokio::process::Command;
 
-/// A value that does harm where it is taken for anything but a value.
+/// A value that does harm wherever it is read as anything but a value.
 const NASTY: &str = "a  b\n\"'`$(touch harm)`; $HOME ${{ x }} \\ # & é";
 
-/// A value with everything but what a shell runs when it calculates.
+/// A value with everything except what a shell runs in arithmetic.
 const ODD: &str = "a  b\n\"';(touch harm)| * # & é";
 
 async fn vpn(home: &Home) -> Upstream {

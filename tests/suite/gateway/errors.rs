@@ -1,5 +1,5 @@
-//! devcluster-gateway where it does not even get to an API: each cause has its own code, exit code and hint. real/errors.rs
-//! has what an API refuses.
+//! devcluster-gateway without an API: each cause has its own code, exit code and hint. real/errors.rs has the API's
+//! errors.
 
 use std::net::TcpListener;
 
@@ -8,7 +8,7 @@ use support::Home;
 use support::gateway::{assert_error, fail_with};
 use support::kube::write_kubeconfig;
 
-/// One context, `real`, of a server that nobody asks.
+/// One context, `real`, of a server that does not exist.
 fn kubeconfig(server: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -21,7 +21,7 @@ fn kubeconfig(server: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_unknown_context_a_missing_file_and_a_malformed_one_are_told_apart() {
+async fn unknown_context_missing_file_and_malformed_file_have_their_codes() {
     let home = Home::new();
     let server = TcpListener::bind("127.0.0.1:0").expect("no port");
     let url = format!("http://{}", server.local_addr().expect("an address"));
@@ -64,11 +64,11 @@ async fn an_unknown_context_a_missing_file_and_a_malformed_one_are_told_apart() 
 }
 
 #[tokio::test]
-async fn an_api_that_is_not_there_is_reported_soon() {
+async fn an_unreachable_api_is_reported_soon() {
     let home = Home::new();
     let closed = TcpListener::bind("127.0.0.1:0").expect("no port");
     let closed = format!("http://{}", closed.local_addr().expect("an address"));
-    // The second address is set aside for documentation: nobody answers there.
+    // The second address is reserved for documentation: no host has it.
     for server in [closed.as_str(), "http://192.0.2.1:6443"] {
         let path = write_kubeconfig(&home, "kubeconfig", &kubeconfig(server));
         let failed = fail_with(&home, &path, &["--connect-timeout", "1"]).await;

@@ -1,11 +1,11 @@
-//! devcluster-gateway on a real kube-apiserver. Here the test does through the API what a controller would do;
-//! contour.rs has Contour itself, provision.rs what is installed.
+//! devcluster-gateway on a real kube-apiserver. Here the test acts as the controller through the API; contour.rs has
+//! Contour itself, provision.rs the installation.
 
 use support::kube_real::{RealKube, real_kube};
 
 const CONTOUR: &str = "projectcontour.io/gateway-controller";
 
-/// A cluster with a Gateway that works already.
+/// A cluster with a working Gateway.
 async fn with_gateway() -> Option<RealKube> {
     let kube = real_kube().await?;
     kube.class("contour", CONTOUR).await;
@@ -19,7 +19,7 @@ mod contour;
 mod credentials;
 mod errors;
 mod kills;
-mod life;
+mod lifecycle;
 mod paths;
 mod provision;
 mod provision_errors;

@@ -1,4 +1,4 @@
-//! Everything that keeps a tunnel from coming up: each its own code, exit code and hint.
+//! Every failed start of a tunnel: each has its own code, exit code and hint.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use tokio::process::Command;
 use tokio::task::JoinSet;
 
 #[tokio::test]
-async fn an_exhausted_range_says_so() {
+async fn a_range_without_a_free_port_is_an_error() {
     let setup = Setup::new(Options::default()).await;
     let _taken = take(setup.ports.clone()).await;
     let error = failure(
@@ -37,13 +37,13 @@ async fn make_key(path: &Path, passphrase: &str) {
 }
 
 #[tokio::test]
-async fn a_key_that_cannot_be_used_says_why() {
+async fn each_unusable_key_has_its_error() {
     let home = Home::new();
     let (wrong, locked) = (home.path().join("wrong"), home.path().join("locked"));
     make_key(&wrong, "").await;
     make_key(&locked, "secret").await;
     let setup = Setup::new(Options::default()).await;
-    // The server takes the locked one besides its own.
+    // The server accepts the locked key besides its own.
     let authorized = setup.sshd.file("sshd/authorized_keys");
     let keys = [setup.sshd.key(), locked.clone()].map(|key| key.with_extension("pub"));
     let keys = keys.map(|key| std::fs::read_to_string(key).unwrap());
@@ -104,7 +104,7 @@ async fn a_host_key_that_is_unknown_or_changed_is_refused() {
 }
 
 #[tokio::test]
-async fn an_ssh_config_that_does_not_end_is_named() {
+async fn an_ssh_config_that_hangs_is_an_error() {
     let setup = Setup::new(Options::default()).await;
     let hangs = setup.home.path().join("ssh_config");
     let until_ssh_ends = "while kill -0 $PPID; do sleep 0.1; done";
@@ -118,7 +118,7 @@ async fn an_ssh_config_that_does_not_end_is_named() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_reached_says_why() {
+async fn each_unreachable_server_has_its_error() {
     let setup = Setup::new(Options::default()).await;
     let closed = setup.ports.start().to_string();
     let (no_ssh, silent, greets) = (
@@ -157,7 +157,7 @@ async fn a_server_that_cannot_be_reached_says_why() {
 }
 
 #[tokio::test]
-async fn a_machine_without_ssh_says_what_to_install() {
+async fn without_ssh_the_hint_is_the_package_to_install() {
     let setup = Setup::new(Options::default()).await;
     let mut command = setup.command(&[]);
     command.env("PATH", "/nonexistent");
@@ -169,7 +169,7 @@ async fn a_machine_without_ssh_says_what_to_install() {
 }
 
 #[tokio::test]
-async fn a_server_that_forwards_nothing_or_not_these_ports_says_so() {
+async fn a_server_that_forbids_forwarding_or_these_ports_has_its_error() {
     let forbidden = Options {
         allow_tcp_forwarding: "no".into(),
         ..Options::default()
@@ -186,7 +186,7 @@ async fn a_server_that_forwards_nothing_or_not_these_ports_says_so() {
 }
 
 #[tokio::test]
-async fn gateway_ports_off_is_told_from_a_closed_way() {
+async fn gateway_ports_off_and_a_blocked_port_are_different_errors() {
     let setup = Setup::new(no_gateway_ports()).await;
     let error = failure(
         &setup,
@@ -200,7 +200,7 @@ async fn gateway_ports_off_is_told_from_a_closed_way() {
         "{error}"
     );
 
-    // A server that runs no command for us cannot say where it listens.
+    // A server without commands cannot show where it listens.
     let silent = Options {
         extra: vec!["ForceCommand /bin/false".into()],
         ..no_gateway_ports()

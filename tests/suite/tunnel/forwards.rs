@@ -8,7 +8,7 @@ use support::tunnel::{Setup, any_listener, ask, failure, port_of, shout, take};
 use support::{Options, StageClient, free_ports, leaks};
 use tokio::task::JoinSet;
 
-/// Two more servers on this machine, and the flag that forwards to them.
+/// Two more local servers, and the flag that forwards to them.
 struct More {
     local_ports: [u16; 2],
     flag: String,
@@ -98,7 +98,7 @@ async fn all_forwards_come_back_on_their_ports_with_the_connection_and_with_the_
 }
 
 #[tokio::test]
-async fn a_lost_port_of_another_forward_is_replaced_at_once_and_the_tunnels_own_stays() {
+async fn a_lost_port_of_an_extra_forward_is_replaced_at_once_and_the_tunnels_own_stays() {
     let mut setup = Setup::new(Options::default()).await;
     let (range, more) = (free_ports(2), two_more().await);
     let flag = json!([{
@@ -131,7 +131,7 @@ async fn a_lost_port_of_another_forward_is_replaced_at_once_and_the_tunnels_own_
 }
 
 #[tokio::test]
-async fn a_range_without_a_port_for_every_forward_says_so_and_leaves_nothing() {
+async fn a_range_with_too_few_ports_for_the_forwards_is_an_error_and_leaves_nothing() {
     let setup = Setup::new(Options::default()).await;
     let more = two_more().await;
     let _taken = take([*setup.ports.start()]).await;
@@ -146,7 +146,7 @@ async fn a_range_without_a_port_for_every_forward_says_so_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn forwards_that_cannot_be_meant_are_all_told() {
+async fn all_mistakes_in_forwards_are_reported() {
     let setup = Setup::new(Options::default()).await;
     let flag = json!([
         {"local_port": setup.local_port},
@@ -156,19 +156,19 @@ async fn forwards_that_cannot_be_meant_are_all_told() {
     ]);
     let mut tunnel = setup.start(&[("forwards", &flag.to_string())]);
     let causes = tunnel.wait_for("error").await["error"]["caused_by"].to_string();
-    for told in [
+    for expected in [
         "forwards[0].local_port",
         "forwards[1].name",
         "forwards[3].name",
         "forwards[3].local_port",
     ] {
-        assert!(causes.contains(told), "{told} is not in {causes}");
+        assert!(causes.contains(expected), "{expected} is not in {causes}");
     }
     assert_eq!(tunnel.wait().await.0.code(), Some(2));
 }
 
 #[tokio::test]
-async fn a_closed_way_to_one_of_them_is_told() {
+async fn a_blocked_port_of_one_forward_is_reported() {
     let setup = Setup::new(Options::default()).await;
     let more = two_more().await;
     let mut tunnel = setup.start(&[("forwards", &more.flag), ("probe-interval", "0.1")]);
@@ -176,7 +176,7 @@ async fn a_closed_way_to_one_of_them_is_told() {
     tunnel.wait_for("ready").await;
     let sockets = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, ports_of(&outputs)[2]));
     assert!(sockets.await.is_ok());
-    // A server that stops serving keeps its listeners: they take connections and pass none on.
+    // A stopped server keeps its listeners: they accept connections and forward none.
     for pid in setup.sshd.sessions().unwrap() {
         rustix::process::kill_process(pid, Signal::STOP).unwrap();
     }

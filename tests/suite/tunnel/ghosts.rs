@@ -1,4 +1,4 @@
-//! Sessions that the server holds longer than the tunnel does. The relay in front of it makes them.
+//! Sessions that the server holds longer than the tunnel. The relay in front of it makes them.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn start(setup: &Setup, relay: &Relay, more: &[(&str, &str)]) -> StageClient {
 }
 
 #[tokio::test]
-async fn a_ghost_is_ended_and_the_tunnel_has_its_port_again() {
+async fn a_ghost_is_ended_and_the_tunnel_gets_its_port_again() {
     let (setup, relay) = behind_a_relay(&[]).await;
     let mut tunnel = start(&setup, &relay, &[]);
     let port = port_of(&tunnel.wait_for("outputs").await);
@@ -41,11 +41,11 @@ async fn a_ghost_is_ended_and_the_tunnel_has_its_port_again() {
     let lost = tunnel.wait_for("degraded").await;
     assert_eq!(lost["error"]["code"], "tunnel.connection_lost", "{lost}");
     assert!(leaks::is_listening(port), "no ghost to be ended");
-    let told = tunnel
+    let log = tunnel
         .wait_until("the end of the ghost", |m| m["type"] == "log")
         .await;
-    let text = told["message"].as_str().unwrap_or_default();
-    assert!(text.contains("still held our earlier session"), "{told}");
+    let text = log["message"].as_str().unwrap_or_default();
+    assert!(text.contains("still held our earlier session"), "{log}");
     assert_eq!(tunnel.wait_for("ready").await["gen"], 1, "the same outputs");
 
     tunnel.signal(Signal::TERM);
@@ -98,7 +98,7 @@ async fn the_ghost_of_a_killed_run_is_ended_by_the_next_one_and_by_cleanup() {
 }
 
 #[tokio::test]
-async fn a_cleanup_that_cannot_ask_the_server_says_so_and_can_be_repeated() {
+async fn a_cleanup_without_the_server_is_an_error_and_can_be_repeated() {
     let mut setup = Setup::new(Options::default()).await;
     let mut tunnel = setup.start(&[]);
     tunnel.wait_for("ready").await;
@@ -115,7 +115,7 @@ async fn a_cleanup_that_cannot_ask_the_server_says_so_and_can_be_repeated() {
 }
 
 #[tokio::test]
-async fn a_session_of_somebody_else_is_never_ended() {
+async fn the_session_of_another_client_is_never_ended() {
     let (setup, relay) = behind_a_relay(&[]).await;
     let mut other = setup.home.command("ssh".as_ref());
     other.args(["-F", "none", "-N", "-o", "StrictHostKeyChecking=no"]);
@@ -128,7 +128,7 @@ async fn a_session_of_somebody_else_is_never_ended() {
     let socket = setup.home.path().join("other");
     other.arg("-MS").arg(&socket);
     let mut other = other.kill_on_drop(true).spawn().expect("no ssh");
-    // Until it is logged in the server has a process more for it, which ends by itself.
+    // Until the login the server has one more process, which ends by itself.
     let logged_in = async {
         while !socket.exists() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -146,7 +146,7 @@ async fn a_session_of_somebody_else_is_never_ended() {
     tunnel.wait().await;
     let theirs = setup.sshd.sessions().expect("no /proc");
     let noted = std::fs::read_to_string(&ledger).expect("no ledger");
-    // As if the process id had been given to another session since, which started at another time or after another boot.
+    // As if the process id belonged to another session now, which started at another time or after another boot.
     for other in ["start", "boot"] {
         let mut changed = 0;
         let lines: Vec<String> = noted
@@ -174,7 +174,7 @@ async fn a_session_of_somebody_else_is_never_ended() {
 }
 
 #[tokio::test]
-async fn an_account_that_runs_no_commands_waits_for_the_server_on_the_same_port() {
+async fn an_account_without_commands_waits_for_the_server_on_the_same_port() {
     for (line, reaped) in [
         ("ForceCommand /bin/false", true),
         ("ForceCommand internal-sftp", false),
@@ -210,7 +210,7 @@ async fn an_account_that_runs_no_commands_waits_for_the_server_on_the_same_port(
     }
 }
 
-/// In the place of ssh, once: another one that outlived its stage gets to the control socket first.
+/// In place of ssh, once: another ssh that outlived its stage gets to the control socket first.
 const FIRST: &str = r#"#!/bin/sh
 PATH=$REAL_PATH
 case " $* " in *" -M "*) if mkdir "$HOME/once" 2>/dev/null; then
@@ -221,7 +221,7 @@ exec ssh "$@"
 "#;
 
 #[tokio::test]
-async fn an_ssh_of_an_earlier_run_that_has_the_control_socket_is_ended_first() {
+async fn an_ssh_of_an_earlier_run_on_the_control_socket_is_ended_first() {
     let setup = Setup::new(Options::default()).await;
     let bin = setup.home.path().join("bin");
     std::fs::create_dir(&bin).expect("cannot make it");

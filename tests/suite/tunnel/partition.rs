@@ -1,4 +1,4 @@
-//! The network goes and comes back: it is noticed while it is gone, and the port soon carries bytes again.
+//! The network fails and returns: the loss is noticed, and the port soon carries bytes again.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ async fn survives(what: &str, go: fn(&Netns), come: fn(&Netns)) {
     let lost = far.stage.wait_for("degraded").await;
     let noticed = gone.elapsed();
     assert_eq!(lost["error"]["code"], "tunnel.connection_lost", "{lost}");
-    // The outage is the point here: there is no event to wait for.
+    // The outage matters here: there is no event to wait for.
     tokio::time::sleep(OUTAGE.saturating_sub(gone.elapsed())).await;
     come(&far.netns);
     let back = far.first_byte_through().await;

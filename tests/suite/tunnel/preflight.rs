@@ -1,12 +1,12 @@
-//! `check --preflight` of the tunnel: each thing that is missing is named, with its hint, and nothing is left.
+//! `check --preflight` of the tunnel: each missing thing is reported with its hint, and nothing is left.
 
 use rustix::process::Signal;
-use support::looks::{Found, look};
+use support::checks::{Checks, run_check};
 use support::tunnel::{AT_PUBLIC, Setup, no_gateway_ports, take};
 use support::{Options, leaks};
 
-async fn preflight(setup: &Setup, flags: &[(&str, &str)]) -> Found {
-    look(setup, "--preflight", flags).await
+async fn preflight(setup: &Setup, flags: &[(&str, &str)]) -> Checks {
+    run_check(setup, "--preflight", flags).await
 }
 
 const ALL: [&str; 8] = [
@@ -21,7 +21,7 @@ const ALL: [&str; 8] = [
 ];
 
 #[tokio::test]
-async fn a_way_that_is_open_passes_every_check_and_is_given_back() {
+async fn an_open_port_passes_every_check_and_is_released() {
     let setup = Setup::new(Options::default()).await;
     let found = preflight(&setup, &[]).await;
     assert_eq!(
@@ -37,7 +37,7 @@ async fn a_way_that_is_open_passes_every_check_and_is_given_back() {
 }
 
 #[tokio::test]
-async fn a_tunnel_that_runs_is_not_disturbed() {
+async fn a_running_tunnel_is_not_disturbed() {
     let setup = Setup::new(Options::default()).await;
     let mut tunnel = setup.start(&[]);
     tunnel.wait_for("ready").await;
@@ -54,9 +54,9 @@ async fn a_tunnel_that_runs_is_not_disturbed() {
 }
 
 #[tokio::test]
-async fn each_thing_that_is_missing_has_the_code_that_a_run_would_end_with() {
+async fn each_failed_check_has_the_code_of_the_run() {
     let setup = Setup::new(Options::default()).await;
-    let nobody = setup.local_port.to_string();
+    let unused = setup.local_port.to_string();
     let missing = setup.home.path().join("no-such-key").display().to_string();
     let open = setup.home.path().join("open");
     std::fs::copy(setup.sshd.key(), &open).unwrap();
@@ -79,7 +79,7 @@ async fn each_thing_that_is_missing_has_the_code_that_a_run_would_end_with() {
             "tunnel.host_unknown",
         ),
         (
-            ("ssh-port", nobody.as_str()),
+            ("ssh-port", unused.as_str()),
             "server",
             "tunnel.server_refused",
         ),
@@ -99,13 +99,13 @@ async fn each_thing_that_is_missing_has_the_code_that_a_run_would_end_with() {
 }
 
 #[tokio::test]
-async fn a_missing_key_does_not_hide_a_server_that_does_not_answer() {
+async fn a_missing_key_does_not_hide_an_unreachable_server() {
     let setup = Setup::new(Options::default()).await;
     let missing = setup.home.path().join("no-such-key").display().to_string();
-    let nobody = setup.local_port.to_string();
+    let unused = setup.local_port.to_string();
     let flags = [
         ("ssh-key-path", missing.as_str()),
-        ("ssh-port", nobody.as_str()),
+        ("ssh-port", unused.as_str()),
     ];
     let found = preflight(&setup, &flags).await;
     assert_eq!(found.code("key"), "tunnel.key_missing");
@@ -113,7 +113,7 @@ async fn a_missing_key_does_not_hide_a_server_that_does_not_answer() {
 }
 
 #[tokio::test]
-async fn a_machine_without_ssh_is_told_so_and_what_that_keeps_from_being_looked_at() {
+async fn without_ssh_the_check_fails_and_the_dependent_ones_are_skipped() {
     let setup = Setup::new(Options::default()).await;
     let mut command = setup.verb("check");
     command
@@ -133,7 +133,7 @@ async fn a_machine_without_ssh_is_told_so_and_what_that_keeps_from_being_looked_
 }
 
 #[tokio::test]
-async fn what_the_server_does_not_permit_is_told_apart() {
+async fn each_missing_permission_of_the_server_has_its_code() {
     let setup = Setup::new(Options {
         allow_tcp_forwarding: "no".into(),
         ..Options::default()
@@ -168,8 +168,8 @@ fn documented(user: &str, ports: &std::ops::RangeInclusive<u16>) -> Vec<String> 
 }
 
 #[tokio::test]
-async fn a_server_set_up_by_the_page_lets_a_tunnel_through_and_no_other_port() {
-    // The ports have to be known before the server starts.
+async fn a_server_configured_as_documented_allows_the_tunnels_ports_only() {
+    // The ports must be known before the server starts.
     let spare = Setup::new(Options::default()).await;
     let extra = documented(spare.sshd.user(), &spare.ports);
     let mut setup = Setup::new(Options {

@@ -1,12 +1,12 @@
-//! `check --server`: what an admin is told about an ssh server, from what it is seen to do.
+//! `check --server`: what it reports to an admin, from the server's behaviour.
 
 use rustix::process::Signal;
-use support::looks::{Found, found, look};
+use support::checks::{Checks, read_checks, run_check};
 use support::netns::{self, Netns};
 use support::tunnel::{AT_PUBLIC, Setup, no_gateway_ports, take};
 use support::{Home, Options, StageClient, bin, leaks, start_sshd_by};
 
-/// So soon does the server ask for a sign of life; the look ends with that.
+/// The server soon sends a keepalive, and the check ends with it.
 const ASKS_SOON: &str = "ClientAliveInterval 1";
 
 const ALL: [&str; 13] = [
@@ -31,12 +31,12 @@ fn asking(options: Options) -> Options {
     Options { extra, ..options }
 }
 
-async fn server(setup: &Setup, flags: &[(&str, &str)]) -> Found {
-    look(setup, "--server", flags).await
+async fn server(setup: &Setup, flags: &[(&str, &str)]) -> Checks {
+    run_check(setup, "--server", flags).await
 }
 
 #[tokio::test]
-async fn a_server_that_is_set_up_well_passes_and_nothing_stays() {
+async fn a_well_configured_server_passes_and_nothing_stays() {
     let setup = Setup::new(asking(Options::default())).await;
     let found = server(&setup, &[]).await;
     let mut ids: Vec<_> = found
@@ -70,7 +70,7 @@ async fn a_server_that_is_set_up_well_passes_and_nothing_stays() {
 }
 
 #[tokio::test]
-async fn ports_are_told_apart_by_number() {
+async fn ports_are_reported_by_number() {
     let setup = Setup::new(asking(Options::default())).await;
     let (first, last) = (*setup.ports.start(), *setup.ports.end());
     let taken = take([first]).await;
@@ -109,7 +109,7 @@ async fn ports_are_told_apart_by_number() {
 }
 
 #[tokio::test]
-async fn each_word_of_gateway_ports_is_seen_by_what_it_does() {
+async fn each_value_of_gateway_ports_is_detected_by_its_effect() {
     let setup = Setup::new(asking(no_gateway_ports())).await;
     let found = server(&setup, &[AT_PUBLIC]).await;
     assert_eq!(found.code("gateway_ports"), "tunnel.gateway_ports_off");
@@ -140,7 +140,7 @@ async fn each_word_of_gateway_ports_is_seen_by_what_it_does() {
 }
 
 #[tokio::test]
-async fn a_server_that_forbids_is_told_what_to_write() {
+async fn a_server_that_forbids_forwarding_gets_the_lines_to_add() {
     let setup = Setup::new(asking(Options {
         allow_tcp_forwarding: "no".into(),
         ..Options::default()
@@ -162,7 +162,7 @@ async fn a_server_that_forbids_is_told_what_to_write() {
     assert!(found.message("sshd_config").contains("Match User"));
 }
 
-/// The lines for sshd_config as they stand on a terminal, with those for an account of its own.
+/// The lines for sshd_config from a terminal, including those for a dedicated account.
 fn pasted(stderr: &str) -> Vec<String> {
     let lines = stderr
         .lines()
@@ -173,7 +173,7 @@ fn pasted(stderr: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_lines_that_are_shown_mend_the_server_they_are_pasted_into() {
+async fn the_printed_lines_correct_the_server_that_they_are_pasted_into() {
     let closed = Options {
         allow_tcp_forwarding: "no".into(),
         ..no_gateway_ports()
@@ -195,7 +195,7 @@ async fn the_lines_that_are_shown_mend_the_server_they_are_pasted_into() {
 }
 
 #[tokio::test]
-async fn a_firewall_and_an_account_without_commands_are_seen_from_outside() {
+async fn a_firewall_and_an_account_without_commands_are_detected() {
     if netns::are_missing() {
         return;
     }
@@ -220,7 +220,7 @@ async fn a_firewall_and_an_account_without_commands_are_seen_from_outside() {
     command.args(["--reverse-proxy-host", &netns.far().to_string()]);
     command.arg("--ssh-key-path").arg(sshd.key());
     command.args(["--ssh-user", sshd.user(), "--remote-port-range=8000-8003"]);
-    let found = found(command).await;
+    let found = read_checks(command).await;
     let policy = found.message("gateway_ports");
     assert!(
         policy.starts_with("GatewayPorts clientspecified"),
@@ -235,7 +235,7 @@ async fn a_firewall_and_an_account_without_commands_are_seen_from_outside() {
 }
 
 #[tokio::test]
-async fn a_look_that_is_broken_off_leaves_nothing() {
+async fn an_interrupted_check_leaves_nothing() {
     let setup = Setup::new(Options::default()).await;
     let mut command = setup.with_config("check", &[]);
     command.arg("--server");

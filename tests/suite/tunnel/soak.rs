@@ -1,5 +1,5 @@
-//! The tunnel over and over: killed at any moment, visited without end, on a link that comes and goes. `make soak` asks for
-//! long rounds.
+//! The tunnel over and over: killed at any moment, visited without end, on a flapping link. `make soak` asks for long
+//! rounds.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ async fn whenever_it_is_killed_the_next_start_is_ready_and_nothing_is_left() {
         let mut killed = setup.start(&[]);
         // Most of them before it is ready.
         let moment = moment_within(start.mul_f64(1.5));
-        // The moment is the point here: there is no event to wait for.
+        // The moment matters here: there is no event to wait for.
         sleep(moment).await;
         killed.signal(Signal::KILL);
         killed.wait().await;
@@ -61,21 +61,21 @@ impl Held {
         }
     }
 
-    /// Waits until it holds no more than before: what a visitor had is closed a moment after they left.
+    /// Waits until it holds no more than before: a visitor's connection closes a moment after they left.
     async fn no_more_than(before: &Held, pid: Pid) {
         leaks::gone("descriptors", || {
             let now = Held::by(pid);
             let more = now.descriptors > before.descriptors;
-            more.then(|| format!("{now:?}, it had {before:?}"))
+            more.then(|| format!("{now:?}, before {before:?}"))
                 .into_iter()
                 .collect()
         })
         .await;
         let now = Held::by(pid);
-        // Pages that were touched once stay with the allocator.
+        // The allocator keeps pages that were used once.
         assert!(
             now.resident <= before.resident + 1024,
-            "{now:?}, it had {before:?}"
+            "{now:?}, before {before:?}"
         );
     }
 }
@@ -109,7 +109,7 @@ async fn visit(port: u16, times: u64, side_by_side: u64) {
 }
 
 #[tokio::test]
-async fn no_visitor_of_very_many_is_kept_waiting_and_they_leave_nothing_behind() {
+async fn none_of_very_many_visitors_waits_and_they_leave_nothing() {
     const SIDE_BY_SIDE: u64 = 8;
     let setup = Setup::new(Options::default()).await;
     let master = Echo::start().await;
@@ -132,14 +132,14 @@ async fn no_visitor_of_very_many_is_kept_waiting_and_they_leave_nothing_behind()
 }
 
 #[tokio::test]
-async fn a_link_that_comes_and_goes_leaves_it_on_its_first_port_with_what_it_had() {
+async fn a_flapping_link_leaves_the_tunnel_on_its_first_port_without_leaks() {
     if netns::are_missing() {
         return;
     }
     const LONGEST: Duration = Duration::from_secs(5);
     let keepalives = ["--keepalive-interval=1", "--keepalive-count=1"];
     let mut far = FarTunnel::start(&keepalives).await;
-    // One outage that is noticed for certain, so that what recovery needs has been used.
+    // One outage that is certainly noticed, so that reconnecting has allocated what it needs.
     far.netns.pull();
     far.stage.wait_for("degraded").await;
     far.netns.plug();

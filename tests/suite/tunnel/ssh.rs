@@ -1,4 +1,4 @@
-//! Every ssh that a user has: what stands in ssh_config, agents, certificates, proxies; and what goes wrong with each.
+//! Every ssh of a user: ssh_config, agents, certificates, proxies, and their errors.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ async fn make_key(path: PathBuf, passphrase: &str) -> PathBuf {
     path
 }
 
-/// A tunnel that is told nothing of ssh but a host, `proxy`, of an ssh_config that ends with these lines.
+/// A tunnel without ssh options but a host, `proxy`, of an ssh_config that ends with these lines.
 fn by_ssh_config(setup: &Setup, name: &str, lines: &str) -> Command {
     let (port, user) = (setup.sshd.port(), setup.sshd.user());
     let known_hosts = setup.sshd.known_hosts();
@@ -49,7 +49,7 @@ fn with_key(setup: &Setup, more: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_jump_host_and_a_proxy_command_are_gone_through_and_end_with_the_tunnel() {
+async fn a_jump_host_and_a_proxy_command_work_and_end_with_the_tunnel() {
     let setup = Setup::new(Options::default()).await;
     let config = setup.home.path().join("command").display().to_string();
     for (name, line) in [
@@ -77,11 +77,11 @@ async fn a_jump_host_and_a_proxy_command_are_gone_through_and_end_with_the_tunne
 }
 
 #[tokio::test]
-async fn a_proxy_that_lets_nobody_through_is_not_taken_for_the_server() {
+async fn a_failed_proxy_is_not_reported_as_the_server() {
     let setup = Setup::new(Options::default()).await;
     let locked = make_key(setup.home.path().join("locked"), "secret").await;
     let closed = setup.ports.start();
-    for (name, lines, told) in [
+    for (name, lines, expected) in [
         (
             "no_command",
             "Host proxy\n ProxyCommand no-such-program",
@@ -102,15 +102,15 @@ async fn a_proxy_that_lets_nobody_through_is_not_taken_for_the_server() {
         ),
     ] {
         let own = with_key(&setup, "");
-        // The key of `Host *` would serve the jump host too.
+        // Otherwise the key of `Host *` would also be used for the jump host.
         let lines = format!("{lines}\nHost proxy\n{own}");
         let command = by_ssh_config(&setup, name, &lines);
         let error = failure(&setup, command, "tunnel.proxy_failed", 75).await;
-        assert!(error["caused_by"].to_string().contains(told), "{error}");
+        assert!(error["caused_by"].to_string().contains(expected), "{error}");
     }
 }
 
-/// An agent that holds this key, and ends with the value.
+/// An agent with this key, which ends with the value.
 struct Agent {
     socket: PathBuf,
     _process: Child,
@@ -120,7 +120,7 @@ async fn agent(home: &Home, key: &Path, confirm: bool) -> Agent {
     let socket = home.path().join("agent");
     let mut command = home.command("ssh-agent".as_ref());
     command.arg("-D").arg("-a").arg(&socket);
-    // It asks this for every signature that has to be confirmed.
+    // The agent runs this for every signature that needs a confirmation.
     command
         .env("SSH_ASKPASS", "/bin/false")
         .env("DISPLAY", ":0");
@@ -143,7 +143,7 @@ async fn agent(home: &Home, key: &Path, confirm: bool) -> Agent {
 }
 
 #[tokio::test]
-async fn an_agent_that_holds_the_key_is_enough_and_one_that_refuses_is_told() {
+async fn an_agent_with_the_key_is_enough_and_its_refusal_is_reported() {
     let setup = Setup::new(Options::default()).await;
     let holder = agent(&setup.home, &setup.sshd.key(), false).await;
     let mut command = by_ssh_config(&setup, "agent_holds", "");
@@ -166,7 +166,7 @@ async fn an_agent_that_holds_the_key_is_enough_and_one_that_refuses_is_told() {
 }
 
 #[tokio::test]
-async fn certificates_of_users_and_hosts_are_understood_and_a_refused_one_is_told() {
+async fn user_and_host_certificates_work_and_a_rejected_one_is_reported() {
     let keys = tempfile::tempdir().unwrap();
     let ca = make_key(keys.path().join("ca"), "").await;
     let mine = make_key(keys.path().join("mine"), "").await;
@@ -194,13 +194,13 @@ async fn certificates_of_users_and_hosts_are_understood_and_a_refused_one_is_tol
     let command = by_ssh_config(&setup, "expired", &lines);
     let error = failure(&setup, command, "tunnel.certificate_refused", 1).await;
     assert!(error["hint"].as_str().unwrap().contains("ssh-keygen -L"));
-    sign(&[], "somebody-else").await;
+    sign(&[], "another-user").await;
     let command = by_ssh_config(&setup, "principal", &lines);
     failure(&setup, command, "tunnel.certificate_refused", 1).await;
 }
 
 #[tokio::test]
-async fn a_host_certificate_is_known_by_its_authority() {
+async fn a_host_certificate_is_trusted_by_its_authority() {
     let keys = tempfile::tempdir().unwrap();
     let ca = make_key(keys.path().join("ca"), "").await;
     let host = make_key(keys.path().join("host"), "").await;
@@ -239,7 +239,7 @@ fn one_login_at_a_time() -> Options {
     }
 }
 
-/// Somebody who connects and does not log in.
+/// A client that connects and does not log in.
 async fn visitor(setup: &Setup) -> TcpStream {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, setup.sshd.port())).await;
     let mut stream = BufReader::new(stream.expect("no sshd"));
@@ -254,7 +254,7 @@ fn is_busy(message: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_more_logins_is_waited_for_at_the_start_and_later() {
+async fn a_busy_server_is_waited_for_at_the_start_and_later() {
     let setup = Setup::new(one_login_at_a_time()).await;
     let other = visitor(&setup).await;
     let mut tunnel = setup.start(&[("reconnect-pause", "0.5")]);
@@ -270,14 +270,14 @@ async fn a_server_that_takes_no_more_logins_is_waited_for_at_the_start_and_later
 }
 
 #[tokio::test]
-async fn a_server_that_stays_busy_is_told() {
+async fn a_server_that_stays_busy_is_an_error() {
     let setup = Setup::new(one_login_at_a_time()).await;
     let _other = visitor(&setup).await;
     let error = failure(&setup, setup.command(&[]), "tunnel.server_busy", 75).await;
     assert!(error["hint"].as_str().unwrap().contains("MaxStartups"));
 }
 
-/// In a mount namespace of its own, with a small file system at this place that is full.
+/// In a mount namespace of its own, with a full small file system at this place.
 fn on_a_full_disk(command: &Command, place: &Path, options: &str, fill: &str) -> Command {
     let command = command.as_std();
     let mut inside = Command::new("unshare");
@@ -296,7 +296,7 @@ fn on_a_full_disk(command: &Command, place: &Path, options: &str, fill: &str) ->
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_with_the_place_wherever_it_is_met() {
+async fn a_full_disk_is_reported_with_its_path() {
     if netns::are_missing() {
         return;
     }
@@ -305,7 +305,7 @@ async fn a_full_disk_is_told_with_the_place_wherever_it_is_met() {
     for (place, options, fill) in [
         (&run_dir, "size=64k", "head -c 200000 /dev/zero >full"),
         (&state, "size=64k", "head -c 200000 /dev/zero >full"),
-        // Room for all but ssh's control socket.
+        // Room for everything but ssh's control socket.
         (&run_dir, "size=1m,nr_inodes=5", "true"),
     ] {
         std::fs::create_dir_all(place).unwrap();

@@ -151,7 +151,7 @@ impl RealKube {
             .await;
     }
 
-    /// A Gateway of the class `contour`, which nobody has looked at yet.
+    /// A new Gateway of the class `contour`, without a status.
     pub async fn gateway(&self, namespace: &str, name: &str) -> Value {
         let mut gateway = sandbox::kube_api::seed::gateway(namespace, name, "contour");
         gateway.as_object_mut().expect("an object").remove("status");
@@ -159,7 +159,7 @@ impl RealKube {
             .await
     }
 
-    /// Does to a Gateway what its controller does in the end; an empty address is none.
+    /// Does to a Gateway what its controller does in the end; an empty address removes it.
     pub async fn program(&self, namespace: &str, name: &str, address: &str) {
         let path = format!("{}/{name}", in_namespace(GATEWAYS, namespace));
         program(&self.client(), &path, address).await;

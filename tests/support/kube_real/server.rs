@@ -102,7 +102,7 @@ impl Server {
         }
     }
 
-    /// At the same address, with what it had.
+    /// At the same address, with its data.
     pub(super) fn revive(&mut self) {
         let (_, ends_with) = run();
         (_, self.group) = spawn(&self.files, &self.dir, self.port, ends_with);

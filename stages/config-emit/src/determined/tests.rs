@@ -24,7 +24,7 @@ fn with_gateway(key: &str, value: Value) -> Vec<String> {
 }
 
 #[test]
-fn a_gateway_that_determined_takes_has_no_violation() {
+fn a_gateway_that_determined_accepts_has_no_violation() {
     assert_eq!(with_gateway("gateway_ip", json!("example.com")), [""; 0]);
     assert_eq!(with_gateway("gateway_port_range_end", json!(null)), [""; 0]);
 }
@@ -82,7 +82,7 @@ fn several_managers_need_names_pools_and_slots_of_their_own() {
 }
 
 #[test]
-fn a_wrong_layout_is_named_where_it_is() {
+fn each_layout_violation_has_its_path() {
     let config = json!({
         "resource_manager": {"type": "kubernetes", "max_slots_per_pod": 1, "resource_pools": []},
         "additional_resource_managers": [

@@ -54,7 +54,7 @@ fn pick(gateways: Vec<Value>, config: &Config, ours: Option<&str>) -> Result<Cho
 }
 
 #[test]
-fn the_first_usable_one_is_taken_and_every_candidate_has_its_reason() {
+fn the_first_usable_gateway_is_selected_and_every_candidate_has_its_reason() {
     let mut http = gateway("b-http", works());
     http["status"]["listeners"][0]["supportedKinds"][0]["kind"] = "HTTPRoute".into();
     let mut used = gateway("a-used", works());
@@ -83,7 +83,7 @@ fn the_first_usable_one_is_taken_and_every_candidate_has_its_reason() {
 }
 
 #[test]
-fn our_own_from_before_goes_before_the_others_whatever_is_left_on_it() {
+fn our_previous_gateway_is_first_whatever_is_left_on_it() {
     let mut own = gateway("z", works());
     own["metadata"]["annotations"] = json!({"determined.ai/det-gateway-port-40000": "x"});
     let choice = pick(
@@ -97,7 +97,7 @@ fn our_own_from_before_goes_before_the_others_whatever_is_left_on_it() {
 }
 
 #[test]
-fn a_named_one_is_taken_with_a_warning_where_it_looks_odd() {
+fn a_named_gateway_is_selected_with_warnings() {
     let mut odd = gateway("a", works());
     odd["status"]["listeners"][0]["supportedKinds"] = json!([]);
     odd["metadata"]["annotations"] = json!({"determined.ai/det-gateway-port-40000": "x"});
@@ -106,7 +106,7 @@ fn a_named_one_is_taken_with_a_warning_where_it_looks_odd() {
 }
 
 #[test]
-fn one_that_is_not_ready_is_waited_for_when_there_is_no_better() {
+fn without_a_ready_gateway_one_that_is_not_ready_is_selected() {
     let no_address =
         json!({"conditions": [{"type": "Programmed", "status": "True", "reason": "Programmed"}]});
     let choice = pick(vec![gateway("a", no_address)], &config(json!({})), None).unwrap();
@@ -117,7 +117,7 @@ fn one_that_is_not_ready_is_waited_for_when_there_is_no_better() {
 }
 
 #[test]
-fn when_none_is_usable_the_error_says_why_of_each() {
+fn when_none_is_usable_the_error_has_a_reason_for_each() {
     let istio = config(json!({"gateway_class": "istio"}));
     let error = pick(vec![gateway("a", works())], &istio, None)
         .map(|_| ())
@@ -139,14 +139,14 @@ fn when_none_is_usable_the_error_says_why_of_each() {
 }
 
 #[test]
-fn nothing_there_and_nothing_of_that_name_are_told_apart() {
+fn no_gateway_and_no_gateway_of_that_name_are_different_errors() {
     let code = |config: &Config| pick(Vec::new(), config, None).map(|_| ()).unwrap_err().code;
     assert_eq!(code(&config(json!({}))), "gateway.none");
     assert_eq!(code(&config(json!({"gateway": "x"}))), "gateway.not_found");
 }
 
 #[test]
-fn one_that_another_session_holds_is_taken_over_only_on_request_and_only_when_no_other_is_free() {
+fn another_sessions_gateway_is_taken_over_only_on_request_and_only_if_none_is_free() {
     let lease = json!({
         "metadata": {"namespace": "n", "name": "devcluster-gateway-a"},
         "spec": {"holderIdentity": "eve/gateway/1"},
@@ -169,7 +169,7 @@ fn one_that_another_session_holds_is_taken_over_only_on_request_and_only_when_no
 }
 
 #[test]
-fn of_thousands_only_the_first_and_the_taken_one_are_shown() {
+fn of_thousands_only_the_first_and_the_selected_one_are_shown() {
     let mut all: Vec<Value> = (0..2000)
         .map(|i| gateway(&format!("a{i:04}"), json!({})))
         .collect();
@@ -181,7 +181,7 @@ fn of_thousands_only_the_first_and_the_taken_one_are_shown() {
 }
 
 #[test]
-fn without_a_class_there_is_nothing_to_make_and_with_one_it_is_made_or_a_controller_is_missing() {
+fn a_gateway_is_created_of_an_accepted_class_and_otherwise_a_controller_is_missing() {
     let decided = |survey: &Survey, value| match decide(survey, &config(value)).action {
         Action::Take(choice) => format!("take {}", objects::name(&choice.gateway)),
         Action::Make(make) => format!("make {}", make.class.metadata.name.unwrap()),

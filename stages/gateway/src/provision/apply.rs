@@ -144,15 +144,9 @@ pub(crate) async fn until_deleted(kind: &ApiKind, reference: &ObjectRef) -> Resu
         _ => {
             let (title, kind) = (reference.title(), kind.title());
             let seconds = DELETION_TIMEOUT.as_secs();
-<<<<<<< HEAD
-            let message = format!("{title} is being deleted, and still there after {seconds} s");
-            let hint = format!("`kubectl get {kind} {name} -o yaml` shows what it waits for");
-            let error = StageError::new(codes::INFRASTRUCTURE_TIMEOUT, message);
-=======
             let message = format!("{title} is being deleted, but still exists after {seconds} s");
             let hint = format!("see what it waits for: `kubectl get {kind} {name} -o yaml`");
-            let error = StageError::new(codes::INFRASTRUCTURE_LEFT, message);
->>>>>>> 6ad0c92 (gateway, config-emit: messages, hints and checks in the field's words)
+            let error = StageError::new(codes::INFRASTRUCTURE_TIMEOUT, message);
             Err(error.hint(hint))
         }
     }

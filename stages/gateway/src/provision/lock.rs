@@ -68,7 +68,7 @@ pub(crate) struct Lock {
 /// How to acquire the Lease.
 pub(crate) struct LockRequest<'a> {
     pub(crate) holder: &'a str,
-    /// Create it if there is none.
+    /// Create a missing Lease.
     pub(crate) create: bool,
     pub(crate) timeout: Duration,
     pub(crate) env: &'a Env,
@@ -95,7 +95,7 @@ impl Lock {
     ) -> Result<Option<Self>, StageError> {
         let lease_lock = lease_lock(request.holder);
         let deadline = Instant::now() + request.timeout;
-        let mut told = false;
+        let mut reported = false;
         loop {
             let outcome = match lease_lock.get(cluster).await? {
                 LeaseState::Missing if !request.create => return Ok(None),
@@ -118,12 +118,12 @@ impl Lock {
                     }));
                 }
                 LeaseState::Theirs(lease) if Instant::now() > deadline => return Err(busy(&lease)),
-                LeaseState::Theirs(lease) if !told && !holder(&lease).is_empty() => {
+                LeaseState::Theirs(lease) if !reported && !holder(&lease).is_empty() => {
                     let holder = holder(&lease);
                     tell(format!(
                         "waiting for session {holder:?}, which is installing or removing a controller"
                     ));
-                    told = true;
+                    reported = true;
                 }
                 _ => {}
             }
@@ -199,11 +199,6 @@ fn busy(lease: &Lease) -> StageError {
 }
 
 fn lost() -> StageError {
-<<<<<<< HEAD
-    let message = "another session took over the installing or removing of a controller, because nothing was heard of this one";
-    StageError::new(codes::INFRASTRUCTURE_BUSY, message)
-=======
     let message = "another session took over the installation or removal of a controller, because this one did not renew its Lease";
-    StageError::new(codes::INFRASTRUCTURE_LOST, message)
->>>>>>> 6ad0c92 (gateway, config-emit: messages, hints and checks in the field's words)
+    StageError::new(codes::INFRASTRUCTURE_BUSY, message)
 }

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_and_lists_are_objects_and_what_others_need_comes_first() {
+    fn documents_and_lists_are_parsed_and_crds_and_namespaces_come_first() {
         let text = "# a comment\n---\napiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: n}\n--- # next\n\
             apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: n}}\n\
             - apiVersion: apiextensions.k8s.io/v1\n  kind: CustomResourceDefinition\n  metadata: {name: c}\n---\n---\n";
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line() {
+    fn mistakes_have_their_line() {
         let service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n";
         for (text, expected) in [
             (service, "f.yaml:5:1: Service s occurs twice"),

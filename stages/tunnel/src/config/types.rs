@@ -67,7 +67,7 @@ pub enum PortPolicy {
     /// Use another port and report it: new outputs, a higher gen.
     #[default]
     Sticky,
-    /// Fail: the port is written in a place that nobody updates.
+    /// Fail: the port is written in a place that is not updated.
     Pinned,
 }
 

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_range_is_looked_at_whole_and_a_wide_one_from_end_to_end() {
+    fn all_ports_of_a_narrow_range_and_a_sample_of_a_wide_one_are_checked() {
         assert_eq!(sample(range(7, 7)), [7]);
         assert_eq!(sample(range(8000, 8003)), [8000, 8001, 8002, 8003]);
         let wide = sample(range(1, 65535));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_told_as_one_and_the_rest_is_counted() {
+    fn adjacent_ports_are_shown_as_a_range_and_the_rest_is_counted() {
         assert_eq!(named(&[8003, 8010, 8011, 8012]), "8003, 8010-8012");
         let odd: Vec<u16> = (0..12).map(|n| 2 * n).collect();
         assert_eq!(named(&odd), "0, 2, 4, 6, 8, 10, 12, 14 and 4 more");

@@ -173,8 +173,8 @@ impl SshSession {
 
     async fn refusal(&self, port: u16) -> Refusal {
         let mut log = self.log.clone();
-        let is_told = log.wait_for(|log| log.ended || log.refusal(port).is_some());
-        drop(timeout(REASON, is_told).await);
+        let is_logged = log.wait_for(|log| log.ended || log.refusal(port).is_some());
+        drop(timeout(REASON, is_logged).await);
         self.log.borrow().refusal(port).unwrap_or(Refusal::Taken)
     }
 

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_but_plain_words_reaches_the_servers_shell() {
+    fn only_safe_words_reach_the_servers_shell() {
         let evil = RemoteSession {
             pid: 77,
             start: "1; reboot".into(),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_of_long_ago_or_of_another_shape_asks_no_server() {
+    fn an_old_or_malformed_entry_does_not_contact_the_server() {
         let old = json!({"session": {"pid": 7, "start": "1", "boot": "b"}, "login": ["nowhere"], "server": "s", "since": 5});
         assert!(leftover(&old).is_none() && leftover(&json!({})).is_none());
     }

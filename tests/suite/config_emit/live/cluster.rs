@@ -9,7 +9,7 @@ use support::{DEADLINE, Home, bin, free_ports, leaks};
 
 use super::{restarted_by_hand, within};
 
-/// A devcluster whose stages use what the test reports: a master with a rendered config, and a command with a reference.
+/// A devcluster whose stages use the test's values: a master with a rendered config, and a command with a reference.
 pub(crate) struct Cluster {
     pub(crate) home: Home,
     pub(crate) devcluster: TestDevcluster,
@@ -22,7 +22,7 @@ impl Cluster {
         Cluster::begin(flags, true).await
     }
 
-    /// With the command alone: there is no config to write.
+    /// With the command alone, without a config to write.
     pub(crate) async fn without_a_master() -> Cluster {
         Cluster::begin("", false).await
     }
@@ -98,7 +98,7 @@ stages:
         self.tunnel.report(self.generation, outputs(port));
     }
 
-    /// Changes the values so many times, each of them used in time.
+    /// Changes the values several times; each is used in time.
     pub(crate) async fn changes(&mut self, rounds: u16) {
         let own = restarted_by_hand(&mut self.devcluster, "master").await
             + restarted_by_hand(&mut self.devcluster, "app").await;
@@ -124,7 +124,7 @@ stages:
 
     pub(crate) async fn restarted(&mut self, port: u16) {
         let line = format!("port {port}\n");
-        // It may have been said while something else was waited for.
+        // The message may have arrived during another wait.
         if !self.devcluster.log().contains(&format!("app| {line}")) {
             self.devcluster.wait_for_log("app", &line).await;
         }

@@ -1,4 +1,4 @@
-//! In what `compile` makes of both.
+//! Compiled references.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use support::{Home, bin};
 use super::printed;
 use super::render::pyyaml;
 
-/// The words that stock devcluster would run, after it has expanded them.
+/// The words that stock devcluster would run, after it expanded variables.
 const LOAD: &str = r#"
 import json, sys, yaml, devcluster as dc
 config = dc.Config(dc.expand_env(yaml.safe_load(open(sys.argv[1]).read()), {"HOME": "/h"}))
@@ -23,7 +23,7 @@ print(json.dumps({s.name: {
 "#;
 
 #[tokio::test]
-async fn what_compile_makes_of_references_reaches_them_through_devcluster() {
+async fn compiled_references_get_their_values_through_devcluster() {
     let home = Home::new();
     let _tunnel = Upstream::ready(&home, "tunnel", "tunnel", tunnel_outputs(8003)).await;
     let text = format!(
@@ -136,7 +136,7 @@ stages:
 }
 
 #[tokio::test]
-async fn compile_refuses_each_reference_that_cannot_be_with_its_place() {
+async fn compile_refuses_each_invalid_reference_with_its_place() {
     let home = Home::new();
     let text = "\
 stages:

@@ -1,4 +1,4 @@
-//! In a command.
+//! References in a command.
 
 use std::process::Stdio;
 
@@ -26,7 +26,7 @@ fn exec(home: &Home, options: &[&str], words: &[&str]) -> Command {
 }
 
 #[tokio::test]
-async fn a_command_gets_values_and_a_shell_takes_none_for_a_command() {
+async fn a_command_gets_values_and_a_shell_runs_none_of_them() {
     let home = Home::new();
     let _vpn = vpn(&home).await;
     let words = [
@@ -113,7 +113,7 @@ async fn a_value_that_a_shell_could_run_is_not_run() {
 }
 
 #[tokio::test]
-async fn a_command_becomes_the_process_and_its_code_is_ours() {
+async fn a_command_replaces_the_process_and_sets_its_exit_code() {
     let home = Home::new();
     let _vpn = vpn(&home).await;
     let (code, stderr) = finish(exec(
@@ -142,7 +142,7 @@ async fn a_command_becomes_the_process_and_its_code_is_ours() {
 }
 
 #[tokio::test]
-async fn what_outlived_its_devcluster_is_ended_by_the_next_start() {
+async fn a_command_that_outlived_its_devcluster_is_ended_by_the_next_start() {
     let home = Home::new();
     let _vpn = vpn(&home).await;
     let words = ["sleep", "80${{ my.vpn.port }}"];
@@ -168,7 +168,7 @@ async fn what_outlived_its_devcluster_is_ended_by_the_next_start() {
 }
 
 #[tokio::test]
-async fn a_command_that_cannot_have_its_values_says_why() {
+async fn a_command_without_its_values_is_an_error() {
     let home = Home::new();
     let _vpn = vpn(&home).await;
     let bad = "config_emit.bad_reference";
@@ -182,10 +182,10 @@ async fn a_command_that_cannot_have_its_values_says_why() {
         ),
         (
             &[],
-            &["echo", "${{ nobody.port }}"],
+            &["echo", "${{ missing.port }}"],
             bad,
             2,
-            "no instance `nobody`; there is my.vpn",
+            "no instance `missing`; there is my.vpn",
         ),
         (&[], &["echo", "${{ my.vpn.none }}"], bad, 2, "is empty"),
         (&[], &["echo", "${{ "], bad, 2, "without its `}}`"),

@@ -1,4 +1,4 @@
-//! In a rendered config.
+//! References in a rendered config.
 
 use serde_json::{Value, json};
 use support::Home;
@@ -7,7 +7,7 @@ use support::emit::{assert_refused, command, finish, read, write};
 
 use super::{NASTY, vpn};
 
-/// Renders an agent's config: no field of it is known, references alone count.
+/// Renders an agent's config: it has no known fields, only references.
 async fn rendered(home: &Home, base: &str) -> String {
     let (base, out) = (write(home, "base.yaml", base), home.path().join("out.yaml"));
     let mut once = command(home, "once", &base, &out);
@@ -64,7 +64,7 @@ merged:
     assert_eq!(read["again"], 8003);
 }
 
-/// What the reader of the result will read.
+/// What PyYAML reads from the result.
 pub(crate) async fn pyyaml(home: &Home, text: &str) -> Value {
     let file = write(home, "read.yaml", text);
     let script = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
@@ -93,13 +93,13 @@ async fn in_a_devcluster_yaml_a_value_survives_what_devcluster_expands() {
     let config = &read["stages"][1]["agent"]["config_file"];
     assert_eq!(config["nasty"], NASTY.replace('$', "$$"));
     assert_eq!(config["home"], "$HOME");
-    // The anchor belongs to another stage, which is not ours to change.
+    // The anchor belongs to another stage, which must not change.
     assert_eq!(read["stages"][0]["custom"]["cmd"][0], "${{ my.vpn.name }}");
     assert_eq!(config["shared"], "vpn");
 }
 
 #[tokio::test]
-async fn every_reference_that_leads_nowhere_is_reported_with_its_place() {
+async fn every_reference_without_a_value_is_reported_with_its_place() {
     let home = Home::new();
     let _vpn = vpn(&home).await;
     let base = "a: ${{ my.vpn.prot }}\nb: x-${{ my.vpn.block }}\nc: ${{ my.vnp.port }}\nd: ${{\n${{ my.vpn.port }}: e\n\
@@ -117,7 +117,7 @@ async fn every_reference_that_leads_nowhere_is_reported_with_its_place() {
 }
 
 #[tokio::test]
-async fn files_of_every_make_are_read_or_refused_with_a_reason() {
+async fn files_of_every_style_are_read_or_refused_with_a_reason() {
     let home = Home::new();
     let _vpn = vpn(&home).await;
     let windows = "\u{feff}a: ${{ my.vpn.port }}  # one\r\nb: 'x ${{ my.vpn.name }}'\r\n";

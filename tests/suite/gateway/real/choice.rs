@@ -1,4 +1,4 @@
-//! Which Gateway it takes, and whether the cluster and the Gateway will do.
+//! Which Gateway it selects, and whether cluster and Gateway are suitable.
 
 use serde_json::{Value, json};
 use support::Home;
@@ -46,7 +46,7 @@ async fn a_gateway_of_another_master_is_left_alone_and_one_of_a_dead_master_is_l
 }
 
 #[tokio::test]
-async fn crds_of_every_release_are_told_apart() {
+async fn crds_of_every_release_are_recognized() {
     let Some(kube) = real_kube().await else {
         return;
     };
@@ -102,7 +102,7 @@ async fn capacity_is_refused_below_the_minimum_and_raised_on_request() {
     let outputs = stage.wait_for("outputs").await["outputs"].clone();
     assert_eq!(outputs["capacity"], 212);
     stage.wait_for("ready").await;
-    // The API takes as many: in the spec, and in the status.
+    // The API accepts as many, in the spec and in the status.
     let path = format!("{}/tcp-gateway", in_namespace(GATEWAYS, "default"));
     let port = |i: u16| json!({"name": format!("det-{i}"), "port": 40000 + i, "protocol": "TCP"});
     let listeners: Vec<Value> = (0..213).map(port).collect();

@@ -1,4 +1,4 @@
-//! devcluster-gateway and Contour itself on a real kube-apiserver: installed, used as Determined does, removed again.
+//! devcluster-gateway with Contour on a real kube-apiserver: installed, used as Determined does, removed.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use support::kube_infra::DEPLOYMENTS;
 use support::kube_real::{GATEWAYS, RealKube, TCP_ROUTES, in_namespace, real_kube};
 use support::{Home, StageClient};
 
-/// What Determined makes for a port of a task, and what Contour does with it.
+/// Creates what Determined creates for a port of a task, and checks what Contour does with it.
 async fn use_as_determined_does(kube: &RealKube, outputs: &Value) {
     let block = &outputs["internal_task_gateway"];
     assert_determined_takes(block);
@@ -51,7 +51,7 @@ async fn outputs_of(kube: &RealKube, stage: &mut StageClient, address: &str) -> 
 }
 
 #[tokio::test]
-async fn contour_is_installed_serves_what_determined_asks_for_and_goes_with_the_last_one_out() {
+async fn contour_is_installed_serves_determined_and_is_removed_by_the_last_session() {
     let Some(kube) = real_kube().await else {
         return;
     };
@@ -117,7 +117,7 @@ async fn contour_is_installed_serves_what_determined_asks_for_and_goes_with_the_
 }
 
 #[tokio::test]
-async fn what_a_dead_controller_left_of_a_gateway_is_removed() {
+async fn objects_that_a_dead_controller_left_are_removed() {
     let Some(kube) = real_kube().await else {
         return;
     };

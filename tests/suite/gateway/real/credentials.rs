@@ -1,4 +1,4 @@
-//! Contexts side by side, each of another kind of user: the master gets in by what the stage wrote for it.
+//! Contexts with different kinds of users: the master gets access by what the stage wrote for it.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -28,7 +28,7 @@ async fn a_token_a_plugin_and_a_certificate_each_work_from_the_minified_kubeconf
     std::fs::write(&login, format!("#!/bin/sh\necho '{credential}'\n")).expect("cannot write");
     std::fs::set_permissions(&login, PermissionsExt::from_mode(0o755)).expect("cannot chmod");
 
-    // All in one file, with paths that count from there, and none of them the current context.
+    // All in one file, with paths relative to it, and none of them the current context.
     let users = [
         ("token", json!({"token": STAGE})),
         (

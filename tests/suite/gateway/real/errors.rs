@@ -15,7 +15,7 @@ async fn fail_as(kube: &RealKube, user: &str, args: &[&str]) -> (Value, i32) {
 }
 
 #[tokio::test]
-async fn a_cluster_without_the_gateway_api_is_named() {
+async fn a_cluster_without_the_gateway_api_is_an_error() {
     let Some(kube) = real_kube().await else {
         return;
     };
@@ -25,7 +25,7 @@ async fn a_cluster_without_the_gateway_api_is_named() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_never_works_ends_the_wait_with_what_is_missing() {
+async fn a_gateway_that_never_works_ends_the_wait_with_the_reason() {
     let Some(kube) = real_kube().await else {
         return;
     };
@@ -59,7 +59,7 @@ fn without(rules: &[Value], resources: &[&str], verbs: &[&str]) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_watch_that_is_forbidden_is_named_once_it_is_needed() {
+async fn a_forbidden_watch_is_reported_when_it_is_needed() {
     let Some(kube) = real_kube().await else {
         return;
     };
@@ -76,7 +76,7 @@ async fn a_watch_that_is_forbidden_is_named_once_it_is_needed() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_see_one_gateway_and_nothing_else_is_served() {
+async fn a_user_who_may_read_one_gateway_alone_can_use_it() {
     let Some(kube) = with_gateway().await else {
         return;
     };
@@ -95,7 +95,7 @@ async fn a_user_who_may_see_one_gateway_and_nothing_else_is_served() {
 }
 
 #[tokio::test]
-async fn refused_credentials_and_missing_ones_are_told_apart() {
+async fn rejected_and_missing_credentials_have_their_codes() {
     let Some(kube) = real_kube().await else {
         return;
     };

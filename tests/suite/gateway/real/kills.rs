@@ -1,4 +1,4 @@
-//! SIGKILL at every step and at any moment: `gc` gives everything back, and what was there before is as it was.
+//! SIGKILL at every step and at any moment: `gc` releases everything, and existing objects are unchanged.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use support::{Home, StageClient, leaks};
 
 use super::CONTOUR;
 
-/// The ways to a Gateway without installing a controller; provision.rs has the other.
+/// The runs without installing a controller; provision.rs has the others.
 const WAYS: [&[&str]; 3] = [
     &["--gateway", "tcp-gateway", "--gateway-namespace", "default"],
     &["--prefer", "existing"],
     &["--prefer", "dedicated"],
 ];
 
-/// A cluster on which others have things, too.
+/// A cluster with objects of others.
 struct World {
     kube: RealKube,
     before: Vec<(String, Value)>,
@@ -51,7 +51,7 @@ impl World {
         Some(World { kube, before })
     }
 
-    /// Whatever `what` was: it is over, and nothing came of it.
+    /// Everything is undone after `what`.
     async fn is_as_before(&self, home: &Home, what: &str) {
         assert_nothing_of_ours(&self.kube).await;
         assert_eq!(self.kube.snapshot().await, self.before, "{what}");
@@ -59,7 +59,7 @@ impl World {
         let left: Vec<String> = left
             .iter()
             .map(|path| std::fs::read_to_string(path).unwrap_or_default())
-            // One that was killed while it made the file has said nothing yet.
+            // One that was killed while it made the file has printed nothing yet.
             .filter(|text| !text.is_empty())
             .collect();
         assert!(left.is_empty(), "{what}: the ledger lists {left:?}");
@@ -73,7 +73,7 @@ fn through(gate: &Gate, kube: &RealKube, home: &Home, args: &[&str]) -> StageCli
     StageClient::start(command)
 }
 
-/// From its start to its end by SIGTERM, or to a SIGKILL at the gate. Whether it was killed.
+/// Runs until SIGTERM, or until a SIGKILL at the gate. Returns whether it was killed.
 async fn dies_at(gate: &Gate, mut stage: StageClient) -> bool {
     tokio::select! {
         biased;
@@ -90,7 +90,7 @@ async fn dies_at(gate: &Gate, mut stage: StageClient) -> bool {
 }
 
 #[tokio::test]
-async fn killed_before_and_after_every_change_that_it_makes_it_leaves_nothing_to_gc() {
+async fn killed_before_and_after_every_change_it_leaves_nothing_to_gc() {
     let Some(world) = World::new().await else {
         return;
     };
@@ -118,7 +118,7 @@ async fn killed_before_and_after_every_change_that_it_makes_it_leaves_nothing_to
 }
 
 #[tokio::test]
-async fn killed_at_everything_that_it_says_it_leaves_nothing_to_gc() {
+async fn killed_at_every_message_it_leaves_nothing_to_gc() {
     let Some(world) = World::new().await else {
         return;
     };
@@ -193,13 +193,13 @@ async fn killed_again_and_again_at_any_moment_it_leaves_nothing_to_gc() {
     for round in 0..asked_for("DEVCLUSTER_ROUNDS", 8) {
         let home = Home::new();
         let mut moments: Vec<Duration> = Vec::new();
-        // The next one takes up what the one before had, whatever it had wanted.
+        // The next run resumes the previous session, whatever it was about.
         for life in 0..3 {
             let way = WAYS[(round as usize + life) % WAYS.len()];
             let stage = start(&world.kube, &home, way);
             let moment = moment_within(latest);
             moments.push(moment);
-            // The moment is the point here: there is no event to wait for.
+            // The moment matters here: there is no event to wait for.
             tokio::time::sleep(moment).await;
             if life == 1 {
                 stage.signal(Signal::TERM);

@@ -1,4 +1,4 @@
-//! Every way to a Gateway ends in a block that Determined takes, on a Gateway on which it can open a port.
+//! Every choice of a Gateway ends in a block that Determined accepts, with a Gateway on which it can open a port.
 
 use serde_json::json;
 use support::Home;
@@ -61,7 +61,7 @@ async fn named_existing_and_dedicated_each_end_in_a_gateway_that_determined_can_
             close_port(&outputs, "tasks").await;
         }
         stop(stage).await;
-        // What Determined had on a Gateway of ours goes with it, though its task did not end.
+        // What Determined left on our own Gateway is deleted with it, although its task did not end.
         cleanup(&home).await;
         assert_nothing_of_ours(&kube).await;
         assert!(kube.get(&route).await.is_null(), "{way:?}");

@@ -1,6 +1,6 @@
-//! devcluster-gateway installs a controller on a real kube-apiserver, shares it, and removes it: also after SIGKILL.
+//! devcluster-gateway installs a controller on a real kube-apiserver, shares it, and removes it, also after SIGKILL.
 //!
-//! Here the test does through the API what the controller would do; contour.rs has Contour itself.
+//! Here the test acts as the controller through the API; contour.rs has Contour itself.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn auto(kube: &RealKube, home: &Home) -> StageClient {
     StageClient::start(command(kube, home, &["--provision", "auto"]))
 }
 
-/// A cluster with a Gateway API that somebody else has installed.
+/// A cluster with a Gateway API that was installed by others.
 async fn cluster() -> Option<RealKube> {
     let mut kube = real_kube().await?;
     kube.uninstall().await;
@@ -35,7 +35,7 @@ async fn cluster() -> Option<RealKube> {
 }
 
 #[tokio::test]
-async fn two_that_install_at_the_same_moment_share_it_and_the_last_one_out_removes_it() {
+async fn two_sessions_that_install_at_once_share_it_and_the_last_one_removes_it() {
     let Some(kube) = cluster().await else {
         return;
     };
@@ -66,7 +66,7 @@ async fn two_that_install_at_the_same_moment_share_it_and_the_last_one_out_remov
     );
     assert_eq!(kube.items(DEPLOYMENTS).await.len(), 1);
 
-    // The last one goes while a new one comes.
+    // The last session ends while a new one starts.
     stop(second).await;
     let three = Home::new();
     let mut leaving = StageClient::start(gateway_command(&two, "cleanup", &[]));
@@ -98,7 +98,7 @@ async fn two_that_install_at_the_same_moment_share_it_and_the_last_one_out_remov
     );
 }
 
-/// What the ledger and the API go through; each is a moment to die in. `DEVCLUSTER_ROUNDS` takes all of them.
+/// Changes of the ledger and requests to the API; each is a moment for a kill. `DEVCLUSTER_ROUNDS` uses all of them.
 fn moments() -> Vec<usize> {
     match std::env::var_os("DEVCLUSTER_ROUNDS") {
         Some(_) => (1..=32).collect(),
@@ -111,7 +111,7 @@ async fn killed_at_any_step_of_installing_it_leaves_nothing_that_cleanup_does_no
     let Some(kube) = cluster().await else {
         return;
     };
-    // Somebody else's, beside what is to be installed.
+    // Objects of others, beside those to install.
     kube.class("other", "example.com/controller").await;
     kube.gateway("default", "others").await;
     let before = kube.snapshot().await;
@@ -140,7 +140,7 @@ async fn killed_at_any_step_of_installing_it_leaves_nothing_that_cleanup_does_no
 }
 
 #[tokio::test]
-async fn what_was_half_installed_is_gone_on_with_by_the_next_run_and_a_killed_cleanup_by_the_next_cleanup()
+async fn a_partial_installation_is_completed_by_the_next_run_and_a_partial_cleanup_by_the_next_cleanup()
  {
     let Some(kube) = cluster().await else {
         return;
@@ -171,7 +171,7 @@ async fn what_was_half_installed_is_gone_on_with_by_the_next_run_and_a_killed_cl
 }
 
 #[tokio::test]
-async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
+async fn objects_of_others_are_neither_changed_nor_removed() {
     let Some(kube) = cluster().await else {
         return;
     };
@@ -192,7 +192,7 @@ async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
     let kept = "CustomResourceDefinition gateways.gateway.networking.k8s.io: is there already, and kept as it is: it is of v1.2.1, experimental channel; \
         the manifests have v1.3.0, experimental, and it may be too old for this controller";
     assert!(stage.stderr().contains(kept), "{}", stage.stderr());
-    // Something of worth in a namespace of ours keeps the namespace.
+    // An object of others in our namespace keeps the namespace.
     kube.create(
         "/api/v1/namespaces/projectcontour/configmaps",
         &json!({"metadata": {"name": "precious"}, "data": {"a": "b"}}),
@@ -229,7 +229,7 @@ async fn what_is_somebody_elses_is_neither_changed_nor_removed() {
 }
 
 #[tokio::test]
-async fn what_a_vanished_user_left_is_collected_by_the_gc_of_anybody() {
+async fn what_a_dead_session_left_is_collected_by_another_users_gc() {
     let Some(kube) = cluster().await else {
         return;
     };
@@ -244,12 +244,12 @@ async fn what_a_vanished_user_left_is_collected_by_the_gc_of_anybody() {
     stop(neighbour).await;
     stage.signal(Signal::KILL);
     stage.wait().await;
-    // As if its session had been for a moment: one that is makes little of an API that is slow to answer.
+    // As after a very short session: a real one would barely notice an API that answers slowly.
     let moment = json!({"spec": {"leaseDurationSeconds": 2}});
     for lease in kube.items(SESSIONS).await {
         kube.merge(&path(LEASES, &lease), &moment).await;
     }
-    // As `devcluster-remote gc` does, by the ledger of one who only met the other.
+    // As `devcluster-remote gc` does, by the ledger of a session that only met the other one.
     kube.until("collection", async || {
         let said = cleanup(&other).await;
         said.contains("removed leftovers of an earlier run: Gateway default/devcluster-")
@@ -261,7 +261,7 @@ async fn what_a_vanished_user_left_is_collected_by_the_gc_of_anybody() {
 }
 
 #[tokio::test]
-async fn at_a_terminal_it_asks_before_it_installs_and_before_it_takes_what_a_dead_master_left() {
+async fn at_a_terminal_it_asks_before_it_installs_and_before_it_uses_an_abandoned_gateway() {
     let Some(kube) = cluster().await else {
         return;
     };
@@ -290,7 +290,7 @@ async fn at_a_terminal_it_asks_before_it_installs_and_before_it_takes_what_a_dea
     terminal.answer("y");
     terminal.wait_for("ready: Gateway default/left").await;
     let pid = terminal.child.id().expect("it runs");
-    let pid = rustix::process::Pid::from_raw(pid as i32).expect("0 is no process id");
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("0 is not a process id");
     rustix::process::kill_process(pid, Signal::TERM).expect("cannot signal the stage");
     let ended = tokio::time::timeout(support::DEADLINE, terminal.child.wait()).await;
     assert!(ended.is_ok(), "it does not end");
@@ -315,7 +315,7 @@ async fn at_a_terminal_it_asks_before_it_installs_and_before_it_takes_what_a_dea
 }
 
 #[tokio::test]
-async fn a_dry_run_and_a_preflight_say_what_would_be_installed_and_change_nothing() {
+async fn a_dry_run_and_a_preflight_report_what_would_be_installed_and_change_nothing() {
     let Some(kube) = cluster().await else {
         return;
     };

@@ -1,4 +1,4 @@
-//! devcluster-gateway where a controller cannot be installed: what is wrong is named, and nothing is half done.
+//! devcluster-gateway where a controller cannot be installed: the reason is reported, and nothing is half done.
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -47,12 +47,12 @@ fn assert_error(error: &Value, code: &str, says: &[&str]) {
     }
 }
 
-/// Does without: it has other ways, or only the last one out needs it.
+/// Not needed: it has alternatives, or only the last session needs it.
 const OPTIONAL: [(&str, &str); 2] = [("gateways", "watch"), ("leases", "list")];
-/// Needed by those alone who do not have what they give.
+/// Needed only by users without the permissions that they grant.
 const GIVING: [&str; 2] = ["escalate", "bind"];
 
-/// These rules, each time with one verb on one resource less.
+/// These rules, each time without one verb on one resource.
 fn one_less(rules: &[Value]) -> Vec<(String, String, Vec<Value>)> {
     let texts = |it: &Value| -> Vec<String> {
         let all = it
@@ -88,7 +88,7 @@ fn one_less(rules: &[Value]) -> Vec<(String, String, Vec<Value>)> {
     all
 }
 
-/// What a stage asked for that changes something; the Lease is no more than the mutex.
+/// The changing requests of a stage, without those for the Lease, which is only the lock.
 fn changes(kube: &RealKube) -> Vec<String> {
     changes_of(kube, STAGE)
 }
@@ -104,7 +104,7 @@ fn changes_of(kube: &RealKube, user: &str) -> Vec<String> {
     all
 }
 
-/// Serves the manifests at `/yaml`, and leads there from `/here`.
+/// Serves the manifests at `/yaml`, and redirects there from `/here`.
 async fn serve(tasks: &mut JoinSet<()>, text: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("no port");
     let address = listener.local_addr().expect("an address");
@@ -136,7 +136,7 @@ async fn serve(tasks: &mut JoinSet<()>, text: Vec<u8>) -> String {
 }
 
 #[tokio::test]
-async fn manifests_that_are_not_what_was_meant_are_refused_before_anything_is_touched() {
+async fn unexpected_manifests_are_refused_before_anything_changes() {
     let Some(kube) = real_kube().await else {
         return;
     };
@@ -224,7 +224,7 @@ async fn manifests_that_are_not_what_was_meant_are_refused_before_anything_is_to
     );
     assert_eq!(changes(&kube), Vec::<String>::new());
 
-    // The right ones come this far over http, by a redirect.
+    // The right manifests are accepted over http and after a redirect.
     let mut args = digest.to_vec();
     args.extend(["--timeout", "1"]);
     let installed = fail(&kube, &format!("{server}/here"), &args).await;
@@ -232,12 +232,12 @@ async fn manifests_that_are_not_what_was_meant_are_refused_before_anything_is_to
 }
 
 #[tokio::test]
-async fn a_controller_that_never_comes_up_ends_with_what_its_pods_say() {
+async fn a_controller_that_never_starts_ends_with_its_pods_reasons() {
     let Some(mut kube) = real_kube().await else {
         return;
     };
     kube.uninstall().await;
-    // What a kubelet does that cannot pull the image.
+    // What a kubelet reports that cannot pull the image.
     let client = kube.client();
     kube.spawn(async move {
         let ask = async |method: &str, path: &str, body: Value| {
@@ -359,7 +359,7 @@ async fn a_channel_is_not_switched_and_an_older_release_is_not_installed_over_a_
 }
 
 #[tokio::test]
-async fn the_role_for_installing_suffices_and_whatever_it_lacks_is_named_before_anything_is_applied()
+async fn the_role_for_installing_suffices_and_a_missing_verb_is_reported_before_anything_is_applied()
  {
     let Some(mut kube) = real_kube().await else {
         return;

@@ -1,4 +1,4 @@
-//! What reading a cluster leads to.
+//! Reading a cluster, and what follows from it.
 
 use sandbox::kube_api::seed;
 use serde_json::{Value, json};
@@ -9,14 +9,14 @@ use support::{Home, StageClient};
 
 use super::CONTOUR;
 
-/// The class `contour` and no Gateway; nothing happens by itself.
+/// The class `contour` and no Gateway; nothing changes by itself.
 async fn cluster() -> Option<RealKube> {
     let kube = real_kube().await?;
     kube.class("contour", CONTOUR).await;
     Some(kube)
 }
 
-/// Puts a Gateway there with the status that a controller gave it, if there is one.
+/// Creates a Gateway, with a controller's status if it has one.
 async fn put(kube: &RealKube, gateway: &Value) {
     let at = path(GATEWAYS, gateway);
     if kube.get(&at).await.is_null() {
@@ -82,7 +82,7 @@ async fn an_existing_gateway_takes_six_requests_and_the_access_reviews() {
     let mut stage = start(&kube, &home, &[]);
     stage.wait_for("ready").await;
     let mut requests = kube.requests(STAGE);
-    // The watch begins once the stage is ready.
+    // The watch starts once the stage is ready.
     requests.retain(|request| !request.contains("fieldSelector=metadata.name"));
     let is_review = |it: &String| it.contains("selfsubjectaccessreviews");
     let (reviews, others): (Vec<_>, Vec<_>) = requests.iter().partition(|it| is_review(it));
@@ -96,7 +96,7 @@ async fn an_existing_gateway_takes_six_requests_and_the_access_reviews() {
 }
 
 #[tokio::test]
-async fn every_candidate_is_listed_with_its_reason_and_the_first_usable_one_is_taken() {
+async fn every_candidate_is_listed_with_its_reason_and_the_first_usable_one_is_selected() {
     let Some(kube) = cluster().await else {
         return;
     };
@@ -130,7 +130,7 @@ async fn every_candidate_is_listed_with_its_reason_and_the_first_usable_one_is_t
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_lost_is_reported_and_so_is_its_return_and_a_new_address() {
+async fn a_lost_gateway_its_return_and_a_new_address_are_reported() {
     let Some(kube) = cluster().await else {
         return;
     };
@@ -172,7 +172,7 @@ async fn a_gateway_that_is_lost_is_reported_and_so_is_its_return_and_a_new_addre
 }
 
 #[tokio::test]
-async fn what_is_not_there_or_never_works_is_told_apart() {
+async fn missing_and_broken_gateways_have_their_codes() {
     let Some(kube) = cluster().await else {
         return;
     };

@@ -1,4 +1,4 @@
-//! What a user has to be allowed: the roles of docs/gateway.md are enough, and each of their verbs is needed.
+//! The user's permissions: the roles of docs/gateway.md suffice, and each of their verbs is needed.
 
 use serde_json::{Value, json};
 use support::gateway::{
@@ -22,7 +22,7 @@ fn without(rules: &[Value], resource: &str, verb: &str) -> Vec<Value> {
     rules
 }
 
-/// With all of its verbs it gets to its end, and a master can use the Gateway.
+/// With all verbs the run succeeds, and a master can use the Gateway.
 async fn suffices(kube: &RealKube, rules: &[Value], args: &[&str]) {
     kube.grant(LIMITED, rules).await;
     let home = Home::new();
@@ -33,14 +33,14 @@ async fn suffices(kube: &RealKube, rules: &[Value], args: &[&str]) {
     assert_nothing_of_ours(kube).await;
 }
 
-/// With one verb less it ends with an error that has these words.
+/// Without one verb it ends with an error that has these words.
 async fn lacks(kube: &RealKube, rules: &[Value], args: &[&str], words: &str) {
     kube.grant(LIMITED, rules).await;
     let home = Home::new();
     let stage = StageClient::start(run_as(kube, LIMITED, &home, args));
     let error = fail(stage).await;
     assert!(error.to_string().contains(words), "{words}: {error:#}");
-    // What it may not give back stays.
+    // What it may not release stays.
     for list in [SESSIONS, GATEWAYS] {
         for left in kube.items(list).await {
             if left["metadata"]["name"] != "tcp-gateway" {
@@ -59,7 +59,7 @@ fn named(group: &str, resource: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_role_for_an_existing_gateway_suffices_and_exactly_the_verb_that_it_lacks_is_named() {
+async fn the_role_for_an_existing_gateway_suffices_and_exactly_the_missing_verb_is_reported() {
     let Some(kube) = with_gateway().await else {
         return;
     };
@@ -79,7 +79,7 @@ async fn the_role_for_an_existing_gateway_suffices_and_exactly_the_verb_that_it_
 }
 
 #[tokio::test]
-async fn the_role_for_a_gateway_of_ones_own_suffices_and_needs_what_it_has_more() {
+async fn the_role_for_a_dedicated_gateway_suffices_and_needs_its_additional_verbs() {
     let Some(mut kube) = real_kube().await else {
         return;
     };

@@ -1,4 +1,4 @@
-//! Sessions: each has a Lease, and no two have the same Gateway.
+//! Sessions: each has a Lease, and no two share a Gateway.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use support::{Home, StageClient};
 use super::{CONTOUR, with_gateway};
 
 #[tokio::test]
-async fn an_existing_gateway_is_held_by_a_lease_and_given_back_as_it_was() {
+async fn an_existing_gateway_is_held_by_a_lease_and_released_unchanged() {
     let Some(kube) = with_gateway().await else {
         return;
     };
@@ -43,7 +43,7 @@ async fn an_existing_gateway_is_held_by_a_lease_and_given_back_as_it_was() {
     })
     .await;
 
-    // What the master does there, and how it leaves it when it dies, is its own.
+    // A master's changes, and what it leaves when it dies, are its own.
     open_port(&outputs, "default").await;
 
     stop(stage).await;
@@ -57,7 +57,7 @@ async fn an_existing_gateway_is_held_by_a_lease_and_given_back_as_it_was() {
 }
 
 #[tokio::test]
-async fn two_sessions_never_share_and_the_second_gets_a_gateway_of_its_own_that_goes_with_it() {
+async fn two_sessions_never_share_and_the_second_creates_a_gateway_and_deletes_it() {
     let Some(mut kube) = real_kube().await else {
         return;
     };
@@ -93,14 +93,14 @@ async fn two_sessions_never_share_and_the_second_gets_a_gateway_of_its_own_that_
             .contains("TCPRoute and Service default/canary")
     );
     assert!(kube.items(TCP_ROUTES).await.is_empty());
-    // The other's session, which it looks after, is no news while that lives.
+    // The other session's Gateway is not reported while that session is alive.
     assert_eq!(gc(&two).await, "nothing was left behind\n");
     stop(first).await;
     assert_nothing_of_ours(&kube).await;
 }
 
 #[tokio::test]
-async fn a_killed_session_takes_its_own_gateway_back_and_cleanup_gives_it_back() {
+async fn a_killed_session_is_resumed_and_cleanup_releases_its_gateway() {
     let Some(mut kube) = real_kube().await else {
         return;
     };
@@ -144,7 +144,7 @@ async fn an_expired_session_is_collected_and_a_live_one_is_taken_over_only_on_re
     let mut killed = start(&kube, &dead, &["--lease-duration", "1"]);
     let gateway = ready(&mut killed).await["gateway_name"].clone();
     kill(killed).await;
-    // Seen first, and seen again unchanged after more than its second on the observer's own clock.
+    // Observed once, and again unchanged after more than its second on the observer's own clock.
     let dedicated = ["--prefer", "dedicated", "--lease-duration", "5"];
     let mut observer = start(&kube, &eve, &dedicated);
     ready(&mut observer).await;

@@ -1,4 +1,4 @@
-//! One tunnel, several clusters: each resource manager gets the gateway that is for it, on real API servers.
+//! One tunnel, several clusters: each resource manager gets its own gateway, on real API servers.
 
 use serde_json::{Value, json};
 use support::devcluster::TestDevcluster;
@@ -9,7 +9,7 @@ use support::site::Site;
 
 const CONTOUR: &str = "projectcontour.io/gateway-controller";
 
-/// The contexts, the names of the resource managers, and where each cluster's Gateway is.
+/// The contexts, the names of the resource managers, and each cluster's Gateway.
 const CLUSTERS: [(&str, &str, &str); 3] = [
     ("ctx-one", "default", "127.0.0.11"),
     ("ctx-two", "east", "127.0.0.12"),
@@ -41,7 +41,7 @@ async fn three_resource_managers_on_three_contexts_share_a_tunnel() {
         );
     }
     write_kubeconfig(&site.home, "all", &all);
-    // The first two are told by their fields, the last one by its own name; in another order than the managers.
+    // The first two are assigned by their fields, the last by its own name; the order differs from the managers'.
     let gateway = |name: &str, context: &str, more: &str| {
         let kubeconfig = site.home.path().join("all");
         format!(

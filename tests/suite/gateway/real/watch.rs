@@ -1,5 +1,5 @@
-//! After ready, when the API, the network or the credentials are gone for a while: what became of the Gateway meanwhile is
-//! reported all the same, and the session goes on.
+//! After ready, while the API, the network or the credentials are gone: changes of the Gateway are reported afterwards,
+//! and the session continues.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -19,7 +19,7 @@ use super::with_gateway;
 /// Renewed, and watched again, once a second.
 const LEASE: [&str; 2] = ["--lease-duration", "10"];
 
-/// The Gateway gets this address, and the stage says so, in outputs of a higher generation.
+/// Sets the Gateway's address; the stage reports it in outputs of a higher generation.
 async fn moves(kube: &RealKube, stage: &mut StageClient, address: &str) {
     kube.program("default", "tcp-gateway", address).await;
     is_reported(stage, address).await;
@@ -43,7 +43,7 @@ async fn is_renewed_again(kube: &RealKube) {
 }
 
 #[tokio::test]
-async fn an_api_that_starts_anew_and_has_forgotten_old_versions_is_watched_again() {
+async fn an_api_that_restarts_without_old_versions_is_watched_again() {
     let Some(mut kube) = with_gateway().await else {
         return;
     };
@@ -51,7 +51,7 @@ async fn an_api_that_starts_anew_and_has_forgotten_old_versions_is_watched_again
     let mut stage = start(&kube, &home, &LEASE);
     ready(&mut stage).await;
     moves(&kube, &mut stage, "127.0.0.2").await;
-    // Its watch is of a version that the API has no history of any more: 410 Gone.
+    // The API no longer has the history of the watch's version: 410 Gone.
     kube.restart(async || {}).await;
     let from = kube.requests(STAGE).len();
     moves(&kube, &mut stage, "127.0.0.3").await;
@@ -94,7 +94,7 @@ async fn through(kube: &RealKube, home: &Home) -> (StageClient, Relay) {
     (StageClient::start(command), relay)
 }
 
-/// `make soak` parts for longer.
+/// `make soak` uses a longer partition.
 #[tokio::test]
 async fn after_a_partition_a_new_address_is_reported_and_the_session_is_still_ours() {
     let Some(kube) = with_gateway().await else {
@@ -111,7 +111,7 @@ async fn after_a_partition_a_new_address_is_reported_and_the_session_is_still_ou
     is_reported(&mut stage, "127.0.0.2").await;
     is_renewed_again(&kube).await;
 
-    // And on connections that lead nowhere, of which nobody is told: a laptop that is somewhere else now.
+    // Also on dead connections without any error, as on a laptop that changes networks.
     relay.cut();
     moves(&kube, &mut stage, "127.0.0.3").await;
     is_renewed_again(&kube).await;
@@ -119,7 +119,7 @@ async fn after_a_partition_a_new_address_is_reported_and_the_session_is_still_ou
     stop(stage).await;
 }
 
-/// Prints the token that the file beside it has, for a minute.
+/// Prints the token from the file beside it, valid for a minute.
 const LOGIN: &str = r#"#!/bin/sh
 cd "$(dirname "$0")"
 [ -s token ] || { echo "log in first" >&2; exit 3; }
@@ -145,7 +145,7 @@ fn calls(home: &Path) -> usize {
 }
 
 #[tokio::test]
-async fn credentials_of_a_plugin_are_refreshed_and_those_that_cannot_be_are_named() {
+async fn plugin_credentials_are_refreshed_and_a_failure_is_reported() {
     let Some(kube) = with_gateway().await else {
         return;
     };

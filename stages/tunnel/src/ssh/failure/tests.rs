@@ -152,7 +152,7 @@ unix_listener: cannot bind to path /run/x/tunnel.ssh.cQYcHWG6heyOkpMF: No space 
 ];
 
 #[test]
-fn each_complaint_of_ssh_has_its_own_error() {
+fn each_message_of_ssh_has_its_own_error() {
     for (expected, text) in CAPTURED {
         let code = code_of(text).0;
         assert_eq!(code, *expected, "{text}");
@@ -160,7 +160,7 @@ fn each_complaint_of_ssh_has_its_own_error() {
 }
 
 #[test]
-fn messages_name_the_key_and_the_server_and_ssh_itself_is_quoted() {
+fn messages_name_key_and_server_and_causes_quote_ssh() {
     let (_, message) = code_of("x: Permission denied (publickey).");
     assert_eq!(
         message,
@@ -175,7 +175,7 @@ fn messages_name_the_key_and_the_server_and_ssh_itself_is_quoted() {
 }
 
 #[test]
-fn the_mend_for_a_changed_host_key_is_the_command_that_ssh_gives() {
+fn the_hint_for_a_changed_host_key_is_the_command_that_ssh_prints() {
     let text = "REMOTE HOST IDENTIFICATION HAS CHANGED\n  ssh-keygen -f \"/h/k\" -R \"[h]:1\"";
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let hint = connecting_error(&lines, &server()).hint.unwrap();

@@ -8,7 +8,7 @@ fn with_ciphers(ciphers: &str) -> Resolved {
 }
 
 #[test]
-fn a_faster_cipher_goes_first_only_where_the_user_left_the_order_to_ssh() {
+fn a_faster_cipher_is_first_only_if_the_order_is_ssh_s_default() {
     let default = with_ciphers("chacha20-poly1305@openssh.com,aes128-ctr,aes128-gcm@openssh.com");
     let faster = "aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr";
     assert_eq!(default.faster_ciphers(true).as_deref(), Some(faster));
@@ -23,7 +23,7 @@ fn a_faster_cipher_goes_first_only_where_the_user_left_the_order_to_ssh() {
 }
 
 #[test]
-fn keepalives_of_the_config_win_over_ssh_config_and_that_wins_over_ours() {
+fn keepalives_of_the_config_override_ssh_config_which_overrides_our_defaults() {
     let config = |fields: &str| -> Config {
         let text = format!(r#"{{"reverse_proxy_host": "h"{fields}}}"#);
         serde_json::from_str(&text).unwrap()

@@ -1,4 +1,4 @@
-//! What is known of the way from outside to the local port, and what is said of it: never more than was seen.
+//! The proof of arrival from outside, and what is reported about it: never more than was observed.
 
 use std::net::Ipv4Addr;
 
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 #[tokio::test]
-async fn a_port_that_the_server_grants_on_ipv6_alone_is_not_taken_for_ours() {
+async fn a_port_granted_on_ipv6_alone_does_not_count_as_ours() {
     let setup = Setup::new(Options {
         gateway_ports: "yes".into(),
         ..Options::default()
@@ -33,7 +33,7 @@ async fn a_port_that_the_server_grants_on_ipv6_alone_is_not_taken_for_ours() {
     assert!(error["hint"].as_str().unwrap().contains("clientspecified"));
 }
 
-/// A relay in front of the server, as a load balancer or NAT: every source port is changed.
+/// A relay in front of the server, as a load balancer or NAT: it rewrites source ports.
 async fn relay(public: TcpListener, to: u16) {
     let mut visitors = JoinSet::new();
     while let Ok((mut visitor, _)) = public.accept().await {
@@ -98,7 +98,7 @@ async fn behind_nat_a_nonce_is_the_proof_or_it_stays_unverified() {
 }
 
 #[tokio::test]
-async fn a_way_that_closes_while_ready_is_told_and_so_is_its_return() {
+async fn a_port_that_stops_leading_here_is_reported_and_so_is_its_recovery() {
     let setup = Setup::new(no_gateway_ports()).await;
     let port = *setup.ports.start();
     let one = port.to_string();
@@ -128,7 +128,7 @@ async fn a_way_that_closes_while_ready_is_told_and_so_is_its_return() {
 }
 
 #[tokio::test]
-async fn a_port_on_all_addresses_is_said_to_be_open_to_all() {
+async fn a_port_on_all_addresses_is_reported_as_open() {
     let setup = Setup::new(Options::default()).await;
     let mut tunnel = setup.start(&[]);
     tunnel
@@ -142,7 +142,7 @@ async fn a_port_on_all_addresses_is_said_to_be_open_to_all() {
     assert!(!tunnel.has_said("log"), "{}", tunnel.stderr());
 }
 
-/// On a server that listens on IPv6 as well.
+/// On a server that also listens on IPv6.
 async fn on_ipv6() -> Setup {
     Setup::new(Options {
         extra: vec!["AddressFamily any".into()],
@@ -177,8 +177,7 @@ async fn pods_may_reach_the_server_by_ipv6() {
 }
 
 #[tokio::test]
-async fn a_port_that_somebody_has_on_ipv6_alone_is_ours_on_ipv4_where_the_server_tells_them_apart()
-{
+async fn a_port_in_use_on_ipv6_alone_is_ours_on_ipv4_if_the_server_separates_them() {
     let setup = on_ipv6().await;
     let mut taken = Vec::new();
     for port in setup.ports.clone() {
@@ -191,7 +190,7 @@ async fn a_port_that_somebody_has_on_ipv6_alone_is_ours_on_ipv4_where_the_server
 }
 
 #[tokio::test]
-async fn gateway_ports_off_is_told_also_when_somebody_else_has_the_public_side() {
+async fn gateway_ports_off_is_reported_also_if_another_program_has_the_public_address() {
     if netns::are_missing() {
         return;
     }
@@ -204,12 +203,12 @@ async fn gateway_ports_off_is_told_also_when_somebody_else_has_the_public_side()
     let command = setup.command(&[("public-host", &public.to_string())]);
     let error = failure(&setup, command, "tunnel.gateway_ports_off", 75).await;
     let message = error["message"].as_str().unwrap();
-    let told = format!("another program has {public}:");
-    assert!(message.contains(&told), "{error}");
+    let expected = format!("another program has {public}:");
+    assert!(message.contains(&expected), "{error}");
 }
 
 #[tokio::test]
-async fn a_stranger_on_the_public_side_is_told_where_the_server_says_nothing() {
+async fn another_program_on_the_public_address_is_reported_also_without_the_servers_sockets() {
     let setup = Setup::new(Options {
         extra: vec!["ForceCommand /bin/false".into()],
         ..no_gateway_ports()
@@ -224,7 +223,7 @@ async fn a_stranger_on_the_public_side_is_told_where_the_server_says_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_that_listens_wider_than_it_was_asked_to_is_told() {
+async fn a_server_that_listens_on_more_addresses_than_requested_is_reported() {
     let setup = Setup::new(Options {
         gateway_ports: "yes".into(),
         ..Options::default()
@@ -246,14 +245,14 @@ async fn an_address_that_this_machine_does_not_reach_is_reported_as_unverified()
     }
     let netns = Netns::claim();
     let setup = Setup::new(Options::default()).await;
-    // Nobody has this address of the test's own network.
-    let nobody = netns.nobody().to_string();
-    let flags = [("public-host", nobody.as_str())];
+    // No host has this address of the test's own network.
+    let unused = netns.unused_address().to_string();
+    let flags = [("public-host", unused.as_str())];
     let mut tunnel = setup.start(&[flags[0], ("probe-interval", "0.1")]);
     tunnel.wait_for_log("this machine does not reach").await;
     let outputs = tunnel.wait_for("outputs").await;
-    let told = (&outputs["outputs"]["host"], &outputs["outputs"]["verified"]);
-    assert_eq!(told, (&nobody.as_str().into(), &"unverified".into()));
+    let reported = (&outputs["outputs"]["host"], &outputs["outputs"]["verified"]);
+    assert_eq!(reported, (&unused.as_str().into(), &"unverified".into()));
     tunnel.wait_for("ready").await;
     let mut check = StageClient::start(setup.verb("check"));
     assert!(check.wait().await.0.success(), "{}", check.stderr());

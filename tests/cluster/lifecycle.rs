@@ -48,7 +48,7 @@ fn it_leaves_nothing_behind_when_it_is_killed() {
 }
 
 #[test]
-fn the_next_one_removes_what_a_killed_watcher_could_not() {
+fn the_next_cluster_removes_what_a_killed_watcher_left() {
     if bed::is_missing() {
         return;
     }
@@ -57,7 +57,7 @@ fn the_next_one_removes_what_a_killed_watcher_could_not() {
     bed.kill_watcher();
     bed.kill();
     let mut others = Vec::new();
-    // It has the same number when no other bed runs; others take what is free.
+    // It has the same number if no other bed runs; others use what is free.
     loop {
         let next = Bed::start();
         let same = next.ready["number"] == bed.ready["number"];

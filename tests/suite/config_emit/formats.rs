@@ -1,4 +1,4 @@
-//! The forms of a result, each read by who it is for.
+//! The formats of a result, each read by its consumer.
 
 use std::process::Stdio;
 
@@ -9,7 +9,7 @@ use support::emit::{
 };
 use support::{Home, bin, code_of};
 
-/// What is written to stdout in this form.
+/// The output on stdout in this format.
 async fn emitted(home: &Home, format: &str, base: Option<&str>) -> String {
     let mut command = home.command(&bin("devcluster-config-emit"));
     command.args(["once", "--out", "-", "--format", format]);
@@ -27,7 +27,7 @@ async fn emitted(home: &Home, format: &str, base: Option<&str>) -> String {
 }
 
 #[tokio::test]
-async fn a_config_comes_whole_alone_or_only_where_it_changed() {
+async fn a_config_is_written_whole_alone_or_only_where_it_changed() {
     let home = Home::new();
     let _upstreams = tunnel_and_gateway(&home).await;
     assert_eq!(emitted(&home, "file", Some(DEVCLUSTER)).await, RENDERED);
@@ -52,7 +52,7 @@ async fn a_config_comes_whole_alone_or_only_where_it_changed() {
 }
 
 #[tokio::test]
-async fn what_json_has_no_form_for_is_kept_also_where_it_is_written_anew() {
+async fn values_outside_of_json_are_kept_also_in_a_rewritten_config() {
     let home = Home::new();
     let _tunnel = Upstream::ready(&home, "tunnel", "tunnel", tunnel_outputs(8003)).await;
     let odd = "{inf: .inf, big: 99999999999999999999, bin: !!binary aGk=, day: 2001-12-14, twin: 1, twin: 2}";
@@ -73,7 +73,7 @@ async fn what_json_has_no_form_for_is_kept_also_where_it_is_written_anew() {
 }
 
 #[tokio::test]
-async fn a_config_that_uses_anchors_from_elsewhere_is_whole_without_them() {
+async fn a_config_with_anchors_from_outside_is_complete_without_them() {
     let home = Home::new();
     let _tunnel = Upstream::ready(&home, "tunnel", "tunnel", tunnel_outputs(8003)).await;
     let base = "stages:\n  - custom: {name: &n x, cmd: [a]}\n  - master:\n      config_file:\n        name: *n\n        resource_manager: {type: kubernetes}\n";
@@ -89,7 +89,7 @@ async fn a_config_that_uses_anchors_from_elsewhere_is_whole_without_them() {
 }
 
 #[tokio::test]
-async fn values_reach_a_shell_a_ci_and_a_program_without_a_base() {
+async fn without_a_base_values_reach_a_shell_a_ci_and_a_program() {
     let home = Home::new();
     let _upstreams = tunnel_and_gateway(&home).await;
     let _odd = Upstream::ready(
@@ -136,7 +136,7 @@ async fn values_reach_a_shell_a_ci_and_a_program_without_a_base() {
     assert_eq!(code_of(&stderr), "config_emit.ambiguous_name");
 }
 
-/// Runs a command with a terminal as its stderr, and prints what came there.
+/// Runs a command with a terminal as its stderr, and prints what it wrote there.
 const TERMINAL: &str = "import os, pty, subprocess, sys
 primary, secondary = pty.openpty()
 child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=secondary)
@@ -151,7 +151,7 @@ sys.stdout.buffer.write(said)
 sys.exit(child.wait())";
 
 #[tokio::test]
-async fn a_diff_and_a_mistake_have_colours_on_a_terminal_unless_its_user_says_no() {
+async fn diffs_and_mistakes_have_colours_on_a_terminal_unless_disabled() {
     let home = Home::new();
     let _upstreams = tunnel_and_gateway(&home).await;
     for (base, plain) in [
@@ -185,7 +185,7 @@ async fn a_diff_and_a_mistake_have_colours_on_a_terminal_unless_its_user_says_no
 }
 
 #[tokio::test]
-async fn a_form_that_is_made_from_a_file_needs_one() {
+async fn a_format_that_needs_a_base_requires_one() {
     let home = Home::new();
     let mut command = home.command(&bin("devcluster-config-emit"));
     command.args(["once", "--out", "-", "--format", "block"]);

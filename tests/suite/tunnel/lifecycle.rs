@@ -1,4 +1,4 @@
-//! The tunnel against a real sshd, on the same machine: the server's ports are this machine's ports.
+//! The tunnel against a real sshd on the same machine: the server's ports are this machine's ports.
 
 use std::net::Ipv4Addr;
 
@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 #[tokio::test]
-async fn a_taken_port_is_passed_over_and_a_visitor_reaches_the_local_port() {
+async fn a_port_in_use_is_skipped_and_a_visitor_reaches_the_local_port() {
     let setup = Setup::new(Options::default()).await;
     let first = *setup.ports.start();
     let _taken = take([first]).await;
@@ -51,7 +51,7 @@ async fn an_alias_of_ssh_config_is_enough() {
         format!("User {}", setup.sshd.user()),
         format!("IdentityFile {}", setup.sshd.key().display()),
         format!("UserKnownHostsFile {}", setup.sshd.known_hosts().display()),
-        // What a user may have there for shells, and what would get in the way.
+        // A user's settings for interactive sessions, and settings that could interfere.
         "ControlMaster auto".to_owned(),
         "ControlPath /nonexistent/%C".to_owned(),
         "ControlPersist 60".to_owned(),
@@ -83,7 +83,7 @@ async fn an_alias_of_ssh_config_is_enough() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_comes_back_on_the_same_port() {
+async fn after_a_lost_connection_it_reconnects_on_the_same_port() {
     let mut setup = Setup::new(Options::default()).await;
     let mut tunnel = setup.start(&[]);
     let port = port_of(&tunnel.wait_for("outputs").await);
@@ -118,7 +118,7 @@ async fn a_lost_connection_comes_back_on_the_same_port() {
 }
 
 #[tokio::test]
-async fn a_port_that_stays_lost_is_replaced_and_the_outputs_say_so() {
+async fn a_port_that_stays_lost_is_replaced_in_the_outputs() {
     let mut setup = Setup::new(Options::default()).await;
     let mut tunnel = setup.start(&[("keep-port", "0.1")]);
     let before = port_of(&tunnel.wait_for("outputs").await);
@@ -173,7 +173,7 @@ async fn a_pinned_port_is_never_replaced() {
 }
 
 #[tokio::test]
-async fn the_next_run_asks_for_the_same_port_first() {
+async fn the_next_run_requests_the_same_port_first() {
     let setup = Setup::new(Options::default()).await;
     let mut ports = Vec::new();
     for _ in 0..4 {
@@ -205,7 +205,7 @@ async fn sigterm_ends_it_and_leaves_nothing() {
 #[tokio::test]
 async fn sigterm_while_the_server_does_not_answer_ends_it_too() {
     let setup = Setup::new(Options::default()).await;
-    // What ssh would give up by takes longer than this test waits.
+    // ssh's own timeout is longer than this test waits.
     let patient = [("keepalive-interval", "600"), ("connect-timeout", "600")];
     let mut tunnel = setup.start(&patient);
     tunnel.wait_for("ready").await;
@@ -244,7 +244,7 @@ async fn a_killed_tunnel_leaves_no_ssh_and_no_listener_and_the_next_run_works() 
 }
 
 #[tokio::test]
-async fn cleanup_removes_what_is_left_when_ssh_was_killed_too() {
+async fn cleanup_also_removes_what_a_killed_ssh_left() {
     let setup = Setup::new(Options::default()).await;
     let mut tunnel = setup.start(&[]);
     tunnel.wait_for("ready").await;
@@ -266,7 +266,7 @@ async fn cleanup_removes_what_is_left_when_ssh_was_killed_too() {
 }
 
 #[tokio::test]
-async fn check_tells_whether_the_port_leads_here_now() {
+async fn check_shows_whether_the_port_leads_here_now() {
     let mut setup = Setup::new(Options::default()).await;
     let exit = async |setup: &Setup| {
         StageClient::start(setup.verb("check"))
@@ -289,7 +289,7 @@ async fn check_tells_whether_the_port_leads_here_now() {
 }
 
 #[tokio::test]
-async fn once_is_refused_because_a_tunnel_holds_only_while_it_runs() {
+async fn once_is_refused_because_a_tunnel_exists_only_while_it_runs() {
     let setup = Setup::new(Options::default()).await;
     let mut once = StageClient::start({
         let mut command = setup.verb("once");

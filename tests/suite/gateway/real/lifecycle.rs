@@ -1,4 +1,4 @@
-//! A whole life: what is there while it runs, and that nothing is after it.
+//! A complete run: what exists meanwhile, and that nothing is left afterwards.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn nothing_is_left(home: &Home) {
 }
 
 #[tokio::test]
-async fn it_takes_its_context_alone_with_it_and_leaves_nothing() {
+async fn it_uses_its_context_alone_and_leaves_nothing() {
     let Some(kube) = with_gateway().await else {
         return;
     };
@@ -69,7 +69,7 @@ async fn it_takes_its_context_alone_with_it_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_stop_is_heard_during_the_wait() {
+async fn a_stop_ends_the_wait() {
     let Some(kube) = real_kube().await else {
         return;
     };
