@@ -127,7 +127,7 @@ async fn an_unusable_base_is_refused_with_file_and_line() {
         twins,
         "config_emit.base_not_yaml",
         2,
-        &["base.yaml:3:1", "twice"],
+        &["base.yaml:3:1", "is a duplicate"],
     )
     .await;
     assert_refused(
@@ -379,7 +379,7 @@ async fn more_ports_than_the_gateway_can_open_are_a_warning() {
     );
     let (code, stderr) = finish(command(&home, "once", &base, &out)).await;
     assert_eq!(code, Some(0), "{stderr}");
-    let says = "asks for 5001 ports, the Gateway of gateway can open 64";
+    let says = "has 5001 ports, but the Gateway of gateway has room for 64";
     assert!(
         stderr.contains("warning: ") && stderr.contains(says),
         "{stderr}"
@@ -392,7 +392,11 @@ async fn a_gateway_without_a_resource_manager_of_its_own_lists_the_choices() {
     let _upstreams = tunnel_and_gateway(&home).await;
     let base = "resource_manager: {type: kubernetes, max_slots_per_pod: 1}\nadditional_resource_managers:\n  - resource_manager: \
         {type: kubernetes, name: east, max_slots_per_pod: 1}\n    resource_pools: [{pool_name: e}]\n";
-    let says = ["base.yaml:2:1", "gateway: it is not said", "default, east"];
+    let says = [
+        "base.yaml:2:1",
+        "gateway: its resource manager is not specified",
+        "default, east",
+    ];
     assert_refused(&home, base, "config_emit.ambiguous_manager", 2, &says).await;
     let (base, out) = (
         write(&home, "base.yaml", base),

@@ -70,13 +70,13 @@ async fn every_mistake_in_a_base_has_its_line_and_the_code_of_the_run() {
         "3:1: resource_manager.max_slots_per_pod: required",
         "5:3: resource_manager.resource_pools: unknown",
         "6:27: resource_manager.internal_task_gateway.gateway_nam: unknown",
-        "9:50: additional_resource_managers[0].resource_pools[1].pool_name: `a` is the name of",
+        "9:50: additional_resource_managers[0].resource_pools[1].pool_name: `a` is also the name of",
     ];
     let references = [
         "2:15: log.level: no instance `tunel`; did you mean `tunnel`?",
         "2:43: log.color: a reference without its `}}`",
     ];
-    let managers = ["7:1: gateway: no resource manager `eats`"];
+    let managers = ["7:1: gateway: there is no resource manager `eats`"];
     for (id, code, lines) in [
         ("references", "config_emit.bad_reference", &references[..]),
         ("managers", "config_emit.ambiguous_manager", &managers),

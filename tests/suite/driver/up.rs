@@ -136,9 +136,7 @@ async fn what_a_stage_offers_is_asked_and_looked_at_again_with_the_answer() {
     let more = "  - gateway:\n      provision_manifests: [/nowhere/manifests.yaml]\n";
     let text = site.devcluster_yaml().replace("  - gateway:\n", more);
     let mut terminal = Terminal::start(up(&site, &text, &[]));
-    terminal
-        .wait_for("✗ there is a Gateway for this master")
-        .await;
+    terminal.wait_for("✗ the master has a Gateway").await;
     terminal
         .wait_for("Install a controller on the cluster of context")
         .await;
@@ -171,7 +169,7 @@ async fn what_a_dead_master_left_is_asked_about_before_devcluster_has_the_termin
     let site = Site::with(left_over()).await;
     let mut terminal = Terminal::start(up(&site, &site.devcluster_yaml(), &[]));
     terminal.wait_for("a dead Determined master left").await;
-    terminal.wait_for("Take it? [y/N]").await;
+    terminal.wait_for("Use it? [y/N]").await;
     terminal.answer("y");
     terminal.wait_for("checking again").await;
     terminal.wait_for("compiled to ").await;
@@ -198,7 +196,7 @@ async fn each_choice_is_asked_by_itself_and_what_was_declined_is_not_asked_again
     }
     let site = Site::with(options).await;
     let mut terminal = Terminal::start(up(&site, &site.devcluster_yaml(), &[]));
-    terminal.wait_for("Take it? [y/N]").await;
+    terminal.wait_for("Use it? [y/N]").await;
     terminal.answer("n");
     terminal
         .wait_for("Install a controller on the cluster of context")

@@ -183,14 +183,14 @@ async fn objects_of_others_are_neither_changed_nor_removed() {
     let mut stage = auto(&kube, &home);
     outputs(&mut stage).await;
     assert!(
-        stage.stderr().contains(
-            "ClusterRole contour-gateway-provisioner: is there already, and kept as it is"
-        ),
+        stage
+            .stderr()
+            .contains("ClusterRole contour-gateway-provisioner: exists, and stays as it is"),
         "{}",
         stage.stderr()
     );
-    let kept = "CustomResourceDefinition gateways.gateway.networking.k8s.io: is there already, and kept as it is: it is of v1.2.1, experimental channel; \
-        the manifests have v1.3.0, experimental, and it may be too old for this controller";
+    let kept = "CustomResourceDefinition gateways.gateway.networking.k8s.io: exists, and stays as it is: it is v1.2.1, experimental channel; \
+        the manifests have v1.3.0, experimental; it may be too old for this controller";
     assert!(stage.stderr().contains(kept), "{}", stage.stderr());
     // An object of others in our namespace keeps the namespace.
     kube.create(
@@ -286,7 +286,7 @@ async fn at_a_terminal_it_asks_before_it_installs_and_before_it_uses_an_abandone
     )
     .await;
     let mut terminal = Terminal::start(command(&kube, &home, &[]));
-    terminal.wait_for("Gateway default/left: a dead Determined master left 1 port (40000) on it. Take it? [y/N]").await;
+    terminal.wait_for("Gateway default/left: a dead Determined master left 1 port (40000) on it. Use it? [y/N]").await;
     terminal.answer("y");
     terminal.wait_for("ready: Gateway default/left").await;
     let pid = terminal.child.id().expect("it runs");
@@ -325,7 +325,7 @@ async fn a_dry_run_and_a_preflight_report_what_would_be_installed_and_change_not
     assert!(dry.wait().await.0.success(), "{}", dry.stderr());
     for line in [
         "CustomResourceDefinition httproutes.gateway.networking.k8s.io: would be created",
-        "CustomResourceDefinition tcproutes.gateway.networking.k8s.io: is there already, and kept as it is",
+        "CustomResourceDefinition tcproutes.gateway.networking.k8s.io: exists, and stays as it is",
         "GatewayClass devcluster-gateway: would be created",
     ] {
         assert!(dry.stderr().contains(line), "{line}\n{}", dry.stderr());
