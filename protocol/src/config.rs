@@ -1,6 +1,7 @@
 //! The config of a stage: a file, flags that override it, `$VAR` and `~` expanded in both, all problems reported at once.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -41,12 +42,10 @@ pub fn schema_of<T: JsonSchema>() -> Value {
 }
 
 /// The properties of an object schema, by name.
-pub(crate) fn properties(schema: &Value) -> Map<String, Value> {
-    schema
-        .get("properties")
-        .and_then(Value::as_object)
-        .cloned()
-        .unwrap_or_default()
+pub(crate) fn properties(schema: &Value) -> &Map<String, Value> {
+    static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+    let properties = schema.get("properties").and_then(Value::as_object);
+    properties.unwrap_or(&NONE)
 }
 
 fn required(schema: &Value) -> Vec<&str> {

@@ -77,6 +77,12 @@ impl Document {
         self.find(path).map(|(_, id)| self.value_of(id, false))
     }
 
+    /// Whether there is a value at a path, through aliases and merge keys.
+    #[must_use]
+    pub fn contains(&self, path: &[Seg]) -> bool {
+        self.find(path).is_some()
+    }
+
     /// The node at `path` and the key that leads to it.
     pub(crate) fn find(&self, path: &[Seg]) -> Option<(Option<Id>, Id)> {
         let mut at = (None, self.tree.root);

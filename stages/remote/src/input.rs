@@ -115,8 +115,7 @@ pub(crate) async fn load(
         path,
         document: &document,
     };
-    let value = document.value();
-    if value.get("stages").is_none() && value.is_object() {
+    if !document.contains(&["stages".into()]) && document.value().is_object() {
         let pyyaml_only = pyyaml_only(&source, 0..document.text().len());
         if !pyyaml_only.is_empty() {
             return Err(refused(&source, pyyaml_only));

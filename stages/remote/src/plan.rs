@@ -190,7 +190,7 @@ impl Plan {
             }
         }
         plan.find_consumers(items, &mut problems);
-        plan.validate(source, kinds, &mut problems).await;
+        plan.validate(source, &value, kinds, &mut problems).await;
         if !plan.stages.is_empty() {
             plan.find_references(source, &mut problems);
             plan.check_followers(&mut problems);

@@ -1,5 +1,6 @@
 //! A user's file, and errors with the mistakes in it.
 
+use std::cell::LazyCell;
 use std::ops::Range;
 use std::path::Path;
 
@@ -57,7 +58,7 @@ pub(crate) fn usage(message: impl Into<String>) -> StageError {
 
 /// Problems for what only PyYAML accepts in a range.
 pub(crate) fn pyyaml_only(source: &InputFile, within: Range<usize>) -> Vec<Problem> {
-    let file = problem::SourceFile::new(source.path, source.document.text());
+    let file = LazyCell::new(|| problem::SourceFile::new(source.path, source.document.text()));
     let there = source.document.pyyaml_only().iter();
     let there = there.filter(|pyyaml_only| within.contains(&pyyaml_only.range.start));
     there

@@ -329,7 +329,7 @@ async fn a_stage_of_this_project_and_of_another_release_is_refused_with_both_nam
 /// A program that says this of itself, and answers so.
 fn saying(verbs: &str, answer: &str) -> String {
     format!(
-        "#!/bin/sh\necho \"$1\" >> \"$HOME/called\"\ncase $1 in\ndescribe) echo '{{\"dcs\":1,\"kind\":\"odd\",\"version\":\"1\",\"about\":\"x\",\"verbs\":{verbs},\"config\":{{}},\"outputs\":{{}}}}';;\nvalidate) echo '{answer}';;\nesac\n"
+        "#!/bin/sh\necho \"$1\" >> \"$HOME/called\"\ncase $1 in\ndescribe) echo '{{\"dcs\":1,\"kind\":\"odd\",\"version\":\"1\",\"about\":\"x\",\"verbs\":{verbs},\"config\":{{}},\"outputs\":{{}}}}';;\nvalidate) cat > \"$HOME/request\"; echo '{answer}';;\nesac\n"
     )
 }
 
@@ -428,6 +428,22 @@ async fn a_strangers_code_is_explained_by_its_program_if_that_can_and_may_be_run
     assert_eq!(String::from_utf8_lossy(&text), expected);
     set_mode(&program, 0o777);
     refused("remote.unsafe_program", 1, "others may write to").await;
+}
+
+#[tokio::test]
+async fn it_does_not_get_the_config_of_a_master() {
+    let home = Home::new();
+    let bin = Bin::new(&home);
+    let odd = saying(FULL, r#"{"dcs":1,"instances":[{"stage":"odd"}]}"#);
+    bin.put("devcluster-odd", &odd);
+    let stages =
+        "  - odd: {}\n  - config-emit: {}\n  - master: {config_file: {db: {password: hunter2}}}\n";
+    let (ok, text) = compile(&home, &bin.path(), stages).await;
+    assert!(ok, "{text}");
+    let request = std::fs::read(home.path().join("request")).expect("it was asked");
+    let request: Value = serde_json::from_slice(&request).expect("a request is JSON");
+    assert_eq!(request["instances"][0]["stage"], "odd");
+    assert!(!request.to_string().contains("hunter2"), "{request}");
 }
 
 #[tokio::test]

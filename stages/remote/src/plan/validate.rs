@@ -21,37 +21,38 @@ use crate::schema_check;
 use crate::verbs::unknown_pointers;
 
 impl Plan {
-    /// Validates all instances, with one call per kind, the kinds concurrently. The renderer goes first: it knows the master's
-    /// port.
+    /// Validates all instances, with one call per kind, the kinds concurrently. Kinds that lead to the master come last: the
+    /// renderer knows the master's port.
     pub(super) async fn validate(
         &mut self,
         source: &InputFile<'_>,
+        value: &Value,
         kinds: &impl Kinds,
         problems: &mut Vec<Problem>,
     ) {
-        let targets = targets(source);
+        let dir = directory_of(source.path);
         let (first, rest): (Vec<_>, Vec<_>) = self
             .kinds
             .keys()
             .cloned()
-            .partition(|kind| kind == RENDERER);
-        self.validate_kinds(&first, &targets, source, kinds, problems)
+            .partition(|kind| self.default_local_port(kind).is_none());
+        self.validate_kinds(&first, value, &dir, kinds, problems)
             .await;
-        self.point_at_the_master(&targets);
-        self.validate_kinds(&rest, &targets, source, kinds, problems)
+        self.point_at_the_master(value);
+        self.validate_kinds(&rest, value, &dir, kinds, problems)
             .await;
     }
 
     async fn validate_kinds(
         &mut self,
         names: &[String],
-        targets: &[Target],
-        source: &InputFile<'_>,
+        value: &Value,
+        dir: &Path,
         kinds: &impl Kinds,
         problems: &mut Vec<Problem>,
     ) {
         let answers = names.iter().map(async |name| {
-            let request = self.request(name, targets, source);
+            let request = self.request(name, value, dir);
             let kind = &self.kinds[name];
             let answer = match kind.description.has("validate") {
                 true => kinds.validate(kind, &request).await,
@@ -75,13 +76,12 @@ impl Plan {
         }
     }
 
-    fn request(&self, kind: &str, targets: &[Target], source: &InputFile) -> Request {
-        let dir = directory_of(source.path);
+    fn request(&self, kind: &str, value: &Value, dir: &Path) -> Request {
         let of_kind = self.stages.iter().filter(|s| s.kind == kind);
         Request {
             dcs: protocol::message::VERSION,
             type_: RequestType::Validate,
-            dir,
+            dir: dir.to_owned(),
             stages: self
                 .stages
                 .iter()
@@ -92,7 +92,11 @@ impl Plan {
                 })
                 .collect(),
             instances: of_kind.map(|stage| self.instance(stage)).collect(),
-            targets: targets.to_vec(),
+            // They contain passwords.
+            targets: match kind == RENDERER {
+                true => targets(value),
+                false => Vec::new(),
+            },
         }
     }
 
@@ -178,24 +182,26 @@ impl Plan {
     }
 
     /// Sets `local_port` of stages that provide the master's address to the master's port, unless the file sets it.
-    fn point_at_the_master(&mut self, targets: &[Target]) {
+    fn point_at_the_master(&mut self, value: &Value) {
         let known = self.targets.iter().find_map(|t: &TargetVerdict| t.port);
-        let written = targets.iter().find_map(|t| t.config["port"].as_u64());
+        let written = masters(value).find_map(|master| master["config_file"]["port"].as_u64());
         let port = known.or(written.and_then(|port| u16::try_from(port).ok()));
-        for stage in self.stages.iter_mut() {
-            let properties = &self.kinds[&stage.kind].description.config["properties"];
-            let default = &properties["local_port"]["default"];
-            if let Some(port) = port
-                && stage.provides.contains_key(MASTER_ADDRESS)
-                && properties.get("local_port").is_some()
-                && *default != port
-            {
-                stage
-                    .config
-                    .entry("local_port")
-                    .or_insert_with(|| port.into());
+        let Some(port) = port else { return };
+        for i in 0..self.stages.len() {
+            let default = self.default_local_port(&self.stages[i].kind);
+            if default.is_some_and(|default| *default != port) {
+                let config = &mut self.stages[i].config;
+                config.entry("local_port").or_insert_with(|| port.into());
             }
         }
+    }
+
+    /// The default of `local_port` in a kind that provides the master's address.
+    fn default_local_port(&self, kind: &str) -> Option<&Value> {
+        let described = &self.kinds[kind].description;
+        let leads = described.provides.contains_key(MASTER_ADDRESS);
+        let field = described.config["properties"].get("local_port");
+        field.filter(|_| leads).map(|field| &field["default"])
     }
 }
 
@@ -206,12 +212,14 @@ pub(crate) fn directory_of(file: &Path) -> PathBuf {
     dir.to_string_lossy().into_owned().into()
 }
 
-/// The configs of the masters of a file.
-fn targets(source: &InputFile) -> Vec<Target> {
-    let value = source.document.value();
+fn masters(value: &Value) -> impl Iterator<Item = &Value> {
     let items = value["stages"].as_array().into_iter().flatten();
-    items
-        .filter_map(|item| item.get("master"))
+    items.filter_map(|item| item.get("master"))
+}
+
+/// The configs of the masters of a file.
+fn targets(value: &Value) -> Vec<Target> {
+    masters(value)
         .map(|master| Target {
             stage: master["name"].as_str().unwrap_or("master").to_owned(),
             config: master["config_file"].clone(),
