@@ -1,9 +1,9 @@
-//! Every check. PROTOCOL.md has the table of them, so that what it promises is what is run.
+//! Every check. The table in PROTOCOL.md lists them, so that the page and the kit agree.
 
-/// The checks of a file, by their ids; behind a semicolon what is special about one.
+/// Declares the checks of a file by their ids, with properties after a semicolon.
 macro_rules! checks {
     ($($id:expr => $check:expr $(; $property:ident)*),+ $(,)?) => {
-        pub(super) const CHECKS: &[super::Named] =
+        pub(super) const CHECKS: &[super::Registration] =
             &[$(($id, |scene| Box::pin($check(scene)), &[$(super::Property::$property),*])),+];
     };
 }
@@ -26,7 +26,7 @@ mod streams;
 mod validate;
 mod verbs;
 
-/// What every check uses.
+/// Imports of every check.
 mod prelude {
     pub(super) use std::time::Duration;
 
@@ -52,25 +52,25 @@ use crate::Level;
 use crate::scene::Scene;
 use crate::verdict::Verdict;
 
-/// The page, and its name.
+/// The text of the page.
 const PAGE: (&str, &str) = ("PROTOCOL.md", include_str!("../../protocol/PROTOCOL.md"));
 
-/// A check in a world of its own.
+/// Runs a check in a separate scene.
 type Run = for<'a> fn(Scene<'a>) -> LocalBoxFuture<'a, Verdict>;
 
-/// What is special about a check.
+/// A property of a check.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Property {
-    /// It looks at ports of the machine, or loads it: no other check runs beside it.
+    /// It observes ports of the machine, or loads the machine: no other check runs at the same time.
     Alone,
-    /// It has something to say of a program that never becomes ready, too.
+    /// It also works with a program that never becomes ready.
     WithoutReady,
 }
 
-/// What the code has of a check; the page has the rest. The id is stable: reports and scripts name it.
-type Named = (&'static str, Run, &'static [Property]);
+/// The part of a check that is in the code; the page has the rest. The id is stable: reports and scripts use it.
+type Registration = (&'static str, Run, &'static [Property]);
 
-const GROUPS: [&[Named]; 17] = [
+const GROUPS: [&[Registration]; 17] = [
     describe::CHECKS,
     validate::CHECKS,
     ready::CHECKS,
@@ -90,15 +90,15 @@ const GROUPS: [&[Named]; 17] = [
     devcluster::CHECKS,
 ];
 
-/// One thing that is checked.
+/// One check.
 #[derive(Clone, Serialize)]
 pub(super) struct Check {
     pub(super) id: &'static str,
-    /// The lowest level that has to pass it.
+    /// The lowest level that requires it.
     pub(super) level: Level,
-    /// What holds when it passes.
+    /// What it checks.
     pub(super) title: &'static str,
-    /// Where the protocol says so.
+    /// The section of the protocol.
     pub(super) section: String,
     #[serde(skip)]
     pub(super) run: Run,
@@ -107,7 +107,7 @@ pub(super) struct Check {
 }
 
 impl Check {
-    /// Whether it is meant by its id, or by the beginning of that.
+    /// Whether a name is its id, or the first part of it.
     pub(super) fn is_named(&self, name: &str) -> bool {
         let rest = self.id.strip_prefix(name);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

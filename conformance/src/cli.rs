@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Level;
 use super::checks::{self, Check};
-use super::report::{Out, Outcome, list};
+use super::report::{CheckResult, ReportOutput, list};
 use super::runner::run_all;
 use super::scene::tidy;
 use super::subject::{Subject, read_config, resolve, split, usage};
@@ -24,45 +24,45 @@ const EXAMPLES: &str = "Examples:
   devcluster-remote conformance --only ready.twice -- ./my-stage --server a.example.com
   devcluster-remote conformance --level stage --json report.json -- node my-stage.js
 
-Words after `--` up to the first that begins with `-` call the program; the verb is put after them, and what follows are \
-flags of the config of a full stage. Every check runs the program in a home of its own. Checks run side by side only where \
-instances become ready beside each other, so a config with a fixed port or server is fine.
+Words after `--` up to the first that begins with `-` call the program; the kit puts the verb after them, and the rest are \
+flags of the config of a full stage. Every check runs the program with its own home directory. Checks run concurrently only \
+if several instances can be ready at the same time, so a config with a fixed port or server works.
 
-Exit codes: 0 everything passed, 1 something failed, 2 usage, 5 the program has no `describe` that can be read.";
+Exit codes: 0 all passed, 1 a check failed, 2 usage, 5 the output of the program's `describe` is not valid.";
 
 /// Check a stage in any language against PROTOCOL.md, from outside
 #[derive(Parser)]
 #[command(name = NAME, version, after_help = EXAMPLES)]
 struct Cli {
-    /// How much of the protocol it has to speak [default: what the verbs of its `describe` say]
+    /// Level of the protocol to check [default: by the verbs of its `describe`]
     #[arg(long)]
     level: Option<Level>,
-    /// Config with which it becomes ready, YAML or JSON; `with` of a plugin stage
+    /// Config with which it becomes ready, YAML or JSON; for a plugin, the content of `with`
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// This field of the config holds a secret, or the path of a file with one; it must be seen nowhere. Fields that the
-    /// schema calls `writeOnly` are taken without being named
+    /// This field of the config is a secret, or the path of a file with one, which must not appear anywhere. Fields with
+    /// `writeOnly` in the schema are included
     #[arg(long, value_name = "FIELD")]
     secret: Vec<String>,
-    /// Run these checks alone; `describe` stands for all that begin with it
+    /// Run only these checks; `describe` selects all that begin with it
     #[arg(long, value_name = "ID")]
     only: Vec<String>,
-    /// List the checks and run none
+    /// List the checks without running them
     #[arg(long)]
     list: bool,
-    /// Write the report as JSON too; `-` is stdout, and the text goes to stderr then
+    /// Write the report as JSON too; `-` is stdout, then the text goes to stderr
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// How long it may take to become ready; while the machine is busy with something else no time passes
+    /// How long it may take to become ready; time in which the machine is busy with other work does not count
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     ready_within: u64,
-    /// How often it is killed, each time at another point
+    /// How often it is killed, each at another time
     #[arg(long, value_name = "COUNT", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     kills: u32,
-    /// How many checks run side by side, where so many instances become ready beside each other
+    /// How many checks run concurrently, if as many instances can be ready at the same time
     #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: u8,
-    /// What could not be checked counts as failed
+    /// Count skipped checks as failed
     #[arg(long)]
     no_skips: bool,
     /// Stock devcluster to run it under [default: $DEVCLUSTER, else the one on $PATH]
@@ -82,7 +82,7 @@ pub fn main() -> ExitCode {
 impl Cli {
     async fn run(&self, env: &Env) -> Result<u8, StageError> {
         let mut chosen = self.chosen()?;
-        let out = Out(self.json.as_deref());
+        let out = ReportOutput(self.json.as_deref());
         if self.list {
             let level = self.level.unwrap_or(Level::Stage);
             chosen.retain(|check| check.level <= level);
@@ -92,7 +92,7 @@ impl Cli {
             return Ok(Exit::Ok as u8);
         }
         let mut subject = self.subject(env)?;
-        let failed = |e| StageError::io("cannot listen to signals", &e);
+        let failed = |e| StageError::io("cannot listen for signals", &e);
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let interrupted = tokio::select! {
@@ -111,8 +111,8 @@ impl Cli {
         let mut checks: Vec<Check> = checks::all().collect();
         let is_unknown = |name: &&String| !checks.iter().any(|check| check.is_named(name));
         if let Some(name) = self.only.iter().find(is_unknown) {
-            return Err(usage(format!("no check is named {name}"))
-                .hint("`devcluster-remote conformance --list` names them all"));
+            return Err(usage(format!("there is no check {name}"))
+                .hint("`devcluster-remote conformance --list` lists all"));
         }
         let is_meant = |check: &Check| self.only.iter().any(|name| check.is_named(name));
         checks.retain(|check| self.only.is_empty() || is_meant(check));
@@ -130,7 +130,7 @@ impl Cli {
         for field in &self.secret {
             let value = config.get(field).and_then(Value::as_str).ok_or_else(|| {
                 usage(format!(
-                    "--secret {field}: the config has no text in that field"
+                    "--secret {field}: this field of the config is not a text"
                 ))
             })?;
             secrets.extend(secrets_in(value));
@@ -138,7 +138,11 @@ impl Cli {
         let devcluster = match &self.devcluster {
             Some(path) => {
                 let found = env.find_program(path);
-                Some(found.ok_or_else(|| usage(format!("no program {path}")))?)
+                Some(found.ok_or_else(|| {
+                    usage(format!(
+                        "the program {path} does not exist or is not executable"
+                    ))
+                })?)
             }
             None => env.find_program(env.get("DEVCLUSTER").unwrap_or("devcluster")),
         };
@@ -162,7 +166,7 @@ impl Cli {
         &self,
         subject: &mut Subject,
         chosen: &[Check],
-        out: Out<'_>,
+        out: ReportOutput<'_>,
     ) -> Result<u8, StageError> {
         subject.describe(self.level).await?;
         subject.secrets.extend(marked_secrets(subject));
@@ -170,14 +174,14 @@ impl Cli {
         out.text(&report.summary(subject));
         out.json(&report.json(subject))?;
         let bad = |outcome| report.count(outcome) > 0;
-        let failed = bad(Outcome::Failed) || (self.no_skips && bad(Outcome::Skipped));
+        let failed = bad(CheckResult::Failed) || (self.no_skips && bad(CheckResult::Skipped));
         Ok(if failed { Exit::Failed } else { Exit::Ok } as u8)
     }
 }
 
-/// The value of a field that is a secret, or the lines of the file that it names.
+/// The secret value of a field, or the lines of the file that it names.
 fn secrets_in(value: &str) -> Vec<String> {
-    /// Anything shorter is found everywhere.
+    /// Shorter texts would be found anywhere.
     const SHORTEST: usize = 6;
     let text = std::fs::read_to_string(value).unwrap_or_else(|_| value.to_owned());
     let lines = text.lines().filter(|l| !l.starts_with("-----"));

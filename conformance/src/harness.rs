@@ -1,5 +1,5 @@
-//! A program under test, watched from outside: what it says, how much time it takes, and what it leaves on the machine. The
-//! kit and this project's tests stand on it.
+//! Observes a program under test from outside: its messages, its time, and what it leaves on the machine. The kit and this
+//! project's tests use it.
 
 mod clock;
 pub mod machine;
@@ -7,5 +7,5 @@ mod running;
 mod stream;
 
 pub use clock::within;
-pub use running::{NotSaid, Output, Running, SOON, parse, until_some};
+pub use running::{MissingMessage, Output, Running, SOON, parse, until_some};
 pub use stream::{Stream, shown};

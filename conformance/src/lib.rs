@@ -14,11 +14,11 @@ pub use cli::main;
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// How much of the protocol a program speaks.
+/// The level of the protocol that a program implements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 enum Level {
-    /// The wire alone.
+    /// Only the wire.
     Plugin,
     /// All verbs and the run directory.
     Stage,

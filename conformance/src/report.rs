@@ -1,4 +1,4 @@
-//! What the checks found, for people and for programs.
+//! The report of the checks, for people and for programs.
 
 use std::io::Write;
 use std::path::Path;
@@ -15,18 +15,18 @@ use super::verdict::{Skipped, Verdict};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Outcome {
+pub(super) enum CheckResult {
     Passed,
     Failed,
     Skipped,
 }
 
-/// What came of one check.
+/// The result of one check.
 #[derive(Clone, Serialize)]
 pub(super) struct Entry {
     #[serde(flatten)]
     check: Check,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: CheckResult,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,16 +37,16 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(check: &Check, verdict: &Verdict, took: Duration) -> Entry {
         let (outcome, detail, hint) = match verdict {
-            Ok(()) => (Outcome::Passed, None, None),
+            Ok(()) => (CheckResult::Passed, None, None),
             Err(error) => match error.downcast_ref::<Skipped>() {
                 Some(Skipped { why, hint }) => {
-                    (Outcome::Skipped, Some(why.clone()), Some(hint.clone()))
+                    (CheckResult::Skipped, Some(why.clone()), Some(hint.clone()))
                 }
                 None if error.is::<std::io::Error>() => {
                     let detail = format!("the kit itself failed: {error:#}");
-                    (Outcome::Failed, Some(detail), None)
+                    (CheckResult::Failed, Some(detail), None)
                 }
-                None => (Outcome::Failed, Some(format!("{error:#}")), None),
+                None => (CheckResult::Failed, Some(format!("{error:#}")), None),
             },
         };
         Entry {
@@ -58,12 +58,12 @@ impl Entry {
         }
     }
 
-    /// A line, and what was found where it did not pass.
+    /// One line, and the details of a check that did not pass.
     pub(super) fn text(&self) -> String {
         let (sign, label) = match self.outcome {
-            Outcome::Passed => ("✓", ""),
-            Outcome::Failed => ("✗", ""),
-            Outcome::Skipped => ("-", "skipped: "),
+            CheckResult::Passed => ("✓", ""),
+            CheckResult::Failed => ("✗", ""),
+            CheckResult::Skipped => ("-", "skipped: "),
         };
         let Check { id, title, .. } = self.check;
         let mut text = format!("{sign} {id:<26} {title} ({:.1} s)\n", self.seconds);
@@ -79,20 +79,24 @@ impl Entry {
     }
 }
 
-/// All of them.
+/// The results of all checks.
 pub(super) struct Report {
     pub(super) entries: Vec<Entry>,
     pub(super) took: Duration,
 }
 
 impl Report {
-    pub(super) fn count(&self, outcome: Outcome) -> usize {
+    pub(super) fn count(&self, outcome: CheckResult) -> usize {
         self.entries.iter().filter(|e| e.outcome == outcome).count()
     }
 
     pub(super) fn summary(&self, subject: &Subject) -> String {
-        let [passed, failed, skipped] =
-            [Outcome::Passed, Outcome::Failed, Outcome::Skipped].map(|o| self.count(o));
+        let [passed, failed, skipped] = [
+            CheckResult::Passed,
+            CheckResult::Failed,
+            CheckResult::Skipped,
+        ]
+        .map(|o| self.count(o));
         format!(
             "{} as a {}: {passed} passed, {failed} failed, {skipped} skipped, in {:.1} s\n",
             subject.description["kind"].as_str().unwrap_or("it"),
@@ -109,16 +113,16 @@ impl Report {
             "kind": subject.description["kind"],
             "version": subject.description["version"],
             "level": subject.level,
-            "passed": self.count(Outcome::Passed),
-            "failed": self.count(Outcome::Failed),
-            "skipped": self.count(Outcome::Skipped),
+            "passed": self.count(CheckResult::Passed),
+            "failed": self.count(CheckResult::Failed),
+            "skipped": self.count(CheckResult::Skipped),
             "seconds": self.took.as_secs_f32(),
             "checks": self.entries,
         })
     }
 }
 
-/// The checks as `--list` shows them, for people and for programs.
+/// The output of `--list`, for people or for programs.
 pub(super) fn list(checks: &[Check]) -> (String, Value) {
     let line = |check: &Check| {
         let (level, title) = (level_word(check.level), check.title);
@@ -134,14 +138,14 @@ fn level_word(level: Level) -> &'static str {
     }
 }
 
-/// Where a report goes: to stdout as text, and as JSON where that is asked for. Where stdout takes the JSON, the text goes
-/// to stderr.
+/// The destinations of a report: text to stdout, and JSON if requested. When the JSON goes to stdout, the text goes to
+/// stderr.
 #[derive(Clone, Copy)]
-pub(super) struct Out<'a>(pub(super) Option<&'a Path>);
+pub(super) struct ReportOutput<'a>(pub(super) Option<&'a Path>);
 
-impl Out<'_> {
+impl ReportOutput<'_> {
     pub(super) fn text(self, text: &str) {
-        // Nobody may read it; the exit code says it all the same.
+        // Ignore a closed stream: the exit code has the result.
         drop(match self.0 == Some(Path::new("-")) {
             true => std::io::stderr().write_all(text.as_bytes()),
             false => std::io::stdout().write_all(text.as_bytes()),

@@ -1,4 +1,4 @@
-//! The order in which the checks run: side by side where that works.
+//! Runs the checks, concurrently if possible.
 
 use std::time::{Duration, Instant};
 
@@ -6,24 +6,24 @@ use futures::{StreamExt, stream};
 use tokio::sync::RwLock;
 
 use super::checks::{Check, Property, REACHED, all};
-use super::harness::NotSaid;
-use super::report::{Entry, Out, Report};
+use super::harness::MissingMessage;
+use super::report::{Entry, Report, ReportOutput};
 use super::scene::{Scene, tidy};
 use super::subject::Subject;
 use super::verdict::{Verdict, skipped};
 
-/// Runs those that are for its level, and shows each in its turn.
+/// Runs the checks of a level, and shows the results in order.
 pub(super) async fn run_all(
     subject: &mut Subject,
     chosen: &[Check],
     jobs: usize,
-    out: Out<'_>,
+    out: ReportOutput<'_>,
 ) -> Report {
     let began = Instant::now();
     let chosen = chosen.iter().filter(|c| c.level <= subject.level);
     let mut chosen: Vec<Check> = chosen.cloned().collect();
     let (mut jobs, mut known) = (jobs, None);
-    // What a single check waits for it finds out by itself.
+    // A single check finds out by itself whether the stage becomes ready.
     if chosen.len() > 1
         && let Some(reached) = all().find(|check| check.id == REACHED)
     {
@@ -31,7 +31,7 @@ pub(super) async fn run_all(
         let is_chosen = chosen.iter().any(|check| check.id == REACHED);
         match verdict {
             Ok(()) => jobs = side_by_side(subject, jobs, began.elapsed()).await,
-            Err(why) => subject.never_ready = why.is::<NotSaid>(),
+            Err(why) => subject.never_ready = why.is::<MissingMessage>(),
         }
         if subject.never_ready && !is_chosen {
             chosen.insert(0, reached);
@@ -61,13 +61,13 @@ pub(super) async fn run_all(
     Report { entries, took }
 }
 
-/// Runs a check in a world of its own.
+/// Runs a check in a separate scene.
 async fn run(check: &Check, subject: &Subject) -> (Entry, Verdict) {
     let began = Instant::now();
     let verdict = async {
         if subject.never_ready && !check.is(Property::WithoutReady) {
-            let why = "not tried: it does not become ready, see `ready.reached`";
-            return Err(skipped(why, "have it become ready first"));
+            let why = "skipped: it does not become ready, see `ready.reached`";
+            return Err(skipped(why, "make it become ready first"));
         }
         (check.run)(Scene::new(subject).await?).await
     };
@@ -76,8 +76,8 @@ async fn run(check: &Check, subject: &Subject) -> (Entry, Verdict) {
     (Entry::new(check, &verdict, began.elapsed()), verdict)
 }
 
-/// How many instances become ready beside each other: all that are asked for, or one. They may take as long as the first
-/// took, and a little more.
+/// How many instances can be ready at the same time: the requested number, or one. They may take a little longer than the
+/// first one.
 async fn side_by_side(subject: &Subject, jobs: usize, first: Duration) -> usize {
     let all_ready = async {
         let mut runs = Vec::new();

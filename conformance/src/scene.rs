@@ -1,4 +1,4 @@
-//! A world of its own for one run: a home, a run directory, and eyes for what is left in them.
+//! A separate environment for one check: a home and a run directory, and methods that find what a stage leaves in them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -18,28 +18,28 @@ use super::harness::{Output, Running, SOON, machine, until_some, within};
 use super::subject::{INSTANCE, Subject};
 use super::verdict::Verdict;
 
-/// A canary: set in the environment of every stage, and of no use to any.
+/// A canary: a secret in the environment of every stage that no stage needs.
 const CANARY: &str = "DEVCLUSTER_CONFORMANCE_SECRET";
 
-/// What any verb that ends by itself may take.
+/// The time limit of verbs other than `run`.
 const SLOW: Duration = Duration::from_secs(30);
 
-/// How long the last `cleanup` may take.
+/// The time limit of the last `cleanup`.
 const LAST: Duration = Duration::from_secs(10);
 
 pub(super) struct Scene<'a> {
     pub(super) subject: &'a Subject,
-    /// Always there, until it is dropped.
+    /// `Some` until the scene is dropped.
     home: Option<TempDir>,
     path: PathBuf,
     before: BTreeSet<u16>,
 }
 
 impl<'a> Scene<'a> {
-    /// What scenes before this one left to be cleaned up would stand in its way.
+    /// Creates a scene. First it cleans up after earlier scenes with killed runs, whose leftovers could disturb it.
     pub(super) async fn new(subject: &'a Subject) -> Result<Scene<'a>> {
         tidy(subject).await;
-        // Short: a socket's path may have 108 bytes.
+        // Keep it short: the path of a socket has at most 108 bytes.
         let home = tempfile::Builder::new().prefix("dcs-").tempdir()?;
         for inside in ["tmp", "state", "run"] {
             std::fs::DirBuilder::new()
@@ -58,7 +58,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Another world for the same program.
+    /// Another scene for the same program.
     pub(super) async fn another(&self) -> Result<Scene<'a>> {
         Scene::new(self.subject).await
     }
@@ -75,17 +75,17 @@ impl<'a> Scene<'a> {
         Ok(RunDir::open(&self.run_dir())?)
     }
 
-    /// Found in the environment of every process that was started from here, directly or not.
+    /// A mark in the environment of every process of this scene.
     fn mark(&self) -> String {
         format!("HOME={}", self.home().display())
     }
 
-    /// What may be seen nowhere.
+    /// The value of the canary, which must not appear anywhere.
     pub(super) fn canary(&self) -> String {
         format!("canary-{}", self.home().display()).replace('/', "-")
     }
 
-    /// A program that sees this world and nothing of the user's own.
+    /// A command whose environment is this scene, without the user's own.
     pub(super) fn program(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command
@@ -102,7 +102,7 @@ impl<'a> Scene<'a> {
         command
     }
 
-    /// The program under test, with nothing behind its own words.
+    /// The program under test, without a verb.
     pub(super) fn bare(&self) -> Command {
         let words = &self.subject.program;
         let mut command = self.program(&words[0]);
@@ -110,7 +110,7 @@ impl<'a> Scene<'a> {
         command
     }
 
-    /// The program under test with a verb, and the flags that every verb but `describe` has.
+    /// The program under test with a verb, and the flags of every verb except `describe`.
     pub(super) fn verb(&self, verb: &str, args: &[&str]) -> Command {
         let mut command = self.bare();
         command.arg(verb);
@@ -126,7 +126,7 @@ impl<'a> Scene<'a> {
         command
     }
 
-    /// The same with its config in a file, as devcluster calls a full stage.
+    /// The same with its config file, as devcluster calls a full stage.
     pub(super) fn configured(&self, verb: &str, args: &[&str]) -> Result<Command> {
         let file = self.config_file("config.json", &self.subject.start_config())?;
         let mut command = self.verb(verb, &[]);
@@ -134,23 +134,23 @@ impl<'a> Scene<'a> {
         Ok(command)
     }
 
-    /// Runs a verb to its end.
+    /// Runs a verb until it ends.
     pub(super) async fn call(&self, verb: &str, args: &[&str]) -> Result<Output> {
         self.output(self.verb(verb, args)).await
     }
 
-    /// Runs a command to its end. `wait` alone may take ten seconds, however quickly a stage becomes ready.
+    /// Runs a command until it ends. `wait` may take ten seconds.
     pub(super) async fn output(&self, command: Command) -> Result<Output> {
         let limit = self.subject.patience.max(SLOW);
         Running::spawn(command)?.end_within(limit).await
     }
 
-    /// Starts the program under test with the stdin that the command has.
+    /// Starts the program under test with the stdin of the command.
     pub(super) fn spawn(&self, command: Command) -> Result<Running> {
         Running::spawn(command).map(|running| self.patient(running))
     }
 
-    /// Starts the program under test to be spoken to.
+    /// Starts the program under test with a piped stdin.
     pub(super) fn spawn_hosted(&self, command: Command) -> Result<Running> {
         Running::spawn_hosted(command).map(|running| self.patient(running))
     }
@@ -160,31 +160,31 @@ impl<'a> Scene<'a> {
         running
     }
 
-    /// `run` as a host calls it. Nothing was sent yet.
+    /// Starts `run` as a host does, without `start`.
     pub(super) fn hosted(&self) -> Result<Running> {
         self.spawn_hosted(self.verb("run", &["--stdin", "control"]))
     }
 
-    /// The same, with `start` sent.
+    /// The same, then sends `start`.
     pub(super) async fn started(&self) -> Result<Running> {
         let mut running = self.hosted()?;
-        running.tell(&self.start()).await?;
+        running.send(&self.start()).await?;
         Ok(running)
     }
 
-    /// The same, and ready.
+    /// The same, then waits for `ready`.
     pub(super) async fn ready(&self) -> Result<Running> {
         let mut running = self.started().await?;
         running.ready().await?;
         Ok(running)
     }
 
-    /// `run` of a full stage as devcluster calls it, but with every message on stdout.
+    /// Starts `run` of a full stage as devcluster does, but with every message on stdout.
     pub(super) fn listed(&self) -> Result<Running> {
         self.spawn(self.configured("run", &["--events", "all"])?)
     }
 
-    /// A config file that only its owner reads.
+    /// A config file that only its owner can read.
     pub(super) fn config_file(&self, name: &str, config: &Value) -> Result<PathBuf> {
         let path = self.home().join(name);
         protocol::files::replace(&path, config.to_string().as_bytes(), false)?;
@@ -195,7 +195,7 @@ impl<'a> Scene<'a> {
         json!({"dcs": 1, "type": "start", "config": self.subject.start_config()})
     }
 
-    /// A message with the config of a `start` and a field in it that the program does not know.
+    /// A message with the config of a `start` and an unknown field.
     pub(super) fn with_unknown_field(&self, kind: &str) -> Value {
         let mut message = self.start();
         message["type"] = json!(kind);
@@ -207,7 +207,7 @@ impl<'a> Scene<'a> {
         self.run_dir().join(format!("outputs/{INSTANCE}.json"))
     }
 
-    /// The outputs file, when it is there.
+    /// The outputs file, if it exists.
     pub(super) fn outputs_file(&self) -> Option<Value> {
         serde_json::from_slice(&std::fs::read(self.outputs_path()).ok()?).ok()
     }
@@ -216,7 +216,7 @@ impl<'a> Scene<'a> {
         machine::processes(&self.mark())
     }
 
-    /// Listening ports that were not there before and that it holds, or names in its outputs.
+    /// New listening ports that it holds, or names in its outputs.
     pub(super) fn ports(&self, outputs: &Value) -> BTreeSet<u16> {
         let mut ports = machine::ports_of(&self.processes());
         let open = machine::listening();
@@ -225,16 +225,16 @@ impl<'a> Scene<'a> {
         ports.difference(&self.before).copied().collect()
     }
 
-    /// Waits until no process of this world is left.
+    /// Waits until no process of this scene is left.
     pub(super) async fn no_process_is_left(&self) -> Verdict {
         let left = self.until_empty(|| self.processes()).await;
         match left.first() {
             None => Ok(()),
-            Some(process) => bail!("it left a process behind: {process}"),
+            Some(process) => bail!("it left a process: {process}"),
         }
     }
 
-    /// Waits until nobody listens on these ports.
+    /// Waits until these ports are closed.
     pub(super) async fn no_port_is_left(&self, ports: &BTreeSet<u16>) -> Verdict {
         let open = || machine::listening().intersection(ports).copied().collect();
         match self.until_empty(open).await.first() {
@@ -252,14 +252,14 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Files of this world, relative to the home.
+    /// Files of this scene, relative to the home.
     pub(super) fn files(&self) -> BTreeSet<PathBuf> {
         let all = machine::files(self.home()).into_iter();
         let relative = |file: PathBuf| Some(file.strip_prefix(self.home()).ok()?.to_owned());
         all.filter_map(relative).collect()
     }
 
-    /// Whether there are files that were not there before.
+    /// Checks that there are no new files.
     pub(super) fn no_new_file(&self, before: &BTreeSet<PathBuf>) -> Verdict {
         match self.files().difference(before).next() {
             None => Ok(()),
@@ -267,15 +267,15 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Whether a run that was killed here may have left something that a `cleanup` takes away.
-    fn is_untidy(&self, had_processes: bool) -> bool {
+    /// Whether a run that was killed here may have left something for a `cleanup`.
+    fn is_untidy(&self, with_processes: bool) -> bool {
         let has_files = |dir: &str| !machine::files(&self.home().join(dir)).is_empty();
         let noted = has_files("state") || (!self.subject.is_stage() && has_files("run"));
-        self.subject.has("cleanup") && (had_processes || noted)
+        self.subject.has("cleanup") && (with_processes || noted)
     }
 }
 
-/// All that may be ports.
+/// All numbers in a value that may be ports.
 fn numbers(value: &Value) -> Vec<u16> {
     match value {
         Value::Number(n) => Vec::from_iter(n.as_u64().and_then(|n| n.try_into().ok())),
@@ -285,15 +285,14 @@ fn numbers(value: &Value) -> Vec<u16> {
     }
 }
 
-/// Has the program clean up where it was killed: what such a run made outside of its world would stand in the way of the
-/// next one.
+/// Calls `cleanup` after kills: what a killed run created outside of its scene could disturb the next scene.
 pub(super) async fn tidy(subject: &Subject) {
     loop {
         let Some(home) = subject.untidy.borrow_mut().pop() else {
             return;
         };
         let mut scene = Scene::at(subject, home);
-        // Nothing depends on what it says.
+        // Its result does not matter.
         if let Ok(mut cleanup) = Running::spawn(scene.verb("cleanup", &[])) {
             drop(cleanup.end_within(LAST).await);
         }

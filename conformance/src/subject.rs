@@ -1,4 +1,4 @@
-//! The program under test: how it is called, with which config, and what it says of itself.
+//! The program under test: its command line, its config, its description.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -16,15 +16,15 @@ use super::scene::Scene;
 /// The program under test.
 #[derive(Debug)]
 pub(super) struct Subject {
-    /// The program and what stands before the verb.
+    /// The program and the words before the verb.
     pub(super) program: Vec<OsString>,
-    /// Flags of its config; for `run`, `once` and `check`.
+    /// Flags of its config, for `run`, `once` and `check`.
     pub(super) flags: Vec<OsString>,
     pub(super) config: Map<String, Value>,
     pub(super) level: Level,
-    /// What `describe` says.
+    /// The output of `describe`.
     pub(super) description: Value,
-    /// Texts that may be seen nowhere.
+    /// Texts that must not appear anywhere.
     pub(super) secrets: Vec<String>,
     /// How long it may take to become ready.
     pub(super) patience: Duration,
@@ -33,9 +33,9 @@ pub(super) struct Subject {
     pub(super) devcluster: Option<PathBuf>,
     /// devcluster-remote, which hosts a plugin.
     pub(super) driver: Option<PathBuf>,
-    /// It is known that it never does.
+    /// Whether it is known that it never becomes ready.
     pub(super) never_ready: bool,
-    /// Homes in which a run was killed, to be cleaned up after.
+    /// Homes with a killed run, which need a `cleanup`.
     pub(super) untidy: RefCell<Vec<TempDir>>,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn usage(message: impl Into<String>) -> StageError {
     StageError::new(codes::USAGE, message)
 }
 
-/// Words up to the first that begins with `-` call the program; the verb goes after them, the rest after the verb.
+/// Splits the words at the first that begins with `-`: the verb goes between the two parts.
 pub(super) fn split(words: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
     let is_flag = |w: &OsString| w.as_encoded_bytes().starts_with(b"-");
     let at = words.iter().position(is_flag).unwrap_or(words.len());
@@ -55,15 +55,15 @@ pub(super) fn split(words: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
     (program, flags)
 }
 
-/// The absolute path of the program: checks run elsewhere.
+/// The absolute path of the program: checks run in other directories.
 pub(super) fn resolve(program: &mut [OsString], env: &Env) -> Result<(), StageError> {
     let Some(first) = program.first_mut() else {
-        return Err(usage("no program to check: name it after `--`"));
+        return Err(usage("name the program to check after `--`"));
     };
     let name = first.to_string_lossy().into_owned();
     let found = env.find_program(&name).ok_or_else(|| {
-        usage(format!("no executable {name}"))
-            .hint("name a program on $PATH or the path of one; is it executable (chmod +x)?")
+        usage(format!("{name} does not exist or is not executable"))
+            .hint("name a program on $PATH or its path; make it executable: chmod +x")
     })?;
     let path = std::path::absolute(&found)
         .map_err(|e| StageError::io(format!("cannot resolve {name}"), &e))?;
@@ -90,7 +90,7 @@ fn each_text(value: &mut Value, change: &impl Fn(&str) -> String) {
 }
 
 impl Subject {
-    /// Asks the program what it is. A level that was not asked for follows from its verbs.
+    /// Calls `describe`. Without `--level`, its verbs determine the level.
     pub(super) async fn describe(&mut self, level: Option<Level>) -> Result<(), StageError> {
         let said = async {
             let output = Scene::new(self).await?.call("describe", &[]).await?;
@@ -98,9 +98,9 @@ impl Subject {
                 .map_err(|e| anyhow::anyhow!("{e}; stderr: {}", output.stderr.trim_end()))
         };
         self.description = said.await.map_err(|why| {
-            let message = format!("`describe` says nothing that can be checked: {why:#}");
+            let message = format!("the output of `describe` is not valid: {why:#}");
             StageError::new(codes::PROGRAM_FAILED, message)
-                .hint("PROTOCOL.md#describe shows what it prints")
+                .hint("see PROTOCOL.md#describe")
                 .exit(Exit::CheckFailed)
         })?;
         self.level = level.unwrap_or(match self.has("wait") {
@@ -119,7 +119,7 @@ impl Subject {
         self.level == Level::Stage
     }
 
-    /// The config for a `start`. A full stage expands it itself, so what is meant literally is escaped.
+    /// The config for a `start`. A full stage expands it, so `$` is escaped.
     pub(super) fn start_config(&self) -> Value {
         let mut config = Value::Object(self.config.clone());
         if self.is_stage() {

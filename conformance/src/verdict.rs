@@ -1,8 +1,8 @@
-//! What came of a check: nothing to say, or an error; one that is a [`Skipped`] says that it was not tried.
+//! The verdict of a check: passed, or an error; the error [`Skipped`] means that it was not made.
 
 pub(super) type Verdict = anyhow::Result<()>;
 
-/// It could not be checked here.
+/// The check cannot be made here.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{why}")]
 pub(super) struct Skipped {

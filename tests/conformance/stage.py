@@ -505,7 +505,7 @@ def wait(call):
         status = directory.read("status", call.name + ".json") or {}
         failed = status.get("phase") == "failed"
         if (holder and failed and status.get("run") == holder) or (not holder and (waited > 10 or (failed and waited > 2))):
-            people("nobody runs it, or it failed")
+            people("it does not run, or it failed")
             return 4
         if waited > float(call.flags.get("timeout", "inf")):
             people("not ready in time")

@@ -80,15 +80,15 @@ pub struct StageClient {
 impl StageClient {
     /// Starts it, with stdin as the command has it.
     pub fn start(command: Command) -> StageClient {
-        StageClient::of(Running::spawn(command))
+        StageClient::from_running(Running::spawn(command))
     }
 
     /// Starts it to be spoken to.
     pub fn hosted(command: Command) -> StageClient {
-        StageClient::of(Running::spawn_hosted(command))
+        StageClient::from_running(Running::spawn_hosted(command))
     }
 
-    fn of(running: anyhow::Result<Running>) -> StageClient {
+    fn from_running(running: anyhow::Result<Running>) -> StageClient {
         StageClient {
             running: running.expect("cannot start it"),
             started: Instant::now(),
@@ -103,7 +103,7 @@ impl StageClient {
 
     /// Sends it a message.
     pub async fn tell(&mut self, message: Value) {
-        let sent = self.running.tell(&message).await;
+        let sent = self.running.send(&message).await;
         self.expect(sent);
     }
 

@@ -1,4 +1,4 @@
-//! In a pipe: `--stdin chain`.
+//! Checks of `--stdin chain`.
 
 use super::prelude::*;
 
@@ -24,10 +24,10 @@ async fn in_chain(scene: &Scene<'_>) -> Result<Running> {
     let mut running = scene.spawn_hosted(command)?;
     running.stays(SOON / 10, "it does not wait").await?;
     if let Some(message) = running.messages().first() {
-        bail!("it speaks before the stage before it does: {message}");
+        bail!("it writes a message before its upstream does: {message}");
     }
     for message in from_before() {
-        running.tell(&message).await?;
+        running.send(&message).await?;
     }
     while running.ready().await?["stage"] != INSTANCE {}
     Ok(running)
@@ -44,7 +44,7 @@ async fn passes_on(scene: Scene<'_>) -> Verdict {
     let right = first == from_before()[0];
     ensure!(
         right,
-        "the first line is not the `hello` from before but {first}"
+        "the first line is not the `hello` of its upstream but {first}"
     );
     running.end_by(Signal::TERM).await
 }
@@ -52,5 +52,5 @@ async fn passes_on(scene: Scene<'_>) -> Verdict {
 async fn ends_with_upstream(scene: Scene<'_>) -> Verdict {
     let mut running = in_chain(&scene).await?;
     running.close_stdin();
-    running.end().await?.exits(4, "the stage before it ended")
+    running.end().await?.exits(4, "the upstream stage ended")
 }

@@ -1,4 +1,4 @@
-//! What a host says, and what follows from it.
+//! Checks of the commands of a host.
 
 use super::prelude::*;
 
@@ -21,25 +21,25 @@ async fn waits_for_start(scene: Scene<'_>) -> Verdict {
     }
     if scene.subject.is_stage() {
         let holder = scene.open_run_dir()?.holder(INSTANCE);
-        ensure!(holder.is_none(), "it took the lock before `start`");
+        ensure!(holder.is_none(), "it acquired the lock before `start`");
     }
-    running.tell(&scene.start()).await?;
+    running.send(&scene.start()).await?;
     running.ready().await?;
     running.stop().await.map(drop)
 }
 
 async fn unknown_ignored(scene: Scene<'_>) -> Verdict {
     let mut running = scene.hosted()?;
-    running.tell(&json!({"dcs": 1, "type": "from_the_future", "config": {"no_such_field": 1}, "list": [1, {}]})).await?;
+    running.send(&json!({"dcs": 1, "type": "from_the_future", "config": {"no_such_field": 1}, "list": [1, {}]})).await?;
     let mut start = scene.start();
     start["trace"] = json!({"id": "unknown", "nested": [null]});
-    running.tell(&start).await?;
+    running.send(&start).await?;
     running.ready().await?;
     for message in [
         json!({"dcs": 1, "type": "another_one"}),
         json!({"dcs": 1, "type": "shutdown", "why": "an unknown field"}),
     ] {
-        running.tell(&message).await?;
+        running.send(&message).await?;
     }
     running.end().await?.exits(0, "after an unknown field")
 }
@@ -50,7 +50,7 @@ async fn version(scene: Scene<'_>) -> Verdict {
         let mut running = scene.hosted()?;
         let mut start = scene.start();
         start["dcs"] = other.clone();
-        running.tell(&start).await?;
+        running.send(&start).await?;
         let case = format!("after a line with \"dcs\":{other}");
         let ended = running.end().await.context(case.clone())?;
         ended.exits(3, &case)?;
@@ -62,13 +62,16 @@ async fn version(scene: Scene<'_>) -> Verdict {
 
 async fn reload(scene: Scene<'_>) -> Verdict {
     let mut running = scene.ready().await?;
-    running.tell(&scene.with_unknown_field("reload")).await?;
+    running.send(&scene.with_unknown_field("reload")).await?;
     let error = running.next("error").await?;
     let is_fatal = &error["error"]["fatal"];
-    ensure!(is_fatal == false, "a wrong reload is not fatal: {error}");
+    ensure!(
+        is_fatal == false,
+        "the error of an invalid reload must not be fatal: {error}"
+    );
     let mut right = scene.start();
     right["type"] = json!("reload");
-    running.tell(&right).await?;
+    running.send(&right).await?;
     running.ready().await?;
     running.stop().await?.exits(0, "after a reload")
 }
@@ -76,13 +79,13 @@ async fn reload(scene: Scene<'_>) -> Verdict {
 async fn cancel(scene: Scene<'_>) -> Verdict {
     let cancel = json!({"dcs": 1, "type": "cancel"});
     let mut running = scene.hosted()?;
-    running.tell(&cancel).await?;
-    running.tell(&scene.start()).await?;
+    running.send(&cancel).await?;
+    running.send(&scene.start()).await?;
     let ended = running.end().await?;
     ended.exits(1, "cancelled before it was ready")?;
     let scene = scene.another().await?;
     let mut running = scene.ready().await?;
-    running.tell(&cancel).await?;
+    running.send(&cancel).await?;
     let wrong = "it was ready, and ended by `cancel`";
     running.stays(Duration::from_millis(300), wrong).await?;
     running.stop().await.map(drop)

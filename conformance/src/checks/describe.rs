@@ -1,4 +1,4 @@
-//! `describe` is what a host knows of a program before it runs it.
+//! Checks of `describe`.
 
 use super::prelude::*;
 
@@ -16,11 +16,11 @@ async fn valid(scene: Scene<'_>) -> Verdict {
     let said: Value = serde_json::from_slice(&output.stdout)
         .map_err(|e| anyhow!("not one JSON object: {e}: {}", shown(&output.stdout)))?;
     let version = &said["dcs"];
-    ensure!(version == 1, "`dcs` is {version}, and this is version 1");
+    ensure!(version == 1, "`dcs` is {version}, and must be 1");
     for field in ["kind", "version", "about"] {
         let text = &said[field];
         let is_text = text.as_str().is_some_and(|t| !t.is_empty());
-        ensure!(is_text, "`{field}` is {text}, and has to be a text");
+        ensure!(is_text, "`{field}` is {text}, and must be a text");
     }
     let needed: &[&str] = match scene.subject.is_stage() {
         true => &["describe", "run", "once", "wait", "check", "cleanup"],
@@ -35,10 +35,10 @@ async fn valid(scene: Scene<'_>) -> Verdict {
         let schema = &said[field];
         ensure!(
             schema.is_object(),
-            "`{field}` is {schema}, and has to be a JSON Schema"
+            "`{field}` is {schema}, and must be a JSON Schema"
         );
         jsonschema::meta::validate(schema)
-            .map_err(|e| anyhow!("`{field}` is no valid JSON Schema: {e}"))?;
+            .map_err(|e| anyhow!("`{field}` is not a valid JSON Schema: {e}"))?;
     }
     Ok(())
 }
@@ -59,15 +59,15 @@ async fn no_side_effects(scene: Scene<'_>) -> Verdict {
     };
     alone.args(&scene.subject.program).arg("describe");
     let unplugged = scene.output(alone).await?;
-    // The order of keys is nobody's business.
+    // The order of keys does not matter.
     let read = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).context("no JSON");
     unplugged.exits(0, "without a network")?;
     let same = read(&unplugged.stdout)? == read(&output.stdout)?;
-    ensure!(same, "without a network it says something else");
+    ensure!(same, "without a network its output differs");
     Ok(())
 }
 
-/// A way to run a program where there is no network, if this machine has one.
+/// Runs a program without a network, if this machine can.
 async fn without_network(scene: &Scene<'_>) -> Result<Option<Command>> {
     let unshare = || {
         let mut command = scene.program("unshare");

@@ -1,4 +1,4 @@
-//! The whole way, as a stage of stock devcluster.
+//! Checks of a stage under stock devcluster.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use protocol::devcluster::{is_up, restart};
 
 use super::prelude::*;
 
-/// devcluster itself has to be loaded, and polls.
+/// devcluster needs time to start, and polls.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 checks! {
@@ -18,7 +18,7 @@ checks! {
 async fn end_to_end(scene: Scene<'_>) -> Verdict {
     let devcluster = scene.subject.devcluster.as_ref().ok_or_else(|| {
         let hint = "pipx install devcluster==1.3.2, or name one with --devcluster";
-        skipped("there is no devcluster to run it under", hint)
+        skipped("devcluster is not installed", hint)
     })?;
     let after = scene.home().join("after");
     let file = scene.config_file("devcluster.yaml", &devcluster_yaml(&scene, &after)?)?;
@@ -34,26 +34,26 @@ async fn comes_and_goes(scene: &Scene<'_>, running: &mut Running, after: &Path) 
     let patience = scene.subject.patience + PATIENCE;
     let starts_next = || after.exists().then_some(());
     let up = running.eventually(patience, starts_next).await;
-    up.context("devcluster did not see that it is ready, and starts no later stage")?;
-    let first = live_run(scene).context("devcluster took it for ready, and it is not")?;
+    up.context("devcluster did not detect that it is ready, and starts no later stage")?;
+    let first = live_run(scene).context("devcluster detected that it is ready, but it is not")?;
     let ports = scene.ports(&scene.outputs_file().unwrap_or_default()["outputs"]);
     let socket = scene.home().join("devcluster/sock");
     restart(&socket, &[INSTANCE.to_owned()], |_| ()).await?;
     let is_next = || live_run(scene).filter(|run| *run != first);
     let next = running.eventually(patience, is_next).await;
-    next.context("restarted by devcluster it does not become ready again")?;
-    // devcluster crashes when it is told to stop after it has read the line that it waits for and before it goes on.
-    let goes_on = async {
+    next.context("it does not become ready again after a restart by devcluster")?;
+    // devcluster crashes when it gets SIGTERM after it has read the line that it waits for and before it continues.
+    let restarted = async {
         while !is_up(&socket, INSTANCE).await? {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         anyhow::Ok(())
     };
-    let goes_on = tokio::time::timeout(patience, goes_on).await;
-    goes_on.context("devcluster does not take it for ready after the restart")??;
+    let restarted = tokio::time::timeout(patience, restarted).await;
+    restarted.context("devcluster does not detect that it is ready after the restart")??;
     running.signal(Signal::TERM);
     let ended = running.end_within(PATIENCE).await?;
-    ended.exits(0, "devcluster told to stop")?;
+    ended.exits(0, "devcluster after SIGTERM")?;
     scene.no_process_is_left().await?;
     scene.no_port_is_left(&ports).await
 }
@@ -83,7 +83,7 @@ fn devcluster_yaml(scene: &Scene, after: &Path) -> Result<Value> {
     }))
 }
 
-/// Its words, as they stand in a devcluster.yaml, where `$` has to be doubled.
+/// Its words for a devcluster.yaml, in which `$` is doubled.
 fn command(scene: &Scene) -> Result<Vec<String>> {
     let subject = scene.subject;
     let command = match subject.is_stage() {
@@ -91,7 +91,10 @@ fn command(scene: &Scene) -> Result<Vec<String>> {
         false => {
             let driver = subject.driver.as_ref();
             let driver = driver.ok_or_else(|| {
-                skipped("there is no devcluster-remote to host it", "make install")
+                skipped(
+                    "devcluster-remote, which hosts it, is not installed",
+                    "make install",
+                )
             })?;
             let config = json!({"uses": one_program(scene)?, "with": subject.config});
             let config = scene.config_file("host.json", &config)?;
@@ -118,7 +121,7 @@ fn command(scene: &Scene) -> Result<Vec<String>> {
         .collect())
 }
 
-/// A host runs one program, and this may be called with more words.
+/// A script that runs all words: a host runs one program.
 fn one_program(scene: &Scene) -> Result<PathBuf> {
     let quoted = |word: &OsString| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
     let words: Vec<String> = scene.subject.program.iter().map(quoted).collect();

@@ -1,8 +1,8 @@
-//! Nothing that comes in on stdin breaks a stage.
+//! Checks that no input on stdin breaks a stage.
 
 use super::prelude::*;
 
-/// How much more memory a stage may take for what it reads, in KiB.
+/// How much more memory a stage may use for its input, in KiB.
 const MEMORY: u64 = 4 << 10;
 
 const UNKNOWN: &str = r#"{"dcs":1,"type":"unknown"}"#;
@@ -15,17 +15,17 @@ checks! {
     "input.memory" => memory,
 }
 
-/// It becomes ready and ends in good order in spite of this.
+/// Checks that it becomes ready and shuts down after this input.
 async fn works_after(scene: Scene<'_>, noise: &[u8]) -> Verdict {
     let mut running = scene.hosted()?;
     running.next("hello").await?;
     running.write(noise).await?;
-    running.tell(&scene.start()).await?;
+    running.send(&scene.start()).await?;
     running.ready().await?;
     running.write(noise).await?;
     let ended = running.stop().await?;
     only_messages(&running)?;
-    ended.exits(0, "told to stop")
+    ended.exits(0, "asked to stop")
 }
 
 async fn malformed(scene: Scene<'_>) -> Verdict {
@@ -45,7 +45,7 @@ async fn malformed(scene: Scene<'_>) -> Verdict {
 
 async fn oversized(scene: Scene<'_>) -> Verdict {
     let noise = format!("{}\n", "x".repeat(1 << 20));
-    // One that would be fine but for its length.
+    // A valid line except for its length.
     let pad = "x".repeat(70_000);
     let shutdown = format!("{{\"dcs\":1,\"type\":\"shutdown\",\"pad\":\"{pad}\"}}\n");
     for noise in [noise, shutdown] {
@@ -66,12 +66,12 @@ async fn interleaved(scene: Scene<'_>) -> Verdict {
     running.ready().await?;
     let two = format!("{UNKNOWN}\n{{\"dcs\":1,\"type\":\"shutdown\"}}\n");
     running.write(two.as_bytes()).await?;
-    running.end().await?.exits(0, "told to stop")
+    running.end().await?.exits(0, "asked to stop")
 }
 
 async fn truncated(scene: Scene<'_>) -> Verdict {
     let start = scene.start().to_string();
-    // The last one is whole but for its newline.
+    // The last one lacks only its newline.
     for length in [1, start.len() / 2, start.len() - 1, start.len()] {
         let scene = scene.another().await?;
         let mut running = scene.hosted()?;
@@ -82,12 +82,10 @@ async fn truncated(scene: Scene<'_>) -> Verdict {
         for message in only_messages(&running)? {
             if message["type"] == "ready" || message["type"] == "outputs" {
                 let whole = start.len() + 1;
-                bail!(
-                    "it began with a `start` of which {length} of {whole} bytes came, without a newline"
-                );
+                bail!("it started with {length} of {whole} bytes of a `start`, without a newline");
             }
         }
-        ended.exits_somehow("after half a line")?;
+        ended.exits_somehow("after an unfinished line")?;
     }
     Ok(())
 }
@@ -96,7 +94,7 @@ async fn memory(scene: Scene<'_>) -> Verdict {
     let mut running = scene.hosted()?;
     running.next("hello").await?;
     let Some(before) = machine::peak_memory(running.pid()) else {
-        let why = "this system does not tell how much memory a process had";
+        let why = "this system does not report the peak memory of a process";
         bail!(skipped(why, "check it on Linux"));
     };
     let piece = vec![b'x'; 1 << 20];
@@ -108,13 +106,13 @@ async fn memory(scene: Scene<'_>) -> Verdict {
         running.write(nested).await?;
     }
     running.write(b"\n").await?;
-    // What is written was read, but for what a pipe holds; what the stage needs for its work comes after.
+    // All input except the content of a pipe is read now. The stage uses memory for its work only after this.
     let grown = machine::peak_memory(running.pid()).map_or(0, |peak| peak.saturating_sub(before));
     ensure!(
         grown <= MEMORY,
-        "32 MiB in one line made it use {grown} KiB more"
+        "it used {grown} KiB more for a line of 32 MiB"
     );
-    running.tell(&scene.start()).await?;
+    running.send(&scene.start()).await?;
     running.ready().await?;
     running.stop().await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! SIGKILL at any point leaves nothing that the next run or `cleanup` does not take away.
+//! Checks that the next run or `cleanup` removes what SIGKILL leaves.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,12 +12,11 @@ checks! {
     "kill.leftovers" => leftovers; Alone,
 }
 
-/// Points in its life, as parts of the time until it is ready: two thirds before that, the others after it. Other ones
-/// each time.
+/// Random times in a run, in units of the time until it is ready: two thirds before that, the others after it.
 fn moments(count: u32) -> impl Iterator<Item = f64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let first = f64::from(now.map_or(0, |d| d.subsec_nanos()) % 1000) / 1000.0;
-    // The golden ratio spreads any number of points evenly.
+    // The golden ratio spreads any number of times evenly.
     (0..count).map(move |i| (first + f64::from(i) * 0.618_034).fract() * 1.5)
 }
 
@@ -30,7 +29,7 @@ async fn time_to_ready(scene: &Scene<'_>) -> Result<Duration> {
     Ok(took)
 }
 
-/// Starts it and kills it. What leads a group is killed with it, as a host does with a plugin.
+/// Starts it and kills it. A group leader is killed with its group, as a host kills a plugin.
 async fn killed_at(scene: &Scene<'_>, moment: f64, ready: Duration) -> Result<Value> {
     let mut running = scene.started().await?;
     if moment < 1.0 {
@@ -47,10 +46,13 @@ async fn killed_at(scene: &Scene<'_>, moment: f64, ready: Duration) -> Result<Va
     Ok(running.last("outputs")["outputs"].clone())
 }
 
-/// The point, for people.
+/// The time of the kill, for people.
 fn point(moment: f64) -> String {
     match moment < 1.0 {
-        true => format!("killed after {:.0} % of its way to ready", moment * 100.0),
+        true => format!(
+            "killed after {:.0} % of its time until ready",
+            moment * 100.0
+        ),
         false => "killed once ready".to_owned(),
     }
 }
@@ -78,7 +80,7 @@ async fn clean_twice(scene: &Scene<'_>) -> Verdict {
 
 async fn leftovers(scene: Scene<'_>) -> Verdict {
     let ready = time_to_ready(&scene).await?;
-    // Files that a clean run and a cleanup leave: a lock, a last status.
+    // Files that a clean run and a cleanup leave, such as a lock.
     scene.ready().await?.stop().await?;
     clean_twice(&scene).await?;
     let kept = scene.files();
@@ -86,7 +88,7 @@ async fn leftovers(scene: Scene<'_>) -> Verdict {
         let scene = scene.another().await?;
         let outputs = killed_at(&scene, moment, ready).await?;
         let mut ports = scene.ports(&outputs);
-        // The next run in half of the cases, `cleanup` at once in the others.
+        // The next run in half of the cases, an immediate `cleanup` in the others.
         if i % 2 == 0 {
             let mut next = scene.ready().await?;
             ports.extend(scene.ports(&next.last("outputs")["outputs"]));
@@ -106,7 +108,7 @@ async fn leftovers(scene: Scene<'_>) -> Verdict {
     Ok(())
 }
 
-/// What the run directory keeps of an instance, whichever of it the clean run had.
+/// Whether a file is one that the run directory may keep for an instance.
 fn is_bookkeeping(file: &Path) -> bool {
     [
         format!("run/{INSTANCE}.lock"),

@@ -1,8 +1,8 @@
-//! One process runs an instance.
+//! Checks of the lock.
 
 use super::prelude::*;
 
-/// A second run waits for up to 5 s.
+/// A second run waits up to 5 s.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 checks! {
@@ -17,15 +17,15 @@ async fn second_run(scene: Scene<'_>) -> Verdict {
     let (cleanup, ended) = tokio::join!(scene.call("cleanup", &[]), second.end_within(PATIENCE));
     ended?.exits(6, "a second run")?;
     let is_ready = !second.last("ready").is_null();
-    ensure!(!is_ready, "the second run said `ready`");
+    ensure!(!is_ready, "the second run sent `ready`");
     cleanup?.exits(6, "`cleanup` of an instance that runs")?;
     let window = Duration::from_millis(100);
-    first.stays(window, "the first run ended by it").await?;
+    first.stays(window, "it ended the first run").await?;
     let file = scene.outputs_file().unwrap_or_default();
     let is_kept = file["run"] == first.last("hello")["run"];
     ensure!(
         is_kept,
-        "the outputs file of the first run is gone, or another's"
+        "the outputs file of the first run is gone or replaced"
     );
     first.stop().await.map(drop)
 }
@@ -50,7 +50,7 @@ async fn released(scene: Scene<'_>) -> Verdict {
         running.end_by(signal).await?;
         scene.no_process_is_left().await?;
         let holder = scene.open_run_dir()?.holder(INSTANCE);
-        ensure!(holder.is_none(), "it has ended, and its lock is still held");
+        ensure!(holder.is_none(), "its lock is still held after its end");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `ready` as stock devcluster needs it.
+//! Checks of `ready`.
 
 use protocol::message::{Message, encode};
 
@@ -8,12 +8,12 @@ use crate::harness::machine::contains;
 /// The longest ready line.
 const LONGEST: usize = 240;
 
-/// What devcluster reads at once.
+/// The chunk size of devcluster.
 const CHUNK: usize = 4096;
 
 const READY: &[u8] = br#""type":"ready""#;
 
-/// Without this most other checks cannot be tried.
+/// The check that most other checks require.
 pub(crate) const REACHED: &str = "ready.reached";
 
 checks! {
@@ -41,15 +41,19 @@ async fn twice(scene: Scene<'_>) -> Verdict {
     let mut writes = running.stdout.writes().into_iter();
     let write = writes
         .find(|w| contains(w, READY))
-        .context("no write with a `ready` in it")?;
+        .context("no write contains `ready`")?;
     let lines: Vec<&[u8]> = write.split_inclusive(|b| *b == b'\n').collect();
     let equal = lines.len() == 2 && lines[0] == lines[1];
-    ensure!(equal, "not one write of two equal lines: {}", shown(&write));
+    ensure!(
+        equal,
+        "`ready` is not one write of two equal lines: {}",
+        shown(&write)
+    );
     let line = lines[0].trim_ascii_end();
     let length = lines[0].len();
     ensure!(
         length <= LONGEST,
-        "the line has {length} bytes, and {LONGEST} is the limit"
+        "the line has {length} bytes, the limit is {LONGEST}"
     );
     let expected = encode(&Message::Ready {
         stage: INSTANCE.into(),
@@ -68,7 +72,7 @@ async fn twice(scene: Scene<'_>) -> Verdict {
         let seen = stream.chunks(CHUNK).any(|chunk| contains(chunk, line));
         ensure!(
             seen,
-            "after {offset} other bytes a reader of {CHUNK} at a time sees no whole line"
+            "after {offset} other bytes, a reader of {CHUNK}-byte chunks sees no whole line"
         );
     }
     Ok(())

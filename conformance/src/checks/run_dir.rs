@@ -1,4 +1,4 @@
-//! The run directory is for us alone, and nothing in it breaks a stage.
+//! Checks of the run directory.
 
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -7,7 +7,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::prelude::*;
 
-/// How much memory a stage may have in the face of any run directory, beyond what it has otherwise, in KiB.
+/// How much more memory a stage may use with any run directory, in KiB.
 const MEMORY: u64 = 8 << 10;
 
 checks! {
@@ -16,7 +16,7 @@ checks! {
     "run_dir.garbage" => garbage,
 }
 
-type Spoil = fn(&Path) -> std::io::Result<()>;
+type Sabotage = fn(&Path) -> std::io::Result<()>;
 
 async fn private(scene: Scene<'_>) -> Verdict {
     std::fs::remove_dir(scene.run_dir())?;
@@ -40,14 +40,14 @@ fn expect_mode(path: &Path, expected: u32) -> Verdict {
     let path = path.display();
     ensure!(
         mode == expected,
-        "{path} has mode {mode:o}, and has to have {expected:o}"
+        "{path} has mode {mode:o}, and must have {expected:o}"
     );
     Ok(())
 }
 
 async fn refused(scene: Scene<'_>) -> Verdict {
-    let ways: [(&str, Spoil); 2] = [
-        ("that others may write to", |dir| {
+    let ways: [(&str, Sabotage); 2] = [
+        ("that others can write to", |dir| {
             std::fs::set_permissions(dir, PermissionsExt::from_mode(0o777))
         }),
         ("that is a link", |dir| {
@@ -77,7 +77,7 @@ async fn refused(scene: Scene<'_>) -> Verdict {
 
 async fn garbage(scene: Scene<'_>) -> Verdict {
     let usual = peak(scene.another().await?, |_| Ok(())).await?;
-    let fills: [(&str, Spoil); 5] = [
+    let fills: [(&str, Sabotage); 5] = [
         ("no JSON", |file| std::fs::write(file, b"\xff{not json")),
         ("nested JSON", |file| {
             std::fs::write(file, "[".repeat(100_000))
@@ -107,7 +107,7 @@ async fn garbage(scene: Scene<'_>) -> Verdict {
             "outputs/other.json",
             "status/other.json",
         ] {
-            // A FIFO in the place of the outputs is somebody's trap: it may be refused, if that is said.
+            // A FIFO in the place of the outputs may be refused with an error.
             let place = name.replace("{}", INSTANCE);
             let peak = peak(scene.another().await?, |dir| fill(&dir.join(&place))).await;
             let peak = peak.with_context(|| format!("{what} in {place}"))?;
@@ -115,7 +115,7 @@ async fn garbage(scene: Scene<'_>) -> Verdict {
                 let grown = peak.saturating_sub(usual);
                 ensure!(
                     grown <= MEMORY,
-                    "{what} in {place} made it use {grown} KiB more"
+                    "it used {grown} KiB more for {what} in {place}"
                 );
             }
         }
@@ -123,7 +123,7 @@ async fn garbage(scene: Scene<'_>) -> Verdict {
     Ok(())
 }
 
-/// Runs it to its end and returns the most memory that it had. It becomes ready, or says why not; it never hangs.
+/// Runs it until it ends and returns its peak memory. It must become ready or report why not, and must not hang.
 async fn peak(
     scene: Scene<'_>,
     spoil: impl Fn(&Path) -> std::io::Result<()>,
@@ -138,7 +138,7 @@ async fn peak(
     let said = running.decided().await?;
     let peak = machine::peak_memory(running.pid());
     if said["type"] == "ready" {
-        running.stop().await?.exits(0, "told to stop")?;
+        running.stop().await?.exits(0, "asked to stop")?;
     }
     Ok(peak)
 }

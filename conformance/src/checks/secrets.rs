@@ -1,4 +1,4 @@
-//! A secret is nowhere to be seen.
+//! Checks that secrets do not leak.
 
 use std::path::Path;
 
@@ -37,9 +37,9 @@ async fn nowhere(scene: Scene<'_>) -> Verdict {
     in_files(&scene.run_dir())?;
     in_files(&scene.home().join("state"))?;
     let mut refused = scene.hosted()?;
-    refused.tell(&scene.with_unknown_field("start")).await?;
+    refused.send(&scene.with_unknown_field("start")).await?;
     let said = refused.end().await?;
-    let place = "what it says of a wrong config";
+    let place = "its error about an invalid config";
     seen(place, &said.stdout)?;
     seen(place, said.stderr.as_bytes())
 }
@@ -48,10 +48,10 @@ fn absent(scene: &Scene, place: &str, bytes: &[u8]) -> Verdict {
     let holds = |secret: &str| machine::contains(bytes, secret.as_bytes());
     ensure!(
         !holds(&scene.canary()),
-        "{place} holds a secret that was in its environment"
+        "{place} contains a secret of its environment"
     );
     match scene.subject.secrets.iter().any(|s| holds(s)) {
-        true => bail!("{place} holds a secret of its config"),
+        true => bail!("{place} contains a secret of its config"),
         false => Ok(()),
     }
 }

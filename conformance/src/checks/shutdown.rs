@@ -1,32 +1,32 @@
-//! However it is told, a stage stops in half a second and leaves nothing.
+//! Checks of the shutdown: it takes half a second and leaves nothing.
 
 use super::prelude::*;
 use crate::harness::Output;
 
-/// What a stage has, of its own time.
+/// The budget, in the stage's own time.
 const BUDGET: Duration = Duration::from_millis(500);
 
-/// By then it has said that it stops, if it says so.
+/// The time until `stopping`, if the stage sends it.
 const STOPPING: Duration = Duration::from_millis(100);
 
-/// The kit may notice the end late: the best of these counts.
+/// The kit may detect the end late: the best attempt counts.
 const ATTEMPTS: usize = 3;
 
 checks! {
     "shutdown.message" => |s| stops(s, Ask::Message, in_order(&["shutdown"])); Alone,
     "shutdown.stdin_end" => |s| stops(s, Ask::StdinEnd, in_order(&["stdin_closed", "shutdown"])); Alone,
-    "shutdown.early" => |s| stops(s, Ask::Early, |_, ended| ended.exits(0, "told at once")); Alone; WithoutReady,
+    "shutdown.early" => |s| stops(s, Ask::Early, |_, ended| ended.exits(0, "asked to stop at once")); Alone; WithoutReady,
     "shutdown.sigterm" => |s| by_signal(s, Signal::TERM, &["sigterm"]); Alone,
     "shutdown.sigterm_twice" => |s| stops(s, Ask::Twice(Signal::TERM), |_, _| Ok(())); Alone,
     "shutdown.sigint" => |s| by_signal(s, Signal::INT, &["sigint"]); Alone,
 }
 
-/// How it is told.
+/// How it is asked to stop.
 #[derive(Clone, Copy, PartialEq)]
 enum Ask {
     Message,
     StdinEnd,
-    /// A message right after `start`.
+    /// `shutdown` right after `start`.
     Early,
     Signal(Signal),
     Twice(Signal),
@@ -36,13 +36,13 @@ impl Ask {
     async fn put_to(self, running: &mut Running) -> Verdict {
         match self {
             Ask::Message | Ask::Early => {
-                running.tell(&json!({"dcs": 1, "type": "shutdown"})).await?
+                running.send(&json!({"dcs": 1, "type": "shutdown"})).await?
             }
             Ask::StdinEnd => running.close_stdin(),
             Ask::Signal(signal) => running.signal(signal),
             Ask::Twice(signal) => {
                 running.signal(signal);
-                // The second is to come while it stops; a plugin that says nothing of that gets it soon.
+                // The second signal must arrive while it stops; a plugin that does not send `stopping` gets it soon.
                 let stops = || (running.last("stopping") != Value::Null).then_some(());
                 running.eventually(STOPPING, stops).await;
                 running.signal(signal);
@@ -52,7 +52,7 @@ impl Ask {
     }
 }
 
-/// Makes it stop, several times if need be, and checks all that an end in good order is.
+/// Stops it, several times if necessary, and checks its end.
 async fn stops(
     scene: Scene<'_>,
     ask: Ask,
@@ -68,7 +68,7 @@ async fn stops(
         let ports = scene.ports(&running.last("outputs")["outputs"]);
         ask.put_to(&mut running).await?;
         if ask == Ask::Early {
-            // Before that it is being loaded, and hears nothing.
+            // Before that, the program is still loading and ignores input.
             running.next("hello").await?;
         }
         let ended = running.end().await?;
@@ -82,13 +82,13 @@ async fn stops(
         }
     }
     let [best, budget] = [best, BUDGET].map(|d| d.as_secs_f32());
-    bail!("it took {best:.2} s to end, at best; the budget is {budget} s")
+    bail!("it took at least {best:.2} s to end; the budget is {budget} s")
 }
 
-/// It says why it stops, and how it ended.
+/// Checks its reason, result and exit code.
 fn in_order(reasons: &'static [&str]) -> impl Fn(&Running, &Output) -> Verdict {
     move |running, ended| {
-        ended.exits(0, "told to stop")?;
+        ended.exits(0, "asked to stop")?;
         let stopping = running.last("stopping");
         let right = reasons.iter().any(|r| stopping["reason"] == *r);
         ensure!(
@@ -105,7 +105,7 @@ fn in_order(reasons: &'static [&str]) -> impl Fn(&Running, &Output) -> Verdict {
     }
 }
 
-/// A plugin may leave a signal to its default: it is then as dead as it has to be.
+/// Whether it died by the signal: a plugin may keep the default action.
 async fn by_signal(scene: Scene<'_>, signal: Signal, reason: &'static [&str]) -> Verdict {
     match scene.subject.is_stage() {
         true => stops(scene, Ask::Signal(signal), in_order(reason)).await,

@@ -1,4 +1,4 @@
-//! Whatever stdin is, a stage works and stops.
+//! Checks that a stage works with any stdin.
 
 use std::future::pending;
 use std::os::fd::OwnedFd;
@@ -9,7 +9,7 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use super::prelude::*;
 use super::streams::close_in_child;
 
-/// How long an idle stage is looked at, and how much of that it may compute.
+/// How long an idle stage is observed, and how much processor time it may use.
 const IDLE: Duration = Duration::from_millis(300);
 const BUSY: Duration = Duration::from_millis(100);
 
@@ -20,7 +20,7 @@ checks! {
     "stdin.terminal" => terminal,
 }
 
-/// A full stage as it is listed, a plugin as a host calls it.
+/// Runs a full stage as devcluster does, a plugin as a host does.
 fn run(scene: &Scene) -> Result<Command> {
     match scene.subject.is_stage() {
         true => scene.configured("run", &["--events", "all"]),
@@ -28,7 +28,7 @@ fn run(scene: &Scene) -> Result<Command> {
     }
 }
 
-/// A full stage listed in a devcluster.yaml has nobody to speak to it; a plugin without a host has no reason to stay.
+/// Without a host, a full stage in a devcluster.yaml works, and a plugin ends.
 async fn without_host(scene: Scene<'_>, is_closed: bool) -> Verdict {
     let mut command = run(&scene)?;
     if is_closed {
@@ -39,12 +39,12 @@ async fn without_host(scene: Scene<'_>, is_closed: bool) -> Verdict {
         running.ready().await?;
         let window = Duration::from_millis(200);
         running.stays(window, "it does not stay").await?;
-        return running.stop().await?.exits(0, "told to stop");
+        return running.stop().await?.exits(0, "asked to stop");
     }
     let ended = running.end().await?;
     only_messages(&running)?;
     match is_closed {
-        // Without a stdin at all it may say that something is wrong.
+        // With a closed stdin it may report an error.
         true => ended.exits_somehow("without a stdin"),
         false => ended.exits(0, "without a host"),
     }
@@ -58,7 +58,7 @@ async fn silent(scene: Scene<'_>) -> Verdict {
     };
     let computed = |pid| machine::work(&[pid]).computed;
     let before = computed(running.pid());
-    // On a busy machine it takes a while until one that does nothing else has computed for so long.
+    // On a busy machine, even a busy loop takes a while to use this much processor time.
     let mut busy = scene.program("sh");
     busy.args(["-c", "while :; do :; done"]);
     let busy = Running::spawn(busy)?;
@@ -67,7 +67,7 @@ async fn silent(scene: Scene<'_>) -> Verdict {
     let used = computed(running.pid()).saturating_sub(before);
     ensure!(
         used < BUSY,
-        "it computed for {used:?} of {IDLE:?} in which nothing happened"
+        "it used the processor for {used:?} of {IDLE:?} while idle"
     );
     let moment = Duration::from_millis(1);
     running.stays(moment, "it does not wait").await?;
@@ -89,7 +89,7 @@ async fn terminal(scene: Scene<'_>) -> Verdict {
     scene.no_process_is_left().await
 }
 
-/// A terminal that takes long lines: not edited, not echoed.
+/// A raw terminal, which accepts long lines without echo.
 fn open_terminal() -> Result<(OwnedFd, OwnedFd)> {
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
     grantpt(&ours)?;

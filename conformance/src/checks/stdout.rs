@@ -1,4 +1,4 @@
-//! stdout is the wire and nothing else, whatever happens.
+//! Checks that stdout contains only messages.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ checks! {
     "stdout.bad_day" => bad_day,
 }
 
-/// Whether everything on stdout is a message of this instance, to the last byte.
+/// Checks that all of stdout is messages of this instance.
 pub(super) fn only_messages(running: &Running) -> Result<Vec<Value>> {
     let mut messages = Vec::new();
     let mut length = 0;
@@ -26,7 +26,7 @@ pub(super) fn only_messages(running: &Running) -> Result<Vec<Value>> {
         let right = name == INSTANCE;
         ensure!(
             right,
-            "it was called with --name {INSTANCE} and speaks as {name}: {}",
+            "it was called with --name {INSTANCE} and names itself {name}: {}",
             shown(&line)
         );
         length += line.len();
@@ -35,7 +35,7 @@ pub(super) fn only_messages(running: &Running) -> Result<Vec<Value>> {
     let bytes = running.stdout.bytes();
     ensure!(
         bytes.len() == length,
-        "half a line on stdout: {}",
+        "an unfinished line on stdout: {}",
         shown(&bytes[length..])
     );
     Ok(messages)
@@ -46,7 +46,7 @@ async fn lines(scene: Scene<'_>) -> Verdict {
     let status = running.stop().await?.status;
     let messages = only_messages(&running)?;
     let (Some(first), Some(last)) = (messages.first(), messages.last()) else {
-        bail!("it says nothing");
+        bail!("stdout is empty");
     };
     ensure!(
         first["type"] == "hello",
@@ -57,7 +57,7 @@ async fn lines(scene: Scene<'_>) -> Verdict {
     let run = &first["run"];
     ensure!(
         is_id,
-        "the `run` of `hello` is {run}, and has to be 16 hex digits"
+        "the `run` of `hello` is {run}, and must be 16 hex digits"
     );
     for message in messages.iter().filter(|m| m.get("run").is_some()) {
         agree("run", [("`hello`", first), ("another message", message)])?;
@@ -68,7 +68,7 @@ async fn lines(scene: Scene<'_>) -> Verdict {
     );
     let exit = last["exit"].as_i64();
     let same = exit == status.code().map(i64::from);
-    ensure!(same, "`result` says {last} and it ended with {status}");
+    ensure!(same, "`result` is {last}, and it ended with {status}");
     let again = scene.another().await?;
     let mut next = again.ready().await?;
     ensure!(
@@ -81,7 +81,7 @@ async fn lines(scene: Scene<'_>) -> Verdict {
 async fn one_write(scene: Scene<'_>) -> Verdict {
     if !cfg!(target_os = "linux") {
         bail!(skipped(
-            "this system does not show where a write ends",
+            "this system does not keep the boundaries of writes",
             "check it on Linux"
         ));
     }
@@ -100,47 +100,47 @@ fn is_code(text: &str) -> bool {
     text.contains('.') && text.split('.').all(word)
 }
 
-/// The same field of two messages.
+/// Checks that a field of two messages is equal.
 pub(super) fn agree(key: &str, messages: [(&str, &Value); 2]) -> Verdict {
     let [(one, a), (other, b)] = messages.map(|(name, message)| (name, &message[key]));
     ensure!(a == b, "`{key}` is {a} in {one} and {b} in {other}");
     Ok(())
 }
 
-/// The first error that is fatal among the messages.
+/// The first fatal error of the messages.
 pub(super) fn fatal(messages: &[Value]) -> Option<&Value> {
     let errors = messages.iter().filter(|m| m["type"] == "error");
     errors.map(|m| &m["error"]).find(|e| e["fatal"] == true)
 }
 
-/// There is a fatal error, and it has what every error has.
+/// Checks that there is a fatal error with all required fields.
 fn says_why(messages: &[Value], running: &Running) -> Verdict {
     let Some(error) = fatal(messages) else {
-        bail!("no `error` message that is fatal{}", running.state());
+        bail!("no fatal `error` message{}", running.state());
     };
     let code = &error["code"];
     let named = is_code(code.as_str().unwrap_or_default());
     ensure!(
         named,
-        "the code {code} is not namespaced, like `vpn.refused`"
+        "the code {code} has no namespace, as `vpn.refused` has"
     );
-    let told = error["message"].as_str().is_some_and(|m| !m.is_empty());
-    ensure!(told, "an error without a message: {error}");
+    let has_message = error["message"].as_str().is_some_and(|m| !m.is_empty());
+    ensure!(has_message, "an error without a message: {error}");
     Ok(())
 }
 
 async fn unknown_config(scene: Scene<'_>) -> Verdict {
     let mut running = scene.hosted()?;
-    running.tell(&scene.with_unknown_field("start")).await?;
+    running.send(&scene.with_unknown_field("start")).await?;
     let ended = running.end_within(running.patience).await?;
     says_why(&only_messages(&running)?, &running)?;
-    ended.exits(2, "a wrong config")
+    ended.exits(2, "an invalid config")
 }
 
 async fn bad_config(scene: Scene<'_>) -> Verdict {
     let properties = scene.subject.description["config"]["properties"].as_object();
     let fields = properties.into_iter().flatten().map(|(field, _)| field);
-    // An object in an array is of no field's type.
+    // No field has the type of an object in an array.
     let wrong: Map<String, Value> = fields
         .map(|field| (field.clone(), json!([{"no": [null]}])))
         .collect();
@@ -150,8 +150,8 @@ async fn bad_config(scene: Scene<'_>) -> Verdict {
         let scene = scene.another().await?;
         let mut running = scene.hosted()?;
         let start = json!({"dcs": 1, "type": "start", "config": config});
-        running.tell(&start).await?;
-        // A start that is none may be skipped, and another waited for.
+        running.send(&start).await?;
+        // It may skip an invalid `start` and wait for another.
         if running.ended(SOON / 10).await.is_err() {
             running.close_stdin();
         }
@@ -168,8 +168,8 @@ async fn bad_config(scene: Scene<'_>) -> Verdict {
 }
 
 async fn bad_day(scene: Scene<'_>) -> Verdict {
-    type Spoil = fn(&mut Command, &Path);
-    let days: [(&str, Spoil); 3] = [
+    type Sabotage = fn(&mut Command, &Path);
+    let days: [(&str, Sabotage); 3] = [
         ("without a temporary directory", |command, _| {
             command.env("TMPDIR", "/nonexistent/dir");
         }),
@@ -194,22 +194,22 @@ async fn bad_day(scene: Scene<'_>) -> Verdict {
         command.args(&scene.subject.flags);
         spoil(&mut command, scene.home());
         let mut running = scene.spawn_hosted(command)?;
-        running.tell(&scene.start()).await?;
+        running.send(&scene.start()).await?;
         let decided = running.decided().await;
         running.close_stdin();
         let ended = running.end().await?;
         only_messages(&running)?;
         ended.exits_somehow(what)?;
-        // Where not even the program can be loaded there is nobody to say why.
+        // If the program cannot even be loaded, it cannot report why.
         let spoke = decided.is_ok() || !ended.stderr.is_empty();
-        ensure!(spoke, "{what} it does not say why: {}", ended.shown());
+        ensure!(spoke, "{what} it does not report why: {}", ended.shown());
     }
     Ok(())
 }
 
 #[allow(
     unsafe_code,
-    reason = "a limit of the child alone is set between fork and exec"
+    reason = "a limit of only the child is set between fork and exec"
 )]
 fn limit_descriptors(command: &mut Command, limit: u64) {
     let set = move || {

@@ -1,4 +1,4 @@
-//! stdout and stderr: who holds them, and what when they are closed.
+//! Checks of stdout and stderr: which processes keep them open, and what happens when they are closed.
 
 use super::prelude::*;
 use crate::harness::machine::{contains, descriptors, files};
@@ -17,7 +17,10 @@ async fn descendants(scene: Scene<'_>) -> Verdict {
         let held = descriptors(process.pid);
         let holds = running.pipes.iter().any(|pipe| held.contains(pipe));
         let is_other = process.pid != running.pid();
-        ensure!(!(is_other && holds), "{process} holds its stdout or stderr");
+        ensure!(
+            !(is_other && holds),
+            "{process} keeps its stdout or stderr open"
+        );
     }
     running.stop().await.map(drop)
 }
@@ -26,13 +29,13 @@ async fn without(scene: &Scene<'_>, fd: i32) -> Result<Running> {
     let mut command = scene.verb("run", &["--stdin", "control"]);
     close_in_child(&mut command, fd);
     let mut running = scene.spawn_hosted(command)?;
-    running.tell(&scene.start()).await?;
+    running.send(&scene.start()).await?;
     Ok(running)
 }
 
 async fn stdout_closed(scene: Scene<'_>) -> Verdict {
     let mut running = without(&scene, 1).await?;
-    // It may say that it cannot work like this, or work.
+    // It may report an error, or work.
     if running.ended(Duration::from_secs(1)).await.is_err() {
         running.stop().await?;
     }
@@ -41,7 +44,7 @@ async fn stdout_closed(scene: Scene<'_>) -> Verdict {
         let file = file.display();
         ensure!(
             !contains(&text, br#""type":"hello""#),
-            "its messages went into {file}: a file that it opened got the number of stdout"
+            "its messages are in {file}: a file that it opened has the descriptor of stdout"
         );
     }
     scene.no_process_is_left().await
@@ -51,7 +54,7 @@ async fn stderr_closed(scene: Scene<'_>) -> Verdict {
     let mut running = without(&scene, 2).await?;
     running.ready().await?;
     running.write(b"not a message\n").await?;
-    running.stop().await?.exits(0, "told to stop")?;
+    running.stop().await?.exits(0, "asked to stop")?;
     only_messages(&running)?;
     scene.no_process_is_left().await
 }
@@ -75,7 +78,7 @@ async fn reader_gone(scene: Scene<'_>) -> Verdict {
             _ => running.stderr.close(),
         }
         let ended = running.ended(SOON).await;
-        ended.with_context(|| format!("nobody reads its {name} any more"))?;
+        ended.with_context(|| format!("the reader of its {name} is gone"))?;
         scene.no_process_is_left().await?;
     }
     Ok(())
@@ -83,11 +86,11 @@ async fn reader_gone(scene: Scene<'_>) -> Verdict {
 
 #[allow(
     unsafe_code,
-    reason = "a descriptor of the child alone is closed between fork and exec"
+    reason = "a descriptor of only the child is closed between fork and exec"
 )]
 pub(super) fn close_in_child(command: &mut Command, fd: i32) {
     let close = move || {
-        // SAFETY: the child does not use it between here and exec; close is async-signal-safe.
+        // SAFETY: the child does not use it before exec; close is async-signal-safe.
         unsafe { rustix::io::close(fd) };
         Ok(())
     };

@@ -1,4 +1,4 @@
-//! `validate` tells what is wrong with a config before anything runs. A program that does not list it has nothing to show.
+//! Checks of `validate`. They pass for a program without this verb.
 
 use protocol::validate::{Answer, pointer_from_path};
 use protocol::yaml::Seg;
@@ -13,8 +13,8 @@ checks! {
     "validate.offline" => offline; WithoutReady,
 }
 
-/// What a value looks like that only a run knows.
-const NOT_YET: &str = "${{ other.value }}";
+/// A value that is unknown before the run.
+const UNKNOWN_VALUE: &str = "${{ other.value }}";
 
 async fn ask(scene: &Scene<'_>, instances: &Value) -> Result<(Output, Answer)> {
     let mut command = scene.bare();
@@ -51,22 +51,22 @@ async fn problems(scene: Scene<'_>) -> Verdict {
     let names: Vec<&str> = answer.instances.iter().map(|v| v.stage.as_str()).collect();
     ensure!(
         names == ["right", "wrong"],
-        "verdicts of {names:?}, asked about right and wrong"
+        "the verdicts are for {names:?}, and must be for right and wrong"
     );
     let [right, wrong] = [&answer.instances[0], &answer.instances[1]];
     ensure!(
         right.problems.is_empty(),
-        "a config that runs has problems: {:?}",
+        "a valid config has problems: {:?}",
         right.problems
     );
     ensure!(
         !wrong.problems.is_empty(),
-        "a field that it does not know is no problem"
+        "an unknown field causes no problem"
     );
     Ok(())
 }
 
-/// The variables in the config of the subject are not known either.
+/// The variables in the config of the subject are unknown too.
 fn unknown_of(config: &Map<String, Value>) -> Vec<String> {
     let texts = config
         .iter()
@@ -93,7 +93,7 @@ async fn unknown(scene: Scene<'_>) -> Verdict {
     let (_, answer) = ask(&scene, &asked.into()).await?;
     ensure!(
         answer.instances.len() == tried.len(),
-        "{} verdicts, {} asked",
+        "{} verdicts for {} instances",
         answer.instances.len(),
         tried.len()
     );
@@ -103,18 +103,18 @@ async fn unknown(scene: Scene<'_>) -> Verdict {
         let wrong = problems.find(|p| p.path.starts_with(&pointer));
         ensure!(
             wrong.is_none(),
-            "{pointer} is not known yet, and is a problem: {wrong:?}"
+            "{pointer} is unknown, and causes a problem: {wrong:?}"
         );
-        let told = serde_json::to_string(&verdict.effective)?;
+        let effective = serde_json::to_string(&verdict.effective)?;
         ensure!(
-            !told.contains(NOT_YET),
-            "{pointer} is not known yet, and is in `effective`: {told}"
+            !effective.contains(UNKNOWN_VALUE),
+            "{pointer} is unknown, and is in `effective`: {effective}"
         );
     }
     Ok(())
 }
 
-/// The paths of everything in a config that is one value, the first item of each list among them.
+/// The paths of all single values in a config, with the first item of each list.
 fn each_scalar(schema: &Value, path: &mut Vec<Seg>, found: &mut Vec<Vec<Seg>>) {
     let mut deeper = false;
     for variant in std::iter::once(schema).chain(schema["anyOf"].as_array().into_iter().flatten()) {
@@ -136,10 +136,10 @@ fn each_scalar(schema: &Value, path: &mut Vec<Seg>, found: &mut Vec<Vec<Seg>>) {
     }
 }
 
-/// Puts a value there that is not known yet.
+/// Sets an unknown value.
 fn put(at: &mut Value, path: &[Seg]) {
     match path.split_first() {
-        None => *at = NOT_YET.into(),
+        None => *at = UNKNOWN_VALUE.into(),
         Some((Seg::Key(key), rest)) => {
             if !at.is_object() {
                 *at = json!({});

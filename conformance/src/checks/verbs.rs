@@ -1,4 +1,4 @@
-//! The verbs and the command line of a full stage.
+//! Checks of the verbs and the command line of a full stage.
 
 use std::collections::BTreeSet;
 
@@ -46,10 +46,13 @@ async fn usage(scene: Scene<'_>) -> Verdict {
         let stdout = &output.stdout;
         ensure!(
             stdout.is_empty(),
-            "{args:?}: on stdout is {}",
+            "{args:?}: stdout contains {}",
             shown(stdout)
         );
-        ensure!(!output.stderr.is_empty(), "{args:?}: it does not say why");
+        ensure!(
+            !output.stderr.is_empty(),
+            "{args:?}: it does not report why"
+        );
     }
     Ok(())
 }
@@ -63,26 +66,26 @@ async fn wait(scene: Scene<'_>) -> Verdict {
         scene.call("wait", &[])
     );
     ready?.exits(0, "started together with `run`")?;
-    late?.exits(7, "with --timeout 0.2, where nobody runs it")?;
+    late?.exits(7, "with --timeout 0.2, while it does not run")?;
     let absent = absent?;
-    absent.exits(4, "nobody runs it for 10 s")?;
+    absent.exits(4, "it did not run for 10 s")?;
     let took = absent.took;
     let in_time = took < Duration::from_secs(20);
     ensure!(
         in_time,
-        "nobody runs it, which it has to say after 10 s: {took:?}"
+        "it must report after 10 s that the instance does not run: {took:?}"
     );
     let is_there = scene.outputs_file().is_some();
     ensure!(
         is_there,
-        "`wait` returned 0 before the outputs file was there"
+        "`wait` exited with 0 before the outputs file existed"
     );
     running.stop().await.map(drop)
 }
 
 async fn check(scene: Scene<'_>) -> Verdict {
     let says = async |code, case| scene.call("check", &[]).await?.exits(code, case);
-    says(5, "nobody runs it").await?;
+    says(5, "it does not run").await?;
     let mut running = scene.ready().await?;
     says(0, "it runs and is ready").await?;
     running.end_by(Signal::KILL).await?;
@@ -103,7 +106,7 @@ async fn preflight(scene: Scene<'_>) -> Verdict {
         true => 5,
         false => 0,
     };
-    ended.exits(expected, "beside a run")?;
+    ended.exits(expected, "during a run")?;
     scene.no_new_file(&before)?;
     running.stop().await.map(drop)
 }
@@ -126,7 +129,7 @@ async fn once(scene: Scene<'_>) -> Verdict {
 
 async fn cleanup(scene: Scene<'_>) -> Verdict {
     let says = async |case| scene.call("cleanup", &[]).await?.exits(0, case);
-    says("nothing ever ran").await?;
+    says("it never ran").await?;
     let mut running = scene.ready().await?;
     running.end_by(Signal::KILL).await?;
     let before = scene.outputs_file();
@@ -139,7 +142,7 @@ async fn cleanup(scene: Scene<'_>) -> Verdict {
     says("the first time after a kill").await?;
     says("the second time after a kill").await?;
     let is_gone = scene.outputs_file().is_none();
-    ensure!(is_gone, "the outputs file of the dead run is still there");
+    ensure!(is_gone, "the outputs file of the dead run still exists");
     Ok(())
 }
 
@@ -152,7 +155,7 @@ async fn command(scene: Scene<'_>) -> Verdict {
     let stdout = ended.stdout;
     ensure!(
         stdout == b"out\n",
-        "stdout is the command's alone: {}",
+        "stdout must contain only the output of the command: {}",
         shown(&stdout)
     );
     scene.no_process_is_left().await

@@ -1,4 +1,4 @@
-//! Time as the program under test has it.
+//! The own time of the program under test.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -7,25 +7,25 @@ use tokio::time::timeout;
 
 use super::machine;
 
-/// How often is looked whether processes wait for a processor.
+/// How often the state of the processes is read.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// A program that gets no processor at all: how many times a limit is waited for, by the clock on the wall.
+/// A wait ends after this many times its limit by the wall clock, for a program that gets no processor time at all.
 const GIVE_UP: u32 = 30;
 
-/// Counts the time that processes have for themselves. While one of them waits for a processor or a disk the machine is busy
-/// with other work, and only what they compute counts. So a limit means the same on an idle machine and on a loaded one.
+/// Counts the own time of processes. While one of them waits for a processor or a disk, only processor time counts. So a
+/// limit is the same on an idle machine and on a busy one.
 struct OwnTime {
     own: Duration,
     looked: Instant,
     computed: Duration,
-    /// Computed while they waited, and not counted yet: the kernel tells of it in ticks.
+    /// Processor time that is not counted yet: the kernel reports it in ticks.
     due: Duration,
 }
 
 impl OwnTime {
-    /// Begins to count.
-    fn of(pids: &[i32]) -> OwnTime {
+    /// Starts to count.
+    fn new(pids: &[i32]) -> OwnTime {
         OwnTime {
             own: Duration::ZERO,
             looked: Instant::now(),
@@ -40,7 +40,7 @@ impl OwnTime {
         let now = Instant::now();
         let passed = now - self.looked;
         self.due += work.computed.saturating_sub(self.computed);
-        // Who looks this late was held up, and does not know what they did meanwhile.
+        // This process was delayed, and does not know what the others did meanwhile.
         let counted = if work.waits {
             self.due.min(passed)
         } else {
@@ -54,14 +54,14 @@ impl OwnTime {
     }
 }
 
-/// Waits for something that these processes do, for so much of their own time. Says how much of it passed, and what came of
-/// it, if it came.
+/// Waits for something that these processes do, up to a limit of their own time. Returns the time that passed, and the
+/// result, if any.
 pub async fn within<T>(
     limit: Duration,
     pids: impl Fn() -> Vec<i32>,
     event: impl Future<Output = T>,
 ) -> (Duration, Option<T>) {
-    let mut own = OwnTime::of(&pids());
+    let mut own = OwnTime::new(&pids());
     let mut event = pin!(event);
     let began = Instant::now();
     loop {

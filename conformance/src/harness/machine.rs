@@ -1,11 +1,11 @@
-//! What a program does to the machine: processes, their work, listening ports, files. /proc on Linux, `ps` and `netstat`
+//! Reads the state of the machine: processes, their work, listening ports, files. From /proc on Linux, `ps` and `netstat`
 //! elsewhere.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A process that bears a mark.
+/// A process with a mark.
 #[derive(Clone, Debug)]
 pub struct Process {
     pub pid: i32,
@@ -18,21 +18,21 @@ impl std::fmt::Display for Process {
     }
 }
 
-/// The processes that have this text in their environment or, on Linux, in their command line; not our own.
+/// The processes with this text in their environment or, on Linux, in their command line, except this one.
 pub fn processes(mark: &str) -> Vec<Process> {
     match cfg!(target_os = "linux") {
-        true => of_proc(mark),
-        false => of_ps(mark),
+        true => read_proc(mark),
+        false => read_ps(mark),
     }
 }
 
-fn of_proc(mark: &str) -> Vec<Process> {
+fn read_proc(mark: &str) -> Vec<Process> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
             continue;
         };
-        // One that ends meanwhile reads as empty.
+        // A process that ends meanwhile reads as empty.
         let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
         let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
         let marked = command.contains(mark) || contains(&read("environ"), mark.as_bytes());
@@ -43,7 +43,7 @@ fn of_proc(mark: &str) -> Vec<Process> {
     found
 }
 
-fn of_ps(mark: &str) -> Vec<Process> {
+fn read_ps(mark: &str) -> Vec<Process> {
     let marked = said("ps", &["-axwwE", "-o", "pid=,command="]);
     let pids: BTreeSet<i32> = marked
         .lines()
@@ -65,12 +65,12 @@ fn said(program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&stdout).into_owned()
 }
 
-/// Whether the needle is somewhere in it.
+/// Whether the bytes contain the needle.
 pub fn contains(hay: &[u8], needle: &[u8]) -> bool {
     !needle.is_empty() && hay.windows(needle.len()).any(|w| w == needle)
 }
 
-/// The TCP ports on which somebody listens here.
+/// The listening TCP ports of this machine.
 pub fn listening() -> BTreeSet<u16> {
     match cfg!(target_os = "linux") {
         true => sockets().into_iter().map(|(port, _)| port).collect(),
@@ -105,7 +105,7 @@ fn sockets() -> Vec<(u16, String)> {
     found
 }
 
-/// The ports on which one of these processes listens.
+/// The listening ports of these processes.
 pub fn ports_of(processes: &[Process]) -> BTreeSet<u16> {
     let held: BTreeSet<String> = processes.iter().flat_map(|p| descriptors(p.pid)).collect();
     let ours = sockets().into_iter();
@@ -113,7 +113,7 @@ pub fn ports_of(processes: &[Process]) -> BTreeSet<u16> {
     ours.map(|(port, _)| port).collect()
 }
 
-/// What the descriptors of a process lead to, such as `pipe:[4711]`.
+/// The targets of the descriptors of a process, such as `pipe:[4711]`.
 pub fn descriptors(pid: i32) -> Vec<String> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd"));
     let entries = entries.into_iter().flatten().flatten();
@@ -121,23 +121,23 @@ pub fn descriptors(pid: i32) -> Vec<String> {
     links.map(|link| link.display().to_string()).collect()
 }
 
-/// The most memory that a process ever had, in KiB.
+/// The peak memory of a process, in KiB.
 pub fn peak_memory(pid: i32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// What processes are at.
+/// The work of processes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Work {
-    /// How long they computed so far, with their children that have ended.
+    /// Their processor time so far, with that of ended children.
     pub computed: Duration,
-    /// One of them computes, or waits for a processor or a disk.
+    /// Whether one of them uses or waits for a processor or a disk.
     pub waits: bool,
 }
 
-/// What these processes are at; nothing where there is no /proc.
+/// The work of these processes; zero without /proc.
 pub fn work(pids: &[i32]) -> Work {
     let mut work = Work::default();
     for pid in pids {
@@ -152,7 +152,7 @@ pub fn work(pids: &[i32]) -> Work {
     work
 }
 
-/// Fields behind the name, which may have blanks and parentheses in it.
+/// Fields after the name, which may contain blanks and parentheses.
 fn stat<const N: usize>(path: &str, fields: [usize; N]) -> [String; N] {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let behind = text.rsplit_once(')').map_or("", |(_, behind)| behind);
@@ -166,7 +166,7 @@ fn tasks(pid: i32) -> impl Iterator<Item = String> {
     tasks.map(|task| task.path().display().to_string())
 }
 
-/// A process and all that it started, as far as none between has ended.
+/// A process and its descendants, as far as no process between them has ended.
 pub fn tree(root: i32) -> Vec<i32> {
     let mut found = vec![root];
     let mut at = 0;
@@ -180,7 +180,7 @@ pub fn tree(root: i32) -> Vec<i32> {
     found
 }
 
-/// Every file, socket and link below a directory; directories alone do not count.
+/// Every file, socket and link below a directory, without directories.
 pub fn files(dir: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     let mut dirs = vec![dir.to_owned()];

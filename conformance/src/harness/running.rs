@@ -1,4 +1,4 @@
-//! A program that runs, and what it says.
+//! A running program and its messages.
 
 use std::os::fd::AsFd;
 use std::process::{ExitStatus, Stdio};
@@ -18,22 +18,22 @@ use super::clock::within;
 use super::machine;
 use super::stream::{Stream, pipe, shown};
 
-/// What has to go at once goes in this time, of its own.
+/// The own time for something that must happen at once.
 pub const SOON: Duration = Duration::from_secs(5);
 
-/// How long a message may be waited for, where nothing else is said.
+/// The default time to wait for a message.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The kernel tells nobody when a byte in a pipe is read, or when a process that is not our child ends.
+/// The polling interval: the kernel does not report when a byte in a pipe is read, or when a process that is not a child ends.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Lines of stderr that an error shows.
 const TAIL: usize = 8;
 
-/// A message that did not come, as far as the program is to blame for it: it ended, or its time was over.
+/// The error for a message that did not arrive because the program ended or its time was over.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct NotSaid(String);
+pub struct MissingMessage(String);
 
 /// A running program. It is killed when this is dropped.
 #[derive(Debug)]
@@ -43,38 +43,42 @@ pub struct Running {
     stdin: Option<Sender>,
     pub stdout: Stream,
     pub stderr: Stream,
-    /// How much of its own time a message may take.
+    /// The own time that a message may take.
     pub patience: Duration,
-    /// The line that was looked at last.
+    /// The last line that was read.
     last_line: Vec<u8>,
     /// Its stdout and stderr as /proc names them.
     pub pipes: [String; 2],
 }
 
-/// How a program ended, and all that it wrote.
+/// The exit status and all output of a program.
 #[derive(Debug)]
 pub struct Output {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
     pub stderr: String,
-    /// Of its own time.
+    /// Its own time.
     pub took: Duration,
 }
 
 impl Output {
-    /// How it ended, for people.
+    /// The exit status and output for people.
     pub fn shown(&self) -> String {
         format!("it ended with {}{}", self.status, tail(&self.stderr))
     }
 
-    /// That it ended with this exit code, which is right for this case.
+    /// Checks the exit code.
     pub fn exits(&self, code: i32, case: &str) -> Result<()> {
         let right = self.status.code() == Some(code);
-        ensure!(right, "{case}: exit code {code} is right; {}", self.shown());
+        ensure!(
+            right,
+            "{case}: the exit code must be {code}; {}",
+            self.shown()
+        );
         Ok(())
     }
 
-    /// That it ended by itself.
+    /// Checks that it did not crash.
     pub fn exits_somehow(&self, case: &str) -> Result<()> {
         let exits = self.status.code().is_some();
         ensure!(exits, "{case}: it crashed: {}", self.shown());
@@ -92,7 +96,7 @@ fn tail(stderr: &str) -> String {
 }
 
 impl Running {
-    /// Starts a program with the stdin that the command has; stdout and stderr are read.
+    /// Starts a program with the stdin of the command; stdout and stderr are read.
     pub fn spawn(mut command: Command) -> Result<Running> {
         let (out, stdout) = pipe()?;
         let (err, stderr) = std::io::pipe()?;
@@ -102,7 +106,7 @@ impl Running {
             .kill_on_drop(true);
         let pipes = [named(&out)?, named(&err)?];
         let child = command.spawn();
-        // It holds our copies of the writing ends.
+        // The command holds copies of the writing ends.
         drop(command);
         let child = child.map_err(|e| anyhow!("cannot start it: {e}"))?;
         let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
@@ -118,7 +122,7 @@ impl Running {
         })
     }
 
-    /// Starts a program that is spoken to.
+    /// Starts a program with a piped stdin.
     pub fn spawn_hosted(mut command: Command) -> Result<Running> {
         let (theirs, ours) = std::io::pipe()?;
         command.stdin(Stdio::from(theirs));
@@ -134,22 +138,22 @@ impl Running {
     /// Sends a signal, unless it has ended.
     pub fn signal(&self, signal: Signal) {
         if self.child.id().is_some() {
-            // It may just have ended by itself.
+            // It may have ended meanwhile.
             let _ = kill_process(self.pid, signal);
         }
     }
 
-    /// Kills it with its group, as a host's death ends a plugin.
+    /// Kills it with its group, as the death of a host ends a plugin.
     pub fn kill_group(&self) {
         let _ = kill_process_group(self.pid, Signal::KILL);
     }
 
     /// Writes a message to its stdin.
-    pub async fn tell(&mut self, command: &Value) -> Result<()> {
+    pub async fn send(&mut self, command: &Value) -> Result<()> {
         self.write(format!("{command}\n").as_bytes()).await
     }
 
-    /// Writes bytes to its stdin. That it has ended shows elsewhere.
+    /// Writes bytes to its stdin. The end of the program is detected elsewhere.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let pid = self.pid();
         let stdin = self.stdin.as_mut().context("its stdin is closed")?;
@@ -160,7 +164,7 @@ impl Running {
         }
     }
 
-    /// Waits until it has read what was written.
+    /// Waits until it has read all input.
     pub async fn has_read(&mut self) -> Result<()> {
         let pid = self.pid();
         let stdin = self.stdin.as_ref().context("its stdin is closed")?;
@@ -178,12 +182,12 @@ impl Running {
         self.stdin = None;
     }
 
-    /// What an error adds about its state.
+    /// Its state, for errors.
     pub fn state(&self) -> String {
         tail(&self.stderr.text())
     }
 
-    /// The next message that fits. `ready` is written twice, and counts once.
+    /// The next message that matches. `ready` is written twice and counts once.
     pub async fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Result<Value> {
         let (patience, pid) = (self.patience, self.pid());
         let (stdout, last_line) = (&mut self.stdout, &mut self.last_line);
@@ -207,7 +211,7 @@ impl Running {
             Some(None) => format!("it closed its stdout without {what}"),
             None => format!("no {what} after {:.1} s", after.as_secs_f32()),
         };
-        bail!(NotSaid(why + &self.state()))
+        bail!(MissingMessage(why + &self.state()))
     }
 
     pub async fn next(&mut self, kind: &str) -> Result<Value> {
@@ -219,7 +223,7 @@ impl Running {
         self.next("ready").await
     }
 
-    /// `ready` or `result`, whichever comes.
+    /// The next `ready` or `result`.
     pub async fn decided(&mut self) -> Result<Value> {
         let decides = |m: &Value| m["type"] == "ready" || m["type"] == "result";
         self.until("`ready` or `result`", decides).await
@@ -235,14 +239,14 @@ impl Running {
         }
     }
 
-    /// Waits for something that it does and that nothing tells of. `None` when it did not come in time.
+    /// Polls for something that it does. `None` after a timeout.
     pub async fn eventually<T>(&self, limit: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
         let pid = self.pid();
         let (_, found) = within(limit, || machine::tree(pid), until_some(look)).await;
         found
     }
 
-    /// Every message so far; lines that are none are left out.
+    /// Every message so far, without invalid lines.
     pub fn messages(&self) -> Vec<Value> {
         let lines = self.stdout.lines();
         lines.iter().filter_map(|l| parse(l).ok()).collect()
@@ -254,7 +258,7 @@ impl Running {
         last.unwrap_or_default()
     }
 
-    /// Waits for its end, and says how much of its own time that took.
+    /// Waits for its end, and returns the own time that it took.
     pub async fn ended(&mut self, limit: Duration) -> Result<(ExitStatus, Duration)> {
         let pid = self.pid();
         match within(limit, || machine::tree(pid), self.child.wait()).await {
@@ -266,20 +270,20 @@ impl Running {
         }
     }
 
-    /// Sends a signal that ends it, and waits for that.
+    /// Ends it with a signal and waits for its end.
     pub async fn end_by(&mut self, signal: Signal) -> Result<()> {
         self.signal(signal);
         self.ended(SOON).await.map(drop)
     }
 
-    /// Waits for its end, and until everything that it wrote was read.
+    /// Waits for its end, and until all of its output is read.
     pub async fn end(&mut self) -> Result<Output> {
         self.end_within(SOON).await
     }
 
     pub async fn end_within(&mut self, limit: Duration) -> Result<Output> {
         let (status, took) = self.ended(limit).await?;
-        self.heard_out().await?;
+        self.drain().await?;
         Ok(Output {
             status,
             stdout: self.stdout.bytes(),
@@ -288,28 +292,28 @@ impl Running {
         })
     }
 
-    /// That it still runs after so much of its own time; else this is wrong.
+    /// Checks that it still runs after this much of its own time.
     pub async fn stays(&mut self, time: Duration, wrong: &str) -> Result<()> {
         let ended = self.ended(time).await;
         ensure!(ended.is_err(), "{wrong}{}", self.state());
         Ok(())
     }
 
-    /// Waits until everything that it wrote was read. Something that it left may hold the pipes.
-    pub async fn heard_out(&mut self) -> Result<()> {
+    /// Waits until all of its output is read. A process that it left may keep the pipes open.
+    pub async fn drain(&mut self) -> Result<()> {
         let both = async { tokio::join!(self.stdout.end(), self.stderr.end()) };
         match within(SOON, Vec::new, both).await {
             (_, Some(_)) => Ok(()),
             (_, None) => {
-                bail!("it ended, and something that it started still holds its stdout or stderr")
+                bail!("it ended, and a process that it started keeps its stdout or stderr open")
             }
         }
     }
 
-    /// Ends it as a host does, or by SIGTERM where it is not spoken to.
+    /// Ends it as a host does, or by SIGTERM without a piped stdin.
     pub async fn stop(&mut self) -> Result<Output> {
         if self.stdin.is_some() {
-            self.tell(&json!({"dcs": 1, "type": "shutdown"})).await?;
+            self.send(&json!({"dcs": 1, "type": "shutdown"})).await?;
             self.close_stdin();
         } else {
             self.signal(Signal::TERM);
@@ -318,7 +322,7 @@ impl Running {
     }
 }
 
-/// Looks again and again.
+/// Polls until there is a result.
 pub async fn until_some<T>(look: impl Fn() -> Option<T>) -> T {
     loop {
         if let Some(found) = look() {
@@ -334,10 +338,10 @@ fn named(pipe: impl AsFd) -> std::io::Result<String> {
 
 /// A line as a message; the error says what is wrong with it.
 pub fn parse(line: &[u8]) -> Result<Value> {
-    let wrong = |why: String| anyhow!("a line on stdout is no message: {why}: {}", shown(line));
+    let wrong = |why: String| anyhow!("a line on stdout is not a message: {why}: {}", shown(line));
     let length = line.len();
     if length > MAX_LINE {
-        let why = format!("{length} bytes, and {MAX_LINE} is the limit");
+        let why = format!("it has {length} bytes, the limit is {MAX_LINE}");
         return Err(wrong(why));
     }
     let decoded = message::decode_message(line);
@@ -347,6 +351,6 @@ pub fn parse(line: &[u8]) -> Result<Value> {
     let value: Value = serde_json::from_slice(line).map_err(|e| wrong(e.to_string()))?;
     match value["stage"].is_string() {
         true => Ok(value),
-        false => Err(wrong("without \"stage\"".into())),
+        false => Err(wrong("\"stage\" is missing".into())),
     }
 }

@@ -1,4 +1,4 @@
-//! What comes out of a program, write by write.
+//! The output of a program, write by write.
 
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
@@ -7,17 +7,17 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// More than a program has to say; a flood is kept to this.
+/// The most bytes kept of a stream.
 const KEPT: usize = 16 << 20;
 
 /// The largest write that the kernel keeps in one piece.
 const PACKET: usize = 4096;
 
-/// A stream that is read all the time, so that who writes never waits.
+/// A stream that is always read, so that its writer never blocks.
 #[derive(Debug)]
 pub struct Stream {
     state: watch::Receiver<State>,
-    /// Up to where [`Stream::next_line`] has looked.
+    /// The offset up to which [`Stream::next_line`] has read.
     looked: usize,
     reader: JoinSet<()>,
 }
@@ -25,19 +25,19 @@ pub struct Stream {
 #[derive(Debug, Default)]
 struct State {
     bytes: Vec<u8>,
-    /// Where each write ends.
+    /// The end of each write.
     writes: Vec<usize>,
-    /// The last packet was full: the write may go on in the next one.
-    goes_on: bool,
+    /// Whether the last packet was full: then the next one may continue the write.
+    continues: bool,
 }
 
-/// A pipe whose reading end sees where each write ends, where the kernel has that.
+/// A pipe that keeps the boundaries of writes, if the kernel can.
 pub(super) fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
     use rustix::pipe::{PipeFlags, pipe_with};
     #[cfg(target_os = "linux")]
     {
         let pipe = pipe_with(PipeFlags::DIRECT | PipeFlags::CLOEXEC)?;
-        // Each write takes a page, however small: with 16 of them a program might have to wait for us.
+        // Each write takes a page, however small: with the default of 16 pages, the program might block.
         let _ = rustix::pipe::fcntl_setpipe_size(&pipe.1, 1 << 20);
         Ok(pipe)
     }
@@ -46,14 +46,14 @@ pub(super) fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Stream {
-    /// Begins to read a pipe.
+    /// Starts to read a pipe.
     pub fn read(pipe: OwnedFd) -> std::io::Result<Stream> {
         let pipe = Receiver::from_owned_fd(pipe)?;
         let (sender, state) = watch::channel(State::default());
         let mut reader = JoinSet::new();
         reader.spawn(async move {
             let mut packet = [0; PACKET];
-            // A `read` of less than the buffer would be taken for the last one for now, and here it is a packet.
+            // In packet mode, a short read is a packet, not the last one for now.
             while pipe.readable().await.is_ok() {
                 match pipe.try_read(&mut packet) {
                     Ok(0) => break,
@@ -98,20 +98,20 @@ impl Stream {
             .collect()
     }
 
-    /// The next line, with its newline. The last one may lack that; after it there is none.
+    /// The next line, with its newline, which the last line may lack.
     pub async fn next_line(&mut self) -> Option<Vec<u8>> {
         loop {
-            if let Some(line) = self.look(|new| new.iter().position(|b| *b == b'\n')) {
+            if let Some(line) = self.advance(|new| new.iter().position(|b| *b == b'\n')) {
                 return Some(line);
             }
             if self.state.changed().await.is_err() {
-                return self.look(|new| new.len().checked_sub(1));
+                return self.advance(|new| new.len().checked_sub(1));
             }
         }
     }
 
-    /// Takes what is up to this place.
-    fn look(&mut self, last: impl Fn(&[u8]) -> Option<usize>) -> Option<Vec<u8>> {
+    /// Returns the bytes up to the end that `last` finds.
+    fn advance(&mut self, last: impl Fn(&[u8]) -> Option<usize>) -> Option<Vec<u8>> {
         let state = self.state.borrow();
         let new = &state.bytes[self.looked..];
         let line = new[..=last(new)?].to_vec();
@@ -132,7 +132,7 @@ impl Stream {
         anyhow::bail!("no `{text}` in\n{seen}")
     }
 
-    /// Waits until the last writer is gone.
+    /// Waits until the last writer closes the pipe.
     pub async fn end(&mut self) {
         self.reader.join_next().await;
     }
@@ -148,15 +148,15 @@ impl State {
         if self.bytes.len() < KEPT {
             self.bytes.extend_from_slice(packet);
         }
-        if self.goes_on {
+        if self.continues {
             self.writes.pop();
         }
         self.writes.push(self.bytes.len());
-        self.goes_on = packet.len() == PACKET;
+        self.continues = packet.len() == PACKET;
     }
 }
 
-/// A line, or the beginning of it, for people.
+/// The beginning of a line, for people.
 pub fn shown(bytes: &[u8]) -> String {
     const SHOWN: usize = 300;
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]);

@@ -427,7 +427,7 @@ async fn a_strangers_code_is_explained_by_its_program_if_that_can_and_may_be_run
         "vpn.refused: The server rejected the token.\n  hint: get another\n  exit code: 1\n";
     assert_eq!(String::from_utf8_lossy(&text), expected);
     set_mode(&program, 0o777);
-    refused("remote.unsafe_program", 1, "others may write to").await;
+    refused("remote.unsafe_program", 1, "other users can write to").await;
 }
 
 #[tokio::test]

@@ -327,12 +327,16 @@ async fn what_cannot_be_checked_is_said_and_is_a_failure_only_when_asked_for() {
 async fn a_program_that_cannot_be_checked_is_refused_with_the_reason() {
     let home = Home::new();
     let cases: [(&[&str], i32, &str); 5] = [
-        (&["--", "/nowhere/stage"], 2, "no executable /nowhere/stage"),
+        (
+            &["--", "/nowhere/stage"],
+            2,
+            "/nowhere/stage does not exist",
+        ),
         (&["--", "cat"], 5, "describe"),
         (
             &["--only", "no.such", "--", "cat"],
             2,
-            "no check is named no.such",
+            "there is no check no.such",
         ),
         (
             &["--config", "/nowhere.yaml", "--", "cat"],
