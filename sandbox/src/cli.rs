@@ -1,4 +1,4 @@
-//! The command line: the sandbox itself, and the stand-ins that it runs as stages.
+//! The command line of the sandbox, and of the stand-ins that it runs as stages.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,14 +13,14 @@ use crate::{master, pod, show};
 
 const NAME: &str = "devcluster-sandbox";
 
-/// How long a pod that calls once waits for its master.
+/// How long a single call of a pod waits for its master.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Try it all with no cluster and no server: a local sshd, stand-ins for the rest
+/// Try everything without a cluster and a server: a local sshd, stand-ins for the rest
 #[derive(Parser)]
 #[command(name = NAME, version)]
 struct Cli {
-    /// Prove that a pod reaches the master, then quit
+    /// Prove that a pod can reach the master, then quit
     #[arg(long)]
     check: bool,
     #[command(subcommand)]
@@ -35,7 +35,7 @@ enum StandIn {
         #[arg(long)]
         config_file: PathBuf,
     },
-    /// Stands in for a pod: calls the master once, or every so many seconds
+    /// Stands in for a pod: calls the master once, or at an interval in seconds
     #[command(hide = true)]
     Pod {
         #[arg(long)]
@@ -63,7 +63,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn call_once(config_file: &Path) -> anyhow::Result<()> {
-    let master = pod::Master::of(&master::read(config_file)?)?;
+    let master = pod::Master::from_config(&master::read(config_file)?)?;
     let took = pod::call(&master, PATIENCE).await?;
     say(&pod::reached(&master, took));
     Ok(())

@@ -1,5 +1,5 @@
-//! A stand-in for the Kubernetes API, with as much of it as the gateway stage asks for in the demo: get, list and watch of a
-//! few kinds, Leases, and access reviews, in which everything is allowed.
+//! A stand-in for the Kubernetes API with the requests of the gateway stage in the demo: get, list and watch of a few kinds,
+//! Leases, and access reviews, which allow everything.
 
 mod answer;
 pub mod seed;
@@ -18,11 +18,11 @@ use super::serve::serve;
 use answer::answer;
 use store::Store;
 
-/// What the cluster holds, and what its controller does.
+/// The objects of the cluster, and the behaviour of its controller.
 pub struct Options {
-    /// What is there at the start.
+    /// The objects at the start.
     pub objects: Vec<Value>,
-    /// When every Gateway is programmed; `None`: never by itself.
+    /// When the controller programs every Gateway; `None`: only on request.
     pub programmed_after: Option<Duration>,
 }
 
@@ -35,7 +35,7 @@ impl Default for Options {
     }
 }
 
-/// A running stand-in. Dropping it closes the port and every connection.
+/// A running stand-in. Dropping it closes the port and all connections.
 pub struct KubeApi {
     address: SocketAddr,
     store: Arc<Store>,
@@ -67,21 +67,21 @@ impl KubeApi {
         })
     }
 
-    /// Plays the controller: every Gateway works now, at this address.
+    /// Acts as the controller: programs every Gateway with this address.
     pub fn program_gateways(&self, address: &str) {
         self.store.program_gateways(address);
     }
 
-    /// Every request so far: `GET /version`.
+    /// Every request so far, such as `GET /version`.
     pub fn requests(&self) -> Vec<String> {
         self.store.requests.borrow().clone()
     }
 
-    /// Waits until there was a request with this text in it.
+    /// Waits until a request contains this text.
     pub async fn requested(&self, text: &str) {
         let mut requests = self.store.requests.subscribe();
         let has_text = |all: &Vec<String>| all.iter().any(|one| one.contains(text));
-        // The sender is ours, so this ends only with the request.
+        // The sender lives as long as this value, so this ends only with the request.
         drop(requests.wait_for(has_text).await);
     }
 
@@ -90,7 +90,7 @@ impl KubeApi {
         format!("http://{}", self.address)
     }
 
-    /// A kubeconfig whose only context, `name`, leads here. JSON, which every reader of YAML takes.
+    /// A kubeconfig with one context, `name`, for this stand-in. JSON, which every YAML parser accepts.
     pub fn kubeconfig(&self, name: &str) -> Value {
         json!({
             "apiVersion": "v1",

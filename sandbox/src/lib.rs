@@ -1,6 +1,6 @@
-//! Stand-ins for what a developer does not have at hand: a Kubernetes API, a Determined master, a pod.
+//! Stand-ins for a Kubernetes API, a Determined master and a pod, so that everything runs on one machine.
 //!
-//! They listen on loopback only, and each is no more than the stages need to take the very way they take in the cloud.
+//! They listen on loopback only, and implement what the stages need to work as they do in the cloud.
 
 mod cli;
 pub mod kube_api;
@@ -16,8 +16,8 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, select_all};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Resolves on one of these signals. The handlers are in place when this returns, not only when it is awaited.
-fn told_to_end(kinds: &[SignalKind]) -> std::io::Result<BoxFuture<'static, ()>> {
+/// Resolves on one of these signals. The handlers are installed when this returns, not only when it is awaited.
+fn shutdown_signal(kinds: &[SignalKind]) -> std::io::Result<BoxFuture<'static, ()>> {
     let listening = kinds.iter().map(|kind| {
         let mut signal = signal(*kind)?;
         Ok(async move { signal.recv().await.unwrap_or_default() }.boxed())

@@ -1,4 +1,5 @@
-//! A stand-in for `determined-master --config-file X`: it refuses what Determined refuses, listens, and says who it is.
+//! A stand-in for `determined-master --config-file X`: it refuses configs as Determined does, listens, and reports its
+//! cluster name.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -12,14 +13,14 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
 
 use super::serve::{self, Body, serve};
-use super::told_to_end;
+use super::shutdown_signal;
 
-/// The version that it claims: of the Determined whose rules it applies.
+/// The version that it reports: the Determined release whose rules it applies.
 const VERSION: &str = "0.38.1";
 
 const DEFAULT_PORT: u16 = 8080;
 
-/// The config as plain data, unchecked.
+/// Reads the config without checks.
 pub fn read(config_file: &Path) -> Result<Value> {
     let shown = config_file.display();
     let text = std::fs::read_to_string(config_file)
@@ -47,7 +48,7 @@ pub async fn run(config_file: &Path) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .await
         .map_err(|error| anyhow!("listening on port {port} failed: {error}"))?;
-    let told_to_end = told_to_end(&[SignalKind::terminate(), SignalKind::interrupt()])?;
+    let shutdown_signal = shutdown_signal(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     let port = listener.local_addr().map_or(port, |it| it.port());
     say(&format!(
         "INFO accepting incoming connections on port {port}"
@@ -64,7 +65,7 @@ pub async fn run(config_file: &Path) -> Result<()> {
     });
     tokio::select! {
         () = answers => {}
-        () = told_to_end => say("INFO shutting down"),
+        () = shutdown_signal => say("INFO shutting down"),
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A stand-in for a pod in the cluster: it finds the master as a task does, by what the master's config says.
+//! A stand-in for a pod in the cluster: it finds the master as a task does, by the master's config.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,29 +14,29 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::signal::unix::SignalKind;
 
-use super::{master, told_to_end};
+use super::{master, shutdown_signal};
 
-/// A master's `/info` is some hundred bytes; whoever sends more is not a master.
+/// The most bytes of an answer. A master's `/info` has a few hundred.
 const ANSWER: usize = 64 * 1024;
 
-/// Which master the pod belongs to, and where the config says that it is.
+/// The master of the pod, and its address in the config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Master {
     /// `determined_master_host`
     pub host: String,
     /// `determined_master_port`
     pub port: u16,
-    /// `cluster_name`: by it the pod knows its own master from any other.
+    /// `cluster_name`, by which the pod recognizes its own master.
     pub cluster_name: String,
 }
 
 impl Master {
-    /// Reads the config that the master was started with.
-    pub fn of(config: &Value) -> Result<Self> {
+    /// From the config with which the master was started.
+    pub fn from_config(config: &Value) -> Result<Self> {
         let manager = &config["resource_manager"];
         let missing = |field: &str| {
             format!(
-                "the master's config has no resource_manager.{field}, so a pod cannot know where the master is"
+                "the master's config has no resource_manager.{field}, so a pod cannot find the master"
             )
         };
         let host = manager["determined_master_host"].as_str();
@@ -64,7 +64,7 @@ impl Master {
     }
 }
 
-/// Asks the master who it is and says how long that took.
+/// Calls the master and returns how long the answer took.
 pub async fn call(master: &Master, deadline: Duration) -> Result<Duration> {
     let started = Instant::now();
     let address = master.address();
@@ -105,28 +105,28 @@ async fn get_info(stream: TcpStream, address: &str) -> Result<(StatusCode, Bytes
     tokio::pin!(exchange);
     tokio::select! {
         answer = &mut exchange => answer,
-        // The connection may be over before the last bytes of the answer are read.
+        // The connection may close before the last bytes of the answer are read.
         _ = connection => exchange.await,
     }
 }
 
-/// What a pod says when it got through.
+/// The report of a pod that reached the master.
 pub(crate) fn reached(master: &Master, took: Duration) -> String {
     let address = master.address();
     format!("reached the master at {address} in {} ms", took.as_millis())
 }
 
-/// Calls the master every so often and says on stderr how it went, until it is told to end.
+/// Calls the master at an interval and reports on stderr, until a signal arrives.
 pub async fn run(config_file: &Path, every: Duration) -> Result<()> {
-    let mut told_to_end = told_to_end(&[SignalKind::terminate(), SignalKind::interrupt()])?;
+    let mut shutdown_signal = shutdown_signal(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     loop {
-        // Read each time: a restarted master may be elsewhere, and its next pod would know.
-        let master = Master::of(&master::read(config_file)?)?;
+        // Read the config each time: a restarted master may have another address.
+        let master = Master::from_config(&master::read(config_file)?)?;
         let called = call(&master, every.max(Duration::from_secs(5))).await;
         say(&called.map_or_else(|error| error.to_string(), |took| reached(&master, took)));
         tokio::select! {
             () = tokio::time::sleep(every) => {}
-            () = &mut told_to_end => return Ok(()),
+            () = &mut shutdown_signal => return Ok(()),
         }
     }
 }

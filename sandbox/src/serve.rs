@@ -1,4 +1,4 @@
-//! The HTTP server under the stand-ins.
+//! The HTTP server of the stand-ins.
 
 use std::convert::Infallible;
 
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Answers until dropped; dropping it ends every connection too.
+/// Answers until dropped, which also closes all connections.
 pub(super) async fn serve<H, F>(listener: TcpListener, handler: H)
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
@@ -23,7 +23,7 @@ where
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                // An accept fails for one visitor (it left, or descriptors ran out), never for the listener.
+                // A failed accept affects one connection (it was closed, or descriptors ran out), never the listener.
                 let Ok((stream, _)) = accepted else { tokio::task::yield_now().await; continue };
                 let handler = handler.clone();
                 connections.spawn(async move {
@@ -31,7 +31,7 @@ where
                         let answer = handler(request);
                         async move { Ok::<_, Infallible>(answer.await) }
                     });
-                    // A client that hangs up mid-answer (a watch, always) is no concern of ours.
+                    // Ignore a client that disconnects during an answer, as every watch does.
                     let _ = hyper::server::conn::http1::Builder::new()
                         .timer(TokioTimer::new())
                         .serve_connection(TokioIo::new(stream), service)

@@ -1,4 +1,4 @@
-//! `sandbox`: the whole way on one machine, through the very same stages and stock devcluster.
+//! `sandbox`: runs everything on one machine, with the real stages and stock devcluster.
 
 use std::io::IsTerminal;
 use std::net::{Ipv4Addr, TcpListener};
@@ -19,24 +19,24 @@ use tokio::time::timeout;
 
 use super::kube_api::{self, KubeApi};
 use super::sshd::{self, Sshd};
-use super::{master, told_to_end};
+use super::{master, shutdown_signal};
 
-/// How long a pod may take to get through, with everything on one machine.
+/// How long a pod may take to reach the master.
 const WAY: Duration = Duration::from_secs(60);
 
-/// How long the sandbox's Gateway takes to be programmed: long enough to see the gateway stage wait.
+/// When the sandbox's Gateway is programmed: late enough to see the gateway stage wait.
 const PROGRAMMED_AFTER: Duration = Duration::from_secs(1);
 
 fn failed(what: &str) -> impl FnOnce(anyhow::Error) -> StageError {
     move |e| {
         StageError::new(
             codes::PROGRAM_FAILED,
-            format!("the sandbox has no {what}: {e:#}"),
+            format!("the sandbox cannot start {what}: {e:#}"),
         )
     }
 }
 
-/// Everything that stands in for the cloud.
+/// The stand-ins for the cloud.
 struct Cloud {
     dir: tempfile::TempDir,
     sshd: Sshd,
@@ -44,7 +44,7 @@ struct Cloud {
     file: PathBuf,
 }
 
-/// Runs the sandbox by the driver's `up`. With `check`, proves the way and ends.
+/// Runs the sandbox with the driver's `up`. With `check`, proves that a pod can reach the master, and ends.
 pub(crate) async fn run(check: bool, env: &Env) -> Result<u8, StageError> {
     let driver = program::find("devcluster-remote", env)?;
     let cloud = Cloud::start(env).await?;
@@ -62,19 +62,19 @@ fn start(up: &mut Command) -> Result<Child, StageError> {
     child::spawn_inheriting(up).map_err(|e| StageError::io("cannot start devcluster-remote", &e))
 }
 
-/// The driver has the terminal, where Ctrl-C reaches it by itself.
+/// Runs until the user quits. The driver uses the terminal, and gets Ctrl-C from it.
 async fn look_around(mut up: Command) -> Result<u8, StageError> {
     let mut kinds = vec![SignalKind::terminate(), SignalKind::hangup()];
     if !std::io::stdin().is_terminal() {
         kinds.push(SignalKind::interrupt());
     }
-    let mut told_to_end = listen(&kinds)?;
+    let mut shutdown_signal = listen(&kinds)?;
     let mut child = start(&mut up)?;
     loop {
         tokio::select! {
             ended = child.wait() => return code_of(ended),
-            () = &mut told_to_end => {
-                told_to_end = listen(&kinds)?;
+            () = &mut shutdown_signal => {
+                shutdown_signal = listen(&kinds)?;
                 end(&child);
             }
         }
@@ -82,7 +82,7 @@ async fn look_around(mut up: Command) -> Result<u8, StageError> {
 }
 
 fn listen(kinds: &[SignalKind]) -> Result<BoxFuture<'static, ()>, StageError> {
-    told_to_end(kinds).map_err(|e| StageError::io("cannot listen to signals", &e))
+    shutdown_signal(kinds).map_err(|e| StageError::io("cannot listen for signals", &e))
 }
 
 fn end(child: &Child) {
@@ -98,12 +98,12 @@ fn code_of(ended: std::io::Result<ExitStatus>) -> Result<u8, StageError> {
 }
 
 impl Cloud {
-    /// Where devcluster says how it goes, without a terminal.
+    /// The log of devcluster without a terminal.
     fn log(&self) -> PathBuf {
         self.dir.path().join("devcluster.log")
     }
 
-    /// Where the stages meet.
+    /// The run directory of the stages.
     fn run_dir(&self) -> PathBuf {
         self.dir.path().join("devcluster/stages")
     }
@@ -118,7 +118,7 @@ impl Cloud {
         let dir = tempfile::Builder::new()
             .prefix("dcs-sandbox-")
             .tempdir()
-            .map_err(|e| StageError::io("cannot make a directory for the sandbox", &e))?;
+            .map_err(|e| StageError::io("cannot create a directory for the sandbox", &e))?;
         let program = find_sshd(env)?;
         let sshd = Sshd::start(
             &program,
@@ -128,7 +128,7 @@ impl Cloud {
         .await
         .map_err(failed("sshd"))?;
         say(&format!(
-            "sandbox: an ssh server of its own listens on 127.0.0.1:{}",
+            "sandbox: an ssh server listens on 127.0.0.1:{}",
             sshd.port()
         ));
         let options = kube_api::Options {
@@ -147,7 +147,7 @@ impl Cloud {
             .await
             .map_err(|e: std::io::Error| StageError::io("cannot set up the sandbox", &e))?;
         say(&format!(
-            "sandbox: a stand-in for the Kubernetes API answers at {}",
+            "sandbox: a stand-in for the Kubernetes API listens at {}",
             api.url()
         ));
         Ok(Cloud {
@@ -162,14 +162,14 @@ impl Cloud {
         self.sshd
             .stop()
             .await
-            .map_err(failed("orderly end of its sshd"))?;
+            .map_err(failed("a clean end of its sshd"))?;
         self.dir
             .close()
             .map_err(|e| StageError::io("cannot remove the sandbox's directory", &e))
     }
 }
 
-/// `$DEVCLUSTER_SSHD`, the machine's own, or Debian's, which is fetched once.
+/// `$DEVCLUSTER_SSHD`, the machine's own sshd, or Debian's, which is downloaded once.
 fn find_sshd(env: &Env) -> Result<PathBuf, StageError> {
     if let Some(given) = env.path("DEVCLUSTER_SSHD") {
         return Ok(given);
@@ -201,7 +201,7 @@ fn devcluster_yaml(dir: &Path, sshd: &Sshd, kubeconfig: &Path) -> std::io::Resul
     let q = protocol::yaml::quote;
     let path = |p: PathBuf| q(&p.display().to_string());
     Ok(format!(
-        "# What a developer writes. `devcluster-remote compile` turns it into what stock devcluster reads.
+        "# A file as a developer writes it. `devcluster-remote compile` turns it into one that stock devcluster reads.
 temp_dir: {temp_dir}
 stages:
   # Pods reach the master through this ssh server.
@@ -217,7 +217,7 @@ stages:
   # The master reaches tasks in the cluster through a Gateway.
   - gateway:
       kubeconfig: {kubeconfig}
-  # The master gets what these two find out.
+  # The master's config gets the outputs of these two.
   - config-emit: {{}}
   - master:
       cmdline: [{own}, master, --config-file, \":config\"]
@@ -229,7 +229,7 @@ stages:
         resource_manager:
           type: kubernetes
           max_slots_per_pod: 1
-  # A pod that calls the master at the address it was told.
+  # A pod that calls the master at the address in the master's config.
   - custom:
       name: pod
       cmd: [{own}, pod, --config-file, {config}, --every, \"2\"]
@@ -250,25 +250,25 @@ stages:
     ))
 }
 
-/// Brings everything up, shows what came about, and takes it down again.
+/// Starts everything, shows the result, and stops it.
 async fn prove(mut up: Command, cloud: &Cloud) -> Result<u8, StageError> {
     let log = std::fs::File::create(cloud.log())
-        .map_err(|e| StageError::io("cannot make a log for devcluster", &e))?;
-    // In a group of its own: a Ctrl-C is ours to act upon.
+        .map_err(|e| StageError::io("cannot create a log for devcluster", &e))?;
+    // In a separate process group, so that only this process gets Ctrl-C.
     up.stdin(Stdio::null())
         .stdout(log)
         .stderr(Stdio::piped())
         .process_group(0);
-    let mut told_to_end = listen(&[SignalKind::terminate(), SignalKind::interrupt()])?;
+    let mut shutdown_signal = listen(&[SignalKind::terminate(), SignalKind::interrupt()])?;
     let mut child = start(&mut up)?;
     let mut lines = child.stderr.take().map(|e| BufReader::new(e).lines());
     let proved = tokio::select! {
         proved = timeout(WAY, wait_until_up(&mut lines)) => proved.unwrap_or_else(|_| {
-            let message = format!("no pod got through in {} s", WAY.as_secs());
+            let message = format!("no pod reached the master within {} s", WAY.as_secs());
             Err(StageError::new(codes::PROGRAM_FAILED, message))
         }),
-        () = &mut told_to_end => {
-            Err(StageError::new(codes::INTERRUPTED, "stopped before the way was proved"))
+        () = &mut shutdown_signal => {
+            Err(StageError::new(codes::INTERRUPTED, "stopped before a pod reached the master"))
         }
     };
     let shown = proved.and_then(|up| match up {
@@ -279,20 +279,20 @@ async fn prove(mut up: Command, cloud: &Cloud) -> Result<u8, StageError> {
     while next_line(&mut lines).await.is_some() {}
     let code = code_of(child.wait().await)?;
     match shown.map_err(|e| e.cause(format!("the end of devcluster's log:\n{}", cloud.tail())))? {
-        // Why it did not get up has been said.
+        // The reason is printed above.
         false if code == Exit::Ok as u8 => Ok(Exit::Failed as u8),
         _ => Ok(code),
     }
 }
 
-/// The next line that the driver says, which is passed on.
+/// Passes on the next line of the driver and returns it.
 async fn next_line(lines: &mut Option<Lines<BufReader<ChildStderr>>>) -> Option<String> {
     let line = lines.as_mut()?.next_line().await.ok()??;
     say(&line);
     Some(line)
 }
 
-/// Whether every stage came up.
+/// Waits until every stage is up or one has failed.
 async fn wait_until_up(
     lines: &mut Option<Lines<BufReader<ChildStderr>>>,
 ) -> Result<bool, StageError> {
@@ -309,34 +309,34 @@ async fn wait_until_up(
     Ok(false)
 }
 
-/// What the stages found out, what the master was told, and what the pod saw.
+/// Shows the outputs of the stages, the values in the master's config, and the pod's report.
 fn show(cloud: &Cloud) -> Result<(), StageError> {
     let failed = |message: String| StageError::new(codes::PROGRAM_FAILED, message);
     let run_dir = RunDir::open(&cloud.run_dir())?;
     for instance in ["tunnel", "gateway"] {
         let file = run_dir.live_outputs(instance);
-        let file = file.ok_or_else(|| failed(format!("{instance} is up and reports nothing")))?;
+        let file = file.ok_or_else(|| failed(format!("{instance} is up and has no outputs")))?;
         say(&format!(
-            "sandbox: {instance} found out\n{}",
+            "sandbox: outputs of {instance}\n{}",
             indent(&Value::Object(file.outputs))
         ));
     }
     let config = master::read(&run_dir.file("master.yaml"));
     let config = config.map_err(|e| failed(format!("{e:#}")))?;
     say(&format!(
-        "sandbox: the master was told\n{}",
+        "sandbox: values in the master's config\n{}",
         indent(&config["resource_manager"])
     ));
     let log = std::fs::read_to_string(cloud.log()).unwrap_or_default();
     let mut lines = log.lines();
     let pod = lines
         .find(|l| l.starts_with("pod: ") && l.contains("reached the master") && l.ends_with(" ms"));
-    let missing = "devcluster is up, and no pod reached the master".to_owned();
+    let missing = "devcluster is up, but no pod reached the master".to_owned();
     say(&format!("sandbox: {}", pod.ok_or_else(|| failed(missing))?));
     Ok(())
 }
 
-/// A value as YAML, further to the right.
+/// A value as indented YAML.
 fn indent(value: &Value) -> String {
     let text = protocol::yaml::to_yaml(value);
     let lines = text.trim_end().lines().map(|l| format!("    {l}"));

@@ -1,6 +1,6 @@
-//! An sshd of our own: on a free loopback port, with keys made on the spot, as whoever runs us.
+//! An sshd on a free loopback port, with new keys, run by the current user.
 //!
-//! It shows the stages the server that a developer has in the cloud. The tests start theirs here too.
+//! It stands in for the ssh server in the cloud. The tests use it too.
 
 mod server;
 
@@ -17,12 +17,12 @@ use server::Server;
 
 const GET_SSHD: &str = include_str!("../../scripts/get-sshd");
 
-/// What a test or a user may want of the server.
+/// Options of the server.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// sshd's own word: `yes`, `no` or `clientspecified`.
+    /// sshd's `GatewayPorts`: `yes`, `no` or `clientspecified`.
     pub gateway_ports: String,
-    /// sshd's own word: `yes`, `no`, `local` or `remote`.
+    /// sshd's `AllowTcpForwarding`: `yes`, `no`, `local` or `remote`.
     pub allow_tcp_forwarding: String,
     /// More lines for sshd_config.
     pub extra: Vec<String>,
@@ -38,7 +38,7 @@ impl Default for Options {
     }
 }
 
-/// A running sshd. It dies with the thread that started it; dropping it ends the server and its sessions.
+/// A running sshd. It ends with the thread that started it; dropping it ends the server and its sessions.
 #[derive(Debug)]
 pub struct Sshd {
     program: PathBuf,
@@ -48,7 +48,7 @@ pub struct Sshd {
     server: Server,
 }
 
-/// The path of a usable sshd: the machine's own, else Debian's unpacked below `dir`.
+/// The path of a usable sshd: the machine's own, else Debian's, unpacked below `dir`.
 pub fn program(dir: &Path) -> Result<PathBuf> {
     let output = Command::new("sh")
         .args(["-c", GET_SSHD, "get-sshd"])
@@ -59,14 +59,14 @@ pub fn program(dir: &Path) -> Result<PathBuf> {
     let path = String::from_utf8(output.stdout)?;
     ensure!(
         output.status.success(),
-        "no sshd to be had:\n{}",
+        "no usable sshd:\n{}",
         String::from_utf8_lossy(&output.stderr).trim_end()
     );
     Ok(PathBuf::from(path.trim_end()))
 }
 
 impl Sshd {
-    /// Starts `program` with its keys and config in `dir`, which is made when it is not there.
+    /// Starts `program` with its keys and config in `dir`, which is created if it does not exist.
     pub async fn start(program: &Path, dir: &Path, options: &Options) -> Result<Sshd> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -80,7 +80,7 @@ impl Sshd {
         }
         fs::copy(dir.join("user_key.pub"), dir.join("authorized_keys"))?;
 
-        // sshd cannot be told port 0, and another may take the port that was free a moment ago.
+        // sshd does not support port 0, and another process may take the free port meanwhile.
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -112,38 +112,38 @@ impl Sshd {
         self.port
     }
 
-    /// Who may log in: whoever started the server.
+    /// The user that can log in: the one that started the server.
     pub fn user(&self) -> &str {
         &self.user
     }
 
-    /// The private key that may log in.
+    /// The private key of the login.
     pub fn key(&self) -> PathBuf {
         self.dir.join("user_key")
     }
 
-    /// A known_hosts file that holds the server's key.
+    /// A known_hosts file with the server's key.
     pub fn known_hosts(&self) -> PathBuf {
         self.dir.join("known_hosts")
     }
 
-    /// What the server wrote so far.
+    /// The log of the server so far.
     pub fn log(&self) -> String {
         self.server.log()
     }
 
-    /// The processes that serve a connection, and what those started.
+    /// The processes that serve connections, and their descendants.
     pub fn sessions(&self) -> Result<Vec<Pid>> {
         self.server.descendants()
     }
 
-    /// Ends every connection as a crash would. The server stays.
+    /// Kills every connection. The server stays.
     pub fn drop_sessions(&self) -> Result<()> {
         kill_all(&self.sessions()?);
         Ok(())
     }
 
-    /// Ends the server and its connections. [`Sshd::resume`] brings it back.
+    /// Ends the server and its connections. [`Sshd::resume`] restarts it.
     pub async fn stop(&mut self) -> Result<()> {
         let sessions = self.sessions()?;
         self.server.kill().await?;
@@ -166,14 +166,14 @@ impl Sshd {
 
 impl Drop for Sshd {
     fn drop(&mut self) {
-        // The leash ends the server, and only it.
+        // Dropping the child ends the server, but not its sessions.
         drop(self.drop_sessions());
     }
 }
 
 fn kill_all(pids: &[Pid]) {
     for pid in pids {
-        // One may have ended since, often because the one before it did.
+        // A process may have ended meanwhile, often because its parent did.
         let _ = kill_process(*pid, Signal::KILL);
     }
 }
@@ -190,10 +190,10 @@ fn write_config(dir: &Path, port: u16, options: &Options) -> Result<()> {
          PasswordAuthentication no\n\
          KbdInteractiveAuthentication no\n\
          PermitRootLogin prohibit-password\n\
-         # The keys are in a directory of our own making, perhaps below a sticky /tmp.\n\
+         # The keys are in a temporary directory, perhaps below a sticky /tmp.\n\
          StrictModes no\n\
          PrintMotd no\n\
-         # The user's own shell start-up files may be slow, or ask something.\n\
+         # The user's shell start-up files may be slow, or prompt.\n\
          SetEnv HOME=\"{dir}\"\n\
          LogLevel VERBOSE\n",
         options.gateway_ports, options.allow_tcp_forwarding

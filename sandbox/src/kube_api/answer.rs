@@ -1,4 +1,4 @@
-//! From a request to its answer, in the shape that a real apiserver gives it.
+//! Answers requests in the form of a real apiserver.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -13,10 +13,10 @@ use hyper::body::{Bytes, Frame, Incoming};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::store::{KINDS, Kind, LEASE, Refusal, Selection, Store};
+use super::store::{KINDS, Kind, LEASE, Selection, Store, WriteError};
 use crate::serve::{self, Body};
 
-/// An apiserver ends a watch that names no end after half an hour or more.
+/// An apiserver ends a watch without a timeout after half an hour or more.
 const WATCH: Duration = Duration::from_secs(1800);
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
@@ -39,7 +39,7 @@ pub(super) async fn answer(store: Arc<Store>, request: Request<Incoming>) -> Res
     write(&store, &head.method, path, body)
 }
 
-/// The objects that a path is of: `…/v1/namespaces/<namespace>/<plural>/<name>`.
+/// The objects of a path, `…/v1/namespaces/<namespace>/<plural>/<name>`.
 fn selection(path: &str) -> Option<Selection> {
     let (version, rest) = split_version(path)?;
     let rest: Vec<&str> = rest.split('/').collect();
@@ -111,7 +111,11 @@ fn read(store: &Arc<Store>, path: &str, query: &str) -> Response<Body> {
     }
     match found.next() {
         Some(object) => serve::json(StatusCode::OK, object),
-        None => refused(kind, &selection.name.unwrap_or_default(), Refusal::Missing),
+        None => refused(
+            kind,
+            &selection.name.unwrap_or_default(),
+            WriteError::Missing,
+        ),
     }
 }
 
@@ -120,7 +124,7 @@ fn discovered(kind: &Kind) -> Value {
     json!({"name": kind.plural, "singularName": singular, "namespaced": true, "kind": kind.name, "verbs": ["get", "list", "watch"]})
 }
 
-/// What is made or changes after this revision, for as long as the client listens, or until the time is up.
+/// Objects that are created or changed after this revision, until the client disconnects or the timeout has passed.
 fn watch(store: &Store, selection: Selection, from: u64, time: Duration) -> Response<Body> {
     let deadline = Instant::now() + time;
     let start = (store.objects.subscribe(), selection, from);
@@ -138,7 +142,7 @@ fn watch(store: &Store, selection: Selection, from: u64, time: Duration) -> Resp
     Response::new(StreamBody::new(frames).boxed_unsync())
 }
 
-/// Leases can be made, renewed and deleted; everything else is the controller's.
+/// Creates, renews and deletes Leases. Only the controller writes other objects.
 fn write(store: &Store, method: &Method, path: &str, mut body: Value) -> Response<Body> {
     let Some(place) = selection(path).filter(|place| *place.kind == LEASE) else {
         let code = StatusCode::METHOD_NOT_ALLOWED;
@@ -162,11 +166,11 @@ fn write(store: &Store, method: &Method, path: &str, mut body: Value) -> Respons
     }
 }
 
-fn refused(kind: &Kind, name: &str, why: Refusal) -> Response<Body> {
+fn refused(kind: &Kind, name: &str, why: WriteError) -> Response<Body> {
     let (code, reason, what) = match why {
-        Refusal::Missing => (StatusCode::NOT_FOUND, "NotFound", "not found"),
-        Refusal::Exists => (StatusCode::CONFLICT, "AlreadyExists", "already exists"),
-        Refusal::Conflict => (StatusCode::CONFLICT, "Conflict", "has been modified"),
+        WriteError::Missing => (StatusCode::NOT_FOUND, "NotFound", "not found"),
+        WriteError::Exists => (StatusCode::CONFLICT, "AlreadyExists", "already exists"),
+        WriteError::Conflict => (StatusCode::CONFLICT, "Conflict", "has been modified"),
     };
     failure(code, reason, &format!("{} {name:?} {what}", kind.plural))
 }

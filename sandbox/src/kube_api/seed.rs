@@ -1,15 +1,15 @@
-//! Objects as a cluster with Contour and the Gateway API's experimental channel holds them.
+//! Objects of a cluster with Contour and the Gateway API's experimental channel.
 
 use serde_json::{Value, json};
 
-/// Contour's name for itself in a GatewayClass.
+/// The controller name of Contour in a GatewayClass.
 const CONTOUR: &str = "projectcontour.io/gateway-controller";
 
-/// When everything here came to be.
+/// The creation time of all objects.
 pub(super) const LONG_AGO: &str = "2026-01-01T00:00:00Z";
 
-/// A small cluster: one class, one Gateway of it that waits for its controller, and the CRD of Gateways, its schema cut
-/// down to the two limits on listeners.
+/// A small cluster: one class, one Gateway of it that waits for its controller, and the CRD of Gateways, with only the two
+/// limits on listeners in its schema.
 pub fn cluster() -> Vec<Value> {
     let limited = json!({"properties": {"listeners": {"type": "array", "maxItems": 64}}});
     let schema = json!({"type": "object", "properties": {"spec": limited, "status": limited}});
@@ -49,7 +49,7 @@ pub fn gateway_class(name: &str, controller: &str) -> Value {
     })
 }
 
-/// A Gateway fresh from its author, with the status that the CRD gives it by default.
+/// A new Gateway, with the default status of the CRD.
 pub fn gateway(namespace: &str, name: &str, class: &str) -> Value {
     let pending = |kind: &str| condition(kind, "Unknown", "Waiting for controller");
     json!({
@@ -69,7 +69,7 @@ pub fn gateway(namespace: &str, name: &str, class: &str) -> Value {
     })
 }
 
-/// What a controller writes into the status once the Gateway works, and the address with it.
+/// Sets the status and the address as a controller does when the Gateway works.
 pub fn program(gateway: &mut Value, address: &str) {
     let kind = match address.parse::<std::net::IpAddr>() {
         Ok(_) => "IPAddress",

@@ -1,11 +1,11 @@
-//! What the cluster holds.
+//! The objects of the cluster.
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::seed;
 
-/// A kind that is served: its group and version, its plural, and its name.
+/// A served kind: its group and version, its plural, and its name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Kind {
     pub(super) version: &'static str,
@@ -46,7 +46,7 @@ pub(super) const KINDS: [Kind; 8] = [
     ),
 ];
 
-/// Which objects of a kind; an empty namespace means all of them.
+/// Selects objects of a kind; an empty namespace means all namespaces.
 #[derive(Clone, Debug)]
 pub(super) struct Selection {
     pub(super) kind: &'static Kind,
@@ -73,7 +73,7 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    /// Where the object of the same kind, namespace and name is.
+    /// The index of the object with the same kind, namespace and name.
     fn find(&self, object: &Value) -> Option<usize> {
         let place = |it: &Value| {
             let metadata = &it["metadata"];
@@ -83,7 +83,7 @@ impl Objects {
         self.all.iter().position(|it| place(it) == wanted)
     }
 
-    /// The first of these that is newer than this revision, and its own.
+    /// The first selected object that is newer than this revision, and its revision.
     pub(super) fn next(&self, selection: &Selection, from: u64) -> Option<(u64, Value)> {
         let selected = self.all.iter().filter(|it| selection.holds(it));
         let new = selected.filter_map(|it| {
@@ -94,7 +94,7 @@ impl Objects {
         Some((first.0, first.1.clone()))
     }
 
-    /// Puts the object there as the apiserver does, which writes some metadata itself.
+    /// Stores an object and sets its metadata as the apiserver does.
     fn put(&mut self, mut object: Value) -> Value {
         self.revision += 1;
         let at = self.find(&object);
@@ -105,7 +105,7 @@ impl Objects {
         };
         metadata["resourceVersion"] = self.revision.to_string().into();
         metadata["creationTimestamp"] = seed::LONG_AGO.into();
-        // No spec of what a controller looks at changes here.
+        // No spec changes here, so the generation stays.
         metadata["generation"] = 1.into();
         match at {
             Some(at) => self.all[at] = object.clone(),
@@ -115,15 +115,15 @@ impl Objects {
     }
 }
 
-/// Why a write was not done.
+/// Why a write failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum WriteError {
     Exists,
     Missing,
     Conflict,
 }
 
-/// The cluster's objects, and what was asked of them.
+/// The cluster's objects, and the requests so far.
 #[derive(Default)]
 pub(super) struct Store {
     pub(super) objects: watch::Sender<Objects>,
@@ -152,27 +152,31 @@ impl Store {
         });
     }
 
-    /// Creates the object, unless there is one of that name.
-    pub(super) fn create(&self, object: Value) -> Result<Value, Refusal> {
+    /// Creates an object, unless one of this name exists.
+    pub(super) fn create(&self, object: Value) -> Result<Value, WriteError> {
         self.write(|objects| match objects.find(&object) {
-            Some(_) => Err(Refusal::Exists),
+            Some(_) => Err(WriteError::Exists),
             None => Ok(objects.put(object)),
         })
     }
 
-    /// Puts the object in the place of the one of that name, if that is what was read.
-    pub(super) fn replace(&self, object: Value) -> Result<Value, Refusal> {
+    /// Replaces the object of this name, if its resourceVersion matches.
+    pub(super) fn replace(&self, object: Value) -> Result<Value, WriteError> {
         self.write(|objects| {
-            let at = objects.find(&object).ok_or(Refusal::Missing)?;
+            let at = objects.find(&object).ok_or(WriteError::Missing)?;
             is_as_read(&objects.all[at], &object["metadata"])?;
             Ok(objects.put(object))
         })
     }
 
-    /// Deletes the object, if it is what the preconditions say.
-    pub(super) fn remove(&self, object: &Value, preconditions: &Value) -> Result<Value, Refusal> {
+    /// Deletes an object, if it matches the preconditions.
+    pub(super) fn remove(
+        &self,
+        object: &Value,
+        preconditions: &Value,
+    ) -> Result<Value, WriteError> {
         self.write(|objects| {
-            let at = objects.find(object).ok_or(Refusal::Missing)?;
+            let at = objects.find(object).ok_or(WriteError::Missing)?;
             is_as_read(&objects.all[at], preconditions)?;
             objects.revision += 1;
             Ok(objects.all.remove(at))
@@ -181,19 +185,19 @@ impl Store {
 
     fn write(
         &self,
-        change: impl FnOnce(&mut Objects) -> Result<Value, Refusal>,
-    ) -> Result<Value, Refusal> {
-        let mut written = Err(Refusal::Missing);
+        change: impl FnOnce(&mut Objects) -> Result<Value, WriteError>,
+    ) -> Result<Value, WriteError> {
+        let mut written = Err(WriteError::Missing);
         self.objects
             .send_modify(|objects| written = change(objects));
         written
     }
 }
 
-fn is_as_read(object: &Value, read: &Value) -> Result<(), Refusal> {
+fn is_as_read(object: &Value, read: &Value) -> Result<(), WriteError> {
     let same = |field: &str| read[field].is_null() || read[field] == object["metadata"][field];
     match same("uid") && same("resourceVersion") {
         true => Ok(()),
-        false => Err(Refusal::Conflict),
+        false => Err(WriteError::Conflict),
     }
 }

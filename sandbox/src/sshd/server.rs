@@ -1,4 +1,4 @@
-//! The listening process, what it writes, and what it started.
+//! The listening process, its log, and its descendants.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -17,18 +17,18 @@ use tokio::time::timeout;
 
 use super::output_of;
 
-/// sshd is up in well under a second; a machine that is busy building may need longer.
+/// How long sshd may take to start: much less than a second, unless the machine is busy.
 const START: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 pub(super) struct Server {
     process: SupervisedChild,
-    /// The lines that it wrote; closed when it writes no more.
+    /// The lines of its log; closed at its end.
     log: watch::Receiver<Vec<String>>,
     _reader: JoinSet<()>,
 }
 
-/// Root's sshd wants an empty directory that only a running service makes.
+/// Creates the empty directory that root's sshd needs, and that usually its service creates.
 fn make_privilege_separation_directory(error: &str) -> Result<bool> {
     let Some((_, rest)) = error.split_once("Missing privilege separation directory: ") else {
         return Ok(false);
@@ -42,12 +42,12 @@ fn make_privilege_separation_directory(error: &str) -> Result<bool> {
         .recursive(true)
         .mode(0o755)
         .create(path)
-        .with_context(|| format!("cannot make {path}"))?;
+        .with_context(|| format!("cannot create {path}"))?;
     Ok(true)
 }
 
 impl Server {
-    /// Returns once it listens.
+    /// Starts sshd and waits until it listens.
     pub(super) async fn launch(program: &Path, dir: &Path, port: u16) -> Result<Server> {
         match Server::spawn(program, dir, port).await {
             Err(error) if make_privilege_separation_directory(&format!("{error:#}"))? => {
@@ -110,11 +110,11 @@ async fn read_log(stderr: ChildStderr, log: watch::Sender<Vec<String>>) {
 
 /// All processes below `ancestor`.
 fn descendants(ancestor: u32) -> Result<Vec<Pid>> {
-    // A process and its parent on each line.
+    // Each line is a process and its parent.
     let table = match fs::read_dir("/proc") {
         Ok(entries) => entries
             .flatten()
-            .filter_map(|e| of_proc(&e.path()))
+            .filter_map(|e| parse_stat(&e.path()))
             .collect(),
         Err(_) => output_of(Command::new("ps").args(["-A", "-o", "pid=,ppid="]))?,
     };
@@ -134,8 +134,8 @@ fn descendants(ancestor: u32) -> Result<Vec<Pid>> {
     Ok(pids.flatten().collect())
 }
 
-/// `pid (name) state ppid …`, and the name may hold anything.
-fn of_proc(process: &Path) -> Option<String> {
+/// Parses `pid (name) state ppid …`; the name may contain any character.
+fn parse_stat(process: &Path) -> Option<String> {
     let stat = fs::read_to_string(process.join("stat")).ok()?;
     let (pid, after_name) = (stat.split(' ').next()?, stat.rsplit_once(')')?.1);
     let parent = after_name.split_whitespace().nth(1)?;

@@ -1,4 +1,4 @@
-//! The stand-in for the Kubernetes API, asked by the client library that the gateway stage uses.
+//! The stand-in for the Kubernetes API, with the client library of the gateway stage.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -45,7 +45,7 @@ async fn a_gateway_becomes_programmed_after_a_moment_and_a_watch_sees_it() {
     let gateway = tokio::time::timeout(DEADLINE, programmed).await.unwrap();
     let listener = &gateway.data["status"]["listeners"][0];
     assert_eq!(listener["supportedKinds"][0]["kind"], "TCPRoute");
-    // A new status is no new generation.
+    // A new status does not change the generation.
     assert_eq!(gateway.metadata.generation, Some(1));
     assert!(gateway.metadata.uid.is_some() && gateway.metadata.creation_timestamp.is_some());
 }
@@ -70,7 +70,7 @@ async fn gateways_are_listed_by_namespace_and_by_name() {
 }
 
 #[tokio::test]
-async fn a_lease_is_made_once_and_changed_by_who_has_read_it_last() {
+async fn a_lease_is_created_once_and_changed_only_with_its_current_version() {
     let (_api, client) = start(Options::default()).await;
     let leases: Api<Lease> = Api::namespaced(client, "default");
     let lease = json!({"metadata": {"name": "mine"}, "spec": {"holderIdentity": "me"}});

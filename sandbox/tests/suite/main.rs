@@ -1,4 +1,4 @@
-//! The stand-ins answer as what they stand for.
+//! The stand-ins answer as the real programs do.
 
 mod kube_api;
 mod master_and_pod;

@@ -1,4 +1,4 @@
-//! The stand-in master and the stand-in pod, and what they think of each other.
+//! The stand-in master and the stand-in pod.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,7 +46,7 @@ async fn a_pod_finds_its_master_by_the_config_and_knows_it_from_another() {
              determined_master_host: 127.0.0.1\n  determined_master_port: {port}\n"
         ),
     );
-    let mine = Master::of(&master::read(&path).expect("the config")).expect("an address");
+    let mine = Master::from_config(&master::read(&path).expect("the config")).expect("an address");
     let other = Master {
         cluster_name: "sandbox-60".into(),
         ..mine.clone()
@@ -56,10 +56,10 @@ async fn a_pod_finds_its_master_by_the_config_and_knows_it_from_another() {
         let error = pod::call(&other, DEADLINE)
             .await
             .expect_err("another master's pod");
-        let told = error.to_string();
+        let error = error.to_string();
         assert!(
-            told.contains("is the master of cluster \"sandbox-5f\""),
-            "{told}"
+            error.contains("is the master of cluster \"sandbox-5f\""),
+            "{error}"
         );
     };
     tokio::select! {
@@ -69,9 +69,9 @@ async fn a_pod_finds_its_master_by_the_config_and_knows_it_from_another() {
 }
 
 #[tokio::test]
-async fn a_config_that_says_not_where_the_master_is_leaves_a_pod_lost() {
+async fn a_config_without_an_address_of_the_master_is_refused_by_a_pod() {
     let config = json!({"resource_manager": {"determined_master_host": "h"}});
-    let error = Master::of(&config).expect_err("no port");
+    let error = Master::from_config(&config).expect_err("no port");
     assert!(
         error
             .to_string()
@@ -81,13 +81,13 @@ async fn a_config_that_says_not_where_the_master_is_leaves_a_pod_lost() {
 }
 
 #[tokio::test]
-async fn a_master_refuses_what_it_cannot_use_and_says_what() {
+async fn a_master_refuses_an_invalid_config_with_the_reason() {
     let dir = tempfile::tempdir().expect("a directory");
     let error = master::run(&config(&dir, "port: 80800\n"))
         .await
         .expect_err("no such port");
-    let told = error.to_string();
-    assert!(told.contains("is refused:\nport: 80800"), "{told}");
+    let error = error.to_string();
+    assert!(error.contains("is refused:\nport: 80800"), "{error}");
     let gateway =
         "resource_manager:\n  type: kubernetes\n  internal_task_gateway:\n    gateway_name: g\n";
     let error = master::run(&config(&dir, gateway))

@@ -39,8 +39,8 @@ async fn it_proves_the_way_and_leaves_nothing() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     for step in [
-        "tunnel found out",
-        "gateway found out",
+        "outputs of tunnel",
+        "outputs of gateway",
         "determined_master_port",
         "reached the master at 127.0.0.1:",
         "nothing was left",
