@@ -178,7 +178,7 @@ impl StageClient {
         let ended = self.running.ended(DEADLINE).await;
         let ended = self.expect(ended);
         // The rest of its output is still in the pipe; its children may hold the pipe open for longer.
-        drop(tokio::time::timeout(DRAIN_TIMEOUT, self.running.heard_out()).await);
+        drop(tokio::time::timeout(DRAIN_TIMEOUT, self.running.drain()).await);
         ended
     }
 }
