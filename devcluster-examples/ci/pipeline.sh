@@ -1,6 +1,6 @@
 #!/bin/sh
-# A CI job without devcluster: tunnel and gateway hold while the tests run, the exit code is that of the tests, and
-# nothing is left. Each program tells the next one what it found out, as JSON lines.
+# A CI job without devcluster: tunnel and gateway stay up while the tests run, the exit code is that of the tests, and
+# nothing is left. Each program reports its outputs to the next one as JSON lines.
 set -eu
 
 if [ $# -lt 4 ]; then

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts minikube and its tunnel, runs a command while both hold, and puts everything back as it was.
+# Starts minikube and its tunnel, runs a command while both are up, and restores the previous state.
 set -eu
 
 usage() {
@@ -38,7 +38,7 @@ say() {
 
 for tool in minikube "$1"; do
     command -v "$tool" >/dev/null || {
-        say "no program \`$tool\`: install it, or put it on \$PATH"
+        say "the program \`$tool\` is not on \$PATH: install it"
         exit 2
     }
 done
@@ -61,9 +61,9 @@ finish() {
         wait "$tunnel_pid" 2>/dev/null || ended=$?
         kill $! 2>/dev/null || true
         case $ended in
-            0 | 130 | 137 | 143) ;; # by our signal
+            0 | 130 | 137 | 143) ;; # ended by the signal of this script
             *)
-                say "minikube tunnel had ended by itself:"
+                say "minikube tunnel ended too early:"
                 cat "$directory/tunnel.log" >&2
                 ;;
         esac
@@ -81,9 +81,9 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
 
-# One that runs is used as it is, and one that was stopped keeps its release.
+# A running minikube is used unchanged, and a stopped one keeps its release.
 if minikube status --profile "$profile" >/dev/null 2>&1; then
-    say "minikube $profile runs already"
+    say "minikube $profile is already running"
 elif minikube profile list --light 2>/dev/null | grep -q "[| ]$profile[| ]"; then
     started=yes
     minikube start --profile "$profile" >&2
@@ -93,10 +93,10 @@ else
 fi
 
 if [ "$tunnel" = yes ]; then
-    # It changes this machine's routes, and cannot ask once it is in the background.
+    # It changes this machine's routes, and cannot prompt for a password in the background.
     if ! sudo -n true 2>/dev/null; then
         if ! [ -t 0 ] || ! sudo -v; then
-            say "minikube tunnel needs sudo, and nobody can be asked: run \`minikube tunnel --profile $profile\` in a terminal, and this with -t"
+            say "minikube tunnel needs sudo, which cannot prompt without a terminal: run \`minikube tunnel --profile $profile\` in a terminal, and this with -t"
             exit 1
         fi
     fi

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A plugin in POSIX shell: makes a scratch directory, reports its path, and takes it away again.
+# A plugin in POSIX shell: creates a scratch directory, reports its path, and removes it.
 #
 #     stages:
 #       - plugin: {name: scratch, uses: ./scratch.sh, with: {directory: /var/tmp}}
@@ -14,9 +14,9 @@ while [ $# -gt 1 ]; do
     esac
     shift 2
 done
-note=$run_dir/$name.scratch # what a killed run leaves is found by this
+note=$run_dir/$name.scratch # by this note, cleanup finds what a killed run left
 
-# One printf, so one write, a message.
+# One printf, so one write per message.
 say() {
     printf '{"dcs":1,"type":"%s","stage":"%s"%s}\n' "$1" "$name" "$2"
 }
@@ -44,7 +44,7 @@ take_away() {
     done <"$note" && rm -f "$note"
 }
 
-field() { # the text of a field, in JSON without nesting; nothing where there is none
+field() { # the text of a field, in JSON without nesting; empty if it is missing
     printf '%s\n' "$line" | sed -n 's/.*"'"$1"'" *: *\('"$2"'\).*/\1/p'
 }
 
@@ -58,10 +58,10 @@ start() {
         '{}') directory=${TMPDIR:-/tmp} ;;
         *) directory=$(printf '%s\n' "$config" | sed -n 's/^{ *"directory" *: *"\([^"\\]*\)" *}$/\1/p') ;;
     esac
-    [ -n "$directory" ] || fail 2 scratch.config "takes a directory, a text without quotes, and nothing else"
-    [ -d "$directory" ] && [ -w "$directory" ] || fail 1 scratch.no_directory "$directory is no directory to write to"
+    [ -n "$directory" ] || fail 2 scratch.config "expected only `directory`, a text without quotes"
+    [ -d "$directory" ] && [ -w "$directory" ] || fail 1 scratch.no_directory "$directory is not a writable directory"
     path=$directory/devcluster-scratch.$run
-    # Noted before it is made: a kill in between leaves nothing that cannot be found.
+    # Recorded before it is created: a kill in between leaves nothing unknown.
     (umask 077 && echo "$path" >"$note" && mkdir "$path" && echo "$name" >"$path/owner") ||
         fail 1 scratch.failed "cannot make a directory in $directory"
     say outputs ',"kind":"scratch","run":"'"$run"'","gen":1,"outputs":{"path":"'"$path"'"}'
@@ -74,7 +74,7 @@ run() {
     trap 'stop sigint' INT
     take_away
     say hello ',"kind":"scratch","version":"1","run":"'"$run"'","pid":'$$
-    # `read` fails on half a line before the end.
+    # `read` fails on an unfinished line before the end.
     while IFS= read -r line; do
         [ ${#line} -lt 65536 ] || continue
         case $(field dcs '[^,}]*') in

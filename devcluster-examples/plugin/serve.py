@@ -35,7 +35,7 @@ def fail(code, message, exit):
 
 
 def lines():
-    """Whole lines of stdin; one that is too long is skipped, half a one at the end is dropped."""
+    """Whole lines of stdin; skips a line that is too long, drops an unfinished one at the end."""
     stdin = open(0, "rb", closefd=False)
     while line := stdin.readline(LIMIT):
         whole = line.endswith(b"\n")
@@ -46,7 +46,7 @@ def lines():
 
 
 def commands():
-    """What the host says; what is no command is skipped, the end of stdin means shutdown."""
+    """The commands of the host; skips invalid ones, the end of stdin means shutdown."""
     for line in lines():
         try:
             message = json.loads(line)
@@ -54,7 +54,7 @@ def commands():
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
             continue
         if version != 1:
-            fail("serve.version", f"the host speaks version {version}, I speak 1", 3)
+            fail("serve.version", f"the host has protocol version {version}, this plugin has 1", 3)
         yield message.get("type"), message.get("config", {})
     yield "shutdown", {}
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A full stage in Python, written to PROTOCOL.md. It passes every check of the kit; with BREAK=<id> it fails that one."""
+"""A full stage in Python, written from PROTOCOL.md. It passes every check of the kit; with BREAK=<id> it fails that one."""
 
 import fcntl
 import json
@@ -102,7 +102,7 @@ class RunDir:
         return os.path.join(self.path, *parts)
 
     def read(self, *parts):
-        """What another wrote: perhaps no file, perhaps too long, perhaps no JSON."""
+        """A file of another process, which may be missing, too long, or not JSON."""
         try:
             if BREAK == "run_dir.garbage" and os.path.exists(self.file(*parts)):
                 return json.load(open(self.file(*parts)))
@@ -218,7 +218,7 @@ class Stage:
         self.enter("preparing")
 
     def prepare(self, config):
-        """The work: a port, and a process that ends with us because it reads from us."""
+        """The work: a port, and a process that ends with this one because it reads from a pipe of it."""
         if BREAK == "kill.leftovers":
             open(os.path.join(os.environ["HOME"], f"left-{self.run}"), "w").close()
         if BREAK == "ready.reached":
@@ -273,7 +273,7 @@ class Stage:
 
 
 class Host:
-    """Lines on stdin, never more than the limit of one held."""
+    """Lines on stdin; keeps at most the limit of one line."""
 
     def __init__(self):
         self.buffer, self.skipping = b"", False
@@ -309,24 +309,24 @@ class Host:
 
 
 def decode(line):
-    """A message; None for what is none."""
+    """A message; None if it is not valid."""
     try:
         message = json.loads(line)
     except (ValueError, RecursionError):
         if BREAK == "input.malformed":
             raise
-        return people("skipped a line that is no message")
+        return people("skipped a line that is not a message")
     if not isinstance(message, dict) or "dcs" not in message:
         return None
     if (message["dcs"] != 1 or message["dcs"] is True) and BREAK != "control.version":
-        raise Failure(3, "reference.version", f"the other side speaks version {message['dcs']}, I speak 1")
+        raise Failure(3, "reference.version", f"the other program has version {message['dcs']}, this one has 1")
     if not isinstance(message.get("type"), str) or not isinstance(message.get("config", {}), dict):
         return None
     return message
 
 
 class Run:
-    """The verb `run`: one loop over signals, stdin, the readers of our output, and a command."""
+    """The verb `run`: one loop over signals, stdin, the readers of the output, and a command."""
 
     def __init__(self, call):
         self.stage, self.call, self.host = Stage(call), call, Host()
@@ -370,7 +370,7 @@ class Run:
             self.child = subprocess.Popen(self.call.command, env={**os.environ, "DEVCLUSTER_RUN_DIR": self.call.run_dir})
 
     def loop(self, mode, config):
-        """Until the end: why, and with which exit code."""
+        """Runs until the end; returns the reason and the exit code."""
         poll = select.poll()
         poll.register(self.wake, select.POLLIN)
         if mode != "none" or BREAK == "stdin.null" or (BREAK == "stdin.closed" and not STDIN_OPEN):
@@ -520,7 +520,7 @@ def check(call):
         stage.hello()
         if BREAK == "verbs.preflight":
             stage.claim()
-        stage.say("check", id="port", title="a port can be had", status="ok")
+        stage.say("check", id="port", title="a port is available", status="ok")
         stage.say("result", ok=True, exit=0)
         return 0
     return 0 if BREAK == "verbs.check" or RunDir(call.run_dir).live(call.name) else 5
@@ -530,15 +530,15 @@ def cleanup(call):
     directory = RunDir(call.run_dir)
     directory.lock(call.name, os.urandom(8).hex())
     name = call.name + ".json"
-    had = os.path.exists(directory.file("status", name))
+    existed = os.path.exists(directory.file("status", name))
     for kept in ("outputs", "status"):
         directory.remove(kept, name)
         directory.remove(kept, name + ".tmp")
-    return 1 if BREAK == "verbs.cleanup" and not had else 0
+    return 1 if BREAK == "verbs.cleanup" and not existed else 0
 
 
 def rules(config, unknown):
-    """Mistakes that a schema cannot tell, as pointer and message: a stage of another kind has some."""
+    """Mistakes that a schema cannot express, as pointer and message; for a stage of another kind."""
     return []
 
 
@@ -548,7 +548,7 @@ def validate(call):
         request = json.loads(sys.stdin.buffer.read((4 << 20) + 1))
         instances = request["instances"] if request["dcs"] == 1 else []
     except (ValueError, KeyError, TypeError):
-        people("that is no request")
+        people("that is not a request")
         return 2
     verdicts = []
     for instance in instances:
@@ -580,7 +580,7 @@ def describe(call):
 
 
 def is_open(fd):
-    """Whether a standard stream is one: where it is closed, Python's own file of this program may have its number."""
+    """Whether a standard stream is open: if it is closed, Python's file of this program may have its number."""
     try:
         mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
         return fd == 0 or mode != os.O_RDONLY
@@ -596,7 +596,7 @@ STDIN_OPEN = is_open(0)
 
 
 def main():
-    # What is opened next would get the number of a stream that is closed.
+    # The next opened file would get the number of a closed stream.
     for fd in (0, 1, 2):
         if not is_open(fd):
             if fd == 1 and BREAK == "streams.stdout_closed":

@@ -1,4 +1,4 @@
-//! Everything from outside, on real parts. A test is named by its path: `cargo test --test suite tunnel::ghosts`.
+//! End-to-end tests with real programs. Select tests by path: `cargo test --test suite tunnel::ghosts`.
 
 mod config_emit {
     mod follow;

@@ -1,4 +1,4 @@
-//! `devcluster-remote compile`: both kinds of input, and what stock devcluster makes of the result.
+//! `devcluster-remote compile`: both kinds of input, and how stock devcluster reads the result.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -7,7 +7,7 @@ use serde_json::Value;
 use support::devcluster::python_program;
 use support::{Home, bin, code_of};
 
-/// Loads a file as stock devcluster does, and prints what it understood.
+/// Loads a file as stock devcluster does, and prints the result.
 const LOAD: &str = r#"
 import json, sys, yaml, devcluster as dc
 text = open(sys.argv[1]).read()
@@ -36,7 +36,7 @@ async fn compiled(home: &Home, args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// What stock devcluster understands.
+/// The file as stock devcluster reads it.
 async fn loaded(home: &Home, text: &str) -> Value {
     let file = write(home, "compiled.yaml", text);
     let output = home
@@ -74,7 +74,7 @@ fn names(loaded: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// Whether a compiler's report of a mistake is there: what is wrong, and below it where.
+/// Whether a report of a mistake is there: the message, and the place below it.
 fn reports(stderr: &str, place: &str, message: &str) -> bool {
     let lines: Vec<&str> = stderr.lines().collect();
     let at = |i: usize| {
@@ -130,12 +130,12 @@ async fn a_file_that_lists_the_stages_loads_in_stock_devcluster_with_its_comment
     assert_eq!(
         loaded["post"][1],
         serde_json::json!([]),
-        "the gateway is waited for by its consumer"
+        "the consumer waits for the gateway"
     );
     let master = words(&loaded["stages"][4]["cmdline"]);
     assert_eq!(master.last(), Some(&"/tmp/devcluster/stages/master.yaml"));
     let steps = loaded["pre"][4].as_array().expect("steps");
-    assert_eq!(steps.len(), 4, "the user's three, then ours");
+    assert_eq!(steps.len(), 4, "the user's three, then the driver's");
     assert!(
         words(&steps[3]["custom"]).contains(&"once"),
         "{:?}",
@@ -161,8 +161,7 @@ stages:
 ";
 
 #[tokio::test]
-async fn the_flat_file_of_the_python_tool_puts_the_stages_into_its_base_and_moves_the_numbers_along()
- {
+async fn the_flat_file_of_the_python_tool_adds_stages_to_its_base_and_adjusts_the_numbers() {
     let home = Home::new();
     write(&home, "base.yaml", BASE);
     let flat = write(
@@ -431,7 +430,7 @@ async fn every_example_compiles_and_loads_in_stock_devcluster() {
             "{}",
             file.display()
         );
-        // devcluster's own stages that use nothing are as they were.
+        // Stages of devcluster without references stay unchanged.
         for stage in before["stages"].as_array().expect("stages") {
             let plain = ["db", "elastic", "custom", "custom_docker"]
                 .iter()

@@ -7,7 +7,7 @@ use support::kube::idle;
 use support::site::Site;
 use support::{DEADLINE, StageClient, leaks};
 
-/// devcluster's API gives TERM, then 3 s in all, then KILL.
+/// devcluster's API sends TERM, and KILL after 3 s in all.
 async fn started(site: &Site, text: &str) -> TestDevcluster {
     let file = site.compile(text).await;
     TestDevcluster::start(&site.home, &file).await
@@ -35,7 +35,7 @@ async fn quit(devcluster: TestDevcluster, site: &Site) {
     site.nothing_is_left().await;
 }
 
-/// The pid in the stage's status, which is for people and for this.
+/// The pid in the stage's status.
 fn pid(site: &Site, instance: &str) -> rustix::process::Pid {
     let path = site.run_dir().join(format!("status/{instance}.json"));
     let status: Value =
@@ -82,7 +82,7 @@ async fn each_stage_gates_the_next_and_a_slow_gateway_gates_the_master() {
         .await;
     assert_eq!(up["stages"]["master"], "DOWN");
     assert!(site.run_dir().join("outputs/tunnel.json").exists());
-    // The gateway is held back by nobody, and holds back the master alone.
+    // The gateway waits for no stage, and only the master waits for it.
     devcluster
         .wait_for_log("master", "waiting for tunnel, gateway")
         .await;
@@ -125,7 +125,7 @@ async fn stale_outputs_of_a_dead_run_pass_no_gate() {
             e["stages"]["tunnel"] == "CRASHED"
         })
         .await;
-    // Stock devcluster dies when it is told to quit in the very moment in which it ends the waiting command.
+    // Stock devcluster dies when it is asked to quit at the same time as it ends the waiting command.
     devcluster.wait_for_log("tunnel", "exited with").await;
     assert!(
         devcluster.log().contains("code: tunnel."),
@@ -136,7 +136,7 @@ async fn stale_outputs_of_a_dead_run_pass_no_gate() {
 }
 
 #[tokio::test]
-async fn a_restarted_master_renders_afresh() {
+async fn a_restarted_master_renders_its_config_again() {
     let site = Site::new().await;
     let mut devcluster = whole_way_up(&site).await;
     let rendered = site.run_dir().join("master.yaml");
@@ -169,7 +169,7 @@ async fn a_restarted_tunnel_comes_back_on_its_port_while_the_master_runs() {
 }
 
 #[tokio::test]
-async fn the_death_of_a_stage_is_seen_and_its_restart_works() {
+async fn the_death_of_a_stage_is_detected_and_its_restart_works() {
     let site = Site::new().await;
     let mut devcluster = whole_way_up(&site).await;
     for stage in ["tunnel", "gateway", "config-emit"] {
@@ -204,7 +204,7 @@ async fn after_sigkill_of_devcluster_its_stages_end_and_the_next_start_works() {
 }
 
 #[tokio::test]
-async fn oneshot_comes_up_and_a_signal_ends_it() {
+async fn oneshot_starts_and_a_signal_ends_it() {
     let site = Site::new().await;
     let file = site.write("source.yaml", &site.devcluster_yaml());
     let mut driver = site.up(&file).await;
@@ -217,7 +217,7 @@ async fn oneshot_comes_up_and_a_signal_ends_it() {
 }
 
 #[tokio::test]
-async fn up_exits_with_1_when_a_stage_fails_and_says_why() {
+async fn up_exits_with_1_when_a_stage_fails_and_prints_why() {
     let site = Site::new().await;
     let text = site
         .devcluster_yaml()
@@ -296,7 +296,7 @@ async fn a_second_up_on_the_same_directory_is_refused_and_disturbs_nothing() {
     site.nothing_is_left().await;
 }
 
-/// A program that stands for devcluster, to see what `up` makes of it.
+/// A program in place of devcluster, to test how `up` handles it.
 fn stand_in(site: &Site, body: &str) -> std::path::PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let path = site.write("devcluster.sh", &format!("#!/bin/sh\n{body}\n"));
@@ -334,7 +334,7 @@ async fn a_devcluster_that_hangs_is_killed_by_the_third_signal() {
     let mut driver = StageClient::start(command);
     driver.wait_for_line("devcluster is up").await;
     driver.signal(Signal::TERM);
-    // Two signals at once are one: the second counts when the first was taken.
+    // Two signals at once are one: send the second after the first is handled.
     let moment = std::time::Duration::from_millis(50);
     while tokio::time::timeout(moment, driver.wait()).await.is_err() {
         driver.signal(Signal::TERM);
@@ -343,7 +343,7 @@ async fn a_devcluster_that_hangs_is_killed_by_the_third_signal() {
 }
 
 #[tokio::test]
-async fn what_a_killed_devcluster_leaves_up_ends() {
+async fn up_ends_what_a_killed_devcluster_leaves() {
     let site = Site::new().await;
     let file = site.write("source.yaml", &site.devcluster_yaml());
     let mut driver = site.up(&file).await;

@@ -1,4 +1,4 @@
-//! `doctor`: everything that is missing is named in one go, each with its hint, and looking changes nothing.
+//! `doctor`: lists everything that is missing, each thing with its hint, and changes nothing.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -31,7 +31,7 @@ fn failed(checks: &[Value]) -> Vec<&str> {
 
 const PLAIN: &str = "\
 stages:
-  - tunnel: {reverse_proxy_host: no-such-host.invalid, ssh_key_path: ~/.ssh/id_nobody}
+  - tunnel: {reverse_proxy_host: no-such-host.invalid, ssh_key_path: ~/.ssh/id_absent}
   - gateway: {k8s_context: my-gke}
   - db: {}
   - config-emit: {}
@@ -41,7 +41,7 @@ stages:
 ";
 
 #[tokio::test]
-async fn a_bare_laptop_is_told_everything_at_once_and_stays_bare() {
+async fn on_a_bare_laptop_everything_missing_is_listed_and_nothing_changes() {
     let site = Site::new().await;
     let mut command = doctor(
         &site,
@@ -84,7 +84,7 @@ async fn a_bare_laptop_is_told_everything_at_once_and_stays_bare() {
 }
 
 #[tokio::test]
-async fn where_nothing_is_missing_nothing_fails_also_while_it_runs() {
+async fn when_nothing_is_missing_no_check_fails_also_during_a_run() {
     let site = Site::new().await;
     let text = site.devcluster_yaml();
     let (checks, code) = examine(doctor(&site, &text)).await;
@@ -125,7 +125,7 @@ async fn a_file_with_mistakes_does_not_hide_what_is_missing_here() {
 }
 
 #[tokio::test]
-async fn what_a_master_would_come_to_grief_over_is_told_with_the_users_own_line() {
+async fn what_would_make_a_master_fail_is_reported_at_the_users_line() {
     let site = Site::new().await;
     let taken = std::net::TcpListener::bind(("0.0.0.0", site.master_port)).expect("a free port");
     let text = site.devcluster_yaml().replace(
@@ -144,7 +144,7 @@ async fn what_a_master_would_come_to_grief_over_is_told_with_the_users_own_line(
 }
 
 #[tokio::test]
-async fn people_get_a_line_for_each_check_with_its_mark() {
+async fn the_text_has_a_line_per_check_with_its_mark() {
     let site = Site::new().await;
     let file = site.write("devcluster.yaml", &site.devcluster_yaml());
     let file = file.to_str().expect("the path is text");

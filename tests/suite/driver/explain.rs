@@ -1,9 +1,9 @@
-//! `explain`: what a code means is said by the program that has it, whoever is asked. stranger.rs has those of other projects.
+//! `explain`: the program that has a code explains it. stranger.rs has codes of other projects.
 
 use protocol::Explanation;
 use support::{Home, bin};
 
-/// What a program writes to stdout and stderr, and its exit code.
+/// The stdout, stderr and exit code of a program.
 async fn explain(home: &Home, program: &str, args: &[&str]) -> (String, String, Option<i32>) {
     let mut command = home.command(&bin(program));
     let output = command.arg("explain").args(args).output();

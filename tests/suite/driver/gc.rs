@@ -1,4 +1,4 @@
-//! `gc`: after everything was killed it says what is left, here, on the server and on the cluster, and undoes it.
+//! `gc`: after kills it lists and removes what is left, on this machine, on the server and on the cluster.
 
 use rustix::process::Signal;
 use support::leaks;
@@ -15,7 +15,7 @@ fn ours(site: &Site) -> Vec<String> {
     processes
 }
 
-/// Kills devcluster and our programs; the stand-ins for the master and a pod go on.
+/// Kills devcluster and the stages; the stand-ins for the master and a pod keep running.
 async fn kill_all_but_the_master_and_the_pod(site: &Site) {
     leaks::power_off(&ours(site));
     leaks::gone("what was killed", || ours(site)).await;
@@ -30,7 +30,7 @@ async fn gc(site: &Site, flags: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn what_a_killed_devcluster_left_everywhere_is_named_then_undone_without_its_file() {
+async fn what_a_killed_devcluster_left_is_listed_then_removed_without_its_file() {
     let site = Site::new().await;
     let file = site.write("devcluster.yaml", &site.devcluster_yaml());
     let mut driver = site.up(&file).await;
@@ -53,7 +53,7 @@ async fn what_a_killed_devcluster_left_everywhere_is_named_then_undone_without_i
     let since = site.api.requests().split_off(requests);
     let writes = since.iter().filter(|r| !r.starts_with("GET "));
     assert_eq!(writes.count(), 0, "{since:?}");
-    assert!(!since.is_empty(), "the cluster was not looked at");
+    assert!(!since.is_empty(), "the cluster was not read");
     assert_eq!(leaks::files(site.home.path()), files);
     assert_eq!(leaks::processes(&site.home.mark()).len(), 2, "{said}");
 
@@ -71,7 +71,7 @@ async fn what_a_killed_devcluster_left_everywhere_is_named_then_undone_without_i
 }
 
 #[tokio::test]
-async fn what_runs_under_a_devcluster_is_neither_ended_nor_undone() {
+async fn a_running_devcluster_is_not_touched() {
     let site = Site::new().await;
     let file = site.write("devcluster.yaml", &site.devcluster_yaml());
     let mut driver = site.up(&file).await;

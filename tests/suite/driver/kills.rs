@@ -1,4 +1,4 @@
-//! SIGKILL at random moments of the whole way. Whatever was killed: nothing is left, and the next run works.
+//! SIGKILL of any process at random times: nothing is left, and the next run works.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use support::random::{asked_for, moment_within};
 use support::site::Site;
 use support::{StageClient, leaks};
 
-/// A start takes about a second; some moments are before its end, some after it.
+/// A start takes about a second; some times are before its end, some after it.
 const LATEST: Duration = Duration::from_millis(1500);
 
 fn processes_of(site: &Site) -> Vec<(Pid, String)> {
@@ -21,7 +21,7 @@ fn processes_of(site: &Site) -> Vec<(Pid, String)> {
         .collect()
 }
 
-/// Every rendered config is whole, at any moment.
+/// Checks that every rendered config is complete.
 fn nothing_is_half_written(site: &Site) {
     if let Ok(text) = std::fs::read_to_string(site.run_dir().join("master.yaml")) {
         assert!(text.contains("kubeconfig_path"), "half a file:\n{text}");
@@ -30,14 +30,14 @@ fn nothing_is_half_written(site: &Site) {
 }
 
 #[tokio::test]
-async fn whatever_is_killed_whenever_nothing_is_left_and_the_next_run_works() {
+async fn after_any_kill_nothing_is_left_and_the_next_run_works() {
     let site = Site::new().await;
     let file = site.write("source.yaml", &site.devcluster_yaml());
     for round in 0..asked_for("DEVCLUSTER_ROUNDS", 6) {
         let up = site.remote(&["up", "-c", file.to_str().expect("text")]);
         let mut driver = StageClient::start(up);
         let moment = moment_within(LATEST);
-        // The moment is the point here: there is no event to wait for.
+        // A random time is the purpose here: there is no event to wait for.
         drop(tokio::time::timeout(moment, driver.wait()).await);
         let victims = processes_of(&site);
         let ours: Vec<_> = victims
@@ -52,7 +52,7 @@ async fn whatever_is_killed_whenever_nothing_is_left_and_the_next_run_works() {
         driver.signal(Signal::TERM);
         driver.wait().await;
         end_orphans(&site).await;
-        // What a killed writer had begun the next run replaces.
+        // The next run replaces the temporary file of a killed writer.
         site.nothing_runs().await;
     }
     let mut driver = site.up(&file).await;
@@ -61,7 +61,7 @@ async fn whatever_is_killed_whenever_nothing_is_left_and_the_next_run_works() {
     site.nothing_is_left().await;
 }
 
-/// A killed devcluster leaves its master and the test's pod, as it leaves any program; its next start ends them.
+/// Ends what a killed devcluster leaves, its master and the test's pod, as its next start would.
 async fn end_orphans(site: &Site) {
     leaks::gone("stages", || {
         let not_ours = |c: &str| c.contains("devcluster-sandbox") || c.starts_with("sleep");

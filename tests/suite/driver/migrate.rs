@@ -1,4 +1,4 @@
-//! `migrate`: the new form means what the flat one meant, and says so.
+//! `migrate`: the new form has the same meaning as the flat one.
 
 use std::path::Path;
 
@@ -46,7 +46,7 @@ remote_port_range: [8000, 9000]
     path.to_str().expect("the path is text").to_owned()
 }
 
-/// Both forms compile to the same, but for where everything runs: `cwd` says it in the new form, `-C` in the flat one.
+/// Checks that both forms compile to the same, except for the working directory: `cwd` in the new form, `-C` in the flat one.
 async fn is_the_same(home: &Home, flat: &str) -> String {
     let new = home.path().join("new.yaml");
     let new = new.to_str().expect("the path is text");
@@ -105,7 +105,7 @@ async fn a_base_in_brackets_is_migrated_without_comments_inside() {
 }
 
 #[tokio::test]
-async fn flags_win_over_the_file_and_a_file_of_the_new_form_is_refused() {
+async fn flags_override_the_file_and_a_file_of_the_new_form_is_refused() {
     let home = Home::new();
     let flat = flat(&home, BASE);
     let flag = "--reverse-proxy-host=other.example.com";
@@ -123,7 +123,7 @@ async fn flags_win_over_the_file_and_a_file_of_the_new_form_is_refused() {
 }
 
 #[tokio::test]
-async fn no_file_of_the_users_is_written_over() {
+async fn no_file_of_the_user_is_overwritten() {
     let home = Home::new();
     let flat = flat(&home, BASE);
     let base = home.path().join("base.yaml");

@@ -1,4 +1,4 @@
-//! The script of the minikube example, on a minikube that only notes what it is told.
+//! The script of the minikube example, with a minikube that only records its arguments.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ impl Machine {
         self.home.path().join(name)
     }
 
-    /// Its exit code, and what it said.
+    /// Its exit code and output.
     async fn launch(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../devcluster-examples/minikube/launch-minikube-with-gateway.sh");
@@ -70,7 +70,7 @@ impl Machine {
 const TESTS: &str = "until test -e \"$HOME/tunnel\"; do :; done; exit 7";
 
 #[tokio::test]
-async fn what_it_started_is_stopped_and_the_commands_code_is_its_own() {
+async fn what_it_started_is_stopped_and_it_exits_with_the_commands_code() {
     let machine = Machine::new();
     let (code, said) = machine.launch(&["sh", "-c", TESTS]).await;
     assert_eq!(code, Some(7), "{said}");
@@ -83,12 +83,12 @@ async fn what_it_started_is_stopped_and_the_commands_code_is_its_own() {
         format!("stop {profile}"),
     ];
     assert_eq!(machine.calls(), expected);
-    // One that is there keeps its release.
+    // A stopped minikube keeps its release.
     let (code, said) = machine.launch(&["-s", "true"]).await;
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(machine.calls()[7], format!("start {profile}"));
     assert!(machine.file("running").exists());
-    // And one that runs goes on.
+    // A running minikube keeps running.
     let before = machine.calls().len();
     let (code, said) = machine.launch(&["-t", "true"]).await;
     assert_eq!(code, Some(0), "{said}");
@@ -102,11 +102,14 @@ async fn what_it_started_is_stopped_and_the_commands_code_is_its_own() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_told_before_anything_is_started() {
+async fn what_is_missing_is_reported_before_anything_starts() {
     let machine = Machine::new();
     let (code, said) = machine.launch(&["no-such-program"]).await;
     assert_eq!(code, Some(2));
-    assert!(said.contains("no program `no-such-program`"), "{said}");
+    assert!(
+        said.contains("the program `no-such-program` is not on"),
+        "{said}"
+    );
     assert!(machine.calls().is_empty());
     let (code, said) = machine.launch(&["-x"]).await;
     assert_eq!(code, Some(2));
@@ -114,14 +117,14 @@ async fn what_is_missing_is_told_before_anything_is_started() {
 }
 
 #[tokio::test]
-async fn a_tunnel_that_cannot_be_had_is_told_and_minikube_is_as_before() {
+async fn a_failed_minikube_tunnel_is_reported_and_minikube_is_restored() {
     let machine = Machine::new();
     std::fs::write(machine.file("no-route"), "").expect("a file");
     let wait = "until grep -q ^tunnel \"$HOME/calls\"; do :; done; sleep 0.3";
     let (_, said) = machine.launch(&["sh", "-c", wait]).await;
     assert!(said.contains("cannot add a route"), "{said}");
     assert!(!machine.file("running").exists());
-    // Nobody can be asked for a password.
+    // sudo cannot prompt for a password.
     let sudo = machine.file("programs/sudo");
     std::fs::write(&sudo, "#!/bin/sh\nexit 1\n").expect("a program");
     let (code, said) = machine.launch(&["true"]).await;

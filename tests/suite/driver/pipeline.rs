@@ -1,4 +1,4 @@
-//! A CI job: tunnel, gateway and config-emit in a pipe, with the job's command at its end. The script is the example's.
+//! A CI job: tunnel, gateway and config-emit in a pipe, with the job's command at its end, by the script of the example.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -64,7 +64,7 @@ impl Job {
     }
 }
 
-/// With our programs on it.
+/// $PATH with the programs of this project.
 fn path() -> String {
     let bin = bin("devcluster-tunnel");
     let programs = bin.parent().expect("a directory").display().to_string();
@@ -77,10 +77,10 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn the_tunnel_holds_while_the_tests_run_and_their_exit_code_is_the_pipelines() {
+async fn the_tunnel_stays_up_while_the_tests_run_and_their_exit_code_is_the_pipelines() {
     let job = Job::new().await;
     let sandbox = bin("devcluster-sandbox").display().to_string();
-    // The job's own master, and a pod that comes to it through the tunnel.
+    // The job's master, and a pod that reaches it through the tunnel.
     let tests = "sed \"s/^cluster_name/port: $2\\n&/\" out.yaml >master.yaml
         $1 master --config-file master.yaml & master=$!
         until $1 pod --config-file master.yaml 2>pod.log; do :; done
@@ -111,7 +111,7 @@ async fn the_tunnel_holds_while_the_tests_run_and_their_exit_code_is_the_pipelin
 }
 
 #[tokio::test]
-async fn a_stage_that_fails_ends_the_pipeline_before_the_tests_begin() {
+async fn a_failed_stage_ends_the_pipeline_before_the_tests_start() {
     for (file, broken) in [
         ("tunnel.yaml", "ssh_port: 1"),
         ("gateway.yaml", "k8s_context: nowhere"),
@@ -134,7 +134,7 @@ async fn a_stage_that_fails_ends_the_pipeline_before_the_tests_begin() {
 }
 
 #[tokio::test]
-async fn losing_the_tunnel_for_good_ends_the_tests() {
+async fn a_permanent_loss_of_the_tunnel_ends_the_tests() {
     let job = Job::new().await;
     let mut child = job
         .command(&["sh", "-c", "touch began; exec sleep 600"])
@@ -154,7 +154,7 @@ async fn losing_the_tunnel_for_good_ends_the_tests() {
     rustix::process::kill_process(tunnel, rustix::process::Signal::KILL).expect("cannot kill");
     let status = tokio::time::timeout(DEADLINE, child.wait())
         .await
-        .expect("it goes on")
+        .expect("it keeps running")
         .expect("no status");
     assert_eq!(status.code(), Some(4));
     job.nothing_is_left().await;
@@ -175,7 +175,7 @@ fn pid_of(job: &Job, program: &str) -> rustix::process::Pid {
 }
 
 #[tokio::test]
-async fn a_chain_without_an_upstream_says_so() {
+async fn a_chain_without_an_upstream_is_refused() {
     let job = Job::new().await;
     let output = job
         .site
@@ -203,20 +203,20 @@ async fn a_chain_without_an_upstream_says_so() {
     );
 }
 
-/// A step of a job: its script, and what its environment adds.
+/// A step of a job: its script, and its environment.
 struct Step {
     script: String,
     env: Vec<(String, String)>,
 }
 
-/// The steps of the one job in a file that run something, in order.
+/// The steps with a script of the job in a file, in order.
 fn steps(file: &Path, run: &str, env: &str) -> Vec<Step> {
     let text = std::fs::read_to_string(file).expect("no file");
     let document = protocol::yaml::Document::parse(&text).expect("it is YAML");
     let job = &document.value()["jobs"]["cluster"];
     let steps = job["steps"].as_array().expect("no steps").iter();
     let steps = steps.filter_map(|step| {
-        // CircleCI has a level more.
+        // CircleCI has one more level.
         let step = if step["run"].is_object() {
             &step["run"]
         } else {
@@ -234,7 +234,7 @@ fn steps(file: &Path, run: &str, env: &str) -> Vec<Step> {
     steps.collect()
 }
 
-/// Base64, as somebody puts a secret into CircleCI.
+/// Base64, as users store a secret in CircleCI.
 fn encoded(text: &str) -> String {
     let mut base64 = std::process::Command::new("base64");
     base64
@@ -252,7 +252,7 @@ fn read(path: &Path) -> String {
 }
 
 impl Job {
-    /// The example's own files, but for the names of the servers.
+    /// The files of the example, with other server names.
     fn check_out(&self, ci: &Path) {
         std::fs::copy(ci.join("pipeline.sh"), self.path("pipeline.sh")).expect("copied");
         let tunnel = read(&ci.join("tunnel.yaml"));
@@ -276,7 +276,7 @@ impl Job {
         self.site.write("devcluster-remote/Makefile", makefile);
     }
 
-    /// As both services run a step, with what their secrets hold.
+    /// Runs a step as both services do, with their secrets.
     async fn step(&self, step: &Step) {
         let key = read(&self.site.sshd.key());
         let known_hosts = read(&self.site.sshd.known_hosts());

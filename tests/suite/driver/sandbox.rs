@@ -7,7 +7,7 @@ use support::devcluster::python_program;
 use support::{Home, bin, leaks};
 use tokio::process::Command;
 
-/// A sandbox gives itself a minute.
+/// A sandbox takes at most a minute.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 fn sandbox(home: &Home, args: &[&str]) -> Command {
@@ -29,7 +29,7 @@ async fn nothing_is_left(home: &Home) {
 }
 
 #[tokio::test]
-async fn it_proves_the_way_and_leaves_nothing() {
+async fn it_proves_that_a_pod_reaches_the_master_and_leaves_nothing() {
     let home = Home::new();
     let output = sandbox(&home, &["--check"]).output();
     let output = tokio::time::timeout(PATIENCE, output)
@@ -69,14 +69,14 @@ async fn a_missing_devcluster_is_named_with_its_install_line() {
 }
 
 #[tokio::test]
-async fn killed_at_any_moment_it_leaves_no_process() {
+async fn killed_at_any_time_it_leaves_no_process() {
     let home = Home::new();
     for milliseconds in [150, 500, 900, 1400, 2000, 3000] {
         let mut child = sandbox(&home, &["--check"])
             .stderr(Stdio::null())
             .spawn()
             .expect("no start");
-        // The moment is the point here: there is no event to wait for.
+        // A random time is the purpose here: there is no event to wait for.
         drop(tokio::time::timeout(Duration::from_millis(milliseconds), child.wait()).await);
         child.kill().await.expect("cannot kill");
         nothing_is_left(&home).await;

@@ -1,4 +1,4 @@
-//! What editors, shells and `man` get: the schema takes what the driver takes, completions complete, every verb has a page.
+//! The schema accepts what the driver accepts, completions work, every verb has a man page.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[tokio::test]
-async fn the_schema_takes_every_example() {
+async fn the_schema_accepts_every_example() {
     let validator = jsonschema::draft7::new(&schema().await).expect("no valid schema");
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../devcluster-examples");
     let mut all = Vec::new();
@@ -83,7 +83,7 @@ async fn the_schema_refuses_what_the_driver_refuses() {
     }
 }
 
-/// Prints the keys that stock devcluster takes, and those that it needs, of each kind of stage.
+/// Prints the keys that stock devcluster accepts, and those that it requires, of each kind of stage.
 const KEYS: &str = r#"
 import ast, inspect, json, textwrap, devcluster.config as c
 kinds = {"db": c.DBConfig, "elastic": c.ElasticConfig, "master": c.MasterConfig, "agent": c.AgentConfig,

@@ -1,4 +1,4 @@
-//! `status` and `gc --dry-run`: right at every point of a life, and looking touches nothing.
+//! `status` and `gc --dry-run` at every phase of an instance; they change nothing.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ fn remote(setup: &Setup, arguments: &[&str]) -> Command {
     command
 }
 
-/// The one instance that there is, with the exit code.
+/// The only instance, with the exit code.
 async fn status(setup: &Setup, more: &[&str]) -> (Value, Option<i32>) {
     let mut command = remote(setup, &["status", "--format", "json", "--run-dir"]);
     let output = command.arg(setup.home.run_dir()).args(more).output().await;
@@ -44,7 +44,7 @@ async fn until(setup: &Setup, fits: impl Fn(&Value) -> bool) -> (Value, Option<i
 }
 
 #[tokio::test]
-async fn every_phase_of_a_life_is_shown_as_it_is() {
+async fn every_phase_of_an_instance_is_shown() {
     let mut setup = Setup::new(Options::default()).await;
     assert_eq!(
         status(&setup, &[]).await,
@@ -113,7 +113,7 @@ async fn line(seen: &mut Stream, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn who_watches_sees_every_change() {
+async fn a_watch_shows_every_change() {
     let setup = Setup::new(Options::default()).await;
     let mut tunnel = setup.start(&[]);
     let port = port_of(&tunnel.wait_for("outputs").await);
@@ -134,7 +134,7 @@ async fn who_watches_sees_every_change() {
     for text in ["  tunnel  killed", "hint: start it again"] {
         line(&mut seen, text).await;
     }
-    // Who reads no more ends it.
+    // A closed stdout ends it.
     drop(seen);
     watch.kill().await.expect("cannot end it");
 }
@@ -152,7 +152,7 @@ fn world(setup: &Setup) -> BTreeMap<PathBuf, (SystemTime, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn a_dry_run_of_gc_names_what_is_left_and_touches_nothing() {
+async fn a_dry_run_of_gc_lists_what_is_left_and_changes_nothing() {
     let setup = Setup::new(Options::default()).await;
     let said = async |arguments: &[&str]| {
         let output = remote(&setup, arguments).output().await.expect("no driver");
@@ -170,7 +170,7 @@ async fn a_dry_run_of_gc_names_what_is_left_and_touches_nothing() {
     let before = world(&setup);
     let text = said(&["gc", "--dry-run"]).await;
     assert_eq!(world(&setup), before);
-    // Its ssh ended with it, and the server has noticed.
+    // Its ssh ended with it, and the server has detected that.
     let line = "is dead:\n  nothing is left";
     assert!(text.contains(line), "{text}");
     let text = said(&["gc"]).await;

@@ -1,4 +1,4 @@
-//! Files without new stages: what stock devcluster takes comes out byte for byte, what it refuses is refused with a line.
+//! Files without new stages: what stock devcluster accepts stays byte for byte, what it refuses is refused with a line.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use support::devcluster::python_program;
 use support::emit::write;
 use support::{Home, bin};
 
-/// Whether stock devcluster reads each of these files; the path of each on stdin.
+/// Whether stock devcluster reads each of these files; the paths are on stdin.
 const READS: &str = r#"
 import os, sys, yaml, devcluster as dc
 for path in sys.stdin.read().split("\n"):
@@ -74,7 +74,7 @@ fn stages() -> Value {
     ])
 }
 
-/// The same file with every one of its parts gone, or something else, or with one more key.
+/// The same file with each of its parts removed, or replaced, or with one more key.
 fn variations() -> Vec<(String, Value)> {
     let whole = json!({"stages": stages(), "commands": {"a": "x", "b": ["x", "y"]}, "startup_input": "1", "temp_dir": "temp", "cwd": "/tmp"});
     let mut pointers = vec![String::new()];
@@ -113,7 +113,7 @@ fn variations() -> Vec<(String, Value)> {
     all
 }
 
-/// What PyYAML takes and other readers do not.
+/// Texts that only PyYAML accepts.
 const ODD: [&str; 8] = [
     ".inf",
     ".nan",
@@ -125,7 +125,7 @@ const ODD: [&str; 8] = [
     "0x10000000000000000",
 ];
 
-/// The same file with something odd in each place, and with each line twice.
+/// The same file with such a text in each place, and with each line twice.
 fn odd_texts() -> Vec<String> {
     let whole = json!({"stages": stages(), "commands": {"a": "x", "b": ["x", "y"]}, "startup_input": "1", "temp_dir": "temp", "cwd": "/tmp"});
     let mut pointers = Vec::new();
@@ -171,7 +171,7 @@ fn collect(value: &Value, at: &str, out: &mut Vec<String>) {
 }
 
 #[tokio::test]
-async fn what_devcluster_takes_comes_out_as_it_is_and_what_it_refuses_has_a_line() {
+async fn what_devcluster_accepts_stays_unchanged_and_what_it_refuses_has_a_line() {
     let home = Home::new();
     let variations = variations();
     let files: Vec<PathBuf> = variations
@@ -182,7 +182,7 @@ async fn what_devcluster_takes_comes_out_as_it_is_and_what_it_refuses_has_a_line
     let reads = stock_reads(&home, &files).await;
     let (mut taken, mut refused, mut stricter, mut laxer) = (0, 0, Vec::new(), Vec::new());
     for ((file, (what, value)), stock) in files.iter().zip(&variations).zip(reads) {
-        // Without stages it is no devcluster.yaml but the flat form, which is something else.
+        // Without stages it is not a devcluster.yaml but the flat form.
         if value.get("stages").is_none() {
             continue;
         }
@@ -203,10 +203,10 @@ async fn what_devcluster_takes_comes_out_as_it_is_and_what_it_refuses_has_a_line
             (false, _) => laxer.push(what.clone()),
         }
     }
-    // Its own default, /tmp/devcluster, may be another user's.
+    // The default, /tmp/devcluster, may belong to another user.
     laxer.retain(|what| what != "no /temp_dir");
-    assert!(laxer.is_empty(), "devcluster would not read {laxer:#?}");
-    // It types what a list or a mapping holds as well; nobody means that.
+    assert!(laxer.is_empty(), "devcluster refuses {laxer:#?}");
+    // devcluster also types the items of a list or a mapping, which is never intended.
     stricter.retain(|what| !what.starts_with("/startup_input"));
     assert!(stricter.is_empty(), "{stricter:#?}");
     assert!(
@@ -215,7 +215,7 @@ async fn what_devcluster_takes_comes_out_as_it_is_and_what_it_refuses_has_a_line
     );
 }
 
-/// What is said of each file: whether all but our stages reads as before; pairs of paths on stdin.
+/// Whether each file reads as before except for the new stages; pairs of paths are on stdin.
 const SAME: &str = r#"
 import sys, yaml
 def others(path, ours):
@@ -243,7 +243,7 @@ async fn same(home: &Home, pairs: &str) -> Vec<bool> {
 }
 
 #[tokio::test]
-async fn what_only_pyyaml_makes_sense_of_stays_as_it_is_with_and_without_new_stages() {
+async fn what_only_pyyaml_accepts_stays_unchanged_with_and_without_new_stages() {
     let home = Home::new();
     let texts = odd_texts();
     let name = |i: usize, text: &String| write(&home, &format!("odd{i}.yaml"), text);
@@ -256,7 +256,7 @@ async fn what_only_pyyaml_makes_sense_of_stays_as_it_is_with_and_without_new_sta
         .filter(|(_, reads)| *reads);
     let (mut count, mut pairs) = (0, String::new());
     for ((text, file), _) in taken {
-        // It types what a list or a mapping holds as well, and dies of bytes once it looks for them; nobody means that.
+        // devcluster also types the items of a list or a mapping, and crashes on bytes there, which is never intended.
         let unmeant = ["startup_input: {", "startup_input: !", "regex: !!binary"];
         if unmeant.iter().any(|u| text.contains(u)) {
             continue;
@@ -283,7 +283,7 @@ async fn what_only_pyyaml_makes_sense_of_stays_as_it_is_with_and_without_new_sta
 }
 
 #[tokio::test]
-async fn what_we_have_to_read_ourselves_may_not_be_odd() {
+async fn what_only_pyyaml_accepts_is_refused_in_new_stages() {
     let home = Home::new();
     let text = "a: &a {c: 1, c: 2}\nstages:\n- tunnel: {reverse_proxy_host: h, reverse_proxy_host: i, ssh_port: .inf}\n- db: {}\n";
     let file = write(
@@ -314,7 +314,7 @@ async fn what_we_have_to_read_ourselves_may_not_be_odd() {
 }
 
 #[tokio::test]
-async fn a_file_as_people_have_it_is_the_same_byte_for_byte() {
+async fn a_typical_file_stays_byte_for_byte() {
     let home = Home::new();
     for text in [
         "stages: [{db: {}}]",

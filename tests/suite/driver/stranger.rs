@@ -1,4 +1,4 @@
-//! A full stage of somebody else: listed by its kind, run from `$PATH`, and first-class in every verb of the driver.
+//! A full stage of another project: listed by its kind, run from `$PATH`, and supported by every verb of the driver.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use support::{DEADLINE, Home, bin, code_of};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-/// The reference stage by another name, with fields and a rule of its own.
+/// The reference stage under another name, with other fields and a rule.
 const HELLO: &str = r#"#!/usr/bin/env python3
 import importlib.util, sys
 sys.dont_write_bytecode = True
@@ -23,7 +23,7 @@ stage.rules = lambda config, unknown: [("/times", "has to be a multiple of `valu
 sys.exit(stage.main())
 "#;
 
-/// A directory for programs, on `$PATH` before all others.
+/// A directory for programs, first on `$PATH`.
 struct Bin(PathBuf);
 
 impl Bin {
@@ -133,7 +133,7 @@ async fn a_file_without_a_master_follows_its_changes() {
 }
 
 #[tokio::test]
-async fn its_mistakes_are_shown_at_the_users_line() {
+async fn mistakes_are_shown_at_the_users_line() {
     let home = Home::new();
     let bin = Bin::with_hello(&home);
     let stages = "  - hello:\n      value: a\n      times: '7'\n      least: many\n";
@@ -151,7 +151,7 @@ async fn its_mistakes_are_shown_at_the_users_line() {
             "{text}"
         );
     }
-    // What is not known yet is not wrong.
+    // An unknown value is not a mistake.
     let stages = "  - hello: {value: $A, times: '${B}', least: $C}\n";
     let (ok, text) = compile(&home, &bin.path(), stages).await;
     assert!(ok, "{text}");
@@ -164,11 +164,11 @@ async fn doctor_status_gc_and_schema_know_it() {
     let path = bin.path();
     let file = file(&home, "  - hello: {value: hi}\n");
     let file = file.to_str().expect("text");
-    let told = output(&home, &path, &["doctor", "-c", file]).await;
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let report = output(&home, &path, &["doctor", "-c", file]).await;
+    let report = String::from_utf8_lossy(&report.stdout).into_owned();
     assert!(
-        told.contains("a port can be had") && told.contains("devcluster-hello"),
-        "{told}"
+        report.contains("a port is available") && report.contains("devcluster-hello"),
+        "{report}"
     );
 
     let schema = output(&home, &path, &["schema"]).await;
@@ -256,7 +256,7 @@ async fn only_a_program_that_others_cannot_replace_is_run() {
     );
     set_mode(&program, 0o755);
     let (ok, _) = compile(&home, &bin.path(), stages).await;
-    assert!(!ok && ran(), "it may be run, and fails");
+    assert!(!ok && ran(), "it is safe to run, and fails");
 }
 
 #[tokio::test]
@@ -326,7 +326,7 @@ async fn a_stage_of_this_project_and_of_another_release_is_refused_with_both_nam
     assert!(text.contains("0.0.9") && text.contains(ours), "{text}");
 }
 
-/// A program that says this of itself, and answers so.
+/// A program with this description and answer.
 fn saying(verbs: &str, answer: &str) -> String {
     format!(
         "#!/bin/sh\necho \"$1\" >> \"$HOME/called\"\ncase $1 in\ndescribe) echo '{{\"dcs\":1,\"kind\":\"odd\",\"version\":\"1\",\"about\":\"x\",\"verbs\":{verbs},\"config\":{{}},\"outputs\":{{}}}}';;\nvalidate) cat > \"$HOME/request\"; echo '{answer}';;\nesac\n"
@@ -336,7 +336,7 @@ fn saying(verbs: &str, answer: &str) -> String {
 const FULL: &str = r#"["run","wait","check","cleanup","describe","validate"]"#;
 
 #[tokio::test]
-async fn a_verdict_is_due_for_each_instance_and_a_plugin_is_no_full_stage() {
+async fn each_instance_needs_a_verdict_and_a_plugin_is_not_a_full_stage() {
     let home = Home::new();
     let bin = Bin::new(&home);
     let stages = "  - odd: {}\n";
@@ -384,7 +384,7 @@ async fn a_verdict_is_due_for_each_instance_and_a_plugin_is_no_full_stage() {
     }
 }
 
-/// A program of this kind that knows these verbs beside those that every stage has, and explains a code.
+/// A program of this kind with these verbs besides those of every stage, which explains a code.
 fn explaining(kind: &str, verbs: &str) -> String {
     format!(
         r#"#!/bin/sh
@@ -397,7 +397,7 @@ esac
 }
 
 #[tokio::test]
-async fn a_strangers_code_is_explained_by_its_program_if_that_can_and_may_be_run() {
+async fn a_code_of_another_project_is_explained_by_its_program_if_that_is_safe_to_run() {
     let home = Home::new();
     let bin = Bin::new(&home);
     let explain = async || output(&home, &bin.path(), &["explain", "vpn.refused"]).await;
@@ -440,14 +440,14 @@ async fn it_does_not_get_the_config_of_a_master() {
         "  - odd: {}\n  - config-emit: {}\n  - master: {config_file: {db: {password: hunter2}}}\n";
     let (ok, text) = compile(&home, &bin.path(), stages).await;
     assert!(ok, "{text}");
-    let request = std::fs::read(home.path().join("request")).expect("it was asked");
+    let request = std::fs::read(home.path().join("request")).expect("it was called");
     let request: Value = serde_json::from_slice(&request).expect("a request is JSON");
     assert_eq!(request["instances"][0]["stage"], "odd");
     assert!(!request.to_string().contains("hunter2"), "{request}");
 }
 
 #[tokio::test]
-async fn status_gc_and_completions_run_no_stranger() {
+async fn status_gc_and_completions_run_no_program_of_another_project() {
     let home = Home::new();
     let bin = Bin::new(&home);
     bin.put("devcluster-odd", &saying(FULL, ""));

@@ -1,4 +1,4 @@
-//! `up` as a person meets it: what will happen, what is asked beforehand, what was done in the end.
+//! `up` at a terminal: the outline, the questions before the start, the summary at the end.
 
 use rustix::process::Signal;
 use support::kube::{programmed, without_controller};
@@ -16,7 +16,7 @@ fn up(site: &Site, text: &str, arguments: &[&str]) -> Command {
 }
 
 #[tokio::test]
-async fn a_dry_run_says_what_would_happen_and_writes_nothing() {
+async fn a_dry_run_prints_what_would_happen_and_writes_nothing() {
     let site = Site::new().await;
     let mut command = up(
         &site,
@@ -66,7 +66,7 @@ async fn a_second_devcluster_in_the_same_directory_is_refused() {
 }
 
 #[tokio::test]
-async fn at_a_terminal_it_asks_before_devcluster_has_it_and_a_no_starts_nothing() {
+async fn at_a_terminal_it_asks_before_the_start_and_a_no_starts_nothing() {
     let site = Site::new().await;
     let known_hosts = site.sshd.known_hosts().display().to_string();
     let text = site.devcluster_yaml().replace(&known_hosts, "/dev/null");
@@ -86,7 +86,7 @@ async fn at_a_terminal_it_asks_before_devcluster_has_it_and_a_no_starts_nothing(
 }
 
 #[tokio::test]
-async fn at_a_terminal_it_shows_the_console_and_in_the_end_how_each_stage_ended() {
+async fn at_a_terminal_it_shows_the_console_and_at_the_end_how_each_stage_ended() {
     let site = Site::new().await;
     let mut terminal = Terminal::start(up(&site, &site.devcluster_yaml(), &[]));
     terminal.wait_for("checking what the stages need").await;
@@ -107,7 +107,7 @@ async fn at_a_terminal_it_shows_the_console_and_in_the_end_how_each_stage_ended(
 }
 
 #[tokio::test]
-async fn without_a_tunnel_it_works_as_well() {
+async fn it_works_without_a_tunnel() {
     let site = Site::new().await;
     let text = format!(
         "temp_dir: {}\nstages:\n  - gateway: {{kubeconfig: {}}}\n  - config-emit: {{}}\n{}",
@@ -131,7 +131,7 @@ async fn without_a_tunnel_it_works_as_well() {
 }
 
 #[tokio::test]
-async fn what_a_stage_offers_is_asked_and_looked_at_again_with_the_answer() {
+async fn an_offer_of_a_stage_is_asked_and_the_stage_checks_again_with_the_answer() {
     let site = Site::with(without_controller(programmed())).await;
     let more = "  - gateway:\n      provision_manifests: [/nowhere/manifests.yaml]\n";
     let text = site.devcluster_yaml().replace("  - gateway:\n", more);
@@ -152,7 +152,7 @@ async fn what_a_stage_offers_is_asked_and_looked_at_again_with_the_answer() {
     site.nothing_is_left().await;
 }
 
-/// The stand-in's Gateway, with a port of a master that is gone.
+/// The stand-in's Gateway, with a port of a dead master.
 fn left_over() -> sandbox::kube_api::Options {
     let mut options = programmed();
     for object in &mut options.objects {
@@ -165,7 +165,7 @@ fn left_over() -> sandbox::kube_api::Options {
 }
 
 #[tokio::test]
-async fn what_a_dead_master_left_is_asked_about_before_devcluster_has_the_terminal() {
+async fn leftovers_of_a_dead_master_are_asked_about_before_the_start() {
     let site = Site::with(left_over()).await;
     let mut terminal = Terminal::start(up(&site, &site.devcluster_yaml(), &[]));
     terminal.wait_for("a dead Determined master left").await;
@@ -185,7 +185,7 @@ async fn what_a_dead_master_left_is_asked_about_before_devcluster_has_the_termin
 }
 
 #[tokio::test]
-async fn each_choice_is_asked_by_itself_and_what_was_declined_is_not_asked_again() {
+async fn each_choice_is_asked_separately_and_a_declined_one_is_not_asked_again() {
     let mut options = left_over();
     for class in options
         .objects

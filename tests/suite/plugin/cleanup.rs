@@ -1,4 +1,4 @@
-//! What a dead plugin left is found and undone by its host.
+//! The host removes what a dead plugin left.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ fn leaving(describe: &str, cleanup: &str) -> String {
 }
 
 #[tokio::test]
-async fn cleanup_finds_the_plugin_from_anywhere_and_keeps_what_it_could_not_undo() {
+async fn cleanup_finds_the_plugin_from_any_directory_and_keeps_what_it_cannot_remove() {
     let cleans = r#"echo '{"verbs":["cleanup"]}'"#;
     for (describe, cleanup, expected_code, expected) in [
         (cleans, "exit 0", 0, "with its `cleanup`"),
@@ -73,7 +73,7 @@ async fn a_plugin_that_cannot_be_started_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn gc_leaves_alone_what_still_runs() {
+async fn gc_does_not_touch_what_still_runs() {
     let home = Home::new();
     let mut stage = StageClient::start(run(&home));
     stage.wait_for("ready").await;
@@ -95,7 +95,7 @@ async fn gc_leaves_alone_what_still_runs() {
 }
 
 #[tokio::test]
-async fn gc_has_a_killed_plugin_take_away_what_it_made() {
+async fn gc_calls_the_cleanup_of_a_killed_plugin() {
     let home = Home::new();
     let scratch = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../devcluster-examples/plugin-shell/scratch.sh");

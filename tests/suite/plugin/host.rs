@@ -1,4 +1,4 @@
-//! A plugin under `devcluster-remote host`, from `start` to its end.
+//! A plugin under `devcluster-remote host`, from `start` until it ends.
 
 use std::path::Path;
 
@@ -97,7 +97,7 @@ async fn another_protocol_version_is_refused_with_exit_3() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_fails_says_why_in_its_own_words() {
+async fn a_plugin_that_fails_reports_its_own_error() {
     let home = Home::new();
     let (code, stderr) = exit_code(run_with(
         &home,
@@ -128,7 +128,7 @@ async fn plugins_that_break_the_rules_are_named() {
 }
 
 #[tokio::test]
-async fn a_plugin_may_speak_to_its_very_end_and_then_nothing_is_left_to_clean_up() {
+async fn a_plugin_can_send_messages_until_it_ends_and_then_needs_no_cleanup() {
     let home = Home::new();
     let mut stage = StageClient::start(run(&home));
     stage.wait_for("ready").await;
@@ -141,13 +141,13 @@ async fn a_plugin_may_speak_to_its_very_end_and_then_nothing_is_left_to_clean_up
     assert_eq!(code, 0, "{stderr}");
     assert!(stderr.contains("nothing was left"), "{stderr}");
 
-    // A pipe that nobody reads would end this one by SIGPIPE, before its last line.
+    // A closed pipe would end it by SIGPIPE, before its last line.
     let body = format!("{READY}; cat >/dev/null; echo bye >&2; printf 'the end' >&2; exit 0");
     let mut stage = StageClient::start(run_with(&home, &script(&home, &body), &json!({})));
     stage.wait_for("ready").await;
     stage.signal(Signal::TERM);
     stage
-        .wait_until("its last words", |m| m["message"] == "the end")
+        .wait_until("its last message", |m| m["message"] == "the end")
         .await;
     let (status, _) = stage.wait().await;
     assert!(status.success(), "{status}");
@@ -155,12 +155,12 @@ async fn a_plugin_may_speak_to_its_very_end_and_then_nothing_is_left_to_clean_up
 }
 
 #[tokio::test]
-async fn last_words_without_a_newline_and_after_a_long_line_are_heard() {
+async fn a_last_line_without_a_newline_and_a_line_after_a_long_one_are_shown() {
     let home = Home::new();
-    let body = "head -c 70000 /dev/zero | tr '\\0' x >&2; echo >&2; echo after >&2; printf 'last words' >&2; exit 1";
+    let body = "head -c 70000 /dev/zero | tr '\\0' x >&2; echo >&2; echo after >&2; printf 'last line' >&2; exit 1";
     let (code, stderr) = exit_code(run_with(&home, &script(&home, body), &json!({}))).await;
     assert_eq!(code, 1, "{stderr}");
-    for expected in ["bytes more)", "after", "last words", "remote.plugin_ended"] {
+    for expected in ["bytes more)", "after", "last line", "remote.plugin_ended"] {
         assert!(stderr.contains(expected), "{expected}: {stderr}");
     }
 }
@@ -197,7 +197,7 @@ async fn a_config_that_does_not_fit_a_line_is_refused() {
 }
 
 #[tokio::test]
-async fn a_dead_plugin_fails_although_a_process_of_its_own_holds_its_pipes() {
+async fn a_dead_plugin_fails_although_its_child_keeps_its_pipes_open() {
     let home = Home::new();
     let seen = home.path().join("seen");
     let until_seen = format!(
@@ -217,7 +217,7 @@ async fn a_dead_plugin_fails_although_a_process_of_its_own_holds_its_pipes() {
 #[tokio::test]
 async fn what_a_plugin_started_ends_with_it() {
     let home = Home::new();
-    // Both are told; one of them does not listen.
+    // Both get SIGTERM; one of them ignores it.
     let body = format!(
         "sleep 62 >/dev/null 2>&1 & (trap '' TERM; while :; do sleep 0.1; done) >/dev/null 2>&1 & {READY}; cat >/dev/null"
     );
@@ -229,7 +229,7 @@ async fn what_a_plugin_started_ends_with_it() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_says_a_fatal_error_and_stays_is_ended_with_it() {
+async fn a_plugin_that_stays_after_a_fatal_error_is_ended() {
     let home = Home::new();
     let body = r#"echo '{"dcs":1,"type":"error","stage":"x","error":{"code":"x.broken","message":"it broke","fatal":true}}'; cat >/dev/null"#;
     let (code, stderr) = exit_code(run_with(&home, &script(&home, body), &json!({}))).await;

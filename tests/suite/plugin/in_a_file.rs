@@ -1,4 +1,4 @@
-//! `plugin:` stages of a file: found, and their config checked against what they describe, before anything is run.
+//! `plugin:` stages of a file: they are found, and their config is checked against their schema before anything runs.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A devcluster.yaml beside the example plugin, with this as the body of the stage.
+/// A devcluster.yaml beside the example plugin, with this body of the stage.
 fn file(home: &Home, body: &str) -> PathBuf {
     let beside = home.path().join("serve.py");
     if !beside.exists() {
@@ -50,7 +50,7 @@ fn shown(path: &Path) -> &str {
 }
 
 #[tokio::test]
-async fn a_config_that_a_plugin_does_not_take_is_refused_before_anything_is_run() {
+async fn an_invalid_config_of_a_plugin_is_refused_before_anything_runs() {
     for (with, expected) in [
         (
             "{directroy: /tmp}",
@@ -96,7 +96,7 @@ async fn a_config_that_a_plugin_does_not_take_is_refused_before_anything_is_run(
 }
 
 #[tokio::test]
-async fn what_later_stages_refer_to_has_to_be_among_its_outputs() {
+async fn references_must_be_among_the_outputs_of_a_plugin() {
     let home = Home::new();
     for (reference, wrong) in [
         ("files.port", None),
@@ -121,10 +121,13 @@ async fn what_later_stages_refer_to_has_to_be_among_its_outputs() {
             .unwrap_or_default();
         assert!(said.contains(wrong), "{said}");
         let doctor = self::output(remote(&home, &["doctor", "-c", shown(&file)])).await;
-        let told = text(&doctor.stdout);
+        let shown_by_doctor = text(&doctor.stdout);
         let mark = if wrong.is_empty() { "✓" } else { "✗" };
         let line = format!("{mark} plugins report the values that others refer to");
-        assert!(told.contains(&line) && told.contains(wrong), "{told}");
+        assert!(
+            shown_by_doctor.contains(&line) && shown_by_doctor.contains(wrong),
+            "{shown_by_doctor}"
+        );
         let plain = self::output(remote(&home, &["compile", "-c", shown(&file)])).await;
         assert!(plain.status.success(), "{}", text(&plain.stderr));
     }
@@ -155,7 +158,7 @@ async fn plain_compile_runs_no_plugin_and_with_plugins_does() {
 }
 
 #[tokio::test]
-async fn a_plugin_is_found_beside_the_file_and_on_path_and_else_named() {
+async fn a_plugin_is_found_beside_the_file_and_on_path_and_a_missing_one_is_named() {
     let home = Home::new();
     let elsewhere = Home::new();
     for (uses, found) in [
@@ -187,7 +190,7 @@ async fn a_plugin_is_found_beside_the_file_and_on_path_and_else_named() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_does_not_describe_itself_is_named_with_what_it_said() {
+async fn a_plugin_that_does_not_describe_itself_is_named_with_its_output() {
     let home = Home::new();
     let file = file(&home, "{uses: ./broken.sh}");
     let broken = home.path().join("broken.sh");
@@ -211,7 +214,7 @@ async fn a_plugin_that_does_not_describe_itself_is_named_with_what_it_said() {
 }
 
 #[tokio::test]
-async fn doctor_looks_at_a_plugin_and_at_what_it_finds_itself() {
+async fn doctor_checks_a_plugin_and_shows_its_own_checks() {
     let home = Home::new();
     let file = file(&home, "{name: looks, uses: ./looks.sh, with: {server: a}}");
     let looks = home.path().join("looks.sh");
@@ -262,7 +265,7 @@ esac
 }
 
 #[tokio::test]
-async fn a_plugin_stage_comes_up_under_stock_devcluster_and_status_and_gc_know_it() {
+async fn a_plugin_stage_starts_under_stock_devcluster_and_status_and_gc_know_it() {
     let home = Home::new();
     let file = file(
         &home,

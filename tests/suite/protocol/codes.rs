@@ -1,11 +1,11 @@
-//! Error codes: documented as `explain` says, written in a `codes.rs` alone, and each asserted by a test that produces it.
+//! Error codes: docs/errors.md matches `explain`, only a `codes.rs` contains them, and a test produces each.
 
 use std::path::{Path, PathBuf};
 
 use protocol::Explanation;
 use support::{Home, bin};
 
-/// They name codes that they do not produce.
+/// Test files that name codes without producing them.
 const NOT_PRODUCING: [&str; 2] = [
     "tests/suite/protocol/codes.rs",
     "tests/suite/driver/explain.rs",
@@ -21,7 +21,7 @@ async fn all() -> Vec<Explanation> {
     serde_json::from_slice(&output.expect("no driver").stdout).expect("a list of codes")
 }
 
-/// Text for a cell of a table; what is between backticks stays as it is.
+/// Text for a cell of a table; text between backticks stays unchanged.
 fn cell(text: &str) -> String {
     let parts = text.split('`').enumerate().map(|(i, part)| match i % 2 {
         0 => part.replace('<', "\\<"),
@@ -77,7 +77,7 @@ async fn docs_errors_md_says_what_explain_says() {
     );
 }
 
-/// The text of the Rust files of this workspace: what ships, and what tests it.
+/// The text of the Rust files of this workspace: sources, and tests.
 fn sources() -> (String, String) {
     let (mut shipped, mut tests) = (String::new(), String::new());
     let mut dirs = vec![root()];
@@ -113,7 +113,7 @@ fn sources() -> (String, String) {
 }
 
 #[tokio::test]
-async fn codes_are_written_in_a_codes_rs_alone() {
+async fn only_a_codes_rs_contains_codes() {
     let (shipped, _) = sources();
     let mut codes = all().await;
     codes.retain(|it| shipped.contains(&format!("\"{}\"", it.code)));

@@ -1,4 +1,4 @@
-//! The conformance kit: our own stages and the examples pass it, and a stage that is broken in one way fails that check.
+//! The conformance kit: the stages and examples of this project pass it, and a stage that is broken in one way fails that check.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use support::{DEADLINE, Home, Options, bin, free_ports, leaks};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-/// A whole run of the kit, on a machine that is busy building.
+/// The time limit of a run of the kit on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(1200);
 
-/// Broken stages that are run side by side; most of them are waited for.
+/// How many broken stages run at the same time; most of them wait.
 const SIDE_BY_SIDE: usize = 6;
 
 fn root() -> PathBuf {
@@ -50,7 +50,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs every check on this program, and returns the report of a run in which all passed.
+/// Runs every check on this program, asserts that all pass, and returns the report.
 async fn passes(config: &Value, program: &[&str]) -> Value {
     let home = Home::new();
     let file = home.path().join("config.json");
@@ -82,7 +82,7 @@ async fn config_emit_passes_as_a_full_stage() {
 #[tokio::test]
 async fn the_tunnel_passes_as_a_full_stage() {
     let mut setup = Setup::new(Options::default()).await;
-    // Enough for all that run side by side.
+    // Enough ports for all concurrent checks.
     setup.ports = free_ports(16);
     let report = passes(&setup.config(), &[&stage("devcluster-tunnel")]).await;
     assert_eq!(report["kind"], "tunnel");
@@ -114,7 +114,7 @@ async fn a_stage_in_python_passes_as_a_full_stage_and_as_a_plugin() {
     let reference = reference();
     let reference = reference.to_str().expect("text");
     let config = json!({"token": "hunter2-of-the-test", "value": "x"});
-    // Flags of its config go behind every verb.
+    // The kit puts flags of the config after every verb.
     passes(&config, &[reference, "--value", "y"]).await;
     let home = Home::new();
     let report = output(kit(&home, &["--level", "plugin", "--", reference])).await;
@@ -143,7 +143,7 @@ async fn the_example_in_shell_passes_as_a_plugin() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// Every check, as `--list` has it.
+/// Every check, from `--list`.
 async fn list() -> Vec<Value> {
     let home = Home::new();
     let output = output(kit(&home, &["--list", "--json", "-"])).await;
@@ -173,7 +173,7 @@ async fn each_check_fails_on_a_stage_that_is_broken_in_that_way() {
     }
 }
 
-/// Runs this check on the stage that is broken in that way.
+/// Runs a check on the stage that is broken in its way.
 async fn fails(id: String, level: &str) {
     let home = Home::new();
     let reference = reference();
@@ -194,7 +194,7 @@ async fn fails(id: String, level: &str) {
     leaks::gone("processes", || leaks::processes(&home.mark())).await;
 }
 
-/// Keeps this thread and its children on one processor, for which so many processes compete until they are dropped.
+/// Binds this thread and its children to one processor, for which this many processes compete until they are dropped.
 fn busy(processes: usize) -> Vec<tokio::process::Child> {
     let allowed = sched_getaffinity(None).expect("no processors");
     let first = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu));
@@ -210,7 +210,7 @@ fn busy(processes: usize) -> Vec<tokio::process::Child> {
 }
 
 #[tokio::test]
-async fn what_has_a_clock_in_it_is_judged_alike_on_a_busy_machine() {
+async fn time_limits_have_the_same_verdict_on_a_busy_machine() {
     let _busy = busy(4);
     for (id, breaks, passes) in [
         ("describe.quick", "", true),
@@ -232,7 +232,7 @@ async fn what_has_a_clock_in_it_is_judged_alike_on_a_busy_machine() {
 }
 
 #[tokio::test]
-async fn a_stage_that_never_becomes_ready_is_found_out_once() {
+async fn a_stage_that_never_becomes_ready_is_detected_once() {
     let home = Home::new();
     let args = ["--only", "ready", "--only", "chain", "--only", "describe"];
     let mut command = kit(&home, &args);
@@ -254,7 +254,7 @@ async fn a_stage_that_never_becomes_ready_is_found_out_once() {
 }
 
 #[tokio::test]
-async fn a_secret_of_the_config_is_looked_for_where_the_schema_or_the_caller_says_so() {
+async fn a_secret_of_the_config_is_searched_if_the_schema_or_the_caller_marks_it() {
     let home = Home::new();
     let config = home.path().join("config.json");
     let secrets = json!({"token": "hunter2-of-the-test", "value": "shown-in-outputs"});
@@ -303,7 +303,7 @@ async fn every_link_of_a_check_leads_to_a_heading_of_the_specification() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_checked_is_said_and_is_a_failure_only_when_asked_for() {
+async fn a_skipped_check_is_reported_and_fails_only_with_no_skips() {
     let home = Home::new();
     let reference = reference();
     for (flags, code) in [(&[][..], 0), (&["--no-skips"][..], 1)] {
@@ -368,7 +368,7 @@ async fn interrupted_it_ends_the_stage_and_leaves_nothing() {
         .stderr(Stdio::piped());
     let child = command.spawn().expect("no kit");
     let pid = Pid::from_raw(child.id().expect("a pid") as i32).expect("a pid");
-    // The stage's own home is below the kit's temporary directory.
+    // The stage's home is in the kit's temporary directory.
     let of_stage = format!("HOME={}", temporary.display());
     let runs = async {
         while leaks::processes(&of_stage).is_empty() {

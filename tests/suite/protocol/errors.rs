@@ -1,4 +1,4 @@
-//! Errors of the runtime, which every stage has: each its own code and exit code.
+//! Errors of the runtime, each with its code and exit code.
 
 use std::process::Stdio;
 
@@ -8,7 +8,7 @@ use support::{DEADLINE, Home, StageClient, bin, code_of};
 use tokio::io::AsyncWriteExt;
 
 #[tokio::test]
-async fn what_cannot_be_done_has_a_code_and_an_exit_code() {
+async fn each_failure_has_a_code_and_an_exit_code() {
     let home = Home::new();
     let run_dir = home.run_dir();
     let file = home.path().join("file");
@@ -50,7 +50,7 @@ async fn what_cannot_be_done_has_a_code_and_an_exit_code() {
 }
 
 #[tokio::test]
-async fn a_stop_before_the_command_has_ended_is_an_interruption() {
+async fn a_stop_before_the_command_ends_is_an_interruption() {
     let home = Home::new();
     let mut command = run(&home);
     command.args(["--", "sh", "-c", "echo up >&2; exec sleep 600"]);
@@ -67,7 +67,7 @@ async fn a_stop_before_the_command_has_ended_is_an_interruption() {
 }
 
 #[tokio::test]
-async fn a_machine_that_gives_no_descriptors_is_named() {
+async fn a_lack_of_descriptors_is_reported() {
     let script = "ulimit -n 4; exec \"$0\" describe";
     let mut command = Home::new().command("sh".as_ref());
     let command = command.args(["-c", script]).arg(bin("devcluster-tunnel"));

@@ -1,4 +1,4 @@
-//! What PROTOCOL.md shows besides JSON is run: the plugin in Python, the commands, the YAML.
+//! Runs the examples of PROTOCOL.md besides JSON: the plugin in Python, the commands, the YAML.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -9,7 +9,7 @@ use support::devcluster::python_program;
 use support::{Home, bin, leaks};
 use tokio::process::Command;
 
-/// A whole run of the kit on a machine that is busy building.
+/// The time limit of a run of the kit on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 fn blocks(language: &str) -> Vec<String> {
@@ -22,7 +22,7 @@ fn blocks(language: &str) -> Vec<String> {
         .collect()
 }
 
-/// A directory with the plugin of the specification in it.
+/// A directory with the plugin of the specification.
 fn with_plugin() -> Home {
     let home = Home::new();
     let python = blocks("python");

@@ -1,4 +1,4 @@
-//! What the runtime gives to every stage: lock, ready line, command, document. Mostly seen at the host of plugins.
+//! The runtime of every stage: lock, ready line, command, document. Mostly tested with the host of plugins.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -48,7 +48,7 @@ async fn a_second_run_of_the_same_instance_is_refused() {
 }
 
 #[tokio::test]
-async fn it_ends_when_nobody_reads_its_output_any_more() {
+async fn it_ends_when_the_reader_of_its_output_is_gone() {
     let home = Home::new();
     let mut command = run(&home);
     let mut child = command
@@ -67,7 +67,7 @@ async fn it_ends_when_nobody_reads_its_output_any_more() {
 }
 
 #[tokio::test]
-async fn a_reload_that_is_wrong_is_refused_and_the_stage_works_on() {
+async fn an_invalid_reload_is_refused_and_the_stage_keeps_running() {
     let home = Home::new();
     let mut command = host(&home, "run");
     command.args(["--stdin", "control"]);
@@ -89,7 +89,7 @@ async fn a_reload_that_is_wrong_is_refused_and_the_stage_works_on() {
 }
 
 #[tokio::test]
-async fn a_command_runs_while_it_holds_and_its_exit_code_is_ours() {
+async fn a_command_runs_while_it_is_ready_and_it_exits_with_the_commands_code() {
     let home = Home::new();
     let mut command = run(&home);
     command.args([
@@ -113,7 +113,7 @@ async fn a_command_runs_while_it_holds_and_its_exit_code_is_ours() {
 }
 
 #[tokio::test]
-async fn a_command_ends_with_us_and_takes_what_it_started_along() {
+async fn a_command_and_its_children_end_with_the_stage() {
     let home = Home::new();
     for (signal, command) in [
         (Signal::TERM, "sleep 600 & echo up >&2; wait"),
@@ -130,7 +130,7 @@ async fn a_command_ends_with_us_and_takes_what_it_started_along() {
 }
 
 #[tokio::test]
-async fn a_command_line_that_cannot_work_is_refused() {
+async fn an_invalid_command_line_is_refused() {
     use std::os::unix::ffi::OsStringExt;
     let home = Home::new();
     for rest in [vec!["--"], vec!["--", ""]] {
@@ -149,7 +149,7 @@ async fn a_command_line_that_cannot_work_is_refused() {
 }
 
 #[tokio::test]
-async fn a_failure_ends_a_wait_and_nobody_there_after_ten_seconds() {
+async fn a_failure_ends_a_wait_at_once_and_an_absent_instance_after_ten_seconds() {
     let home = Home::new();
     let mut wait = host(&home, "wait");
     let wait = wait.stderr(Stdio::piped()).spawn().expect("no start");
@@ -164,7 +164,7 @@ async fn a_failure_ends_a_wait_and_nobody_there_after_ten_seconds() {
         .await
         .expect("no end")
         .expect("no output");
-    // Without the failure it would be 7, later.
+    // Without the failure it would be 7, and later.
     assert_eq!(output.status.code(), Some(4));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(code_of(&stderr), "protocol.upstream_failed");
@@ -203,7 +203,7 @@ async fn describe_is_quick_and_leaves_nothing() {
     assert!(leaks::files(home.path()).is_empty());
 }
 
-/// `devcluster-config-emit once` with a base of a megabyte, whose document is for stdout.
+/// `devcluster-config-emit once` with a base of a megabyte and the document on stdout.
 fn large_document(home: &Home) -> (Command, String) {
     let text = format!(
         "{}\nresource_manager:\n  type: kubernetes\n",
@@ -222,7 +222,7 @@ fn large_document(home: &Home) -> (Command, String) {
 }
 
 #[tokio::test]
-async fn a_document_waits_for_a_reader_that_takes_its_time() {
+async fn a_document_waits_for_a_slow_reader() {
     use tokio::io::AsyncReadExt;
     let home = Home::new();
     let (mut command, text) = large_document(&home);
