@@ -1,10 +1,11 @@
 //! `explain`: which program has an error code, and what that says of it.
 
-use protocol::kinds::OURS;
+use protocol::kinds::{OURS, is_ours};
 use protocol::{Explanation, StageError, explanation, explanations};
 
 use crate::codes;
-use crate::kinds::{Kind, Kinds, Programs};
+use crate::kinds::{Kind, Kinds, Programs, unknown_kind};
+use crate::problems::usage;
 use crate::verbs;
 
 /// The explanation of a code that a program here has; without one, a list of the codes of this project.
@@ -24,8 +25,10 @@ pub(crate) async fn explain(
         return explanation(&known, Some(code), json);
     }
     let namespace = code.split('.').next().unwrap_or_default();
-    match programs.describe(&namespace.replace('_', "-")).await? {
+    let kind = namespace.replace('_', "-");
+    match programs.describe(&kind).await? {
         Some(kind) => known.extend(ask(&kind, programs).await?),
+        None if is_ours(&kind) => return Err(usage(unknown_kind(&kind, &[]))),
         // A namespace that several programs share.
         None => extend(&mut known, programs).await?,
     }

@@ -324,6 +324,16 @@ async fn a_stage_of_this_project_and_of_another_release_is_refused_with_both_nam
     let ours = env!("CARGO_PKG_VERSION");
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("0.0.9") && text.contains(ours), "{text}");
+
+    let mut command = home.command(&programs.0.join("devcluster-remote"));
+    let output = command.args(["explain", "config_emit.stale"]).output();
+    let output = output.await.expect("no driver");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("devcluster-config-emit is not installed"),
+        "{text}"
+    );
 }
 
 /// A program with this description and answer.
