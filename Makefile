@@ -7,7 +7,7 @@ BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 PROGRAMS := $(wildcard stages/*) conformance sandbox
 # Their parts, one cargo test each: `make bench BENCH=tunnel` runs one alone.
 BENCH ?= tunnel gateway config-emit live
-SOAK ?= tunnel gateway kills live fuzz
+SOAK ?= tunnel gateway kills live cluster fuzz
 FUZZ_SECONDS ?= 720
 TESTS := test --package devcluster-tests
 
@@ -88,6 +88,11 @@ soak-gateway:
 
 soak-kills:
 	DEVCLUSTER_ROUNDS=100 $(CARGO) $(TESTS) --test suite -- --nocapture driver::kills::
+
+# As root: six minutes without a network.
+soak-cluster:
+	@scripts/get-bed >/dev/null
+	DEVCLUSTER_REQUIRE_NODE=1 DEVCLUSTER_OUTAGE=360 $(CARGO) $(TESTS) --test cluster -- --nocapture contour::
 
 soak-live:
 	$(CARGO) $(TESTS) --test suite -- --ignored --nocapture live::soak

@@ -2,6 +2,7 @@
 //! behind it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -97,6 +98,15 @@ fn speaks(master: &Master, task: &str) {
     });
 }
 
+/// How long the laptop is without a network: a minute, or what `make soak` says.
+fn outage() -> Duration {
+    let seconds = std::env::var("DEVCLUSTER_OUTAGE").map(|s| s.parse().expect("seconds"));
+    Duration::from_secs(seconds.unwrap_or(60))
+}
+
+/// After so much time the API has forgotten what a master's watches saw last; that ends the master.
+const WATCHED: Duration = Duration::from_secs(300);
+
 /// The names of Contour's objects and of sessions.
 fn names(bed: &Bed) -> Vec<String> {
     let kinds = "deployments,daemonsets,services,namespaces,serviceaccounts,clusterroles,clusterrolebindings,roles,rolebindings";
@@ -189,12 +199,33 @@ async fn contour_leads_the_master_to_its_tasks_until_it_is_removed_again() {
     shows(&master, &task);
     speaks(&master, &task);
 
+    // Longer than the session's Lease lasts.
+    let outage = outage();
+    bed.tell("pull laptop");
+    tunnel.wait_for("degraded").await;
+    tokio::time::sleep(outage).await;
+    let degraded = first.has_said("degraded");
+    known_fault(
+        13,
+        "a session whose Lease may have expired is degraded",
+        degraded,
+    );
+    bed.tell("plug laptop");
+    tunnel.wait_for("ready").await;
+    let mut master = master;
+    if outage > WATCHED {
+        assert_eq!(master.wait().code(), Some(2), "{}", master.log());
+        master = start();
+    }
+    master.wait_for(&task, "RUNNING");
+    shows(&master, &task);
+    speaks(&master, &task);
+
     bed.tell("restart kube-apiserver");
     shows(&master, &task);
     eventually("the API serves again", || {
         bed.try_kubectl(&["get", "nodes"]).is_ok()
     });
-    let mut master = master;
     assert_eq!(master.wait().code(), Some(2), "{}", master.log());
     let master = start();
     master.wait_for(&task, "RUNNING");

@@ -6,3 +6,4 @@ mod master;
 mod network;
 mod stages;
 mod stand_in;
+mod up;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 
 use serde_json::{Value, json};
-use support::bed::{Bed, eventually};
+use support::bed::{self, Bed, eventually};
 use support::build_dir;
 
 /// A stand-in on the laptop, with a database of its own.
@@ -124,6 +124,132 @@ impl<'a> Master<'a> {
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().expect("cannot wait for the master")
+    }
+}
+
+/// Configurations that a real master refuses, by what differs from one that it takes, and the stand-in's words.
+const REFUSED: [(&str, &str); 19] = [
+    (r#"{"typo": 1}"#, "typo"),
+    (r#"{"security": {"typo": 1}}"#, "security.typo"),
+    (r#"{"security": {"tls": {"cert": "c.pem"}}}"#, "together"),
+    (r#"{"log": {"level": "loud"}}"#, "log level"),
+    (
+        r#"{"checkpoint_storage": {"type": "tape"}}"#,
+        "storage type",
+    ),
+    (
+        r#"{"cache": {"cache_dir": "/proc/cache"}}"#,
+        "cache directory",
+    ),
+    (r#"{"resource_pools": [{"pool_name": ""}]}"#, "pool name"),
+    (
+        r#"{"resource_pools": [{"pool_name": "a"}, {"pool_name": "a"}]}"#,
+        "pool name",
+    ),
+    (
+        r#"{"additional_resource_managers": [{"resource_manager": {"type": "kubernetes"}}]}"#,
+        "needs a resource pool",
+    ),
+    (
+        r#"{"resource_manager": {"typo": 1}}"#,
+        "resource_manager.typo",
+    ),
+    (
+        r#"{"resource_manager": {"max_slots_per_pod": null}}"#,
+        "max_slots_per_pod",
+    ),
+    (r#"{"resource_manager": {"slot_type": "tpu"}}"#, "slot_type"),
+    (
+        r#"{"resource_manager": {"slot_resource_requests": null}}"#,
+        "slot_resource_requests.cpu",
+    ),
+    (
+        r#"{"resource_manager": {"default_scheduler": "x"}}"#,
+        "default_scheduler",
+    ),
+    (
+        r#"{"resource_manager": {"internal_task_gateway": {"typo": 1}}}"#,
+        "typo",
+    ),
+    (
+        r#"{"resource_manager": {"internal_task_gateway": {"gateway_name": "-x"}}}"#,
+        "invalid name",
+    ),
+    (
+        r#"{"resource_manager": {"internal_task_gateway": {"gateway_ip": ""}}}"#,
+        "gateway_ip",
+    ),
+    (
+        r#"{"resource_manager": {"internal_task_gateway": {"gateway_port_range_start": 80}}}"#,
+        "1025",
+    ),
+    (
+        r#"{"resource_manager": {"internal_task_gateway": {"gateway_port_range_end": 20000}}}"#,
+        "less than",
+    ),
+];
+
+/// What it says to a configuration, and how it ends.
+fn refusal(dir: &Path, config: &Value) -> (Option<i32>, String) {
+    fs::write(dir.join("master.yaml"), config.to_string()).expect("cannot write");
+    let ended = std::process::Command::new(build_dir().join("bed/determined-master"))
+        .arg("-config-file")
+        .arg(dir.join("master.yaml"))
+        .arg("-database")
+        .arg(dir.join("database"))
+        .output()
+        .expect("cannot start the master");
+    (
+        ended.status.code(),
+        String::from_utf8_lossy(&ended.stderr).into_owned(),
+    )
+}
+
+fn merge(into: &mut Value, what: &Value) {
+    match (into, what) {
+        (Value::Object(fields), Value::Object(more)) => {
+            for (name, value) in more {
+                merge(fields.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (into, what) => *into = what.clone(),
+    }
+}
+
+#[test]
+fn it_refuses_what_a_real_master_refuses() {
+    if bed::is_missing() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("no temporary directory");
+    let accepted = json!({
+        "cache": {"cache_dir": dir.path().join("cache")},
+        "resource_manager": {
+            "type": "kubernetes", "max_slots_per_pod": 1, "slot_type": "cpu", "slot_resource_requests": {"cpu": 1},
+            "kubeconfig_path": "/dev/null",
+            "internal_task_gateway": {
+                "gateway_name": "det", "gateway_namespace": "gw", "gateway_ip": "10.0.0.1",
+                "gateway_port_range_start": 20000, "gateway_port_range_end": 20009,
+            },
+        },
+    });
+    // As far as to the kubeconfig, which is read last.
+    let (code, said) = refusal(dir.path(), &accepted);
+    assert!(
+        code == Some(1) && said.contains("no configuration"),
+        "{said}"
+    );
+    for (difference, expected) in REFUSED {
+        let mut config = accepted.clone();
+        merge(
+            &mut config,
+            &serde_json::from_str(difference).expect("JSON"),
+        );
+        let (code, said) = refusal(dir.path(), &config);
+        assert!(
+            code == Some(1) && said.contains(expected),
+            "{difference}: {said}"
+        );
     }
 }
 

@@ -280,11 +280,19 @@ pub fn known_fault(number: u32, what: &str, holds: bool) {
 }
 
 /// Waits until it is so.
-pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + ANSWER;
-    while !is() {
-        assert!(Instant::now() < deadline, "not so: {what}");
-        std::thread::sleep(Duration::from_millis(100));
+pub fn eventually(what: &str, is: impl FnMut() -> bool) {
+    assert!(within(ANSWER, is), "not so: {what}");
+}
+
+/// Whether it becomes so in this time.
+pub fn within(time: Duration, mut is: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + time;
+    loop {
+        match is() {
+            true => return true,
+            false if Instant::now() >= deadline => return false,
+            false => std::thread::sleep(Duration::from_millis(100)),
+        }
     }
 }
 
