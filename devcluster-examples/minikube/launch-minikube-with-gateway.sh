@@ -12,7 +12,7 @@ where there is none, makes a Gateway, and waits for its address.
   -p PROFILE   minikube's profile, and the kubeconfig's context [default: determined]
   -k VERSION   Kubernetes of a minikube that is made [default: $version]
   -t           no \`minikube tunnel\`: it runs in another terminal
-  -d           in the end delete the minikube, whoever started it
+  -d           at the end delete the minikube, even if it was running before
   -s           in the end leave it running; else one that was started here is stopped
 END
 }

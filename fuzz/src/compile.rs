@@ -10,14 +10,14 @@ use remote::host::Host;
 use remote::kinds::{Kind, Kinds};
 use remote::problems::InputFile;
 
-/// Every file is refused with exit code 2, or becomes one that can be read and has only what stock devcluster knows.
+/// Every file is refused with exit code 2, or compiles to a readable file with only keys of stock devcluster.
 pub fn compile(data: &[u8]) {
     let Ok(document) = Document::parse(&String::from_utf8_lossy(data)) else {
         return;
     };
     match compiled(&document) {
         Ok(text) => {
-            let again = Document::parse(&text).expect("what is written can be read");
+            let again = Document::parse(&text).expect("the compiled file is readable");
             assert_eq!(compiled(&again).ok(), Some(text), "{}", document.text());
         }
         Err(error) => {
@@ -38,7 +38,7 @@ fn compiled(document: &Document) -> Result<String, StageError> {
     compiled.map(|it| it.text)
 }
 
-/// The stages of this project, without a process for each question.
+/// The stages of this project, called in this process.
 struct InProcess;
 
 impl Kinds for InProcess {

@@ -5,8 +5,8 @@ use protocol::yaml::Document;
 use protocol::{Env, Exit, Stage};
 use serde_json::Value;
 
-/// Every config is taken or refused with exit code 2, with a place for what is wrong in it. The first part is YAML, and after a
-/// NUL come flags, `field=text` on a line each.
+/// Every config is accepted, or refused with exit code 2 and the place of each mistake. The first part of the input is YAML;
+/// after a NUL, each line is a flag, `field=text`.
 pub fn config(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (yaml, flags) = text.split_once('\0').unwrap_or((&text, ""));

@@ -1,4 +1,4 @@
-//! What holds for any bytes. Each function panics where it does not; a fuzzer and a property test call them.
+//! Properties of any input. Each function panics when its property does not hold; a fuzzer and a property test call them.
 
 mod compile;
 mod config;
@@ -12,12 +12,12 @@ use protocol::frame::{Frame, MAX_LINE, read};
 use protocol::message::{decode_command, decode_message, encode};
 use tokio::io::BufReader;
 
-/// Lines come out as they are split by newlines, however they arrive; long ones are counted and not held.
+/// Lines are split at newlines, however they arrive; long ones are counted and not kept.
 pub fn frame(data: &[u8]) {
     let Some((capacity, input)) = data.split_first() else {
         return;
     };
-    // The limit is far away for a fuzzer: filler brings it near.
+    // Filler brings the input near the limit, which a fuzzer would rarely reach.
     let filled: Vec<u8> = input
         .iter()
         .flat_map(|b| std::iter::repeat_n(*b, if *b == 0xff { 16_384 } else { 1 }))
@@ -45,7 +45,7 @@ pub fn frame(data: &[u8]) {
     assert_eq!(found, expected);
 }
 
-/// What is read as a message or a command reads the same when it is written again, on one line.
+/// A decoded message or command is the same after encoding it to one line and decoding it again.
 pub fn message(data: &[u8]) {
     if let Ok(Some(message)) = decode_message(data) {
         let line = encode(&message).expect("it is JSON");

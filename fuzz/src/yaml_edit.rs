@@ -19,8 +19,8 @@ const HARD: [&str; 12] = [
     "\u{85}",
 ];
 
-/// A file that is read can be looked at everywhere, and an edit either is refused or reads as what was wanted, with all other
-/// values as they were. The first two bytes choose what is edited, and how.
+/// Every value of a parsed file is accessible, and an edit is either refused or has the expected result with all other values
+/// unchanged. The first two bytes choose the edit.
 pub fn yaml_edit(data: &[u8]) {
     let [place, kind, text @ ..] = data else {
         return;
@@ -60,7 +60,7 @@ pub fn yaml_edit(data: &[u8]) {
         _ => {
             match at(&mut wanted, path) {
                 Some(Value::Array(items)) => items.push(new.clone()),
-                // A list with nothing in it yet is often written like this.
+                // An empty list is often written like this.
                 Some(null @ Value::Null) => *null = Value::from(vec![new.clone()]),
                 _ => {}
             }
@@ -103,7 +103,7 @@ fn at<'a>(tree: &'a mut Value, path: &[Seg]) -> Option<&'a mut Value> {
     })
 }
 
-/// Sets what is at this path.
+/// Sets the value at this path.
 fn put(tree: &mut Value, path: &[Seg], new: Value) {
     let Some((last, parents)) = path.split_last() else {
         return;
@@ -111,7 +111,7 @@ fn put(tree: &mut Value, path: &[Seg], new: Value) {
     match (at(tree, parents), last) {
         (Some(Value::Object(map)), Seg::Key(key)) => drop(map.insert(key.clone(), new)),
         (Some(Value::Array(items)), Seg::Index(index)) => items[*index] = new,
-        // A key below a null makes a mapping of it.
+        // A key below a null turns it into a mapping.
         (Some(null @ Value::Null), Seg::Key(key)) => {
             *null = serde_json::json!({ key.as_str(): new });
         }

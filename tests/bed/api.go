@@ -11,12 +11,12 @@ import (
 	"strconv"
 )
 
-// A Kubernetes API alone: etcd, kube-apiserver, and of kube-controller-manager the garbage collector and the namespace
-// controller, in one process, on loopback. It prints one line of JSON once the API is ready, and ends when its stdin does.
-// With KUBEBUILDER_ASSETS set, the etcd and kube-apiserver of that directory run as children in place of those compiled in here.
+// Only a Kubernetes API: etcd, kube-apiserver, and the garbage collector and the namespace controller of
+// kube-controller-manager, in one process, on loopback. It prints one line of JSON when the API is ready, and ends when its
+// stdin does. With KUBEBUILDER_ASSETS set, it runs the etcd and kube-apiserver of that directory as children instead.
 func api(args []string) error {
 	flags := flag.NewFlagSet("api", flag.ExitOnError)
-	dir := flags.String("dir", "", "where to keep everything; what an earlier run left there is served again")
+	dir := flags.String("dir", "", "directory of all data; the data of an earlier run there is served again")
 	port := flags.Int("port", 0, "port of the API; 0: a free one")
 	tokens := flags.String("tokens", "", "a file of kube-apiserver's --token-auth-file, beside the admin's own certificate")
 	_ = flags.Parse(args)
@@ -49,7 +49,7 @@ func serve(dir string, port int, tokens string) error {
 		"--endpoint-reconciler-type=none",
 		"--service-cluster-ip-range=10.96.0.0/16",
 		"--authorization-mode=RBAC",
-		// No controller makes the service accounts that this one waits for.
+		// No controller creates the service accounts that this one waits for.
 		"--disable-admission-plugins=ServiceAccount")
 	if err != nil {
 		return err

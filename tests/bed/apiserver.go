@@ -19,7 +19,7 @@ const auditPolicy = `{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules"
   {"level": "None", "nonResourceURLs": ["/healthz*", "/readyz*", "/livez*"]},
   {"level": "Metadata"}]}`
 
-// The arguments that both beds have in common.
+// The arguments of both beds.
 func apiserverArgs(dir, etcd string, pki pki, extra ...string) ([]string, error) {
 	policy := filepath.Join(dir, "audit-policy.json")
 	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
@@ -52,7 +52,7 @@ func startAPIServer(ctx context.Context, assets string, args []string, failed ch
 	}()
 }
 
-// The child ends with this process, however that ends: its stdin is ours, and so is its parent-death signal.
+// The child ends with this process: by its stdin and its parent-death signal.
 func startChild(ctx context.Context, program string, args []string, failed chan<- error) {
 	command := exec.CommandContext(ctx, program, args...)
 	command.Stdout, command.Stderr = os.Stderr, os.Stderr

@@ -17,7 +17,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// A cloud's load balancers: each Service of that type gets an address on the switch, which the node answers for.
+// A cloud's load balancer: each Service of that type gets an address on the switch, which the node answers for.
 type balancer struct {
 	client   kubernetes.Interface
 	at       addresses
@@ -47,7 +47,7 @@ func (b *balancer) logged(err error) {
 	}
 }
 
-// Switched off, it gives no more addresses; those that it gave stay.
+// While off, it assigns no addresses; assigned ones stay.
 func (b *balancer) set(on bool) error {
 	b.mutex.Lock()
 	b.off = !on

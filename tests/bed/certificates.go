@@ -20,7 +20,7 @@ import (
 
 type pair struct{ cert, key string }
 
-// What a certificate is for. File names the two files; it is a server's where there are addresses.
+// The subject of a certificate. File names the two files; with addresses, it is a server certificate.
 type identity struct {
 	file      string
 	user      string
@@ -38,7 +38,7 @@ func (p pki) pair(name string) pair {
 	return pair{filepath.Join(string(p), name+".crt"), filepath.Join(string(p), name+".key")}
 }
 
-// The last identity's files tell that all of them were made by an earlier run.
+// If the last identity's files exist, an earlier run created all of them.
 func makePKI(dir string, identities ...identity) (pki, error) {
 	made := pki(dir)
 	if _, err := os.Stat(made.pair(identities[len(identities)-1].file).key); err == nil {
@@ -102,7 +102,7 @@ func sign(by *authority, files pair, template x509.Certificate) (*authority, err
 	return made, os.WriteFile(files.key, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}), 0o600)
 }
 
-// A kubeconfig of that user, everything in one file, and the same for use in here.
+// A kubeconfig of that user in one file, and the same for use in this process.
 func (p pki) writeKubeconfig(path, server, user string) (*rest.Config, error) {
 	read := func(file string) []byte {
 		content, _ := os.ReadFile(file)

@@ -25,7 +25,7 @@ func readCommands() commands {
 	return read
 }
 
-// Carries commands out until there are no more; each is answered by one line.
+// Runs commands until the input ends; answers each with one line.
 func (c *cluster) obey(commands commands) error {
 	for {
 		select {

@@ -18,7 +18,7 @@ import (
 	"k8s.io/kubernetes/pkg/controller/namespace"
 )
 
-// How soon the garbage collector knows a kind that a test has just defined. kube-controller-manager takes 30 s.
+// How soon the garbage collector detects a new kind of a test. kube-controller-manager takes 30 s.
 const discoveryPeriod = time.Second
 
 func startControllers(ctx context.Context, config *rest.Config) error {

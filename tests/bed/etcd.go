@@ -38,7 +38,7 @@ func startEtcd(ctx context.Context, dir, assets string, failed chan<- error) (st
 	config.ListenClientUrls, config.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	config.ListenPeerUrls, config.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	config.InitialCluster = config.InitialClusterFromName(config.Name)
-	// The ports of the previous run may be in use by others now.
+	// Other processes may use the ports of the previous run now.
 	config.ForceNewCluster = true
 	// No test survives a power-off.
 	config.UnsafeNoFsync = true

@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 )
 
-// Makes an image of a directory: a tar file that `ctr images import` takes, the same bytes each time.
+// Makes an image from a directory: a tar file for `ctr images import`, with the same bytes each time.
 func image(args []string) error {
 	flags := flag.NewFlagSet("image", flag.ExitOnError)
 	reference := flags.String("name", "", "the image's name with its tag")

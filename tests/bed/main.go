@@ -1,4 +1,4 @@
-// A Kubernetes for the tests, of real parts.
+// A Kubernetes for the tests, with its real programs.
 //
 // It is one program with the mains of etcd and of every Kubernetes component, chosen by the first argument as busybox
 // does, because they share most of their code. README.md says what the bed is and how it is used.
@@ -10,13 +10,13 @@ import (
 	"runtime"
 )
 
-// What is not a component of Kubernetes. Linux has more of both.
+// Commands that are not components of Kubernetes. Linux has more of both.
 var (
 	verbs    = map[string]func(args []string) error{"api": api, "image": image}
 	programs = map[string]func() int{}
 )
 
-// Namespaces and parent-death signals belong to threads: main's is the one that lasts.
+// Namespaces and parent-death signals belong to threads: main's thread lives until the end.
 func init() { runtime.LockOSThread() }
 
 func main() {

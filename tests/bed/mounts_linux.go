@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where everything of this bed is, inside.
+// The directory of this bed, inside.
 const inside = "/run/bed"
 
 func at(parts ...string) string { return filepath.Join(append([]string{inside}, parts...)...) }
 
-// What kubelet would set for the whole machine reads as set.
+// Settings that kubelet would change for the whole machine appear as set.
 var machineSettings = map[string]string{
 	"vm/overcommit_memory":      "1",
 	"vm/panic_on_oom":           "0",
@@ -38,9 +38,9 @@ func (m mount) do() error {
 	return nil
 }
 
-// Lays the machine's directories out as a node's. All of it is in a mount namespace of our own.
+// Arranges the machine's directories as a node's, in a separate mount namespace.
 func mountAll(spec *spec) error {
-	// The bed's directories are known by their real paths until /run is ours.
+	// The bed's directories have their real paths until /run is mounted.
 	state, images := spec.State, filepath.Join(spec.Dir, "images")
 	debian := filepath.Join(spec.Dir, "root")
 	for _, dir := range []string{images, filepath.Join(state, "kubelet"), filepath.Join(state, "sshd"), filepath.Join(state, "cni")} {
@@ -91,8 +91,7 @@ func mountAll(spec *spec) error {
 	return pretendSettings()
 }
 
-// What containerd keeps of the images, as a tree of its own: links to the files, none of which is ever written to, and
-// copies of its databases.
+// A copy of containerd's image store: links to the files, which are never written to, and copies of its databases.
 func linkStore(from, to string) error {
 	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {

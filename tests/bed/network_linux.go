@@ -20,7 +20,7 @@ const (
 	sshSpace
 )
 
-// Who is on the switch, in the order of their addresses.
+// The hosts on the switch, in the order of their addresses.
 var hosts = []struct {
 	name  string
 	space int
@@ -30,7 +30,7 @@ var hosts = []struct {
 type addresses struct {
 	Laptop, Node, SSH string
 	Pods, Services    string
-	// The first one of Services: the API's.
+	// The first address of Services: the API's.
 	API        string
 	PauseImage string
 	Cgroup     string
@@ -72,7 +72,7 @@ func newNetworkNamespace() (*os.File, error) {
 	return got.file, got.err
 }
 
-// Starts something on a thread that is in that network namespace, which the processes started there inherit.
+// Runs a function on a thread in that network namespace, which the processes started there inherit.
 func inNetwork(space int, do func() error) error {
 	done := make(chan error)
 	go func() {
@@ -116,7 +116,7 @@ func layCables(at addresses) error {
 	for i, address := range []string{at.Laptop, at.Node, at.SSH} {
 		lines := []string{"link set lo up", "link set eth0 up", "addr add " + address + "/24 dev eth0"}
 		if hosts[i].name != "ssh" {
-			// There is no internet, but stock devcluster asks for the way to it.
+			// There is no internet, but stock devcluster needs a default route.
 			lines = append(lines, "route add default via "+at.SSH)
 		}
 		if err := ip(hosts[i].space, lines...); err != nil {

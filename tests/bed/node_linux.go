@@ -28,7 +28,7 @@ const (
 	nodeName      = "node1"
 	etcdURL       = "http://127.0.0.1:2379"
 	containerdRun = "/run/containerd/containerd.sock"
-	// From the start of `up` to a cluster that runs pods, on a machine that does much else.
+	// How long `up` may take until the cluster runs pods, on a busy machine.
 	readyWithin = 5 * time.Minute
 )
 
@@ -189,7 +189,7 @@ func (c *cluster) makeCertificates() error {
 	return err
 }
 
-// What needs no API: etcd, the container runtime with its images, and the ssh server.
+// Processes that need no API: etcd, the container runtime with its images, and the ssh server.
 func (c *cluster) startBelow(ctx context.Context) error {
 	for _, program := range []program{
 		{"etcd", cloudSpace, []string{"--data-dir=" + at("etcd"), "--unsafe-no-fsync", "--log-level=warn",
@@ -314,7 +314,7 @@ func answers(url string) func(context.Context) error {
 	}
 }
 
-// Images that a person added, into the container runtime.
+// Imports images of the user into the container runtime.
 func importImages(ctx context.Context) error {
 	files, err := filepath.Glob("/run/images/*.tar")
 	if err != nil {
@@ -347,7 +347,7 @@ func (c *cluster) reboot() error {
 	if err := unmountPods(); err != nil {
 		return err
 	}
-	// The kubelet looks for the containers of each group that it finds, some seconds for one.
+	// The kubelet searches the containers of each group that it finds, which takes seconds per group.
 	if err := removeCgroups(filepath.Join(c.at.Cgroup, "kubepods")); err != nil {
 		return err
 	}

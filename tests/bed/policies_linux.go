@@ -19,8 +19,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// NetworkPolicies as nftables rules: at each change all rules are made again from all pods, and replace the old ones at once.
-// What goes to or from a pod is routed by the node, other pods included, so one place sees it all.
+// NetworkPolicies as nftables rules: each change creates all rules again from all pods, and replaces the old ones atomically.
+// The node routes all traffic of pods, also between pods, so the rules of the node cover it.
 type policies struct {
 	factory informers.SharedInformerFactory
 	changed chan struct{}
@@ -71,19 +71,19 @@ func (p *policies) run(ctx context.Context) {
 			p.inForce.Store(true)
 		}
 		<-p.changed
-		// One change seldom comes alone.
+		// Changes often come in groups.
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// A pod that has an address of its own, as policies see it.
+// A pod with its own address, as policies see it.
 type member struct {
 	*v1.Pod
 	namespace labels.Set
 }
 
 type direction struct {
-	// The address of the selected pod and that of its peer, in nft's words.
+	// The address of the selected pod and that of its peer, in nft's syntax.
 	pod, peer string
 	isolated  map[string]bool
 	accepts   []string
@@ -162,7 +162,7 @@ func (p *policies) members() ([]member, error) {
 	return members, nil
 }
 
-// Pods of the namespaces that are selected, or of that one; all of their pods without a selector for pods.
+// Selected pods of the selected namespaces, or of the given one; all of their pods without a pod selector.
 func pick(members []member, namespace string, namespaces, pods *metav1.LabelSelector) ([]member, error) {
 	byNamespace, err := metav1.LabelSelectorAsSelector(namespaces)
 	if err != nil {
@@ -239,7 +239,7 @@ func (d *direction) add(selected, peers []member, match string, ports []networki
 			}
 			d.accepts = append(d.accepts, d.pod+" "+set(selected)+" "+match+protocol+" dport "+number+" return")
 		default:
-			// The name means what the container behind it says.
+			// The container of the pod defines the port of a name.
 			behind := selected
 			if d.pod == "ip saddr" {
 				behind = peers

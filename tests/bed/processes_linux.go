@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// How one of the node's processes is started, again and again.
+// How a process of the node is started, also repeatedly.
 type program struct {
 	name  string
 	space int
 	args  []string
 }
 
-// The node's processes. One that ends by itself is a failure of the bed.
+// The node's processes. When one ends unexpectedly, the bed has failed.
 type processes struct {
 	failed chan error
 
@@ -36,7 +36,7 @@ func newProcesses() *processes {
 	return &processes{failed: make(chan error, 16), running: map[string]*running{}}
 }
 
-// Starts our own program under that name, or the system's where we have none of it.
+// Starts this program under that name, or the system's program if this one does not contain it.
 func (p *processes) start(program program) error {
 	log, err := os.OpenFile(at("logs", program.name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -47,7 +47,7 @@ func (p *processes) start(program program) error {
 	if _, ours := programs[program.name]; ours {
 		command = exec.Command(self, append([]string{program.name}, program.args...)...)
 	}
-	// sshd starts itself again, by this name.
+	// sshd execs itself by this name.
 	command.Args[0] = command.Path
 	command.Stdout, command.Stderr = log, log
 	command.Dir = inside
@@ -70,10 +70,10 @@ func (p *processes) start(program program) error {
 	return nil
 }
 
-// How long one may take to end by itself: kube-apiserver waits a minute for watches.
+// How long a process may take to end: kube-apiserver waits a minute for watches.
 const patience = 2 * time.Second
 
-// Ends one, by force if it takes long, and waits until it is gone.
+// Ends a process, by force if it takes long, and waits until it has ended.
 func (p *processes) stop(name string, with syscall.Signal) error {
 	p.mutex.Lock()
 	found, ok := p.running[name]
@@ -94,7 +94,7 @@ func (p *processes) stop(name string, with syscall.Signal) error {
 	return nil
 }
 
-// Starts one that was stopped.
+// Starts a stopped process.
 func (p *processes) resume(name string) error {
 	p.mutex.Lock()
 	found, ok := p.running[name]

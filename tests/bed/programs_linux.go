@@ -25,7 +25,7 @@ import (
 
 func init() {
 	verbs["up"] = up
-	// Parts of `up`, each a process of its own.
+	// Parts of `up`, each a separate process.
 	verbs["init"], verbs["node"], verbs["watch"] = initProcess, node, watch
 	for name, program := range components {
 		programs[name] = program
@@ -52,7 +52,7 @@ func etcd() int {
 	return 0
 }
 
-// CoreDNS without its own main, whose flags would be those of every other program here.
+// CoreDNS without its main, whose flags would also be those of the other programs in this binary.
 func coredns() int {
 	caddy.Quiet = true
 	text, err := os.ReadFile(os.Args[1])

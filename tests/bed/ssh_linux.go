@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// The public ssh server, and what the laptop needs to log in there.
+// The public ssh server, and the login of the laptop.
 func (c *cluster) startSSH() error {
 	for _, key := range []string{"host_key", "id"} {
 		if said, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", at("sshd", key)).CombinedOutput(); err != nil {
@@ -30,7 +30,7 @@ func (c *cluster) startSSH() error {
 	if err := os.Link(at("sshd", "id.pub"), at("sshd", "authorized_keys")); err != nil {
 		return err
 	}
-	// The install script of the package would have made it.
+	// The install script of the package would create it.
 	if _, err := user.Lookup("sshd"); err != nil {
 		passwd, err := os.OpenFile("/etc/passwd", os.O_APPEND|os.O_WRONLY, 0)
 		if err != nil {

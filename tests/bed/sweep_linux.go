@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Beds beside each other. Each has the addresses of its number.
+// Concurrent beds. Each has the addresses of its number.
 const mostBeds = 64
 
 type state struct {
@@ -34,8 +34,8 @@ func stateOf(dir string, number int) state {
 	}
 }
 
-// Takes the first number that no living bed has, and sweeps what a dead one left under it. The lock is held by `up` and by
-// its watcher.
+// Reserves the first number that no living bed uses, and removes what a dead one left under it. `up` and its watcher hold the
+// lock.
 func claimState(dir string) (state, *os.File, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "run"), 0o755); err != nil {
 		return state{}, nil, err
@@ -63,7 +63,7 @@ type watcher struct {
 	alive   *os.File
 }
 
-// The watcher outlives us: it learns of our end, however it comes, from the pipe, and is in a session of its own.
+// The watcher outlives this process: it detects its end by the pipe, and is in a separate session.
 func startWatcher(of state, lock *os.File) (*watcher, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -96,7 +96,7 @@ func watch(args []string) error {
 	return sweep(stateOf(args[0], number))
 }
 
-// Where the process id of init is noted, with its start time: the number alone may be another's by now.
+// The file with the process id of init and its start time: the id alone may belong to another process now.
 func noteInit(path string, pid int) error {
 	return os.WriteFile(filepath.Join(path, "init"), fmt.Appendf(nil, "%d %s", pid, startTime(pid)), 0o600)
 }
@@ -111,7 +111,7 @@ func startTime(pid int) string {
 	return fields[19]
 }
 
-// Removes everything of a bed that has no process any more, or is about to. Its logs stay until the next one.
+// Removes everything of a bed whose processes have ended or are ending. Its logs stay until the next bed.
 func sweep(of state) error {
 	if err := endInit(of.path); err != nil {
 		return err
@@ -127,7 +127,7 @@ func sweep(of state) error {
 	return os.RemoveAll(of.path)
 }
 
-// When init is gone so is every process of its namespace, and with them their mounts and network namespaces.
+// When init has ended, so has every process of its namespace, with their mounts and network namespaces.
 func endInit(path string) error {
 	text, err := os.ReadFile(filepath.Join(path, "init"))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What `up` tells the processes inside, in the environment.
+// The parameters of the processes inside, in the environment.
 type spec struct {
 	Number int
 	// Its parts: root (Debian's packages), images, run.
@@ -25,7 +25,7 @@ type spec struct {
 	// Paths of the network namespaces as the rest of the machine sees them.
 	Namespaces map[string]string
 	Cgroup     string
-	// Whether a person reads what is printed.
+	// Whether the output is for people.
 	Text bool
 }
 
@@ -40,12 +40,12 @@ func must[T any](value T, err error) T {
 	return value
 }
 
-// A cluster of one node. It prints one line of JSON when it is ready, takes commands from stdin, and ends when its stdin
-// does or on a signal. Everything inside is in a PID namespace, so it ends with that namespace's init, and init ends with us.
+// A cluster of one node. It prints one line of JSON when it is ready, reads commands from stdin, and ends at the end of stdin
+// or on a signal. Everything inside is in a PID namespace, so it ends with that namespace's init, and init with this process.
 func up(args []string) error {
 	flags := flag.NewFlagSet("up", flag.ExitOnError)
-	dir := flags.String("dir", "", "what scripts/get-bed printed")
-	text := flags.Bool("text", false, "print what a person wants to know, no JSON")
+	dir := flags.String("dir", "", "the directory that scripts/get-bed printed")
+	text := flags.Bool("text", false, "print text for people in place of JSON")
 	_ = flags.Parse(args)
 	root, err := filepath.Abs(*dir)
 	if err != nil {
@@ -90,7 +90,7 @@ func run(spec *spec) error {
 	inside.ExtraFiles = files
 	inside.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
-		// A terminal's interrupt is for us.
+		// Only this process handles the interrupt of a terminal.
 		Setsid: true,
 	}
 	commands, err := inside.StdinPipe()
@@ -127,7 +127,7 @@ func run(spec *spec) error {
 	return err
 }
 
-// A script for each host that runs a command there, with kubectl and the admin's kubeconfig at hand.
+// A script for each host that runs a command there, with kubectl and the admin's kubeconfig.
 func writeEntrances(spec *spec) error {
 	bin := filepath.Join(spec.State, "bin")
 	if err := os.MkdirAll(bin, 0o755); err != nil {
@@ -149,7 +149,7 @@ func writeEntrances(spec *spec) error {
 
 func (s *spec) entrance(host string) string { return filepath.Join(s.State, host) }
 
-// Starts a process in that network namespace, on this thread, on which its parent-death signal depends.
+// Starts a process in that network namespace, on this thread, which its parent-death signal follows.
 func startIn(space *os.File, command *exec.Cmd) error {
 	ours, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
@@ -165,7 +165,7 @@ func startIn(space *os.File, command *exec.Cmd) error {
 	return unix.Setns(int(ours.Fd()), unix.CLONE_NEWNET)
 }
 
-// The PID namespace's first process: it takes what its orphans leave, and ends with the node.
+// The first process of the PID namespace: it reaps orphans, and ends with the node.
 func initProcess([]string) error {
 	files := []*os.File{os.Stdin, os.Stdout, os.Stderr}
 	for fd := firstNamespace; fd < firstNamespace+4; fd++ {

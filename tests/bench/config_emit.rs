@@ -1,4 +1,4 @@
-//! A large file, beside a script that loads and dumps the same file with PyYAML: whole processes, cold.
+//! A large file, compared with a script that loads and dumps it with PyYAML: whole processes, cold.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ const ROUNDS: usize = 15;
 const MANAGERS: usize = 100;
 const LINES: usize = 5000;
 
-/// What is asked for on a machine of one's own.
+/// The goal on an idle machine.
 const BUDGET: Duration = Duration::from_millis(50);
 
 const PEER: &str =
@@ -42,7 +42,7 @@ fn median(mut run: impl FnMut() -> Command) -> Duration {
     times[ROUNDS / 2]
 }
 
-/// A master's config of so many lines, with comments, and with a resource manager for each gateway.
+/// A master's config with this many lines, with comments, and with a resource manager for each gateway.
 fn config(indent: &str) -> String {
     let mut lines = vec!["# a master's config".to_owned(), "resource_manager:".into()];
     lines.extend(
@@ -153,7 +153,7 @@ async fn a_large_file_takes_a_fraction_of_what_pyyaml_takes() {
             what.to_owned(),
             json!({"ms": ms(ours), "pyyaml_ms": ms(peer), "ratio": ratio}),
         );
-        assert!(ratio < 0.35, "{what}: {ratio:.3} of what PyYAML takes");
+        assert!(ratio < 0.35, "{what}: {ratio:.3} of the time of PyYAML");
     }
     eprintln!("{}", serde_json::Value::Object(table));
     let text = std::fs::read_to_string(&out).expect("written");

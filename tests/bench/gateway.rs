@@ -1,4 +1,4 @@
-//! devcluster-gateway in figures, on a real kube-apiserver: `make bench` runs these and shows what they print.
+//! Benchmarks of devcluster-gateway on a real kube-apiserver, run by `make bench`.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -17,7 +17,7 @@ fn say(line: &str) {
     drop(writeln!(std::io::stderr(), "{line}"));
 }
 
-/// Runs one session up to `ready` and back: the time to ready, and the most memory that it used.
+/// Runs one session until `ready` and stops it. Returns the time until ready, and the peak memory.
 async fn once(kube: &RealKube, args: &[&str]) -> (Duration, u64) {
     let home = Home::new();
     let mut stage = start(kube, &home, args);
@@ -88,7 +88,7 @@ async fn two_hundred_sessions_at_once_never_share() {
         return;
     };
     kube.class("contour", CONTOUR).await;
-    // Half of them find a Gateway that is there, half have to make theirs.
+    // Half of them find an existing Gateway, half have to create one.
     for i in 0..SESSIONS / 2 {
         let name = format!("shared-{i:03}");
         kube.gateway("default", &name).await;
@@ -102,7 +102,7 @@ async fn two_hundred_sessions_at_once_never_share() {
     for stage in &mut stages {
         let outputs = stage.wait_for("outputs").await["outputs"].clone();
         let name = outputs["internal_task_gateway"]["gateway_name"].to_string();
-        assert!(taken.insert(name.clone()), "{name} was taken twice");
+        assert!(taken.insert(name.clone()), "two sessions use {name}");
     }
     say(&format!(
         "gateway, {SESSIONS} sessions at once: all ready after {:.1} s, on {} Gateways, with {} requests",
@@ -116,7 +116,7 @@ async fn two_hundred_sessions_at_once_never_share() {
     for stage in &mut stages {
         stage.wait().await;
     }
-    // What an API that is asked by all of them at once has no half second for is in the ledgers.
+    // The ledgers list the deletions that the busy API could not complete within half a second.
     for some in homes.chunks(8) {
         let cleanups = some
             .iter()
@@ -125,7 +125,7 @@ async fn two_hundred_sessions_at_once_never_share() {
             cleanup.wait().await;
         }
     }
-    kube.until("Gateways to be collected", async || {
+    kube.until("Gateways to be deleted", async || {
         kube.items(GATEWAYS).await.len() == SESSIONS / 2
     })
     .await;

@@ -1,4 +1,4 @@
-//! Figures, beside those of other tools in the same run: `make bench`.
+//! Benchmarks, compared with other tools in the same run: `make bench`.
 
 mod config_emit;
 mod gateway;

@@ -1,7 +1,7 @@
-//! devcluster-tunnel in figures, beside `ssh -R` and autossh: `make bench BENCH=tunnel` runs these and shows what they print.
+//! Benchmarks of devcluster-tunnel, compared with `ssh -R` and autossh, run by `make bench BENCH=tunnel`.
 //!
-//! Everything is measured in turns, round by round, so that a busy machine slows all of them alike. `cargo test
-//! --release --test bench -- --ignored --nocapture tunnel::streams` runs the one about streams.
+//! The tools are measured alternately, round by round, so that a busy machine slows all of them equally. `cargo test
+//! --release --test bench -- --ignored --nocapture tunnel::streams` runs only the benchmark of streams.
 
 mod load;
 mod outage;
@@ -25,7 +25,7 @@ use report::{Row, median, report, say};
 
 const MIB: u64 = 1024 * 1024;
 
-/// A server on this machine, as far away as asked for.
+/// A server on this machine, with the given latency.
 struct Bed {
     sshd: TestSshd,
     relay: Relay,
@@ -42,7 +42,7 @@ impl Bed {
         }
     }
 
-    /// Past the relay, unless it is what makes the way long.
+    /// Without the relay, unless it adds the latency.
     fn server(&self, round_trip: Duration) -> Server<'_> {
         Server {
             sshd: &self.sshd,
@@ -55,7 +55,7 @@ impl Bed {
         }
     }
 
-    /// All of them, each with its own port.
+    /// All tools, each with its own port.
     async fn all(&self, round_trip: Duration) -> Vec<Held> {
         let peers = Peer::all();
         let mut held = Vec::new();
@@ -88,9 +88,9 @@ fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// Milliseconds from the start to `ready`, and how many ports the server refused before.
+/// Milliseconds from the start until `ready`, and the number of ports that the server refused before.
 async fn start_to_ready(server: &Server<'_>, ends: &Ends) -> (f64, usize) {
-    // A home of its own: a port from before would go first.
+    // A new home: the tunnel would try a port of an earlier run first.
     let home = Home::new();
     let refused = || server.sshd.log().matches("Address already in use").count();
     let before = refused();
@@ -103,7 +103,7 @@ async fn start_to_ready(server: &Server<'_>, ends: &Ends) -> (f64, usize) {
     (took, refused() - before)
 }
 
-/// Milliseconds that a byte takes through such a relay and back: timers round up.
+/// Milliseconds that a byte takes through a relay and back: timers round up.
 async fn true_round_trip(round_trip: Duration) -> f64 {
     let echo = Echo::start().await;
     if round_trip.is_zero() {
@@ -115,8 +115,8 @@ async fn true_round_trip(round_trip: Duration) -> f64 {
     let mut times = Vec::new();
     for _ in 0..11 {
         let from = Instant::now();
-        way.write_u8(1).await.expect("no way there");
-        way.read_u8().await.expect("no way back");
+        way.write_u8(1).await.expect("cannot connect to the relay");
+        way.read_u8().await.expect("cannot accept from the relay");
         times.push(ms(from.elapsed()));
     }
     median(&times)
@@ -213,9 +213,9 @@ async fn new_connections_do_not_wait() {
         let bed = Bed::new(round_trip).await;
         let all = bed.all(round_trip).await;
         for (way, side_by_side, hangs_up) in [
-            ("one after the other", 1, HangsUp::Visitor),
-            ("the same, the master hangs up", 1, HangsUp::Master),
-            ("16 side by side", 16, HangsUp::Visitor),
+            ("in sequence", 1, HangsUp::Visitor),
+            ("the same, the master closes first", 1, HangsUp::Master),
+            ("16 in parallel", 16, HangsUp::Visitor),
         ] {
             let mut rate = Row::new(at(round_trip, way), "1/s");
             let mut latency = Row::new(at(round_trip, &format!("{way}: latency")), "ms");
@@ -265,7 +265,7 @@ fn ssh_of(pid: &str) -> Option<String> {
 #[ignore = "a measurement: make bench"]
 async fn an_idle_tunnel_costs_next_to_nothing() {
     const MINUTE: Duration = Duration::from_secs(60);
-    // One tick of the clock by which the kernel accounts: less shows nowhere.
+    // One tick of the kernel's accounting clock: smaller values are not visible.
     const TICK: f64 = 10.0;
     let bed = Bed::new(Duration::ZERO).await;
     let all = bed.all(Duration::ZERO).await;
@@ -285,7 +285,7 @@ async fn an_idle_tunnel_costs_next_to_nothing() {
             Peer::SameCipher | Peer::Ssh => before.push((held.peer.name(), pid, false)),
         }
     }
-    // A visit each, so that everything has been used that is used.
+    // One visit each, so that all memory is allocated that a visit needs.
     for held in &all {
         visits(held.port, HangsUp::Visitor, 1, Duration::from_millis(100)).await;
     }

@@ -11,7 +11,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// What of master.yaml decides something here. Other keys that the master knows are accepted as they are.
+// The keys of master.yaml that have an effect here. Other keys of the master are accepted without effect.
 type config struct {
 	Port     int      `yaml:"port"`
 	Security security `yaml:"security"`
@@ -113,7 +113,7 @@ func readConfig(path string) (*config, error) {
 	return read, read.check()
 }
 
-// Every reason for which the master refuses its configuration, the first one only.
+// The first reason for which the master refuses its configuration.
 func (c *config) check() error {
 	if err := unknown("", c.Known, rootKeys); err != nil {
 		return err

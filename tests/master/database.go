@@ -10,20 +10,20 @@ import (
 	"sync"
 )
 
-// What the master keeps over a restart: a file in the place of PostgreSQL.
+// The state that the master keeps over a restart: a file in place of PostgreSQL.
 type database struct {
 	path  string
 	mutex sync.Mutex
 
 	Cluster string
-	// By user; a blank one stays blank, whatever the configuration says later.
+	// By user; a blank password stays blank, also when the configuration sets one later.
 	Passwords map[string]string
 	Tasks     map[string]*task
 	// Namespaces of workspaces, by manager and workspace.
 	Bindings map[string]map[string]string
 }
 
-// A task from its request to its end. State is QUEUED, RUNNING, COMPLETED or ERROR.
+// A task. State is QUEUED, RUNNING, COMPLETED or ERROR.
 type task struct {
 	ID        string   `json:"id"`
 	Kind      string   `json:"kind"`
@@ -61,7 +61,7 @@ func openDatabase(path, initialPassword string) (*database, error) {
 	return made, json.Unmarshal(text, made)
 }
 
-// Changes it and writes it down before anything follows from it.
+// Changes it and saves it before the change has an effect.
 func (d *database) change(how func()) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()

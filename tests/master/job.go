@@ -22,7 +22,7 @@ import (
 //go:embed job.json
 var recordedJob []byte
 
-// As large as the wheel of the real one: all but what tells about sizes.
+// As large as the wheel of the real master.
 const wheelSize = 671_000
 
 const (
@@ -33,7 +33,7 @@ i=0
 while [ $i -lt $1 ]; do mkdir -p $3/$i; tar -xzf $2/$i.tar.gz -C $3/$i; i=$((i + 1)); done
 chmod -R a+rwX $3
 `
-	// What the command says goes to the master, not to the pod's log.
+	// The output of the command goes to the master, not to the pod's log.
 	shipScript = `#!/bin/sh
 shift
 status=/run/determined/workdir/.status

@@ -1,4 +1,4 @@
-// A stand-in for Determined's master, true in what it asks of the Kubernetes API: see README.md.
+// A stand-in for Determined's master that sends the same requests to the Kubernetes API: see README.md.
 package main
 
 import (
@@ -14,15 +14,15 @@ import (
 	"syscall"
 )
 
-// A crash of the real master, which Go's runtime ends like this.
+// A crash of the real master, as Go's runtime reports it.
 const panicked = 2
 
 func note(format string, args ...any) { log.Printf(format, args...) }
 
 func main() {
 	file := flag.String("config-file", "", "master.yaml")
-	state := flag.String("database", "", "a file in the place of PostgreSQL")
-	requests := flag.String("requests", "", "a file for what is asked of the API, a line of JSON each")
+	state := flag.String("database", "", "a file in place of PostgreSQL")
+	requests := flag.String("requests", "", "a file for the requests to the API, one line of JSON each")
 	flag.Parse()
 	if err := run(*file, *state, *requests); err != nil {
 		log.Fatal(err)
@@ -42,7 +42,7 @@ func run(file, state, log string) error {
 	if err != nil {
 		return err
 	}
-	// SIGTERM ends the real one at once, with 143, and nothing is deleted.
+	// SIGTERM ends the real master at once with 143, and it deletes nothing.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT)
 	defer stop()
 	fatal := func(format string, args ...any) {

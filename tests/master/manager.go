@@ -29,8 +29,8 @@ const (
 	systemLabel     = "determined-system"
 )
 
-// A Kubernetes resource manager: its clients, its namespaces, and its lock, which is held while the API is asked for the
-// headers of a pod's log.
+// A Kubernetes resource manager: its clients, its namespaces, and its lock, which is held during the request for the headers
+// of a pod's log.
 type manager struct {
 	config   *managerConfig
 	database *database
@@ -46,17 +46,17 @@ type manager struct {
 	atStart    []string
 	namespaces []string
 	streaming  map[string]bool
-	// By allocation: what this run has started or restored. What happens to other tasks is not followed.
+	// By allocation: tasks that this run started or restored. Other tasks are not followed.
 	attached map[string]*task
 }
 
-// Where tasks find the master.
+// The address of the master for tasks.
 type address struct {
 	scheme, host string
 	port         int
 }
 
-// Starts it with the requests of the real one, in their order.
+// Starts it with the requests of the real master, in order.
 func startManager(ctx context.Context, config *managerConfig, database *database, requests *requestLog, fatal func(string, ...any)) (*manager, error) {
 	// As client-go reads it, once.
 	loaded, err := clientcmd.BuildConfigFromFlags("", config.KubeconfigPath)
@@ -162,7 +162,7 @@ type found struct {
 	ports map[int]string
 }
 
-// Lists what is there, of one allocation or of all.
+// Lists the existing objects of one allocation or of all.
 func (m *manager) list(ctx context.Context, selector string, namespaces []string) (*found, error) {
 	options := metav1.ListOptions{LabelSelector: selector}
 	all := &found{}
@@ -199,7 +199,7 @@ func (m *manager) list(ctx context.Context, selector string, namespaces []string
 	return all, err
 }
 
-// Jobs of the whole cluster. Refused, each namespace is asked, and the whole cluster again: that is the end.
+// Jobs of the whole cluster. If refused, it lists each namespace, and then the whole cluster again, which fails.
 func (m *manager) listJobs(ctx context.Context, options metav1.ListOptions, namespaces []string) ([]batchv1.Job, error) {
 	list, err := m.client.BatchV1().Jobs("").List(ctx, options)
 	if err == nil {
@@ -216,7 +216,7 @@ func (m *manager) listJobs(ctx context.Context, options metav1.ListOptions, name
 	return list.Items, nil
 }
 
-// Deletes what belongs to no task of ours, and frees every annotated port that no restorable task has.
+// Deletes objects of unknown tasks, and frees every annotated port without a restorable task.
 func (m *manager) endStrangers(ctx context.Context) error {
 	all, err := m.list(ctx, label, m.namespaces)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// What is asked of the API, in the order in which it is asked.
+// The requests to the API, in order.
 type requestLog struct {
 	mutex sync.Mutex
 	file  *os.File

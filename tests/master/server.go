@@ -11,7 +11,7 @@ import (
 	"slices"
 )
 
-// What of the master's HTTP is asked for here. It asks for a password at the login alone.
+// The part of the master's HTTP API that the tests use. Only the login requires a password.
 type server struct {
 	database *database
 	managers []*manager
@@ -122,7 +122,7 @@ func (s *server) kill(ctx context.Context, w http.ResponseWriter, r *http.Reques
 		refuse(w, http.StatusNotFound, "no such task")
 		return
 	}
-	// As everything that changes a task, it waits for the lock.
+	// Like every change of a task, it waits for the lock.
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	m.end(ctx, t, "COMPLETED", "")
@@ -160,7 +160,7 @@ func (s *server) bind(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	answer(w, http.StatusOK, map[string]string{})
 }
 
-// A task's port by the Gateway. Each request has a transport of its own, as the real one's to notebooks.
+// A task's port through the Gateway. Each request has its own transport, as the real master's requests to notebooks.
 func (s *server) proxy(w http.ResponseWriter, r *http.Request) {
 	t, m := s.find(r.PathValue("id"))
 	var port int32

@@ -22,7 +22,7 @@ const (
 	grace   = int64(15)
 )
 
-// Asks a worker to make a task's objects.
+// Has a worker create a task's objects.
 func (m *manager) launch(ctx context.Context, t *task) error {
 	err := m.database.change(func() {
 		t.Manager, t.Namespace = m.config.name(), m.config.namespace()
@@ -143,7 +143,7 @@ func (m *manager) podChanged(ctx context.Context, pod *corev1.Pod) {
 	}
 }
 
-// With the lock held. The log of a pod in a namespace that was bound since the start is not asked for.
+// With the lock held. It does not read the log of a pod in a namespace that was bound after the start.
 func (m *manager) followPod(ctx context.Context, t *task, pod *corev1.Pod) {
 	if pod.Status.Phase == corev1.PodRunning && !m.streaming[pod.Name] {
 		m.streaming[pod.Name] = true
@@ -166,7 +166,7 @@ func (m *manager) followPod(ctx context.Context, t *task, pod *corev1.Pod) {
 	}
 }
 
-// Returns when the API has sent the headers of the log. A log that breaks off is not asked for again.
+// Returns when the API has sent the headers of the log. An interrupted log is not requested again.
 func (m *manager) streamLog(ctx context.Context, t *task, pod *corev1.Pod) {
 	log, err := m.client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Follow: true, Container: containerName}).Stream(ctx)
 	if err != nil {
@@ -221,7 +221,7 @@ func (m *manager) end(ctx context.Context, t *task, state, message string) bool 
 	return true
 }
 
-// A job that others deleted fails its task, and what else there is of it stays until the next start.
+// A job that others deleted fails its task, whose other objects stay until the next start.
 func (m *manager) jobIsGone(ctx context.Context, allocation string) {
 	m.mutex.Lock()
 	t := m.attached[allocation]
@@ -243,7 +243,7 @@ func (m *manager) jobIsGone(ctx context.Context, allocation string) {
 	}
 }
 
-// Takes up a task that ran when the master ended, if all of its objects are there; otherwise ends it.
+// Restores a task that ran when the master ended, if all of its objects exist; otherwise ends it.
 func (m *manager) restore(ctx context.Context, t *task) {
 	namespaces := m.known()
 	all, err := m.list(ctx, label+"="+t.allocation(), namespaces)
@@ -387,7 +387,7 @@ func (m *manager) bind(ctx context.Context, workspace, namespace string) error {
 	})
 }
 
-// The position of a task in its queue, as the real one counts.
+// The position of a task in its queue, as the real master counts.
 func queuePosition() string {
 	return fmt.Sprintf("%d", time.Now().UnixMilli()) + "000000000000000000000000000000000"
 }

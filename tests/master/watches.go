@@ -15,7 +15,7 @@ import (
 	toolswatch "k8s.io/client-go/tools/watch"
 )
 
-// A RetryWatcher that stops has lost its history: the real master dies of it.
+// A RetryWatcher stops when it has lost its history: then the real master crashes.
 func (m *manager) watchForGood(ctx context.Context, name, version string, start func(metav1.ListOptions) (watch.Interface, error)) error {
 	watcher, err := toolswatch.NewRetryWatcher(version, &cache.ListWatch{WatchFunc: start})
 	if err != nil {
@@ -79,7 +79,7 @@ func (m *manager) watchNamespace(ctx context.Context, namespace string) error {
 	return nil
 }
 
-// Its watch carries no resourceVersion, and starts with all there is.
+// Its watch has no resourceVersion, and starts with all existing objects.
 func (m *manager) watchEvents(ctx context.Context, namespace string) error {
 	events := m.client.CoreV1().Events(namespace)
 	if _, err := events.List(ctx, metav1.ListOptions{}); err != nil {

@@ -1,4 +1,4 @@
-//! Streams and short visits through a port, and the master that serves them.
+//! Streams and short visits through a port, and a master that serves them.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -13,17 +13,17 @@ use tokio::time::timeout;
 use super::report::median;
 
 const VISITOR: Ipv4Addr = Ipv4Addr::LOCALHOST;
-/// A visit that takes longer has stalled.
+/// The time after which a visit counts as stalled.
 const STALLED: Duration = Duration::from_secs(20);
 
-/// Who closes a connection first. It decides whose last packet is still on the way when the next visitor comes.
+/// Who closes a connection first. It determines whose last packet is still in flight when the next visitor connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HangsUp {
     Visitor,
     Master,
 }
 
-/// A master that sends each visitor as many bytes as it asks for.
+/// A master that sends each visitor the requested number of bytes.
 pub(crate) struct Source {
     pub(crate) port: u16,
     _task: JoinSet<()>,
@@ -69,7 +69,7 @@ async fn fetch(port: u16, bytes: u64, hangs_up: HangsUp) -> io::Result<u64> {
     copy(&mut stream.take(bytes), &mut sink()).await
 }
 
-/// Megabits a second, of several streams together.
+/// Megabits per second, of several streams together.
 pub(crate) async fn throughput(port: u16, streams: u64, bytes: u64) -> f64 {
     let from = Instant::now();
     let mut visitors = JoinSet::new();
@@ -78,7 +78,7 @@ pub(crate) async fn throughput(port: u16, streams: u64, bytes: u64) -> f64 {
     }
     let mut got = 0;
     while let Some(stream) = visitors.join_next().await {
-        got += stream.expect("a visitor broke off").expect("no stream");
+        got += stream.expect("a visitor disconnected").expect("no stream");
     }
     assert_eq!(got, bytes / streams * streams, "bytes are missing");
     got as f64 * 8.0 / 1e6 / from.elapsed().as_secs_f64()
@@ -91,7 +91,7 @@ pub(crate) struct Visits {
     pub(crate) latency: f64,
 }
 
-/// As many visitors side by side as asked for, each with one visit after the other, for this long.
+/// Runs this many visitors in parallel, each with one visit after the other, for this long.
 pub(crate) async fn visits(
     port: u16,
     hangs_up: HangsUp,

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::peers::{Held, Peer, Server};
 
 const LASTING: Duration = Duration::from_secs(60);
-/// How long the return of the port is waited for.
+/// How long to wait for the return of the port.
 const PATIENCE: Duration = Duration::from_secs(60);
 const APART: Duration = Duration::from_secs(5);
 
@@ -29,7 +29,7 @@ pub(crate) struct Measured {
     pub(crate) back: Vec<(Peer, f64)>,
 }
 
-/// All of them, each in a network of its own: they wait for most of the time.
+/// All tools in parallel, each in its own network: they wait for most of the time.
 pub(crate) async fn round([first, second, third]: &[Outage; 3]) -> [Measured; 3] {
     tokio::join!(run(0, first), run(1, second), run(2, third)).into()
 }
@@ -62,7 +62,7 @@ async fn run(number: u8, outage: &Outage) -> Measured {
         .map(|held| Knocking::at(&netns, held.port))
         .collect();
 
-    // Nor do they come back in the same second.
+    // They do not reconnect in the same second.
     tokio::time::sleep(APART * number.into()).await;
     (outage.begin)(&netns);
     let began = Instant::now();
@@ -71,7 +71,7 @@ async fn run(number: u8, outage: &Outage) -> Measured {
         stage.wait_for("degraded").await;
         noticed = began.elapsed().as_secs_f64();
     }
-    // The outage is the point here: there is no event to wait for.
+    // The outage is the purpose here: there is no event to wait for.
     tokio::time::sleep(LASTING.saturating_sub(began.elapsed())).await;
     (outage.end)(&netns);
     let mut returns = JoinSet::new();
@@ -89,7 +89,7 @@ async fn run(number: u8, outage: &Outage) -> Measured {
     Measured { noticed, back }
 }
 
-/// A client near the server that calls twice a second, whatever the result.
+/// A client near the server that connects twice a second.
 struct Knocking(Child);
 
 impl Knocking {
@@ -104,7 +104,7 @@ impl Knocking {
 
 impl Drop for Knocking {
     fn drop(&mut self) {
-        // `ip netns exec` becomes the shell; what it runs at the moment ends by itself.
+        // `ip netns exec` execs the shell, whose current command ends by itself.
         drop(self.0.kill());
         drop(self.0.wait());
     }

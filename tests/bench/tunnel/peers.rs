@@ -1,4 +1,4 @@
-//! The tunnel, and those that do the same: each started to hold one port.
+//! The tunnel and comparable tools, each started to forward one port.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -11,21 +11,21 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-/// What the tunnel has ssh prefer.
+/// The cipher that the tunnel prefers.
 const OUR_CIPHER: &str = "aes128-gcm@openssh.com";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     Ours,
-    /// `ssh -N -R` with the cipher that ours takes.
+    /// `ssh -N -R` with the cipher of the tunnel.
     SameCipher,
-    /// `ssh -N -R` as it is.
+    /// `ssh -N -R` with its default cipher.
     Ssh,
     Autossh,
 }
 
 impl Peer {
-    /// All that this machine can run.
+    /// All tools that this machine has.
     pub(crate) fn all() -> Vec<Peer> {
         let mut all = vec![Peer::Ours, Peer::SameCipher, Peer::Ssh];
         all.extend(autossh().map(|_| Peer::Autossh));
@@ -35,14 +35,14 @@ impl Peer {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Peer::Ours => "ours",
-            Peer::SameCipher => "ssh -R, our cipher",
+            Peer::SameCipher => "ssh -R, same cipher",
             Peer::Ssh => "ssh -R",
             Peer::Autossh => "autossh",
         }
     }
 }
 
-/// The machine's own, else what scripts/get-autossh unpacked.
+/// The machine's autossh, else that of scripts/get-autossh.
 fn autossh() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -51,11 +51,11 @@ fn autossh() -> Option<PathBuf> {
         .find(|program| program.exists())
 }
 
-/// Where an ssh server is, and who may log in.
+/// The address of an ssh server, and its login.
 pub(crate) struct Server<'a> {
     pub(crate) sshd: &'a TestSshd,
     pub(crate) host: Ipv4Addr,
-    /// Of the server, or of a relay that leads there.
+    /// The port of the server, or of a relay to it.
     pub(crate) port: u16,
 }
 
@@ -77,7 +77,7 @@ impl Ends {
 }
 
 impl Server<'_> {
-    /// The tunnel's command line, with everything that is not said here as users have it.
+    /// The tunnel's command line, with defaults as users have them.
     pub(crate) fn ours(&self, home: &Home, ends: &Ends) -> StageClient {
         let mut command = home.command(&bin("devcluster-tunnel"));
         command.arg("run").arg("--run-dir").arg(home.run_dir());
@@ -96,7 +96,7 @@ impl Server<'_> {
         StageClient::start(command)
     }
 
-    /// ssh, or what runs it, up to the host's name.
+    /// The command line of ssh, or of its wrapper, up to the host's name.
     fn ssh(&self, home: &Home, program: &Path, options: &[&str]) -> Command {
         let mut command = home.command(program);
         command.args(["-F", "none", "-o", "BatchMode=yes"]);
@@ -118,7 +118,7 @@ impl Server<'_> {
         from.elapsed()
     }
 
-    /// Holds one port.
+    /// Forwards one port.
     pub(crate) async fn hold(&self, peer: Peer, port: u16, local: u16) -> Held {
         let home = Home::new();
         if peer == Peer::Ours {
@@ -132,7 +132,7 @@ impl Server<'_> {
             };
         }
         let forward = format!("0.0.0.0:{port}:127.0.0.1:{local}");
-        // As ours has it.
+        // As the tunnel does.
         let mut options = vec!["-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=2"];
         options.extend(["-o", "ConnectTimeout=10", "-o", "ExitOnForwardFailure=yes"]);
         options.extend(["-N", "-R", &forward]);
@@ -148,7 +148,7 @@ impl Server<'_> {
         }
         let mut command = self.ssh(&home, &program, &options);
         command.env("AUTOSSH_GATETIME", "0");
-        // autossh and its ssh are ended together.
+        // autossh and its ssh end together.
         command.process_group(0).stdout(Stdio::null());
         let child = command.stderr(Stdio::null()).spawn().expect("no ssh");
         let held = Held {
@@ -160,13 +160,13 @@ impl Server<'_> {
         let from = Instant::now();
         while TcpStream::connect((self.host, port)).await.is_err() {
             assert!(from.elapsed() < DEADLINE, "{peer:?} has no port");
-            // sshd shows only root that it listens.
+            // Only root can see that sshd listens.
             sleep(Duration::from_millis(2)).await;
         }
         held
     }
 
-    /// How long `ssh -N -R` takes to its port.
+    /// How long `ssh -N -R` takes until its port is open.
     pub(crate) async fn ssh_listening(&self, port: u16, local: u16) -> Duration {
         let from = Instant::now();
         let held = self.hold(Peer::Ssh, port, local).await;
@@ -176,7 +176,7 @@ impl Server<'_> {
     }
 }
 
-/// A port, and who holds it.
+/// A port, and the process that forwards it.
 pub(crate) struct Held {
     pub(crate) peer: Peer,
     pub(crate) port: u16,
@@ -235,7 +235,7 @@ fn group(child: &Child) -> Option<Pid> {
 
 fn signal(child: &Child, signal: Signal) {
     if let Some(group) = group(child) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = kill_process_group(group, signal);
     }
 }

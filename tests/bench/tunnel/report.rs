@@ -1,4 +1,4 @@
-//! What was measured: a table on stdout, everything in .build/bench/tunnel.json.
+//! The results: a table on stdout, all samples in .build/bench/tunnel.json.
 
 use std::io::Write;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 use support::build_dir;
 
-/// A line of a table: one thing measured on some, in samples that were taken in turns.
+/// A line of a table: one measurement of several tools, in samples taken alternately.
 pub(crate) struct Row {
     what: String,
     unit: &'static str,
@@ -17,7 +17,7 @@ pub(crate) struct Row {
 
 enum Goal {
     AtMost(f64),
-    /// Ours over that of another one.
+    /// The tunnel's value divided by that of another tool.
     RatioAtMost(f64, &'static str),
     RatioAtLeast(f64, &'static str),
 }
@@ -32,7 +32,7 @@ impl Row {
         }
     }
 
-    /// A sample that is infinite stands for something that did not come in time.
+    /// An infinite sample is a timeout.
     pub(crate) fn sample(&mut self, whose: &'static str, value: f64) {
         match self.values.iter_mut().find(|(name, _)| *name == whose) {
             Some((_, samples)) => samples.push(value),
@@ -137,7 +137,7 @@ pub(crate) fn median(samples: &[f64]) -> f64 {
     }
 }
 
-/// Three digits that count.
+/// Three significant digits.
 fn number(value: f64) -> String {
     if value.is_infinite() {
         return "never".into();
@@ -148,7 +148,7 @@ fn number(value: f64) -> String {
 
 static SECTIONS: Mutex<Vec<Value>> = Mutex::new(Vec::new());
 
-/// Shows a table, and writes it to the file with those before it. Then fails when a goal was missed.
+/// Prints a table, and adds it to the file. Then fails if a goal is missed.
 pub(crate) fn report(title: &str, rows: &[Row]) {
     let mut columns = vec!["ours"];
     for (name, _) in rows.iter().flat_map(|row| &row.values) {
@@ -210,6 +210,6 @@ fn write(sections: &[Value]) {
         "ssh": String::from_utf8_lossy(&ssh.stderr).trim(),
     });
     let file = json!({"machine": machine, "sections": sections});
-    std::fs::create_dir_all(build_dir().join("bench")).expect("cannot make .build/bench");
-    std::fs::write(&path, format!("{file:#}\n")).expect("cannot write the figures");
+    std::fs::create_dir_all(build_dir().join("bench")).expect("cannot create .build/bench");
+    std::fs::write(&path, format!("{file:#}\n")).expect("cannot write the results");
 }
