@@ -83,12 +83,12 @@ async fn prepare(cli: &Cli) -> Result<Command, StageError> {
         names => names.to_vec(),
     };
     let texts = cli.command.iter().chain(variables.values());
-    let wanted = instances(texts, &names)?;
-    let reports = match wanted.is_empty() {
+    let needed = instances(texts, &names)?;
+    let reports = match needed.is_empty() {
         true => Reports::new(),
         false => {
             let upstreams = Upstreams::from_run_dir(run_dir.clone(), String::new(), "");
-            upstreams.wait(&wanted).await?
+            upstreams.wait(&needed).await?
         }
     };
     let mut substitution = Substitution {
@@ -107,19 +107,19 @@ fn instances<'a>(
     texts: impl Iterator<Item = &'a String>,
     names: &[String],
 ) -> Result<Vec<String>, StageError> {
-    let mut wanted = Vec::new();
+    let mut needed = Vec::new();
     for text in texts {
         for part in parts(text)? {
             if let Part::Reference(reference) = part {
                 let named = reference.resolve(names.iter().map(String::as_str));
                 let (name, _) = named.map_err(|why| invalid(reference.written, &why))?;
-                wanted.push(name.to_owned());
+                needed.push(name.to_owned());
             }
         }
     }
-    wanted.sort();
-    wanted.dedup();
-    Ok(wanted)
+    needed.sort();
+    needed.dedup();
+    Ok(needed)
 }
 
 struct Substitution<'a> {

@@ -83,8 +83,8 @@ pub(crate) async fn request(
         return Err(failed("the process that talks to devcluster has no output"));
     };
     let mut line = String::new();
-    let mut said = BufReader::new(stdout);
-    let read = tokio::time::timeout(ANSWER_TIMEOUT, said.read_line(&mut line)).await;
+    let mut lines = BufReader::new(stdout);
+    let read = tokio::time::timeout(ANSWER_TIMEOUT, lines.read_line(&mut line)).await;
     if read.is_err() {
         return Err(failed("devcluster does not answer on its control socket"));
     }

@@ -106,10 +106,10 @@ fn gateway(name: &str, upstream: &Upstream) -> Result<TaskGateway, StageError> {
     })
 }
 
-fn bad_outputs(name: &str, wanted: &str) -> StageError {
+fn bad_outputs(name: &str, required: &str) -> StageError {
     StageError::new(
         codes::BAD_OUTPUTS,
-        format!("the outputs of {name} do not have {wanted}"),
+        format!("the outputs of {name} do not have {required}"),
     )
     .hint(format!(
         "see the `outputs` message of {name}, or its file in the run directory"

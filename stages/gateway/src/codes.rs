@@ -1,4 +1,4 @@
-//! The error codes of the gateway. Those of the way to the cluster are in the crate `cluster`.
+//! The error codes of the gateway. The crate `cluster` has those of the API.
 
 protocol::codes! {
     ADDRESS_CHANGED = "gateway.address_changed", Failed, "The address of the Gateway is not the one that the stage reported.",

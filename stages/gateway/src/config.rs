@@ -39,7 +39,7 @@ pub struct Config {
     pub prefer: Prefer,
     /// Use a Gateway even if another session or another master uses it, or if a dead master left its ports on it.
     pub take_over: bool,
-    /// Keep a Gateway that was created when the stage ends.
+    /// When the stage ends, keep the Gateway that it created and the controller that it installed.
     pub leave: bool,
     /// If no controller can provide a Gateway: `never` install one, `ask` at a terminal, or `auto`: install one, and
     /// remove it when the last session has ended.

@@ -191,13 +191,13 @@ async fn request(uri: &Uri, env: &Env) -> Result<http::Response<Body>, String> {
     let mut config = kube::Config::new(base.map_err(|error| error.to_string())?);
     config.proxy_url = proxy::from_environment(uri, env);
     config.connect_timeout = Some(CONNECT);
-    let said = |error: kube::Error| in_one_line(&error);
-    let client = kube::Client::try_from(config).map_err(said)?;
+    let describe = |error: kube::Error| in_one_line(&error);
+    let client = kube::Client::try_from(config).map_err(describe)?;
     let path = uri.path_and_query().map_or("/", |it| it.as_str());
     let request = Request::get(path)
         .body(Body::empty())
         .map_err(|error| error.to_string())?;
-    client.send(request).await.map_err(said)
+    client.send(request).await.map_err(describe)
 }
 
 fn redirected(from: &Uri, location: Option<&http::HeaderValue>) -> Result<Uri, String> {

@@ -137,8 +137,8 @@ fn judge(gateway: &GatewayObject, survey: &Survey, config: &Config) -> Rating {
         return Rating::Unusable("it is being deleted".to_owned());
     }
     let class = &gateway.spec.gateway_class_name;
-    if let Some(wanted) = config.gateway_class.as_ref().filter(|it| *it != class) {
-        return Rating::Unusable(format!("its class is {class}, not {wanted}"));
+    if let Some(requested) = config.gateway_class.as_ref().filter(|it| *it != class) {
+        return Rating::Unusable(format!("its class is {class}, not {requested}"));
     }
     if let Some(reason) = class_problem(gateway, survey) {
         return Rating::Unusable(reason);

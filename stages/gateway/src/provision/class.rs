@@ -40,7 +40,7 @@ pub(super) async fn until_accepted(
     cx.progress("provision", line);
     let events = watcher::watch_object(objects::classes(cluster), class);
     let mut events = events.default_backoff().boxed();
-    let (mut said, mut reason): (Vec<String>, Option<String>) = (Vec::new(), None);
+    let (mut reports, mut reason): (Vec<String>, Option<String>) = (Vec::new(), None);
     let mut look_at = Instant::now() + POLL_INTERVAL;
     loop {
         match tokio::time::timeout_at(look_at.min(deadline), events.next()).await {
@@ -52,28 +52,28 @@ pub(super) async fn until_accepted(
             // The watch recovers by itself.
             Ok(_) => {}
             Err(_) if Instant::now() >= deadline => {
-                said.extend(reason.map(|reason| format!("GatewayClass {class}: {reason}")));
-                return Err(not_ready(installed, timeout, said));
+                reports.extend(reason.map(|reason| format!("GatewayClass {class}: {reason}")));
+                return Err(not_ready(installed, timeout, reports));
             }
             Err(_) => {
                 let now = pods::problems(cluster, &installed.objects).await;
-                let new = now.iter().filter(|line| !said.contains(line));
+                let new = now.iter().filter(|line| !reports.contains(line));
                 new.for_each(|line| cx.progress("provision", line));
-                said = now;
+                reports = now;
                 look_at = Instant::now() + POLL_INTERVAL;
             }
         }
     }
 }
 
-fn not_ready(installed: &Installed, timeout: Duration, said: Vec<String>) -> StageError {
+fn not_ready(installed: &Installed, timeout: Duration, reports: Vec<String>) -> StageError {
     let message = format!(
         "the controller was installed, but did not accept GatewayClass {} within {} s",
         installed.class,
         timeout.as_secs()
     );
     let mut error = StageError::new(codes::INFRASTRUCTURE_TIMEOUT, message);
-    error.caused_by = said;
+    error.caused_by = reports;
     let mut objects = installed.objects.iter();
     error.hint(match objects.find(|it| it.kind == "Deployment") {
         Some(ObjectRef {

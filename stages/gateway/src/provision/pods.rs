@@ -36,7 +36,7 @@ fn deployment_problem(status: &DeploymentStatus) -> Option<String> {
     if find("Available", "True").is_some() {
         return None;
     }
-    let said = find("ReplicaFailure", "True").or_else(|| find("Progressing", "False"));
+    let failed = find("ReplicaFailure", "True").or_else(|| find("Progressing", "False"));
     let (pods, ready) = (status.replicas, status.ready_replicas);
     let count = || {
         format!(
@@ -45,7 +45,11 @@ fn deployment_problem(status: &DeploymentStatus) -> Option<String> {
             pods.unwrap_or(0)
         )
     };
-    Some(said.and_then(|it| it.message.clone()).unwrap_or_else(count))
+    Some(
+        failed
+            .and_then(|it| it.message.clone())
+            .unwrap_or_else(count),
+    )
 }
 
 async fn pod_problems(cluster: &Cluster, namespace: &str, deployment: &Deployment) -> Vec<String> {
@@ -58,12 +62,12 @@ async fn pod_problems(cluster: &Cluster, namespace: &str, deployment: &Deploymen
     let Ok(pods) = api.list(&labelled).await else {
         return Vec::new();
     };
-    let said = |pod: Pod| {
+    let text = |pod: Pod| {
         let name = pod.metadata.name.unwrap_or_default();
-        let said = pod_problem(&pod.status?)?;
-        Some(format!("Pod {namespace}/{name}: {said}"))
+        let text = pod_problem(&pod.status?)?;
+        Some(format!("Pod {namespace}/{name}: {text}"))
     };
-    pods.items.into_iter().filter_map(said).collect()
+    pods.items.into_iter().filter_map(text).collect()
 }
 
 /// `None` if it is ready.
@@ -77,12 +81,12 @@ fn pod_problem(status: &PodStatus) -> Option<String> {
     }
     let containers = status.init_container_statuses.iter().flatten();
     let mut containers = containers.chain(status.container_statuses.iter().flatten());
-    let said = containers.find_map(container_problem).or_else(|| {
+    let text = containers.find_map(container_problem).or_else(|| {
         let unscheduled = is("PodScheduled", "False")?;
         Some(join(&unscheduled.reason, &unscheduled.message))
     });
     let unknown = || "unknown phase".to_owned();
-    said.or_else(|| status.phase.clone())
+    text.or_else(|| status.phase.clone())
         .or_else(|| Some(unknown()))
 }
 
@@ -90,20 +94,20 @@ fn container_problem(container: &ContainerStatus) -> Option<String> {
     let state = container.state.as_ref()?;
     let ended = |state: &ContainerState| {
         let it = state.terminated.as_ref()?;
-        let said = join(&it.reason, &it.message);
-        Some(format!("it ended with exit code {}: {said}", it.exit_code))
+        let text = join(&it.reason, &it.message);
+        Some(format!("it ended with exit code {}: {text}", it.exit_code))
     };
     let waits = state
         .waiting
         .as_ref()
         .map(|it| join(&it.reason, &it.message));
     let ended = ended(state).or_else(|| ended(container.last_state.as_ref()?));
-    let said: Vec<String> = waits.into_iter().chain(ended).collect();
-    (!said.is_empty()).then(|| format!("container {}: {}", container.name, said.join("; ")))
+    let text: Vec<String> = waits.into_iter().chain(ended).collect();
+    (!text.is_empty()).then(|| format!("container {}: {}", container.name, text.join("; ")))
 }
 
 fn join(reason: &Option<String>, message: &Option<String>) -> String {
-    let said = [reason, message].map(|it| it.as_deref().unwrap_or_default().trim());
-    let said: Vec<&str> = said.into_iter().filter(|it| !it.is_empty()).collect();
-    said.join(": ")
+    let text = [reason, message].map(|it| it.as_deref().unwrap_or_default().trim());
+    let text: Vec<&str> = text.into_iter().filter(|it| !it.is_empty()).collect();
+    text.join(": ")
 }

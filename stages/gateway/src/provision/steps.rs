@@ -121,8 +121,8 @@ fn judge(object: &Object, there: &DynamicObject, mark: &str) -> Change {
 }
 
 /// CRDs are shared: an existing one is never downgraded, upgraded or moved to another channel.
-fn crd_remark(wanted: &Object, there: &DynamicObject) -> Option<String> {
-    let (release, channel) = wanted.bundle()?;
+fn crd_remark(requested: &Object, there: &DynamicObject) -> Option<String> {
+    let (release, channel) = requested.bundle()?;
     let (installed, installed_channel) = bundle_of(there)?;
     let warning = match version(installed) < version(release) {
         true => "; it may be too old for this controller",
@@ -142,8 +142,8 @@ fn version(text: &str) -> Vec<u32> {
 /// TCPRoute v1alpha2 is in the experimental channel only, and we do not switch a cluster's channel.
 fn check_channels(cluster: &Cluster, steps: &[Step]) -> Result<(), StageError> {
     let other = |step: &&Step| {
-        let wanted = step.object.bundle().map(|(_, channel)| channel);
-        step.channel.is_some() && step.channel.as_deref() != wanted
+        let requested = step.object.bundle().map(|(_, channel)| channel);
+        step.channel.is_some() && step.channel.as_deref() != requested
     };
     let routes = format!("tcproutes.{GROUP}");
     let missing = |step: &Step| {

@@ -27,11 +27,11 @@ enum Scope {
 
 impl Listeners {
     pub(crate) fn parse(tables: &str, port: u16) -> Listeners {
-        let wanted = format!("{port:04X}");
+        let hex = format!("{port:04X}");
         let address = |line: &str| {
             let mut fields = line.split_whitespace().skip(1);
             let (address, port) = fields.next()?.split_once(':')?;
-            (port == wanted && fields.nth(1)? == LISTEN).then(|| Address::parse(address))
+            (port == hex && fields.nth(1)? == LISTEN).then(|| Address::parse(address))
         };
         Listeners(tables.lines().filter_map(address).collect())
     }

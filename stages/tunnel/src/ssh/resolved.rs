@@ -117,10 +117,10 @@ impl Resolved {
         const DEFAULT: &str = "chacha20-poly1305@openssh.com";
         const FAST: &str = "aes128-gcm@openssh.com";
         let others: Vec<&str> = self.ciphers.split(',').filter(|c| *c != FAST).collect();
-        let wanted = cpu_has_aes
+        let applies = cpu_has_aes
             && others.first() == Some(&DEFAULT)
             && self.ciphers.split(',').any(|c| c == FAST);
-        wanted.then(|| format!("{FAST},{}", others.join(",")))
+        applies.then(|| format!("{FAST},{}", others.join(",")))
     }
 }
 
