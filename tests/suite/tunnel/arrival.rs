@@ -201,7 +201,7 @@ async fn gateway_ports_off_is_reported_also_if_another_program_has_the_public_ad
         strangers.push(TcpListener::bind((public, port)).await.unwrap());
     }
     let command = setup.command(&[("public-host", &public.to_string())]);
-    let error = failure(&setup, command, "tunnel.gateway_ports_off", 75).await;
+    let error = failure(&setup, command, "tunnel.gateway_ports_off", 1).await;
     let message = error["message"].as_str().unwrap();
     let expected = format!("another program has {public}:");
     assert!(message.contains(&expected), "{error}");
