@@ -7,7 +7,7 @@ BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 PROGRAMS := $(wildcard stages/*) conformance sandbox
 # Their parts, one cargo test each: `make bench BENCH=tunnel` runs one alone.
 BENCH ?= tunnel gateway config-emit live
-SOAK ?= tunnel gateway kills live cluster fuzz
+SOAK ?= tunnel gateway kills live cluster older-api fuzz
 FUZZ_SECONDS ?= 720
 TESTS := test --package devcluster-tests
 
@@ -93,6 +93,9 @@ soak-kills:
 soak-cluster:
 	@scripts/get-bed >/dev/null
 	DEVCLUSTER_REQUIRE_NODE=1 DEVCLUSTER_OUTAGE=360 $(CARGO) $(TESTS) --test cluster -- --nocapture contour::
+
+soak-older-api:
+	KUBEBUILDER_ASSETS=$$(scripts/get-older-apiserver) $(CARGO) $(TESTS) --test suite -- gateway::real::
 
 soak-live:
 	$(CARGO) $(TESTS) --test suite -- --ignored --nocapture live::soak
