@@ -5,26 +5,26 @@ BUILD := .build
 DEVCLUSTER := $(abspath $(BUILD)/venv/bin/devcluster)
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 PROGRAMS := $(wildcard stages/*) conformance sandbox
-# Their parts, one cargo test each: `make bench BENCH=tunnel` runs one alone.
+# Their parts are one cargo test each: `make bench BENCH=tunnel` runs one alone.
 BENCH ?= tunnel gateway config-emit live
 SOAK ?= tunnel gateway kills live cluster older-api fuzz
 FUZZ_SECONDS ?= 720
 TESTS := test --package devcluster-tests
 
 export DEVCLUSTER
-# Where tests say that they were skipped.
+# Skipped tests are listed in this file.
 export DEVCLUSTER_SKIPPED := $(abspath $(BUILD)/skipped)
-# Most tests wait for most of their time.
+# Most tests wait most of the time.
 export NEXTEST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc 2>/dev/null || echo 2))
 export DEVCLUSTER_PYTHON := $(abspath $(BUILD)/venv/bin/python)
 
 .PHONY: help demo sandbox cluster test bench soak check schema install deps
-# A benchmark beside another measures the other.
+# One at a time: two benchmarks disturb each other.
 .NOTPARALLEL:
 
 help:
 	@echo "make demo     a pod reaches a master through a tunnel, all on this machine"
-	@echo "make sandbox  the same with devcluster's console, to look around in"
+	@echo "make sandbox  the same with devcluster's console, to try things out"
 	@echo "make cluster  a real Kubernetes of one node to try things on, as root (docs/cluster.md)"
 	@echo "make test     all tests, on real sshd and stock devcluster (ONLY=tunnel::ghosts: these alone)"
 	@echo "make bench    figures, beside those of other tools in the same run (BENCH=\"$(BENCH)\")"
