@@ -93,7 +93,7 @@ impl Bed {
         );
     }
 
-    /// A command on `laptop`, `cloud` or `ssh`, with kubectl at hand.
+    /// A command on `laptop`, `cloud` or `ssh`, with kubectl in its PATH.
     pub fn on(&self, host: &str, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(self.text(&format!("/enter/{host}")));
         command.arg(program.as_ref());

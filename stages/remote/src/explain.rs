@@ -41,7 +41,7 @@ pub(crate) async fn explain(
     })
 }
 
-/// Adds the codes of each program of ours that is installed.
+/// Adds the codes of each installed program of this project.
 async fn extend(known: &mut Vec<Explanation>, programs: &Programs<'_>) -> Result<(), StageError> {
     for kind in OURS {
         if let Some(kind) = programs.describe(kind).await? {

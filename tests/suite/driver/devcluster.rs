@@ -30,7 +30,7 @@ async fn quit(devcluster: TestDevcluster, site: &Site) {
     assert_eq!(
         devcluster.close().await,
         0,
-        "devcluster did not end in good order"
+        "devcluster did not exit cleanly"
     );
     site.nothing_is_left().await;
 }

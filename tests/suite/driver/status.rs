@@ -93,7 +93,7 @@ async fn every_phase_of_an_instance_is_shown() {
     assert_eq!(
         instance["outputs"],
         Value::Null,
-        "what a dead run found out does not hold"
+        "the outputs of a dead run are not current"
     );
 
     let mut tunnel = setup.start(&[]);

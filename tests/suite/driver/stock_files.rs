@@ -16,7 +16,7 @@ for path in sys.stdin.read().split("\n"):
     try:
         config = dc.Config(dc.expand_env(yaml.safe_load(open(path).read()), {"HOME": "/h"}))
         os.makedirs(config.temp_dir, exist_ok=True)
-        # All that comes before the first stage, but for the terminal.
+        # All that comes before the first stage, except the terminal.
         dc.Server(config, [], quiet=True)
         for key in config.startup_input: ord(key)
         print("true")
