@@ -12,7 +12,7 @@ protocol::codes! {
     CONTEXT_UNSET = "cluster.context_unset", Usage, "The kubeconfig has no current context, and none is named.",
         "set `k8s_context` to a name that `kubectl config get-contexts` shows";
     CREDENTIALS_REFUSED = "cluster.credentials_refused", Failed, "The Kubernetes API rejects the credentials of the context.",
-        "log in again, until `kubectl auth whoami` works";
+        "log in again, then check with `kubectl auth whoami`";
     CREDENTIALS_UNAVAILABLE = "cluster.credentials_unavailable", Failed, "The credential plugin or the kubeconfig provides no credentials.",
         "run `kubectl auth whoami` at a prompt; it says what is missing";
     FORBIDDEN = "cluster.forbidden", Failed, "The user of the context lacks a permission on the cluster.",

@@ -49,11 +49,11 @@ codes! {
     DISK_FULL = "protocol.disk_full", Failed, "There is no room for a file.",
         "free some space there (df -h, df -i), or use another directory: --run-dir, XDG_RUNTIME_DIR, XDG_STATE_HOME, TMPDIR";
     INTERNAL = "protocol.internal", Internal, "The program has a bug, or the machine is out of a resource that every program needs.",
-        "";
+        "report it, with the message and the command line";
     INTERRUPTED = "protocol.interrupted", Failed, "The program was stopped before its work was done.",
         "";
     IO = "protocol.io", Failed, "The system refused an operation on a file, a directory or a process; the cause says why.",
-        "";
+        "check the path in the message, its owner and its permissions";
     LOCKED = "protocol.locked", Locked, "Another process runs this instance.",
         "stop that process, or give this one another --name or --run-dir";
     NO_UPSTREAM = "protocol.no_upstream", Upstream, "No messages arrived on stdin from an upstream stage.",
@@ -69,13 +69,13 @@ codes! {
     UNSAFE_DIR = "protocol.unsafe_dir", Usage, "A directory belongs to another user, or other users can write to it.",
         "name another directory, or remove the write permission of others: chmod go-w";
     UPSTREAM_FAILED = "protocol.upstream_failed", Upstream, "A stage that this one waits for failed or ended.",
-        "see what that stage wrote";
-    UPSTREAM_MISSING = "protocol.upstream_missing", Upstream, "A stage that this one waits for does not run.",
-        "start it with the same --run-dir, or see what it wrote when it ended";
+        "see the messages of that stage, in its log or on its stderr, and start it again";
+    UPSTREAM_MISSING = "protocol.upstream_missing", Upstream, "A stage that this one waits for is not running.",
+        "start that stage with the same --run-dir; if it has ended, its last messages say why";
     USAGE = "protocol.usage", Usage, "The command line or the request on stdin is not valid.",
-        "";
+        "see --help";
     VERSION = "protocol.version", Version, "The other program has another protocol version.",
         "install both programs from the same release";
     WAIT_TIMEOUT = "protocol.wait_timeout", Timeout, "An instance was not ready within --timeout.",
-        "raise --timeout, or see what the instance wrote";
+        "see the messages of the instance; raise --timeout if it only needs more time";
 }

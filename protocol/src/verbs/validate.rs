@@ -37,7 +37,7 @@ async fn read(stdin: Stdin) -> Result<Request, StageError> {
         .map_err(|e| refused(format!("the request on stdin is not valid: {e}")))?;
     if request.dcs != VERSION {
         let why = format!(
-            "the request has protocol version {}, this program has {VERSION}",
+            "the caller uses protocol version {}, this program {VERSION}",
             request.dcs
         );
         return Err(StageError::new(codes::VERSION, why));

@@ -14,7 +14,7 @@ protocol::codes! {
     BASE_NOT_CONFIG = "config_emit.base_not_config", Usage, "The base is neither a devcluster.yaml nor the config of a master.",
         "set --base to a devcluster.yaml or a master's config";
     BASE_NOT_YAML = "config_emit.base_not_yaml", Usage, "The base is not valid YAML.",
-        "correct that line: devcluster and Determined would reject it too, or read it differently";
+        "correct the line that the message names";
     BASE_UNREADABLE = "config_emit.base_unreadable", Usage, "The base cannot be read.",
         "set --base to a devcluster.yaml, or to the <temp_dir>/<stage>.conf that devcluster writes when it starts";
     CANNOT_EDIT = "config_emit.cannot_edit", Usage, "A value cannot be set in the base without changing other values.",
@@ -22,7 +22,7 @@ protocol::codes! {
     CANNOT_WRITE = "config_emit.cannot_write", Failed, "The rendered file cannot be written.",
         "set --out to a file in an existing directory that you may write to";
     CONTROL = "config_emit.control", Failed, "devcluster cannot be asked to restart a stage.",
-        "devcluster listens there unless it runs with --oneshot; restart the stages by hand";
+        "restart the stages by hand; with --oneshot, devcluster has no control socket";
     NO_KUBERNETES = "config_emit.no_kubernetes", Usage, "The master's config has no resource manager of type kubernetes.",
         "set `resource_manager: {type: kubernetes, …}` in the master's config_file";
     NO_MASTER_STAGE = "config_emit.no_master_stage", Usage, "The base has no master or agent stage of that name.",
@@ -34,5 +34,5 @@ protocol::codes! {
     SOCKET_PATH_LONG = "config_emit.socket_path_long", Usage, "The path of devcluster's control socket is too long for this system.",
         "devcluster makes this socket in its `temp_dir`: set `temp_dir` in the devcluster.yaml to a shorter path, such as /tmp/dc";
     STALE = "config_emit.stale", CheckFailed, "The rendered file is missing or outdated.",
-        "run config-emit again";
+        "run `devcluster-config-emit once` again, then restart the stage that reads the file";
 }

@@ -116,7 +116,8 @@ impl Preflight<'_> {
         let is_unresolved =
             |m: &Manager<'_>| m.config["type"].as_str().is_some_and(|t| t.contains('$'));
         if kubernetes.is_empty() && target.expands && managers(&config).iter().any(is_unresolved) {
-            let why = "the type of a resource manager is a variable, which devcluster expands";
+            let why =
+                "the type of a resource manager contains a variable, which only the run knows";
             return self.cx.skip(&[MANAGERS], why);
         }
         if kubernetes.is_empty() {

@@ -233,7 +233,7 @@ impl Access<'_> {
         raise_listener_limit(&self.cluster, limit).await?;
         survey.max_listeners = limit;
         self.cx.warn(format!(
-            "the CRD now allows {limit} listeners on every Gateway of this cluster, until the CRD is installed again"
+            "this changes the cluster for all its users: the CRD allows {limit} listeners on each Gateway now, until it is installed again"
         ));
         Ok(())
     }

@@ -6,15 +6,15 @@ protocol::codes! {
     API_MISSING = "gateway.api_missing", Failed, "The cluster does not have the Gateway API.",
         "ask an admin to install the Gateway API's experimental channel and a controller that supports TCPRoutes, such as Contour's gateway provisioner";
     CAPACITY_LOW = "gateway.capacity_low", Failed, "The Gateway has room for fewer ports than `min_capacity`.",
-        "widen `port_range`, free listeners, lower `min_capacity`, or set `raise_max_items`";
+        "widen `port_range`, remove unused listeners from the Gateway, lower `min_capacity`, or set `raise_max_items`";
     CRD_CHANNEL = "gateway.crd_channel", Failed, "The cluster has the standard channel of the Gateway API, which lacks TCPRoute v1alpha2.",
         "ask the cluster's admin to install the experimental channel: `kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.4.1/experimental-install.yaml`";
     DELETED = "gateway.deleted", Failed, "The Gateway was deleted while the stage used it.",
-        "create it again, or restart the gateway stage to use another one";
+        "restart the gateway stage, which uses or creates another Gateway, then the master";
     INFRASTRUCTURE_BUSY = "gateway.infrastructure_busy", Retryable, "Another session is installing or removing a controller.",
         "restart the gateway stage in a minute";
     INFRASTRUCTURE_TIMEOUT = "gateway.infrastructure_timeout", Timeout, "Installing or removing a controller did not finish in time.",
-        "see the causes and the logs of its pods";
+        "see the causes, and the controller's pods with kubectl; then restart the gateway stage";
     MANIFEST_DIGEST = "gateway.manifest_digest", Failed, "The manifests do not have the SHA-256 of `provision_digest`.",
         "the author or someone on the network path changed the manifests: review them before you set `provision_digest` to the new value";
     MANIFEST_MALFORMED = "gateway.manifest_malformed", Failed, "The manifests are not Kubernetes objects.",
@@ -30,7 +30,7 @@ protocol::codes! {
     NONE = "gateway.none", Failed, "The cluster has no Gateway.",
         "see `kubectl get gateways -A`; create a Gateway of a class that supports TCPRoutes";
     NONE_USABLE = "gateway.none_usable", Failed, "No Gateway of the cluster can be used; the causes say why for each.",
-        "correct one of them, or set `gateway`, `gateway_namespace` or `gateway_class`";
+        "correct one of these Gateways as its cause says, or set `gateway`, `gateway_namespace` or `gateway_class`";
     NOT_FOUND = "gateway.not_found", Failed, "The Gateway that the config names does not exist.",
         "see `kubectl get gateways -A`; create a Gateway of a class that supports TCPRoutes";
     NOT_PROGRAMMED = "gateway.not_programmed", Timeout, "The controller did not program the Gateway in time.",

@@ -92,7 +92,7 @@ impl StockCheck {
         if !others.is_empty() {
             let others = others.join(", ");
             self.warnings.push(format!(
-                "stages[{i}]: devcluster reads only {kind}, not {others}"
+                "stages[{i}] has several keys: devcluster uses {kind} and ignores {others}; give each its own `- ` item"
             ));
         }
         let definitions = self.definitions.clone();

@@ -123,7 +123,7 @@ pub(crate) fn unverified(spec: &ForwardSpec, port: u16) -> StageError {
                 "cannot prove that {at} leads here: local port {} is in use",
                 spec.local_port
             ),
-            "start the tunnel before the master, or set verify to auto",
+            "start the tunnel before the master; or set verify to auto, which skips this proof",
         ),
     };
     StageError::new(codes::UNVERIFIED, message).hint(hint)

@@ -47,7 +47,7 @@ pub(crate) async fn server(cx: &Context<Tunnel>, config: Config) {
     if let Some(resolved) = &diagnostics.resolved {
         let block = sshd_config::block(&resolved.user, diagnostics.config.remote_port_range);
         let message = format!(
-            "add these lines at its end, then run `sshd -t && systemctl reload ssh`\n{block}"
+            "add these lines at the end of sshd_config, then run `sshd -t && systemctl reload ssh`\n{block}"
         );
         cx.report_result(SSHD_CONFIG, Ok(message));
     }

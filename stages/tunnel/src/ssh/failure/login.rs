@@ -15,8 +15,9 @@ pub(super) fn host_key(lines: &Lines, server: &Server) -> Option<StageError> {
             .map(|line| line.trim().to_owned());
         let remove =
             by_ssh.unwrap_or_else(|| format!("ssh-keygen -R \"{}\"", server.host_key_name()));
-        let hint =
-            format!("ask the server's admin; if its key has changed, remove the old one: {remove}");
+        let hint = format!(
+            "ask the server's admin whether the host key was changed; only then remove the old one: {remove}"
+        );
         return Some(StageError::new(codes::HOST_KEY_CHANGED, message).hint(hint));
     }
     if lines.has_any(&["REVOKED HOST KEY", "is marked as revoked"]) {
@@ -32,8 +33,9 @@ pub(super) fn host_key(lines: &Lines, server: &Server) -> Option<StageError> {
         known_hosts.map_or_else(|| "~/.ssh/known_hosts".into(), |p| p.display().to_string());
     let message = format!("the host key of {server} is not known");
     let hint = format!(
-        "compare its fingerprint with the one that the server's admin gives you: {scan} | ssh-keygen -lf -\n\
-         and add it: {scan} >>{known_hosts}\nor accept it on first use: host_key_policy: accept-new"
+        "get the key and its fingerprint: {scan} >new-host-key; ssh-keygen -lf new-host-key\n\
+         compare it with the one that the server's admin gives you, then: cat new-host-key >>{known_hosts}\n\
+         or accept it on first use: host_key_policy: accept-new"
     );
     Some(StageError::new(codes::HOST_KEY_UNKNOWN, message).hint(hint))
 }
