@@ -88,7 +88,7 @@ pub struct Target {
 }
 
 /// What the verb `validate` prints.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Answer {
     /// Protocol version.
     pub dcs: u64,

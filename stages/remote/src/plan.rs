@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use protocol::kinds::DEVCLUSTERS;
 use protocol::provides::Provides;
 use protocol::validate::{Gate, TargetVerdict, Verdict};
@@ -190,13 +190,13 @@ impl Plan {
             }
         }
         plan.find_consumers(items, &mut problems);
-        plan.validate(source, &value, kinds, &mut problems).await;
+        let validated = plan.validate(source, &value, kinds, &mut problems);
+        let ((), stock) = join(validated, async { stock::check(&value) }).await;
         if !plan.stages.is_empty() {
             plan.find_references(source, &mut problems);
             plan.check_followers(&mut problems);
             plan.warn_of_commands();
         }
-        let stock = stock::check(&value);
         problems.extend(stock.problems);
         plan.warnings.extend(stock.warnings);
         if problems.is_empty() {

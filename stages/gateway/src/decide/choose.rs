@@ -51,7 +51,7 @@ impl Choice {
     }
 }
 
-/// A Gateway that could be used but for a dead master's ports.
+/// A Gateway that could be used without the ports of a dead master.
 pub(crate) struct Abandoned {
     pub(crate) title: String,
     pub(crate) left: String,
@@ -100,7 +100,7 @@ pub(crate) fn choose(survey: &Survey, config: &Config) -> Result<Choice, StageEr
     })
 }
 
-/// The Gateways that could be used but for a dead master's ports.
+/// The Gateways that could be used without the ports of a dead master.
 pub(super) fn abandoned(survey: &Survey, config: &Config) -> Vec<Abandoned> {
     let over = Config {
         take_over: true,

@@ -98,7 +98,7 @@ impl Access<'_> {
         self.cx.skip(&[CAPACITY], "needs the Gateway");
     }
 
-    /// Reports Gateways that could be used but for a dead master's ports: a person must decide.
+    /// Reports Gateways that could be used without the ports of a dead master: a person must decide.
     fn report_leftovers(&self, decision: &Decision, survey: &Survey) {
         let (id, title) = LEFTOVERS;
         let Decision { action, abandoned } = decision;

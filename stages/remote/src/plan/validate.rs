@@ -20,9 +20,12 @@ use crate::problems::InputFile;
 use crate::schema_check;
 use crate::verbs::unknown_pointers;
 
+/// A kind, its request and its answer.
+type Called = (String, Request, Result<Answer, StageError>);
+
 impl Plan {
-    /// Validates all instances, with one call per kind, the kinds concurrently. Kinds that lead to the master come last: the
-    /// renderer knows the master's port.
+    /// Validates all instances, with one call per kind, the kinds concurrently. If the renderer knows another port of the master,
+    /// kinds that provide its address are called again.
     pub(super) async fn validate(
         &mut self,
         source: &InputFile<'_>,
@@ -31,44 +34,45 @@ impl Plan {
         problems: &mut Vec<Problem>,
     ) {
         let dir = directory_of(source.path);
-        let (first, rest): (Vec<_>, Vec<_>) = self
-            .kinds
-            .keys()
-            .cloned()
-            .partition(|kind| self.default_local_port(kind).is_none());
-        self.validate_kinds(&first, value, &dir, kinds, problems)
-            .await;
-        self.point_at_the_master(value);
-        self.validate_kinds(&rest, value, &dir, kinds, problems)
-            .await;
+        let all: Vec<String> = self.kinds.keys().cloned().collect();
+        let (mut leading, others): (Vec<_>, Vec<_>) = self
+            .call(all, value, &dir, kinds)
+            .await
+            .into_iter()
+            .partition(|(kind, ..)| self.default_local_port(kind).is_some());
+        self.accept_all(others, problems);
+        if self.point_at_the_master(value) {
+            let names = leading.into_iter().map(|(kind, ..)| kind).collect();
+            leading = self.call(names, value, &dir, kinds).await;
+        }
+        self.accept_all(leading, problems);
     }
 
-    async fn validate_kinds(
-        &mut self,
-        names: &[String],
+    async fn call(
+        &self,
+        names: Vec<String>,
         value: &Value,
         dir: &Path,
         kinds: &impl Kinds,
-        problems: &mut Vec<Problem>,
-    ) {
-        let answers = names.iter().map(async |name| {
-            let request = self.request(name, value, dir);
-            let kind = &self.kinds[name];
+    ) -> Vec<Called> {
+        let calls = names.into_iter().map(async |name| {
+            let request = self.request(&name, value, dir);
+            let kind = &self.kinds[&name];
             let answer = match kind.description.has("validate") {
                 true => kinds.validate(kind, &request).await,
-                false => Ok(Answer {
-                    dcs: request.dcs,
-                    instances: Vec::new(),
-                    targets: Vec::new(),
-                }),
+                false => Ok(Answer::default()),
             };
             (name, request, answer)
         });
-        for (name, request, answer) in join_all(answers).await {
+        join_all(calls).await
+    }
+
+    fn accept_all(&mut self, called: Vec<Called>, problems: &mut Vec<Problem>) {
+        for (name, request, answer) in called {
             match answer {
-                Ok(answer) => self.accept(name, &request, answer, problems),
+                Ok(answer) => self.accept(&name, &request, answer, problems),
                 Err(error) => {
-                    let first = self.stages.iter().find(|s| s.kind == *name);
+                    let first = self.stages.iter().find(|s| s.kind == name);
                     let at = first.map(|s| s.at("")).unwrap_or_default();
                     problems.push(Problem::key(at, error_text(error)));
                 }
@@ -181,19 +185,22 @@ impl Plan {
         problem
     }
 
-    /// Sets `local_port` of stages that provide the master's address to the master's port, unless the file sets it.
-    fn point_at_the_master(&mut self, value: &Value) {
+    /// Sets an absent `local_port` of stages that provide the master's address to its port. Returns whether that changed one.
+    fn point_at_the_master(&mut self, value: &Value) -> bool {
         let known = self.targets.iter().find_map(|t: &TargetVerdict| t.port);
         let written = masters(value).find_map(|master| master["config_file"]["port"].as_u64());
         let port = known.or(written.and_then(|port| u16::try_from(port).ok()));
-        let Some(port) = port else { return };
+        let mut changed = false;
+        let Some(port) = port else { return false };
         for i in 0..self.stages.len() {
             let default = self.default_local_port(&self.stages[i].kind);
             if default.is_some_and(|default| *default != port) {
                 let config = &mut self.stages[i].config;
+                changed |= !config.contains_key("local_port");
                 config.entry("local_port").or_insert_with(|| port.into());
             }
         }
+        changed
     }
 
     /// The default of `local_port` in a kind that provides the master's address.
