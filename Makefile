@@ -95,7 +95,7 @@ soak-cluster:
 	DEVCLUSTER_REQUIRE_NODE=1 DEVCLUSTER_OUTAGE=360 $(CARGO) $(TESTS) --test cluster -- --nocapture contour::
 
 soak-older-api:
-	KUBEBUILDER_ASSETS=$$(scripts/get-older-apiserver) $(CARGO) $(TESTS) --test suite -- gateway::real::
+	assets=$$(scripts/get-older-apiserver) && KUBEBUILDER_ASSETS=$$assets $(CARGO) $(TESTS) --test suite -- gateway::real::
 
 soak-live:
 	$(CARGO) $(TESTS) --test suite -- --ignored --nocapture live::soak

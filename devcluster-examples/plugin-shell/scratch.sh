@@ -58,7 +58,7 @@ start() {
         '{}') directory=${TMPDIR:-/tmp} ;;
         *) directory=$(printf '%s\n' "$config" | sed -n 's/^{ *"directory" *: *"\([^"\\]*\)" *}$/\1/p') ;;
     esac
-    [ -n "$directory" ] || fail 2 scratch.config "expected only `directory`, a text without quotes"
+    [ -n "$directory" ] || fail 2 scratch.config "expected only 'directory', a text without quotes"
     [ -d "$directory" ] && [ -w "$directory" ] || fail 1 scratch.no_directory "$directory is not a writable directory"
     path=$directory/devcluster-scratch.$run
     # Recorded before it is created: a kill in between leaves nothing unknown.

@@ -45,7 +45,7 @@ macro_rules! codes {
 
 codes! {
     CONFIG = "protocol.config", Usage, "The config of a stage cannot be read, or contains mistakes.",
-        "`<program> run --help` lists every field";
+        "correct the file or its path; `describe` of the program prints every field";
     DISK_FULL = "protocol.disk_full", Failed, "There is no room for a file.",
         "free some space there (df -h, df -i), or use another directory: --run-dir, XDG_RUNTIME_DIR, XDG_STATE_HOME, TMPDIR";
     INTERNAL = "protocol.internal", Internal, "The program has a bug, or the machine is out of a resource that every program needs.",
@@ -53,7 +53,7 @@ codes! {
     INTERRUPTED = "protocol.interrupted", Failed, "The program was stopped before its work was done.",
         "";
     IO = "protocol.io", Failed, "The system refused an operation on a file, a directory or a process; the cause says why.",
-        "check the path in the message, its owner and its permissions";
+        "the cause says what to correct: a path, a permission, or a limit (ulimit -a)";
     LOCKED = "protocol.locked", Locked, "Another process runs this instance.",
         "stop that process, or give this one another --name or --run-dir";
     NO_UPSTREAM = "protocol.no_upstream", Upstream, "No messages arrived on stdin from an upstream stage.",

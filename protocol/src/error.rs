@@ -152,9 +152,10 @@ impl StageError {
         self
     }
 
-    /// Sets the exit code, where it is not that of the code.
+    /// Sets the exit code, where it is not that of the code, and with it whether the same call may work later.
     #[must_use]
     pub fn exit(mut self, exit: Exit) -> Self {
+        self.retryable = matches!(exit, Exit::Retryable | Exit::Timeout);
         self.exit = exit;
         self
     }

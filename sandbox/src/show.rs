@@ -265,7 +265,7 @@ async fn prove(mut up: Command, cloud: &Cloud) -> Result<u8, StageError> {
     let proved = tokio::select! {
         proved = timeout(WAY, wait_until_up(&mut lines)) => proved.unwrap_or_else(|_| {
             let message = format!("no pod reached the master within {} s", WAY.as_secs());
-            Err(StageError::new(codes::PROGRAM_FAILED, message))
+            Err(StageError::new(codes::PROGRAM_FAILED, message).exit(Exit::Timeout))
         }),
         () = &mut shutdown_signal => {
             Err(StageError::new(codes::INTERRUPTED, "stopped before a pod reached the master"))

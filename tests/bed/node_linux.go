@@ -320,17 +320,24 @@ func importImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for exec.CommandContext(ctx, "ctr", "-a", containerdRun, "version").Run() != nil {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(50 * time.Millisecond):
-		}
+	if err := waitForContainerd(ctx); err != nil {
+		return err
 	}
 	for _, file := range files {
 		said, err := exec.CommandContext(ctx, "ctr", "-a", containerdRun, "-n", "k8s.io", "images", "import", file).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("importing %s: %w: %s", file, err, said)
+		}
+	}
+	return nil
+}
+
+func waitForContainerd(ctx context.Context) error {
+	for exec.CommandContext(ctx, "ctr", "-a", containerdRun, "version").Run() != nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
 	return nil
@@ -351,10 +358,14 @@ func (c *cluster) reboot() error {
 	if err := removeCgroups(filepath.Join(c.at.Cgroup, "kubepods")); err != nil {
 		return err
 	}
-	for _, name := range []string{"containerd", "kubelet"} {
-		if err := c.processes.resume(name); err != nil {
-			return err
-		}
+	if err := c.processes.resume("containerd"); err != nil {
+		return err
 	}
-	return nil
+	// A kubelet that finds no runtime ends.
+	ctx, cancel := context.WithTimeout(context.Background(), readyWithin)
+	defer cancel()
+	if err := waitForContainerd(ctx); err != nil {
+		return err
+	}
+	return c.processes.resume("kubelet")
 }

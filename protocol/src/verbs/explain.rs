@@ -40,9 +40,11 @@ impl From<&Code> for Explanation {
 
 impl Explanation {
     fn render(&self) -> String {
-        let mut text = format!("{}: {}\n", self.code, self.meaning);
+        // A third-party program may send anything.
+        let plain = |text: &str| text.replace(char::is_control, " ");
+        let mut text = format!("{}: {}\n", self.code, plain(&self.meaning));
         if !self.hint.is_empty() {
-            text.push_str(&format!("  hint: {}\n", self.hint));
+            text.push_str(&format!("  hint: {}\n", plain(&self.hint)));
         }
         let retry = match self.retryable {
             true => "; the same call may work later",

@@ -53,12 +53,10 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
         let error = match prepare(&cli).await {
             Ok(mut command) => {
                 let error = command.exec();
-                let program = command.get_program().to_string_lossy().into_owned();
-                StageError::new(
-                    protocol::codes::PROGRAM_MISSING,
-                    format!("cannot run {program}"),
-                )
-                .source(&error)
+                let message = format!("cannot run {}", command.get_program().display());
+                StageError::new(protocol::codes::PROGRAM_MISSING, message)
+                    .hint("correct the command after `--`: a program on $PATH, or a path")
+                    .source(&error)
             }
             Err(error) => error,
         };

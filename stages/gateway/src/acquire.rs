@@ -134,7 +134,7 @@ pub(crate) async fn acquire(
     loop {
         let error = match access.try_acquire(resources).await {
             Ok(Some(selection)) => return Ok(selection),
-            Ok(None) if attempts < ATTEMPTS => {
+            Ok(None) if attempts + 1 < ATTEMPTS => {
                 attempts += 1;
                 continue;
             }

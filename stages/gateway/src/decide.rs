@@ -134,7 +134,7 @@ fn choose_class<'a>(
 fn why_unsuitable(class: &ClassObject, config: &Config) -> Option<String> {
     let controller = &class.spec.controller_name;
     if config.gateway_class.is_some() && config.gateway_class != class.metadata.name {
-        return Some("`gateway_class` names another one one".to_owned());
+        return Some("`gateway_class` names another one".to_owned());
     }
     if !is_accepted(class) {
         let status = class.status.as_ref();

@@ -10,7 +10,7 @@ protocol::codes! {
     IN_USE = "remote.in_use", Locked, "Another devcluster is running in this `temp_dir`.",
         "end that devcluster, or set another `temp_dir` in this file";
     NO_FILE = "remote.no_file", Usage, "The file cannot be read.",
-        "check the path after -c";
+        "check the path";
     OPEN_MASTER = "remote.open_master", Usage, "The file would expose a master without a password to the whole internet.",
         "set a password, or let the stage listen where only the cluster can reach it; to start anyway, use --i-know";
     OTHER_PROGRAM = "remote.other_program", Usage, "The program of a stage has another kind, release or protocol version.",

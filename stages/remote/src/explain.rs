@@ -32,13 +32,11 @@ pub(crate) async fn explain(
         // A namespace that several programs share.
         None => extend(&mut known, programs).await?,
     }
-    let of_namespace = |it: &Explanation| it.code.split('.').next() == Some(namespace);
-    explanation(&known, Some(code), json).map_err(|error| match known.iter().any(of_namespace) {
-        true => error,
-        false => error.cause(format!(
-            "no program here has codes that begin with `{namespace}.`"
-        )),
-    })
+    let mut namespaces = known.iter().map(|it| it.code.split('.').next());
+    let is_known = namespaces.any(|it| it == Some(namespace));
+    let why = format!("no program here has codes that begin with `{namespace}.`");
+    explanation(&known, Some(code), json)
+        .map_err(|error| if is_known { error } else { error.cause(why) })
 }
 
 /// Adds the codes of each installed program of this project.

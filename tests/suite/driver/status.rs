@@ -77,8 +77,10 @@ async fn every_phase_of_an_instance_is_shown() {
     tunnel.wait_for("degraded").await;
     let (instance, code) = until(&setup, |i| i["phase"] == "degraded").await;
     assert_eq!(code, Some(5));
-    assert_eq!(
-        instance["last_error"]["code"], "tunnel.connection_lost",
+    // A reconnect may have failed since.
+    let code = instance["last_error"]["code"].as_str().expect("a code");
+    assert!(
+        ["tunnel.connection_lost", "tunnel.server_refused"].contains(&code),
         "{instance}"
     );
     assert!(instance["health"].is_string(), "{instance}");

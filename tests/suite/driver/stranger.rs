@@ -457,6 +457,18 @@ async fn it_does_not_get_the_config_of_a_master() {
 }
 
 #[tokio::test]
+async fn it_does_not_decide_on_which_port_the_master_listens() {
+    let home = Home::new();
+    let bin = Bin::new(&home);
+    let answer = r#"{"dcs":1,"instances":[{"stage":"acme"}],"targets":[{"stage":"master","port":6666,"tls":false,"managers":[]}]}"#;
+    let acme = saying(FULL, answer).replace("odd", "acme");
+    bin.put("devcluster-acme", &acme);
+    let stages = "  - acme: {}\n  - tunnel: {reverse_proxy_host: proxy}\n  - config-emit: {}\n  - master: {config_file: {port: 8088, resource_manager: {type: kubernetes}}}\n";
+    let (ok, text) = compile(&home, &bin.path(), stages).await;
+    assert!(ok && text.contains("--local-port=8088"), "{text}");
+}
+
+#[tokio::test]
 async fn status_gc_and_completions_run_no_program_of_another_project() {
     let home = Home::new();
     let bin = Bin::new(&home);

@@ -1,4 +1,4 @@
-//! Error codes: docs/errors.md matches `explain`, only a `codes.rs` contains them, and a test produces each.
+//! Error codes: docs/errors.md matches `explain`, only a `codes.rs` contains them, and the code of each stands in a test.
 
 use std::path::{Path, PathBuf};
 
@@ -121,7 +121,7 @@ async fn only_a_codes_rs_contains_codes() {
 }
 
 #[tokio::test]
-async fn every_code_is_produced_by_a_test() {
+async fn every_code_is_named_by_a_test() {
     let (_, tests) = sources();
     let codes = all().await.into_iter().map(|it| it.code);
     let untested: Vec<_> = codes

@@ -184,7 +184,11 @@ fn command(kind: &str, body: &Value, input: &CompiledInput, env: &Env) -> Option
             .hint("its `pre` steps must build it"),
         None => {
             let at = std::path::absolute(cwd.join(".")).unwrap_or(cwd);
-            let error = StageError::new(protocol::codes::PROGRAM_MISSING, format!("the program {program} does not exist in {}", at.display()))
+            let message = match program.contains('/') {
+                true => format!("the program {program} does not exist in {}", at.display()),
+                false => format!("the program {program} is not on $PATH"),
+            };
+            let error = StageError::new(protocol::codes::PROGRAM_MISSING, message)
                 .hint(format!("build the program, or correct its path in the stage {name}. A relative path starts at the stage's `cwd`, then at the file's `cwd` (determined_root in a remote_connect.yaml), then at the current directory"));
             Check::failed(&id, &title, &error)
         }

@@ -135,7 +135,9 @@ impl Plan {
                 stage.verdict = verdict;
             }
         }
-        self.targets.extend(answer.targets);
+        if kind == RENDERER {
+            self.targets.extend(answer.targets);
+        }
     }
 
     /// The problems of an instance. For a kind of another project, violations of its schema are added to its verdict.

@@ -19,7 +19,7 @@ use futures::future::{BoxFuture, FutureExt, Shared, join_all};
 use openssh::{ForwardType, OwningCommand, Socket as Endpoint, Stdio};
 use protocol::child::SupervisedChild;
 use protocol::ledger::{Entry, Ledger, Ticket};
-use protocol::{Code, Leftover, StageError};
+use protocol::{Leftover, StageError};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -158,15 +158,12 @@ impl SshSession {
             {
                 Err(ListenError::Refused(self.refusal(port).await))
             }
-            Ok(Err(error)) => Err(ListenError::Failed(
-                self.request_failed(codes::CONNECTION_LOST, port)
-                    .source(&error),
-            )),
+            Ok(Err(error)) => Err(ListenError::Failed(self.failed(port).source(&error))),
             Err(_) => {
                 // The server may grant it later, for no one.
                 self.close_forward(port, local_port).await;
-                let error = self.request_failed(codes::SERVER_TIMEOUT, port);
-                Err(ListenError::Failed(error.cause("no answer in time")))
+                let error = self.failed(port).cause("no answer in time");
+                Err(ListenError::Failed(error))
             }
         }
     }
@@ -178,12 +175,10 @@ impl SshSession {
         self.log.borrow().refusal(port).unwrap_or(Refusal::Taken)
     }
 
-    fn request_failed(&self, code: &Code, port: u16) -> StageError {
-        let message = format!(
-            "the request to {} to listen on port {port} failed",
-            self.server
-        );
-        StageError::new(code, message)
+    fn failed(&self, port: u16) -> StageError {
+        let server = &self.server;
+        let message = format!("the request to {server} to listen on port {port} failed");
+        StageError::new(codes::CONNECTION_LOST, message)
     }
 
     /// Asks the server to stop listening on a granted port. Returns false if it does not answer.

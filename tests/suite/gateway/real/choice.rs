@@ -116,5 +116,5 @@ async fn capacity_is_refused_below_the_minimum_and_raised_on_request() {
         &json!({"status": {"listeners": listeners}}),
     )
     .await;
-    assert!(stop(stage).await.contains("now allows 213 listeners"));
+    assert!(stop(stage).await.contains("allows 213 listeners"));
 }
