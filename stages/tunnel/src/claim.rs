@@ -16,9 +16,9 @@ use crate::ssh::{ListenError, Refusal, SshSession};
 
 /// Give up after this many granted ports that lead elsewhere: more would show nothing new.
 const GRANTED: usize = 3;
-/// A granted port is proven within a few round trips. After that the next port is requested too, and the first proven
-/// one wins: a server may grant a port on `[::]` alone while another program has it on IPv4.
-const HEDGE: Duration = Duration::from_millis(30);
+/// A granted port is proven within a few round trips, or this on a busy machine. After that the next port is requested too, and
+/// the first proven one wins: a server may grant a port on `[::]` alone while another program has it on IPv4.
+const HEDGE: Duration = Duration::from_millis(300);
 
 /// Why no port was claimed.
 #[derive(Debug)]
