@@ -62,7 +62,7 @@ func serve(dir string, port int, tokens string) error {
 	if err != nil {
 		return err
 	}
-	if err := waitUntilReady(kubeconfig, failed); err != nil {
+	if err := waitUntilAPI(kubeconfig, "/readyz", failed); err != nil {
 		return err
 	}
 	if err := startControllers(ctx, kubeconfig); err != nil {

@@ -64,14 +64,15 @@ func startChild(ctx context.Context, program string, args []string, failed chan<
 	}()
 }
 
-func waitUntilReady(config *rest.Config, failed <-chan error) error {
+// Waits until the API answers this path, such as /readyz.
+func waitUntilAPI(config *rest.Config, path string, failed <-chan error) error {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
 	}
 	deadline := time.After(2 * time.Minute)
 	for {
-		answer := client.RESTClient().Get().AbsPath("/readyz").Do(context.Background())
+		answer := client.RESTClient().Get().AbsPath(path).Do(context.Background())
 		if answer.Error() == nil {
 			return nil
 		}
@@ -79,7 +80,7 @@ func waitUntilReady(config *rest.Config, failed <-chan error) error {
 		case err := <-failed:
 			return err
 		case <-deadline:
-			return fmt.Errorf("the API is not ready after 2 minutes: %w", answer.Error())
+			return fmt.Errorf("the API fails %s after 2 minutes: %w", path, answer.Error())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

@@ -224,7 +224,19 @@ func (c *cluster) startAPI(ctx context.Context) error {
 	}
 	imported := make(chan error, 1)
 	go func() { imported <- importImages(ctx) }()
-	if err := waitUntilReady(c.config, c.processes.failed); err != nil {
+	if err := waitUntilAPI(c.config, "/livez/ping", c.processes.failed); err != nil {
+		return err
+	}
+	if err := waitForContainerd(ctx); err != nil {
+		return err
+	}
+	// It takes longest, and needs no role: the others start when the API has made those.
+	if err := c.processes.start(program{"kubelet", cloudSpace, []string{"--config=" + at("kubelet.yaml"),
+		"--kubeconfig=" + at("kubelet-client.kubeconfig"), "--hostname-override=" + nodeName, "--node-ip=" + c.at.Node,
+		"--cert-dir=" + at("kubelet-pki"), "-v=2"}}); err != nil {
+		return err
+	}
+	if err := waitUntilAPI(c.config, "/readyz", c.processes.failed); err != nil {
 		return err
 	}
 	return <-imported
@@ -234,8 +246,6 @@ func (c *cluster) startAbove(ctx context.Context) error {
 	ca, key := c.pki.pair("ca"), c.pki.pair("server").key
 	manager, scheduler := at("kube-controller-manager.kubeconfig"), at("kube-scheduler.kubeconfig")
 	for _, program := range []program{
-		{"kubelet", cloudSpace, []string{"--config=" + at("kubelet.yaml"), "--kubeconfig=" + at("kubelet-client.kubeconfig"),
-			"--hostname-override=" + nodeName, "--node-ip=" + c.at.Node, "--cert-dir=" + at("kubelet-pki"), "-v=2"}},
 		{"kube-controller-manager", cloudSpace, []string{"--kubeconfig=" + manager, "--authentication-kubeconfig=" + manager,
 			"--authorization-kubeconfig=" + manager, "--use-service-account-credentials", "--service-account-private-key-file=" + key,
 			"--root-ca-file=" + ca.cert, "--cluster-signing-cert-file=" + ca.cert, "--cluster-signing-key-file=" + ca.key,
