@@ -28,11 +28,11 @@ protocol::codes! {
     NO_CLASS = "gateway.no_class", Failed, "No GatewayClass on the cluster can provide a Gateway.",
         "ask an admin to install a controller that supports TCPRoutes, such as Contour's gateway provisioner, with a GatewayClass";
     NONE = "gateway.none", Failed, "The cluster has no Gateway.",
-        "see `kubectl get gateways -A`; create a Gateway of a class that supports TCPRoutes";
+        "create a Gateway of a class that supports TCPRoutes (`kubectl get gatewayclasses`; docs/gateway.md)";
     NONE_USABLE = "gateway.none_usable", Failed, "No Gateway of the cluster can be used; the causes say why for each.",
         "correct one of these Gateways as its cause says, or set `gateway`, `gateway_namespace` or `gateway_class`";
     NOT_FOUND = "gateway.not_found", Failed, "The Gateway that the config names does not exist.",
-        "see `kubectl get gateways -A`; create a Gateway of a class that supports TCPRoutes";
+        "create a Gateway of a class that supports TCPRoutes (`kubectl get gatewayclasses`; docs/gateway.md)";
     NOT_PROGRAMMED = "gateway.not_programmed", Timeout, "The controller did not program the Gateway in time.",
         "check that its controller runs, and see `kubectl describe gateway`";
     SESSION_LOST = "gateway.session_lost", Failed, "Another session took over the Gateway.",

@@ -212,7 +212,7 @@ fn wanted(
         return Err(refused(base, vec![problem]));
     }
     let Some(master) = has("master") else {
-        let message = "no master stage: no stage of this file uses the tunnel or the gateway";
+        let message = "the file has no `master` stage, which would use the tunnel and the gateway; add one";
         return Err(refused(base, vec![Problem::new("stages", message)]));
     };
     let stage = |kind: &str, item, body| StageRequest {

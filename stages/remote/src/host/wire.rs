@@ -40,7 +40,7 @@ impl<'a> Wire<'a> {
             Frame::Line(line) => self.read(&line).await,
             Frame::TooLong(length) => {
                 let message = format!(
-                    "skipped a line of {length} bytes from {}: the limit is 64 KiB",
+                    "a line of {length} bytes from {} is dropped, perhaps a message: the limit is 64 KiB",
                     self.program
                 );
                 self.cx.warn(message);
