@@ -189,7 +189,7 @@ async fn contour_leads_the_master_to_its_tasks_until_it_is_removed_again() {
 
     master.kill();
     let master = start();
-    master.wait_for(&task, "RUNNING");
+    master.wait_for_restore(&task);
     shows(&master, &task);
 
     bed.tell("pull laptop");
@@ -216,6 +216,7 @@ async fn contour_leads_the_master_to_its_tasks_until_it_is_removed_again() {
     if outage > WATCHED {
         assert_eq!(master.wait().code(), Some(2), "{}", master.log());
         master = start();
+        master.wait_for_restore(&task);
     }
     master.wait_for(&task, "RUNNING");
     shows(&master, &task);
@@ -228,7 +229,7 @@ async fn contour_leads_the_master_to_its_tasks_until_it_is_removed_again() {
     });
     assert_eq!(master.wait().code(), Some(2), "{}", master.log());
     let master = start();
-    master.wait_for(&task, "RUNNING");
+    master.wait_for_restore(&task);
     shows(&master, &task);
     speaks(&master, &task);
 

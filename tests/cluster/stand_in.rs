@@ -37,10 +37,7 @@ impl<'a> Master<'a> {
         });
         fs::write(dir.join("master.yaml"), config.to_string()).expect("cannot write");
         drop(fs::remove_file(dir.join("requests")));
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(dir.join("log"));
+        let log = fs::File::create(dir.join("log"));
         let child = bed
             .on("laptop", build_dir().join("bed/determined-master"))
             .arg("-config-file")
@@ -96,6 +93,12 @@ impl<'a> Master<'a> {
             let task = self.try_ask("GET", &format!("commands/{id}"), &json!(null));
             task.is_some_and(|task| task["state"] == state)
         });
+    }
+
+    /// Waits until this run has restored a task of the previous one, whose state is RUNNING before that, too.
+    pub(crate) fn wait_for_restore(&self, id: &str) {
+        let line = format!("restored {id}");
+        eventually(&line, || self.log().contains(&line));
     }
 
     /// What the task's container has sent.

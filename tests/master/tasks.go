@@ -279,6 +279,7 @@ func (m *manager) restore(ctx context.Context, t *task) {
 			m.streamLog(ctx, t, &pod)
 		}
 	}
+	note("restored %s", t.ID)
 }
 
 func (m *manager) complete(t *task, all *found) error {
