@@ -212,8 +212,7 @@ fn wanted(
         return Err(refused(base, vec![problem]));
     }
     let Some(master) = has("master") else {
-        let message =
-            "the file has no `master` stage, which would use the tunnel and the gateway; add one";
+        let message = "no `master` stage, which would use the tunnel and the gateway: add one";
         return Err(refused(base, vec![Problem::new("stages", message)]));
     };
     let stage = |kind: &str, item, body| StageRequest {
