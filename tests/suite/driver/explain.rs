@@ -1,4 +1,4 @@
-//! `explain`: the program that has a code explains it. stranger.rs has codes of other projects.
+//! `explain`: the program that has a code explains it. stranger/trust.rs has codes of other projects.
 
 use protocol::Explanation;
 use support::{Home, bin};
