@@ -18,13 +18,6 @@ pub struct Code {
 /// A list of codes.
 pub type Codes = &'static [&'static Code];
 
-impl Code {
-    /// Whether the same call may work later.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self.exit, Exit::Retryable | Exit::Timeout)
-    }
-}
-
 /// Declares the codes of a crate and `ALL` of them: `CONSTANT = "name", exit, "meaning", "hint";`.
 #[macro_export]
 macro_rules! codes {

@@ -35,6 +35,13 @@ pub enum Exit {
     Retryable = 75,
 }
 
+impl Exit {
+    /// Whether the same call may work later.
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Exit::Retryable | Exit::Timeout)
+    }
+}
+
 /// An error as it travels on the wire and is shown to people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{message}")]
@@ -69,7 +76,7 @@ impl StageError {
             code: code.name.to_owned(),
             message: message.into(),
             hint: Some(code.hint.to_owned()).filter(|hint| !hint.is_empty()),
-            retryable: code.is_retryable(),
+            retryable: code.exit.is_retryable(),
             fatal: true,
             caused_by: Vec::new(),
             exit: code.exit,
@@ -155,7 +162,7 @@ impl StageError {
     /// Sets the exit code, where it is not that of the code, and with it whether the same call may work later.
     #[must_use]
     pub fn exit(mut self, exit: Exit) -> Self {
-        self.retryable = matches!(exit, Exit::Retryable | Exit::Timeout);
+        self.retryable = exit.is_retryable();
         self.exit = exit;
         self
     }

@@ -33,7 +33,7 @@ impl From<&Code> for Explanation {
             meaning: code.meaning.to_owned(),
             hint: code.hint.to_owned(),
             exit: code.exit as u8,
-            retryable: code.is_retryable(),
+            retryable: code.exit.is_retryable(),
         }
     }
 }
