@@ -37,7 +37,7 @@ impl Base {
         let document = Document::parse_as_pyyaml(&text);
         let document = document.map_err(|e| not_yaml().problems(vec![source.problem(&e)]))?;
         // devcluster uses the last of duplicate keys; Determined refuses duplicates in a config of its own.
-        let own = document.value().get("stages").is_none();
+        let own = !document.contains(&["stages".into()]);
         let duplicates = document.pyyaml_only().iter();
         let duplicates = duplicates.filter(|it| own && it.duplicate);
         let problem = |it: &PyYamlOnly| Problem::new("", &it.message).at(&source, it.range.clone());

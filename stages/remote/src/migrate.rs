@@ -44,10 +44,8 @@ pub(crate) async fn migrate(
     let path = args.config.as_deref();
     let document = path.map(read).transpose()?;
     let path = path.unwrap_or(Path::new("the command line"));
-    if document
-        .as_ref()
-        .is_some_and(|d| d.value().get("stages").is_some())
-    {
+    let lists_stages = |d: &Document| d.contains(&["stages".into()]);
+    if document.as_ref().is_some_and(lists_stages) {
         let message = format!(
             "{} lists stages already: it has the new form",
             path.display()
