@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::bed::{self, Bed, eventually};
@@ -31,13 +32,10 @@ impl Master<'_> {
         let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
         let wanted: Vec<String> = text.lines().skip(1).map(str::to_owned).collect();
         let mut asked = Vec::new();
-        for _ in 0..100 {
+        bed::within(Duration::from_secs(10), || {
             asked = self.requests();
-            if asked.len() >= wanted.len() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
+            asked.len() >= wanted.len()
+        });
         let [asked, wanted] = [asked, wanted].map(|lines| comparable(recording, lines));
         assert_eq!(asked, wanted, "{recording}: {}", self.log());
         fs::write(self.dir.join("requests"), "").expect("cannot empty the file");

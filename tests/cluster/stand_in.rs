@@ -25,16 +25,15 @@ impl<'a> Master<'a> {
         namespace: &str,
         gateway: &Value,
     ) -> Master<'a> {
-        let config = json!({
-            "port": port,
-            "cache": {"cache_dir": dir.join("cache")},
-            "resource_manager": {
-                "type": "kubernetes", "default_namespace": namespace, "max_slots_per_pod": 1, "slot_type": "cpu",
-                "slot_resource_requests": {"cpu": 0.25}, "kubeconfig_path": bed.text("/kubeconfig"),
-                "determined_master_host": bed.text("/addresses/ssh"), "determined_master_port": 8000,
-                "internal_task_gateway": gateway,
-            },
+        let mut config = config(dir, bed.text("/kubeconfig"), gateway);
+        let manager = json!({
+            "default_namespace": namespace,
+            "determined_master_host": bed.text("/addresses/ssh"), "determined_master_port": 8000,
         });
+        merge(
+            &mut config,
+            &json!({"port": port, "resource_manager": manager}),
+        );
         fs::write(dir.join("master.yaml"), config.to_string()).expect("cannot write");
         drop(fs::remove_file(dir.join("requests")));
         let log = fs::File::create(dir.join("log"));
@@ -208,6 +207,17 @@ fn refusal(dir: &Path, config: &Value) -> (Option<i32>, String) {
     )
 }
 
+/// A config that a master accepts.
+fn config(dir: &Path, kubeconfig: &str, gateway: &Value) -> Value {
+    json!({
+        "cache": {"cache_dir": dir.join("cache")},
+        "resource_manager": {
+            "type": "kubernetes", "max_slots_per_pod": 1, "slot_type": "cpu", "slot_resource_requests": {"cpu": 0.25},
+            "kubeconfig_path": kubeconfig, "internal_task_gateway": gateway,
+        },
+    })
+}
+
 fn merge(into: &mut Value, what: &Value) {
     match (into, what) {
         (Value::Object(fields), Value::Object(more)) => {
@@ -225,17 +235,11 @@ fn it_refuses_what_a_real_master_refuses() {
         return;
     }
     let dir = tempfile::tempdir().expect("no temporary directory");
-    let accepted = json!({
-        "cache": {"cache_dir": dir.path().join("cache")},
-        "resource_manager": {
-            "type": "kubernetes", "max_slots_per_pod": 1, "slot_type": "cpu", "slot_resource_requests": {"cpu": 1},
-            "kubeconfig_path": "/dev/null",
-            "internal_task_gateway": {
-                "gateway_name": "det", "gateway_namespace": "gw", "gateway_ip": "10.0.0.1",
-                "gateway_port_range_start": 20000, "gateway_port_range_end": 20009,
-            },
-        },
+    let gateway = json!({
+        "gateway_name": "det", "gateway_namespace": "gw", "gateway_ip": "10.0.0.1",
+        "gateway_port_range_start": 20000, "gateway_port_range_end": 20009,
     });
+    let accepted = config(dir.path(), "/dev/null", &gateway);
     // As far as to the kubeconfig, which is read last.
     let (code, said) = refusal(dir.path(), &accepted);
     assert!(
