@@ -1,10 +1,12 @@
 //! The kinds of stage: the program of a kind, and its description.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use futures::future::{join, join_all};
 use protocol::env::is_executable;
 use protocol::kinds::{DEVCLUSTERS, OURS, PLUGIN, RELEASE, is_kind, is_ours};
 use protocol::message::VERSION;
@@ -118,6 +120,43 @@ impl Programs<'_> {
         let found = self.describe(kind).await?;
         let found = found.ok_or_else(|| usage(unknown_kind(kind, &[])))?;
         Ok(found.description)
+    }
+}
+
+/// Programs whose first descriptions were requested before it was known which are needed.
+pub(crate) struct Described<'a> {
+    programs: &'a Programs<'a>,
+    ours: RefCell<BTreeMap<&'static str, Result<Option<Kind>, StageError>>>,
+}
+
+impl<'a> Described<'a> {
+    /// Describes the kinds of this project while `work` runs.
+    pub(crate) async fn during<T>(
+        programs: &'a Programs<'a>,
+        work: impl FnOnce() -> T,
+    ) -> (Described<'a>, T) {
+        let each = OURS.map(async |kind| (kind, programs.describe(kind).await));
+        let (ours, done) = join(join_all(each), async { work() }).await;
+        let ours = RefCell::new(ours.into_iter().collect());
+        (Described { programs, ours }, done)
+    }
+}
+
+impl Kinds for Described<'_> {
+    fn all(&self) -> Vec<String> {
+        self.programs.all()
+    }
+
+    async fn describe(&self, kind: &str) -> Result<Option<Kind>, StageError> {
+        let described = self.ours.borrow_mut().remove(kind);
+        match described {
+            Some(described) => described,
+            None => self.programs.describe(kind).await,
+        }
+    }
+
+    async fn validate(&self, kind: &Kind, request: &Request) -> Result<Answer, StageError> {
+        self.programs.validate(kind, request).await
     }
 }
 
