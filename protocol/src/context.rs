@@ -120,7 +120,7 @@ impl<S: Stage> Context<S> {
     /// The outputs of the previous run, if it reported any and they still parse.
     pub fn previous(&self) -> Option<S::Outputs> {
         let previous = self.reporter.previous()?;
-        serde_json::from_value(Value::Object(previous.outputs)).ok()
+        serde_json::from_value(Value::Object(previous.reported.outputs)).ok()
     }
 
     /// Writes a document to stdout. Only for a config for which [`Stage::takes_stdout`] is true. [`Context::ready`] waits until

@@ -98,7 +98,7 @@ impl Reporter {
     pub(crate) fn attach(&self, run_dir: RunDir, previous: Option<OutputsFile>) {
         let mut state = self.state();
         state.run_dir = Some(run_dir);
-        state.generation = previous.as_ref().map_or(0, |p| p.generation);
+        state.generation = previous.as_ref().map_or(0, |p| p.reported.generation);
         state.previous = previous;
         state.write_status();
     }
@@ -228,40 +228,36 @@ impl Reporter {
             && state
                 .previous
                 .as_ref()
-                .is_some_and(|p| p.outputs == outputs);
+                .is_some_and(|p| p.reported.outputs == outputs);
         state.generation = state.generation.saturating_add(u64::from(!as_before));
-        self.write_outputs(&state, &outputs)?;
-        state.outputs = Some(outputs.clone());
-        let (generation, provides) = (state.generation, state.provides.clone());
-        drop(state);
-        self.send(&Message::Outputs(Outputs {
-            provides,
+        let generation = state.generation;
+        let reported = Outputs {
             stage: self.instance.clone(),
             kind: self.kind.to_owned(),
             run: self.run.clone(),
             generation,
             outputs,
-        }));
+            provides: state.provides.clone(),
+        };
+        self.write_outputs(&state, &reported)?;
+        state.outputs = Some(reported.outputs.clone());
+        drop(state);
+        self.send(&Message::Outputs(reported));
         Ok(generation)
     }
 
-    fn write_outputs(&self, state: &State, outputs: &Map<String, Value>) -> Result<(), StageError> {
+    fn write_outputs(&self, state: &State, reported: &Outputs) -> Result<(), StageError> {
         let Some(run_dir) = &state.run_dir else {
             return Ok(());
         };
         run_dir.write_outputs(&OutputsFile {
             dcs: message::VERSION,
-            stage: self.instance.clone(),
-            kind: self.kind.to_owned(),
-            run: self.run.clone(),
-            generation: state.generation,
-            outputs: outputs.clone(),
-            provides: state.provides.clone(),
+            reported: reported.clone(),
             secrets: Map::new(),
             prev: state
                 .outputs
                 .clone()
-                .or_else(|| state.previous.as_ref().map(|p| p.outputs.clone())),
+                .or_else(|| Some(state.previous.as_ref()?.reported.outputs.clone())),
         })
     }
 

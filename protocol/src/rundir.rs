@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 use crate::codes;
 use crate::error::StageError;
 use crate::files;
-use crate::provides::Provides;
+use crate::message::Outputs;
 
 /// How long `run` waits for the lock of a previous run that is stopping.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,20 +47,9 @@ pub struct RunDir(PathBuf);
 pub struct OutputsFile {
     /// Protocol version.
     pub dcs: u64,
-    /// Instance name.
-    pub stage: String,
-    /// Kind of stage.
-    pub kind: String,
-    /// The run that wrote it.
-    pub run: String,
-    /// Rises by one whenever the outputs change.
-    #[serde(rename = "gen")]
-    pub generation: u64,
-    /// The values.
-    pub outputs: Map<String, Value>,
-    /// Their meaning: JSON pointers into them, by meaning.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub provides: Provides,
+    /// The report of the instance.
+    #[serde(flatten)]
+    pub reported: Outputs,
     /// Paths of 0600 files that hold secrets, by name.
     #[serde(default)]
     pub secrets: Map<String, Value>,
@@ -239,7 +228,7 @@ impl RunDir {
     }
 
     pub(crate) fn write_outputs(&self, outputs: &OutputsFile) -> Result<(), StageError> {
-        let path = self.outputs_path(&outputs.stage);
+        let path = self.outputs_path(&outputs.reported.stage);
         let bytes = serde_json::to_vec_pretty(outputs)
             .map_err(|e| StageError::internal(format!("outputs are not JSON: {e}")))?;
         files::replace(&path, &bytes, true)
@@ -254,7 +243,7 @@ impl RunDir {
     /// The outputs of an instance, if the run that wrote them is alive.
     pub fn live_outputs(&self, instance: &str) -> Option<OutputsFile> {
         let outputs = self.outputs(instance)?;
-        (self.holder(instance).as_ref() == Some(&outputs.run)).then_some(outputs)
+        (self.holder(instance).as_ref() == Some(&outputs.reported.run)).then_some(outputs)
     }
 
     /// The names of the instances that have a lock file here.

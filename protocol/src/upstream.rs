@@ -260,8 +260,8 @@ fn wanted(names: &[String], run_dir: &RunDir, own: &str, kind: &str) -> Vec<Stri
 impl From<OutputsFile> for Upstream {
     fn from(file: OutputsFile) -> Upstream {
         Upstream {
-            outputs: file.outputs,
-            provides: file.provides,
+            outputs: file.reported.outputs,
+            provides: file.reported.provides,
         }
     }
 }

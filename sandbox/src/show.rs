@@ -318,7 +318,7 @@ fn show(cloud: &Cloud) -> Result<(), StageError> {
         let file = file.ok_or_else(|| failed(format!("{instance} is up and has no outputs")))?;
         say(&format!(
             "sandbox: outputs of {instance}\n{}",
-            indent(&Value::Object(file.outputs))
+            indent(&Value::Object(file.reported.outputs))
         ));
     }
     let config = master::read(&run_dir.file("master.yaml"));

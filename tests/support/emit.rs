@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use protocol::files;
+use protocol::message::Outputs;
 use protocol::rundir::{Lock, OutputsFile, RunDir};
 use serde_json::{Map, Value, json};
 use tokio::process::Command;
@@ -103,12 +104,14 @@ impl Upstream {
         };
         let file = OutputsFile {
             dcs: 1,
-            stage: self.name.clone(),
-            kind: self.kind.clone(),
-            run: "1a2b".into(),
-            generation,
-            provides: provides(&self.kind),
-            outputs,
+            reported: Outputs {
+                stage: self.name.clone(),
+                kind: self.kind.clone(),
+                run: "1a2b".into(),
+                generation,
+                provides: provides(&self.kind),
+                outputs,
+            },
             secrets: Map::new(),
             prev: None,
         };

@@ -65,7 +65,14 @@ fn tail(text: &str) -> String {
 
 /// The run that is ready.
 fn live_run(scene: &Scene) -> Option<String> {
-    Some(scene.open_run_dir().ok()?.live_outputs(INSTANCE)?.run)
+    Some(
+        scene
+            .open_run_dir()
+            .ok()?
+            .live_outputs(INSTANCE)?
+            .reported
+            .run,
+    )
 }
 
 fn devcluster_yaml(scene: &Scene, after: &Path) -> Result<Value> {

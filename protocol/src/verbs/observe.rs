@@ -64,13 +64,14 @@ pub(crate) async fn check<S: Stage>(invocation: &Invocation) -> Result<(), Stage
             )),
         });
     };
-    let outputs: S::Outputs = serde_json::from_value(Value::Object(file.outputs)).map_err(|e| {
-        failed(format!(
-            "the outputs of {instance} are not those of a {}",
-            S::KIND
-        ))
-        .source(&e)
-    })?;
+    let outputs: S::Outputs = serde_json::from_value(Value::Object(file.reported.outputs))
+        .map_err(|e| {
+            failed(format!(
+                "the outputs of {instance} are not those of a {}",
+                S::KIND
+            ))
+            .source(&e)
+        })?;
     if let Some(error) = run_dir
         .status(instance)
         .filter(|s| s.phase == Phase::Degraded)

@@ -2,6 +2,7 @@
 
 mod help;
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -211,6 +212,7 @@ async fn dispatch(verb: Verb) -> Result<u8, StageError> {
         beside: own.parent().unwrap_or(Path::new("/")),
         env: &env,
         own_only: false,
+        early: RefCell::default(),
     };
     match verb {
         Verb::Up { args, options } => {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::compile::{Compiled, compile, run_dir};
 use crate::flat::{Flat, FlatFlags, default_base};
-use crate::kinds::{Described, Programs};
+use crate::kinds::Programs;
 use crate::plan::TEMP_DIR;
 use crate::problems::{InputFile, pyyaml_only, read, refused, usage};
 
@@ -110,8 +110,7 @@ pub(crate) async fn load(
         }
         return load_flat(None, flags, programs).await;
     };
-    let (kinds, document) = Described::during(programs, || read(path)).await;
-    let document = document?;
+    let document = programs.describe_during(|| read(path)).await?;
     let source = InputFile {
         path,
         document: &document,
@@ -132,7 +131,7 @@ pub(crate) async fn load(
         return Err(usage(message).hint("set it in the tunnel or gateway stage of that file"));
     }
     Ok(CompiledInput {
-        compiled: compile(&source, None, &kinds, programs.beside).await?,
+        compiled: compile(&source, None, programs, programs.beside).await?,
         root: None,
         file: path.clone(),
         document,

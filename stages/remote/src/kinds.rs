@@ -52,6 +52,8 @@ pub struct Programs<'a> {
     pub env: &'a Env,
     /// Run only programs of this project. Kinds of other projects then accept any config.
     pub own_only: bool,
+    /// Descriptions that are ready before they are asked for.
+    pub(crate) early: RefCell<BTreeMap<String, Result<Option<Kind>, StageError>>>,
 }
 
 impl Programs<'_> {
@@ -115,48 +117,19 @@ impl Programs<'_> {
         Ok(command)
     }
 
+    /// Describes the kinds of this project while `work` runs.
+    pub(crate) async fn describe_during<T>(&self, work: impl FnOnce() -> T) -> T {
+        let each = OURS.map(async |kind| (kind.to_owned(), self.describe(kind).await));
+        let (described, done) = join(join_all(each), async { work() }).await;
+        self.early.replace(described.into_iter().collect());
+        done
+    }
+
     /// The description of a kind of this project.
     pub(crate) async fn describe_known(&self, kind: &str) -> Result<Description, StageError> {
         let found = self.describe(kind).await?;
         let found = found.ok_or_else(|| usage(unknown_kind(kind, &[])))?;
         Ok(found.description)
-    }
-}
-
-/// Programs whose first descriptions were requested before it was known which are needed.
-pub(crate) struct Described<'a> {
-    programs: &'a Programs<'a>,
-    ours: RefCell<BTreeMap<&'static str, Result<Option<Kind>, StageError>>>,
-}
-
-impl<'a> Described<'a> {
-    /// Describes the kinds of this project while `work` runs.
-    pub(crate) async fn during<T>(
-        programs: &'a Programs<'a>,
-        work: impl FnOnce() -> T,
-    ) -> (Described<'a>, T) {
-        let each = OURS.map(async |kind| (kind, programs.describe(kind).await));
-        let (ours, done) = join(join_all(each), async { work() }).await;
-        let ours = RefCell::new(ours.into_iter().collect());
-        (Described { programs, ours }, done)
-    }
-}
-
-impl Kinds for Described<'_> {
-    fn all(&self) -> Vec<String> {
-        self.programs.all()
-    }
-
-    async fn describe(&self, kind: &str) -> Result<Option<Kind>, StageError> {
-        let described = self.ours.borrow_mut().remove(kind);
-        match described {
-            Some(described) => described,
-            None => self.programs.describe(kind).await,
-        }
-    }
-
-    async fn validate(&self, kind: &Kind, request: &Request) -> Result<Answer, StageError> {
-        self.programs.validate(kind, request).await
     }
 }
 
@@ -197,6 +170,10 @@ impl Kinds for Programs<'_> {
     }
 
     async fn describe(&self, kind: &str) -> Result<Option<Kind>, StageError> {
+        let early = self.early.borrow_mut().remove(kind);
+        if let Some(early) = early {
+            return early;
+        }
         let is_foreign = !is_ours(kind) && kind != PLUGIN;
         let program = match self.words(kind) {
             Ok(program) => program,

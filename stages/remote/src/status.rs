@@ -147,8 +147,8 @@ fn instance(run_dir: &RunDir, stage: String) -> Option<Instance> {
         since_ms: Some(status.since_ms),
         message: status.message,
         health: degraded.map(|e| e.message.clone()),
-        generation: live.as_ref().map(|o| o.generation),
-        outputs: live.map(|o| o.outputs),
+        generation: live.as_ref().map(|o| o.reported.generation),
+        outputs: live.map(|o| o.reported.outputs),
         last_error: status.error,
         pid: holder.map(|_| status.pid),
     })
