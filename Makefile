@@ -6,7 +6,7 @@ DEVCLUSTER := $(abspath $(BUILD)/venv/bin/devcluster)
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 PROGRAMS := $(wildcard stages/*) conformance sandbox
 # Their parts are one cargo test each: `make bench BENCH=tunnel` runs one alone.
-BENCH ?= tunnel gateway config-emit live
+BENCH ?= tunnel gateway config-emit way live
 SOAK ?= tunnel gateway kills live cluster older-api fuzz
 FUZZ_SECONDS ?= 720
 TESTS := test --package devcluster-tests
@@ -66,6 +66,9 @@ bench-gateway:
 
 bench-config-emit:
 	$(CARGO) $(TESTS) --release --test bench -- --ignored --nocapture config_emit::
+
+bench-way:
+	$(CARGO) $(TESTS) --release --test bench -- --ignored --nocapture --test-threads 1 way::
 
 bench-live:
 	$(CARGO) $(TESTS) --release --test suite -- --ignored --nocapture live::bench

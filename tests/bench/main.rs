@@ -2,4 +2,6 @@
 
 mod config_emit;
 mod gateway;
+mod report;
 mod tunnel;
+mod way;

@@ -6,7 +6,6 @@
 mod load;
 mod outage;
 mod peers;
-mod report;
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +18,9 @@ use support::{Home, Options, TestSshd, free_ports, leaks, start_sshd};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::report::{Row, median, report, say};
 use load::{HangsUp, Source, throughput, visits};
 use peers::{Ends, Held, Peer, Server};
-use report::{Row, median, report, say};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -170,7 +169,7 @@ async fn a_start_takes_little_longer_than_ssh_itself() {
     {
         rows.extend(start(round_trip, rounds, ports).await);
     }
-    report("start", &rows);
+    report("tunnel", "start", &rows);
 }
 
 #[tokio::test]
@@ -202,7 +201,7 @@ async fn streams_are_as_fast_as_ssh_can_be_made() {
         }
         end(all).await;
     }
-    report("throughput", &rows);
+    report("tunnel", "throughput", &rows);
 }
 
 #[tokio::test]
@@ -234,7 +233,7 @@ async fn new_connections_do_not_wait() {
         }
         end(all).await;
     }
-    report("new connections", &rows);
+    report("tunnel", "new connections", &rows);
 }
 
 /// Resident memory in MiB, and CPU time in ms since it started.
@@ -301,7 +300,7 @@ async fn an_idle_tunnel_costs_next_to_nothing() {
         cpu.sample(name, used - before);
     }
     end(all).await;
-    report("idle", &[memory, cpu, ssh_memory, ssh_cpu]);
+    report("tunnel", "idle", &[memory, cpu, ssh_memory, ssh_cpu]);
 }
 
 #[tokio::test]
@@ -349,5 +348,5 @@ async fn after_an_outage_bytes_flow_at_once() {
         }
         rows.extend([noticed, back]);
     }
-    report("outages of 60 s", &rows);
+    report("tunnel", "outages of 60 s", &rows);
 }

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::report::median;
+use crate::report::median;
 
 const VISITOR: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// The time after which a visit counts as stalled.

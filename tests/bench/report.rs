@@ -1,5 +1,6 @@
-//! The results: a table on stdout, all samples in .build/bench/tunnel.json.
+//! The results: a table on stdout, all samples in .build/bench/<bench>.json.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -146,10 +147,11 @@ fn number(value: f64) -> String {
     format!("{value:.*}", (3 - digits).clamp(0, 3) as usize)
 }
 
-static SECTIONS: Mutex<Vec<Value>> = Mutex::new(Vec::new());
+/// The sections of each file.
+static SECTIONS: Mutex<BTreeMap<&str, Vec<Value>>> = Mutex::new(BTreeMap::new());
 
 /// Prints a table, and adds it to the file. Then fails if a goal is missed.
-pub(crate) fn report(title: &str, rows: &[Row]) {
+pub(crate) fn report(bench: &'static str, title: &str, rows: &[Row]) {
     let mut columns = vec!["ours"];
     for (name, _) in rows.iter().flat_map(|row| &row.values) {
         if !columns.contains(name) {
@@ -165,8 +167,9 @@ pub(crate) fn report(title: &str, rows: &[Row]) {
     let rows_json: Vec<Value> = rows.iter().map(Row::json).collect();
     {
         let mut sections = SECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        let sections = sections.entry(bench).or_default();
         sections.push(json!({"title": title, "rows": rows_json}));
-        write(&sections);
+        write(bench, sections);
     }
     let missed: Vec<String> = rows
         .iter()
@@ -200,8 +203,8 @@ pub(crate) fn say(text: &str) {
     drop(writeln!(std::io::stdout(), "{text}"));
 }
 
-fn write(sections: &[Value]) {
-    let path = build_dir().join("bench/tunnel.json");
+fn write(bench: &str, sections: &[Value]) {
+    let path = build_dir().join(format!("bench/{bench}.json"));
     let ssh = Command::new("ssh").arg("-V").output().expect("no ssh");
     let machine = json!({
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
