@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use kube::config::{Kubeconfig, KubeconfigError};
 use protocol::ledger::{Entry, Ledger};
 use protocol::suggest::did_you_mean;
-use protocol::{Env, StageError};
+use protocol::{Env, StageError, files};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -124,7 +124,9 @@ fn files(file: Option<&Path>, env: &Env) -> Vec<PathBuf> {
 fn read_merged(files: &[PathBuf], origin: &str) -> Result<Kubeconfig, StageError> {
     let mut merged: Option<Kubeconfig> = None;
     for file in files {
-        let mut next = match Kubeconfig::read_from(file) {
+        let opened =
+            files::open_named(file).map_err(|e| KubeconfigError::ReadConfig(e, file.clone()));
+        let mut next = match opened.and_then(|_| Kubeconfig::read_from(file)) {
             Ok(next) => next,
             Err(KubeconfigError::ReadConfig(error, _)) if error.kind() == ErrorKind::NotFound => {
                 continue;
@@ -200,6 +202,9 @@ fn minify(
         );
         return Err(malformed(origin, &what));
     }
+    if let Some(path) = named_files(&merged).find(|path| is_irregular(path)) {
+        return Err(malformed(origin, &format!("{path} is not a regular file")));
+    }
     let mut users = merged.auth_infos.iter();
     let plugin = users.find_map(|it| it.auth_info.as_ref()?.exec.as_ref()?.command.clone());
     Ok(KubeContext {
@@ -217,6 +222,21 @@ fn minify(
             ..Kubeconfig::default()
         },
     })
+}
+
+/// The files that a kubeconfig names, besides the program of a plugin.
+fn named_files(kubeconfig: &Kubeconfig) -> impl Iterator<Item = &str> {
+    let clusters = kubeconfig.clusters.iter();
+    let clusters = clusters.filter_map(|it| it.cluster.as_ref()?.certificate_authority.as_ref());
+    let users = kubeconfig.auth_infos.iter();
+    let users = users.filter_map(|it| it.auth_info.as_ref());
+    let users = users.flat_map(|it| [&it.client_certificate, &it.client_key, &it.token_file]);
+    clusters.chain(users.flatten()).map(String::as_str)
+}
+
+/// kube would wait for the writer of a FIFO.
+fn is_irregular(path: &str) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| !meta.is_file())
 }
 
 fn context_unknown(origin: &str, name: &str, names: &[&str]) -> StageError {

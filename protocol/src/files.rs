@@ -1,4 +1,10 @@
-//! Small private files: mode 0600, replaced as a whole, never opened through a link.
+//! Every file and directory that a program reads or writes goes through here.
+//!
+//! What is ours (run directory, state, locks, outputs) is private: a regular file of this user, opened through no link, in
+//! directories that no other user can change ([`trust`]). A file that the user names may be a link and may belong to others.
+//! No call blocks on a FIFO.
+
+pub mod trust;
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Write};
@@ -7,36 +13,55 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 
 use crate::codes;
 use crate::error::StageError;
+use trust::{TRUST, Untrusted};
 
 /// The largest file that a stage reads as a whole.
 pub(crate) const MAX_FILE: u64 = 4 << 20;
 
-/// Follow no links, and do not block on a FIFO in the place of a file.
-const SAFE_FLAGS: i32 = OFlags::NOFOLLOW
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::NOCTTY)
-    .bits() as i32;
+/// Do not block on a FIFO in the place of a file.
+const NEVER_BLOCK: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY);
+
+fn options(follow: OFlags) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.custom_flags(NEVER_BLOCK.union(follow).bits() as i32);
+    options
+}
+
+/// The same file, if it is regular.
+fn regular(file: File) -> std::io::Result<(File, Metadata)> {
+    let meta = file.metadata()?;
+    match meta.is_file() {
+        true => Ok((file, meta)),
+        false => Err(std::io::Error::other("it is not a regular file")),
+    }
+}
+
+/// The same file, if it is one of ours.
+fn private(file: File) -> std::io::Result<File> {
+    let (file, meta) = regular(file)?;
+    match TRUST.owns(&meta) {
+        true => Ok(file),
+        false => Err(std::io::Error::other(format!(
+            "it belongs to user {}",
+            meta.uid()
+        ))),
+    }
+}
 
 /// Opens a private file for reading and writing. Creates it with mode 0600 if it does not exist.
 pub(crate) fn open(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(SAFE_FLAGS)
-        .open(path)
+    let mut options = options(OFlags::NOFOLLOW);
+    let options = options.read(true).write(true).create(true).mode(0o600);
+    private(options.truncate(false).open(path)?)
 }
 
-pub(crate) fn open_to_read(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(SAFE_FLAGS)
-        .open(path)
+/// Opens a private file.
+pub fn open_to_read(path: &Path) -> std::io::Result<File> {
+    private(options(OFlags::NOFOLLOW).read(true).open(path)?)
 }
 
 /// Reads a private file; `None` when it does not exist.
@@ -46,40 +71,62 @@ pub fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
 
 /// The same with another limit, since parsed content takes many times the size of the file.
 pub(crate) fn read_at_most(path: &Path, limit: u64) -> std::io::Result<Option<Vec<u8>>> {
-    let file = match open_to_read(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("not a regular file"));
+    match open_to_read(path) {
+        Ok(file) => read_whole(file, limit).map(Some),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
     }
+}
+
+fn read_whole(file: File, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(std::io::Error::other(format!("larger than {limit} bytes")));
+    match bytes.len() as u64 <= limit {
+        true => Ok(bytes),
+        false => Err(std::io::Error::other(format!("larger than {limit} bytes"))),
     }
-    Ok(Some(bytes))
+}
+
+/// Opens a file that the user names: it may be a link to a regular file.
+pub fn open_named(path: &Path) -> std::io::Result<File> {
+    regular(options(OFlags::empty()).read(true).open(path)?).map(|(file, _)| file)
 }
 
 /// The largest file of a user. Parsed YAML takes about sixty times the size of the file.
 const MAX_TEXT: u64 = 1 << 20;
 
-/// Reads a file of a user, of at most 1 MiB. It may be a link or a pipe.
+/// Reads a file that the user names, of at most 1 MiB.
 pub fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_TEXT + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_TEXT {
-        return Err(std::io::Error::other("larger than 1 MiB"));
-    }
-    Ok(bytes)
+    read_named(path, MAX_TEXT)
 }
 
-/// The same as text.
+/// The same with another limit.
+pub fn read_named(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+    read_whole(open_named(path)?, limit)
+}
+
+/// Reads a text file that the user names, of at most 1 MiB.
 pub fn read_text(path: &Path) -> std::io::Result<String> {
     let invalid = |e| std::io::Error::new(std::io::ErrorKind::InvalidData, e);
     String::from_utf8(read_bytes(path)?).map_err(invalid)
+}
+
+/// Writes a file that the user names and that others may read. A link is followed; a device is written to.
+pub fn write_named(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut options = options(OFlags::empty());
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    let mut file = match file.metadata()?.file_type() {
+        kind if kind.is_char_device() => file,
+        _ => regular(file)?.0,
+    };
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    file.write_all(bytes)
 }
 
 /// How long to wait for another writer of the same file.
@@ -92,9 +139,8 @@ pub fn replace(path: &Path, bytes: &[u8], sync: bool) -> std::io::Result<()> {
     // This follows a link, such as `/dev/stdout`; the rename replaces a link to a regular file.
     match std::fs::metadata(path).map(|there| there.file_type()) {
         Ok(kind) if kind.is_char_device() => {
-            return OpenOptions::new()
+            return options(OFlags::NOFOLLOW)
                 .write(true)
-                .custom_flags(SAFE_FLAGS)
                 .open(path)?
                 .write_all(bytes);
         }
@@ -115,12 +161,14 @@ pub fn replace(path: &Path, bytes: &[u8], sync: bool) -> std::io::Result<()> {
         return Err(e);
     }
     match path.parent() {
-        Some(parent) if sync => File::open(if parent.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            parent
-        })?
-        .sync_all(),
+        Some(parent) if sync => {
+            let named = !parent.as_os_str().is_empty();
+            let parent = if named { parent } else { Path::new(".") };
+            options(OFlags::DIRECTORY)
+                .read(true)
+                .open(parent)?
+                .sync_all()
+        }
         _ => Ok(()),
     }
 }
@@ -136,14 +184,11 @@ fn temporary_path(path: &Path) -> std::io::Result<PathBuf> {
 fn open_temporary(path: &Path) -> std::io::Result<File> {
     let deadline = Instant::now() + WRITER_TIMEOUT;
     loop {
-        let file = open(path)?;
-        let locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        // The previous writer may have renamed it meanwhile: then this is the finished file.
-        let ours = file.metadata()?;
-        let current = std::fs::symlink_metadata(path).is_ok_and(|there| ours.ino() == there.ino());
-        if locked && current {
+        // The previous writer may rename it meanwhile: then it is the finished file, and not locked.
+        if let Some(Locked { file, .. }) = Locked::try_at(path)? {
+            let meta = file.metadata()?;
             let me = rustix::process::geteuid().as_raw();
-            if !ours.is_file() || ours.uid() != me || ours.nlink() != 1 {
+            if meta.uid() != me || meta.nlink() != 1 {
                 let why = format!(
                     "{} exists and is not a private file of this user",
                     path.display()
@@ -156,6 +201,41 @@ fn open_temporary(path: &Path) -> std::io::Result<File> {
             return Err(std::io::Error::other("another process is writing it"));
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A locked private file. Dropping it releases the lock; the kernel releases it when the process dies.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    pub(crate) file: File,
+    path: PathBuf,
+}
+
+impl Locked {
+    /// Creates the file and locks it. `None` while another process holds the lock.
+    pub(crate) fn try_at(path: &Path) -> std::io::Result<Option<Locked>> {
+        loop {
+            let file = open(path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                locked => locked?,
+            }
+            let path = path.to_owned();
+            let locked = Locked { file, path };
+            // Its last holder may have removed it meanwhile.
+            if locked.is_current() {
+                return Ok(Some(locked));
+            }
+        }
+    }
+
+    /// Whether it is still the file at its path: otherwise another process can hold a lock there.
+    pub(crate) fn is_current(&self) -> bool {
+        let there = std::fs::symlink_metadata(&self.path);
+        let same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        self.file
+            .metadata()
+            .is_ok_and(|ours| there.is_ok_and(|there| same(&ours, &there)))
     }
 }
 
@@ -172,77 +252,89 @@ fn remove_one(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Creates a directory that only this user can use, or checks that it is one.
-pub(crate) fn private_dir(path: &Path, what: &str) -> Result<(), StageError> {
-    let shown = path.display();
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|e| StageError::io(format!("cannot create the {what} {shown}"), &e))?;
-    let meta = std::fs::symlink_metadata(path).map_err(|e| {
-        StageError::io(
-            format!("cannot read the attributes of the {what} {shown}"),
-            &e,
-        )
-    })?;
-    if let Some(why) = why_not_private(&meta) {
-        return Err(unsafe_dir(format!("the {what} {shown} {why}"))
-            .hint("name a directory that you own, or make this one private: chmod 700"));
+/// Creates a directory that only this user can use, or checks that it is one. Returns its canonical path.
+pub fn private_dir(path: &Path, what: &str) -> Result<PathBuf, StageError> {
+    let is_link = path.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
+    if is_link {
+        let message = format!("the {what} {} is a link", path.display());
+        return Err(unsafe_dir(message).hint("name the directory itself"));
     }
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let Some(parent) = absolute.parent() else {
-        return Ok(());
-    };
-    match std::fs::metadata(parent)
-        .ok()
-        .and_then(|m| why_replaceable(&m))
-    {
-        None => Ok(()),
-        Some(why) => {
-            let parent = parent.display();
-            Err(unsafe_dir(format!(
-                "other users can replace the {what} {shown}: {parent} {why}"
+    let dir = own_dir(path, what)?;
+    let meta = dir.metadata().map_err(|e| unreadable(&dir, what, &e))?;
+    let mode = meta.mode() & 0o777;
+    if mode & 0o022 == 0 {
+        return Ok(dir);
+    }
+    let shown = dir.display();
+    let message = format!("the {what} {shown} is writable by other users (mode {mode:o})");
+    Err(unsafe_dir(message).hint(format!("make it private: chmod 700 {shown}")))
+}
+
+/// Creates a directory with mode 0700, or checks that it belongs to this user and that no one else can write to it, except the
+/// user's own group. Returns its canonical path.
+pub fn own_dir(path: &Path, what: &str) -> Result<PathBuf, StageError> {
+    if check_own_dir(path, what)?.is_none() {
+        let mut private = std::fs::DirBuilder::new();
+        let made = private.recursive(true).mode(0o700).create(path);
+        made.map_err(|e| {
+            StageError::io(format!("cannot create the {what} {}", path.display()), &e)
+        })?;
+    }
+    let dir = check_own_dir(path, what)?;
+    dir.ok_or_else(|| StageError::internal(format!("the {what} vanished")))
+}
+
+/// The canonical path of a directory as [`own_dir`] creates it. `None`: it does not exist, and can be created.
+pub fn check_own_dir(path: &Path, what: &str) -> Result<Option<PathBuf>, StageError> {
+    let untrusted = |error| not_trusted(path, what, error);
+    let found = trust::resolve(path).map_err(untrusted)?;
+    if !found.missing.is_empty() {
+        return Ok(None);
+    }
+    let dir = trust::trusted(&found.path).map_err(untrusted)?;
+    let meta = dir.metadata().map_err(|e| unreadable(&dir, what, &e))?;
+    let (shown, me) = (dir.display(), rustix::process::geteuid().as_raw());
+    if !meta.is_dir() {
+        return Err(unsafe_dir(format!("the {what} {shown} is not a directory")));
+    }
+    if meta.uid() != me {
+        let owner = meta.uid();
+        let message =
+            format!("the {what} {shown} belongs to user {owner}, not to this user ({me})");
+        return Err(unsafe_dir(message).hint("name a directory that you own"));
+    }
+    Ok(Some(dir))
+}
+
+fn unreadable(dir: &Path, what: &str, error: &std::io::Error) -> StageError {
+    let shown = dir.display();
+    StageError::io(
+        format!("cannot read the attributes of the {what} {shown}"),
+        error,
+    )
+}
+
+fn not_trusted(path: &Path, what: &str, error: Untrusted) -> StageError {
+    let shown = path.display();
+    match error {
+        Untrusted::Replaceable { place, why } => {
+            let place = place.display();
+            unsafe_dir(format!(
+                "other users can replace the {what} {shown}: {place} {why}"
             ))
             .hint(format!(
-                "name a directory elsewhere, or remove the write permission of others: chmod go-w {parent}"
-            )))
+                "name a directory elsewhere, or remove the write permission of others: chmod go-w {place}"
+            ))
         }
+        Untrusted::Io { place, source } => StageError::io(
+            format!("cannot use the {what} {shown}: {}", place.display()),
+            &source,
+        ),
     }
 }
 
 fn unsafe_dir(message: String) -> StageError {
     StageError::new(codes::UNSAFE_DIR, message)
-}
-
-fn why_not_private(dir: &Metadata) -> Option<String> {
-    let me = rustix::process::geteuid().as_raw();
-    let mode = dir.mode() & 0o777;
-    if !dir.is_dir() {
-        return Some("is a link; links are not followed".into());
-    }
-    if dir.uid() != me {
-        return Some(format!(
-            "belongs to user {}, not to this user ({me})",
-            dir.uid()
-        ));
-    }
-    (mode & 0o022 != 0).then(|| format!("is writable by other users (mode {mode:o})"))
-}
-
-/// The user's own group may write to the parent: with umask 002, home directories have this mode, and the group has no
-/// other member.
-fn why_replaceable(parent: &Metadata) -> Option<String> {
-    let (me, group) = (
-        rustix::process::geteuid().as_raw(),
-        rustix::process::getegid().as_raw(),
-    );
-    let mode = parent.mode() & 0o7777;
-    if parent.uid() != me && parent.uid() != 0 {
-        return Some(format!("belongs to user {}", parent.uid()));
-    }
-    let others = mode & 0o002 != 0 || (mode & 0o020 != 0 && parent.gid() != group);
-    (others && mode & 0o1000 == 0).then(|| format!("is writable by other users (mode {mode:o})"))
 }
 
 #[cfg(test)]

@@ -7,8 +7,7 @@
 //! <run-dir>/status/<instance>.json     its phase, step and last error
 //! ```
 
-use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use serde_json::{Map, Value, json};
 
 use crate::codes;
 use crate::error::StageError;
-use crate::files;
+use crate::files::{self, Locked};
 use crate::message::Outputs;
 
 /// How long `run` waits for the lock of a previous run that is stopping.
@@ -113,23 +112,24 @@ pub struct Status {
 
 /// The lock of an instance. Dropping it releases it; the kernel releases it when the process dies.
 #[derive(Debug)]
-pub struct Lock {
-    _file: File,
-}
+pub struct Lock(#[allow(dead_code, reason = "held, not read")] Locked);
 
 impl RunDir {
     /// Creates the directory, or checks that only this user can use it.
     pub fn open(path: &Path) -> Result<RunDir, StageError> {
-        files::private_dir(path, "run directory")?;
+        let run_dir = RunDir(files::private_dir(path, "run directory")?);
         for inside in ["outputs", "status"] {
-            files::private_dir(&path.join(inside), "run directory")?;
+            run_dir.directory(inside)?;
         }
-        let absolute = std::path::absolute(path)
-            .map_err(|e| StageError::io(format!("cannot resolve {}", path.display()), &e))?;
-        Ok(RunDir(absolute))
+        Ok(run_dir)
     }
 
-    /// The absolute path.
+    /// A directory inside it.
+    pub fn directory(&self, name: &str) -> Result<PathBuf, StageError> {
+        files::private_dir(&self.0.join(name), "run directory")
+    }
+
+    /// The canonical path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -161,24 +161,21 @@ impl RunDir {
         let path = self.lock_path(instance);
         let failed =
             |e: std::io::Error| StageError::io(format!("cannot lock {}", path.display()), &e);
-        let mut file = files::open(&path).map_err(failed)?;
         let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
-        while let Err(e) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if e != rustix::io::Errno::WOULDBLOCK {
-                return Err(failed(e.into()));
+        let mut locked = loop {
+            if let Some(locked) = Locked::try_at(&path).map_err(failed)? {
+                break locked;
             }
             if tokio::time::Instant::now() >= deadline {
                 return Err(self.locked(instance));
             }
             tokio::time::sleep(LOCK_RETRY).await;
-        }
+        };
         let holder = json!({"run": run}).to_string();
-        let written = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(holder.as_bytes()));
+        let written = locked.file.set_len(0);
+        let written = written.and_then(|()| locked.file.write_all(holder.as_bytes()));
         written.map_err(failed)?;
-        Ok(Lock { _file: file })
+        Ok(Lock(locked))
     }
 
     fn locked(&self, instance: &str) -> StageError {

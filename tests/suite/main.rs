@@ -39,6 +39,7 @@ mod protocol {
     mod conformance;
     mod errors;
     mod examples;
+    mod paths;
     mod runtime;
 }
 mod tunnel {

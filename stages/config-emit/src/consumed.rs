@@ -1,8 +1,7 @@
 //! The values that a running command was started with: `exec` records them, so that a change restarts its stage.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -57,14 +56,9 @@ impl Consumed {
             let message = format!("`{}` cannot name a file", self.name);
             return Err(StageError::new(protocol::codes::USAGE, message));
         }
-        let path = directory(run_dir).join(format!("{}.json", self.name));
+        let directory = run_dir.directory(DIRECTORY)?;
+        let path = directory.join(format!("{}.json", self.name));
         let failed = |e| StageError::io(format!("cannot write {}", path.display()), &e);
-        let mut builder = std::fs::DirBuilder::new();
-        let made = builder
-            .recursive(true)
-            .mode(0o700)
-            .create(directory(run_dir));
-        made.map_err(failed)?;
         if let Some(before) = read(&path) {
             before.end();
         }
@@ -114,9 +108,8 @@ impl Consumed {
     }
 }
 
-fn directory(run_dir: &RunDir) -> PathBuf {
-    run_dir.file("used")
-}
+/// In the run directory.
+const DIRECTORY: &str = "used";
 
 fn read(path: &Path) -> Option<Consumed> {
     serde_json::from_slice(&files::read(path).ok()??).ok()
@@ -124,7 +117,7 @@ fn read(path: &Path) -> Option<Consumed> {
 
 /// All records written since `since`.
 pub(crate) fn records(run_dir: &RunDir, since: Option<SystemTime>) -> Vec<Consumed> {
-    let entries = std::fs::read_dir(directory(run_dir))
+    let entries = std::fs::read_dir(run_dir.file(DIRECTORY))
         .into_iter()
         .flatten()
         .flatten();

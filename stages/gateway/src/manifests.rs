@@ -8,7 +8,7 @@ use cluster::proxy;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
-use protocol::{Env, StageError};
+use protocol::{Env, StageError, files};
 use ring::digest;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -153,12 +153,7 @@ fn digest_mismatch(loaded: &Loaded, expected: &str) -> StageError {
 }
 
 fn read(name: &str) -> Result<Vec<u8>, String> {
-    let text = |error: std::io::Error| error.to_string();
-    let size = Path::new(name).metadata().map_err(text)?;
-    if !size.is_file() || size.len() > LARGEST as u64 {
-        return Err(format!("it is not a file of at most {} MiB", LARGEST >> 20));
-    }
-    std::fs::read(name).map_err(text)
+    files::read_named(Path::new(name), LARGEST as u64).map_err(|error| error.to_string())
 }
 
 async fn fetch(url: &str, env: &Env) -> Result<Vec<u8>, String> {

@@ -311,5 +311,7 @@ fn run_dir(place: RunDirArgs, env: &Env) -> Result<Option<PathBuf>, StageError> 
         Some(named) => Some(named),
         None => place.config.map(of_file).transpose()?,
     };
-    Ok(run_dir.map(|d| std::path::absolute(&d).unwrap_or(d)))
+    let canonical = |dir: PathBuf| dir.canonicalize().or_else(|_| std::path::absolute(&dir));
+    let failed = |e| StageError::io("cannot find the run directory", &e);
+    run_dir.map(canonical).transpose().map_err(failed)
 }

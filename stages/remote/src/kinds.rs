@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use futures::future::{join, join_all};
 use protocol::env::is_executable;
+use protocol::files::trust::trusted;
 use protocol::kinds::{DEVCLUSTERS, OURS, PLUGIN, RELEASE, is_kind, is_ours};
 use protocol::message::VERSION;
 use protocol::suggest::did_you_mean;
@@ -58,7 +58,7 @@ pub struct Programs<'a> {
 
 impl Programs<'_> {
     /// Finds the program of a kind: beside this program, else on `$PATH`, in absolute directories and in files that other users
-    /// cannot write to. The error lists the programs that were skipped.
+    /// cannot change or replace. The error lists the programs that were skipped.
     pub fn find(&self, kind: &str) -> Result<PathBuf, Vec<String>> {
         if !is_kind(kind) {
             return Err(Vec::new());
@@ -74,9 +74,9 @@ impl Programs<'_> {
             if !dir.is_absolute() || !is_executable(&program) {
                 continue;
             }
-            match why_unsafe(&program) {
-                None => return Ok(program),
-                Some(why) => {
+            match trusted(&program) {
+                Ok(_) => return Ok(program),
+                Err(why) => {
                     skipped.push(format!("{} is not safe to run: {why}", program.display()))
                 }
             }
@@ -131,26 +131,6 @@ impl Programs<'_> {
         let found = found.ok_or_else(|| usage(unknown_kind(kind, &[])))?;
         Ok(found.description)
     }
-}
-
-/// Why other users could replace this program, or the target of its link.
-fn why_unsafe(program: &Path) -> Option<String> {
-    let real = program.canonicalize().ok()?;
-    let dirs = [program.parent(), real.parent()].into_iter().flatten();
-    dirs.chain([real.as_path()]).find_map(|path| {
-        let shown = path.display();
-        let Ok(meta) = path.metadata() else {
-            return Some(format!("the attributes of {shown} cannot be read"));
-        };
-        let (me, group) = (rustix::process::geteuid(), rustix::process::getegid());
-        if meta.uid() != 0 && meta.uid() != me.as_raw() {
-            return Some(format!("{shown} belongs to user {}", meta.uid()));
-        }
-        // The user's own group may write: with umask 002, new files have this mode, and the group has no other member.
-        let others =
-            meta.mode() & 0o002 != 0 || (meta.mode() & 0o020 != 0 && meta.gid() != group.as_raw());
-        others.then(|| format!("other users can write to {shown}"))
-    })
 }
 
 impl Kinds for Programs<'_> {

@@ -117,7 +117,7 @@ fn write(path: &Path, content: &[u8]) -> Result<(), StageError> {
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
-    std::fs::write(path, content).map_err(failed)
+    protocol::files::write_named(path, content).map_err(failed)
 }
 
 fn print(bytes: &[u8]) -> Result<(), StageError> {

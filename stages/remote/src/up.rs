@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -82,7 +82,7 @@ pub(crate) async fn up(
     }
     let has_stages = !input.compiled.plan.stages.is_empty();
     if has_stages && !flags.no_preflight && protocol::prompt::is_interactive() {
-        refuse_second_devcluster(&input.temp_dir(env))?;
+        check_temp_dir(&input.temp_dir(env))?;
         if !confirm::before_start(&mut input, programs).await? {
             say("nothing was started");
             return Ok(Exit::Failed as u8);
@@ -165,8 +165,11 @@ async fn supervise(
 /// Creates the directories and writes the compiled file.
 fn prepare(input: &CompiledInput, env: &Env) -> Result<RunDir, StageError> {
     let temp_dir = input.temp_dir(env);
-    make_temp_dir(&temp_dir)?;
-    refuse_second_devcluster(&temp_dir)?;
+    files::own_dir(&temp_dir, TEMP_DIR).map_err(own_temp_dir)?;
+    check_temp_dir(&temp_dir)?;
+    if let Some(warning) = others_read(&temp_dir) {
+        say(&format!("warning: {warning}"));
+    }
     let run_dir = RunDir::open(&input.run_dir(env)).map_err(own_temp_dir)?;
     let file = run_dir.file(COMPILED);
     files::replace(&file, input.compiled.text.as_bytes(), false)
@@ -186,20 +189,6 @@ pub(crate) fn own_temp_dir(error: StageError) -> StageError {
     error
 }
 
-fn make_temp_dir(path: &Path) -> Result<(), StageError> {
-    let failed = |e| {
-        let message = format!("cannot create devcluster's temp_dir {}", path.display());
-        StageError::io(message, &e)
-    };
-    let mut private = std::fs::DirBuilder::new();
-    let private = private.recursive(true).mode(0o700);
-    private.create(path).map_err(failed)?;
-    if let Some(warning) = others_read(path) {
-        say(&format!("warning: {warning}"));
-    }
-    Ok(())
-}
-
 /// The warning when other users can read temp_dir, where devcluster writes the master's config with its passwords.
 pub(crate) fn others_read(temp_dir: &Path) -> Option<String> {
     let shown = temp_dir.display();
@@ -207,9 +196,31 @@ pub(crate) fn others_read(temp_dir: &Path) -> Option<String> {
     open.then(|| format!("other users can read {shown}, where devcluster writes the master's config with its passwords: chmod 700 {shown}"))
 }
 
-/// Refuses a temp_dir whose lock a running devcluster holds: writing there would change the file of that devcluster.
-pub(crate) fn refuse_second_devcluster(temp_dir: &Path) -> Result<(), StageError> {
-    let Ok(lock) = std::fs::File::open(temp_dir.join("lock")) else {
+/// What messages call it.
+const TEMP_DIR: &str = "temp_dir of devcluster";
+
+/// The files that devcluster opens there, besides `<stage>.conf`.
+const FILES: [&str; 4] = ["lock", "running.json", "running.json.tmp", "traceback"];
+
+/// Checks a temp_dir before devcluster uses it: only this user can change it, devcluster can open its files without following
+/// a link or blocking on a FIFO, and no devcluster runs there, whose compiled file would change.
+pub(crate) fn check_temp_dir(temp_dir: &Path) -> Result<(), StageError> {
+    let Some(dir) = files::check_own_dir(temp_dir, TEMP_DIR).map_err(own_temp_dir)? else {
+        return Ok(());
+    };
+    let entries = dir.read_dir().into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_regular = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if !is_regular && (name.ends_with(".conf") || FILES.contains(&&*name)) {
+            let shown = entry.path();
+            let message = format!("{} is not a regular file", shown.display());
+            return Err(StageError::new(protocol::codes::UNSAFE_DIR, message)
+                .hint(format!("remove it: rm {}", shown.display())));
+        }
+    }
+    let Ok(lock) = files::open_to_read(&dir.join("lock")) else {
         return Ok(());
     };
     match flock(&lock, FlockOperation::NonBlockingLockShared) {

@@ -7,7 +7,7 @@ mod reconnect;
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
-use protocol::{Context, StageError};
+use protocol::{Context, StageError, files};
 use tokio::time::timeout;
 
 use crate::Tunnel;
@@ -88,7 +88,7 @@ pub(crate) fn check_key(config: &Config) -> Result<(), StageError> {
             )),
         );
     }
-    match std::fs::File::open(path) {
+    match files::open_named(path) {
         Ok(_) => Ok(()),
         Err(e) => Err(
             StageError::new(codes::KEY_MISSING, format!("cannot open ssh key {shown}")).source(&e),

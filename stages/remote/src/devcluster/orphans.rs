@@ -2,10 +2,10 @@
 //! same at once.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use protocol::files::{self, trust::trusted};
 use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -75,20 +75,12 @@ pub(crate) async fn list_alive(temp_dir: &Path) -> Vec<String> {
 
 /// The list, and devcluster's lock. `None` while a devcluster runs there: then its stages are not orphans.
 fn list(temp_dir: &Path) -> Option<(Vec<Orphan>, File)> {
-    let path = temp_dir.join("running.json");
     // `temp_dir` may be below /tmp: ignore the list of another user.
-    if !is_ours(temp_dir) || !is_ours(&path) {
-        return None;
-    }
-    let lock = File::open(temp_dir.join("lock")).ok()?;
+    let temp_dir = trusted(temp_dir).ok()?;
+    let lock = files::open_to_read(&temp_dir.join("lock")).ok()?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
-    let orphans = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
-    Some((orphans, lock))
-}
-
-fn is_ours(path: &Path) -> bool {
-    let us = rustix::process::geteuid().as_raw();
-    std::fs::metadata(path).is_ok_and(|it| it.uid() == us)
+    let orphans = files::read(&temp_dir.join("running.json")).ok()??;
+    Some((serde_json::from_slice(&orphans).ok()?, lock))
 }
 
 /// The orphans that are still alive after `patience`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use protocol::env::is_executable;
 use protocol::provides::MASTER_ADDRESS;
 use protocol::rundir::RunDir;
-use protocol::{Check, Env, StageError};
+use protocol::{Check, Env, StageError, files};
 use serde_json::Value;
 
 use super::port;
@@ -45,7 +45,7 @@ pub(super) async fn devcluster(env: &Env) -> Check {
 
 /// Asks the Python interpreter of its first line: devcluster has no `--version`.
 async fn devcluster_version(program: &Path) -> Option<String> {
-    let script = std::fs::read(program).ok()?;
+    let script = files::read_bytes(program).ok()?;
     let first = script.split(|b| *b == b'\n').next()?;
     let interpreter = std::str::from_utf8(first).ok()?.strip_prefix("#!")?.trim();
     let mut words = interpreter.split_whitespace();
@@ -87,8 +87,12 @@ fn directory(input: &CompiledInput, env: &Env) -> Check {
     let (id, title) = ("temp_dir", "only this user can use devcluster's temp_dir");
     let (temp_dir, run_dir) = (input.temp_dir(env), input.run_dir(env));
     let shown = temp_dir.display().to_string();
-    if let Err(error) = up::refuse_second_devcluster(&temp_dir) {
-        return Check::ok(id, title, shown).hint(error.message);
+    match up::check_temp_dir(&temp_dir) {
+        Err(error) if error.is(codes::IN_USE) => {
+            return Check::ok(id, title, shown).hint(error.message);
+        }
+        Err(error) => return Check::failed(id, title, &error),
+        Ok(()) => {}
     }
     if run_dir.exists() {
         return match RunDir::open(&run_dir).map_err(up::own_temp_dir) {

@@ -7,7 +7,7 @@ use protocol::{Check, Env, StageError};
 use serde_json::Value;
 
 use crate::input::CompiledInput;
-use crate::up;
+use crate::{codes, up};
 
 /// Whether the port is free. `None` for other kinds, and for an invalid port, which config-emit reports.
 pub(super) fn check_master(
@@ -25,7 +25,7 @@ pub(super) fn check_master(
         format!("port.{name}"),
         format!("the port of {name} is free here"),
     );
-    if up::refuse_second_devcluster(&input.temp_dir(env)).is_err() {
+    if up::check_temp_dir(&input.temp_dir(env)).is_err_and(|e| e.is(codes::IN_USE)) {
         let why = format!("{port} is in use by the running devcluster");
         return Some(Check::skipped(&id, &title, why));
     }

@@ -1,5 +1,6 @@
 //! The preflight of a plugin: its program, its description, its config, and its own checks.
 
+use std::io::Write;
 use std::path::Path;
 
 use protocol::config::count;
@@ -66,8 +67,10 @@ async fn fits(
 /// Passes on the checks of the plugin's own preflight.
 async fn own(cx: &Context<Host>, program: &Path, with: &Value) -> Result<(), StageError> {
     let failed = |why: &str| failed(program, "check --preflight", why);
-    let file = tempfile::NamedTempFile::new().map_err(|e| failed(&e.to_string()))?;
-    std::fs::write(file.path(), with.to_string()).map_err(|e| failed(&e.to_string()))?;
+    let file = tempfile::NamedTempFile::new_in(cx.run_dir.path());
+    let mut file = file.map_err(|e| failed(&e.to_string()))?;
+    file.write_all(with.to_string().as_bytes())
+        .map_err(|e| failed(&e.to_string()))?;
     let (dir, file) = (directory(cx), file.path().to_string_lossy());
     let dir = dir.to_string_lossy();
     let args = [

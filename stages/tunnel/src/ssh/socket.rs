@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use protocol::files::trust;
 use protocol::{Context, Env, Leftover, Stage, StageError, child, ledger};
 use serde_json::json;
 use tokio::time::timeout;
@@ -64,7 +65,9 @@ fn choose(in_run_dir: &Path, env: &Env) -> PathBuf {
     places.push(env.temp_dir().join(&name));
     // ssh expands % and ${} in this path.
     let fits = |path: &&PathBuf| {
-        path.as_os_str().len() <= LONGEST && !path.to_string_lossy().contains(['%', '$'])
+        path.as_os_str().len() <= LONGEST
+            && !path.to_string_lossy().contains(['%', '$'])
+            && trust::can_hold(path)
     };
     places
         .iter()

@@ -34,7 +34,7 @@ async fn only_a_program_that_others_cannot_replace_is_run() {
     set_mode(&program, 0o777);
     let (ok, text) = compile(&home, &bin.path(), stages).await;
     assert!(
-        !ok && !ran() && text.contains("other users can write to"),
+        !ok && !ran() && text.contains("is writable by other users"),
         "{text}"
     );
     set_mode(&program, 0o755);
@@ -220,7 +220,7 @@ async fn a_code_of_another_project_is_explained_by_its_program_if_that_is_safe_t
         "vpn.refused: The server rejected the token.\n  hint: get another\n  exit code: 1\n";
     assert_eq!(String::from_utf8_lossy(&text), expected);
     set_mode(&program, 0o777);
-    refused("remote.unsafe_program", 1, "other users can write to").await;
+    refused("remote.unsafe_program", 1, "is writable by other users").await;
 }
 
 #[tokio::test]
