@@ -49,6 +49,8 @@ codes! {
         "the cause says what to correct: a path, a permission, or a limit (ulimit -a)";
     LOCKED = "protocol.locked", Locked, "Another process runs this instance.",
         "stop that process, or give this one another --name or --run-dir";
+    LOCK_LOST = "protocol.lock_lost", Failed, "The lock of an instance was removed or replaced while the instance ran.",
+        "another process may run this instance now; keep cleaners of temporary files away from the run directory, and start again";
     NO_UPSTREAM = "protocol.no_upstream", Upstream, "No messages arrived on stdin from an upstream stage.",
         "with --stdin chain, put a stage before this one: devcluster-tunnel … | devcluster-config-emit --stdin chain …";
     NOT_READY = "protocol.not_ready", CheckFailed, "`check` found no instance that is ready.",

@@ -12,7 +12,10 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt}
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, flock,
+    utimensat,
+};
 use rustix::io::Errno;
 
 use crate::codes;
@@ -250,6 +253,38 @@ fn remove_one(path: &Path) -> std::io::Result<()> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
+}
+
+/// How often a directory in use needs [`keep`].
+pub const KEEP_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Sets the access time of everything in a directory, and of the directory: cleaners of temporary files remove what was not
+/// used for days.
+pub fn keep(dir: &Path) {
+    let times = Timestamps {
+        last_access: timestamp(UTIME_NOW),
+        last_modification: timestamp(UTIME_OMIT),
+    };
+    let entries = dir.read_dir().into_iter().flatten().flatten();
+    for entry in entries {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => keep(&entry.path()),
+            _ => touch(&entry.path(), &times),
+        }
+    }
+    touch(dir, &times);
+}
+
+fn timestamp(special: i64) -> Timespec {
+    Timespec {
+        tv_sec: 0,
+        tv_nsec: special,
+    }
+}
+
+fn touch(path: &Path, times: &Timestamps) {
+    // A file that cannot be touched may vanish, as without this.
+    let _ = utimensat(CWD, path, times, AtFlags::SYMLINK_NOFOLLOW);
 }
 
 /// Creates a directory that only this user can use, or checks that it is one. Returns its canonical path.

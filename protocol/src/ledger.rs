@@ -1,5 +1,6 @@
 //! What an instance creates outside of its process, recorded before it is created, so that a later `run`, `cleanup` or
-//! `gc` can remove it after SIGKILL or a power-off. One file of JSON lines per instance; its user holds the instance's lock.
+//! `gc` can remove it after SIGKILL or a power-off. One file of JSON lines per instance. It has a lock of its
+//! own, since the run directory with the instance's lock may be removed.
 
 mod survey;
 
@@ -8,12 +9,15 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::codes;
 use crate::env::Env;
 use crate::error::StageError;
-use crate::files;
+use crate::files::{self, Locked};
 
 pub use survey::{Survey, belongs_to, remove_settled, survey};
 
@@ -65,6 +69,8 @@ pub struct Ledger {
 struct Home {
     path: PathBuf,
     owner: Owner,
+    /// `None` on a file system without locks.
+    lock: Option<Locked>,
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +116,24 @@ fn file(env: &Env, instance: &str, run_dir: &Path) -> PathBuf {
     directory(env).join(format!("{instance}{}", suffix(run_dir)))
 }
 
+fn lock_path(ledger: &Path) -> PathBuf {
+    ledger.with_extension("lock")
+}
+
+fn has_no_locks(error: &std::io::Error) -> bool {
+    let code = Errno::from_io_error(error);
+    code.is_some_and(|code| [Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOSYS].contains(&code))
+}
+
+/// Whether a process has the ledger of this instance open.
+pub fn is_open(env: &Env, owner: &Owner) -> bool {
+    let path = lock_path(&file(env, &owner.instance, &owner.run_dir));
+    files::open_to_read(&path).is_ok_and(|lock| {
+        let shared = FlockOperation::NonBlockingLockShared;
+        flock(&lock, shared) == Err(Errno::WOULDBLOCK)
+    })
+}
+
 fn suffix(run_dir: &Path) -> String {
     let hash = fnv1a(run_dir.as_os_str().as_encoded_bytes());
     format!("@{hash:016x}.jsonl")
@@ -137,21 +161,44 @@ fn load(path: &Path) -> std::io::Result<(Option<Owner>, State)> {
 }
 
 impl Ledger {
-    /// Opens the ledger of an instance and removes settled entries from the file.
-    pub fn open(env: &Env, owner: &Owner, run: &str) -> Result<Ledger, StageError> {
+    /// Opens the ledger of an instance and removes settled entries from the file. `None` while another process has it open.
+    pub fn open(env: &Env, owner: &Owner, run: &str) -> Result<Option<Ledger>, StageError> {
         files::private_dir(&directory(env), "ledger directory")?;
         let path = file(env, &owner.instance, &owner.run_dir);
-        let home = Home {
+        let mut home = Home {
             path,
             owner: owner.clone(),
+            lock: None,
         };
+        match Locked::try_at(&lock_path(&home.path)) {
+            Ok(None) => return Ok(None),
+            Ok(locked) => home.lock = locked,
+            Err(e) if has_no_locks(&e) => {}
+            Err(e) => return Err(home.failed(&e)),
+        }
         let (_, mut state) = load(&home.path).map_err(|e| home.failed(&e))?;
         state.whole = home.write_whole(&state.open).map_err(|e| home.failed(&e))?;
-        Ok(Ledger {
+        Ok(Some(Ledger {
             home: Some(Arc::new(home)),
             run: run.into(),
             state: Arc::new(Mutex::new(state)),
-        })
+        }))
+    }
+
+    /// Whether no other process can open it: its lock is still the file at its path.
+    pub(crate) fn is_current(&self) -> bool {
+        let lock = self.home.as_ref().and_then(|home| home.lock.as_ref());
+        lock.is_none_or(Locked::is_current)
+    }
+
+    /// Takes over the ledger of a release that named it after the run directory as given, not after its canonical path.
+    pub(crate) fn take_over(env: &Env, owner: &Owner, given: &Path) -> std::io::Result<()> {
+        let given = file(env, &owner.instance, &std::path::absolute(given)?);
+        let canonical = file(env, &owner.instance, &owner.run_dir);
+        match given.exists() && !canonical.exists() {
+            true => std::fs::rename(given, canonical),
+            false => Ok(()),
+        }
     }
 
     /// A ledger without a file, for a verb that only reads.
@@ -218,6 +265,10 @@ impl Ledger {
     /// Writes a line; these entries are open afterwards.
     fn record(&self, state: &mut State, line: &Line, open: Vec<Entry>) -> Result<(), StageError> {
         if let Some(home) = &self.home {
+            if !self.is_current() {
+                let message = format!("the lock of {} was removed", home.path.display());
+                return Err(StageError::new(codes::LOCK_LOST, message));
+            }
             let limit = (state.whole * 2).clamp(COMPACT, files::MAX_FILE);
             let appended = home.append(line, limit).map_err(|e| home.failed(&e))?;
             if !appended {
@@ -228,10 +279,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// Removes the file when no entry is open.
+    /// Removes the file and its lock when no entry is open.
     pub(crate) fn close(&self) {
-        if let Some(home) = self.home.as_ref().filter(|_| self.entries().is_empty()) {
+        let home = self.home.as_ref();
+        if let Some(home) = home.filter(|_| self.entries().is_empty() && self.is_current()) {
             drop(files::remove(&home.path));
+            drop(files::remove(&lock_path(&home.path)));
         }
     }
 }
@@ -286,6 +339,11 @@ fn ends_with_newline(file: &mut File) -> std::io::Result<bool> {
 }
 
 impl Ticket {
+    /// Whether no other process can have the ledger open.
+    pub fn is_current(&self) -> bool {
+        self.ledger.is_current()
+    }
+
     /// Settles the entry: the resource is removed, or was never created.
     pub fn settle(self) -> Result<(), StageError> {
         self.ledger.settle(self.id)

@@ -103,6 +103,11 @@ impl Reporter {
         state.write_status();
     }
 
+    /// From now on, nothing is written to the run directory.
+    pub(crate) fn detach(&self) {
+        self.state().run_dir = None;
+    }
+
     /// Sets the meaning of the outputs.
     pub(crate) fn set_provides(&self, provides: Provides) {
         self.state().provides = provides;

@@ -34,7 +34,7 @@ const MAX_COMMAS: usize = 1 << 17;
 /// The most bytes read from a lock file.
 const MAX_HOLDER: u64 = 4096;
 
-const LOCK_RETRY: Duration = Duration::from_millis(25);
+pub(crate) const LOCK_RETRY: Duration = Duration::from_millis(25);
 
 /// A directory that only this user can use.
 #[derive(Clone, Debug)]
@@ -112,7 +112,14 @@ pub struct Status {
 
 /// The lock of an instance. Dropping it releases it; the kernel releases it when the process dies.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code, reason = "held, not read")] Locked);
+pub struct Lock(Locked);
+
+impl Lock {
+    /// Whether no other process can acquire it: its file is still at its path.
+    pub(crate) fn is_current(&self) -> bool {
+        self.0.is_current()
+    }
+}
 
 impl RunDir {
     /// Creates the directory, or checks that only this user can use it.
@@ -178,7 +185,7 @@ impl RunDir {
         Ok(Lock(locked))
     }
 
-    fn locked(&self, instance: &str) -> StageError {
+    pub(crate) fn locked(&self, instance: &str) -> StageError {
         let pid = self
             .status(instance)
             .map(|s| format!(" (process {})", s.pid))

@@ -14,15 +14,17 @@ use tokio::task::JoinSet;
 
 use crate::call::{Call, Events, StdinMode, Verb};
 use crate::cli;
+use crate::codes;
 use crate::config::{self, Sources};
 use crate::context::Context;
 use crate::env::Env;
 use crate::error::{Exit, StageError};
+use crate::files;
 use crate::io::{Io, Sink};
 use crate::ledger::{Ledger, Owner};
 use crate::message::Message;
 use crate::reporter::Reporter;
-use crate::rundir::{Lock, RunDir};
+use crate::rundir::{LOCK_RETRY, LOCK_TIMEOUT, Lock, RunDir};
 use crate::shutdown::{Reason, Shutdown};
 use crate::stage::Stage;
 use crate::upstream::Upstreams;
@@ -38,6 +40,12 @@ const FLUSH_TIMEOUT_WHEN_STOPPED: Duration = Duration::from_millis(80);
 /// How long stderr stays open after stdout when a stage fails. devcluster takes each closed pipe for a crash; it dies when
 /// the second one arrives while it ends the command that waits for the stage.
 const STDERR_CLOSE_DELAY: Duration = Duration::from_millis(250);
+
+/// How often a run looks whether its locks are still in place.
+const LOCK_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+const ANOTHER_RUN_DIR: &str =
+    "its run directory was removed while it ran: end that process, then start again";
 
 /// The whole of a stage's `main`.
 pub fn run_stage<S: Stage>() -> ExitCode {
@@ -228,8 +236,45 @@ impl Invocation {
             instance: self.call.instance.clone(),
             run_dir: run_dir.path().to_owned(),
         };
-        let ledger = Ledger::open(&self.env, &owner, &self.reporter.run)?;
+        // What cannot be taken over stays where `gc` finds it.
+        drop(Ledger::take_over(&self.env, &owner, &self.call.run_dir));
+        // It is free, unless the run directory of a running instance was removed.
+        let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
+        let ledger = loop {
+            match Ledger::open(&self.env, &owner, &self.reporter.run)? {
+                Some(ledger) => break ledger,
+                None if tokio::time::Instant::now() >= deadline => {
+                    return Err(run_dir.locked(&owner.instance).hint(ANOTHER_RUN_DIR));
+                }
+                None => tokio::time::sleep(LOCK_RETRY).await,
+            }
+        };
         Ok((run_dir, lock, ledger))
+    }
+
+    /// Resolves with an error when another process can acquire a lock of this run. Until then it keeps the run directory
+    /// from cleaners of temporary files.
+    pub(crate) async fn lock_lost(
+        &self,
+        run_dir: &RunDir,
+        lock: &Lock,
+        ledger: &Ledger,
+    ) -> StageError {
+        loop {
+            let again = tokio::time::Instant::now() + files::KEEP_INTERVAL;
+            files::keep(run_dir.path());
+            while tokio::time::Instant::now() < again {
+                if !lock.is_current() || !ledger.is_current() {
+                    // The files may be those of another run now.
+                    self.reporter.detach();
+                    let (instance, dir) = (&self.call.instance, run_dir.path().display());
+                    let message =
+                        format!("the lock of {instance} in {dir} was removed or replaced");
+                    return StageError::new(codes::LOCK_LOST, message);
+                }
+                tokio::time::sleep(LOCK_CHECK_INTERVAL).await;
+            }
+        }
     }
 
     /// The same for `run` and `once`: the outputs of the previous run are archived.

@@ -36,6 +36,23 @@ fn a_link_is_neither_read_nor_accepted_as_a_directory() {
     assert!(read(&real.join("l")).is_err());
 }
 
+#[test]
+fn what_is_kept_gets_a_new_access_time_and_keeps_the_time_of_its_change() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("in")).unwrap();
+    let path = dir.path().join("in/f");
+    let old = std::time::UNIX_EPOCH + Duration::from_secs(1);
+    let times = std::fs::FileTimes::new()
+        .set_accessed(old)
+        .set_modified(old);
+    File::create(&path).unwrap().set_times(times).unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.path().join("link")).unwrap();
+    keep(dir.path());
+    let meta = path.metadata().unwrap();
+    assert_eq!(meta.modified().unwrap(), old);
+    assert!(meta.accessed().unwrap() > old + Duration::from_secs(1));
+}
+
 fn directory(path: &Path, mode: u32) {
     std::fs::create_dir(path).unwrap();
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();

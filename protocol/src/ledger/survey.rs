@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Entry, Owner, directory, load, suffix};
+use super::{Entry, Owner, directory, load, lock_path, suffix};
 use crate::env::Env;
-use crate::files;
+use crate::files::{self, Locked};
 
 /// What the ledgers of this user contain.
 #[derive(Debug, Default)]
@@ -58,10 +58,17 @@ pub fn survey(env: &Env) -> Survey {
 /// Removes a file of [`Survey::settled`], if it still has no open entry. The caller holds its instance's lock.
 pub fn remove_settled(path: &Path) -> std::io::Result<()> {
     let is_new = path.extension().is_some_and(|it| it == "tmp");
-    match is_new || load(path)?.1.open.is_empty() {
-        true => files::remove(path).map(drop),
-        false => Ok(()),
+    if is_new {
+        return files::remove(path);
     }
+    let Some(_lock) = Locked::try_at(&lock_path(path))? else {
+        return Ok(());
+    };
+    if load(path)?.1.open.is_empty() {
+        files::remove(path)?;
+        files::remove(&lock_path(path))?;
+    }
+    Ok(())
 }
 
 /// Whether a ledger belongs to an instance of this run directory, by its file name.

@@ -13,38 +13,50 @@ fn setup() -> (tempfile::TempDir, Env, Owner) {
     (dir, env, owner)
 }
 
+fn open(env: &Env, owner: &Owner, run: &str) -> Ledger {
+    let opened = Ledger::open(env, owner, run).unwrap();
+    opened.expect("no process has it open")
+}
+
 #[test]
 fn an_intent_outlives_its_run_until_it_is_settled() {
     let (_dir, env, owner) = setup();
-    let first = Ledger::open(&env, &owner, "aa").unwrap();
-    let kept = first.intend("listener", Value::from(9300)).unwrap();
+    let first = open(&env, &owner, "aa");
+    let kept = first.intend("listener", Value::from(9300)).unwrap().id;
     first
         .intend("socket", Value::from("/tmp/x"))
         .unwrap()
         .settle()
         .unwrap();
     drop(first);
-    let second = Ledger::open(&env, &owner, "bb").unwrap();
-    let open = second.entries();
+    let second = open(&env, &owner, "bb");
+    let entries = second.entries();
     assert_eq!(
-        (open.len(), open[0].what.as_str(), open[0].run.as_str()),
+        (
+            entries.len(),
+            entries[0].what.as_str(),
+            entries[0].run.as_str()
+        ),
         (1, "listener", "aa")
     );
-    assert_eq!(survey(&env).open, [(owner.clone(), open.clone())]);
-    assert!(second.intend("next", Value::Null).unwrap().id > open[0].id);
-    kept.settle().unwrap();
-    assert_eq!(Ledger::open(&env, &owner, "cc").unwrap().entries().len(), 1);
+    assert_eq!(survey(&env).open, [(owner.clone(), entries.clone())]);
+    assert!(second.intend("next", Value::Null).unwrap().id > entries[0].id);
+    second.settle(kept).unwrap();
+    drop(second);
+    assert_eq!(open(&env, &owner, "cc").entries().len(), 1);
 }
 
 #[test]
 fn a_torn_last_line_is_passed_over_and_an_empty_ledger_leaves_no_file() {
     let (dir, env, owner) = setup();
-    let ledger = Ledger::open(&env, &owner, "aa").unwrap();
+    let ledger = open(&env, &owner, "aa");
     let ticket = ledger.intend("x", Value::Null).unwrap();
+    let id = ticket.id;
     tear(&ledger);
-    let again = Ledger::open(&env, &owner, "bb").unwrap();
+    drop((ledger, ticket));
+    let again = open(&env, &owner, "bb");
     assert_eq!(again.entries().len(), 1);
-    again.settle(ticket.id).unwrap();
+    again.settle(id).unwrap();
     again.close();
     assert_eq!(
         std::fs::read_dir(dir.path().join("devcluster-stages"))
@@ -66,7 +78,7 @@ fn tear(ledger: &Ledger) {
 #[test]
 fn a_line_after_a_torn_one_is_read() {
     let (_dir, env, owner) = setup();
-    let ledger = Ledger::open(&env, &owner, "aa").unwrap();
+    let ledger = open(&env, &owner, "aa");
     tear(&ledger);
     ledger.intend("listener", Value::Null).unwrap();
     assert_eq!(survey(&env).open, [(owner, ledger.entries())]);
@@ -75,7 +87,7 @@ fn a_line_after_a_torn_one_is_read() {
 #[test]
 fn a_ledger_that_is_used_for_long_stays_small() {
     let (_dir, env, owner) = setup();
-    let ledger = Ledger::open(&env, &owner, "aa").unwrap();
+    let ledger = open(&env, &owner, "aa");
     let data = Value::from("x".repeat(50_000));
     let kept = ledger.intend("kept", Value::from(1)).unwrap();
     for _ in 0..20 {
@@ -90,7 +102,7 @@ fn a_ledger_that_is_used_for_long_stays_small() {
 #[test]
 fn a_full_ledger_refuses_an_intent_and_still_settles() {
     let (_dir, env, owner) = setup();
-    let ledger = Ledger::open(&env, &owner, "aa").unwrap();
+    let ledger = open(&env, &owner, "aa");
     let data = Value::from("x".repeat(1 << 20));
     let mut tickets = Vec::new();
     while let Ok(ticket) = ledger.intend("large", data.clone()) {
@@ -98,21 +110,31 @@ fn a_full_ledger_refuses_an_intent_and_still_settles() {
     }
     assert_eq!(tickets.len(), 3);
     tickets.remove(0).settle().unwrap();
-    assert_eq!(Ledger::open(&env, &owner, "bb").unwrap().entries().len(), 2);
+    drop((ledger, tickets));
+    assert_eq!(open(&env, &owner, "bb").entries().len(), 2);
 }
 
 #[test]
 fn what_a_kill_between_two_steps_left_is_found_and_removed() {
     let (_dir, env, owner) = setup();
-    let ledger = Ledger::open(&env, &owner, "aa").unwrap();
+    let ledger = open(&env, &owner, "aa");
     let new = path(&ledger).with_file_name(".t@0.jsonl.tmp");
     std::fs::copy(path(&ledger), &new).unwrap();
-    for (left, _) in survey(&env).settled {
-        remove_settled(&left).unwrap();
-    }
-    assert!(!new.exists() && !path(&ledger).exists());
+    let settle = || {
+        for (left, _) in survey(&env).settled {
+            remove_settled(&left).unwrap();
+        }
+    };
+    settle();
+    assert!(!new.exists() && path(&ledger).exists(), "it is open");
+    let file = path(&ledger).to_owned();
+    drop(ledger);
+    settle();
+    assert!(!file.exists() && !lock_path(&file).exists());
+    let ledger = open(&env, &owner, "bb");
     ledger.intend("x", Value::Null).unwrap();
-    remove_settled(path(&ledger)).unwrap();
+    drop(ledger);
+    remove_settled(&file).unwrap();
     let found = survey(&env);
     assert_eq!((found.open.len(), found.settled.len()), (1, 0));
 }
@@ -120,7 +142,7 @@ fn what_a_kill_between_two_steps_left_is_found_and_removed() {
 #[test]
 fn what_cannot_be_read_is_reported() {
     let (_dir, env, owner) = setup();
-    let ledger = Ledger::open(&env, &owner, "aa").unwrap();
+    let ledger = open(&env, &owner, "aa");
     ledger.intend("x", Value::Null).unwrap();
     let large = path(&ledger).with_file_name("large.jsonl");
     let file = File::create(&large).unwrap();
@@ -129,4 +151,37 @@ fn what_cannot_be_read_is_reported() {
     assert_eq!(found.open.len(), 1);
     assert_eq!(found.unreadable[0].0, large);
     assert!(belongs_to(path(&ledger), &owner.run_dir) && !belongs_to(&large, &owner.run_dir));
+}
+
+#[test]
+fn two_processes_never_have_one_ledger_open_and_a_lost_lock_is_noticed() {
+    let (_dir, env, owner) = setup();
+    let first = open(&env, &owner, "aa");
+    assert!(is_open(&env, &owner));
+    assert!(Ledger::open(&env, &owner, "bb").unwrap().is_none());
+    first.intend("x", Value::Null).unwrap();
+    std::fs::remove_file(lock_path(path(&first))).unwrap();
+    assert!(!first.is_current());
+    let second = open(&env, &owner, "bb");
+    let error = first.intend("y", Value::Null).unwrap_err();
+    assert_eq!(error.code, "protocol.lock_lost");
+    first.close();
+    assert_eq!(second.entries().len(), 1);
+    assert!(second.is_current() && path(&second).exists());
+}
+
+#[test]
+fn the_ledger_of_a_path_with_a_link_becomes_that_of_the_canonical_path() {
+    let (dir, env, canonical) = setup();
+    let link = dir.path().join("link");
+    let given = Owner {
+        run_dir: link.clone(),
+        ..canonical.clone()
+    };
+    let old = open(&env, &given, "aa");
+    old.intend("x", Value::Null).unwrap();
+    drop(old);
+    Ledger::take_over(&env, &canonical, &link).unwrap();
+    assert_eq!(open(&env, &canonical, "bb").entries().len(), 1);
+    assert_eq!(survey(&env).open[0].0, canonical);
 }

@@ -21,7 +21,9 @@ pub(crate) async fn cleanup<S: Stage>(invocation: &Invocation) -> Result<(), Sta
 /// Lists what is left. Acquires no lock and creates no directory.
 async fn list<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
     let asked = &invocation.call.run_dir;
-    let asked = std::path::absolute(asked)
+    let canonical = asked.canonicalize();
+    let asked = canonical
+        .or_else(|_| std::path::absolute(asked))
         .map_err(|e| StageError::io(format!("cannot resolve {}", asked.display()), &e))?;
     let ledger = Ledger::read(&invocation.env, &invocation.call.instance, &asked)?;
     let spare = scratch_dir(invocation)?;

@@ -26,7 +26,11 @@ pub(crate) async fn once<S: Stage>(
         }
     };
     let config = config?;
-    let (cx, _lock) = invocation.begin::<S>(upstream).await?;
+    let stopped = || StageError::new(codes::INTERRUPTED, "stopped before the work was done");
+    let (cx, _lock) = tokio::select! {
+        begun = invocation.begin::<S>(upstream) => begun?,
+        () = invocation.shutdown.requested() => return Err(stopped()),
+    };
     invocation.reporter.enter(Phase::Preparing);
     let once = async {
         drop(undo_earlier(&cx).await);
@@ -34,9 +38,7 @@ pub(crate) async fn once<S: Stage>(
     };
     let outputs = tokio::select! {
         outputs = once => outputs,
-        () = invocation.shutdown.requested() => {
-            Err(StageError::new(codes::INTERRUPTED, "stopped before the work was done"))
-        }
+        () = invocation.shutdown.requested() => Err(stopped()),
     };
     let outcome = match invocation.linger_after_failure(outputs).await {
         Ok(outputs) => cx.publish(&outputs).await,

@@ -13,7 +13,7 @@ use crate::config::Sources;
 use crate::context::Context;
 use crate::error::{Exit, StageError};
 use crate::message::{Message, Start};
-use crate::rundir::Phase;
+use crate::rundir::{Lock, Phase};
 use crate::runtime::{Invocation, load_config};
 use crate::shutdown::{GRACE, Reason};
 use crate::stage::Stage;
@@ -58,9 +58,9 @@ pub(crate) async fn run<S: Stage>(
         begun = invocation.begin::<S>(upstream) => begun?,
         () = invocation.shutdown.requested() => return outcome(invocation),
     };
-    let (cx, _lock) = begun;
+    let (cx, lock) = begun;
     let ledger = cx.ledger.clone();
-    let held = hold::<S>(invocation, cx, config, &mut configs, stdout).await;
+    let held = hold::<S>(invocation, cx, config, &mut configs, stdout, &lock).await;
     ledger.close();
     match held.and_then(|()| outcome(invocation)) {
         Ok(code) => {
@@ -161,7 +161,10 @@ async fn hold<S: Stage>(
     mut config: S::Config,
     configs: &mut Configs,
     stdout: Option<OwnedFd>,
+    lock: &Lock,
 ) -> Result<(), StageError> {
+    let (run_dir, ledger) = (cx.run_dir.clone(), cx.ledger.clone());
+    let mut lost = pin!(invocation.lock_lost(&run_dir, lock, &ledger));
     let undone = tokio::select! {
         undone = undo_earlier(&cx) => undone,
         () = invocation.shutdown.requested() => Ok(()),
@@ -190,6 +193,12 @@ async fn hold<S: Stage>(
             }
             ended = &mut end => None.or(ended.err().map(Err)),
             Some(next) = reloaded::<S>(invocation, configs) => Some(next),
+            // What it made may belong to another run now: it is dropped without a stop, and the ledger lists what is left.
+            lost = &mut lost => {
+                invocation.shutdown.request(Reason::Failed);
+                drop(end.await);
+                return Err(lost);
+            }
         };
         cx.shutdown.stop();
         let stopped = tokio::select! {

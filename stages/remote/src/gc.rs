@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use protocol::ledger::{self, Owner, Survey};
 use protocol::program::say;
-use protocol::{Exit, NOTHING_LEFT, run_id};
+use protocol::{Env, Exit, NOTHING_LEFT, run_id};
 
 use crate::devcluster::orphans;
 use crate::kinds::Programs;
@@ -92,9 +92,9 @@ async fn remove_settled(path: PathBuf, owner: Owner) {
     drop(ledger::remove_settled(&path));
 }
 
-fn is_running(owner: &Owner) -> bool {
+fn is_running(owner: &Owner, env: &Env) -> bool {
     let run_dir = run_dirs::open(&owner.run_dir).and_then(Result::ok);
-    run_dir.is_some_and(|d| d.holder(&owner.instance).is_some())
+    run_dir.is_some_and(|d| d.holder(&owner.instance).is_some()) || ledger::is_open(env, owner)
 }
 
 /// Removes the status of each killed instance with `cleanup`. Its ledger has no open entry, so nothing is reported.
@@ -124,7 +124,7 @@ impl CleanupReport {
             self.left.push((ledger, format!("cannot read it: {why}")));
         }
         for (owner, _) in survey.open {
-            if skip_running && is_running(&owner) {
+            if skip_running && is_running(&owner, programs.env) {
                 self.running.push(owner.instance);
                 continue;
             }

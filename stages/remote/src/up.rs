@@ -1,5 +1,6 @@
 //! `up`: compiles, runs stock devcluster, cleans up.
 
+use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
@@ -97,9 +98,13 @@ pub(crate) async fn up(
     let mut signals = Signals::new(interactive)?;
     let started = SystemTime::now().duration_since(UNIX_EPOCH);
     let started_ms = started.map_or(0, |d| d.as_millis() as u64);
+    let temp_dir = input.temp_dir(env);
     let mut devcluster = Devcluster::start(&program, &options)?;
-    let ended = supervise(&mut devcluster, &mut signals, oneshot).await;
-    for orphan in orphans::end(&input.temp_dir(env)).await {
+    let ended = tokio::select! {
+        ended = supervise(&mut devcluster, &mut signals, oneshot) => ended,
+        never = keep(&temp_dir) => match never {},
+    };
+    for orphan in orphans::end(&temp_dir).await {
         say(&format!("ended {orphan}, which devcluster left running"));
     }
     let swept = tokio::select! {
@@ -159,6 +164,14 @@ async fn supervise(
                 return Ok(if failed { Exit::Failed as u8 } else { code });
             }
         }
+    }
+}
+
+/// Keeps the temp_dir from cleaners of temporary files.
+async fn keep(temp_dir: &Path) -> Infallible {
+    loop {
+        files::keep(temp_dir);
+        tokio::time::sleep(files::KEEP_INTERVAL).await;
     }
 }
 

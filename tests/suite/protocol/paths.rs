@@ -1,11 +1,13 @@
-//! Paths that are not what they should be: a FIFO in the place of a file, and what other users can replace.
+//! Paths that are not what they should be: a FIFO in the place of a file, what other users can replace, and locks that
+//! were removed.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use support::{DEADLINE, Home, bin, code_of};
+use rustix::process::Signal;
+use support::{DEADLINE, Home, StageClient, bin, code_of};
 use tokio::process::Command;
 
 fn fifo(path: PathBuf) -> String {
@@ -213,5 +215,100 @@ async fn up_refuses_a_temp_dir_that_others_can_change_before_devcluster_starts()
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{good}: {stderr}");
         std::fs::remove_file(path("ran")).expect("devcluster started");
+    }
+}
+
+/// A renderer that follows nothing, and writes a file once.
+fn emit(home: &Home, verb: &str) -> Command {
+    let mut command = home.command(&bin("devcluster-config-emit"));
+    command.args([verb, "--name=e", "--format=json", "--upstreams=[]"]);
+    command.arg("--run-dir").arg(home.run_dir());
+    command.arg(format!("--out={}", home.path().join("out").display()));
+    command
+}
+
+#[tokio::test]
+async fn a_stage_whose_lock_is_removed_or_replaced_ends_and_leaves_the_files_of_the_next() {
+    type Break = fn(&Path);
+    let run_dir = |home: &Path| home.join("run");
+    let breaks: [(&str, Break); 4] = [
+        ("the run directory is gone", |home| {
+            std::fs::remove_dir_all(home.join("run")).expect("cannot remove");
+        }),
+        ("the run directory is another one", |home| {
+            std::fs::rename(home.join("run"), home.join("aside")).expect("cannot rename");
+            std::fs::create_dir(home.join("run")).expect("cannot create");
+        }),
+        ("the lock is another file", |home| {
+            std::fs::write(home.join("run/new"), "").expect("cannot write");
+            std::fs::rename(home.join("run/new"), home.join("run/e.lock")).expect("cannot rename");
+        }),
+        ("the lock of the ledger is gone", |home| {
+            let state = home.join("state/devcluster-stages");
+            let files = state.read_dir().expect("no state").flatten();
+            let lock = files
+                .map(|file| file.path())
+                .find(|path| path.extension() == Some("lock".as_ref()));
+            std::fs::remove_file(lock.expect("no lock")).expect("cannot remove");
+        }),
+    ];
+    for (what, break_it) in breaks {
+        let home = Home::new();
+        let mut first = StageClient::start(emit(&home, "run"));
+        first.wait_for("ready").await;
+        let status = run_dir(home.path()).join("status/e.json");
+        break_it(home.path());
+        let before = std::fs::read_to_string(&status).ok();
+        let (ended, _) = first.wait().await;
+        let stderr = first.stderr();
+        assert_eq!(
+            (code_of(&stderr), ended.code()),
+            ("protocol.lock_lost", Some(1)),
+            "{what}: {stderr}"
+        );
+        assert_eq!(std::fs::read_to_string(&status).ok(), before, "{what}");
+        if run_dir(home.path()).exists() {
+            set_mode(&run_dir(home.path()), 0o700);
+        }
+        let mut next = StageClient::start(emit(&home, "run"));
+        next.wait_for("ready").await;
+        next.signal(Signal::TERM);
+        assert!(next.wait().await.0.success(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn while_a_run_lives_no_other_starts_whatever_happens_to_the_run_directory() {
+    let home = Home::new();
+    let mut first = StageClient::start(emit(&home, "run"));
+    first.wait_for("ready").await;
+    first.signal(Signal::STOP);
+    std::fs::remove_dir_all(home.run_dir()).expect("cannot remove");
+    let output = output(emit(&home, "once")).await;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        (code_of(&stderr), output.status.code()),
+        ("protocol.locked", Some(6)),
+        "{stderr}"
+    );
+    first.signal(Signal::CONT);
+    let (ended, _) = first.wait().await;
+    assert_eq!(ended.code(), Some(1), "{}", first.stderr());
+}
+
+#[tokio::test]
+async fn a_stage_that_waits_for_a_lock_hears_a_stop() {
+    for verb in ["run", "once"] {
+        let home = Home::new();
+        let mut first = StageClient::start(emit(&home, "run"));
+        first.wait_for("ready").await;
+        let mut second = StageClient::start(emit(&home, verb));
+        second.wait_for("hello").await;
+        second.signal(Signal::TERM);
+        let (_, _) = second.wait().await;
+        let stderr = second.stderr();
+        assert_ne!(code_of(&stderr), "protocol.locked", "{verb}: {stderr}");
+        first.signal(Signal::TERM);
+        assert!(first.wait().await.0.success());
     }
 }

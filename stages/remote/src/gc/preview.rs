@@ -31,7 +31,7 @@ pub(crate) async fn preview(run_dir: Option<&Path>, programs: &Programs<'_>) -> 
     let looking = owners.map(async |(owner, entries)| {
         let (name, dir) = (&owner.instance, owner.run_dir.display());
         let plain = entries.iter().map(|e| format!("  {}", e.describe()));
-        if is_running(&owner) {
+        if is_running(&owner, programs.env) {
             let head = format!("{name} of {dir} is running: would not be touched");
             return std::iter::once(head).chain(plain).collect();
         }

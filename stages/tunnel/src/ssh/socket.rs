@@ -53,7 +53,10 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.clear();
+        // Else another run may have its socket there.
+        if self.ticket.is_current() {
+            self.clear();
+        }
     }
 }
 
