@@ -5,20 +5,25 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::Command;
 
 use crate::frame::{self, Frame};
 
 /// How long devcluster may take to answer. After that, no more requests are made.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time limit for the answer of the process that asks. It is not ended then: it may hold a connection.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// The longest line of the state or of a log. The first line, which holds every log so far, is skipped.
 const MAX_LINE: usize = 1 << 20;
@@ -38,9 +43,14 @@ pub enum RestartOutcome {
     Starting,
     /// The stage is above devcluster's target stage. A restart would start it nevertheless, so none is requested.
     AboveTarget,
+    /// The stage has crashed, and is not one of those to start again.
+    Crashed,
     /// devcluster has no stage of that name, or several.
     Unknown,
 }
+
+/// The outcome for each stage, by its name.
+pub type Outcomes = BTreeMap<String, RestartOutcome>;
 
 /// Why the request failed.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +108,29 @@ impl State {
         };
         (outcome, index)
     }
+
+    /// Every crashed stage, and whether it is started again: one of `names` is, unless devcluster starts another one.
+    fn crashed(&self, names: &[String]) -> Decided {
+        let stages = self.stages.iter().enumerate().skip(1);
+        let crashed = stages.filter(|(_, stage)| stage.status == "CRASHED");
+        let decided = crashed.map(|(index, stage)| {
+            let outcome = if !names.contains(&stage.name) {
+                RestartOutcome::Crashed
+            } else if index > self.target {
+                RestartOutcome::AboveTarget
+            } else if self.standing_up.is_some() {
+                RestartOutcome::Starting
+            } else {
+                RestartOutcome::Restarted
+            };
+            (stage.name.clone(), (outcome, index))
+        });
+        decided.collect()
+    }
 }
+
+/// The outcome for each stage, and its number.
+type Decided = BTreeMap<String, (RestartOutcome, usize)>;
 
 /// Asks devcluster to restart those of these stages that are up and not above its target. `tell` gets the result of each as
 /// soon as it is known; this function returns when devcluster has closed the connection.
@@ -108,13 +140,37 @@ impl State {
 pub async fn restart(
     socket: &Path,
     stages: &[String],
-    tell: impl FnOnce(&BTreeMap<String, RestartOutcome>),
+    tell: impl FnOnce(&Outcomes),
+) -> Result<(), ControlError> {
+    let decide = |state: &State| {
+        let decided = stages.iter().map(|name| (name.clone(), state.decide(name)));
+        decided.collect()
+    };
+    ask(socket, decide, tell).await
+}
+
+/// Asks devcluster to start those of these stages again that have crashed and are not above its target. `tell` gets the
+/// outcome for every crashed stage.
+///
+/// # Errors
+/// No restart was requested.
+pub async fn restart_crashed(
+    socket: &Path,
+    stages: &[String],
+    tell: impl FnOnce(&Outcomes),
+) -> Result<(), ControlError> {
+    ask(socket, |state| state.crashed(stages), tell).await
+}
+
+async fn ask(
+    socket: &Path,
+    decide: impl FnOnce(&State) -> Decided,
+    tell: impl FnOnce(&Outcomes),
 ) -> Result<(), ControlError> {
     let (mut read, mut write) = connect(socket).await?;
     let asked = async {
         let state = state(&mut read, &mut write).await?;
-        let decided = stages.iter().map(|name| (name.clone(), state.decide(name)));
-        let decided: BTreeMap<String, (RestartOutcome, usize)> = decided.collect();
+        let decided = decide(&state);
         let restarts = decided
             .values()
             .filter(|(o, _)| *o == RestartOutcome::Restarted);
@@ -140,6 +196,44 @@ pub async fn restart(
     let asked = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
     close(read, write).await;
     asked.unwrap_or(Err(ControlError::Silent))
+}
+
+/// Asks in a separate process, and returns the outcomes, or why there are none. `program` is `devcluster-config-emit`, which
+/// calls [`restart`] or, with `--crashed`, [`restart_crashed`]. It has its own process group and no parent-death signal, so
+/// that it completes the conversation even if this process dies.
+pub async fn request(
+    program: &Path,
+    socket: &Path,
+    arguments: &[String],
+) -> Result<Outcomes, String> {
+    let mut command = Command::new(program);
+    command.arg("restart").arg("--control-socket").arg(socket);
+    command.args(arguments).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command
+        .process_group(0)
+        .spawn()
+        .map_err(|e| format!("cannot start {}: {e}", program.display()))?;
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err("the process that talks to devcluster has no output".into());
+    };
+    let mut line = String::new();
+    let mut lines = BufReader::new(stdout);
+    let read = tokio::time::timeout(REQUEST_TIMEOUT, lines.read_line(&mut line)).await;
+    if read.is_err() {
+        return Err("devcluster does not answer on its control socket".into());
+    }
+    if let Ok(outcomes) = serde_json::from_str(&line) {
+        return Ok(outcomes);
+    }
+    let mut why = String::new();
+    let mut lines = BufReader::new(stderr);
+    drop(tokio::time::timeout(REQUEST_TIMEOUT, lines.read_line(&mut why)).await);
+    let why = why.trim();
+    Err(why
+        .split_once(": error: ")
+        .map_or(why, |(_, why)| why)
+        .to_owned())
 }
 
 /// Whether the stage is up, with all of its `post` steps.

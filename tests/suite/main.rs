@@ -18,6 +18,7 @@ mod driver {
     mod migrate;
     mod minikube_example;
     mod pipeline;
+    mod restarts;
     mod sandbox;
     mod schema;
     mod status;

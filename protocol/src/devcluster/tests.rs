@@ -39,3 +39,19 @@ fn only_stages_that_are_up_and_not_above_the_target_are_restarted() {
     let state = super::tests::state(3, Some(1));
     assert_eq!(state.decide("up").0, RestartOutcome::Starting);
 }
+
+#[test]
+fn a_crashed_stage_is_started_again_if_it_is_named_and_wanted_and_no_other_is_starting() {
+    let crashed = |target, standing_up, name: &str| {
+        let mut state = state(target, standing_up);
+        state.stages[1].status = "CRASHED".into();
+        state.crashed(&["up".into(), name.into()])
+    };
+    let of = |up, third| BTreeMap::from([("up".into(), (up, 1)), ("crashed".into(), (third, 3))]);
+    use RestartOutcome::{AboveTarget, Crashed, Restarted, Starting};
+    assert_eq!(crashed(4, None, "crashed"), of(Restarted, Restarted));
+    assert_eq!(crashed(4, None, "down"), of(Restarted, Crashed));
+    assert_eq!(crashed(2, None, "crashed"), of(Restarted, AboveTarget));
+    assert_eq!(crashed(0, None, "crashed"), of(AboveTarget, AboveTarget));
+    assert_eq!(crashed(4, Some(4), "crashed"), of(Starting, Starting));
+}

@@ -145,7 +145,7 @@ impl<'a> Follower<'a> {
                     starting = true;
                     continue;
                 }
-                RestartOutcome::Down | RestartOutcome::Unknown => {}
+                RestartOutcome::Down | RestartOutcome::Crashed | RestartOutcome::Unknown => {}
             }
             self.settled.push(name.clone());
         }

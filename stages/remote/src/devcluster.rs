@@ -1,6 +1,7 @@
 //! Runs stock devcluster.
 
 pub(crate) mod orphans;
+pub(crate) mod restarts;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -62,10 +63,12 @@ pub(crate) fn find(env: &Env) -> Result<PathBuf, StageError> {
 
 /// Whether these arguments already choose how devcluster uses the terminal.
 pub(crate) fn chooses_console(arguments: &[OsString]) -> bool {
-    let choices = ["-1", "--oneshot", "-q", "--quiet"];
-    arguments
-        .iter()
-        .any(|a| choices.iter().any(|known| a == known))
+    is_oneshot(arguments) || arguments.iter().any(|a| a == "-q" || a == "--quiet")
+}
+
+/// Whether these arguments make devcluster end when a stage fails.
+pub(crate) fn is_oneshot(arguments: &[OsString]) -> bool {
+    arguments.iter().any(|a| a == "-1" || a == "--oneshot")
 }
 
 impl Options {

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::codes;
+use crate::devcluster::restarts::{Restarts, Stage};
 use crate::devcluster::{self, Devcluster, Event, Options, orphans};
 use crate::exposure::refuse_open_master;
 use crate::input::CompiledInput;
@@ -62,11 +63,14 @@ pub(crate) async fn up(
         outline(&input).trim_end()
     ));
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let oneshot = !interactive && !devcluster::chooses_console(&flags.devcluster);
+    let asked = devcluster::is_oneshot(&flags.devcluster);
+    let oneshot = asked || (!interactive && !devcluster::chooses_console(&flags.devcluster));
+    let mut arguments = flags.devcluster;
+    arguments.retain(|a| a != "-1" && a != "--oneshot");
     let options = Options {
         file: input.run_dir(env).join(COMPILED),
         root: input.root.clone(),
-        arguments: flags.devcluster,
+        arguments,
         oneshot,
     };
     if flags.dry_run {
@@ -95,7 +99,7 @@ pub(crate) async fn up(
         ..options
     };
     say(&format!("compiled to {}", options.file.display()));
-    let mut signals = Signals::new(interactive)?;
+    let mut signals = Signals::new(interactive && !oneshot)?;
     let started = SystemTime::now().duration_since(UNIX_EPOCH);
     let started_ms = started.map_or(0, |d| d.as_millis() as u64);
     let temp_dir = input.temp_dir(env);
@@ -103,6 +107,7 @@ pub(crate) async fn up(
     let ended = tokio::select! {
         ended = supervise(&mut devcluster, &mut signals, oneshot) => ended,
         never = keep(&temp_dir) => match never {},
+        never = restarts(&input, programs).watch(), if !oneshot => match never {},
     };
     for orphan in orphans::end(&temp_dir).await {
         say(&format!("ended {orphan}, which devcluster left running"));
@@ -165,6 +170,21 @@ async fn supervise(
             }
         }
     }
+}
+
+/// Our stages and the master are started again when they crash.
+fn restarts(input: &CompiledInput, programs: &Programs<'_>) -> Restarts {
+    let compiled = input.compiled.value();
+    let items = compiled["stages"].as_array().into_iter().flatten();
+    let items = items.filter_map(|item| item.as_object()?.iter().next());
+    let stages = items.map(|(kind, body)| {
+        let name = body["name"].as_str().unwrap_or(kind).to_owned();
+        let mut new = input.compiled.plan.stages.iter();
+        let ours = kind == "master" || new.any(|stage| stage.name == name);
+        Stage { name, ours }
+    });
+    let program = programs.beside.join("devcluster-config-emit");
+    Restarts::new(program, input.temp_dir(programs.env), stages.collect())
 }
 
 /// Keeps the temp_dir from cleaners of temporary files.

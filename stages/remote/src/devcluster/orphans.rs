@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A process or container that devcluster started and did not see end.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Orphan {
+pub(super) enum Orphan {
     Process {
         pid: u32,
         /// The beginning of its command line: the id may belong to another process now.

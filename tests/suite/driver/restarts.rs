@@ -1,0 +1,135 @@
+//! What crashes under `up` is started again.
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use support::leaks;
+use support::site::Site;
+use support::terminal::Terminal;
+use support::{DEADLINE, code_of};
+
+/// The process of the site with these words in its command line.
+fn process(site: &Site, words: &str) -> Option<Pid> {
+    let lines = leaks::processes(&site.home.mark()).into_iter();
+    let mut found = lines.filter(|line| line.contains(words) && !line.contains(" up -c "));
+    let line = found.next()?;
+    Pid::from_raw(line.split_once(' ')?.0.parse().ok()?)
+}
+
+fn outputs(site: &Site, instance: &str) -> Option<Value> {
+    let path = site.run_dir().join(format!("outputs/{instance}.json"));
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+async fn until<T>(what: &str, mut is: impl FnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(it) = is() {
+                return it;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let found = tokio::time::timeout(DEADLINE, looking).await;
+    found.unwrap_or_else(|_| panic!("not so: {what}"))
+}
+
+#[tokio::test]
+async fn a_killed_stage_and_a_killed_master_start_again_with_the_same_outputs() {
+    let site = Site::new().await;
+    let file = site.write("source.yaml", &site.devcluster_yaml());
+    let mut terminal =
+        Terminal::start(site.remote(&["up", "--no-preflight", "-c", file.to_str().expect("text")]));
+    terminal.wait_for("reached the master at").await;
+    let before = ["tunnel", "gateway"].map(|it| outputs(&site, it).expect("it is ready"));
+    let master = process(&site, "devcluster-sandbox master").expect("no master");
+    for (stage, words) in [
+        ("tunnel", "devcluster-tunnel run"),
+        ("gateway", "devcluster-gateway run"),
+        ("config-emit", "devcluster-config-emit run"),
+        ("master", "devcluster-sandbox master"),
+    ] {
+        let first = process(&site, words).expect("it runs");
+        kill_process(first, Signal::KILL).expect("it cannot be killed");
+        terminal
+            .wait_for(&format!(
+                "{stage} ended unexpectedly; it is started again (1 of 5"
+            ))
+            .await;
+        let next = until(stage, || process(&site, words).filter(|pid| *pid != first)).await;
+        if stage == "master" {
+            assert_ne!(next, master);
+            continue;
+        }
+        let run = |outputs: &Value| outputs["run"].clone();
+        if let Some(old) = before.iter().find(|it| it["stage"] == stage) {
+            let new = until(stage, || {
+                outputs(&site, stage).filter(|it| run(it) != run(old))
+            })
+            .await;
+            assert_eq!(new["outputs"], old["outputs"], "{stage}");
+            assert_eq!(new["gen"], old["gen"], "{stage}");
+        }
+        assert_eq!(
+            process(&site, "devcluster-sandbox master"),
+            Some(master),
+            "{stage}"
+        );
+    }
+    let pod = process(&site, "sleep infinity").expect("no pod");
+    kill_process(pod, Signal::KILL).expect("it cannot be killed");
+    terminal
+        .wait_for("pod ended unexpectedly; see its log, and press 5 to start it")
+        .await;
+    terminal.press("5");
+    terminal.wait_for("reached the master at").await;
+    terminal.press("q");
+    assert!(terminal.child.wait().await.expect("no end").success());
+    site.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn a_master_that_dies_at_once_starts_again_and_so_does_what_fails_with_it() {
+    let site = Site::new().await;
+    let mark = site.home.path().join("died");
+    let start = format!(
+        "[sh, -c, 'test -e {mark} || {{ touch {mark}; exit 1; }}; exec {sandbox} master --config-file $1', sh, \":config\"]",
+        mark = mark.display(),
+        sandbox = support::bin("devcluster-sandbox").display(),
+    );
+    let own = format!(
+        "[{}, master, --config-file, \":config\"]",
+        support::bin("devcluster-sandbox").display()
+    );
+    let text = site.devcluster_yaml();
+    assert!(text.contains(&own), "{text}");
+    let file = site.write("source.yaml", &text.replace(&own, &start));
+    let mut terminal =
+        Terminal::start(site.remote(&["up", "--no-preflight", "-c", file.to_str().expect("text")]));
+    terminal
+        .wait_for("master ended unexpectedly; it is started again (1 of 5")
+        .await;
+    terminal.wait_for("reached the master at").await;
+    terminal.press("q");
+    assert!(terminal.child.wait().await.expect("no end").success());
+    site.nothing_is_left().await;
+}
+
+#[tokio::test]
+async fn with_oneshot_nothing_starts_again_and_a_failure_is_exit_1() {
+    let site = Site::new().await;
+    let failing = "  - custom: {name: pod, cmd: ['false']}\n";
+    let text = site.devcluster_yaml().replace(&site.pod_stage(), failing);
+    let file = site.write("source.yaml", &text);
+    let file = file.to_str().expect("text");
+    for more in [&[][..], &["--", "--oneshot"], &["--", "-1"]] {
+        let mut command = site.remote(&[&["up", "-c", file], more].concat());
+        let output = tokio::time::timeout(DEADLINE, command.output()).await;
+        let output = output.expect("no end").expect("no driver");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{more:?}: {said}");
+        assert!(said.contains("devcluster is failing"), "{more:?}: {said}");
+        assert!(!said.contains("started again"), "{more:?}: {said}");
+        assert_eq!(code_of(&said), "", "{said}");
+    }
+    site.nothing_is_left().await;
+}
