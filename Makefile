@@ -68,7 +68,7 @@ bench-config-emit:
 	$(CARGO) $(TESTS) --release --test bench -- --ignored --nocapture config_emit::
 
 bench-way:
-	$(CARGO) $(TESTS) --release --test bench -- --ignored --nocapture --test-threads 1 way::
+	$(CARGO) $(TESTS) --release --test bench -- --ignored --nocapture --test-threads 1 way::from_up
 
 bench-live:
 	$(CARGO) $(TESTS) --release --test suite -- --ignored --nocapture live::bench
