@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 mod call;
+mod changes;
 pub mod child;
 mod cli;
 pub mod codes;

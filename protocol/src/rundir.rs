@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::changes::Changes;
 use crate::codes;
 use crate::error::StageError;
 use crate::files::{self, Locked};
@@ -144,6 +145,15 @@ impl RunDir {
     /// A file inside it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
+    }
+
+    /// Changes of the instances: their locks, outputs and status.
+    pub(crate) fn changes(&self) -> Changes {
+        Changes::watch(&[
+            self.0.clone(),
+            self.0.join("outputs"),
+            self.0.join("status"),
+        ])
     }
 
     /// The outputs file of an instance.

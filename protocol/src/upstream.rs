@@ -8,14 +8,12 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::changes::Changes;
 use crate::codes;
 use crate::error::StageError;
 use crate::message::Message;
 use crate::provides::{self, Provides};
 use crate::rundir::{OutputsFile, Phase, RunDir, Status};
-
-/// How often the run directory is read.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long to wait for an instance that does not run.
 const ABSENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -222,11 +220,19 @@ impl Upstreams {
     /// Waits until the report of an upstream differs from `seen`. An upstream that is absent counts as unchanged: its next run
     /// will report.
     pub async fn changed(&self, names: &[String], seen: &Reports) -> Reports {
+        enum Source<'a> {
+            Chain(&'a Chain),
+            Files(Changes),
+        }
+        let source = match &self.0 {
+            Origin::Chain(chain) => Source::Chain(chain),
+            Origin::RunDir { run_dir, .. } => Source::Files(run_dir.changes()),
+        };
         loop {
             let changed = async {
-                match &self.0 {
-                    Origin::Chain(chain) => chain.changed.notified().await,
-                    Origin::RunDir { .. } => tokio::time::sleep(POLL_INTERVAL * 4).await,
+                match &source {
+                    Source::Chain(chain) => chain.changed.notified().await,
+                    Source::Files(changes) => changes.next().await,
                 }
             };
             let mut now = seen.clone();
@@ -295,6 +301,7 @@ impl<'a> ReadinessWait<'a> {
         mut progress: impl FnMut(&str),
     ) -> Result<OutputsFile, StageError> {
         let mut shown: Option<String> = None;
+        let changes = self.run_dir.changes();
         loop {
             if let Some(outputs) = self.run_dir.live_outputs(self.instance) {
                 return Ok(outputs);
@@ -311,7 +318,7 @@ impl<'a> ReadinessWait<'a> {
                 progress(current.as_deref().unwrap_or_default());
                 shown = current;
             }
-            tokio::time::sleep(POLL_INTERVAL).await;
+            changes.next().await;
         }
     }
 
