@@ -452,7 +452,7 @@ class Run:
         if BREAK == "shutdown.message":
             time.sleep(0.8)
         if BREAK == "shutdown.sigterm_twice":
-            deadline = time.monotonic() + 0.3
+            deadline = time.monotonic() + 10
             while len(self.signals) < 2 and time.monotonic() < deadline:
                 time.sleep(0.01)
             if len(self.signals) > 1:
