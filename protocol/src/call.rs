@@ -68,6 +68,8 @@ pub(crate) struct Call {
     pub(crate) events: Option<Events>,
     pub(crate) stdin: StdinMode,
     pub(crate) timeout: Option<Duration>,
+    /// For `wait`: let the guard examine what it guards, and wait for that.
+    pub(crate) guard: bool,
     /// How long the process stays after an upstream failed.
     pub(crate) linger: Duration,
     /// For `check`: `preflight` or one of [`Stage::DIAGNOSTICS`], in place of the reported outputs.

@@ -69,6 +69,7 @@ fn call<S: Stage>(verb: Verb, described: &Description, m: &ArgMatches, env: &Env
         diagnostic: std::iter::once(PREFLIGHT)
             .chain(S::DIAGNOSTICS.iter().map(|(name, _)| *name))
             .find(|name| set(&diagnostic_id(name))),
+        guard: set("guard"),
         dry_run: set("dry-run"),
         code: text("code"),
         json: text("format").as_deref() == Some("json"),

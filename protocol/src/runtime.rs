@@ -137,7 +137,7 @@ async fn work<S: Stage>(
             let config = config.unwrap_or_else(|| Err(StageError::internal("no config")));
             verbs::once::once::<S>(invocation, tasks, stdin, config).await
         }
-        Verb::Wait => verbs::observe::wait(invocation).await,
+        Verb::Wait => verbs::observe::wait::<S>(invocation).await,
         Verb::Check if invocation.call.diagnostic.is_some() => {
             let exit = verbs::diagnose::diagnose::<S>(invocation).await;
             return exit.map(|exit| exit as u8);

@@ -102,6 +102,10 @@ pub trait Stage: Sized + 'static {
         outputs: Self::Outputs,
     ) -> Result<(), StageError>;
 
+    /// Lets the guard of the running instance examine what it guards, and waits for the result: `wait --guard`. See
+    /// [`Exposure::guard_field`].
+    async fn examine(_cx: &Context<Self>) {}
+
     /// Reports with [`Context::report`] everything that can be known to be missing before a run: one check per thing,
     /// independent checks concurrently, and checks that cannot be made as skipped. Leaves nothing behind, also on servers
     /// and clusters, and takes nothing that others use. Holds no lock: an instance may run at the same time.

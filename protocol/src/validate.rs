@@ -150,9 +150,16 @@ pub struct Exposure {
     pub port: String,
     /// Who can reach it.
     pub to: Audience,
+    /// The port of this machine that it leads to, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_port: Option<u16>,
     /// What protects it from unwanted visitors; if absent, nothing does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<String>,
+    /// JSON pointer to the field of the config that sets the guard, if the config does not. The driver sets it to
+    /// `determined` where the port leads to a master, and calls `wait --guard` after each start of the master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard_field: Option<String>,
 }
 
 /// Who can reach a port.

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use http::StatusCode;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use protocol::program::say;
 use protocol::yaml::Document;
 use serde_json::{Value, json};
@@ -19,6 +21,8 @@ use super::shutdown_signal;
 const VERSION: &str = "0.38.1";
 
 const DEFAULT_PORT: u16 = 8080;
+
+const LOGIN: &str = "/api/v1/auth/login";
 
 /// Reads the config without checks.
 pub fn read(config_file: &Path) -> Result<Value> {
@@ -59,9 +63,16 @@ pub async fn run(config_file: &Path) -> Result<()> {
         "master_id": "sandbox",
         "version": VERSION,
     });
+    let password = &config["security"]["initial_user_password"];
+    let password = password.as_str().unwrap_or_default().to_owned();
     let answers = serve(listener, move |request| {
-        let response = answer(request.uri().path(), &info);
-        async move { response }
+        let (info, password) = (info.clone(), password.clone());
+        async move {
+            match request.uri().path() {
+                LOGIN => log_in(request, &password).await,
+                path => answer(path, &info),
+            }
+        }
     });
     tokio::select! {
         () = answers => {}
@@ -84,5 +95,19 @@ fn answer(path: &str, info: &Value) -> http::Response<Body> {
         "/info" => serve::json(StatusCode::OK, info),
         "/health" => serve::json(StatusCode::OK, &json!({"status": "up"})),
         _ => serve::json(StatusCode::NOT_FOUND, &json!({"message": "Not Found"})),
+    }
+}
+
+/// All users have the initial password.
+async fn log_in(request: Request<Incoming>, password: &str) -> http::Response<Body> {
+    let body = request.into_body().collect().await;
+    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+    let login: Value = serde_json::from_slice(&body).unwrap_or_default();
+    match login["password"] == password {
+        true => serve::json(StatusCode::OK, &json!({"token": "sandbox"})),
+        false => {
+            let error = json!({"error": {"code": 401, "error": "invalid credentials"}});
+            serve::json(StatusCode::UNAUTHORIZED, &error)
+        }
     }
 }

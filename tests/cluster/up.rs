@@ -2,27 +2,28 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use support::bed::{self, Bed, eventually, known_fault};
+use support::bed::{self, Bed, eventually};
 use support::devcluster::python_program;
 use support::terminal::Terminal;
-use support::{Home, bin, build_dir};
+use support::{Home, bin, build_dir, leaks};
 use tokio::process::Command;
 
 use crate::network::curl;
 
-/// A database of before there were passwords: `initial_user_password` changes nothing in it.
-fn old_database(home: &Home) -> PathBuf {
+/// An existing database, in which `initial_user_password` changes nothing.
+fn old_database(home: &Home, password: &str) -> PathBuf {
     let path = home.path().join("database");
-    let users = json!({"admin": "", "determined": ""});
+    let users = json!({"admin": password, "determined": password});
     let database = json!({"Cluster": "old", "Passwords": users, "Tasks": {}, "Bindings": {}});
     fs::write(&path, database.to_string()).expect("cannot write");
     path
 }
 
-fn devcluster_yaml(bed: &Bed, home: &Home) -> PathBuf {
+fn devcluster_yaml(bed: &Bed, home: &Home, password: &str) -> PathBuf {
     let text = format!(
         "temp_dir: {home}/devcluster
 stages:
@@ -46,7 +47,7 @@ stages:
         server = bed.text("/addresses/ssh"),
         ssh_config = bed.text("/ssh_config"),
         program = build_dir().join("bed/determined-master").display(),
-        database = old_database(home).display(),
+        database = old_database(home, password).display(),
         kubeconfig = bed.text("/kubeconfig"),
     );
     let path = home.path().join("devcluster.yaml");
@@ -54,29 +55,50 @@ stages:
     path
 }
 
-fn up(bed: &Bed, home: &Home) -> Terminal {
+fn up(bed: &Bed, home: &Home, password: &str) -> Terminal {
     let mut command: Command = home.command(Path::new(bed.text("/enter/laptop")));
     command
         .arg(bin("devcluster-remote"))
         .args(["up", "-c"])
-        .arg(devcluster_yaml(bed, home))
+        .arg(devcluster_yaml(bed, home, password))
         .env("DEVCLUSTER", python_program("DEVCLUSTER", "devcluster"));
     Terminal::start(command)
 }
 
-/// Whether a login from the cluster's side needs no password.
-fn lets_anyone_in(bed: &Bed, master: &str) -> bool {
-    let mut curl = bed.on("cloud", "curl");
-    curl.args([
-        "-sf",
-        "-m",
-        "5",
-        "-d",
-        r#"{"username":"admin","password":""}"#,
-    ]);
-    curl.arg(format!("{master}/api/v1/auth/login"))
-        .stdout(Stdio::null());
-    curl.status().expect("cannot run curl").success()
+/// Logs in from the cluster's side without a password while the file exists. Each login that succeeds is a line.
+fn burglar(bed: &Bed, master: &str, during: &Path) -> Child {
+    fs::write(during, "").expect("cannot write");
+    let login = r#"{"username":"admin","password":""}"#;
+    let url = format!("{master}/api/v1/auth/login");
+    let script = format!(
+        "while [ -e {} ]; do curl -sf -m 5 -o /dev/null -d '{login}' {url} && echo in; done",
+        during.display()
+    );
+    let mut burglar = bed.on("cloud", "sh");
+    burglar.args(["-c", &script]).stdout(Stdio::piped());
+    burglar.spawn().expect("cannot run sh")
+}
+
+/// Whether it never got in.
+fn got_nothing(burglar: Child, during: &Path) -> bool {
+    fs::remove_file(during).expect("no file");
+    let output = burglar.wait_with_output().expect("no end");
+    output.stdout.is_empty()
+}
+
+/// Kills the master, which `up` starts again.
+async fn restart_master(terminal: &mut Terminal, home: &Home) {
+    let all = leaks::processes(&home.mark());
+    let master = all
+        .iter()
+        .find(|it| it.contains("determined-master -config-file"));
+    let pid = master.and_then(|it| it.split(' ').next()?.parse().ok());
+    let pid = pid.and_then(Pid::from_raw).expect("no master");
+    kill_process(pid, Signal::KILL).expect("cannot kill it");
+    terminal
+        .wait_for("nothing listens on local port 8080")
+        .await;
+    terminal.wait_for("tunnel.open_master").await;
 }
 
 #[tokio::test]
@@ -86,12 +108,21 @@ async fn up_brings_a_master_to_the_cluster_and_takes_it_back() {
     }
     let bed = Bed::start();
     let home = Home::new();
-    let mut terminal = up(&bed, &home);
     let master = format!("http://{}:8000", bed.text("/addresses/ssh"));
+    let during = home.path().join("during");
+    let mut terminal = up(&bed, &home, "");
+    let clients = burglar(&bed, &master, &during);
+    terminal.wait_for("tunnel.open_master").await;
+    for _ in 0..3 {
+        restart_master(&mut terminal, &home).await;
+    }
+    assert!(got_nothing(clients, &during), "a login without a password");
+    terminal.press("q");
+    assert!(terminal.child.wait().await.expect("no end").success());
+
+    let mut terminal = up(&bed, &home, "Correct-Horse-7");
     let answers = || curl(&bed, "cloud", &format!("{master}/api/v1/master"));
     eventually("the master answers the cluster", answers);
-    let closed = !lets_anyone_in(&bed, &master);
-    known_fault(1, "a master without passwords is not exposed", closed);
 
     bed.tell("restart kube-apiserver");
     terminal.wait_for("stopped unexpectedly").await;

@@ -48,6 +48,7 @@ mod tunnel {
     mod errors;
     mod forwards;
     mod ghosts;
+    mod guard;
     mod lifecycle;
     mod partition;
     mod preflight;

@@ -17,6 +17,7 @@ pub mod kube;
 pub mod kube_infra;
 pub mod kube_real;
 pub mod leaks;
+pub mod master;
 pub mod netns;
 pub mod plugin;
 mod ports;

@@ -116,7 +116,10 @@ impl Setup {
         let sockets = leaks::files(self.home.path()).into_iter();
         left.extend(
             sockets
-                .filter(|f| f.extension().is_some_and(|e| e == "ssh"))
+                .filter(|f| {
+                    let extension = f.extension().and_then(|e| e.to_str());
+                    extension.is_some_and(|e| e == "ssh" || e.starts_with("guard"))
+                })
                 .map(|f| f.display().to_string()),
         );
         left

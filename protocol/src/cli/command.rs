@@ -22,6 +22,9 @@ const TIMEOUT_HELP: &str = "Stop waiting after this many seconds, with exit code
 const LINGER_HELP: &str = "When the awaited stage fails, end this many seconds later. devcluster dies when a stage and the \
 command that waits for it end at the same time [default: 0]";
 
+const GUARD_HELP: &str = "Let the guard of the instance examine what it guards, and wait for the result instead; the exit code is 0 \
+whatever the result is";
+
 const DRY_RUN_HELP: &str = "List what is left; remove nothing";
 
 /// The command line of a program with this description.
@@ -43,6 +46,7 @@ pub fn command(program: &str, described: &Description) -> Command {
         }
         if verb == Verb::Wait {
             sub = sub.arg(seconds_arg("timeout", TIMEOUT_HELP));
+            sub = sub.arg(switch("guard", GUARD_HELP));
         }
         if matches!(verb, Verb::Wait | Verb::Once) {
             sub = sub.arg(seconds_arg("linger", LINGER_HELP));
@@ -54,12 +58,7 @@ pub fn command(program: &str, described: &Description) -> Command {
             sub = sub.args(diagnostic_args(described));
         }
         if verb == Verb::Cleanup {
-            sub = sub.arg(
-                Arg::new("dry-run")
-                    .long("dry-run")
-                    .action(ArgAction::SetTrue)
-                    .help(DRY_RUN_HELP),
-            );
+            sub = sub.arg(switch("dry-run", DRY_RUN_HELP));
         }
         if verb == Verb::Explain {
             sub = sub.args(explain_args());
@@ -135,6 +134,13 @@ fn diagnostic_args(described: &Description) -> impl Iterator<Item = Arg> {
 
 fn valued(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help)
 }
 
 fn seconds_arg(name: &'static str, help: &'static str) -> Arg {

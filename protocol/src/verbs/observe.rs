@@ -1,5 +1,7 @@
 //! `wait` and `check`: verbs that observe an instance from another process.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::codes;
@@ -11,10 +13,24 @@ use crate::runtime::{Invocation, load_config};
 use crate::stage::Stage;
 use crate::upstream::ReadinessWait;
 
-pub(crate) async fn wait(invocation: &Invocation) -> Result<(), StageError> {
+pub(crate) async fn wait<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
+    if invocation.call.guard {
+        examine::<S>(invocation).await;
+        return Ok(());
+    }
     invocation
         .linger_after_failure(wait_for_instance(invocation).await)
         .await
+}
+
+/// Without a result: the state of what an instance guards is not a failure of the caller.
+async fn examine<S: Stage>(invocation: &Invocation) {
+    let Ok(run_dir) = RunDir::open(&invocation.call.run_dir) else {
+        return;
+    };
+    let cx: Context<S> = invocation.context(run_dir, Ledger::detached(), None);
+    let limit = invocation.call.timeout.unwrap_or(Duration::MAX);
+    drop(tokio::time::timeout(limit, S::examine(&cx)).await);
 }
 
 async fn wait_for_instance(invocation: &Invocation) -> Result<(), StageError> {

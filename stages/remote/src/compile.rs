@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::kinds::Kinds;
 use crate::numbers;
-use crate::plan::{CONFIG_WORD, Consumer, Exec, FlatStages, NewStage, Plan, Position};
+use crate::plan::{CONFIG_WORD, Consumer, Exec, FlatStages, Master, NewStage, Plan, Position};
 use crate::problems::{InputFile, refused};
 
 /// devcluster's default, written out when one of its arguments changes.
@@ -24,6 +24,14 @@ const AGENT_CMDLINE: [&str; 4] = [
 
 /// devcluster dies, and orphans its stages, when a stage and the command that waits for it end at the same time.
 const LINGER: &str = "--linger=3";
+
+/// devcluster's default of a master's `post`, written out when a step is added.
+fn master_post() -> Value {
+    json!({"logcheck": {"regex": "accepting incoming connections on port"}})
+}
+
+/// How long a master's `post` waits for a guard, in seconds.
+const EXAMINE: &str = "--timeout=10";
 
 /// A compiled file.
 #[derive(Debug)]
@@ -77,6 +85,9 @@ pub(crate) fn text(source: &InputFile, plan: &Plan, programs: &Path) -> Result<S
         }
         for consumer in &plan.consumers {
             plan.consume(consumer, document, &mut editor)?;
+        }
+        for master in &plan.masters {
+            plan.examine(master, document, &mut editor)?;
         }
         numbers::shift(document, plan, &mut editor)?;
         editor.finish()
@@ -147,6 +158,45 @@ impl Plan {
         let managers = self.managers_of(consumer);
         if !managers.is_empty() {
             set("resource_managers", managers.into());
+        }
+    }
+
+    /// Lets the guards in front of a master examine it as soon as it has started. Their result is not that of the start.
+    fn examine(
+        &self,
+        master: &Master,
+        document: &Document,
+        editor: &mut Editor,
+    ) -> Result<(), yaml::Error> {
+        let guards = self.stages.iter();
+        let guards = guards.filter(|stage| master.guards.contains(&stage.name));
+        let mut steps: Vec<Value> = guards
+            .map(|stage| {
+                let mut words = stage.words();
+                words.extend(["wait", "--guard", EXAMINE].map(str::to_owned));
+                words.extend(self.instance_flags(&stage.name));
+                json!({"custom": words})
+            })
+            .collect();
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let post = [
+            Seg::from("stages"),
+            master.item.into(),
+            "master".into(),
+            "post".into(),
+        ];
+        match document.get(&post) {
+            Some(Value::Array(written)) if !written.is_empty() => {
+                let mut steps = steps.into_iter();
+                steps.try_for_each(|step| editor.append_item(&post, step))
+            }
+            Some(_) => editor.set(&post, steps.into()),
+            None => {
+                steps.insert(0, master_post());
+                editor.set(&post, steps.into())
+            }
         }
     }
 

@@ -8,20 +8,28 @@ use serde_json::Value;
 
 use crate::codes;
 use crate::compile::Compiled;
-use crate::plan::NewStage;
+use crate::plan::{Master, NewStage};
 
-/// Built-in users of a Determined master have blank passwords unless its config sets one.
-pub(crate) fn refuse_open_master(compiled: &Compiled, env: &Env) -> Result<(), StageError> {
-    let stages = compiled.plan.stages.iter();
-    let Some(stage) = stages.into_iter().find(|s| is_open_to_the_internet(s)) else {
-        return Ok(());
-    };
+/// Refuses a master that may let anyone in, on a port that the whole internet can reach and that has no guard. Returns a
+/// warning for one behind a guard: the password that its config sets counts for a new database alone.
+pub(crate) fn refuse_open_master(
+    compiled: &Compiled,
+    env: &Env,
+) -> Result<Option<String>, StageError> {
     let value = compiled.value();
-    let stages = value["stages"].as_array().into_iter().flatten();
-    for master in stages.filter_map(|s| s.get("master")) {
-        let name = master["name"].as_str().unwrap_or("master");
-        let password = &master["config_file"]["security"]["initial_user_password"];
-        if let Some((why, hint)) = weakness(password, env) {
+    let mut warning = None;
+    for master in &compiled.plan.masters {
+        let bodies = value["stages"].as_array().into_iter().flatten();
+        let mut bodies = bodies.filter_map(|stage| stage.get("master"));
+        let body = bodies.find(|b| b["name"].as_str().unwrap_or("master") == master.name);
+        let password =
+            &body.unwrap_or(&Value::Null)["config_file"]["security"]["initial_user_password"];
+        let Some((why, hint)) = weakness(password, env) else {
+            continue;
+        };
+        let name = &master.name;
+        let mut stages = compiled.plan.stages.iter();
+        if let Some(stage) = stages.find(|s| opens_to_the_internet(s, master)) {
             let message = format!(
                 "{} would expose {name} to the whole internet, and {name} lets anyone in: {why}",
                 stage.name
@@ -33,16 +41,23 @@ pub(crate) fn refuse_open_master(compiled: &Compiled, env: &Env) -> Result<(), S
                     stage.name
                 )));
         }
+        if let Some(guard) = master.guards.first() {
+            warning = Some(format!(
+                "{guard} will let no visitor through to {name} if its database is new: {why}; {hint}"
+            ));
+        }
     }
-    Ok(())
+    Ok(warning)
 }
 
-/// Whether a stage opens an unguarded port to the internet. A stage that provides the master's address and does not say who
-/// can reach it counts as one.
-fn is_open_to_the_internet(stage: &NewStage) -> bool {
+/// Whether anyone can reach a port of the stage that leads to the master and has no guard. A stage that provides the
+/// master's address and does not say who can reach it counts as one.
+fn opens_to_the_internet(stage: &NewStage, master: &Master) -> bool {
     match &stage.verdict.exposes {
-        Some(ports) => ports.iter().any(|p| {
-            p.to == Audience::Internet && p.guard.as_deref().unwrap_or_default().is_empty()
+        Some(ports) => ports.iter().any(|port| {
+            port.to == Audience::Internet
+                && port.guard.as_deref().unwrap_or_default().is_empty()
+                && master.is_behind(port)
         }),
         None => stage.provides.contains_key(MASTER_ADDRESS),
     }

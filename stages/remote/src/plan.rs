@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::kinds::{Kind, Kinds, unknown_kind};
 use crate::problems::{InputFile, pyyaml_only, refused, refused_flat};
 use crate::stock;
+pub(crate) use guard::Master;
 pub(crate) use references::Exec;
 use references::Literal;
 pub use references::PluginReference;
@@ -20,6 +21,7 @@ use stages::read_item;
 pub(crate) use validate::{directory_of, error_text};
 
 mod consumers;
+mod guard;
 mod references;
 mod stages;
 mod validate;
@@ -103,6 +105,8 @@ pub struct Plan {
     pub consumers: Vec<Consumer>,
     /// The verdicts on the configs of masters.
     pub(crate) targets: Vec<TargetVerdict>,
+    /// The masters of the file.
+    pub(crate) masters: Vec<Master>,
     /// devcluster's `temp_dir`, as written.
     pub temp_dir: String,
     /// The file's `cwd`, as written.

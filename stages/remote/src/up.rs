@@ -54,8 +54,10 @@ pub(crate) async fn up(
         say(&format!("warning: {warning}"));
     }
     plugins::check(&mut input, env).await?;
-    if !flags.i_know {
-        refuse_open_master(&input.compiled, env)?;
+    if !flags.i_know
+        && let Some(warning) = refuse_open_master(&input.compiled, env)?
+    {
+        say(&format!("warning: {warning}"));
     }
     let program = devcluster::find(env)?;
     say(&format!(

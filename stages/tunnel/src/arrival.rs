@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::config::Verify;
+use crate::guard::{Guard, Word};
 use crate::outputs::Verified;
 use crate::ssh::{Arrival, Log};
 
@@ -29,6 +31,8 @@ const VISITOR: Duration = Duration::from_millis(500);
 pub(crate) struct Prober {
     pub(crate) host: String,
     pub(crate) local_port: u16,
+    /// Receives the visitors of the port.
+    pub(crate) guard: Option<Arc<Guard>>,
     pub(crate) verify: Verify,
     pub(crate) log: watch::Receiver<Log>,
     /// Time limit of a connection.
@@ -78,7 +82,17 @@ impl Prober {
         if self.verify != Verify::Nonce && self.probe_origin(port).await? {
             return Ok(Proof::Proven(Verified::Origin));
         }
-        match probe_nonce(&self.host, port, self.local_port, self.patience).await? {
+        let has_arrived = match &self.guard {
+            Some(guard) => {
+                let word = random_word()?;
+                let arrival = guard.expect(word);
+                let arrived = async { drop(arrival.await) };
+                send_word(&self.host, port, word, self.patience, arrived).await?;
+                true
+            }
+            None => probe_nonce(&self.host, port, self.local_port, self.patience).await?,
+        };
+        match has_arrived {
             true => Ok(Proof::Proven(Verified::Nonce)),
             false => Ok(Proof::OriginRewritten),
         }
@@ -123,14 +137,30 @@ pub(crate) async fn probe_nonce(
     let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, local_port)).await else {
         return Ok(false);
     };
-    let mut word = [0; 16];
+    let word = random_word()?;
+    let arrived = wait_for_word(&listener, word);
+    send_word(host, port, word, patience, arrived).await?;
+    Ok(true)
+}
+
+fn random_word() -> io::Result<Word> {
+    let mut word = Word::default();
     getrandom::fill(&mut word).map_err(io::Error::other)?;
+    Ok(word)
+}
+
+/// Sends a word to the public port, and waits until it has arrived.
+async fn send_word(
+    host: &str,
+    port: u16,
+    word: Word,
+    patience: Duration,
+    arrived: impl Future<Output = ()>,
+) -> Result<(), ArrivalError> {
     let mut stream = probe_tcp(host, port, patience).await?;
     stream.write_all(&word).await?;
-    match timeout(REPORT, wait_for_word(&listener, word)).await {
-        Ok(()) => Ok(true),
-        Err(_) => Err(ArrivalError::Elsewhere),
-    }
+    let arrived = timeout(REPORT, arrived).await;
+    arrived.map_err(|_| ArrivalError::Elsewhere)
 }
 
 pub(crate) async fn probe_tcp(host: &str, port: u16, patience: Duration) -> io::Result<TcpStream> {
@@ -148,12 +178,12 @@ pub(crate) async fn with_timeout<T, E: From<io::Error>>(
     })
 }
 
-async fn wait_for_word(listener: &TcpListener, word: [u8; 16]) {
+async fn wait_for_word(listener: &TcpListener, word: Word) {
     loop {
         let Ok((mut visitor, _)) = listener.accept().await else {
             continue;
         };
-        let mut received = [0; 16];
+        let mut received = Word::default();
         if let Ok(Ok(_)) = timeout(VISITOR, visitor.read_exact(&mut received)).await
             && received == word
         {

@@ -177,7 +177,7 @@ impl Claim<'_> {
     /// Requests ports until the server grants one; `None` when no more are left.
     async fn next_granted(&mut self) -> Result<Option<u16>, StageError> {
         for port in self.ports.by_ref() {
-            match self.session.listen(port, self.spec.local_port).await {
+            match self.session.listen(port, &self.spec.local_end()).await {
                 Ok(()) => {
                     self.granted.push(port);
                     return Ok(Some(port));

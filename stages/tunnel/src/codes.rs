@@ -39,6 +39,8 @@ protocol::codes! {
         "check ssh_user and ssh_key_path, and add the public key to the account's authorized_keys: ssh-copy-id";
     NO_COMMON_ALGORITHM = "tunnel.no_common_algorithm", Failed, "ssh and the server have no algorithm in common.",
         "ssh's own message names the algorithms; allow one of them for this Host in ssh_config";
+    OPEN_MASTER = "tunnel.open_master", Failed, "The master on the local port lets anyone in without a password, so the tunnel lets no visitor through.",
+        "set a password for each user that the message names: det -u <user> user change-password <user>; security.initial_user_password applies only to a new database";
     PINNED_PORT_LOST = "tunnel.pinned_port_lost", Retryable, "The port is in use, and port_policy is pinned.",
         "stop the program that uses it on the server (ss -tlnp), raise keep_port, or set port_policy to sticky";
     PORT_RANGE_EXHAUSTED = "tunnel.port_range_exhausted", Retryable, "The server has no free port in remote_port_range.",

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 mod types;
 
-pub use types::{HostKeyPolicy, PortPolicy, Scheme, Seconds, Verify};
+pub use types::{GuardPolicy, HostKeyPolicy, PortPolicy, Scheme, Seconds, Verify};
 
 /// Config of a tunnel.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -43,6 +43,12 @@ pub struct Config {
     #[serde(default = "default_local_port")]
     #[schemars(range(min = 1))]
     pub local_port: u16,
+
+    /// Whether visitors get through only while a Determined master listens on local_port whose users `admin` and
+    /// `determined` have passwords. Default: none; `devcluster-remote up` sets determined in front of a master.
+    #[serde(default)]
+    #[schemars(with = "GuardPolicy")]
+    pub guard: Option<GuardPolicy>,
 
     /// More ports of this machine to forward over the same connection, such as a web UI or a debugger: [{"name": "ui",
     /// "local_port": 3000, "remote_port_range": "8100-8110"}].
@@ -124,6 +130,11 @@ pub struct ForwardConfig {
     /// Ports of the ssh server to choose from. Default: the tunnel's remote_port_range.
     #[serde(default)]
     pub remote_port_range: Option<PortRange>,
+
+    /// The guard of this local port, as that of the tunnel's own.
+    #[serde(default)]
+    #[schemars(with = "GuardPolicy")]
+    pub guard: Option<GuardPolicy>,
 
     /// Name in the outputs. Default: the local port.
     #[serde(default)]

@@ -8,6 +8,7 @@ use crate::arrival::ArrivalError;
 use crate::codes;
 use crate::config::Verify;
 use crate::forward::ForwardSpec;
+use crate::guard::State;
 use crate::ssh::{Listeners, Refusal, SshSession};
 
 /// The ports that the server refused.
@@ -127,6 +128,24 @@ pub(crate) fn unverified(spec: &ForwardSpec, port: u16) -> StageError {
         ),
     };
     StageError::new(codes::UNVERIFIED, message).hint(hint)
+}
+
+/// The master on a guarded port lets these users in without a password.
+pub(crate) fn open_master(port: u16, state: &State) -> StageError {
+    let users = match state {
+        State::Open(users) => users.as_slice(),
+        _ => &[],
+    };
+    let named: Vec<String> = users.iter().map(|user| format!("`{user}`")).collect();
+    let have = match users {
+        [_] => "has a blank password",
+        _ => "have blank passwords",
+    };
+    let message = format!(
+        "the master on local port {port} lets anyone in: {} {have}; visitors are refused",
+        named.join(" and ")
+    );
+    StageError::new(codes::OPEN_MASTER, message)
 }
 
 /// A pinned port is in use by another program.

@@ -1,13 +1,15 @@
 //! A forward leads from a port of the server to a port of this machine.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::PortRange;
 
 use crate::arrival::{self, Prober, Proof};
 use crate::config::{Config, PortPolicy, Verify};
+use crate::guard::{Guard, Guards};
 use crate::outputs::Outputs;
-use crate::ssh::{Resolved, SshSession};
+use crate::ssh::{LocalEnd, Resolved, SshSession};
 
 /// Time limit of a connection that may fail.
 const MAYBE_UNREACHABLE: Duration = Duration::from_secs(2);
@@ -36,6 +38,7 @@ impl Forward {
         config: &Config,
         resolved: &Resolved,
         previous: Option<Outputs>,
+        guards: &Guards,
     ) -> Vec<Forward> {
         let previous = previous.filter(|o| o.ssh_host == resolved.host);
         let own = Forward {
@@ -45,11 +48,13 @@ impl Forward {
             bound: None,
         };
         let mut all = vec![own];
+        all[0].spec.guard = guards.of(config.local_port);
         for forward in &config.forwards {
             let name = forward.name();
             let before = previous.as_ref().and_then(|o| o.forwards.get(&name));
             let mut spec = all[0].spec.clone();
             spec.local_port = forward.local_port;
+            spec.guard = guards.of(forward.local_port);
             spec.range = forward.remote_port_range.unwrap_or(spec.range);
             all.push(Forward {
                 spec,
@@ -82,6 +87,8 @@ impl Forward {
 pub(crate) struct ForwardSpec {
     pub(crate) public_host: String,
     pub(crate) local_port: u16,
+    /// Examines the local port, and receives its visitors.
+    pub(crate) guard: Option<Arc<Guard>>,
     pub(crate) range: PortRange,
     pub(crate) verify: Verify,
     /// Pods use another address than ssh. This machine need not reach it.
@@ -95,6 +102,7 @@ impl ForwardSpec {
         ForwardSpec {
             public_host: other.unwrap_or(&resolved.host).to_owned(),
             local_port: config.local_port,
+            guard: None,
             range: config.remote_port_range,
             verify: config.verify,
             has_separate_host: other.is_some(),
@@ -105,12 +113,21 @@ impl ForwardSpec {
         Prober {
             host: self.public_host.clone(),
             local_port: self.local_port,
+            guard: self.guard.clone(),
             verify: self.verify,
             log: session.log.clone(),
             patience: match self.may_be_unreachable() {
                 true => MAYBE_UNREACHABLE,
                 false => arrival::CONNECT,
             },
+        }
+    }
+
+    /// Where ssh's forward ends.
+    pub(crate) fn local_end(&self) -> LocalEnd {
+        match &self.guard {
+            Some(guard) => LocalEnd::Socket(guard.socket.clone()),
+            None => LocalEnd::Port(self.local_port),
         }
     }
 

@@ -13,6 +13,7 @@ mod diagnostics;
 mod errors;
 mod forward;
 mod ghosts;
+mod guard;
 mod network;
 mod outputs;
 mod ssh;
@@ -20,12 +21,15 @@ mod supervisor;
 
 use protocol::ledger::Entry;
 use protocol::provides::{MASTER_ADDRESS, Provides};
-use protocol::validate::{Audience, Exposure, Unknown};
+use protocol::validate::{Audience, Exposure, Unknown, pointer_from_path};
+use protocol::yaml::Seg;
 use protocol::{Codes, Context, Leftover, Problem, Stage, StageError};
 
 use serde_json::{Map, Value, json};
 
-pub use config::{Config, ForwardConfig, HostKeyPolicy, PortPolicy, Scheme, Seconds, Verify};
+pub use config::{
+    Config, ForwardConfig, GuardPolicy, HostKeyPolicy, PortPolicy, Scheme, Seconds, Verify,
+};
 pub use outputs::{Forwarded, Outputs, Verified};
 
 /// The stage.
@@ -58,12 +62,30 @@ impl Stage for Tunnel {
     fn exposes(config: Option<&Config>, unknown: &Unknown) -> Vec<Exposure> {
         let address = config.filter(|_| !unknown.has("bind_address"));
         let to = address.map_or(Audience::Internet, Config::audience);
-        let port = "/port".to_owned();
-        vec![Exposure {
-            port,
-            to,
-            guard: None,
-        }]
+        let exposed = |port: String, at: &[Seg], leads: Option<(u16, Option<GuardPolicy>)>| {
+            let field = |name: &str| [at, &[name.into()]].concat();
+            let is_known = |name: &str| !unknown.touches(&field(name));
+            let guard = leads.filter(|_| is_known("guard")).map(|(_, guard)| guard);
+            Exposure {
+                port,
+                to,
+                local_port: leads
+                    .map(|(port, _)| port)
+                    .filter(|_| is_known("local_port")),
+                guard: matches!(guard, Some(Some(GuardPolicy::Determined)))
+                    .then(|| GuardPolicy::DETERMINED.to_owned()),
+                guard_field: matches!(guard, Some(None))
+                    .then(|| pointer_from_path(&field("guard"))),
+            }
+        };
+        let own = config.map(|config| (config.local_port, config.guard));
+        let mut all = vec![exposed("/port".to_owned(), &[], own)];
+        for (i, forward) in config.iter().flat_map(|c| &c.forwards).enumerate() {
+            let port = format!("/forwards/{}/port", forward.name());
+            let leads = Some((forward.local_port, forward.guard));
+            all.push(exposed(port, &["forwards".into(), i.into()], leads));
+        }
+        all
     }
 
     fn outline(fields: &Map<String, Value>) -> String {
@@ -111,11 +133,15 @@ impl Stage for Tunnel {
     }
 
     async fn check(
-        _cx: &Context<Self>,
+        cx: &Context<Self>,
         _config: Option<Config>,
         outputs: Outputs,
     ) -> Result<(), StageError> {
-        check::check(&outputs).await
+        check::check(cx, &outputs).await
+    }
+
+    async fn examine(cx: &Context<Self>) {
+        guard::settle(cx).await;
     }
 
     async fn preflight(cx: &Context<Self>, config: Config) {
@@ -136,6 +162,10 @@ impl Stage for Tunnel {
         _cx: &'a Context<Self>,
         entry: &'a Entry,
     ) -> Result<Vec<Leftover<'a>>, StageError> {
-        Ok(ssh::leftover(entry).into_iter().collect())
+        let left = match entry.what.as_str() {
+            guard::LEDGER_ENTRY => guard::leftover(&entry.data),
+            _ => ssh::leftover(entry),
+        };
+        Ok(left.into_iter().collect())
     }
 }

@@ -28,7 +28,7 @@ pub struct Outputs {
 }
 
 /// One more forwarded port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Forwarded {
     /// Port of the server.
     pub port: u16,

@@ -1,5 +1,6 @@
 //! Runs a tunnel: connects, claims ports, monitors them, and reconnects when the connection is lost.
 
+mod guards;
 mod monitor;
 mod publish;
 mod reconnect;
@@ -18,6 +19,7 @@ use crate::config::Config;
 use crate::errors;
 use crate::forward::{BoundPort, Forward};
 use crate::ghosts::Ghosts;
+use crate::guard::{Guards, State};
 use crate::network::Network;
 use crate::ssh::{Greeting, Resolved, Socket, SshSession};
 
@@ -34,6 +36,9 @@ pub(crate) struct Supervisor<'a> {
     resolved: Resolved,
     /// The tunnel's own forward is the first.
     forwards: Vec<Forward>,
+    guards: Guards,
+    /// The states of the guards that were reported last.
+    reported: Vec<State>,
     network: Network,
     /// The current session. If the future is dropped, it is closed from here.
     session: Option<SshSession>,
@@ -49,13 +54,16 @@ pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), Sta
         () = cx.shutdown.cancelled() => return Ok(()),
     };
     let socket = Socket::reserve(cx, &cx.instance, &resolved.server(config))?;
-    let forwards = Forward::all(config, &resolved, cx.previous());
+    let guards = Guards::start(cx, config)?;
+    let forwards = Forward::all(config, &resolved, cx.previous(), &guards);
     let network = Network::new(resolved.direct_address());
     let mut supervisor = Supervisor {
         cx,
         config,
         resolved,
         forwards,
+        guards,
+        reported: Vec::new(),
         network,
         session: None,
         ghosts: Ghosts::default(),
@@ -72,6 +80,7 @@ pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), Sta
         supervisor.ghosts.session_ended()?;
     }
     socket.release()?;
+    supervisor.guards.release()?;
     result
 }
 

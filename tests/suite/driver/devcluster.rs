@@ -4,6 +4,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::devcluster::TestDevcluster;
 use support::kube::idle;
+use support::master::log_in;
 use support::site::Site;
 use support::{DEADLINE, StageClient, leaks};
 
@@ -250,11 +251,11 @@ async fn after_sigkill_of_the_driver_everything_ends_and_the_next_run_works() {
 }
 
 #[tokio::test]
-async fn a_master_that_lets_anyone_in_is_not_exposed() {
+async fn a_master_that_lets_anyone_in_is_not_exposed_without_a_guard() {
     let site = Site::new().await;
     let public = site
         .devcluster_yaml()
-        .replace("      bind_address: 127.0.0.1\n", "");
+        .replace("bind_address: 127.0.0.1\n", "guard: none\n");
     for password in ["", "$DET_PASSWORD", "$EMPTY"] {
         let text = public.replace("only-a-test", &format!("\"{password}\""));
         let file = site.write("source.yaml", &text);
@@ -269,6 +270,39 @@ async fn a_master_that_lets_anyone_in_is_not_exposed() {
         );
         assert!(!site.run_dir().exists());
     }
+}
+
+#[tokio::test]
+async fn the_guard_keeps_visitors_from_a_master_that_lets_anyone_in() {
+    let site = Site::new().await;
+    let yaml = site.devcluster_yaml();
+    let (yaml, _pod) = yaml.split_once("  - custom:").expect("no pod");
+    let text = yaml.replace("only-a-test", "\"\"");
+    let file = site.write("source.yaml", &text);
+    let mut driver = site.up(&file).await;
+    let warning = "warning: tunnel will let no visitor through to master";
+    assert!(driver.stderr().contains(warning), "{}", driver.stderr());
+    // The master's `post` has waited for the guard.
+    assert!(
+        driver.stdout().contains("tunnel.open_master"),
+        "{}",
+        driver.stdout()
+    );
+    let status = site.remote(&["status"]).output().await.expect("no driver");
+    let status = String::from_utf8_lossy(&status.stdout);
+    assert!(
+        status.contains("`admin` and `determined` have blank passwords"),
+        "{status}"
+    );
+    let outputs = std::fs::read(site.run_dir().join("outputs/tunnel.json")).expect("no outputs");
+    let outputs: serde_json::Value = serde_json::from_slice(&outputs).expect("no JSON");
+    let port = outputs["outputs"]["port"]
+        .as_u64()
+        .and_then(|port| u16::try_from(port).ok());
+    assert!(log_in(port.expect("no port"), "admin").await.is_err());
+    driver.signal(Signal::TERM);
+    assert!(driver.wait().await.0.success());
+    site.nothing_is_left().await;
 }
 
 #[tokio::test]

@@ -43,14 +43,28 @@ stages:
 #[tokio::test]
 async fn on_a_bare_laptop_everything_missing_is_listed_and_nothing_changes() {
     let site = Site::new().await;
-    let mut command = doctor(
-        &site,
-        &format!("temp_dir: {}/dc\n{PLAIN}", site.home.path().display()),
-    );
-    command.env("PATH", "/nowhere").env_remove("DEVCLUSTER");
-    command.env("KUBECONFIG", "/nowhere/kubeconfig");
+    let bare = |text: &str| {
+        let text = format!("temp_dir: {}/dc\n{text}", site.home.path().display());
+        let mut command = doctor(&site, &text);
+        command.env("PATH", "/nowhere").env_remove("DEVCLUSTER");
+        command.env("KUBECONFIG", "/nowhere/kubeconfig");
+        command
+    };
+    let command = bare(PLAIN);
     let before = leaks::files(site.home.path());
-    let (checks, code) = examine(command).await;
+    let (checks, _) = examine(command).await;
+    let password = checks
+        .iter()
+        .find(|c| c["id"] == "password")
+        .expect("no check");
+    assert_eq!(password["status"], "ok", "{password}");
+    let note = password["hint"].as_str().unwrap_or_default();
+    assert!(
+        note.contains("tunnel will let no visitor through to master"),
+        "{password}"
+    );
+    let unguarded = PLAIN.replace("id_absent}", "id_absent, guard: none}");
+    let (checks, code) = examine(bare(&unguarded)).await;
     assert_eq!(code, Some(5));
     let failed = failed(&checks);
     for id in [

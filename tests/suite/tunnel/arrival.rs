@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use rustix::process::Signal;
+use support::master::Master;
 use support::netns::{self, Netns};
 use support::tunnel::{AT_PUBLIC, PUBLIC, Setup, failure, no_gateway_ports, port_of, take};
 use support::{Options, StageClient};
@@ -262,4 +263,28 @@ async fn an_address_that_this_machine_does_not_reach_is_reported_as_unverified()
 
     let wanted = setup.command(&[flags[0], ("verify", "require")]);
     failure(&setup, wanted, "tunnel.port_unreachable", 75).await;
+}
+
+#[tokio::test]
+async fn behind_nat_a_guard_receives_the_nonce_also_beside_a_master() {
+    let setup = Setup::new(no_gateway_ports()).await;
+    let port = *setup.ports.start();
+    let one = port.to_string();
+    let public = TcpListener::bind((PUBLIC, port)).await;
+    let mut relays = JoinSet::new();
+    relays.spawn(relay(public.expect("the port is not free"), port));
+    let _master = Master::start(setup.local_port, &[]);
+    for verify in ["auto", "nonce", "require"] {
+        let mut tunnel = setup.start(&[
+            AT_PUBLIC,
+            ("remote-port-range", one.as_str()),
+            ("guard", "determined"),
+            ("verify", verify),
+        ]);
+        let outputs = tunnel.wait_for("outputs").await;
+        assert_eq!(outputs["outputs"]["verified"], "nonce", "{verify}");
+        tunnel.wait_for("ready").await;
+        tunnel.signal(Signal::TERM);
+        assert!(tunnel.wait().await.0.success(), "{}", tunnel.stderr());
+    }
 }

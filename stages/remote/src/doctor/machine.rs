@@ -115,11 +115,12 @@ fn directory(input: &CompiledInput, env: &Env) -> Check {
 }
 
 fn password(input: &CompiledInput, env: &Env) -> Option<Check> {
-    let (id, title) = ("password", "the master requires a password");
+    let (id, title) = ("password", "a master that lets anyone in is not exposed");
     let mut stages = input.compiled.plan.stages.iter();
     stages.find(|s| s.provides.contains_key(MASTER_ADDRESS))?;
     Some(match refuse_open_master(&input.compiled, env) {
-        Ok(()) => Check::ok(id, title, ""),
+        Ok(None) => Check::ok(id, title, ""),
+        Ok(Some(warning)) => Check::ok(id, title, "").hint(warning),
         Err(error) => Check::failed(id, title, &error),
     })
 }

@@ -46,6 +46,7 @@ impl Plan {
             leading = self.call(names, value, &dir, kinds).await;
         }
         self.accept_all(leading, problems);
+        self.guard_masters(value);
     }
 
     async fn call(

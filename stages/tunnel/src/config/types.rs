@@ -47,6 +47,21 @@ pub enum Scheme {
     Https,
 }
 
+/// What a guard examines before it lets visitors through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum GuardPolicy {
+    /// A Determined master, whose built-in users must have passwords.
+    Determined,
+    /// Nothing: there is no guard.
+    None,
+}
+
+impl GuardPolicy {
+    /// As it is written.
+    pub(crate) const DETERMINED: &str = "determined";
+}
+
 /// What to do if the server's host key is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

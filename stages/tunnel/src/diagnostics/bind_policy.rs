@@ -61,7 +61,7 @@ async fn observe_bind(
     spec: &ForwardSpec,
     port: u16,
 ) -> Result<ObservedBind, ListenError> {
-    session.listen(port, spec.local_port).await?;
+    session.listen(port, &spec.local_end()).await?;
     let listening = session.listening(port).await;
     let seen = if listening.on_loopback_only() {
         ObservedBind::OnLoopback

@@ -69,7 +69,7 @@ pub(super) async fn survey_ports(
 }
 
 async fn probe_port(session: &SshSession, spec: &ForwardSpec, visit: bool, port: u16) -> PortState {
-    match session.listen(port, spec.local_port).await {
+    match session.listen(port, &spec.local_end()).await {
         Ok(()) if !visit => return PortState::Free,
         Ok(()) => {}
         Err(ListenError::Refused(Refusal::Taken)) => return PortState::Taken,

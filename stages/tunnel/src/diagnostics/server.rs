@@ -254,7 +254,7 @@ async fn round_trip(session: &SshSession, spec: &ForwardSpec, port: u16) -> Opti
     let mut took = Vec::new();
     for _ in 0..REQUESTS {
         let asked = Instant::now();
-        session.listen(port, spec.local_port).await.ok()?;
+        session.listen(port, &spec.local_end()).await.ok()?;
         took.push(asked.elapsed());
         session.stop_listening(port).await;
     }

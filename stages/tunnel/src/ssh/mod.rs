@@ -11,7 +11,7 @@ mod socket;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(crate) use log::{Arrival, Log, Refusal};
 pub(crate) use options::version;
 pub(crate) use remote::{Ghost, Greeting, RemoteSession};
 pub(crate) use resolved::Resolved;
-pub(crate) use socket::Socket;
+pub(crate) use socket::{Socket, socket_path};
 
 use crate::codes;
 use crate::config::Config;
@@ -65,9 +65,18 @@ pub(crate) struct SshSession {
     pub(crate) bind_address: String,
     login: Vec<OsString>,
     greeting: Shared<BoxFuture<'static, Greeting>>,
-    /// The granted ports, each with its local port.
-    granted: Mutex<BTreeMap<u16, u16>>,
+    /// The granted ports, each with its local end.
+    granted: Mutex<BTreeMap<u16, LocalEnd>>,
     _tasks: JoinSet<()>,
+}
+
+/// Where a forward ends on this machine.
+#[derive(Clone, Debug)]
+pub(crate) enum LocalEnd {
+    /// A port of the loopback address.
+    Port(u16),
+    /// A Unix socket.
+    Socket(PathBuf),
 }
 
 /// Why the server does not listen.
@@ -144,13 +153,13 @@ impl SshSession {
         Listeners::parse(&tables.unwrap_or_default(), port)
     }
 
-    /// Asks the server to listen on a port and to forward its visitors to the local port.
-    pub(crate) async fn listen(&self, port: u16, local_port: u16) -> Result<(), ListenError> {
-        let (from, to) = self.ends(port, local_port);
+    /// Asks the server to listen on a port and to forward its visitors to this end.
+    pub(crate) async fn listen(&self, port: u16, local: &LocalEnd) -> Result<(), ListenError> {
+        let (from, to) = self.ends(port, local);
         let request = self.mux.request_port_forward(ForwardType::Remote, from, to);
         match timeout(REQUEST, request).await {
             Ok(Ok(())) => {
-                self.granted().insert(port, local_port);
+                self.granted().insert(port, local.clone());
                 Ok(())
             }
             Ok(Err(openssh::Error::SshMux(error)))
@@ -161,7 +170,7 @@ impl SshSession {
             Ok(Err(error)) => Err(ListenError::Failed(self.failed(port).source(&error))),
             Err(_) => {
                 // The server may grant it later, for no one.
-                self.close_forward(port, local_port).await;
+                self.close_forward(port, local).await;
                 let error = self.failed(port).cause("no answer in time");
                 Err(ListenError::Failed(error))
             }
@@ -183,27 +192,28 @@ impl SshSession {
 
     /// Asks the server to stop listening on a granted port. Returns false if it does not answer.
     pub(crate) async fn stop_listening(&self, port: u16) -> bool {
-        let Some(local_port) = self.granted().remove(&port) else {
+        let Some(local) = self.granted().remove(&port) else {
             return false;
         };
-        self.close_forward(port, local_port).await
+        self.close_forward(port, &local).await
     }
 
-    async fn close_forward(&self, port: u16, local_port: u16) -> bool {
-        let (from, to) = self.ends(port, local_port);
+    async fn close_forward(&self, port: u16, local: &LocalEnd) -> bool {
+        let (from, to) = self.ends(port, local);
         let close = self.mux.close_port_forward(ForwardType::Remote, from, to);
         matches!(timeout(STOP_LISTENING, close).await, Ok(Ok(())))
     }
 
-    fn granted(&self) -> MutexGuard<'_, BTreeMap<u16, u16>> {
+    fn granted(&self) -> MutexGuard<'_, BTreeMap<u16, LocalEnd>> {
         self.granted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ends(&self, port: u16, local_port: u16) -> (Endpoint<'_>, Endpoint<'_>) {
-        (
-            Endpoint::new(&self.bind_address, port),
-            Endpoint::new("127.0.0.1", local_port),
-        )
+    fn ends<'a>(&'a self, port: u16, local: &'a LocalEnd) -> (Endpoint<'a>, Endpoint<'a>) {
+        let to = match local {
+            LocalEnd::Port(port) => Endpoint::new("127.0.0.1", *port),
+            LocalEnd::Socket(path) => Endpoint::from(path.as_path()),
+        };
+        (Endpoint::new(&self.bind_address, port), to)
     }
 
     /// Waits until ssh ends by itself, and returns why.

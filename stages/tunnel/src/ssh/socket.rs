@@ -32,7 +32,7 @@ impl Socket {
         name: &str,
         server: &Server,
     ) -> Result<Socket, StageError> {
-        let path = choose(&cx.run_dir.file(&format!("{name}.ssh")), &cx.env);
+        let path = socket_path(&cx.run_dir.file(&format!("{name}.ssh")), &cx.env);
         let data = json!({"socket": path, "server": server.to_string()});
         let ticket = cx.ledger.intend(LEDGER_ENTRY, data)?;
         let socket = Socket { path, ticket };
@@ -61,7 +61,7 @@ impl Drop for Socket {
 }
 
 /// The run directory, which is ours alone; if its path is too long, an unguessable name in /tmp.
-fn choose(in_run_dir: &Path, env: &Env) -> PathBuf {
+pub(crate) fn socket_path(in_run_dir: &Path, env: &Env) -> PathBuf {
     let name = format!("dcs-{}.ssh", protocol::run_id());
     let mut places = vec![in_run_dir.to_owned()];
     places.extend(env.path("XDG_RUNTIME_DIR").map(|dir| dir.join(&name)));
@@ -116,14 +116,14 @@ mod tests {
     fn a_path_that_is_too_long_or_that_ssh_would_expand_is_not_used() {
         let env = Env::from_pairs([("TMPDIR", "/var/tmp")]);
         assert_eq!(
-            choose(Path::new("/run/x/tunnel.ssh"), &env),
+            socket_path(Path::new("/run/x/tunnel.ssh"), &env),
             Path::new("/run/x/tunnel.ssh")
         );
         for bad in ["x".repeat(LONGEST), "100%".into(), "${HOME}".into()] {
-            let path = choose(&Path::new("/").join(bad), &env);
+            let path = socket_path(&Path::new("/").join(bad), &env);
             assert!(path.starts_with("/var/tmp"), "{}", path.display());
         }
         let long = Env::from_pairs([("TMPDIR", format!("/{}", "y".repeat(LONGEST)))]);
-        assert!(choose(Path::new(&"/x".repeat(LONGEST)), &long).starts_with("/tmp"));
+        assert!(socket_path(Path::new(&"/x".repeat(LONGEST)), &long).starts_with("/tmp"));
     }
 }

@@ -38,6 +38,7 @@ impl Supervisor<'_> {
                 return Err(StageError::internal("no session to hold"));
             };
             let greeting = session.greeting();
+            let guards = &mut self.guards;
             let is_proven = !proofs.is_empty();
             let next_proof = async {
                 ticks.tick().await;
@@ -46,6 +47,13 @@ impl Supervisor<'_> {
             let proof = tokio::select! {
                 lost = session.ended() => return Err(lost),
                 proof = next_proof, if is_proven => proof,
+                () = guards.examined() => {
+                    if self.is_closed_again() && failed < FAILED_PROOFS {
+                        self.cx.ready(outputs.clone()).await?;
+                    }
+                    self.report_guards(false);
+                    continue;
+                }
                 greeting = greeting, if !greeted => {
                     greeted = true;
                     self.note(&greeting)?;
@@ -57,6 +65,7 @@ impl Supervisor<'_> {
                     failed = 0;
                     self.cx.ready(outputs.clone()).await?;
                     self.log_recovery(closed_at);
+                    self.report_guards(true);
                 }
                 Ok(()) => failed = 0,
                 Err(error) => {

@@ -42,7 +42,9 @@ impl Supervisor<'_> {
                 "{ports} of {host} {are} open to every machine that can reach {them}; restrict access with bind_address or a firewall",
             ));
         }
-        self.cx.ready(self.outputs()?).await
+        self.cx.ready(self.outputs()?).await?;
+        self.report_guards(true);
+        Ok(())
     }
 
     /// Whether the server listens on all its addresses: if we request that, or if the server shows it, since with
