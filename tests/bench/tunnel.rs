@@ -10,6 +10,7 @@ mod peers;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use support::master::{Master, visit};
 use support::netns::Netns;
 use support::relay::Relay;
 use support::traffic::Echo;
@@ -236,6 +237,40 @@ async fn new_connections_do_not_wait() {
     report("tunnel", "new connections", &rows);
 }
 
+/// Milliseconds from the first answer of a master until a visitor that waits for it gets through.
+async fn first_visit(port: u16, local: u16) -> f64 {
+    let master = Master::start(local, &[]);
+    master.set_answers(false);
+    let visitor = tokio::spawn(async move {
+        while visit(port).await.is_err() {}
+        Instant::now()
+    });
+    master.is_asked().await;
+    let from = Instant::now();
+    master.set_answers(true);
+    let through = visitor.await.expect("no visitor");
+    master.stop().await;
+    ms(through - from)
+}
+
+#[tokio::test]
+#[ignore = "a measurement: make bench"]
+async fn a_guard_lets_visitors_through_with_the_masters_first_answer() {
+    let bed = Bed::new(Duration::ZERO).await;
+    let ports = free_ports(2);
+    let (port, local) = (*ports.start(), *ports.end());
+    let held = bed
+        .server(Duration::ZERO)
+        .hold(Peer::Guarded, port, local)
+        .await;
+    let mut row = Row::new("first answer to first visitor", "ms").at_most(100.0);
+    for _ in 0..21 {
+        row.sample("ours", first_visit(port, local).await);
+    }
+    held.end().await;
+    report("tunnel", "guard", &[row]);
+}
+
 /// Resident memory in MiB, and CPU time in ms since it started.
 fn usage(pid: &str) -> (f64, f64) {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
@@ -277,7 +312,7 @@ async fn an_idle_tunnel_costs_next_to_nothing() {
         let pid = held.pid().as_raw_nonzero().to_string();
         let ssh = ssh_of(&pid);
         match held.peer {
-            Peer::Ours | Peer::Autossh => {
+            Peer::Ours | Peer::Guarded | Peer::Autossh => {
                 before.push((held.peer.name(), ssh.expect("no ssh"), false));
                 before.push((held.peer.name(), pid, true));
             }

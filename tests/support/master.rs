@@ -53,6 +53,8 @@ struct State {
 pub struct Master {
     state: Arc<Mutex<State>>,
     answers: watch::Sender<bool>,
+    /// How many requests came.
+    requests: watch::Sender<usize>,
     listener: JoinSet<()>,
     connections: Arc<Mutex<JoinSet<()>>>,
 }
@@ -77,24 +79,27 @@ impl Master {
         let mut master = Master {
             state: Arc::new(Mutex::new(state)),
             answers: watch::Sender::new(true),
+            requests: watch::Sender::new(0),
             listener: JoinSet::new(),
             connections: Arc::default(),
         };
         let tls = behaviour.tls.then(acceptor);
         let (state, answers) = (master.state.clone(), master.answers.clone());
+        let requests = master.requests.clone();
         let connections = master.connections.clone();
         master.listener.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (state, answers) = (state.clone(), answers.subscribe());
+                let requests = requests.clone();
                 let (tls, idle) = (tls.clone(), behaviour.closes_idle);
                 let mut all = locked(&connections);
                 while all.try_join_next().is_some() {}
                 all.spawn(async move {
-                    // A client that disconnects is no failure.
+                    // A client may disconnect.
                     let _ = match tls {
-                        None => serve(stream, &state, answers, idle).await,
+                        None => serve(stream, &state, answers, requests, idle).await,
                         Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => serve(stream, &state, answers, idle).await,
+                            Ok(stream) => serve(stream, &state, answers, requests, idle).await,
                             Err(error) => Err(error),
                         },
                     };
@@ -131,6 +136,12 @@ impl Master {
         self.listener.shutdown().await;
     }
 
+    /// Waits until a client has sent a request.
+    pub async fn is_asked(&self) {
+        let mut requests = self.requests.subscribe();
+        drop(requests.wait_for(|requests| *requests > 0).await);
+    }
+
     /// How many tokens it gave, and how many of them are still valid.
     pub fn tokens(&self) -> (usize, usize) {
         let state = locked(&self.state);
@@ -142,7 +153,7 @@ impl Master {
         locked(&self.state).idle_closed
     }
 
-    /// How many requests it got that are no login.
+    /// How many requests it got besides logins.
     pub fn asked(&self) -> usize {
         locked(&self.state).asked
     }
@@ -176,6 +187,7 @@ async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     state: &Mutex<State>,
     mut answers: watch::Receiver<bool>,
+    requests: watch::Sender<usize>,
     idle: Option<Duration>,
 ) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
@@ -190,6 +202,7 @@ async fn serve(
             Ok(_) => {}
         }
         let (head, body) = read_request(&mut stream).await?;
+        requests.send_modify(|requests| *requests += 1);
         drop(answers.wait_for(|answers| *answers).await);
         let (status, answer) = answer(&mut locked(state), &head, &body);
         let text = answer.to_string();
@@ -312,7 +325,7 @@ impl Burglars {
         Burglars { seen, _tasks }
     }
 
-    /// Waits until each had more tries, and fails if one got a token.
+    /// Waits until they tried again, and fails if one got a token.
     pub async fn got_nothing(&self) {
         let mut seen = self.seen.subscribe();
         let before = seen.borrow().0;

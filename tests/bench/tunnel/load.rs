@@ -45,7 +45,11 @@ async fn serve(listener: TcpListener) {
         while visitors.try_join_next().is_some() {}
         visitors.spawn(async move {
             let chunk = vec![0; 256 * 1024];
-            let visitor_hangs_up = visitor.read_u8().await.unwrap_or(0) == 1;
+            let first = visitor.read_u8().await.unwrap_or(0);
+            if first == b'P' {
+                return refuse_login(visitor).await;
+            }
+            let visitor_hangs_up = first == 1;
             let mut left = visitor.read_u64().await.unwrap_or(0) as usize;
             while left > 0 {
                 let part = &chunk[..left.min(chunk.len())];
@@ -58,6 +62,14 @@ async fn serve(listener: TcpListener) {
                 drop(copy(&mut visitor, &mut sink()).await);
             }
         });
+    }
+}
+
+/// The POST of a guard, without its first byte: it gets the answer of a master with passwords.
+async fn refuse_login(mut guard: TcpStream) {
+    let answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    if guard.write_all(answer).await.is_ok() {
+        drop(copy(&mut guard, &mut sink()).await);
     }
 }
 

@@ -17,6 +17,8 @@ const OUR_CIPHER: &str = "aes128-gcm@openssh.com";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     Ours,
+    /// The tunnel with a guard in front of the master.
+    Guarded,
     /// `ssh -N -R` with the cipher of the tunnel.
     SameCipher,
     /// `ssh -N -R` with its default cipher.
@@ -27,7 +29,7 @@ pub(crate) enum Peer {
 impl Peer {
     /// All tools that this machine has.
     pub(crate) fn all() -> Vec<Peer> {
-        let mut all = vec![Peer::Ours, Peer::SameCipher, Peer::Ssh];
+        let mut all = vec![Peer::Ours, Peer::Guarded, Peer::SameCipher, Peer::Ssh];
         all.extend(autossh().map(|_| Peer::Autossh));
         all
     }
@@ -35,6 +37,7 @@ impl Peer {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Peer::Ours => "ours",
+            Peer::Guarded => "ours, guarded",
             Peer::SameCipher => "ssh -R, same cipher",
             Peer::Ssh => "ssh -R",
             Peer::Autossh => "autossh",
@@ -77,8 +80,12 @@ impl Ends {
 }
 
 impl Server<'_> {
-    /// The tunnel's command line, with defaults as users have them.
+    /// The tunnel, with defaults as users have them.
     pub(crate) fn ours(&self, home: &Home, ends: &Ends) -> StageClient {
+        StageClient::start(self.tunnel(home, ends))
+    }
+
+    fn tunnel(&self, home: &Home, ends: &Ends) -> Command {
         let mut command = home.command(&bin("devcluster-tunnel"));
         command.arg("run").arg("--run-dir").arg(home.run_dir());
         command.args(["--ssh-config-path=none", "--host-key-policy=off"]);
@@ -93,7 +100,7 @@ impl Server<'_> {
             command.arg(flag).arg(value);
         }
         command.stdin(Stdio::null());
-        StageClient::start(command)
+        command
     }
 
     /// The command line of ssh, or of its wrapper, up to the host's name.
@@ -121,8 +128,12 @@ impl Server<'_> {
     /// Forwards one port.
     pub(crate) async fn hold(&self, peer: Peer, port: u16, local: u16) -> Held {
         let home = Home::new();
-        if peer == Peer::Ours {
-            let mut stage = self.ours(&home, &Ends::one(port, local));
+        if let Peer::Ours | Peer::Guarded = peer {
+            let mut command = self.tunnel(&home, &Ends::one(port, local));
+            if peer == Peer::Guarded {
+                command.arg("--guard=determined");
+            }
+            let mut stage = StageClient::start(command);
             stage.wait_for("ready").await;
             return Held {
                 peer,
