@@ -42,7 +42,7 @@ pub(crate) type Word = [u8; 16];
 pub(crate) enum State {
     /// Nothing listens.
     Absent,
-    /// Something listens that is no master, or that does not answer as one.
+    /// Something listens that does not answer as a master does.
     Unexamined(String),
     /// These users have blank passwords.
     Open(Vec<&'static str>),

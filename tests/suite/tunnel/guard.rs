@@ -176,7 +176,7 @@ async fn an_old_master_that_drains_does_not_vouch_for_the_new_one() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn two_programs_that_share_the_port_are_no_examined_master() {
+async fn two_programs_that_share_the_port_are_not_examined() {
     let setup = Setup::new(Options::default()).await;
     let (mut tunnel, port) = guarded(&setup, &[]).await;
     let shared = Behaviour {
@@ -288,7 +288,7 @@ async fn the_state_is_in_status_and_check_and_a_gate_does_not_wait_for_it() {
             .success()
     );
 
-    // Without a result it gives up, and is no failure.
+    // Without a result it gives up, and does not fail.
     let mut wait = setup.verb("wait");
     wait.args(["--guard", "--timeout=0.2"]);
     assert!(wait.status().await.expect("no tunnel").success());

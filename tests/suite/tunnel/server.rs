@@ -153,13 +153,33 @@ async fn a_server_that_forbids_forwarding_gets_the_lines_to_add() {
     }
     assert_eq!(found.status("keepalive"), "ok");
     let block = found.message("sshd_config");
-    assert!(block.contains("AllowTcpForwarding yes"), "{block}");
+    assert!(block.contains("\n    AllowTcpForwarding remote"), "{block}");
 
     let gone = setup.home.path().join("gone").display().to_string();
     let found = server(&setup, &[("ssh-key-path", gone.as_str())]).await;
     assert_eq!(found.code("key"), "tunnel.key_missing");
     assert_eq!(found.status("keepalive"), "skipped");
     assert!(found.message("sshd_config").contains("Match User"));
+}
+
+#[tokio::test]
+async fn what_allows_forwarding_already_is_not_changed() {
+    for allowed in ["remote", "yes"] {
+        let setup = Setup::new(asking(Options {
+            allow_tcp_forwarding: allowed.into(),
+            ..Options::default()
+        }))
+        .await;
+        let found = server(&setup, &[]).await;
+        assert_eq!(found.status("forwarding"), "ok");
+        let block = found.message("sshd_config");
+        let mut active = block.lines().filter(|line| !line.trim().starts_with('#'));
+        assert!(
+            !active.any(|line| line.contains("AllowTcpForwarding")),
+            "{block}"
+        );
+        assert!(block.contains("# AllowTcpForwarding remote"), "{block}");
+    }
 }
 
 /// The lines for sshd_config from a terminal, including those for a dedicated account.

@@ -38,14 +38,16 @@ const REQUESTS: usize = 9;
 
 pub(crate) async fn server(cx: &Context<Tunnel>, config: Config) {
     let mut diagnostics = Diagnostics::new(cx, config);
+    let mut forwards = false;
     if let Some(login) = diagnostics.reach_login(&REST).await {
-        tokio::join!(
+        (forwards, ()) = tokio::join!(
             diagnostics.report_grants(login),
             diagnostics.report_keepalive()
         );
     }
     if let Some(resolved) = &diagnostics.resolved {
-        let block = sshd_config::block(&resolved.user, diagnostics.config.remote_port_range);
+        let range = diagnostics.config.remote_port_range;
+        let block = sshd_config::block(&resolved.user, range, forwards);
         let message = format!(
             "add these lines at the end of sshd_config, then run `sshd -t && systemctl reload ssh`\n{block}"
         );
@@ -54,20 +56,23 @@ pub(crate) async fn server(cx: &Context<Tunnel>, config: Config) {
 }
 
 impl Diagnostics<'_> {
-    async fn report_grants(&self, mut login: Login) {
-        self.report_port_checks(&login.spec, &mut login.session, login.took)
+    /// Returns whether the server forwards ports.
+    async fn report_grants(&self, mut login: Login) -> bool {
+        let forwards = self
+            .report_port_checks(&login.spec, &mut login.session, login.took)
             .await;
         self.report_commands(&login.session).await;
         login.session.close().await;
+        forwards
     }
 
-    /// Runs the checks that need a free port.
+    /// Runs the checks that need a free port. Returns whether the server forwards ports.
     async fn report_port_checks(
         &self,
         spec: &ForwardSpec,
         session: &mut SshSession,
         login_took: Duration,
-    ) {
+    ) -> bool {
         // The first port that the server grants is enough.
         let unproven = ForwardSpec {
             verify: Verify::Off,
@@ -75,7 +80,7 @@ impl Diagnostics<'_> {
         };
         let claimed = claim_any(&unproven, session).await;
         let Some(claimed) = self.forwards(claimed, &[BIND, PORTS, LATENCY]) else {
-            return;
+            return false;
         };
         match claimed {
             Ok(claimed) => {
@@ -98,6 +103,7 @@ impl Diagnostics<'_> {
                 self.cx.skip(&[LATENCY], "needs a free port");
             }
         }
+        true
     }
 
     fn report_bind(&self, policy: BindPolicy, session: &SshSession, spec: &ForwardSpec) {

@@ -6,8 +6,8 @@ use protocol::PortRange;
 const LISTED: usize = 32;
 
 /// A block for the end of sshd_config. The lines for a dedicated account are commented out: the login may be an
-/// admin's.
-pub(super) fn block(user: &str, range: PortRange) -> String {
+/// admin's. Where the server forwards ports already, whatever allows it stays.
+pub(super) fn block(user: &str, range: PortRange, forwards: bool) -> String {
     let ports: Vec<String> = (range.first..=range.last).map(|p| p.to_string()).collect();
     let permit_listen = match ports.len() {
         ..=LISTED => format!("PermitListen {}", ports.join(" ")),
@@ -15,13 +15,17 @@ pub(super) fn block(user: &str, range: PortRange) -> String {
             "PermitListen lists single ports, and {range} are many: narrow remote_port_range, or use a firewall"
         ),
     };
+    let allow = match forwards {
+        true => "",
+        false => "\n    AllowTcpForwarding remote",
+    };
     format!(
-        "Match User {user}
-    AllowTcpForwarding yes
+        "Match User {user}{allow}
     GatewayPorts clientspecified
     ClientAliveInterval 5
     ClientAliveCountMax 2
-    # For an account that only runs tunnels, set `AllowTcpForwarding remote` above, and add:
+    # For an account that only runs tunnels, add:
+    # AllowTcpForwarding remote
     # {permit_listen}
     # PermitOpen none
     # PermitTTY no
