@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) arguments: Vec<OsString>,
     /// Without a console: devcluster ends when a stage fails.
     pub(crate) oneshot: bool,
+    /// The file uses `$DOCKER_LOCALHOST`, which devcluster guesses; it dies if it cannot, without a default route.
+    pub(crate) guess_host: bool,
 }
 
 /// An event of devcluster.
@@ -74,7 +76,9 @@ pub(crate) fn is_oneshot(arguments: &[OsString]) -> bool {
 impl Options {
     /// Its whole command line.
     pub(crate) fn words(&self) -> Vec<OsString> {
-        let mut words = vec!["-c".into(), self.file.clone().into()];
+        let mut words = Vec::new();
+        words.extend((!self.guess_host).then(|| "--no-guess-host".into()));
+        words.extend(["-c".into(), self.file.clone().into()]);
         if let Some(root) = &self.root {
             words.extend(["-C".into(), root.into()]);
         }

@@ -74,6 +74,7 @@ pub(crate) async fn up(
         root: input.root.clone(),
         arguments,
         oneshot,
+        guess_host: input.compiled.text.contains("DOCKER_LOCALHOST"),
     };
     if flags.dry_run {
         let words = options.words().join(OsStr::new(" "));

@@ -133,3 +133,29 @@ async fn with_oneshot_nothing_starts_again_and_a_failure_is_exit_1() {
     }
     site.nothing_is_left().await;
 }
+
+/// A machine without a default route.
+#[tokio::test]
+async fn devcluster_guesses_no_address_for_docker_that_the_file_does_not_use() {
+    let site = Site::new().await;
+    std::fs::create_dir(site.home.path().join("bin")).expect("a directory");
+    let ip = site.write("bin/ip", "#!/bin/sh\ntouch \"$HOME/asked\"\nexit 1\n");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&ip, mode).expect("cannot chmod");
+    let path = format!(
+        "{}:/usr/bin:/bin",
+        ip.parent().expect("a directory").display()
+    );
+    for (command, asked) in [("'false'", false), ("echo, $DOCKER_LOCALHOST", true)] {
+        let failing = format!("  - custom: {{name: pod, cmd: [{command}]}}\n");
+        let text = site.devcluster_yaml().replace(&site.pod_stage(), &failing);
+        let file = site.write("source.yaml", &text);
+        let mut up = site.remote(&["up", "-c", file.to_str().expect("text")]);
+        up.env("PATH", &path).env_remove("DOCKER_LOCALHOST");
+        let output = tokio::time::timeout(DEADLINE, up.output()).await;
+        let output = output.expect("no end").expect("no driver");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(site.home.path().join("asked").exists(), asked, "{said}");
+        assert_eq!(said.contains("devcluster is failing"), !asked, "{said}");
+    }
+}
