@@ -4,6 +4,9 @@ use protocol::yaml::{Seg, show};
 use serde_json::Value;
 
 mod layout;
+mod rules;
+
+pub(crate) use rules::refusals;
 
 const GATEWAY_KEYS: [&str; 5] = [
     "gateway_name",
@@ -25,6 +28,16 @@ pub struct Violation {
     pub message: String,
     /// The key is not known to Determined.
     pub(crate) is_unknown: bool,
+}
+
+impl Violation {
+    pub(crate) fn new(path: &[&str], message: String) -> Violation {
+        Violation {
+            path: path.iter().map(|key| Seg::from(*key)).collect(),
+            message,
+            is_unknown: false,
+        }
+    }
 }
 
 impl std::fmt::Display for Violation {

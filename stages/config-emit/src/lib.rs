@@ -17,6 +17,7 @@ mod exec;
 mod file;
 mod follow;
 mod format;
+mod judge;
 mod preflight;
 mod render;
 mod render_error;

@@ -5,12 +5,14 @@ use std::path::Path;
 use protocol::yaml::Seg;
 use protocol::{CheckTitle, Context, StageError};
 use rustix::fs::{Access, access};
+use serde_json::Value;
 
 use crate::assign::{Candidate, assign};
 use crate::base::Base;
 use crate::codes;
 use crate::config::{Config, ConfigEmit};
-use crate::determined::{Manager, Violation, kubernetes, managers};
+use crate::determined::{Manager, Violation, kubernetes, managers, refusals};
+use crate::judge;
 use crate::render_error::RenderError;
 use crate::stage_config::StageConfig;
 use crate::substitute::check_references;
@@ -29,6 +31,13 @@ const SOCKET: CheckTitle = (
     "devcluster can be asked to restart stages",
 );
 
+/// What the rules look at.
+const LOOKED_AT: &str = "by the rules of 0.38 for resource managers, pools, gateways, keys, log, storage, TLS and cache; its \
+    program determined-master, which knows all rules, was not asked";
+
+/// Determined's default cache directory.
+const CACHE: &str = "/var/cache/determined";
+
 /// Longest path of a socket, here and on macOS.
 const LONGEST_SOCKET: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
 
@@ -37,14 +46,14 @@ struct Preflight<'a> {
     config: &'a Config,
 }
 
-pub(crate) fn preflight(cx: &Context<ConfigEmit>, config: &Config) {
+pub(crate) async fn preflight(cx: &Context<ConfigEmit>, config: &Config) {
     let preflight = Preflight { cx, config };
     let base = preflight.base();
     if let Some(target) = base.as_ref().and_then(|base| preflight.target(base)) {
         cx.report_result(REFERENCES, preflight.references(&target));
         preflight.managers(&target);
         match target.is_determined {
-            true => cx.report_result(LAYOUT, preflight.layout(&target)),
+            true => cx.report_result(LAYOUT, preflight.layout(&target).await),
             false => cx.skip(&[LAYOUT], "not a Determined master's config"),
         }
     }
@@ -137,11 +146,53 @@ impl Preflight<'_> {
         self.cx.report_result(MANAGERS, outcome);
     }
 
-    fn layout(&self, target: &StageConfig<'_>) -> Result<String, StageError> {
-        let final_only = |violation: &Violation| !self.is_unresolved(target, violation);
-        let violations = target.violations(&target.value(), final_only);
-        let violations = violations.map_err(|error| error.error(target.base));
-        violations.map(|()| String::new())
+    /// The master's program decides, if it is at hand. The rules know the lines.
+    async fn layout(&self, target: &StageConfig<'_>) -> Result<String, StageError> {
+        let config = target.value();
+        let mut found = refusals(&config);
+        found.extend(self.cache(&config));
+        found.retain(|violation| !self.is_unresolved(target, violation));
+        let found = target.violations(&config, found);
+        let found = found.map_err(|error| error.error(target.base));
+        let program = judge::program(target, &self.cx.env);
+        let program = program.filter(|_| !config.to_string().contains("${{"));
+        let answer = match &program {
+            Some(program) => self.judge(program, &config).await,
+            None => None,
+        };
+        match (program, answer) {
+            (Some(program), Some(Ok(()))) => Ok(format!("{} accepts it", program.display())),
+            (Some(program), Some(Err(why))) => {
+                let why = format!("{}: {why}", program.display());
+                Err(match found {
+                    Err(error) => error.cause(why),
+                    Ok(()) => {
+                        StageError::new(codes::REFUSED, "the master refuses its config").cause(why)
+                    }
+                })
+            }
+            _ => found.map(|()| LOOKED_AT.to_owned()),
+        }
+    }
+
+    async fn judge(&self, program: &Path, config: &Value) -> Option<Result<(), String>> {
+        let scratch = tempfile::tempdir_in(self.cx.env.temp_dir()).ok()?;
+        judge::judge(program, config, &self.cx.env, scratch.path()).await
+    }
+
+    /// Whether the master can make its cache directory, which belongs to root by default.
+    fn cache(&self, config: &Value) -> Option<Violation> {
+        let written = config["cache"]["cache_dir"].as_str();
+        let dir = self.cx.env.expand_variables(written.unwrap_or(CACHE));
+        let there = Path::new(&dir).ancestors().find(|dir| dir.exists())?;
+        access(there, Access::WRITE_OK).err()?;
+        let what = written.map_or("the default", |_| "it");
+        Some(Violation::new(
+            &["cache", "cache_dir"],
+            format!(
+                "{what}, {dir}, cannot be written by this user: set it to a directory of yours"
+            ),
+        ))
     }
 
     /// Whether a value is not known yet: it comes from a reference, a variable, or a gateway, which sets all fields of

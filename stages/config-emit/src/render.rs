@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::base::Base;
 use crate::codes;
 use crate::config::Config;
+use crate::determined::violations;
 use crate::determined_fields::determined_fields;
 use crate::render_error::RenderError;
 use crate::stage_config::StageConfig;
@@ -73,7 +74,8 @@ pub(crate) fn render<'a>(
     let document = editor.finish_document().map_err(cannot)?;
     if target.is_determined {
         let config = document.get(&target.config).unwrap_or_default();
-        target.violations(&config, |_| true).map_err(refused)?;
+        let found = violations(&config);
+        target.violations(&config, found).map_err(refused)?;
     }
     Ok(Rendered {
         document,

@@ -151,7 +151,7 @@ impl Stage for ConfigEmit {
     }
 
     async fn preflight(cx: &Context<Self>, config: Config) {
-        preflight::preflight(cx, &config);
+        preflight::preflight(cx, &config).await;
     }
 
     /// The file was requested and stays; it is never written in part.

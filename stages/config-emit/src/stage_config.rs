@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::base::Base;
 use crate::codes;
 use crate::config::Config;
-use crate::determined::{Violation, violations};
+use crate::determined::Violation;
 use crate::render_error::RenderError;
 
 /// The config of a stage in a base.
@@ -84,17 +84,17 @@ impl<'a> StageConfig<'a> {
         problem.at(&self.base.source, span)
     }
 
-    /// Checks the config, as it is or as rendered, by Determined's rules. Each violation has its place in the base.
+    /// The error for what was found in the config, as it is or as rendered. Each violation has its place in the base.
     pub(crate) fn violations(
         &self,
         config: &Value,
-        counts: impl Fn(&Violation) -> bool,
+        found: Vec<Violation>,
     ) -> Result<(), RenderError> {
-        let found = violations(config).into_iter().filter(|violation| {
+        let found = found.into_iter().filter(|violation| {
             // devcluster will put another value there.
             let value = config.pointer(&pointer_from_path(&violation.path));
             let unknown = value.is_some_and(|v| v.as_str().is_some_and(|s| s.contains('$')));
-            counts(violation) && !(self.expands && unknown)
+            !(self.expands && unknown)
         });
         let problems = found.map(|v| {
             let problem = Problem::new(show(&v.path), v.message);

@@ -143,3 +143,50 @@ async fn each_unusable_base_has_its_code() {
     let found = run_check(&home, &base, Path::new("/proc/nowhere/out.yaml"), &[]).await;
     assert_eq!(found.code("out"), "config_emit.cannot_write");
 }
+
+/// Accepts every config without `refuse_me`, as the master does: it says so, then would connect to its database.
+const MASTER: &str = r#"#!/bin/sh
+grep -q '"host":"127.0.0.1","port":"1"' "$2" || exit 9
+if grep -q refuse_me "$2"; then
+    printf '%s\n' 'time="x" level=error msg="json: unknown field \"refuse_me\"\nmain.getConfig"' >&2
+    exit 1
+fi
+echo 'time="x" level=info msg="master configuration: {}"' >&2
+exec sleep 600
+"#;
+
+#[tokio::test]
+async fn the_program_of_the_master_decides_if_it_is_at_hand() {
+    let home = Home::new();
+    let base = |program: &str, key: &str| {
+        let path = write(&home, program, MASTER);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).expect("cannot chmod");
+        let cmdline = format!("cmdline: [{}, --config-file, \":config\"]", path.display());
+        DEVCLUSTER
+            .replace("pre: [{sh: make}]", &cmdline)
+            .replace("log: {", &format!("{key}: 1\n        log: {{"))
+    };
+    let flags = [r#"--upstreams=["tunnel","gateway"]"#];
+    let accepted = preflight(&home, &base("determined-master", "newer"), &flags).await;
+    assert_eq!(accepted.status("layout"), "ok", "{}", accepted.stderr);
+    let by = accepted.message("layout");
+    assert!(by.contains("determined-master accepts it"), "{by}");
+    let refused = preflight(&home, &base("determined-master", "refuse_me"), &flags).await;
+    assert_eq!(refused.code("layout"), "config_emit.refused");
+    let causes = refused.check("layout")["caused_by"].to_string();
+    assert!(
+        causes.contains(r#"unknown field \"refuse_me\""#),
+        "{causes}"
+    );
+    assert!(causes.contains("base.yaml:10:9: refuse_me"), "{causes}");
+    let other = preflight(&home, &base("start-master", "newer"), &flags).await;
+    assert_eq!(other.code("layout"), "config_emit.refused");
+    let rules = preflight(&home, &base("start-master", "root"), &flags).await;
+    assert!(
+        rules.message("layout").contains("was not asked"),
+        "{}",
+        rules.stderr
+    );
+    leaks::gone("what a look left", || leaks::processes(&home.mark())).await;
+}

@@ -80,7 +80,7 @@ pub(super) fn check_several(managers: &[Manager<'_>], found: &mut Vec<Violation>
     }
 }
 
-fn check_pools<'a>(
+pub(super) fn check_pools<'a>(
     manager: &Manager<'a>,
     seen: &mut HashMap<&'a str, String>,
     found: &mut Vec<Violation>,

@@ -106,3 +106,109 @@ fn each_layout_violation_has_its_path() {
     let flat = json!({"resource_manager": {"type": "kubernetes"}, "additional_resource_managers": {"a": 1}});
     assert_eq!(violations(&flat).len(), 1);
 }
+
+#[test]
+fn what_the_master_refuses_at_its_start_is_named() {
+    let good = json!({
+        "log": {"level": "Debug"},
+        "checkpoint_storage": {"type": "shared_fs"},
+        "security": {"tls": {"cert": "a", "key": "b"}},
+        "resource_manager": {"type": "kubernetes", "max_slots_per_pod": 1, "slot_type": "cuda"},
+        "resource_pools": [{"pool_name": "a"}, {"pool_name": "b"}],
+    });
+    assert_eq!(refusals(&good), []);
+    for (pointer, key, value, path) in [
+        ("", "prot", json!(1), "prot"),
+        (
+            "/security",
+            "initial_password",
+            json!("x"),
+            "security.initial_password",
+        ),
+        (
+            "/resource_manager",
+            "slots",
+            json!(1),
+            "resource_manager.slots",
+        ),
+        (
+            "/resource_manager",
+            "namespace",
+            json!("x"),
+            "resource_manager.namespace",
+        ),
+        (
+            "/resource_manager",
+            "slot_type",
+            json!("tpu"),
+            "resource_manager.slot_type",
+        ),
+        (
+            "/resource_manager",
+            "slot_type",
+            json!("cpu"),
+            "resource_manager.slot_resource_requests.cpu",
+        ),
+        (
+            "/resource_manager",
+            "default_scheduler",
+            json!("preemption"),
+            "resource_manager.default_scheduler",
+        ),
+        (
+            "/resource_manager",
+            "max_slots_per_pod",
+            json!(null),
+            "resource_manager.max_slots_per_pod",
+        ),
+        (
+            "/resource_manager",
+            "max_slots_per_pod",
+            json!(-1),
+            "resource_manager.max_slots_per_pod",
+        ),
+        (
+            "",
+            "task_container_defaults",
+            json!({"kubernetes": {"max_slots_per_pod": 1}}),
+            "resource_manager.max_slots_per_pod",
+        ),
+        ("/log", "level", json!("loud"), "log.level"),
+        (
+            "/checkpoint_storage",
+            "type",
+            json!("nfs"),
+            "checkpoint_storage.type",
+        ),
+        (
+            "/checkpoint_storage",
+            "type",
+            json!(null),
+            "checkpoint_storage.type",
+        ),
+        ("/security/tls", "key", json!(""), "security.tls.key"),
+        ("/security/tls", "cert", json!(null), "security.tls.cert"),
+        (
+            "/resource_pools/1",
+            "pool_name",
+            json!("a"),
+            "resource_pools[1].pool_name",
+        ),
+        (
+            "/resource_pools/1",
+            "pool_name",
+            json!(null),
+            "resource_pools[1].pool_name",
+        ),
+        ("", "resource_pools", json!([]), "resource_pools"),
+    ] {
+        let mut config = good.clone();
+        config.pointer_mut(pointer).unwrap()[key] = value;
+        let found: Vec<String> = refusals(&config).iter().map(|v| show(&v.path)).collect();
+        assert_eq!(found, [path], "{config}");
+    }
+    let mut default = good.clone();
+    default["resource_manager"]["max_slots_per_pod"] = Value::Null;
+    default["task_container_defaults"] = json!({"kubernetes": {"max_slots_per_pod": 1}});
+    assert_eq!(refusals(&default), []);
+}
