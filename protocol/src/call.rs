@@ -76,6 +76,8 @@ pub(crate) struct Call {
     pub(crate) diagnostic: Option<&'static str>,
     /// For `cleanup`: only list what it would remove.
     pub(crate) dry_run: bool,
+    /// For `cleanup`: keep what an orderly stop keeps.
+    pub(crate) keep: bool,
     /// The code to explain.
     pub(crate) code: Option<String>,
     /// Whether to explain it as JSON.

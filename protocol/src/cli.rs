@@ -71,6 +71,7 @@ fn call<S: Stage>(verb: Verb, described: &Description, m: &ArgMatches, env: &Env
             .find(|name| set(&diagnostic_id(name))),
         guard: set("guard"),
         dry_run: set("dry-run"),
+        keep: set("keep"),
         code: text("code"),
         json: text("format").as_deref() == Some("json"),
         sources: Sources {

@@ -41,6 +41,8 @@ codes! {
         "correct the file or its path; `describe` of the program prints every field";
     DISK_FULL = "protocol.disk_full", Failed, "There is no room for a file.",
         "free some space there (df -h, df -i), or use another directory: --run-dir, XDG_RUNTIME_DIR, XDG_STATE_HOME, TMPDIR";
+    FORMAT_NEWER = "protocol.format_newer", Version, "A newer release wrote a state file, or an object on a cluster.",
+        "install the newer release; or run the newer one's `cleanup`, then this one";
     INTERNAL = "protocol.internal", Internal, "The program has a bug, or the machine is out of a resource that every program needs.",
         "report it, with the message and the command line";
     INTERRUPTED = "protocol.interrupted", Failed, "The program was stopped before its work was done.",

@@ -1,13 +1,14 @@
 //! What the runtime gives to a running stage.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value};
 
 use crate::codes;
 use crate::env::Env;
 use crate::error::StageError;
+use crate::identity::{Identities, Identity};
 use crate::ledger::Ledger;
 use crate::message::{Check, Level};
 use crate::preflight::CheckTitle;
@@ -33,11 +34,49 @@ pub struct Context<S: Stage> {
     pub shutdown: Shutdown,
     /// The outputs of upstream stages.
     pub upstream: Upstreams,
+    pub(crate) lasting: bool,
+    pub(crate) keeps: bool,
+    pub(crate) identity: Arc<OnceLock<Identity>>,
     pub(crate) reporter: Arc<Reporter>,
     pub(crate) kind: PhantomData<fn() -> S>,
 }
 
 impl<S: Stage> Context<S> {
+    /// Who this instance is, over all of its runs. The first run creates the identity, and `cleanup` by hand removes it. A
+    /// verb that only looks gets one of its own where there is none.
+    pub fn identity(&self) -> Result<Identity, StageError> {
+        if let Some(known) = self.identity.get() {
+            return Ok(known.clone());
+        }
+        let identity = self.identities()?.get(&self.instance)?;
+        Ok(self.identity.get_or_init(|| identity).clone())
+    }
+
+    /// The identity of the run directory, which the instances of one file share.
+    pub fn run_dir_identity(&self) -> Result<Identity, StageError> {
+        self.identities()?.get("")
+    }
+
+    pub(crate) fn identities(&self) -> Result<Identities, StageError> {
+        Identities::open(&self.env, self.run_dir.path(), self.ledger.writes())
+    }
+
+    /// The id of this run.
+    pub fn run_id(&self) -> &str {
+        &self.reporter.run
+    }
+
+    /// Whether the run belongs to a session of a user that may be resumed, so that what tasks depend on stays when it ends.
+    /// False with a command, in a pipe, and for a driver that runs once.
+    pub fn is_lasting(&self) -> bool {
+        self.lasting
+    }
+
+    /// Whether the verb is `cleanup --keep`: what an orderly stop would keep is parked, not removed.
+    pub fn keeps(&self) -> bool {
+        self.keeps
+    }
+
     /// Reports the current step. `step` is a stable word, `message` is for people.
     pub fn progress(&self, step: &str, message: impl Into<String>) {
         self.reporter.progress(step, message.into(), None);

@@ -14,10 +14,12 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::clock::{Age, Moment};
 use crate::codes;
 use crate::env::Env;
 use crate::error::StageError;
 use crate::files::{self, Locked};
+use crate::identity::{FORMAT, check_format};
 
 pub use survey::{Survey, belongs_to, remove_settled, survey};
 
@@ -32,6 +34,42 @@ pub struct Entry {
     pub what: String,
     /// What the stage needs to find and remove it. Never a secret.
     pub data: Value,
+    /// Set while it is kept for a time, although its run has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parked>,
+}
+
+/// A resource that stays for a time after its run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Parked {
+    /// What stays and until when, for people.
+    pub what: String,
+    /// How long, in seconds.
+    pub seconds: u64,
+    /// How long it is parked by now.
+    #[serde(default)]
+    pub age: Age,
+}
+
+impl Parked {
+    /// For so long from now on.
+    pub fn new(what: impl Into<String>, seconds: u64) -> Parked {
+        let mut parked = Parked {
+            what: what.into(),
+            seconds,
+            age: Age::default(),
+        };
+        parked.is_over();
+        parked
+    }
+
+    /// Whether its time is over by now.
+    pub fn is_over(&mut self) -> bool {
+        if let Some(now) = Moment::now() {
+            self.age.see(&now);
+        }
+        self.age.seconds() >= self.seconds
+    }
 }
 
 /// The instance that a ledger belongs to: the first line of the file, for `gc`.
@@ -48,7 +86,10 @@ pub struct Owner {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
+    /// First, so that an older program can refuse the rest.
+    Format(u64),
     Owner(Owner),
+    /// Also replaces an entry with the same id.
     Intend(Entry),
     Settle(u64),
 }
@@ -75,6 +116,7 @@ struct Home {
 
 #[derive(Debug, Default)]
 struct State {
+    format: u64,
     open: Vec<Entry>,
     next: u64,
     /// Size of the file after the last rewrite.
@@ -141,7 +183,10 @@ fn suffix(run_dir: &Path) -> String {
 
 fn load(path: &Path) -> std::io::Result<(Option<Owner>, State)> {
     let bytes = files::read(path)?.unwrap_or_default();
-    let mut state = State::default();
+    let mut state = State {
+        format: 1,
+        ..State::default()
+    };
     let mut owner = None;
     // A line that a power-off tore was never acted upon: it is skipped.
     for line in bytes
@@ -149,8 +194,10 @@ fn load(path: &Path) -> std::io::Result<(Option<Owner>, State)> {
         .filter_map(|l| serde_json::from_slice(l).ok())
     {
         match line {
+            Line::Format(format) => state.format = format,
             Line::Owner(o) => owner = Some(o),
             Line::Intend(entry) => {
+                state.open.retain(|e| e.id != entry.id);
                 state.next = state.next.max(entry.id.saturating_add(1));
                 state.open.push(entry);
             }
@@ -177,6 +224,7 @@ impl Ledger {
             Err(e) => return Err(home.failed(&e)),
         }
         let (_, mut state) = load(&home.path).map_err(|e| home.failed(&e))?;
+        check_format(state.format, &home.path.display().to_string())?;
         state.whole = home.write_whole(&state.open).map_err(|e| home.failed(&e))?;
         Ok(Some(Ledger {
             home: Some(Arc::new(home)),
@@ -215,6 +263,7 @@ impl Ledger {
         let path = file(env, instance, run_dir);
         let failed = |e| StageError::io(format!("cannot read {}", path.display()), &e);
         let (_, state) = load(&path).map_err(failed)?;
+        check_format(state.format, &path.display().to_string())?;
         Ok(Ledger {
             state: Arc::new(Mutex::new(state)),
             ..Ledger::detached()
@@ -229,6 +278,7 @@ impl Ledger {
             run: self.run.to_string(),
             what: what.to_owned(),
             data,
+            parked: None,
         };
         let mut open = state.open.clone();
         open.push(entry.clone());
@@ -245,6 +295,23 @@ impl Ledger {
             .unwrap_or_else(PoisonError::into_inner)
             .open
             .clone()
+    }
+
+    /// Whether entries can be added.
+    pub(crate) fn writes(&self) -> bool {
+        self.home.is_some()
+    }
+
+    /// Parks an entry, or opens it again.
+    pub(crate) fn park(&self, id: u64, parked: Option<Parked>) -> Result<(), StageError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = state.open.clone();
+        let Some(entry) = open.iter_mut().find(|entry| entry.id == id) else {
+            return Ok(());
+        };
+        entry.parked = parked;
+        let line = Line::Intend(entry.clone());
+        self.record(&mut state, &line, open)
     }
 
     /// The ticket of an earlier run's entry, for a run that resumes the resource.
@@ -297,7 +364,8 @@ impl Home {
     /// Rewrites the file with these entries and returns its size.
     fn write_whole(&self, open: &[Entry]) -> std::io::Result<u64> {
         let mut text = Vec::new();
-        let lines = std::iter::once(Line::Owner(self.owner.clone()))
+        let lines = [Line::Format(FORMAT), Line::Owner(self.owner.clone())]
+            .into_iter()
             .chain(open.iter().cloned().map(Line::Intend));
         for line in lines {
             serde_json::to_writer(&mut text, &line)?;
@@ -348,10 +416,20 @@ impl Ticket {
     pub fn settle(self) -> Result<(), StageError> {
         self.ledger.settle(self.id)
     }
+
+    /// Parks the entry: the resource stays for a time after this run.
+    pub fn park(self, parked: Parked) -> Result<(), StageError> {
+        self.ledger.park(self.id, Some(parked))
+    }
+
+    /// The resource is in use again.
+    pub fn unpark(&self) -> Result<(), StageError> {
+        self.ledger.park(self.id, None)
+    }
 }
 
 /// A short stable hash of a path. Not for input that an attacker chooses.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| {
         (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
     })

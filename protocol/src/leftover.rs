@@ -3,11 +3,12 @@
 use std::pin::Pin;
 
 use crate::error::StageError;
+use crate::ledger::Parked;
 
 type Work<'a, T> = Pin<Box<dyn Future<Output = Result<T, StageError>> + 'a>>;
 
 /// The result of removing a leftover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Removal {
     /// It existed and was removed.
     Removed,
@@ -15,6 +16,8 @@ pub enum Removal {
     Gone,
     /// It cannot be removed now: the ledger entry stays, and a later `cleanup` or `gc` tries again.
     Deferred,
+    /// It stays for a time. Only for `cleanup --keep`.
+    Parked(Parked),
 }
 
 impl From<bool> for Removal {

@@ -37,6 +37,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same after a stop request, which leaves half a second for the whole shutdown.
 const FLUSH_TIMEOUT_WHEN_STOPPED: Duration = Duration::from_millis(80);
 
+/// A driver that runs once sets this variable to 0: nothing stays for tasks when its stages end.
+pub const KEEP_VARIABLE: &str = "DEVCLUSTER_KEEP";
+
 /// How long stderr stays open after stdout when a stage fails. devcluster takes each closed pipe for a crash; it dies when
 /// the second one arrives while it ends the command that waits for the stage.
 const STDERR_CLOSE_DELAY: Duration = Duration::from_millis(250);
@@ -297,8 +300,14 @@ impl Invocation {
         let instance = self.call.instance.clone();
         let upstream = upstream
             .unwrap_or_else(|| Upstreams::from_run_dir(run_dir.clone(), instance.clone(), S::KIND));
+        let call = &self.call;
+        let alone = call.command.is_empty() && call.stdin == StdinMode::None;
+        let once = self.env.get(KEEP_VARIABLE) == Some("0");
         Context {
             instance,
+            lasting: alone && !self.reporter.speaks() && !once,
+            keeps: call.keep,
+            identity: Arc::default(),
             env: self.env.clone(),
             run_dir,
             ledger,

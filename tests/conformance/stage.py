@@ -46,7 +46,9 @@ class Call:
         self.flags = {"name": KIND, "run-dir": "/tmp/reference-stage", "events": None, "stdin": "none"}
         known = [*self.flags, "config", "timeout", "linger", *FIELDS]
         self.preflight = self.verb == "check" and "--preflight" in words
-        words = [word for word in words if not (self.preflight and word == "--preflight")]
+        # It leaves nothing that running tasks depend on.
+        bare = {"check": "--preflight", "cleanup": "--keep"}.get(self.verb)
+        words = [word for word in words if word != bare]
         while words:
             flag, eq, value = words.pop(0).partition("=")
             flag = {"-c": "--config"}.get(flag, flag)

@@ -139,6 +139,8 @@ async fn cleanup(scene: Scene<'_>) -> Verdict {
     ensure!(right, "with --dry-run: {}", look.shown());
     let same = scene.outputs_file() == before;
     ensure!(same, "cleanup --dry-run changed the outputs file");
+    let keep = scene.call("cleanup", &["--keep"]).await?;
+    keep.exits(0, "with --keep")?;
     says("the first time after a kill").await?;
     says("the second time after a kill").await?;
     let is_gone = scene.outputs_file().is_none();

@@ -27,6 +27,9 @@ whatever the result is";
 
 const DRY_RUN_HELP: &str = "List what is left; remove nothing";
 
+const KEEP_HELP: &str =
+    "Keep what an orderly stop keeps for running tasks, and the identity of this instance";
+
 /// The command line of a program with this description.
 pub fn command(program: &str, described: &Description) -> Command {
     let examples = &described.examples;
@@ -58,7 +61,7 @@ pub fn command(program: &str, described: &Description) -> Command {
             sub = sub.args(diagnostic_args(described));
         }
         if verb == Verb::Cleanup {
-            sub = sub.arg(switch("dry-run", DRY_RUN_HELP));
+            sub = sub.args([switch("dry-run", DRY_RUN_HELP), switch("keep", KEEP_HELP)]);
         }
         if verb == Verb::Explain {
             sub = sub.args(explain_args());

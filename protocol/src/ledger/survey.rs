@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Entry, Owner, directory, load, lock_path, suffix};
 use crate::env::Env;
 use crate::files::{self, Locked};
+use crate::identity::FORMAT;
 
 /// What the ledgers of this user contain.
 #[derive(Debug, Default)]
@@ -36,6 +37,10 @@ pub fn survey(env: &Env) -> Survey {
             continue;
         }
         match load(&path) {
+            Ok((_, state)) if state.format > FORMAT => {
+                let why = format!("format {} is of a newer release", state.format);
+                survey.unreadable.push((path, std::io::Error::other(why)));
+            }
             // No entry of a new file was ever acted upon.
             Ok((Some(owner), state)) if is_new || state.open.is_empty() => {
                 survey.settled.push((path, owner));

@@ -185,3 +185,45 @@ fn the_ledger_of_a_path_with_a_link_becomes_that_of_the_canonical_path() {
     assert_eq!(open(&env, &canonical, "bb").entries().len(), 1);
     assert_eq!(survey(&env).open[0].0, canonical);
 }
+
+#[test]
+fn a_parked_entry_stays_parked_until_its_run_uses_it_again() {
+    let (_dir, env, owner) = setup();
+    let ledger = open(&env, &owner, "aa");
+    let ticket = ledger.intend("session", Value::from(1)).unwrap();
+    ticket.park(Parked::new("a Gateway", 3600)).unwrap();
+    drop(ledger);
+    let again = open(&env, &owner, "bb");
+    let [entry] = &again.entries()[..] else {
+        panic!("{:?}", again.entries());
+    };
+    let mut parked = entry.parked.clone().unwrap();
+    assert!(!parked.is_over());
+    parked.seconds = 0;
+    assert!(parked.is_over());
+    again.adopt(entry).unpark().unwrap();
+    assert_eq!(survey(&env).open[0].1[0].parked, None);
+}
+
+#[test]
+fn a_ledger_of_a_newer_release_is_refused() {
+    let (_dir, env, owner) = setup();
+    let ledger = open(&env, &owner, "aa");
+    ledger.intend("x", Value::Null).unwrap();
+    let text = std::fs::read_to_string(path(&ledger)).unwrap();
+    let path = path(&ledger).to_owned();
+    drop(ledger);
+    std::fs::write(
+        &path,
+        text.replace(r#"{"format":2}"#, r#"{"format":7}"#),
+    )
+    .unwrap();
+    let error = Ledger::open(&env, &owner, "bb").unwrap_err();
+    assert_eq!(error.code, "protocol.format_newer");
+    assert!(
+        survey(&env).unreadable[0]
+            .1
+            .to_string()
+            .contains("format 7")
+    );
+}

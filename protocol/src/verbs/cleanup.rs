@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::error::StageError;
-use crate::ledger::{Entry, Ledger};
+use crate::ledger::{Entry, Ledger, Parked};
 use crate::leftover::Removal;
 use crate::runtime::Invocation;
 use crate::stage::Stage;
@@ -31,6 +31,11 @@ async fn list<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
     let cx: Context<S> = invocation.context(run_dir, ledger, None);
     let (mut first_error, mut found) = (None, false);
     for entry in cx.ledger.entries().iter().rev() {
+        if let Some(parked) = kept(&cx, entry) {
+            cx.info(parked.stays());
+            found = true;
+            continue;
+        }
         match titles(&cx, entry).await {
             Ok(titles) if titles.is_empty() => {
                 cx.debug(format!("nothing is left of {}", entry.describe()));
@@ -65,69 +70,101 @@ async fn titles<S: Stage>(cx: &Context<S>, entry: &Entry) -> Result<Vec<String>,
 async fn clean<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
     let (run_dir, _lock, ledger) = invocation.open_locked::<S>().await?;
     let cx: Context<S> = invocation.context(run_dir.clone(), ledger, None);
-    let done = undo(&cx, cx.ledger.entries()).await?;
-    run_dir
-        .forget(&invocation.call.instance)
-        .map_err(|e| StageError::io(format!("cannot clean {}", run_dir.path().display()), &e))?;
+    let said = undo(&cx, cx.ledger.entries(), "").await?;
+    let failed = |e| StageError::io(format!("cannot clean {}", run_dir.path().display()), &e);
+    run_dir.forget(&invocation.call.instance).map_err(failed)?;
+    // What is still open has to be recognized.
+    if !cx.keeps && cx.ledger.entries().is_empty() {
+        cx.identities()?
+            .remove(&invocation.call.instance)
+            .map_err(failed)?;
+    }
     cx.ledger.close();
-    if done == 0 {
+    if !said {
         invocation.reporter.say(NOTHING_LEFT);
     }
     Ok(())
+}
+
+/// The state of an entry that stays parked: its time is not over, and the verb keeps it.
+fn kept<S: Stage>(cx: &Context<S>, entry: &Entry) -> Option<Parked> {
+    let mut parked = entry.parked.clone().filter(|_| cx.keeps)?;
+    (!parked.is_over()).then_some(parked)
+}
+
+impl Parked {
+    /// The line for people.
+    pub fn stays(&self) -> String {
+        format!(
+            "keeps {}; `devcluster-remote gc --now` removes it at once",
+            self.what
+        )
+    }
 }
 
 /// Removes what earlier runs left, except what the next run can resume.
 pub(crate) async fn undo_earlier<S: Stage>(cx: &Context<S>) -> Result<(), StageError> {
     let mut entries = cx.ledger.entries();
     entries.retain(|entry| !S::is_resumable(entry));
-    undo(cx, entries).await.map(drop)
+    undo(cx, entries, "leftovers of an earlier run: ")
+        .await
+        .map(drop)
 }
 
-/// Removes what these entries left, the latest first, and reports it. Returns the number of entries with a change. An entry
+/// Removes what these entries left, the latest first, and reports it. Returns whether it reported anything. An entry
 /// that fails stays in the ledger; the first error is returned after all entries are tried.
-async fn undo<S: Stage>(cx: &Context<S>, entries: Vec<Entry>) -> Result<usize, StageError> {
+async fn undo<S: Stage>(
+    cx: &Context<S>,
+    entries: Vec<Entry>,
+    of_whom: &str,
+) -> Result<bool, StageError> {
     let mut first_error = None;
-    let mut done = 0;
+    let mut said = false;
     for entry in entries.iter().rev() {
+        if let Some(parked) = kept(cx, entry) {
+            cx.info(parked.stays());
+            cx.ledger.park(entry.id, Some(parked))?;
+            said = true;
+            continue;
+        }
         let mut removed = Vec::new();
         let settled = remove(cx, entry, &mut removed).await;
         if !removed.is_empty() {
             let removed = removed.join(", ");
-            cx.info(format!("removed leftovers of an earlier run: {removed}"));
+            cx.info(format!("removed {of_whom}{removed}"));
+            said = true;
         }
         match settled {
-            Ok(settled) => {
-                if settled {
-                    cx.ledger.settle(entry.id)?;
-                }
-                done += usize::from(settled || !removed.is_empty());
+            Ok(Removal::Deferred) => {}
+            Ok(Removal::Parked(parked)) => {
+                cx.info(parked.stays());
+                cx.ledger.park(entry.id, Some(parked))?;
+                said = true;
             }
+            Ok(Removal::Removed | Removal::Gone) => cx.ledger.settle(entry.id)?,
             Err(error) => {
-                cx.warn(format!(
-                    "cannot remove {} of an earlier run: {error}",
-                    entry.what
-                ));
+                cx.warn(format!("cannot remove {}: {error}", entry.what));
                 first_error.get_or_insert(error);
             }
         }
     }
-    first_error.map_or(Ok(done), Err)
+    first_error.map_or(Ok(said), Err)
 }
 
-/// Removes the leftovers of an entry, up to the first that fails. Returns whether the entry is settled.
+/// Removes the leftovers of an entry, up to the first that fails. Returns what becomes of the entry.
 async fn remove<S: Stage>(
     cx: &Context<S>,
     entry: &Entry,
     removed: &mut Vec<String>,
-) -> Result<bool, StageError> {
-    let mut settled = true;
+) -> Result<Removal, StageError> {
+    let mut all = Removal::Gone;
     for leftover in S::leftovers(cx, entry).await? {
         let title = leftover.title.clone();
         match leftover.remove().await? {
             Removal::Removed if !title.is_empty() => removed.push(title),
             Removal::Removed | Removal::Gone => {}
-            Removal::Deferred => settled = false,
+            stays => all = stays,
         }
     }
-    Ok(settled)
+    Ok(all)
 }

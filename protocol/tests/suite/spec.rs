@@ -72,9 +72,9 @@ fn every_example_is_read_as_what_it_shows_and_fits_its_schema() {
             *seen.entry(name).or_insert(0) += 1;
         }
     }
-    // Meanings, a list of codes, the lock and three lines of a ledger have no schema.
+    // Meanings, a list of codes, the lock and five lines of ledgers have no schema.
     let expected = [
-        ("", 6),
+        ("", 8),
         ("command.json", 4),
         ("describe.json", 1),
         ("message.json", 14),
@@ -93,9 +93,9 @@ fn the_runtime_reads_the_examples_of_a_lock_and_a_ledger() {
     let home = tempfile::tempdir().expect("no directory");
     let state = home.path().join("devcluster-stages");
     std::fs::create_dir(&state).expect("cannot make it");
-    let open: String = block(r#"{"owner""#)
+    let open: String = block(r#"{"format""#)
         .lines()
-        .take(2)
+        .take(3)
         .map(|l| format!("{l}\n"))
         .collect();
     std::fs::write(state.join("vpn@0.jsonl"), &open).expect("cannot write");
@@ -106,8 +106,14 @@ fn the_runtime_reads_the_examples_of_a_lock_and_a_ledger() {
         (owner.instance.as_str(), entries[0].what.as_str()),
         ("vpn", "route")
     );
-    std::fs::write(state.join("vpn@0.jsonl"), block(r#"{"owner""#)).expect("cannot write");
+    std::fs::write(state.join("vpn@0.jsonl"), block(r#"{"format""#)).expect("cannot write");
     assert!(protocol::ledger::survey(&env).open.is_empty());
+    let parked = blocks.iter().find(|b| b.contains(r#""parked""#));
+    let parked = open + parked.expect("a parked entry");
+    std::fs::write(state.join("vpn@0.jsonl"), parked).expect("cannot write");
+    let survey = protocol::ledger::survey(&env);
+    let parked = survey.open[0].1[0].parked.as_ref().expect("it is parked");
+    assert_eq!((survey.open[0].1.len(), parked.age.seconds()), (1, 340));
 
     let run_dir =
         protocol::rundir::RunDir::open(&home.path().join("run")).expect("a run directory");

@@ -71,6 +71,9 @@ enum Verb {
         /// List what is left on this machine, on the server and on the cluster; remove nothing
         #[arg(long)]
         dry_run: bool,
+        /// Also remove what running tasks depend on, and forget who the instances are
+        #[arg(long)]
+        now: bool,
     },
     /// Show the phase, outputs, health and last error of each stage
     #[command(after_help = help::STATUS)]
@@ -230,12 +233,16 @@ async fn dispatch(verb: Verb) -> Result<u8, StageError> {
             let run_dir = run_dir(place, &env)?;
             return status::status(run_dir.as_deref(), &options, programs).await;
         }
-        Verb::Gc { place, dry_run } => {
+        Verb::Gc {
+            place,
+            dry_run,
+            now,
+        } => {
             let run_dir = run_dir(place, &env)?;
             if !dry_run {
-                return Ok(gc::gc(run_dir.as_deref(), programs).await);
+                return Ok(gc::gc(run_dir.as_deref(), now, programs).await);
             }
-            say(&gc::preview(run_dir.as_deref(), programs).await);
+            say(&gc::preview(run_dir.as_deref(), now, programs).await);
         }
         Verb::Migrate {
             file,

@@ -9,7 +9,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use protocol::program::say;
-use protocol::{Env, StageError, child};
+use protocol::{Env, KEEP_VARIABLE, StageError, child};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
@@ -63,6 +63,11 @@ pub(crate) fn find(env: &Env) -> Result<PathBuf, StageError> {
     })
 }
 
+/// Whether devcluster ends by itself, so that no later run needs what this one leaves.
+fn runs_once(arguments: &[OsString]) -> bool {
+    arguments.iter().any(|a| a == "-1" || a == "--oneshot")
+}
+
 /// Whether these arguments already choose how devcluster uses the terminal.
 pub(crate) fn chooses_console(arguments: &[OsString]) -> bool {
     is_oneshot(arguments) || arguments.iter().any(|a| a == "-q" || a == "--quiet")
@@ -74,6 +79,11 @@ pub(crate) fn is_oneshot(arguments: &[OsString]) -> bool {
 }
 
 impl Options {
+    /// Whether nothing stays for running tasks at the end.
+    pub(crate) fn keeps_nothing(&self) -> bool {
+        self.oneshot || runs_once(&self.arguments)
+    }
+
     /// Its whole command line.
     pub(crate) fn words(&self) -> Vec<OsString> {
         let mut words = Vec::new();
@@ -100,6 +110,9 @@ impl Devcluster {
             command.env("TERM", "xterm");
         }
         let (mut stderr, mut _kept_open) = (None, None);
+        if options.keeps_nothing() {
+            command.env(KEEP_VARIABLE, "0");
+        }
         if options.oneshot {
             // Only this process sends it signals: a second one would kill it and orphan its stages.
             command.stdin(Stdio::null()).process_group(0);

@@ -24,11 +24,14 @@ pub(crate) struct CleanupReport {
     left: Vec<(String, String)>,
     /// Running instances, whose things are in use.
     running: Vec<String>,
+    /// Whether nothing is kept for running tasks.
+    now: bool,
 }
 
 /// Removes everything that dead runs left, in one run directory or in all, reports it, and returns the exit code. First it
-/// ends stages that outlived a killed devcluster, as devcluster's next start would.
-pub(crate) async fn gc(run_dir: Option<&Path>, programs: &Programs<'_>) -> u8 {
+/// ends stages that outlived a killed devcluster, as devcluster's next start would. What running tasks depend on stays for
+/// its time, unless `now` is set.
+pub(crate) async fn gc(run_dir: Option<&Path>, now: bool, programs: &Programs<'_>) -> u8 {
     let survey = run_dirs::survey(programs.env, run_dir);
     let run_dirs = run_dirs::run_dirs(programs.env, run_dir, &survey);
     for temp_dir in run_dirs::temp_dirs(&run_dirs) {
@@ -36,7 +39,10 @@ pub(crate) async fn gc(run_dir: Option<&Path>, programs: &Programs<'_>) -> u8 {
             say(&format!("ended {orphan}, which outlived its devcluster"));
         }
     }
-    let mut report = CleanupReport::default();
+    let mut report = CleanupReport {
+        now,
+        ..CleanupReport::default()
+    };
     report.clean(survey, run_dir.is_none(), programs).await;
     for run_dir in run_dirs {
         forget_killed(&run_dir, programs).await;
@@ -50,21 +56,31 @@ pub(crate) async fn gc(run_dir: Option<&Path>, programs: &Programs<'_>) -> u8 {
 
 /// Cleans up after every instance of a run directory that left something. Stages of a devcluster that just ended may still
 /// be ending: `cleanup` waits for their locks.
-pub(crate) async fn sweep(run_dir: &Path, programs: &Programs<'_>) -> CleanupReport {
+pub(crate) async fn sweep(run_dir: &Path, now: bool, programs: &Programs<'_>) -> CleanupReport {
     let survey = run_dirs::survey(programs.env, Some(run_dir));
-    let mut report = CleanupReport::default();
+    let mut report = CleanupReport {
+        now,
+        ..CleanupReport::default()
+    };
     report.clean(survey, false, programs).await;
     report
 }
 
 /// Runs `cleanup` for an instance and returns its output; `None` for a running instance.
-async fn cleanup(owner: &Owner, programs: &Programs<'_>) -> Result<Option<String>, String> {
+async fn cleanup(
+    owner: &Owner,
+    now: bool,
+    programs: &Programs<'_>,
+) -> Result<Option<String>, String> {
     let Owner {
         kind,
         instance,
         run_dir,
     } = owner;
     let mut command = programs.command(kind, "cleanup", instance, run_dir)?;
+    if !now {
+        command.arg("--keep");
+    }
     let output = command.output().await;
     let output = output.map_err(|e| format!("cannot run devcluster-{kind}: {e}"))?;
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
@@ -111,7 +127,7 @@ async fn forget_killed(run_dir: &Path, programs: &Programs<'_>) {
         }
         // A status file that stays does no harm.
         if let Ok(mut command) = programs.command(&status.kind, "cleanup", &name, run_dir.path()) {
-            command.stderr(Stdio::null());
+            command.arg("--keep").stderr(Stdio::null());
             drop(command.output().await);
         }
     }
@@ -128,7 +144,7 @@ impl CleanupReport {
                 self.running.push(owner.instance);
                 continue;
             }
-            match cleanup(&owner, programs).await {
+            match cleanup(&owner, self.now, programs).await {
                 Ok(None) => self.running.push(owner.instance),
                 Ok(Some(said)) if said.ends_with(NOTHING_LEFT) => {}
                 Ok(Some(said)) => self.cleaned.push((owner.instance, said)),

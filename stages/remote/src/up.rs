@@ -116,7 +116,7 @@ pub(crate) async fn up(
         say(&format!("ended {orphan}, which devcluster left running"));
     }
     let swept = tokio::select! {
-        swept = gc::sweep(run_dir.path(), programs) => swept,
+        swept = gc::sweep(run_dir.path(), options.keeps_nothing(), programs) => swept,
         () = signals.next() => {
             let message = "stopped during the cleanup; `devcluster-remote gc` completes it";
             return Err(StageError::new(protocol::codes::INTERRUPTED, message));

@@ -72,5 +72,6 @@ pub(super) const GC: &str = "\
 A stage records everything that it creates outside of its process in a ledger in $XDG_STATE_HOME/devcluster-stages. This \
 command reads the ledgers of dead runs, and each stage removes what it left: an ssh session on the server, a Lease and a \
 Gateway on the cluster, files on this machine. Running stages are not touched. Stages that outlived a killed devcluster are \
-ended first, as its next start would end them. With --dry-run, each stage only lists what is left. The exit code is 1 when \
+ended first, as its next start would end them. What running tasks depend on stays until the time that an earlier run printed; \
+with --now it goes too. With --dry-run, each stage only lists what is left. The exit code is 1 when \
 something cannot be removed; try again later.";

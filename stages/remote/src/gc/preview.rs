@@ -16,7 +16,7 @@ use crate::run_dirs;
 const PREVIEW_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Lists what `gc` would do, for people. Acquires no lock and changes nothing.
-pub(crate) async fn preview(run_dir: Option<&Path>, programs: &Programs<'_>) -> String {
+pub(crate) async fn preview(run_dir: Option<&Path>, now: bool, programs: &Programs<'_>) -> String {
     let survey = run_dirs::survey(programs.env, run_dir);
     let unreadable = survey.unreadable.iter();
     let mut lines: Vec<String> = unreadable
@@ -36,7 +36,7 @@ pub(crate) async fn preview(run_dir: Option<&Path>, programs: &Programs<'_>) -> 
             return std::iter::once(head).chain(plain).collect();
         }
         let head = format!("{name} of {dir} is dead:");
-        let below = match ask(&owner, programs).await {
+        let below = match ask(&owner, now, programs).await {
             Ok(said) => said,
             Err(why) => {
                 let note = format!("  (according to its ledger: {why})");
@@ -53,10 +53,17 @@ pub(crate) async fn preview(run_dir: Option<&Path>, programs: &Programs<'_>) -> 
 }
 
 /// The lines that the stage prints, or why it prints none.
-async fn ask(owner: &ledger::Owner, programs: &Programs<'_>) -> Result<Vec<String>, String> {
+async fn ask(
+    owner: &ledger::Owner,
+    now: bool,
+    programs: &Programs<'_>,
+) -> Result<Vec<String>, String> {
     let (name, dir) = (&owner.instance, &owner.run_dir);
     let mut command = programs.command(&owner.kind, "cleanup", name, dir)?;
     command.arg("--dry-run").kill_on_drop(true);
+    if !now {
+        command.arg("--keep");
+    }
     let output = match timeout(PREVIEW_TIMEOUT, command.output()).await {
         Ok(Ok(output)) => output,
         Ok(Err(e)) => return Err(format!("cannot run devcluster-{}: {e}", owner.kind)),

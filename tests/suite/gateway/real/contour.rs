@@ -91,7 +91,7 @@ async fn contour_is_installed_serves_determined_and_is_removed_by_the_last_sessi
         (
             second,
             &two,
-            "removed leftovers of an earlier run: the controller: GatewayClass devcluster-gateway, Deployment",
+            "removed the controller: GatewayClass devcluster-gateway, Deployment",
         ),
     ] {
         stage.signal(Signal::TERM);

@@ -252,7 +252,7 @@ async fn what_a_dead_session_left_is_collected_by_another_users_gc() {
     // As `devcluster-remote gc` does, by the ledger of a session that only met the other one.
     kube.until("collection", async || {
         let said = cleanup(&other).await;
-        said.contains("removed leftovers of an earlier run: Gateway default/devcluster-")
+        said.contains("removed Gateway default/devcluster-")
             && said.contains("the controller: GatewayClass")
     })
     .await;
