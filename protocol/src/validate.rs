@@ -208,6 +208,9 @@ pub struct ManagerVerdict {
     /// The instance that provides its task gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
+    /// The namespace in which it runs tasks, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 /// The values of a config that are set but not known yet.

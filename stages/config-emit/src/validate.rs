@@ -55,6 +55,7 @@ fn target(target: &Target) -> TargetVerdict {
     let managers = managers.iter().map(|manager| ManagerVerdict {
         name: manager.name().unwrap_or_default().to_owned(),
         upstream: None,
+        namespace: namespace(manager, &unknown),
     });
     TargetVerdict {
         stage: target.stage.clone(),
@@ -62,6 +63,16 @@ fn target(target: &Target) -> TargetVerdict {
         tls,
         managers: managers.collect(),
     }
+}
+
+/// Where the manager runs tasks, if nothing else is said for one of them.
+fn namespace(manager: &Manager<'_>, unknown: &Unknown) -> Option<String> {
+    const FIELD: &str = "default_namespace";
+    if unknown.touches(&[manager.path.as_slice(), &[FIELD.into()]].concat()) {
+        return None;
+    }
+    let set = manager.config[FIELD].as_str().filter(|it| !it.is_empty());
+    Some(set.unwrap_or("default").to_owned())
 }
 
 /// Checks that each task gateway has a resource manager.

@@ -305,6 +305,63 @@ async fn the_flat_form_needs_no_file_and_its_user_is_ubuntu() {
 }
 
 #[tokio::test]
+async fn a_gateway_has_the_namespace_in_which_its_master_runs_tasks() {
+    let home = Home::new();
+    let text = |of_master: &str, of_gateway: &str| {
+        let text = format!(
+            "stages:
+  - tunnel: {{reverse_proxy_host: example.com}}
+  - gateway: {{{of_gateway}}}
+  - config-emit: {{}}
+  - master:
+      config_file:
+        security: {{initial_user_password: only-a-test}}
+        resource_manager: {{type: kubernetes, max_slots_per_pod: 1, {of_master}}}
+"
+        );
+        let file = write(&home, "x.yaml", &text);
+        file.to_str().expect("text").to_owned()
+    };
+    for (of_master, of_gateway, expected) in [
+        (
+            "default_namespace: team-a",
+            "",
+            Some("--task-namespace=team-a"),
+        ),
+        (
+            "default_namespace: team-a",
+            "task_namespace: team-a",
+            Some("--task-namespace=team-a"),
+        ),
+        ("", "", None),
+        // Known at the start only.
+        (
+            "default_namespace: $TEAM",
+            "task_namespace: other",
+            Some("--task-namespace=other"),
+        ),
+    ] {
+        let file = text(of_master, of_gateway);
+        let loaded = loaded(&home, &compiled(&home, &["-c", &file]).await).await;
+        let cmd = words(&loaded["stages"][1]["cmd"]);
+        let found = cmd.iter().find(|word| word.starts_with("--task-namespace"));
+        assert_eq!(found.copied(), expected, "{of_master:?} {of_gateway:?}");
+    }
+    for (of_master, of_gateway) in [
+        ("default_namespace: team-a", "task_namespace: team-b"),
+        ("", "task_namespace: team-b"),
+    ] {
+        let file = text(of_master, of_gateway);
+        let output = compile(&home, &["-c", &file]).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert_eq!(code_of(&stderr), "remote.config", "{stderr}");
+        let says = reports(&stderr, "x.yaml:3:31", "runs its tasks in");
+        assert!(says, "{stderr}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_without_new_stages_comes_out_byte_for_byte() {
     let home = Home::new();
     let odd = format!("{BASE}\n\n# the end, without a newline");

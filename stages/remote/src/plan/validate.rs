@@ -41,6 +41,7 @@ impl Plan {
             .into_iter()
             .partition(|(kind, ..)| self.default_local_port(kind).is_some());
         self.accept_all(others, problems);
+        self.share_task_namespaces(problems);
         if self.point_at_the_master(value) {
             let names = leading.into_iter().map(|(kind, ..)| kind).collect();
             leading = self.call(names, value, &dir, kinds).await;
@@ -186,6 +187,41 @@ impl Plan {
         }
         problem.path = stage.at(&problem.path);
         problem
+    }
+
+    /// Sets an absent `task_namespace` of each task gateway to the namespace of its resource manager, and refuses another one.
+    fn share_task_namespaces(&mut self, problems: &mut Vec<Problem>) {
+        const FIELD: &str = "task_namespace";
+        let managers = self.targets.iter().flat_map(|target| &target.managers);
+        for manager in managers {
+            let (Some(upstream), Some(namespace)) = (&manager.upstream, &manager.namespace) else {
+                continue;
+            };
+            let Some(stage) = self.stages.iter_mut().find(|it| it.name == *upstream) else {
+                continue;
+            };
+            let described = &self.kinds[&stage.kind].description;
+            let Some(field) = described.config["properties"].get(FIELD) else {
+                continue;
+            };
+            let config = Value::Object(stage.config.clone());
+            let is_unknown = unknown_pointers(&config).contains(&format!("/{FIELD}"));
+            match stage.config.get(FIELD) {
+                Some(set) if set != namespace && !is_unknown => {
+                    let message = format!(
+                        "is {set}, and the resource manager {:?} runs its tasks in {namespace:?}; set the manager's `default_namespace`, or remove this line",
+                        manager.name
+                    );
+                    problems.push(Problem::new(stage.at(FIELD), message));
+                }
+                Some(_) => {}
+                None if field["default"] == *namespace => {}
+                None => {
+                    let namespace = namespace.as_str().into();
+                    stage.config.insert(FIELD.to_owned(), namespace);
+                }
+            }
+        }
     }
 
     /// Sets an absent `local_port` of stages that provide the master's address to its port. Returns whether that changed one.
