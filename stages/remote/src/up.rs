@@ -115,6 +115,10 @@ pub(crate) async fn up(
     for orphan in orphans::end(&temp_dir).await {
         say(&format!("ended {orphan}, which devcluster left running"));
     }
+    // The cleanup removes the status of what it cleans up.
+    for line in summary::lines(&input.compiled.plan, &run_dir, started_ms) {
+        say(&line);
+    }
     let swept = tokio::select! {
         swept = gc::sweep(run_dir.path(), options.keeps_nothing(), programs) => swept,
         () = signals.next() => {
@@ -122,9 +126,6 @@ pub(crate) async fn up(
             return Err(StageError::new(protocol::codes::INTERRUPTED, message));
         }
     };
-    for line in summary::lines(&input.compiled.plan, &run_dir, started_ms) {
-        say(&line);
-    }
     say(&swept.report());
     ended
 }
