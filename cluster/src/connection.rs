@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::client::Body;
 use kube::{Client, Config};
@@ -54,13 +55,22 @@ async fn new_client(config: Config) -> Result<Client, kube::Error> {
 }
 
 impl Connection {
-    /// Waits for the head of the response. The body of a watch may arrive at any time.
+    /// Waits for the whole response. The body of a watch may arrive at any time.
     async fn send(self: Arc<Self>, request: Request<Body>) -> Result<Response<Body>, kube::Error> {
+        let query = request.uri().query().unwrap_or_default();
+        let is_watch = query.split('&').any(|it| it == "watch=true");
         let mut used = self.current.lock().await.clone();
         if expires_soon(&used.client) {
             used = self.replace_client(used.number).await;
         }
-        let answer = tokio::time::timeout(self.answer, used.client.send(request)).await;
+        let answer = async {
+            let response = used.client.send(request).await?;
+            match is_watch {
+                true => Ok(response),
+                false => whole(response).await,
+            }
+        };
+        let answer = tokio::time::timeout(self.answer, answer).await;
         let by_plugin = self.config.auth_info.exec.is_some();
         match answer {
             // A lost network reports no error, and all open connections are dead with it.
@@ -90,6 +100,13 @@ impl Connection {
         }
         current.clone()
     }
+}
+
+/// The response once all of it is there: a body that stalls is no answer.
+async fn whole(response: Response<Body>) -> Result<Response<Body>, kube::Error> {
+    let (head, body) = response.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok(Response::from_parts(head, Body::from(body)))
 }
 
 fn expires_soon(client: &Client) -> bool {

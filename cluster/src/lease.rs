@@ -1,21 +1,38 @@
 //! Leases: the session that creates a Lease holds what the Lease stands for, as long as it renews it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use protocol::StageError;
+use protocol::clock::Moment;
+use protocol::identity::{FORMAT, check_format};
+use tokio::sync::watch;
 
 use crate::client::Cluster;
 use crate::errors::status;
+use crate::ours::{Deletion, delete_as_read};
 
 pub const LEASES: &str = "leases.coordination.k8s.io";
 
 /// The label of every object that a stage creates.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// Annotation of a Lease: the run of its holder. A run that reads another one's id has lost the Lease.
+const RUN: &str = "devcluster/run";
+
+/// Annotation of a Lease: the instances that share it, separated by commas.
+const INSTANCES: &str = "devcluster/instances";
+
+/// Annotation of a Lease: its user, for people.
+const USER: &str = "devcluster/user";
+
+/// Annotation of a Lease: the format of its annotations.
+const FORMAT_OF: &str = "devcluster/format";
 
 /// A Lease is renewed this many times per duration, so that a few lost requests do no harm.
 pub const RENEWALS: u32 = 10;
@@ -27,8 +44,14 @@ pub struct LeaseLock {
     /// The config field that names the namespace.
     pub namespace_field: &'static str,
     pub name: String,
-    /// The holder's identity, unique to a session.
+    /// The holder's identity, which all of its runs have.
     pub holder: String,
+    /// The run that holds it; `None` for a verb that only looks or removes.
+    pub run: Option<String>,
+    /// For a Lease that several instances share: the one that takes part.
+    pub instance: Option<String>,
+    /// The user, for people.
+    pub user: String,
     /// Seconds.
     pub duration: u32,
     /// The value of [`MANAGED_BY`].
@@ -61,7 +84,19 @@ impl LeaseLock {
         labels.insert(MANAGED_BY.to_owned(), self.manager.to_owned());
         let annotations = self.annotations.iter().cloned();
         let annotations = annotations.map(|(key, value)| (key.to_owned(), value));
+        let run = self.run.iter().map(|run| (RUN.to_owned(), run.clone()));
+        let user = (USER.to_owned(), self.user.clone());
+        let format = (FORMAT_OF.to_owned(), FORMAT.to_string());
+        let annotations = annotations.chain(run).chain([user, format]);
         lease.annotations_mut().extend(annotations);
+        if let Some(instance) = &self.instance {
+            let mut all = match holder(lease) == self.holder {
+                true => instances(lease),
+                false => BTreeSet::new(),
+            };
+            all.insert(instance.clone());
+            set_instances(lease, all);
+        }
         let is_new = lease.metadata.resource_version.is_none();
         let spec = lease.spec.get_or_insert_default();
         if spec.holder_identity.as_ref() != Some(&self.holder) {
@@ -87,7 +122,11 @@ impl LeaseLock {
         match leases.create(&params, &lease).await {
             Ok(lease) => Ok(LeaseState::Ours(lease)),
             // Also the case if the answer to a first try was lost and the client tried again.
-            Err(error) if status(&error) == 409 => self.get(cluster).await,
+            Err(error) if status(&error) == 409 => match self.get(cluster).await? {
+                // That of an earlier run of ours.
+                LeaseState::Ours(lease) => self.replace(cluster, &lease).await,
+                other => Ok(other),
+            },
             Err(error) if status(&error) == 404 => Err(cluster
                 .context
                 .namespace_missing(&self.namespace, self.namespace_field)),
@@ -98,6 +137,7 @@ impl LeaseLock {
     pub async fn get(&self, cluster: &Cluster) -> Result<LeaseState, StageError> {
         match self.api(cluster).get_opt(&self.name).await {
             Ok(None) => Ok(LeaseState::Missing),
+            Ok(Some(lease)) if is_newer(&lease) => Err(newer(&lease)),
             Ok(Some(lease)) if holder(&lease) == self.holder => Ok(LeaseState::Ours(lease)),
             Ok(Some(lease)) => Ok(LeaseState::Theirs(lease)),
             Err(error) => Err(self.failed(cluster, "get", &error)),
@@ -119,6 +159,11 @@ impl LeaseLock {
         self.change(cluster, seen, clear_holder).await.map(drop)
     }
 
+    /// Whether this run is ours, or the one that had the Lease before.
+    fn is_known(&self, run: Option<&str>, seen: &Lease) -> bool {
+        run == self.run.as_deref() || run == run_of(seen)
+    }
+
     async fn change(
         &self,
         cluster: &Cluster,
@@ -133,6 +178,10 @@ impl LeaseLock {
                 Ok(lease) => return Ok(LeaseState::Ours(lease)),
                 Err(error) if matches!(status(&error), 404 | 409) => match self.get(cluster).await?
                 {
+                    // Another run with our identity: a copy of this machine, or a run directory that was removed under it.
+                    LeaseState::Ours(now) if !self.is_known(run_of(&now), seen) => {
+                        return Ok(LeaseState::Theirs(now));
+                    }
                     // Our own request changed it, and its answer was lost.
                     LeaseState::Ours(now) => lease = now,
                     other => return Ok(other),
@@ -163,43 +212,119 @@ impl LeaseLock {
         }
     }
 
-    /// Renews the Lease until it is lost, and returns the reason. `failed` gets the errors of failed requests.
+    /// Takes our instance out of a shared Lease, and deletes the Lease with the last one; `seen` saves a request.
+    pub async fn leave(
+        &self,
+        cluster: &Cluster,
+        mut seen: Option<Lease>,
+    ) -> Result<(), StageError> {
+        let without_us = |lease: &Lease| {
+            let mut all = instances(lease);
+            all.retain(|it| Some(it) != self.instance.as_ref());
+            all
+        };
+        loop {
+            let lease = match seen.take() {
+                Some(lease) => lease,
+                None => match self.get(cluster).await? {
+                    LeaseState::Ours(lease) => lease,
+                    _ => return Ok(()),
+                },
+            };
+            if without_us(&lease).is_empty() {
+                if delete(cluster, &lease, false).await? {
+                    return Ok(());
+                }
+                continue;
+            }
+            let leave = |lease: &mut Lease| set_instances(lease, without_us(lease));
+            match self.change(cluster, &lease, leave).await? {
+                // Others may have left meanwhile.
+                LeaseState::Ours(now) if instances(&now).is_empty() => seen = Some(now),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Renews the Lease until it is lost, and returns the reason. `durations` has the current duration in seconds, and
+    /// `tell` gets the news about the renewal.
     pub async fn renew_until_lost(
         &self,
         cluster: &Cluster,
         seen: &mut Lease,
-        failed: impl Fn(&StageError),
+        durations: &mut watch::Receiver<u32>,
+        mut tell: impl FnMut(Renewal),
     ) -> String {
         let period = Duration::from_secs(self.duration.into()) / RENEWALS;
+        let mut lock = self.clone();
+        let mut overdue = Overdue::new(self.duration);
         loop {
-            tokio::time::sleep(period).await;
-            match self.replace(cluster, seen).await {
-                Ok(LeaseState::Ours(lease)) => *seen = lease,
+            tokio::select! {
+                () = tokio::time::sleep(period) => {}
+                // Without a sender the duration stays.
+                Ok(()) = durations.changed() => {}
+            }
+            lock.duration = *durations.borrow_and_update();
+            match lock.replace(cluster, seen).await {
+                Ok(LeaseState::Ours(lease)) => {
+                    *seen = lease;
+                    overdue = Overdue::new(self.duration);
+                    tell(Renewal::Renewed);
+                }
                 Ok(LeaseState::Theirs(lease)) => return describe(&lease),
                 Ok(LeaseState::Missing) => return "its Lease has been deleted".to_owned(),
                 // We hold it until the API says otherwise: others cannot reach the API either.
-                Err(error) => failed(&error),
+                Err(error) if overdue.is_over() => tell(Renewal::Overdue(error)),
+                Err(error) => tell(Renewal::Failed(error)),
             }
         }
     }
 }
 
+/// News about the renewal of a Lease.
+pub enum Renewal {
+    Renewed,
+    /// A request failed; the Lease has not expired.
+    Failed(StageError),
+    /// The same, and the Lease may have expired.
+    Overdue(StageError),
+}
+
+/// Whether a Lease that was just renewed may have expired by now. Time in which the machine sleeps counts.
+struct Overdue {
+    since: Option<Moment>,
+    waited: tokio::time::Instant,
+    duration: u64,
+}
+
+impl Overdue {
+    fn new(duration: u32) -> Self {
+        Self {
+            since: Moment::now(),
+            waited: tokio::time::Instant::now(),
+            duration: duration.into(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let slept = || {
+            Some(
+                Moment::now()?
+                    .seconds
+                    .saturating_sub(self.since.as_ref()?.seconds),
+            )
+        };
+        let waited = self.waited.elapsed().as_secs();
+        waited.max(slept().unwrap_or(0)) >= self.duration
+    }
+}
+
 /// Deletes this version of the Lease. With `orphan` the objects it owns stay. Returns false if it has changed.
 pub async fn delete(cluster: &Cluster, lease: &Lease, orphan: bool) -> Result<bool, StageError> {
-    let params = match orphan {
-        true => DeleteParams::orphan(),
-        false => DeleteParams::background(),
-    };
-    let params = params.preconditions(Preconditions {
-        uid: lease.uid(),
-        resource_version: lease.resource_version(),
-    });
     let namespace = lease.namespace().unwrap_or_default();
     let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), &namespace);
-    match leases.delete(&lease.name_any(), &params).await {
-        Ok(_) => Ok(true),
-        Err(error) if status(&error) == 404 => Ok(true),
-        Err(error) if status(&error) == 409 => Ok(false),
+    match delete_as_read(&leases, lease, orphan).await {
+        Ok(done) => Ok(done != Deletion::Changed),
         Err(error) => Err(cluster.failed("delete", LEASES, Some(&namespace), &error)),
     }
 }
@@ -229,6 +354,45 @@ pub fn holder(lease: &Lease) -> &str {
         .unwrap_or_default()
 }
 
+fn instances(lease: &Lease) -> BTreeSet<String> {
+    let all = lease.annotations().get(INSTANCES);
+    let all = all.into_iter().flat_map(|it| it.split(','));
+    all.filter(|it| !it.is_empty()).map(str::to_owned).collect()
+}
+
+fn set_instances(lease: &mut Lease, all: BTreeSet<String>) {
+    let all = all.into_iter().collect::<Vec<_>>().join(",");
+    lease.annotations_mut().insert(INSTANCES.to_owned(), all);
+}
+
+fn run_of(lease: &Lease) -> Option<&str> {
+    lease.annotations().get(RUN).map(String::as_str)
+}
+
+fn format_of(lease: &Lease) -> u64 {
+    let format = lease.annotations().get(FORMAT_OF);
+    format.and_then(|it| it.parse().ok()).unwrap_or(1)
+}
+
+/// Whether a newer release wrote it, which may mean something else by it.
+pub fn is_newer(lease: &Lease) -> bool {
+    format_of(lease) > FORMAT
+}
+
+/// The error for a Lease of a newer release.
+fn newer(lease: &Lease) -> StageError {
+    let (namespace, name) = (lease.namespace().unwrap_or_default(), lease.name_any());
+    let what = format!("the Lease {namespace}/{name}");
+    let refused = check_format(format_of(lease), &what);
+    refused.err().unwrap_or_else(|| StageError::internal(what))
+}
+
+/// The holder for people: the user, or what an older release wrote.
+pub fn user(lease: &Lease) -> &str {
+    let user = lease.annotations().get(USER);
+    user.map_or_else(|| holder(lease), String::as_str)
+}
+
 /// Describes holder and renewal time for a message.
 pub fn describe(lease: &Lease) -> String {
     let renewed = lease.spec.as_ref().and_then(|spec| {
@@ -236,5 +400,5 @@ pub fn describe(lease: &Lease) -> String {
         Some(format!(", which was renewed at {time}"))
     });
     let renewed = renewed.unwrap_or_default();
-    format!("session {:?} holds its Lease{renewed}", holder(lease))
+    format!("session {:?} holds its Lease{renewed}", user(lease))
 }

@@ -1,4 +1,4 @@
-//! Access to one Kubernetes cluster: kubeconfig, client, proxy, Leases, permissions, errors.
+//! Access to one Kubernetes cluster: kubeconfig, client, proxy, Leases, permissions, deletion, errors.
 
 pub mod client;
 pub mod codes;
@@ -8,6 +8,7 @@ pub mod kubeconfig;
 pub mod lease;
 pub mod lease_expiry;
 pub mod objects;
+pub mod ours;
 pub mod permissions;
 pub mod proxy;
 

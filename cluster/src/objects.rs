@@ -1,14 +1,11 @@
 //! Objects of any kind, found by discovery.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 
 use kube::Api;
-use kube::api::{DeleteParams, Preconditions};
 use kube::core::{ApiResource, DynamicObject, GroupVersion};
-use kube::discovery::{ApiGroup, Scope, pinned_group};
+use kube::discovery::{self, ApiGroup, Scope, pinned_group, verbs};
 use protocol::StageError;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::client::Cluster;
@@ -54,6 +51,11 @@ pub struct ApiKind {
 }
 
 impl ApiKind {
+    /// A reference to all objects of this kind in a namespace.
+    pub fn all_in(&self, namespace: &str) -> ObjectRef {
+        ObjectRef::from_kind(&self.resource.api_version, &self.resource.kind, namespace)
+    }
+
     /// `plural.group`, as in access reviews and messages.
     pub fn title(&self) -> String {
         match self.resource.group.as_str() {
@@ -75,6 +77,11 @@ impl ApiKind {
             Some(namespace) => Api::namespaced_with(client, &namespace, &self.resource),
             None => Api::all_with(client, &self.resource),
         }
+    }
+
+    /// All namespaces.
+    pub fn api_all(&self) -> Api<DynamicObject> {
+        Api::all_with(self.cluster.client.clone(), &self.resource)
     }
 
     /// `None`: there is no such object.
@@ -130,6 +137,27 @@ impl<'a> Discovery<'a> {
     }
 }
 
+/// Every kind of which a namespace can have objects that someone has made.
+pub async fn namespaced_kinds(cluster: &Cluster) -> Result<Vec<ApiKind>, StageError> {
+    let all = discovery::Discovery::new(cluster.client.clone());
+    let all = all.run_aggregated().await.map_err(|error| {
+        let attempt = Attempt::new("discover", "all kinds", None);
+        cluster.context.request_failed(&attempt, &error)
+    })?;
+    let resources = all.groups().flat_map(ApiGroup::recommended_resources);
+    let kept = resources.filter(|(_, can)| {
+        can.scope == Scope::Namespaced
+            && can.supports_operation(verbs::LIST)
+            && can.supports_operation(verbs::DELETE)
+    });
+    let kind = |(resource, _)| ApiKind {
+        cluster: cluster.clone(),
+        resource,
+        namespaced: true,
+    };
+    Ok(kept.map(kind).collect())
+}
+
 async fn discover(cluster: &Cluster, version: &str) -> Result<Option<ApiGroup>, StageError> {
     let Ok(parsed) = version.parse::<GroupVersion>() else {
         return Ok(None);
@@ -141,22 +169,5 @@ async fn discover(cluster: &Cluster, version: &str) -> Result<Option<ApiGroup>, 
             let attempt = Attempt::new("discover", version.to_owned(), None);
             Err(cluster.context.request_failed(&attempt, &error))
         }
-    }
-}
-
-/// Deletes the object with this name and, if given, this uid. Returns false if there is no such object.
-pub async fn delete<K>(api: &Api<K>, name: &str, uid: Option<String>) -> kube::Result<bool>
-where
-    K: Clone + DeserializeOwned + Debug,
-{
-    let mut params = DeleteParams::background();
-    params.preconditions = uid.map(|uid| Preconditions {
-        uid: Some(uid),
-        resource_version: None,
-    });
-    match api.delete(name, &params).await {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(status(&error), 404 | 409) => Ok(false),
-        Err(error) => Err(error),
     }
 }

@@ -42,7 +42,7 @@ pub struct Entry {
 /// A resource that stays for a time after its run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Parked {
-    /// What stays and until when, for people.
+    /// What stays and until when, for people. Empty: it is not shown.
     pub what: String,
     /// How long, in seconds.
     pub seconds: u64,
@@ -61,6 +61,12 @@ impl Parked {
         };
         parked.is_over();
         parked
+    }
+
+    /// The line for people.
+    pub fn stays(&self) -> String {
+        let what = &self.what;
+        format!("keeps {what}; `devcluster-remote gc --now` removes it at once")
     }
 
     /// Whether its time is over by now.
@@ -302,14 +308,18 @@ impl Ledger {
         self.home.is_some()
     }
 
-    /// Parks an entry, or opens it again.
-    pub(crate) fn park(&self, id: u64, parked: Option<Parked>) -> Result<(), StageError> {
+    /// Parks an entry.
+    pub(crate) fn park(&self, id: u64, parked: Parked) -> Result<(), StageError> {
+        self.rewrite(id, |entry| entry.parked = Some(parked))
+    }
+
+    fn rewrite(&self, id: u64, change: impl FnOnce(&mut Entry)) -> Result<(), StageError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut open = state.open.clone();
         let Some(entry) = open.iter_mut().find(|entry| entry.id == id) else {
             return Ok(());
         };
-        entry.parked = parked;
+        change(entry);
         let line = Line::Intend(entry.clone());
         self.record(&mut state, &line, open)
     }
@@ -419,12 +429,15 @@ impl Ticket {
 
     /// Parks the entry: the resource stays for a time after this run.
     pub fn park(self, parked: Parked) -> Result<(), StageError> {
-        self.ledger.park(self.id, Some(parked))
+        self.ledger.park(self.id, parked)
     }
 
-    /// The resource is in use again.
-    pub fn unpark(&self) -> Result<(), StageError> {
-        self.ledger.park(self.id, None)
+    /// The resource is in use by this run again, with this data.
+    pub fn reopen(&self, data: Value) -> Result<(), StageError> {
+        let run = self.ledger.run.to_string();
+        self.ledger.rewrite(self.id, |entry| {
+            (entry.run, entry.data, entry.parked) = (run, data, None);
+        })
     }
 }
 

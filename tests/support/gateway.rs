@@ -33,6 +33,19 @@ pub fn start(kube: &RealKube, home: &Home, args: &[&str]) -> StageClient {
     StageClient::start(run_as(kube, STAGE, home, args))
 }
 
+/// Starts a session that the next run resumes, as under devcluster: nothing reads its messages. Its outputs, once it is ready.
+pub async fn start_lasting(kube: &RealKube, home: &Home, args: &[&str]) -> (StageClient, Value) {
+    let args = [&["--events", "none"], args].concat();
+    let stage = start(kube, home, &args);
+    let mut wait = StageClient::start(gateway_command(home, "wait", &["--timeout=60"]));
+    let (status, _) = wait.wait().await;
+    assert!(status.success(), "{}{}", wait.stderr(), stage.stderr());
+    let path = home.run_dir().join("outputs/gateway.json");
+    let text = std::fs::read(path).expect("no outputs");
+    let file: Value = serde_json::from_slice(&text).expect("not JSON");
+    (stage, file["outputs"].clone())
+}
+
 /// Its outputs, once it is ready.
 pub async fn outputs(stage: &mut StageClient) -> Value {
     let outputs = stage.wait_for("outputs").await["outputs"].clone();
@@ -101,8 +114,18 @@ pub async fn cleanup(home: &Home) -> String {
 
 /// What `devcluster-remote gc` did, which `up` runs after devcluster.
 pub async fn gc(home: &Home) -> String {
+    gc_with(home, &[]).await
+}
+
+/// The same with flags.
+pub async fn gc_with(home: &Home, flags: &[&str]) -> String {
     let mut gc = home.command(&bin("devcluster-remote"));
-    let output = gc.arg("gc").output().await.expect("cannot run gc");
+    let output = gc
+        .arg("gc")
+        .args(flags)
+        .output()
+        .await
+        .expect("cannot run gc");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
     said

@@ -6,7 +6,7 @@ use std::time::Duration;
 use conformance::harness::machine;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::DEADLINE;
+use crate::{DEADLINE, Home};
 
 /// Processes that have `mark` in their command line or environment, as `pid command line`.
 pub fn processes(mark: &str) -> Vec<String> {
@@ -22,6 +22,13 @@ pub fn is_listening(port: u16) -> bool {
 /// Every file, socket and link below a directory; directories alone do not count.
 pub fn files(dir: &Path) -> Vec<PathBuf> {
     machine::files(dir).into_iter().collect()
+}
+
+/// What a home's state directory has besides identities, which stay until a `cleanup` by hand.
+pub fn state(home: &Home) -> Vec<PathBuf> {
+    let mut left = files(&home.path().join("state"));
+    left.retain(|path| path.extension().is_none_or(|it| it != "id"));
+    left
 }
 
 /// Waits until `still_there` returns nothing. The kernel does not report when a process or listener ends, so it polls.

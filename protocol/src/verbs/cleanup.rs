@@ -2,11 +2,11 @@
 
 use crate::context::Context;
 use crate::error::StageError;
-use crate::ledger::{Entry, Ledger, Parked};
+use crate::ledger::{Entry, Parked};
 use crate::leftover::Removal;
 use crate::runtime::Invocation;
 use crate::stage::Stage;
-use crate::verbs::diagnose::{run_dir, scratch_dir};
+use crate::verbs::diagnose::{ledger_to_read, run_dir, scratch_dir};
 
 /// What `cleanup` prints when nothing was left.
 pub const NOTHING_LEFT: &str = "nothing was left";
@@ -20,20 +20,14 @@ pub(crate) async fn cleanup<S: Stage>(invocation: &Invocation) -> Result<(), Sta
 
 /// Lists what is left. Acquires no lock and creates no directory.
 async fn list<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
-    let asked = &invocation.call.run_dir;
-    let canonical = asked.canonicalize();
-    let asked = canonical
-        .or_else(|_| std::path::absolute(asked))
-        .map_err(|e| StageError::io(format!("cannot resolve {}", asked.display()), &e))?;
-    let ledger = Ledger::read(&invocation.env, &invocation.call.instance, &asked)?;
+    let ledger = ledger_to_read(invocation)?;
     let spare = scratch_dir(invocation)?;
     let (run_dir, _) = run_dir(invocation, spare.path())?;
     let cx: Context<S> = invocation.context(run_dir, ledger, None);
     let (mut first_error, mut found) = (None, false);
     for entry in cx.ledger.entries().iter().rev() {
         if let Some(parked) = kept(&cx, entry) {
-            cx.info(parked.stays());
-            found = true;
+            found |= tell_parked(&cx, &parked);
             continue;
         }
         match titles(&cx, entry).await {
@@ -92,14 +86,13 @@ fn kept<S: Stage>(cx: &Context<S>, entry: &Entry) -> Option<Parked> {
     (!parked.is_over()).then_some(parked)
 }
 
-impl Parked {
-    /// The line for people.
-    pub fn stays(&self) -> String {
-        format!(
-            "keeps {}; `devcluster-remote gc --now` removes it at once",
-            self.what
-        )
+/// Reports what stays, if it is something for people.
+fn tell_parked<S: Stage>(cx: &Context<S>, parked: &Parked) -> bool {
+    let has_text = !parked.what.is_empty();
+    if has_text {
+        cx.info(parked.stays());
     }
+    has_text
 }
 
 /// Removes what earlier runs left, except what the next run can resume.
@@ -122,9 +115,8 @@ async fn undo<S: Stage>(
     let mut said = false;
     for entry in entries.iter().rev() {
         if let Some(parked) = kept(cx, entry) {
-            cx.info(parked.stays());
-            cx.ledger.park(entry.id, Some(parked))?;
-            said = true;
+            said |= tell_parked(cx, &parked);
+            cx.ledger.park(entry.id, parked)?;
             continue;
         }
         let mut removed = Vec::new();
@@ -137,9 +129,8 @@ async fn undo<S: Stage>(
         match settled {
             Ok(Removal::Deferred) => {}
             Ok(Removal::Parked(parked)) => {
-                cx.info(parked.stays());
-                cx.ledger.park(entry.id, Some(parked))?;
-                said = true;
+                said |= tell_parked(cx, &parked);
+                cx.ledger.park(entry.id, parked)?;
             }
             Ok(Removal::Removed | Removal::Gone) => cx.ledger.settle(entry.id)?,
             Err(error) => {

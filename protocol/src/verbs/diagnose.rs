@@ -18,7 +18,7 @@ pub(crate) async fn diagnose<S: Stage>(invocation: &Invocation) -> Result<Exit, 
     let (run_dir, unsafe_dir) = run_dir(invocation, directory.path())?;
     // It looks at what a run would find.
     let instance = &invocation.call.instance;
-    let ledger = Ledger::read(&invocation.env, instance, &invocation.call.run_dir)?;
+    let ledger = ledger_to_read(invocation)?;
     invocation.reporter.remember(run_dir.last_outputs(instance));
     let cx: Context<S> = invocation.context(run_dir, ledger, None);
     if let Some(error) = unsafe_dir {
@@ -61,6 +61,16 @@ pub(crate) async fn diagnose<S: Stage>(invocation: &Invocation) -> Result<Exit, 
             Exit::CheckFailed
         }
     })
+}
+
+/// What the ledger of the instance lists, whether its run directory exists or not.
+pub(crate) fn ledger_to_read(invocation: &Invocation) -> Result<Ledger, StageError> {
+    let asked = &invocation.call.run_dir;
+    let canonical = asked.canonicalize();
+    let asked = canonical
+        .or_else(|_| std::path::absolute(asked))
+        .map_err(|e| StageError::io(format!("cannot resolve {}", asked.display()), &e))?;
+    Ledger::read(&invocation.env, &invocation.call.instance, &asked)
 }
 
 /// A temporary directory. Dropping it removes it.

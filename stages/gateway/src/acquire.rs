@@ -7,6 +7,7 @@ use cluster::{Cluster, ClusterRef};
 use futures::future::OptionFuture;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
+use protocol::ledger::Ticket;
 use protocol::{Context, StageError, run_id};
 
 use crate::Gateway;
@@ -27,6 +28,8 @@ use crate::provision::Infrastructure;
 use crate::readiness::{self, Events};
 use crate::session::Session;
 use crate::survey::{Access, Survey};
+use crate::task_namespace::TaskNamespace;
+use crate::tasks::Tasks;
 
 /// The selected Gateway, ready or not.
 pub(crate) struct Selection {
@@ -67,9 +70,11 @@ impl Selection {
             let timeout = Duration::from_secs(config.timeout);
             let (gateway, context) = (gateway.clone(), &cluster.context);
             let tell = |line| cx.progress("wait", line);
-            let ready = readiness::until_ready(&mut events, gateway, context, timeout, tell);
-            let (gateway, address) = ready.await?;
-            Ok((gateway, address, Some(events)))
+            let waited = readiness::until_ready(&mut events, gateway, context, timeout, tell);
+            match waited.await {
+                Ok((gateway, address)) => Ok((gateway, address, Some(events))),
+                Err(error) => Err(readiness::explain(cluster, &self.gateway, error).await),
+            }
         };
         let namespace = objects::namespace(gateway);
         let may = permissions::review(cluster, namespace, &config.task_namespace, self.made);
@@ -101,6 +106,9 @@ pub(crate) async fn discover(
 pub(crate) struct Resources {
     pub(crate) session: Option<Session>,
     pub(crate) infrastructure: Option<Infrastructure>,
+    pub(crate) tasks: Option<TaskNamespace>,
+    /// The memory of the Gateway that our master uses.
+    pub(crate) owned: Option<Ticket>,
 }
 
 impl Resources {
@@ -109,12 +117,15 @@ impl Resources {
         self,
         cx: &Context<Gateway>,
         leave: bool,
+        tasks: Tasks,
     ) -> Result<(), StageError> {
-        let session = OptionFuture::from(self.session.map(|it| it.release(leave)));
+        let session = OptionFuture::from(self.session.map(|it| it.release(cx, leave, tasks)));
         let infrastructure = self.infrastructure.map(|it| it.release(cx, leave));
-        let (session, infrastructure) = tokio::join!(session, OptionFuture::from(infrastructure));
-        let session = session.unwrap_or(Ok(()));
-        session.and(infrastructure.unwrap_or(Ok(())))
+        let namespace = OptionFuture::from(self.tasks.map(|it| it.release(tasks)));
+        let infrastructure = OptionFuture::from(infrastructure);
+        let (session, namespace, infrastructure) = tokio::join!(session, namespace, infrastructure);
+        let all = [session, namespace, infrastructure].into_iter().flatten();
+        all.collect()
     }
 }
 
@@ -129,7 +140,7 @@ pub(crate) async fn acquire(
     resources: &mut Resources,
 ) -> Result<Selection, StageError> {
     let access = Access::connect(cx, config).await?;
-    resources.session = resume(cx, &access.cluster).await?;
+    resources.session = resume(cx, config, &access.cluster).await?;
     let (mut attempts, mut installed) = (0, false);
     loop {
         let error = match access.try_acquire(resources).await {
@@ -154,8 +165,12 @@ pub(crate) async fn acquire(
     }
 }
 
-/// Resumes the session of a dead run if we still hold its Lease. Sessions that cannot be resumed are released.
-async fn resume(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Option<Session>, StageError> {
+/// Resumes the session of an earlier run if we still hold its Lease. Sessions that cannot be resumed are released.
+async fn resume(
+    cx: &Context<Gateway>,
+    config: &Config,
+    cluster: &Cluster,
+) -> Result<Option<Session>, StageError> {
     let mut resumed = None;
     for entry in cx.ledger.entries() {
         let is_here = |it: ClusterRef| it.context == cluster.context.name;
@@ -164,9 +179,11 @@ async fn resume(cx: &Context<Gateway>, cluster: &Cluster) -> Result<Option<Sessi
             continue;
         };
         if resumed.is_none() {
-            resumed = Session::resume(cx, cluster, &entry, &lease).await?;
+            let title = lease.title();
+            let renewed = lease.clone().of_run(cx, config);
+            resumed = Session::resume(cx, cluster, &entry, renewed).await?;
             if resumed.is_some() {
-                cx.info(format!("resuming the session on Gateway {}", lease.title()));
+                cx.info(format!("resuming the session on Gateway {title}"));
                 continue;
             }
         }
@@ -185,6 +202,20 @@ async fn release(cluster: &Cluster, lease: &GatewayLease) -> Result<(), StageErr
     Ok(())
 }
 
+impl GatewayLease {
+    /// The Lease as a run of this config writes it.
+    fn of_run(self, cx: &Context<Gateway>, config: &Config) -> Self {
+        Self {
+            duration: config.lease_duration,
+            keep: if cx.is_lasting() { config.keep } else { 0 },
+            task_namespace: config.task_namespace.clone(),
+            run: Some(cx.run_id().to_owned()),
+            user: lease::user(cx),
+            ..self
+        }
+    }
+}
+
 impl Access<'_> {
     /// `None`: the cluster changed meanwhile.
     async fn try_acquire(
@@ -193,10 +224,10 @@ impl Access<'_> {
     ) -> Result<Option<Selection>, StageError> {
         let (cx, config, cluster) = (self.cx, self.config, &self.cluster);
         let mut survey = self.query().await?.into_survey(self)?;
-        survey.held = resources
-            .session
-            .as_ref()
-            .map(|session| session.lease.title());
+        let session = resources.session.as_ref();
+        if let Some(title) = session.map(|session| session.lease.title()) {
+            survey.held = Some(title);
+        }
         self.raise_limit(&mut survey).await?;
         let live = gc::collect(cx, cluster, survey.others()).await?;
         survey.set_usage(cluster, &live).await;
@@ -257,10 +288,11 @@ impl Access<'_> {
     ) -> Result<Option<String>, StageError> {
         let is_held = |it: &Session| it.lease.title() == objects::title(gateway);
         if resources.session.as_ref().is_some_and(is_held) {
+            self.hold_task_namespace(resources).await?;
             return Ok(None);
         }
         let (namespace, name) = (objects::namespace(gateway), objects::name(gateway));
-        let session = self.intend(resources, namespace, name, false).await?;
+        let session = self.intend(resources, namespace, name, None).await?;
         let may_take = |it: &Lease| self.config.take_over || has_expired(it, &self.cx.env);
         let theirs = session.acquire(may_take).await?;
         if let Some(session) = resources.session.take_if(|_| theirs.is_some()) {
@@ -269,24 +301,38 @@ impl Access<'_> {
         Ok(theirs)
     }
 
+    async fn hold_task_namespace(&self, resources: &mut Resources) -> Result<(), StageError> {
+        if resources.tasks.is_some() {
+            return Ok(());
+        }
+        TaskNamespace::acquire(self.cx, self.config, &self.cluster, &mut resources.tasks).await
+    }
+
     /// Puts a session for this Gateway into the slot; releases one for another Gateway.
     async fn intend<'a>(
         &self,
         resources: &'a mut Resources,
         namespace: &str,
         gateway: &str,
-        made: bool,
+        class: Option<&str>,
     ) -> Result<&'a mut Session, StageError> {
+        self.hold_task_namespace(resources).await?;
         if let Some(other) = resources.session.take() {
-            other.release(false).await?;
+            other.release(self.cx, false, Tasks::None).await?;
         }
         let lease = GatewayLease {
             namespace: namespace.to_owned(),
             gateway: gateway.to_owned(),
-            holder: lease::holder(self.cx),
-            duration: self.config.lease_duration,
-            made,
+            holder: self.cx.identity()?.as_str().to_owned(),
+            duration: 0,
+            keep: 0,
+            task_namespace: String::new(),
+            made: class.is_some(),
+            class: class.map(str::to_owned),
+            run: None,
+            user: String::new(),
         };
+        let lease = lease.of_run(self.cx, self.config);
         let session = Session::intend(self.cx, &self.cluster, lease)?;
         Ok(resources.session.insert(session))
     }
@@ -314,16 +360,21 @@ impl Access<'_> {
             return Ok(None);
         }
         let namespace = config.namespace(&cluster.context);
-        let gateway = format!("devcluster-{}", run_id());
+        let gateway = survey.new_name(&namespace, &run_id());
         let line = format!("creating Gateway {namespace}/{gateway} of GatewayClass {name}");
         cx.progress("make", line);
-        let session = self.intend(resources, &namespace, &gateway, true).await?;
+        let session = self
+            .intend(resources, &namespace, &gateway, Some(&name))
+            .await?;
         if let Some(who) = session.acquire(|_| false).await? {
             let message = format!("our own name is in use: {who}");
             return Err(StageError::internal(message));
         }
-        let (lease, owner) = (&session.lease, session.confirmed.as_ref());
-        let gateway = dedicated::make(cluster, lease, owner, &class, config.port_range).await?;
+        let Some(owner) = &session.confirmed else {
+            return Err(StageError::internal("the session was never acquired"));
+        };
+        let (lease, range) = (&session.lease, config.port_range);
+        let gateway = dedicated::make(cluster, lease, owner, &name, range).await?;
         if let Some(infrastructure) = &mut resources.infrastructure {
             // From now on the Gateway keeps other sessions from removing its class.
             infrastructure.unlock().await?;

@@ -23,6 +23,8 @@ protocol::codes! {
         "download them on a machine that reaches the URL, and set `provision_manifests` to the file; behind a proxy, set HTTPS_PROXY";
     MANIFEST_UNKNOWN_KIND = "gateway.manifest_unknown_kind", Failed, "The API does not know the kind of an object in the manifests.",
         "add the manifests of its CRD to `provision_manifests`";
+    NAME_IN_USE = "gateway.name_in_use", Failed, "A Gateway with the name of this session's own Gateway exists, and another owner made it.",
+        "name it with `gateway` to use it, or delete it";
     NO_ADDRESS = "gateway.no_address", Timeout, "The Gateway did not get a usable address in time.",
         "see its address: `kubectl describe gateway`; a local cluster needs `minikube tunnel` or similar";
     NO_CLASS = "gateway.no_class", Failed, "No GatewayClass on the cluster can provide a Gateway.",
@@ -37,6 +39,10 @@ protocol::codes! {
         "check that its controller runs, and see `kubectl describe gateway`";
     SESSION_LOST = "gateway.session_lost", Failed, "Another session took over the Gateway.",
         "restart the gateway stage, then the master; raise `lease_duration` for a laptop that sleeps longer";
+    TASK_NAMESPACE_HELD = "gateway.task_namespace_held", Failed, "Another Determined master runs its tasks in the same namespace: the later one to start would end them.",
+        "give each master a namespace of its own: `default_namespace` of its resource manager, and `task_namespace` here; or end the other one";
     TCPROUTE_MISSING = "gateway.tcproute_missing", Failed, "The cluster does not serve TCPRoute v1alpha2, which Determined uses.",
         "ask an admin to install the experimental channel of the Gateway API: the standard channel does not serve that version";
+    UNRENEWED = "gateway.unrenewed", Failed, "The session's Lease was not renewed for its duration: another session may take the Gateway.",
+        "check the connection to the Kubernetes API; the stage renews the Lease as soon as the API answers";
 }

@@ -15,6 +15,9 @@ use crate::objects::is_label;
 /// From the CRD's own limit plus one, to the highest value for which the API accepts the CRD's rules as cheap enough.
 const RAISED: RangeInclusive<u32> = 65..=213;
 
+/// 7 days.
+const LONGEST_KEEP: u32 = 7 * 24 * 3600;
+
 /// Determined refuses lower ports.
 const LOWEST_PORT: u16 = 1025;
 
@@ -64,6 +67,9 @@ pub struct Config {
     /// Seconds without a renewal of the Lease after which other sessions may take the Gateway: how long a laptop may
     /// sleep.
     pub lease_duration: u32,
+    /// Seconds for which Gateway and Lease stay without a renewal while tasks run: after a quit, a crash, or while the laptop
+    /// sleeps. At most 604800, 7 days. With 0, and in a pipe or with a command, nothing stays.
+    pub keep: u32,
     /// Seconds to wait until the Gateway is Programmed and has an address.
     pub timeout: u64,
     /// Seconds to wait for a connection to the Kubernetes API.
@@ -97,6 +103,7 @@ impl Default for Config {
             min_capacity: 0,
             raise_max_items: None,
             lease_duration: 900,
+            keep: 12 * 3600,
             timeout: 300,
             connect_timeout: 5,
         }
@@ -196,6 +203,10 @@ pub(crate) fn validate(config: &Config) -> Vec<Problem> {
         if seconds == 0 {
             refuse(field, "must be at least one second".to_owned());
         }
+    }
+    if config.keep > LONGEST_KEEP {
+        let message = format!("{} s is longer than 7 days, {LONGEST_KEEP} s", config.keep);
+        refuse("keep", message);
     }
     problems
 }

@@ -98,11 +98,11 @@ pub(crate) fn decide(survey: &Survey, config: &Config) -> Decision {
     Decision { action, abandoned }
 }
 
-/// With `prefer: dedicated` only a named Gateway, or one that our session holds, is used.
+/// With `prefer: dedicated` only a named Gateway, or one of ours, is used.
 fn is_acceptable(survey: &Survey, config: &Config, choice: &Choice) -> bool {
     config.prefer == Prefer::Existing
         || config.gateway.is_some()
-        || survey.held == Some(objects::title(&choice.gateway))
+        || survey.is_ours(&objects::title(&choice.gateway))
 }
 
 /// The class for a new Gateway, or a line for each reason against one.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cluster::lease::{is_newer, user};
 use cluster::{Cluster, lease_expiry};
 use k8s_openapi::api::coordination::v1::Lease;
 use protocol::{Context, Leftover, Removal, StageError};
@@ -48,21 +49,22 @@ async fn remove(cx: &Context<Gateway>, cluster: &Cluster, dead: Vec<Lease>) {
     }
 }
 
-/// What the session of an expired Lease left.
+/// What the session of an expired Lease left. A Gateway goes only if it names this very Lease as its owner: anyone may make
+/// a Lease with a Gateway's name.
 fn leftover<'a>(cx: &'a Context<Gateway>, cluster: &Cluster, lease: Lease) -> Option<Leftover<'a>> {
-    let session = GatewayLease::from_lease(&lease)?;
+    let session = GatewayLease::from_lease(&lease).filter(|_| !is_newer(&lease))?;
     let what = match session.made {
         true => "Gateway",
         false => "the Lease on Gateway",
     };
-    let (gateway, holder) = (session.title(), &session.holder);
-    let title = format!("{what} {gateway} of dead session {holder:?}");
+    let (gateway, user) = (session.title(), user(&lease));
+    let title = format!("{what} {gateway} of dead session {user:?}");
     let cluster = cluster.clone();
     let leftover = Leftover::new(title, async move {
         // If the Lease has changed, its session is alive.
         let deleted = cluster::lease::delete(&cluster, &lease, false).await?;
         if deleted && session.made {
-            dedicated::delete(&cluster, &session).await?;
+            dedicated::delete(&cluster, &session, &lease).await?;
         }
         Ok(deleted)
     });
@@ -88,7 +90,7 @@ pub(crate) async fn leftovers<'a>(
         }
         if !dead.is_empty() {
             left.extend(dead.into_iter().filter_map(|it| leftover(cx, cluster, it)));
-            let holder = lease::holder(cx);
+            let holder = cx.identity()?.as_str().to_owned();
             let controller = provision::leftover(cx, cluster, holder, &titles).await?;
             left.extend(controller.map(|it| ignoring_errors(cx, it)));
         }

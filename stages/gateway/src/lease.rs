@@ -4,11 +4,11 @@
 //! its Lease as owner: when the Lease of a dead session is deleted, Kubernetes collects the Gateway.
 
 use cluster::Cluster;
-use cluster::lease::{self, LeaseLock};
+use cluster::lease::{self, LEASES, LeaseLock};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::ResourceExt;
+use kube::{Api, ResourceExt};
 use protocol::ledger::Entry;
-use protocol::{Context, StageError, run_id};
+use protocol::{Context, StageError};
 use serde::{Deserialize, Serialize};
 
 use crate::Gateway;
@@ -29,12 +29,27 @@ const PREFIX: &str = "devcluster-gateway-";
 pub(crate) struct GatewayLease {
     pub(crate) namespace: String,
     pub(crate) gateway: String,
-    /// Unique to a session.
+    /// The identity of the instance.
     pub(crate) holder: String,
-    /// Seconds.
+    /// Seconds without a renewal after which others may have the Gateway.
     pub(crate) duration: u32,
+    /// The same while tasks run; 0 if nothing stays for tasks.
+    #[serde(default)]
+    pub(crate) keep: u32,
+    /// Where the master runs tasks.
+    #[serde(default)]
+    pub(crate) task_namespace: String,
     /// Whether this session creates the Gateway.
     pub(crate) made: bool,
+    /// The GatewayClass of a Gateway that it creates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) class: Option<String>,
+    /// The run that holds it.
+    #[serde(skip)]
+    pub(crate) run: Option<String>,
+    /// For people.
+    #[serde(skip)]
+    pub(crate) user: String,
 }
 
 impl GatewayLease {
@@ -50,6 +65,11 @@ impl GatewayLease {
             gateway: lease.name_any().strip_prefix(PREFIX)?.to_owned(),
             holder: lease::holder(lease).to_owned(),
             duration: 0,
+            keep: 0,
+            task_namespace: String::new(),
+            class: None,
+            run: None,
+            user: String::new(),
             made: lease.annotations().get(MADE).is_some_and(|it| it == "true"),
         })
     }
@@ -65,6 +85,9 @@ impl GatewayLease {
             namespace_field: "gateway_namespace",
             name: format!("{PREFIX}{}", self.gateway),
             holder: self.holder.clone(),
+            run: self.run.clone(),
+            instance: None,
+            user: self.user.clone(),
             duration: self.duration,
             manager: MANAGER,
             annotations: vec![(MADE, self.made.to_string())],
@@ -85,9 +108,23 @@ pub(crate) async fn list(
     lease::list(cluster, namespace, MANAGER).await
 }
 
-/// The holder's identity: the user for people, the instance and run for us.
-pub(crate) fn holder(cx: &Context<Gateway>) -> String {
+/// The Lease on a Gateway; `None` if there is none.
+pub(crate) async fn read(
+    cluster: &Cluster,
+    namespace: &str,
+    gateway: &str,
+) -> Result<Option<Lease>, StageError> {
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), namespace);
+    let read = leases.get_opt(&format!("{PREFIX}{gateway}")).await;
+    read.map_err(|error| cluster.failed("get", LEASES, Some(namespace), &error))
+}
+
+pub(crate) fn is_held_by(lease: &Lease, identity: &str) -> bool {
+    lease::holder(lease) == identity
+}
+
+/// The user and the instance, for people.
+pub(crate) fn user(cx: &Context<Gateway>) -> String {
     let user = cx.env.get("USER").filter(|user| !user.is_empty());
-    let user = user.unwrap_or("unknown");
-    format!("{user}/{}/{}", cx.instance, run_id())
+    format!("{}/{}", user.unwrap_or("unknown"), cx.instance)
 }

@@ -2,12 +2,16 @@
 
 use cluster::lease::LeaseState;
 use cluster::{Cluster, ClusterRef};
-use protocol::ledger::Entry;
-use protocol::{Context, Leftover, StageError};
+use k8s_openapi::api::coordination::v1::Lease;
+use protocol::ledger::{Entry, Parked};
+use protocol::{Context, Leftover, Removal, StageError};
 
 use crate::Gateway;
 use crate::lease::{GatewayLease, SESSION};
-use crate::{controller_objects, dedicated, gc, kubeconfig_file, objects, provision};
+use crate::{
+    controller_objects, dedicated, gc, kubeconfig_file, objects, owned, provision, task_namespace,
+    tasks,
+};
 
 pub(crate) async fn leftovers<'a>(
     cx: &'a Context<Gateway>,
@@ -21,7 +25,7 @@ pub(crate) async fn leftovers<'a>(
     };
     let cluster = match Cluster::from_ledger(&reference, &cx.env).await {
         Ok(Some(cluster)) => cluster,
-        Ok(None) => return Ok(Vec::new()),
+        Ok(None) => return Ok(away(cx, entry, &reference)),
         Err(error) if entry.what == gc::OTHERS => {
             return Ok(vec![gc::deferred(cx, &error)]);
         }
@@ -30,13 +34,20 @@ pub(crate) async fn leftovers<'a>(
     let holder = entry.data["holder"].as_str();
     let mut left = match (entry.what.as_str(), holder) {
         (SESSION, _) => match GatewayLease::from_entry(entry) {
-            Some(lease) => session_leftovers(&cluster, &lease).await?,
+            Some(lease) => match parked(cx, &cluster, entry, &lease).await? {
+                Some(parked) => vec![parked],
+                None => session_leftovers(&cluster, &lease).await?,
+            },
             None => Vec::new(),
         },
         (provision::KIND, Some(holder)) => {
             let left = provision::leftover(cx, &cluster, holder.to_owned(), &[]);
             Vec::from_iter(left.await?)
         }
+        (task_namespace::KIND, _) => {
+            Vec::from_iter(task_namespace::leftover(cx, &cluster, entry).await?)
+        }
+        (owned::KIND, _) => Vec::from_iter(owned::leftover(cx, &cluster, entry).await?),
         (gc::OTHERS, _) => gc::leftovers(cx, &cluster).await,
         _ => Vec::new(),
     };
@@ -45,6 +56,43 @@ pub(crate) async fn leftovers<'a>(
         last.title += &format!(", on the cluster of context {name:?}");
     }
     Ok(left)
+}
+
+/// Seconds after which the things on a cluster are forgotten whose context is gone; their Leases have expired by then.
+const AWAY: u64 = 7 * 24 * 3600;
+
+/// The kubeconfig has no such context. A file that is replaced, or a disk that is not mounted, comes back.
+fn away<'a>(cx: &Context<Gateway>, entry: &Entry, reference: &ClusterRef) -> Vec<Leftover<'a>> {
+    let known = entry.parked.clone();
+    let mut parked = known.unwrap_or_else(|| Parked::new("", AWAY));
+    if parked.is_over() {
+        return Vec::new();
+    }
+    if entry.what != gc::OTHERS {
+        cx.warn(format!(
+            "the kubeconfig has no context {:?} at the moment: what is left on its cluster is removed by the next cleanup that finds it",
+            reference.context
+        ));
+    }
+    vec![Leftover::new("", async { Ok(Removal::Parked(parked)) })]
+}
+
+/// An orderly stop keeps what running tasks depend on; `cleanup --keep` does the same once after a kill.
+async fn parked<'a>(
+    cx: &Context<Gateway>,
+    cluster: &Cluster,
+    entry: &Entry,
+    lease: &GatewayLease,
+) -> Result<Option<Leftover<'a>>, StageError> {
+    if !cx.keeps() || entry.parked.is_some() || lease.keep == 0 {
+        return Ok(None);
+    }
+    let LeaseState::Ours(_) = lease.lease_lock().get(cluster).await? else {
+        return Ok(None);
+    };
+    let tasks = tasks::count(cluster, &lease.task_namespace).await;
+    let parked = lease.parked(tasks);
+    Ok(parked.map(|it| Leftover::new("", async { Ok(Removal::Parked(it)) })))
 }
 
 /// What a session left, its Lease last: until that is gone, no other session uses the rest.
@@ -60,44 +108,45 @@ pub(crate) async fn session_leftovers(
     };
     let mut left = Vec::new();
     if lease.made {
-        left.extend(gateway_leftovers(cluster, lease).await?);
+        left.extend(gateway_leftovers(cluster, lease, held.as_ref()).await?);
     }
-    if let Some(held) = held {
+    if held.is_some() || !left.is_empty() {
         let (cluster, lease_lock) = (cluster.clone(), lease.lease_lock());
         let title = format!("the Lease on Gateway {}", lease.title());
+        let title = if held.is_some() { title } else { String::new() };
         left.push(Leftover::new(title, async move {
-            lease_lock.delete(&cluster, Some(held), false).await?;
+            lease_lock.delete(&cluster, held, false).await?;
             Ok(true)
         }));
     }
     Ok(left)
 }
 
-/// A Gateway of our own, and what was made for it.
+/// A Gateway of our own, and what its controller made for it.
 async fn gateway_leftovers(
     cluster: &Cluster,
     lease: &GatewayLease,
+    held: Option<&Lease>,
 ) -> Result<Vec<Leftover<'static>>, StageError> {
     let gateway = objects::gateway(cluster, &lease.namespace, &lease.gateway).await?;
     let mut left = Vec::new();
-    if gateway.is_some() {
-        let (cluster, lease) = (cluster.clone(), lease.clone());
+    if let (Some(_), Some(held)) = (&gateway, held) {
+        let (cluster, lease, held) = (cluster.clone(), lease.clone(), held.clone());
         let title = format!("Gateway {}", lease.title());
         left.push(Leftover::new(title, async move {
-            dedicated::delete(&cluster, &lease).await
-        }));
-    }
-    for route in dedicated::routes(cluster, lease).await? {
-        let cluster = cluster.clone();
-        left.push(Leftover::new(route.title(), async move {
-            route.delete(&cluster).await
+            dedicated::delete(&cluster, &lease, &held).await
         }));
     }
     let children = controller_objects::titles(cluster, lease).await?;
     if gateway.is_some() || !children.is_empty() {
         let (cluster, lease) = (cluster.clone(), lease.clone());
+        let class = lease.class.clone().filter(|_| gateway.is_none());
         left.push(Leftover::new(children.join(", "), async move {
-            controller_objects::remove(&cluster, &lease).await
+            if let Some(class) = class {
+                controller_objects::show_deletion(&cluster, &lease, &class).await?;
+            }
+            controller_objects::until_removed(&cluster, &lease).await?;
+            Ok(false)
         }));
     }
     Ok(left)

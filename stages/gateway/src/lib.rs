@@ -16,6 +16,7 @@ mod leftovers;
 mod manifests;
 mod objects;
 mod outputs;
+mod owned;
 mod permissions;
 mod preflight;
 mod prompt;
@@ -24,6 +25,8 @@ mod readiness;
 mod session;
 mod stage;
 mod survey;
+mod task_namespace;
+mod tasks;
 mod usage;
 mod watch;
 

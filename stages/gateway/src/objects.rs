@@ -195,6 +195,13 @@ impl Condition {
     }
 }
 
+/// Whether its controller has seen it.
+pub(crate) fn is_seen(gateway: &GatewayObject) -> bool {
+    let conditions = gateway.status.iter().flat_map(|status| &status.conditions);
+    let mut known = conditions.filter(|it| it.kind == "Accepted" && it.status != "Unknown");
+    known.next().is_some()
+}
+
 /// Whether the controller reports that it accepts TCPRoutes; `None` if it reports no listener.
 pub(crate) fn takes_tcp(gateway: &GatewayObject) -> Option<bool> {
     let listeners = &gateway.status.as_ref()?.listeners;

@@ -23,6 +23,9 @@ pub(crate) async fn review(
 ) -> Result<(), StageError> {
     let mut needed = master(namespace, task_namespace);
     needed.extend(session(namespace));
+    if task_namespace != namespace {
+        needed.extend(session(task_namespace));
+    }
     if made {
         needed.extend(own_gateway(namespace));
     }

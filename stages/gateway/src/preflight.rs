@@ -2,6 +2,7 @@
 
 mod gateway;
 
+use cluster::codes::FORBIDDEN;
 use cluster::permissions::require;
 use cluster::{Attempt, KubeContext};
 use k8s_openapi::api::core::v1::Namespace;
@@ -14,11 +15,13 @@ use crate::crd::Crd;
 use crate::decide::is_fixed_by_provisioning;
 use crate::permissions;
 use crate::survey::{Access, QueryResults};
+use crate::task_namespace;
 
 const CLUSTER: CheckTitle = ("cluster", "the API of the cluster answers");
 const GATEWAY_API: CheckTitle = ("gateway_api", "the Gateway API is installed");
 const TCP_ROUTES: CheckTitle = ("tcp_routes", "TCPRoute v1alpha2 is served");
 const TASKS: CheckTitle = ("task_namespace", "the namespace for tasks exists");
+const ONE_MASTER: CheckTitle = ("one_master", "no other master runs tasks in that namespace");
 const NAMESPACE: CheckTitle = ("gateway_namespace", "the namespace of the Gateway exists");
 const SESSION: CheckTitle = ("session", "the user may hold a session by a Lease");
 const MASTER: CheckTitle = ("master", "the master may use Gateway, routes and Services");
@@ -32,10 +35,11 @@ const CONTROLLER: CheckTitle = ("controller", "a controller can be installed");
 const CAPACITY: CheckTitle = ("capacity", "the Gateway has room for the master's ports");
 
 /// The checks that need the cluster.
-const REST: [CheckTitle; 11] = [
+const REST: [CheckTitle; 12] = [
     GATEWAY_API,
     TCP_ROUTES,
     TASKS,
+    ONE_MASTER,
     NAMESPACE,
     SESSION,
     MASTER,
@@ -70,6 +74,7 @@ pub(crate) async fn preflight(cx: &Context<Gateway>, config: &Config) {
     access.check_apis(&results);
     tokio::join!(
         access.check_namespaces(),
+        access.check_one_master(),
         access.check_rights(),
         access.check_gateway(results)
     );
@@ -112,6 +117,17 @@ impl Access<'_> {
             check(TASKS, &self.config.task_namespace, "task_namespace"),
             check(NAMESPACE, &own, "gateway_namespace")
         );
+    }
+
+    async fn check_one_master(&self) {
+        let held = task_namespace::check(self.cx, self.config, &self.cluster).await;
+        match held {
+            Err(error) if error.is(FORBIDDEN) => {
+                self.cx
+                    .skip(&[ONE_MASTER], "the user may not read Leases there");
+            }
+            held => self.cx.report_result(ONE_MASTER, held),
+        }
     }
 
     async fn check_rights(&self) {

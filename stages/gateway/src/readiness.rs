@@ -7,12 +7,15 @@ use cluster::errors::is_refusal;
 use cluster::lease::RENEWALS;
 use cluster::{Attempt, Cluster, KubeContext};
 use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Service;
+use kube::api::ListParams;
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
 use protocol::StageError;
 use tokio::time::{Instant, timeout_at};
 
 use crate::codes;
-use crate::objects::{self, GATEWAYS, GatewayObject, NotReady, title};
+use crate::objects::{self, GATEWAY_NAME, GATEWAYS, GatewayObject, NotReady, title};
 
 /// A cloud's load balancer has an address by then.
 const HINT_AFTER: Duration = Duration::from_secs(20);
@@ -154,6 +157,32 @@ fn late(
     let (title, seconds, reason) = (title(gateway), timeout.as_secs(), &why.reason);
     error.message = format!("Gateway {title} was not usable within {seconds} s: {reason}");
     error
+}
+
+/// Adds what the Service of the Gateway shows about a missing address.
+pub(crate) async fn explain(
+    cluster: &Cluster,
+    gateway: &GatewayObject,
+    error: StageError,
+) -> StageError {
+    if !error.is_any(&[codes::NO_ADDRESS, codes::NOT_PROGRAMMED]) {
+        return error;
+    }
+    let (namespace, name) = (objects::namespace(gateway), objects::name(gateway));
+    let services: Api<Service> = Api::namespaced(cluster.client.clone(), namespace);
+    let labelled = ListParams::default().labels(&format!("{GATEWAY_NAME}={name}"));
+    let services = services.list(&labelled).await.map(|list| list.items);
+    let has_node_ports = |it: &&Service| {
+        let spec = it.spec.as_ref();
+        spec.is_some_and(|spec| spec.type_.as_deref() == Some("NodePort"))
+    };
+    match services.unwrap_or_default().iter().find(has_node_ports) {
+        Some(service) => error.hint(format!(
+            "its Service {namespace}/{} is of type NodePort, which gets no address: use a GatewayClass that makes one of type LoadBalancer",
+            service.name_any()
+        )),
+        None => error,
+    }
 }
 
 fn hint(gateway: &GatewayObject, why: &NotReady, context: &KubeContext) -> String {

@@ -1,15 +1,20 @@
 //! A session: the Lease on its Gateway, from the ledger's first entry to the last request.
 
+use std::time::Duration;
+
 use cluster::Cluster;
-use cluster::lease::{self, LeaseState};
+use cluster::lease::{self, LeaseState, Renewal};
 use k8s_openapi::api::coordination::v1::Lease;
-use protocol::ledger::{Entry, Ticket};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use protocol::ledger::{Entry, Parked, Ticket};
 use protocol::{Context, StageError};
+use tokio::sync::watch;
 
 use crate::Gateway;
 use crate::codes;
 use crate::dedicated;
 use crate::lease::{GatewayLease, SESSION};
+use crate::tasks::Tasks;
 
 /// A session and its Lease.
 pub(crate) struct Session {
@@ -19,9 +24,28 @@ pub(crate) struct Session {
     pub(crate) confirmed: Option<Lease>,
     lost: bool,
     ticket: Ticket,
+    /// How long the Lease lasts now, in seconds.
+    durations: watch::Sender<u32>,
 }
 
 impl Session {
+    fn new(
+        cluster: &Cluster,
+        lease: GatewayLease,
+        confirmed: Option<Lease>,
+        ticket: Ticket,
+    ) -> Self {
+        let durations = watch::Sender::new(lease.duration_with(Tasks::Unknown));
+        Self {
+            cluster: cluster.clone(),
+            lease,
+            confirmed,
+            lost: false,
+            ticket,
+            durations,
+        }
+    }
+
     /// Records the intent; makes no request yet.
     pub(crate) fn intend(
         cx: &Context<Gateway>,
@@ -29,13 +53,8 @@ impl Session {
         lease: GatewayLease,
     ) -> Result<Self, StageError> {
         let data = cluster.context.reference().entry_data(&lease)?;
-        Ok(Self {
-            cluster: cluster.clone(),
-            lease,
-            confirmed: None,
-            lost: false,
-            ticket: cx.ledger.intend(SESSION, data)?,
-        })
+        let ticket = cx.ledger.intend(SESSION, data)?;
+        Ok(Self::new(cluster, lease, None, ticket))
     }
 
     /// Creates the Lease, or takes it from its holder if `may_take` agrees. If another session holds it, says which.
@@ -60,12 +79,12 @@ impl Session {
         }
     }
 
-    /// Resumes the session of a dead run, if no other session has taken its Lease.
+    /// Resumes the session of an earlier run, if no other session has taken its Lease.
     pub(crate) async fn resume(
         cx: &Context<Gateway>,
         cluster: &Cluster,
         entry: &Entry,
-        lease: &GatewayLease,
+        lease: GatewayLease,
     ) -> Result<Option<Self>, StageError> {
         let lease_lock = lease.lease_lock();
         let LeaseState::Ours(seen) = lease_lock.get(cluster).await? else {
@@ -74,47 +93,87 @@ impl Session {
         let LeaseState::Ours(renewed) = lease_lock.replace(cluster, &seen).await? else {
             return Ok(None);
         };
-        Ok(Some(Self {
-            cluster: cluster.clone(),
-            lease: lease.clone(),
-            confirmed: Some(renewed),
-            lost: false,
-            ticket: cx.ledger.adopt(entry),
-        }))
+        let ticket = cx.ledger.adopt(entry);
+        ticket.reopen(cluster.context.reference().entry_data(&lease)?)?;
+        Ok(Some(Self::new(cluster, lease, Some(renewed), ticket)))
     }
 
-    /// Renews the Lease until it is lost, and returns the reason.
-    pub(crate) async fn renew_until_lost(&mut self, cx: &Context<Gateway>) -> StageError {
+    /// Renews the Lease until it is lost, and returns the reason. Its duration follows the tasks. `news` gets an error when
+    /// the Lease may have expired, and `None` when it is renewed again.
+    pub(crate) async fn renew_until_lost(
+        &mut self,
+        cx: &Context<Gateway>,
+        tasks: &mut watch::Receiver<Tasks>,
+        news: &watch::Sender<Option<StageError>>,
+    ) -> StageError {
         let Some(seen) = &mut self.confirmed else {
             return StageError::internal("the session was never acquired");
         };
-        let failed = |error: &StageError| cx.debug(format!("cannot renew the Lease: {error}"));
-        let lease_lock = self.lease.lease_lock();
-        let why = lease_lock
-            .renew_until_lost(&self.cluster, seen, failed)
-            .await;
-        self.lost = true;
         let title = self.lease.title();
+        let mut fails = false;
+        let tell = |renewal| match renewal {
+            Renewal::Renewed => {
+                fails = false;
+                news.send_if_modified(|wrong| wrong.take().is_some());
+            }
+            Renewal::Failed(error) if fails => cx.debug(format!("cannot renew the Lease: {error}")),
+            Renewal::Failed(error) => {
+                fails = true;
+                cx.warn(format!(
+                    "cannot renew the Lease on Gateway {title}: {error}"
+                ));
+            }
+            Renewal::Overdue(error) => {
+                let error = unrenewed(&self.lease, &error);
+                news.send_if_modified(|wrong| wrong.replace(error).is_none());
+            }
+        };
+        let (lease_lock, mut durations) = (self.lease.lease_lock(), self.durations.subscribe());
+        let renews = lease_lock.renew_until_lost(&self.cluster, seen, &mut durations, tell);
+        let follows = async {
+            loop {
+                let duration = self.lease.duration_with(*tasks.borrow_and_update());
+                self.durations
+                    .send_if_modified(|it| std::mem::replace(it, duration) != duration);
+                if tasks.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let why = tokio::select! {
+            why = renews => why,
+            never = follows => never,
+        };
+        self.lost = true;
         StageError::new(
             codes::SESSION_LOST,
             format!("this session has lost Gateway {title}: {why}"),
         )
     }
 
-    /// Releases everything in one round of requests. `cleanup` removes what Determined left on a Gateway of our own.
-    pub(crate) async fn release(self, leave: bool) -> Result<(), StageError> {
+    /// Releases everything in one round of requests, or makes none if tasks may run: then Gateway and Lease stay.
+    pub(crate) async fn release(
+        self,
+        cx: &Context<Gateway>,
+        leave: bool,
+        tasks: Tasks,
+    ) -> Result<(), StageError> {
         if self.lost {
             // The new holder has everything.
             return self.ticket.settle();
         }
+        if let (Some(parked), true) = (self.lease.parked(tasks), self.confirmed.is_some()) {
+            cx.info(parked.stays());
+            return self.ticket.park(parked);
+        }
         let keep = leave && self.lease.made;
         let lease_lock = self.lease.lease_lock();
-        let delete_lease = lease_lock.delete(&self.cluster, self.confirmed, keep);
-        if !self.lease.made || keep {
+        let delete_lease = lease_lock.delete(&self.cluster, self.confirmed.clone(), keep);
+        let Some(held) = self.confirmed.filter(|_| self.lease.made && !keep) else {
             delete_lease.await?;
             return self.ticket.settle();
-        }
-        let delete_gateway = dedicated::delete(&self.cluster, &self.lease);
+        };
+        let delete_gateway = dedicated::delete(&self.cluster, &self.lease, &held);
         let (gateway, lease) = tokio::join!(delete_gateway, delete_lease);
         gateway.map(drop).and(lease)
     }
@@ -122,5 +181,42 @@ impl Session {
     /// Discards a session that never held its Lease.
     pub(crate) fn discard(self) -> Result<(), StageError> {
         self.ticket.settle()
+    }
+}
+
+fn unrenewed(lease: &GatewayLease, error: &StageError) -> StageError {
+    let message = format!(
+        "the Lease on Gateway {} was not renewed for {} s",
+        lease.title(),
+        lease.duration
+    );
+    let mut unrenewed = StageError::new(codes::UNRENEWED, message).cause(error.message.clone());
+    unrenewed.caused_by.extend(error.caused_by.iter().cloned());
+    unrenewed
+}
+
+impl GatewayLease {
+    /// How long the Lease lasts, in seconds.
+    fn duration_with(&self, tasks: Tasks) -> u32 {
+        match tasks {
+            Tasks::None => self.duration,
+            Tasks::Running(_) | Tasks::Unknown => self.duration.max(self.keep),
+        }
+    }
+
+    /// What stays, if tasks may run.
+    pub(crate) fn parked(&self, tasks: Tasks) -> Option<Parked> {
+        if self.keep == 0 || tasks == Tasks::None {
+            return None;
+        }
+        let keep = Duration::from_secs(self.keep.into());
+        let until = Timestamp::now() + SignedDuration::try_from(keep).unwrap_or_default();
+        let what = format!(
+            "Gateway {} for {}, until {}",
+            self.title(),
+            tasks.describe(),
+            until.strftime("%F %H:%M UTC")
+        );
+        Some(Parked::new(what, keep.as_secs()))
     }
 }

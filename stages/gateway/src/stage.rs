@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use cluster::{Cluster, KubeContext};
-use protocol::ledger::Entry;
+use protocol::ledger::{Entry, Ticket};
 use protocol::provides::{KUBECONFIG, Provides, TASK_GATEWAY};
 use protocol::validate::Gate;
 use protocol::{Codes, Context, Leftover, PortRange, Problem, Stage, StageError};
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 
 use crate::acquire::{self, Resources, Selection};
 use crate::codes;
@@ -18,8 +19,12 @@ use crate::lease::SESSION;
 use crate::objects::{self, GatewayObject};
 use crate::outputs::{InternalTaskGateway, Outputs};
 use crate::session::Session;
-use crate::watch::watch;
-use crate::{Gateway, gc, leftovers, preflight, provision, readiness};
+use crate::task_namespace::TaskNamespace;
+use crate::tasks::{self, Tasks};
+use crate::watch::{Health, follow_gateway};
+use crate::{
+    Gateway, gc, lease, leftovers, owned, preflight, provision, readiness, task_namespace,
+};
 
 impl Stage for Gateway {
     const KIND: &'static str = "gateway";
@@ -79,16 +84,25 @@ impl Stage for Gateway {
             };
         }
         let mut resources = Resources::default();
+        let tasks = watch::Sender::new(Tasks::Unknown);
         let selected = tokio::select! {
             selected = acquire::acquire(cx, &config, &mut resources) => selected.map(Some),
             () = cx.shutdown.cancelled() => Ok(None),
         };
         let served = match (selected, &mut resources.session) {
-            (Ok(Some(selection)), Some(session)) => serve(cx, &config, selection, session).await,
+            (Ok(Some(selection)), Some(session)) => {
+                let (owned, namespace) = (&mut resources.owned, &mut resources.tasks);
+                let serves = serve(cx, &config, selection, session, owned, &tasks);
+                tokio::select! {
+                    served = serves => served,
+                    lost = until_lost(&config, namespace, tasks.subscribe()) => Err(lost),
+                }
+            }
             (Ok(_), _) => Ok(()),
             (Err(error), _) => Err(error),
         };
-        let released = resources.release(cx, config.leave).await;
+        let tasks = *tasks.borrow();
+        let released = resources.release(cx, config.leave, tasks).await;
         served.and(released)
     }
 
@@ -108,7 +122,14 @@ impl Stage for Gateway {
     }
 
     fn is_resumable(entry: &Entry) -> bool {
-        [SESSION, provision::KIND, gc::OTHERS].contains(&entry.what.as_str())
+        let kinds = [
+            SESSION,
+            provision::KIND,
+            gc::OTHERS,
+            owned::KIND,
+            task_namespace::KIND,
+        ];
+        kinds.contains(&entry.what.as_str())
     }
 
     async fn check(
@@ -129,7 +150,7 @@ impl Stage for Gateway {
             return Err(readiness::deleted(&format!("{namespace}/{name}")));
         };
         match objects::address(&gateway) {
-            Ok(address) if address == *reported => Ok(()),
+            Ok(address) if address == *reported => check_lease(cx, &cluster, namespace, name).await,
             Ok(address) => Err(moved(&gateway, reported, &address)),
             Err(why) => Err(readiness::not_ready(&gateway, &why, &cluster.context)),
         }
@@ -147,6 +168,22 @@ impl Stage for Gateway {
     }
 }
 
+/// Whether the session still holds the Gateway.
+async fn check_lease(
+    cx: &Context<Gateway>,
+    cluster: &Cluster,
+    namespace: &str,
+    gateway: &str,
+) -> Result<(), StageError> {
+    let why = match lease::read(cluster, namespace, gateway).await? {
+        Some(held) if lease::is_held_by(&held, cx.identity()?.as_str()) => return Ok(()),
+        Some(held) => cluster::lease::describe(&held),
+        None => "its Lease has been deleted".to_owned(),
+    };
+    let message = format!("this session has lost Gateway {namespace}/{gateway}: {why}");
+    Err(StageError::new(codes::SESSION_LOST, message))
+}
+
 fn moved(gateway: &GatewayObject, reported: &str, address: &str) -> StageError {
     let message = format!(
         "the address of Gateway {} is now {address}, not {reported}",
@@ -155,34 +192,73 @@ fn moved(gateway: &GatewayObject, reported: &str, address: &str) -> StageError {
     StageError::new(codes::ADDRESS_CHANGED, message)
 }
 
+/// Renews our part in the task namespace until it is lost.
+async fn until_lost(
+    config: &Config,
+    namespace: &mut Option<TaskNamespace>,
+    tasks: watch::Receiver<Tasks>,
+) -> StageError {
+    match namespace {
+        Some(namespace) => namespace.renew_until_lost(config, tasks).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Waits for the Gateway, reports it, and watches it until the end.
 async fn serve(
     cx: &Context<Gateway>,
     config: &Config,
     mut found: Selection,
     session: &mut Session,
+    owned: &mut Option<Ticket>,
+    tasks: &watch::Sender<Tasks>,
 ) -> Result<(), StageError> {
+    let mut known = tasks.subscribe();
+    let lease_news = watch::Sender::new(None);
     let (address, events) = tokio::select! {
         ready = found.ready(cx, config) => ready?,
-        lost = session.renew_until_lost(cx) => return Err(lost),
+        lost = session.renew_until_lost(cx, &mut known, &lease_news) => return Err(lost),
         () = cx.shutdown.cancelled() => return Ok(()),
     };
     let capacity = found.capacity(cx, config)?;
     let file = KubeconfigFile::write(cx, &found.cluster.context)?;
     let outputs = found.outputs(address, &file, config.port_range, capacity);
     let cluster = found.cluster.clone();
+    let lease = session.lease.clone();
+    if lease.keep > 0 && !lease.made {
+        *owned = Some(owned::remember(
+            cx,
+            &cluster,
+            &lease.namespace,
+            &lease.gateway,
+        )?);
+    }
+    let health = Health::new(cx, outputs, &found.gateway);
     let held = async {
-        cx.ready(outputs.clone()).await?;
-        watch(cx, config, found, events, outputs.clone()).await
+        health.ready().await?;
+        follow_gateway(&health, config, found, events).await
+    };
+    let counts = async {
+        match lease.keep {
+            0 => std::future::pending().await,
+            _ => tasks::follow(&cluster, &lease.task_namespace, tasks).await,
+        }
     };
     let period = Duration::from_secs(config.lease_duration.into());
     let title = session.lease.title();
     let held = tokio::select! {
         held = held => held,
+        held = health.follow_lease(lease_news.subscribe()) => held,
         never = gc::run_periodically(cx, &cluster, period, &title) => never,
-        lost = session.renew_until_lost(cx) => Err(lost),
+        never = counts => match never {},
+        lost = session.renew_until_lost(cx, &mut known, &lease_news) => Err(lost),
         () = cx.shutdown.cancelled() => Ok(()),
     };
+    if !health.has_ports()
+        && let Some(unused) = owned.take()
+    {
+        unused.settle()?;
+    }
     held.and(file.remove())
 }
 

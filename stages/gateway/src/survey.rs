@@ -2,7 +2,8 @@
 
 use cluster::client::ANSWER;
 use cluster::codes::FORBIDDEN;
-use cluster::{Cluster, KubeContext, lease_expiry, status};
+use cluster::lease::holder;
+use cluster::{Attempt, Cluster, KubeContext, lease_expiry, status};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::{ListParams, ObjectMeta};
@@ -13,7 +14,8 @@ use crate::codes;
 use crate::config::Config;
 use crate::crd::{Crd, MAX_LISTENERS};
 use crate::lease::{self, GatewayLease};
-use crate::objects::{self, CLASSES, ClassObject, GATEWAYS, GatewayObject};
+use crate::objects::{self, CLASSES, ClassObject, GATEWAYS, GROUP, GatewayObject};
+use crate::owned;
 use crate::usage::Usage;
 
 /// What a decision needs to know.
@@ -28,8 +30,10 @@ pub(crate) struct Survey {
     pub(crate) leases: Vec<Lease>,
     /// What other sessions and masters use.
     pub(crate) usage: Usage,
-    /// The Gateway of our previous run, as `namespace/name`.
-    pub(crate) previous: Option<String>,
+    /// The Gateways of our earlier runs, as `namespace/name`.
+    pub(crate) previous: Vec<String>,
+    /// The `namespace/name` of a Gateway of our own.
+    pub(crate) own: String,
     /// The Gateway that our session holds.
     pub(crate) held: Option<String>,
 }
@@ -107,17 +111,21 @@ impl QueryResults {
     pub(crate) fn into_survey(self, access: &Access<'_>) -> Result<Survey, StageError> {
         let gateways = self.gateways?;
         self.tcp_routes?;
-        let previous = access.cx.previous();
-        let previous = previous.filter(|it| it.context == access.cluster.context.name);
-        let previous = previous.map(|it| it.internal_task_gateway);
+        let (cx, context) = (access.cx, &access.cluster.context);
+        let identity = cx.identity()?;
+        let own = access.config.namespace(context);
+        let leases = self.leases?;
+        // As a run finds it, whatever the ledger says.
+        let ours = leases.iter().find(|it| holder(it) == identity.as_str());
         Ok(Survey {
+            held: ours.and_then(lease::title),
+            previous: owned::titles(cx, &context.name),
+            own: format!("{own}/devcluster-{}", identity.short()),
             gateways,
             classes: self.classes?,
             max_listeners: self.crd.as_ref().map_or(MAX_LISTENERS, Crd::max_listeners),
-            leases: self.leases?,
+            leases,
             usage: Usage::default(),
-            previous: previous.map(|it| format!("{}/{}", it.gateway_namespace, it.gateway_name)),
-            held: None,
         })
     }
 }
@@ -131,7 +139,9 @@ impl Survey {
         };
         let entries = cx.ledger.entries();
         let mut ours = entries.iter().filter_map(GatewayLease::from_entry);
-        self.held = ours.find(is_there).map(|it| it.title());
+        if let Some(resumed) = ours.find(is_there) {
+            self.held = Some(resumed.title());
+        }
         let (_, live) = lease_expiry::preview(self.others(), &cx.env);
         self.set_usage(cluster, &live).await;
     }
@@ -151,9 +161,24 @@ impl Survey {
 
     /// Whether this Gateway is ours from before.
     pub(crate) fn is_ours(&self, title: &str) -> bool {
+        let is_known = || self.own == title || self.previous.iter().any(|it| it == title);
         match &self.held {
             Some(held) => held == title,
-            None => self.previous.as_deref() == Some(title) && !self.usage.is_leased(title),
+            None => is_known() && !self.usage.is_leased(title),
+        }
+    }
+
+    /// The name for a Gateway of our own: always the same, unless another owner has it.
+    pub(crate) fn new_name(&self, namespace: &str, run: &str) -> String {
+        let name = self.own.rsplit('/').next().unwrap_or_default();
+        let title = format!("{namespace}/{name}");
+        let is_there = |it: &GatewayObject| {
+            objects::title(it) == title && it.metadata.deletion_timestamp.is_none()
+        };
+        let is_used = self.gateways.iter().any(is_there) || self.usage.is_leased(&title);
+        match is_used && self.held.as_deref() != Some(&*title) {
+            true => format!("{name}-{}", run.get(..4).unwrap_or(run)),
+            false => name.to_owned(),
         }
     }
 }
@@ -178,6 +203,10 @@ async fn gateways(cluster: &Cluster, config: &Config) -> Result<Vec<GatewayObjec
             Ok(Vec::new())
         }
         Err(error) if status(&error) == 404 => Err(no_gateway_api(cluster)),
+        // A user without a role gets 403 for what does not exist, too.
+        Err(error) if status(&error) == 403 && !is_served(cluster, "v1").await? => {
+            Err(no_gateway_api(cluster))
+        }
         Err(error) => {
             let mut error = cluster.failed(verb, GATEWAYS, namespace, &error);
             if error.is(FORBIDDEN) && verb == "list" && namespace.is_none() {
@@ -217,6 +246,7 @@ fn trimmed(gateway: GatewayObject) -> GatewayObject {
             namespace: gateway.metadata.namespace,
             deletion_timestamp: gateway.metadata.deletion_timestamp,
             annotations: (!annotations.is_empty()).then_some(annotations),
+            owner_references: gateway.metadata.owner_references,
             ..ObjectMeta::default()
         },
         ..gateway
@@ -225,11 +255,24 @@ fn trimmed(gateway: GatewayObject) -> GatewayObject {
 
 /// Determined uses v1alpha2 of TCPRoute and no other version.
 async fn serves_tcp_routes(cluster: &Cluster) -> Result<bool, StageError> {
-    const VERSION: &str = "gateway.networking.k8s.io/v1alpha2";
-    match cluster.client.list_api_group_resources(VERSION).await {
-        Ok(list) => Ok(list.resources.iter().any(|it| it.name == "tcproutes")),
-        Err(error) if status(&error) == 404 => Ok(false),
-        Err(error) => Err(cluster.failed("discover", VERSION, None, &error)),
+    let served = resources(cluster, "v1alpha2").await?;
+    Ok(served.iter().any(|it| it == "tcproutes"))
+}
+
+async fn is_served(cluster: &Cluster, version: &str) -> Result<bool, StageError> {
+    Ok(!resources(cluster, version).await?.is_empty())
+}
+
+/// The resources of a version of the Gateway API.
+async fn resources(cluster: &Cluster, version: &str) -> Result<Vec<String>, StageError> {
+    let version = format!("{GROUP}/{version}");
+    match cluster.client.list_api_group_resources(&version).await {
+        Ok(list) => Ok(list.resources.into_iter().map(|it| it.name).collect()),
+        Err(error) if status(&error) == 404 => Ok(Vec::new()),
+        Err(error) => {
+            let attempt = Attempt::new("discover", version, None);
+            Err(cluster.context.request_failed(&attempt, &error))
+        }
     }
 }
 

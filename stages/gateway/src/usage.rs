@@ -13,7 +13,7 @@ use crate::lease;
 use crate::objects::{self, GatewayObject, is_label, title};
 
 /// Determined's label on the pods of an allocation.
-const ALLOCATION: &str = "determined";
+pub(crate) const ALLOCATION: &str = "determined";
 
 /// A selector is part of a URL, so its length is limited.
 const AT_ONCE: usize = 50;

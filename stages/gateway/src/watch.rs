@@ -1,11 +1,12 @@
 //! Watches the Gateway after `ready`.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
-use cluster::Cluster;
 use cluster::codes::FORBIDDEN;
 use futures::StreamExt;
 use protocol::{Context, StageError};
+use tokio::sync::watch;
 
 use crate::Gateway;
 use crate::acquire::Selection;
@@ -18,40 +19,140 @@ use crate::readiness::{self, Events};
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Reports changes. Ends only with an internal error.
-pub(crate) async fn watch(
-    cx: &Context<Gateway>,
+/// What the stage reports: its outputs while Gateway and Lease are right, else what is wrong.
+pub(crate) struct Health<'a> {
+    cx: &'a Context<Gateway>,
+    state: RefCell<State>,
+}
+
+struct State {
+    outputs: Outputs,
+    gateway: Option<StageError>,
+    lease: Option<StageError>,
+    /// What was reported last.
+    told: Option<StageError>,
+    has_ports: bool,
+}
+
+impl<'a> Health<'a> {
+    pub(crate) fn new(cx: &'a Context<Gateway>, outputs: Outputs, gateway: &GatewayObject) -> Self {
+        let state = State {
+            outputs,
+            gateway: None,
+            lease: None,
+            told: None,
+            has_ports: objects::determined_ports(gateway).next().is_some(),
+        };
+        Self {
+            cx,
+            state: RefCell::new(state),
+        }
+    }
+
+    /// Reports the outputs, or what is wrong with them.
+    pub(crate) async fn ready(&self) -> Result<(), StageError> {
+        let outputs = self.state.borrow().outputs.clone();
+        match self.tell() {
+            true => Ok(()),
+            false => self.cx.ready(outputs).await,
+        }
+    }
+
+    /// Reports what is wrong, each error once. Returns whether anything is.
+    fn tell(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let wrong = state.lease.clone().or_else(|| state.gateway.clone());
+        let same = |told: &StageError, now: &StageError| {
+            (&told.code, &told.message) == (&now.code, &now.message)
+        };
+        if let Some(error) = &wrong
+            && !state.told.as_ref().is_some_and(|told| same(told, error))
+        {
+            self.cx.degraded(error.clone());
+        }
+        state.told = wrong;
+        state.told.is_some()
+    }
+
+    /// Reports what is wrong with the Lease, and when it is right again.
+    pub(crate) async fn follow_lease(
+        &self,
+        mut news: watch::Receiver<Option<StageError>>,
+    ) -> Result<(), StageError> {
+        while news.changed().await.is_ok() {
+            let wrong = news.borrow_and_update().clone();
+            self.state.borrow_mut().lease = wrong;
+            self.ready().await?;
+        }
+        Ok(())
+    }
+
+    fn set_gateway(&self, wrong: StageError) {
+        self.state.borrow_mut().gateway = Some(wrong);
+        self.tell();
+    }
+
+    /// Whether a master has ports on the Gateway as it was seen last.
+    pub(crate) fn has_ports(&self) -> bool {
+        self.state.borrow().has_ports
+    }
+
+    /// The Gateway has changed.
+    async fn update(&self, gateway: &GatewayObject, found: &Selection) -> Result<(), StageError> {
+        self.state.borrow_mut().has_ports = objects::determined_ports(gateway).next().is_some();
+        let address = match objects::address(gateway) {
+            Ok(address) => address,
+            Err(why) => {
+                let context = &found.cluster.context;
+                self.set_gateway(readiness::not_ready(gateway, &why, context));
+                return Ok(());
+            }
+        };
+        let (moved, was_wrong) = {
+            let mut state = self.state.borrow_mut();
+            let reported = &mut state.outputs.internal_task_gateway.gateway_ip;
+            let moved = *reported != address;
+            *reported = address.clone();
+            (moved, state.gateway.take().is_some())
+        };
+        if moved {
+            let name = title(gateway);
+            self.cx
+                .warn(format!("the address of Gateway {name} is now {address}"));
+        }
+        match was_wrong || moved {
+            true => self.ready().await,
+            false => Ok(()),
+        }
+    }
+}
+
+/// Reports changes of the Gateway. Ends only with an internal error.
+pub(crate) async fn follow_gateway(
+    health: &Health<'_>,
     config: &Config,
     found: Selection,
     events: Option<Events>,
-    outputs: Outputs,
 ) -> Result<(), StageError> {
-    let name = title(&found.gateway);
-    let mut held = WatchedGateway {
-        cx,
-        cluster: found.cluster.clone(),
-        gateway: found.gateway,
-        outputs,
-        wrong: None,
-    };
-    let watch = |gateway: &_| readiness::events(&found.cluster, gateway, config.lease_duration);
-    let mut events = events.unwrap_or_else(|| watch(&held.gateway));
+    let (cx, name) = (health.cx, title(&found.gateway));
+    let events_of = || readiness::events(&found.cluster, &found.gateway, config.lease_duration);
+    let mut events = events.unwrap_or_else(events_of);
     let mut pause = SHORTEST;
     loop {
         let error = match events.next().await {
             Some(Ok(Some(seen))) => {
                 pause = SHORTEST;
-                held.update(seen).await?;
+                health.update(&seen, &found).await?;
                 continue;
             }
             Some(Ok(None)) => {
-                held.degraded(readiness::deleted(&name));
+                health.set_gateway(readiness::deleted(&name));
                 continue;
             }
             Some(Err(error)) => error,
             None => return Err(StageError::internal("the watch on the Gateway ended")),
         };
-        match readiness::interrupted(&found.cluster.context, &held.gateway, &error) {
+        match readiness::interrupted(&found.cluster.context, &found.gateway, &error) {
             // The Gateway works on without the watch, and the watch recovers.
             Ok(passing) => cx.debug(format!(
                 "the watch on Gateway {name} was interrupted: {passing}"
@@ -64,56 +165,11 @@ pub(crate) async fn watch(
             }
             // Once credentials are accepted, a resumed watch reports nothing; a new one does.
             Err(lasting) => {
-                held.degraded(lasting);
+                health.set_gateway(lasting);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST);
-                events = watch(&held.gateway);
+                events = events_of();
             }
-        }
-    }
-}
-
-struct WatchedGateway<'a> {
-    cx: &'a Context<Gateway>,
-    cluster: Cluster,
-    gateway: GatewayObject,
-    outputs: Outputs,
-    /// The error that is reported and still true.
-    wrong: Option<StageError>,
-}
-
-impl WatchedGateway<'_> {
-    async fn update(&mut self, gateway: GatewayObject) -> Result<(), StageError> {
-        self.gateway = gateway;
-        let address = match objects::address(&self.gateway) {
-            Ok(address) => address,
-            Err(why) => {
-                let error = readiness::not_ready(&self.gateway, &why, &self.cluster.context);
-                self.degraded(error);
-                return Ok(());
-            }
-        };
-        let reported = &mut self.outputs.internal_task_gateway.gateway_ip;
-        let moved = *reported != address;
-        if moved {
-            let name = title(&self.gateway);
-            self.cx
-                .warn(format!("the address of Gateway {name} is now {address}"));
-            *reported = address;
-        }
-        if self.wrong.take().is_some() || moved {
-            self.cx.ready(self.outputs.clone()).await?;
-        }
-        Ok(())
-    }
-
-    /// Reports each error once.
-    fn degraded(&mut self, error: StageError) {
-        let same =
-            |before: &StageError| (&before.code, &before.message) == (&error.code, &error.message);
-        if !self.wrong.as_ref().is_some_and(same) {
-            self.cx.degraded(error.clone());
-            self.wrong = Some(error);
         }
     }
 }

@@ -133,7 +133,11 @@ fn class_of<'a>(gateway: &GatewayObject, survey: &'a Survey) -> Option<&'a Class
 
 fn judge(gateway: &GatewayObject, survey: &Survey, config: &Config) -> Rating {
     let is_ours = survey.is_ours(&title(gateway));
-    if gateway.metadata.deletion_timestamp.is_some() {
+    // Kubernetes deletes a Gateway of our own when the Lease that owns it is gone.
+    let is_collected = title(gateway) == survey.own
+        && survey.held.is_none()
+        && gateway.metadata.owner_references.is_some();
+    if is_collected || gateway.metadata.deletion_timestamp.is_some() {
         return Rating::Unusable("it is being deleted".to_owned());
     }
     let class = &gateway.spec.gateway_class_name;

@@ -38,7 +38,8 @@ fn survey(gateways: Vec<Value>, controller: &str) -> Survey {
         max_listeners: 64,
         leases: Vec::new(),
         usage: Usage::from_leases([]),
-        previous: None,
+        previous: Vec::new(),
+        own: "n/devcluster-0".to_owned(),
         held: None,
     }
 }
@@ -49,7 +50,7 @@ fn config(value: Value) -> Config {
 
 fn pick(gateways: Vec<Value>, config: &Config, ours: Option<&str>) -> Result<Choice, StageError> {
     let mut survey = survey(gateways, "c/c");
-    survey.previous = ours.map(str::to_owned);
+    survey.previous.extend(ours.map(str::to_owned));
     choose(&survey, config)
 }
 
@@ -157,7 +158,7 @@ fn another_sessions_gateway_is_taken_over_only_on_request_and_only_if_none_is_fr
         let mut survey = survey(gateways, "c/c");
         survey.usage = Usage::from_leases(&lease);
         // The previous Gateway is no longer ours.
-        survey.previous = Some("n/a".to_owned());
+        survey.previous = vec!["n/a".to_owned()];
         choose(&survey, &config(json!({"take_over": take_over})))
             .map(|choice| objects::name(&choice.gateway).to_owned())
     };

@@ -11,7 +11,7 @@ use super::KIND;
 use super::class::has_accepted;
 use super::lock::{Lock, LockRequest};
 use crate::Gateway;
-use crate::lease::holder;
+use crate::lease::user;
 use crate::survey::Access;
 
 /// Longer than an installation with the default `timeout`.
@@ -35,7 +35,7 @@ impl Infrastructure {
         let (ticket, holder) = match known {
             Some((entry, holder)) => (cx.ledger.adopt(entry), holder.to_owned()),
             None => {
-                let holder = holder(cx);
+                let holder = cx.identity()?.as_str().to_owned();
                 let data = reference.entry_data(json!({"holder": holder}))?;
                 (cx.ledger.intend(KIND, data)?, holder)
             }
@@ -62,6 +62,7 @@ impl Infrastructure {
         if joined.lock.is_none() {
             let request = LockRequest {
                 holder: &joined.holder,
+                user: user(cx),
                 create,
                 timeout: LOCK_TIMEOUT,
                 env: &cx.env,

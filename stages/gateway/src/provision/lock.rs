@@ -6,13 +6,14 @@
 use std::time::Duration;
 
 use cluster::Cluster;
-use cluster::lease::{LeaseLock, LeaseState, holder};
+use cluster::lease::{LeaseLock, LeaseState, holder, user};
 use cluster::lease_expiry::has_expired;
 use cluster::objects::ObjectRef;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
 use protocol::{Env, StageError};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::codes;
@@ -48,7 +49,7 @@ impl Installed {
 
     /// Reads the list without locking. `None`: there is no Lease.
     pub(super) async fn read(cluster: &Cluster) -> Result<Option<Self>, StageError> {
-        match lease_lock("").get(cluster).await? {
+        match lease_lock("", String::new()).get(cluster).await? {
             LeaseState::Ours(lease) | LeaseState::Theirs(lease) => {
                 Ok(Some(Self::from_lease(&lease)))
             }
@@ -68,18 +69,23 @@ pub(crate) struct Lock {
 /// How to acquire the Lease.
 pub(crate) struct LockRequest<'a> {
     pub(crate) holder: &'a str,
+    /// For people.
+    pub(crate) user: String,
     /// Create a missing Lease.
     pub(crate) create: bool,
     pub(crate) timeout: Duration,
     pub(crate) env: &'a Env,
 }
 
-fn lease_lock(holder: &str) -> LeaseLock {
+fn lease_lock(holder: &str, user: String) -> LeaseLock {
     LeaseLock {
         namespace: NAMESPACE.to_owned(),
         namespace_field: "",
         name: NAME.to_owned(),
         holder: holder.to_owned(),
+        run: None,
+        instance: None,
+        user,
         duration: DURATION,
         manager: MANAGER,
         annotations: Vec::new(),
@@ -93,7 +99,7 @@ impl Lock {
         request: LockRequest<'_>,
         mut tell: impl FnMut(String),
     ) -> Result<Option<Self>, StageError> {
-        let lease_lock = lease_lock(request.holder);
+        let lease_lock = lease_lock(request.holder, request.user);
         let deadline = Instant::now() + request.timeout;
         let mut reported = false;
         loop {
@@ -119,9 +125,9 @@ impl Lock {
                 }
                 LeaseState::Theirs(lease) if Instant::now() > deadline => return Err(busy(&lease)),
                 LeaseState::Theirs(lease) if !reported && !holder(&lease).is_empty() => {
-                    let holder = holder(&lease);
+                    let user = user(&lease);
                     tell(format!(
-                        "waiting for session {holder:?}, which is installing or removing a controller"
+                        "waiting for session {user:?}, which is installing or removing a controller"
                     ));
                     reported = true;
                 }
@@ -152,9 +158,9 @@ impl Lock {
         &mut self,
         work: impl Future<Output = Result<T, StageError>>,
     ) -> Result<T, StageError> {
-        let kept = self
-            .lease_lock
-            .renew_until_lost(&self.cluster, &mut self.lease, |_| ());
+        let mut duration = watch::Sender::new(DURATION).subscribe();
+        let (lease_lock, cluster) = (&self.lease_lock, &self.cluster);
+        let kept = lease_lock.renew_until_lost(cluster, &mut self.lease, &mut duration, |_| ());
         tokio::select! {
             done = work => done,
             _ = kept => Err(lost()),
@@ -191,7 +197,7 @@ fn is_free(lease: &Lease, env: &Env) -> bool {
 fn busy(lease: &Lease) -> StageError {
     let message = format!(
         "session {:?} is installing or removing a controller, and did not finish in time",
-        holder(lease)
+        user(lease)
     );
     StageError::new(codes::INFRASTRUCTURE_BUSY, message).hint(format!(
         "try again; if that session is dead, others may continue after {DURATION} s"

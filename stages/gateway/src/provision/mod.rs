@@ -2,6 +2,7 @@
 
 mod apply;
 mod class;
+mod contents;
 mod infrastructure;
 mod lock;
 mod manifest;
@@ -27,6 +28,7 @@ use crate::objects::{CLASSES, GROUP};
 use crate::permissions;
 use crate::prompt;
 use crate::survey::Access;
+use crate::task_namespace;
 
 pub(crate) use infrastructure::Infrastructure;
 pub(crate) use remove::leftover;
@@ -118,7 +120,7 @@ impl Steps {
         for step in self.0.iter().filter(|it| it.applies()) {
             let reference = &step.object.reference;
             if reference.kind == "Namespace" {
-                needed.extend(remove::required_attempts(cluster, reference).await?);
+                needed.push(contents::required_attempt(reference));
             }
             // CRDs are not deleted.
             let verbs = ["create", "patch", "get", "list", "watch", "delete"];
@@ -190,6 +192,7 @@ impl Access<'_> {
         // Install nothing for a session that lacks permissions.
         let namespace = config.namespace(&cluster.context);
         permissions::review(cluster, &namespace, &config.task_namespace, true).await?;
+        task_namespace::check(cx, config, cluster).await?;
         let infrastructure = Infrastructure::join(self, slot, true).await?;
         let Some(lock) = &mut infrastructure.lock else {
             return Ok(());

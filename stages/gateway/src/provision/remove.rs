@@ -2,18 +2,23 @@
 
 use std::time::Duration;
 
-use cluster::objects::{Discovery, ObjectRef, delete};
-use cluster::{Attempt, Cluster, status};
+use cluster::objects::{Discovery, ObjectRef};
+use cluster::ours::{self, Ours};
+use cluster::{Cluster, status};
 use kube::ResourceExt;
 use kube::api::ListParams;
-use protocol::{Context, Leftover, StageError};
+use protocol::{Context, Leftover, Removal, StageError};
 use tokio::time::Instant;
 
 use super::apply::until_deleted;
+use super::contents::Contents;
 use super::lock::{Installed, Lock, LockRequest};
 use crate::Gateway;
-use crate::lease::GatewayLease;
-use crate::objects::{self, GATEWAY_NAME, GATEWAYS, GatewayObject, gateways, title};
+use crate::controller_objects;
+use crate::lease::{GatewayLease, user};
+use crate::objects::{
+    self, CLASSES, ClassObject, GATEWAYS, GatewayObject, INSTALLED, gateways, title,
+};
 
 /// How long another session may hold the Lease.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(45);
@@ -21,19 +26,6 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(45);
 /// How long the deletion of a Gateway may take.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Kinds in which users may keep data.
-const CONTENTS: [(&str, &str); 9] = [
-    ("v1", "Pod"),
-    ("v1", "Service"),
-    ("v1", "ConfigMap"),
-    ("v1", "Secret"),
-    ("v1", "PersistentVolumeClaim"),
-    ("apps/v1", "Deployment"),
-    ("apps/v1", "StatefulSet"),
-    ("apps/v1", "DaemonSet"),
-    ("batch/v1", "Job"),
-];
 
 /// What was installed, unless another Gateway than `going` and those of our own sessions uses it.
 pub(crate) async fn leftover<'a>(
@@ -49,7 +41,7 @@ pub(crate) async fn leftover<'a>(
     let ours = entries.iter().filter_map(GatewayLease::from_entry);
     let ours: Vec<String> = ours.map(|it| it.title()).collect();
     let class = &installed.class;
-    let used = class_gateways(cluster, class).await?;
+    let used = gateways_of(cluster, &installed).await?;
     let user = used.iter().find(|it| {
         let title = title(it);
         it.metadata.deletion_timestamp.is_none()
@@ -58,7 +50,7 @@ pub(crate) async fn leftover<'a>(
     });
     if let Some(user) = user {
         log_kept(cx, class, &title(user));
-        return Ok(None);
+        return Ok(Some(Leftover::new("", async { Ok(Removal::Deferred) })));
     }
     let objects = installed.objects.iter().rev();
     let title = match objects.map(ObjectRef::title).collect::<Vec<_>>() {
@@ -77,25 +69,30 @@ fn log_kept(cx: &Context<Gateway>, class: &str, user: &str) {
     ));
 }
 
-/// Removes what was installed if no Gateway uses it. Returns whether something was removed.
+/// Removes what was installed if no Gateway uses it.
 async fn remove_if_unused(
     cx: &Context<Gateway>,
     cluster: &Cluster,
     holder: &str,
-) -> Result<bool, StageError> {
+) -> Result<Removal, StageError> {
     let request = LockRequest {
         holder,
+        user: user(cx),
         create: false,
         timeout: LOCK_TIMEOUT,
         env: &cx.env,
     };
     let Some(mut lock) = Lock::acquire(cluster, request, |line| cx.info(line)).await? else {
-        return Ok(false);
+        return Ok(Removal::Gone);
     };
     let installed = lock.installed.clone();
     let work = async {
-        if let Some(user) = gateway_in_use(cluster, &installed.class).await? {
+        if let Some(user) = gateway_in_use(cluster, &installed).await? {
             log_kept(cx, &installed.class, &user);
+            return Ok(None);
+        }
+        if let Some(child) = controller_objects::until_all_removed(cluster).await? {
+            cx.info(format!("the controller stays until it has removed {child}"));
             return Ok(None);
         }
         remove(cx, cluster, &installed).await.map(Some)
@@ -103,17 +100,36 @@ async fn remove_if_unused(
     let removed = lock.while_renewing(work).await;
     if let Ok(Some(removed)) = removed {
         lock.delete().await?;
-        return Ok(removed);
+        return Ok(removed.into());
     }
     // The rest stays on the list for another attempt.
     lock.release().await?;
-    removed.map(|_| false)
+    removed.map(|_| Removal::Deferred)
 }
 
-async fn class_gateways(cluster: &Cluster, class: &str) -> Result<Vec<GatewayObject>, StageError> {
+/// The Gateways that the installed controller serves: of every class that names it, whoever made the class.
+async fn gateways_of(
+    cluster: &Cluster,
+    installed: &Installed,
+) -> Result<Vec<GatewayObject>, StageError> {
+    let classes = match objects::classes(cluster).list(&ListParams::default()).await {
+        Ok(list) => list.items,
+        Err(error) if status(&error) == 404 => Vec::new(),
+        Err(error) => return Err(cluster.failed("list", CLASSES, None, &error)),
+    };
+    // By the label, which only who may change the class can write: anyone with a Lease writes the list.
+    let is_ours = |it: &&ClassObject| objects::install_mark(*it) == Some(&installed.mark);
+    let ours = classes.iter().filter(is_ours);
+    let controllers: Vec<&str> = ours.map(|it| it.spec.controller_name.as_str()).collect();
+    let served = classes
+        .iter()
+        .filter(|it| controllers.contains(&it.spec.controller_name.as_str()));
+    let mut served: Vec<String> = served.map(ResourceExt::name_any).collect();
+    served.push(installed.class.clone());
     match gateways(cluster, None).list(&ListParams::default()).await {
         Ok(mut all) => {
-            all.items.retain(|it| it.spec.gateway_class_name == class);
+            all.items
+                .retain(|it| served.contains(&it.spec.gateway_class_name));
             Ok(all.items)
         }
         Err(error) if status(&error) == 404 => Ok(Vec::new()),
@@ -121,14 +137,17 @@ async fn class_gateways(cluster: &Cluster, class: &str) -> Result<Vec<GatewayObj
     }
 }
 
-/// The title of a Gateway of the class. Waits for those that are being deleted.
-async fn gateway_in_use(cluster: &Cluster, class: &str) -> Result<Option<String>, StageError> {
+/// The title of a Gateway that uses it. Waits for those that are being deleted.
+async fn gateway_in_use(
+    cluster: &Cluster,
+    installed: &Installed,
+) -> Result<Option<String>, StageError> {
     let deadline = Instant::now() + DELETION_TIMEOUT;
     loop {
-        let class_gateways = class_gateways(cluster, class).await?;
-        let mut all = class_gateways.iter();
+        let used = gateways_of(cluster, installed).await?;
+        let mut all = used.iter();
         let stays = all.find(|it| it.metadata.deletion_timestamp.is_none());
-        match (stays, class_gateways.first()) {
+        match (stays, used.first()) {
             (Some(stays), _) => return Ok(Some(title(stays))),
             (None, None) => return Ok(None),
             (None, Some(leaving)) if Instant::now() > deadline => return Ok(Some(title(leaving))),
@@ -144,18 +163,22 @@ async fn remove(
     installed: &Installed,
 ) -> Result<bool, StageError> {
     let mut discovery = Discovery::new(cluster);
+    let ours = Ours {
+        mark: (INSTALLED, &installed.mark),
+        session: None,
+    };
+    let mut contents = Contents::new(cluster, ours, &installed.objects);
     let mut removed = false;
     for reference in installed.objects.iter().rev() {
         let Some(kind) = discovery.kind(reference).await? else {
             continue;
         };
         let there = kind.get(reference).await?;
-        let Some(there) = there.filter(|it| objects::install_mark(it) == Some(&installed.mark))
-        else {
+        let Some(there) = there.filter(|it| ours.includes(it)) else {
             continue;
         };
         if reference.kind == "Namespace"
-            && let Some(other) = find_foreign(&mut discovery, reference, &installed.mark).await?
+            && let Some(other) = contents.find_foreign(&reference.name).await?
         {
             cx.warn(format!(
                 "Namespace {} stays: it contains {other}, which is not ours",
@@ -163,64 +186,13 @@ async fn remove(
             ));
             continue;
         }
-        let api = kind.api(reference);
-        let deleted = delete(&api, &reference.name, there.metadata.uid).await;
+        let deleted = ours::delete(&kind.api(reference), &reference.name, ours).await;
         if !deleted.map_err(|error| kind.failed("delete", reference, &error))? {
             continue;
         }
+        contents.record_deleted(&there);
         until_deleted(&kind, reference).await?;
         removed = true;
     }
     Ok(removed)
-}
-
-/// The kinds to look for in a namespace before it is deleted.
-fn content_kinds(namespace: &ObjectRef) -> impl Iterator<Item = ObjectRef> {
-    let any = |(version, kind): &(&str, &str)| ObjectRef::from_kind(version, kind, &namespace.name);
-    CONTENTS.iter().map(any)
-}
-
-/// The permissions to delete this namespace later.
-pub(super) async fn required_attempts(
-    cluster: &Cluster,
-    namespace: &ObjectRef,
-) -> Result<Vec<Attempt>, StageError> {
-    let (mut discovery, mut attempts) = (Discovery::new(cluster), Vec::new());
-    for any in content_kinds(namespace) {
-        let kind = discovery.kind(&any).await?;
-        attempts.extend(kind.map(|kind| kind.attempt("list", &any)));
-    }
-    Ok(attempts)
-}
-
-/// An object in our namespace that neither we nor our controller made, and that would be deleted with it.
-async fn find_foreign(
-    discovery: &mut Discovery<'_>,
-    namespace: &ObjectRef,
-    mark: &str,
-) -> Result<Option<String>, StageError> {
-    for any in content_kinds(namespace) {
-        let Some(kind) = discovery.kind(&any).await? else {
-            continue;
-        };
-        let params = match any.kind.as_str() {
-            // The cluster makes these itself.
-            "Secret" => ListParams::default().fields("type!=kubernetes.io/service-account-token"),
-            _ => ListParams::default(),
-        };
-        let listed = kind.api(&any).list_metadata(&params).await;
-        let listed = listed.map_err(|error| kind.failed("list", &any, &error))?;
-        if let Some(other) = listed.iter().find(|it| !is_ours(*it, mark)) {
-            let name = other.name_any();
-            return Ok(Some(ObjectRef { name, ..any }.title()));
-        }
-    }
-    Ok(None)
-}
-
-fn is_ours(object: &impl ResourceExt, mark: &str) -> bool {
-    !object.owner_references().is_empty()
-        || object.labels().contains_key(GATEWAY_NAME)
-        || object.name_any() == "kube-root-ca.crt"
-        || objects::install_mark(object) == Some(mark)
 }

@@ -55,7 +55,7 @@ impl World {
     async fn is_as_before(&self, home: &Home, what: &str) {
         assert_nothing_of_ours(&self.kube).await;
         assert_eq!(self.kube.snapshot().await, self.before, "{what}");
-        let left = leaks::files(&home.path().join("state"));
+        let left = leaks::state(home);
         let left: Vec<String> = left
             .iter()
             .map(|path| std::fs::read_to_string(path).unwrap_or_default())
@@ -95,7 +95,7 @@ async fn killed_before_and_after_every_change_it_leaves_nothing_to_gc() {
         return;
     };
     let gate = Gate::start(&world.kube).await;
-    for (way, changes) in WAYS.iter().zip([2, 2, 4]) {
+    for (way, changes) in WAYS.iter().zip([4, 4, 6]) {
         for side in [Side::Before, Side::After] {
             let mut killed = 0;
             for number in 1.. {
@@ -171,7 +171,7 @@ async fn a_cleanup_that_is_killed_at_every_change_is_finished_by_gc() {
             gc(&home).await;
             world.is_as_before(&home, &what).await;
             if !was_killed {
-                assert_eq!(number, 3, "its changes: {what}");
+                assert_eq!(number, 4, "its changes: {what}");
                 break;
             }
         }

@@ -13,10 +13,7 @@ use super::{CONTOUR, with_gateway};
 
 fn nothing_is_left(home: &Home) {
     assert!(!home.run_dir().join("gateway.kubeconfig").exists());
-    assert_eq!(
-        leaks::files(&home.path().join("state")),
-        Vec::<PathBuf>::new()
-    );
+    assert_eq!(leaks::state(home), Vec::<PathBuf>::new());
     assert_eq!(leaks::processes(&home.mark()), Vec::<String>::new());
 }
 

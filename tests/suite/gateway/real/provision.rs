@@ -22,7 +22,13 @@ fn command(kube: &RealKube, home: &Home, args: &[&str]) -> Command {
 }
 
 fn auto(kube: &RealKube, home: &Home) -> StageClient {
-    StageClient::start(command(kube, home, &["--provision", "auto"]))
+    auto_for(kube, home, "default")
+}
+
+/// The same, beside a session that has the default namespace for tasks.
+fn auto_for(kube: &RealKube, home: &Home, tasks: &str) -> StageClient {
+    let args = ["--provision", "auto", "--task-namespace", tasks];
+    StageClient::start(command(kube, home, &args))
 }
 
 /// A cluster with a Gateway API that was installed by others.
@@ -39,9 +45,12 @@ async fn two_sessions_that_install_at_once_share_it_and_the_last_one_removes_it(
     let Some(kube) = cluster().await else {
         return;
     };
+    for namespace in ["tasks-2", "tasks-3"] {
+        kube.namespace(namespace).await;
+    }
     let before = kube.snapshot().await;
     let (one, two) = (Home::new(), Home::new());
-    let (mut first, mut second) = (auto(&kube, &one), auto(&kube, &two));
+    let (mut first, mut second) = (auto(&kube, &one), auto_for(&kube, &two, "tasks-2"));
     let (a, b) = (outputs(&mut first).await, outputs(&mut second).await);
     assert_ne!(
         a["internal_task_gateway"]["gateway_name"],
@@ -70,7 +79,7 @@ async fn two_sessions_that_install_at_once_share_it_and_the_last_one_removes_it(
     stop(second).await;
     let three = Home::new();
     let mut leaving = StageClient::start(gateway_command(&two, "cleanup", &[]));
-    let mut third = auto(&kube, &three);
+    let mut third = auto_for(&kube, &three, "tasks-3");
     assert_eq!(outputs(&mut third).await["provisioned"], json!(true));
     assert!(leaving.wait().await.0.success(), "{}", leaving.stderr());
     let class = kube
@@ -88,7 +97,7 @@ async fn two_sessions_that_install_at_once_share_it_and_the_last_one_removes_it(
     after.retain(|(at, _)| kept.contains(&at));
     assert_eq!(after, before, "CRDs of others included");
     assert_eq!(
-        leaks::files(&three.path().join("state")),
+        leaks::state(&three),
         [three
             .path()
             .join("state/devcluster-stages/leases-seen.json")]
@@ -236,10 +245,13 @@ async fn what_a_dead_session_left_is_collected_by_another_users_gc() {
     let (vanished, other) = (Home::new(), Home::new());
     let mut stage = auto(&kube, &vanished);
     outputs(&mut stage).await;
-    kube.class("contour", CONTOUR).await;
+    // Of another controller, so that ours is not in use.
+    kube.class("contour", "example.com/controller").await;
     kube.gateway("default", "tcp-gateway").await;
     kube.program("default", "tcp-gateway", "127.0.0.1").await;
-    let mut neighbour = StageClient::start(command(&kube, &other, &["--gateway", "tcp-gateway"]));
+    kube.namespace("tasks-2").await;
+    let beside = ["--gateway", "tcp-gateway", "--task-namespace", "tasks-2"];
+    let mut neighbour = StageClient::start(command(&kube, &other, &beside));
     outputs(&mut neighbour).await;
     stop(neighbour).await;
     stage.signal(Signal::KILL);

@@ -1,0 +1,240 @@
+//! The Lease `devcluster-tasks` in the namespace for tasks: a starting master ends the tasks of any other one there, so one
+//! master has it. The stages of one file share it; the last to leave removes it.
+
+use cluster::Cluster;
+use cluster::lease::{LeaseLock, LeaseState, describe};
+use cluster::lease_expiry::has_expired;
+use k8s_openapi::api::coordination::v1::Lease;
+use protocol::ledger::{Entry, Parked, Ticket};
+use protocol::{Context, Leftover, Removal, StageError};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::Gateway;
+use crate::codes;
+use crate::config::Config;
+use crate::lease::user;
+use crate::tasks::{self, Tasks};
+
+/// The ledger's kind of entry for it.
+pub(crate) const KIND: &str = "task_namespace";
+
+/// The name of the Lease, which other kinds of stage use too.
+const NAME: &str = "devcluster-tasks";
+
+/// The value of the managed-by label on it.
+const MANAGER: &str = "devcluster";
+
+/// Our part in it, as the ledger stores it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Part {
+    task_namespace: String,
+    /// The identity of the run directory.
+    run_dir: String,
+    instance: String,
+    /// Seconds for which it stays while tasks run.
+    keep: u32,
+}
+
+impl Part {
+    fn new(cx: &Context<Gateway>, config: &Config) -> Result<Self, StageError> {
+        Ok(Self {
+            task_namespace: config.task_namespace.clone(),
+            run_dir: cx.run_dir_identity()?.as_str().to_owned(),
+            instance: cx.instance.clone(),
+            keep: if cx.is_lasting() { config.keep } else { 0 },
+        })
+    }
+
+    fn from_entry(entry: &Entry) -> Option<Self> {
+        let data = (entry.what == KIND).then(|| entry.data.clone());
+        serde_json::from_value(data?).ok()
+    }
+
+    fn lock(&self, user: String, duration: u32) -> LeaseLock {
+        LeaseLock {
+            namespace: self.task_namespace.clone(),
+            namespace_field: "task_namespace",
+            name: NAME.to_owned(),
+            holder: self.run_dir.clone(),
+            run: None,
+            instance: Some(self.instance.clone()),
+            user,
+            duration,
+            manager: MANAGER,
+            annotations: Vec::new(),
+        }
+    }
+
+    fn title(&self) -> String {
+        format!("the Lease on task namespace {}", self.task_namespace)
+    }
+}
+
+/// The namespace for tasks while we have it.
+pub(crate) struct TaskNamespace {
+    cluster: Cluster,
+    part: Part,
+    lock: LeaseLock,
+    lease: Lease,
+    ticket: Ticket,
+}
+
+impl TaskNamespace {
+    /// Acquires it, or ends with an error if another master has it.
+    pub(crate) async fn acquire(
+        cx: &Context<Gateway>,
+        config: &Config,
+        cluster: &Cluster,
+        slot: &mut Option<Self>,
+    ) -> Result<(), StageError> {
+        let part = Part::new(cx, config)?;
+        let reference = cluster.context.reference();
+        let data = reference.entry_data(&part)?;
+        let ticket = match reference.entry(&cx.ledger, KIND) {
+            Some(known) if Part::from_entry(&known).is_some_and(|it| part.is_same(&it)) => {
+                let ticket = cx.ledger.adopt(&known);
+                ticket.reopen(data)?;
+                ticket
+            }
+            _ => cx.ledger.intend(KIND, data)?,
+        };
+        let lock = part.lock(user(cx), config.lease_duration.max(part.keep));
+        let mut outcome = lock.create(cluster).await?;
+        if let LeaseState::Theirs(theirs) = &outcome
+            && (config.take_over || has_expired(theirs, &cx.env))
+        {
+            outcome = lock.replace(cluster, theirs).await?;
+        }
+        match outcome {
+            LeaseState::Ours(lease) => {
+                *slot = Some(Self {
+                    cluster: cluster.clone(),
+                    part,
+                    lock,
+                    lease,
+                    ticket,
+                });
+                Ok(())
+            }
+            LeaseState::Theirs(lease) => {
+                ticket.settle()?;
+                Err(held(&config.task_namespace, &lease))
+            }
+            LeaseState::Missing => {
+                ticket.settle()?;
+                let message = "another session has just released the task namespace";
+                Err(StageError::new(codes::TASK_NAMESPACE_HELD, message))
+            }
+        }
+    }
+
+    /// Renews the Lease until it is lost, and returns the error.
+    pub(crate) async fn renew_until_lost(
+        &mut self,
+        config: &Config,
+        mut tasks: watch::Receiver<Tasks>,
+    ) -> StageError {
+        let keep = self.part.keep;
+        let duration = |tasks| match tasks {
+            Tasks::None => config.lease_duration,
+            Tasks::Running(_) | Tasks::Unknown => config.lease_duration.max(keep),
+        };
+        let sender = watch::Sender::new(duration(Tasks::Unknown));
+        let mut durations = sender.subscribe();
+        let lock = LeaseLock {
+            duration: config.lease_duration,
+            ..self.lock.clone()
+        };
+        let renews = lock.renew_until_lost(&self.cluster, &mut self.lease, &mut durations, |_| ());
+        let follows = async {
+            while tasks.changed().await.is_ok() {
+                let now = duration(*tasks.borrow_and_update());
+                sender.send_if_modified(|it| std::mem::replace(it, now) != now);
+            }
+            std::future::pending::<()>().await;
+        };
+        let why = tokio::select! {
+            why = renews => why,
+            () = follows => String::new(),
+        };
+        let namespace = &self.part.task_namespace;
+        let message = format!("this session has lost the task namespace {namespace}: {why}");
+        StageError::new(codes::SESSION_LOST, message)
+    }
+
+    /// Leaves it, unless tasks may run: then it stays.
+    pub(crate) async fn release(self, tasks: Tasks) -> Result<(), StageError> {
+        let Self { part, ticket, .. } = self;
+        if part.keep > 0 && tasks != Tasks::None {
+            return ticket.park(Parked::new("", part.keep.into()));
+        }
+        self.lock.leave(&self.cluster, Some(self.lease)).await?;
+        ticket.settle()
+    }
+}
+
+impl Part {
+    /// Whether it is about the same Lease.
+    fn is_same(&self, other: &Self) -> bool {
+        let key = |it: &Self| (it.task_namespace.clone(), it.run_dir.clone());
+        key(self) == key(other)
+    }
+}
+
+fn held(namespace: &str, lease: &Lease) -> StageError {
+    let message = format!(
+        "another Determined master runs its tasks in namespace {namespace}: {}",
+        describe(lease)
+    );
+    StageError::new(codes::TASK_NAMESPACE_HELD, message)
+}
+
+/// Whether a run could have it, for a preflight.
+pub(crate) async fn check(
+    cx: &Context<Gateway>,
+    config: &Config,
+    cluster: &Cluster,
+) -> Result<String, StageError> {
+    let lock = Part::new(cx, config)?.lock(String::new(), config.lease_duration);
+    match lock.get(cluster).await? {
+        LeaseState::Theirs(lease) => {
+            let (dead, _) = cluster::lease_expiry::preview(vec![lease.clone()], &cx.env);
+            match config.take_over || !dead.is_empty() {
+                true => Ok(String::new()),
+                false => Err(held(&config.task_namespace, &lease)),
+            }
+        }
+        LeaseState::Ours(_) | LeaseState::Missing => Ok(config.task_namespace.clone()),
+    }
+}
+
+/// What a dead run left of it.
+pub(crate) async fn leftover<'a>(
+    cx: &Context<Gateway>,
+    cluster: &Cluster,
+    entry: &Entry,
+) -> Result<Option<Leftover<'a>>, StageError> {
+    let Some(part) = Part::from_entry(entry) else {
+        return Ok(None);
+    };
+    let lock = part.lock(String::new(), 0);
+    let LeaseState::Ours(lease) = lock.get(cluster).await? else {
+        return Ok(None);
+    };
+    if cx.keeps()
+        && part.keep > 0
+        && entry.parked.is_none()
+        && tasks::count(cluster, &part.task_namespace).await != Tasks::None
+    {
+        let parked = Parked::new("", part.keep.into());
+        return Ok(Some(Leftover::new("", async {
+            Ok(Removal::Parked(parked))
+        })));
+    }
+    let cluster = cluster.clone();
+    Ok(Some(Leftover::new(part.title(), async move {
+        lock.leave(&cluster, Some(lease)).await?;
+        Ok(true)
+    })))
+}
