@@ -5,6 +5,7 @@ mod monitor;
 mod publish;
 mod reconnect;
 
+use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
@@ -49,6 +50,7 @@ pub(crate) struct Supervisor<'a> {
 
 pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), StageError> {
     check_key(config)?;
+    check_ssh_files(config)?;
     let resolved = tokio::select! {
         resolved = Resolved::from_ssh(config) => resolved?,
         () = cx.shutdown.cancelled() => return Ok(()),
@@ -82,6 +84,22 @@ pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), Sta
     socket.release()?;
     supervisor.guards.release()?;
     result
+}
+
+/// ssh would wait for the writer of a FIFO.
+fn check_ssh_files(config: &Config) -> Result<(), StageError> {
+    let files = [
+        ("known_hosts_path", &config.known_hosts_path),
+        ("ssh_config_path", &config.ssh_config_path),
+    ];
+    for (field, path) in files {
+        let Some(path) = path else { continue };
+        if std::fs::metadata(path).is_ok_and(|it| it.file_type().is_fifo()) {
+            let message = format!("{field}: {} is not a regular file", path.display());
+            return Err(StageError::new(protocol::codes::CONFIG, message));
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn check_key(config: &Config) -> Result<(), StageError> {

@@ -394,3 +394,36 @@ async fn up_ends_what_a_killed_devcluster_leaves() {
     assert!(said.contains("devcluster-sandbox master"), "{said}");
     site.nothing_is_left().await;
 }
+
+#[tokio::test]
+async fn a_restart_of_any_stage_changes_no_output() {
+    let site = Site::new().await;
+    let mut devcluster = whole_way_up(&site).await;
+    let file = |instance: &str| {
+        let path = site.run_dir().join(format!("outputs/{instance}.json"));
+        let text = std::fs::read(path).unwrap_or_default();
+        serde_json::from_slice::<Value>(&text).unwrap_or_default()
+    };
+    let rendered = std::fs::read(site.run_dir().join("master.yaml")).expect("no config");
+    let stages = ["tunnel", "gateway", "config-emit"];
+    let before = stages.map(file);
+    for stage in stages {
+        let run = file(stage)["run"].clone();
+        devcluster.restart(stage).await;
+        let renewed = async {
+            while file(stage)["run"].is_null() || file(stage)["run"] == run {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        let renewed = tokio::time::timeout(DEADLINE, renewed).await;
+        renewed.unwrap_or_else(|_| panic!("{stage} is not ready again"));
+    }
+    for (stage, before) in stages.iter().zip(before) {
+        let after = file(stage);
+        assert_eq!(after["outputs"], before["outputs"], "{stage}");
+        assert_eq!(after["gen"], before["gen"], "{stage}");
+    }
+    let again = std::fs::read(site.run_dir().join("master.yaml")).expect("no config");
+    assert_eq!(again, rendered);
+    quit(devcluster, &site).await;
+}

@@ -68,7 +68,7 @@ async fn a_fifo_in_the_place_of_a_file_hangs_no_program() {
         command
     };
     type Make<'a> = &'a dyn Fn(&Home) -> Command;
-    let places: [(&str, &str, Make); 16] = [
+    let places: [(&str, &str, Make); 18] = [
         ("base", "config_emit.base_unreadable", &|home| {
             let base = fifo(home.path().join("base"));
             emit(
@@ -136,6 +136,24 @@ async fn a_fifo_in_the_place_of_a_file_hangs_no_program() {
             command.args(["run", "--reverse-proxy-host=127.0.0.1", "--ssh-key-path"]);
             command.arg(fifo(home.path().join("key")));
             command.arg("--run-dir").arg(home.run_dir());
+            command
+        }),
+        ("known hosts", "protocol.config", &|home| {
+            let file = fifo(home.path().join("known_hosts"));
+            let mut command = home.command(&bin("devcluster-tunnel"));
+            command.args([
+                "run",
+                "--reverse-proxy-host=127.0.0.1",
+                "--known-hosts-path",
+            ]);
+            command.arg(file).arg("--run-dir").arg(home.run_dir());
+            command
+        }),
+        ("ssh_config", "protocol.config", &|home| {
+            let file = fifo(home.path().join("ssh_config"));
+            let mut command = home.command(&bin("devcluster-tunnel"));
+            command.args(["run", "--reverse-proxy-host=127.0.0.1", "--ssh-config-path"]);
+            command.arg(file).arg("--run-dir").arg(home.run_dir());
             command
         }),
         ("file of the driver", "remote.no_file", &|home| {
