@@ -122,8 +122,16 @@ fn outage() -> Duration {
     Duration::from_secs(seconds.unwrap_or(60))
 }
 
-/// After so much time the API has forgotten what a master's watches saw last; that ends the master.
+/// After so much time newer events make the API forget what a master's watches saw last; that ends the master.
 const WATCHED: Duration = Duration::from_secs(300);
+
+/// More events than the API keeps of a kind.
+fn change_nodes(bed: &Bed) {
+    for i in 0..150 {
+        let annotation = format!("devcluster/change={i}");
+        bed.kubectl(&["annotate", "--overwrite", "node", "--all", &annotation]);
+    }
+}
 
 /// The names of Contour's objects and of sessions.
 fn names(bed: &Bed) -> Vec<String> {
@@ -242,6 +250,9 @@ async fn contour_leads_the_master_to_its_tasks_until_it_is_removed_again() {
     bed.tell("pull laptop");
     tunnel.wait_for("degraded").await;
     tokio::time::sleep(outage).await;
+    if outage > WATCHED {
+        change_nodes(&bed);
+    }
     let degraded = first.wait_for("degraded").await["error"].clone();
     assert_eq!(degraded["code"], "gateway.unrenewed", "{degraded:#}");
     bed.tell("plug laptop");
