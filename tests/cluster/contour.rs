@@ -172,7 +172,7 @@ async fn node_ports_give_no_address(bed: &Bed, kubeconfig: &Path) {
     let home = Home::new();
     bed.apply(NODE_PORTS);
     let class = ["--gateway-class", "node-ports"];
-    let ports = ["--port-range", "30000-30009", "--timeout", "10"];
+    let ports = ["--port-range", "30000-30009", "--timeout", "30"];
     let fails = async |namespace: &str| {
         let args = [&class[..], &ports, &["--task-namespace", namespace]].concat();
         let mut third = gateway(bed, &home, kubeconfig, &args);

@@ -382,7 +382,7 @@ async fn up_ends_what_a_killed_devcluster_leaves() {
     let file = site.write("source.yaml", &site.devcluster_yaml());
     let mut driver = site.up(&file).await;
     let found = leaks::processes(&site.home.mark());
-    let devcluster = found.iter().find(|p| p.contains("bin/devcluster -c"));
+    let devcluster = found.iter().find(|p| p.contains("bin/devcluster "));
     let pid = devcluster.and_then(|p| p.split(' ').next()?.parse().ok());
     let pid = pid
         .and_then(rustix::process::Pid::from_raw)
