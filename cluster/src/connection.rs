@@ -114,3 +114,39 @@ fn expires_soon(client: &Client) -> bool {
         .valid_until()
         .is_some_and(|until| until < Timestamp::now() + EXPIRY_MARGIN)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that announces ten bytes and sends two.
+    async fn stalls(listener: TcpListener) {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = client.read(&mut request).await.unwrap();
+            let head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{}";
+            client.write_all(head).await.unwrap();
+            std::mem::forget(client);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stalls_is_no_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let config = Config::new(url.parse().unwrap());
+        let client = connect(config, Duration::from_millis(200)).await.unwrap();
+        let asks = async {
+            let request = Request::get("/version").body(Vec::new()).unwrap();
+            client.request_text(request).await.unwrap_err().to_string()
+        };
+        tokio::select! {
+            error = asks => assert!(error.contains("no answer within"), "{error}"),
+            () = stalls(listener) => {}
+        }
+    }
+}

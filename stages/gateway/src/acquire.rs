@@ -111,7 +111,23 @@ pub(crate) struct Resources {
     pub(crate) owned: Option<Ticket>,
 }
 
+/// Time limit for a look at the tasks at a stop: the rest is for one round of requests.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(200);
+
 impl Resources {
+    /// The tasks, with one look if they are not known yet: a run that ends early keeps nothing without a reason.
+    pub(crate) async fn tasks_at_the_end(&self, known: Tasks) -> Tasks {
+        match &self.session {
+            Some(session) if known == Tasks::Unknown && session.lease.keep > 0 => {
+                let look = session.count_tasks();
+                tokio::time::timeout(LOOK_TIMEOUT, look)
+                    .await
+                    .unwrap_or(known)
+            }
+            _ => known,
+        }
+    }
+
     /// Releases what takes one round of requests; the ledger keeps the rest.
     pub(crate) async fn release(
         self,
@@ -318,6 +334,9 @@ impl Access<'_> {
     ) -> Result<&'a mut Session, StageError> {
         self.hold_task_namespace(resources).await?;
         if let Some(other) = resources.session.take() {
+            let title = other.lease.title();
+            self.cx
+                .info(format!("releasing Gateway {title} of an earlier run"));
             other.release(self.cx, false, Tasks::None).await?;
         }
         let lease = GatewayLease {

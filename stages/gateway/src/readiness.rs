@@ -170,13 +170,17 @@ pub(crate) async fn explain(
     }
     let (namespace, name) = (objects::namespace(gateway), objects::name(gateway));
     let services: Api<Service> = Api::namespaced(cluster.client.clone(), namespace);
-    let labelled = ListParams::default().labels(&format!("{GATEWAY_NAME}={name}"));
-    let services = services.list(&labelled).await.map(|list| list.items);
+    let services = services.list(&ListParams::default()).await;
+    let services = services.map(|list| list.items).unwrap_or_default();
+    let is_its = |it: &Service| {
+        let labelled = it.labels().get(GATEWAY_NAME);
+        labelled.is_some_and(|it| it == name) || it.name_any().ends_with(&format!("-{name}"))
+    };
     let has_node_ports = |it: &&Service| {
         let spec = it.spec.as_ref();
-        spec.is_some_and(|spec| spec.type_.as_deref() == Some("NodePort"))
+        is_its(it) && spec.is_some_and(|spec| spec.type_.as_deref() == Some("NodePort"))
     };
-    match services.unwrap_or_default().iter().find(has_node_ports) {
+    match services.iter().find(has_node_ports) {
         Some(service) => error.hint(format!(
             "its Service {namespace}/{} is of type NodePort, which gets no address: use a GatewayClass that makes one of type LoadBalancer",
             service.name_any()

@@ -14,7 +14,7 @@ use crate::Gateway;
 use crate::codes;
 use crate::dedicated;
 use crate::lease::{GatewayLease, SESSION};
-use crate::tasks::Tasks;
+use crate::tasks::{self, Tasks};
 
 /// A session and its Lease.
 pub(crate) struct Session {
@@ -176,6 +176,11 @@ impl Session {
         let delete_gateway = dedicated::delete(&self.cluster, &self.lease, &held);
         let (gateway, lease) = tokio::join!(delete_gateway, delete_lease);
         gateway.map(drop).and(lease)
+    }
+
+    /// The tasks at this moment.
+    pub(crate) async fn count_tasks(&self) -> Tasks {
+        tasks::count(&self.cluster, &self.lease.task_namespace).await
     }
 
     /// Discards a session that never held its Lease.

@@ -101,7 +101,7 @@ impl Stage for Gateway {
             (Ok(_), _) => Ok(()),
             (Err(error), _) => Err(error),
         };
-        let tasks = *tasks.borrow();
+        let tasks = resources.tasks_at_the_end(*tasks.borrow()).await;
         let released = resources.release(cx, config.leave, tasks).await;
         served.and(released)
     }

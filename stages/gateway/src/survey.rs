@@ -2,11 +2,12 @@
 
 use cluster::client::ANSWER;
 use cluster::codes::FORBIDDEN;
-use cluster::lease::holder;
-use cluster::{Attempt, Cluster, KubeContext, lease_expiry, status};
+use cluster::lease::{LeaseState, holder};
+use cluster::{Attempt, Cluster, ClusterRef, KubeContext, lease_expiry, status};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::{ListParams, ObjectMeta};
+use protocol::ledger::Entry;
 use protocol::{Context, StageError};
 
 use crate::Gateway;
@@ -133,14 +134,18 @@ impl QueryResults {
 impl Survey {
     /// Loads the usage without changing anything: expired Leases do not count.
     pub(crate) async fn load_usage(&mut self, Access { cx, cluster, .. }: &Access<'_>) {
-        let is_there = |ours: &GatewayLease| {
-            let mut leases = self.leases.iter().filter_map(GatewayLease::from_lease);
-            leases.any(|it| it.title() == ours.title() && it.holder == ours.holder)
+        let is_here = |entry: &&Entry| {
+            let on = ClusterRef::from_entry(entry);
+            on.is_some_and(|it| it.context == cluster.context.name)
         };
         let entries = cx.ledger.entries();
-        let mut ours = entries.iter().filter_map(GatewayLease::from_entry);
-        if let Some(resumed) = ours.find(is_there) {
-            self.held = Some(resumed.title());
+        let ours = entries.iter().filter(is_here);
+        // As a run does: it need not list Leases.
+        for ours in ours.filter_map(GatewayLease::from_entry) {
+            if let Ok(LeaseState::Ours(_)) = ours.lease_lock().get(cluster).await {
+                self.held = Some(ours.title());
+                break;
+            }
         }
         let (_, live) = lease_expiry::preview(self.others(), &cx.env);
         self.set_usage(cluster, &live).await;
@@ -148,7 +153,10 @@ impl Survey {
 
     /// Leases of other sessions.
     pub(crate) fn others(&self) -> Vec<Lease> {
-        let is_other = |lease: &&Lease| self.held.is_none() || lease::title(lease) != self.held;
+        let is_other = |lease: &&Lease| {
+            let title = lease::title(lease);
+            title.is_some() && title != self.held
+        };
         self.leases.iter().filter(is_other).cloned().collect()
     }
 

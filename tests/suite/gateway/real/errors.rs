@@ -22,6 +22,10 @@ async fn a_cluster_without_the_gateway_api_is_an_error() {
     kube.uninstall().await;
     let failed = fail_as(&kube, STAGE, &[]).await;
     assert_error(failed, "gateway.api_missing", 1, &["real"]);
+    // Without a role the API forbids what does not exist, too.
+    kube.grant(LIMITED, &[]).await;
+    let failed = fail_as(&kube, LIMITED, &[]).await;
+    assert_error(failed, "gateway.api_missing", 1, &["real"]);
 }
 
 #[tokio::test]

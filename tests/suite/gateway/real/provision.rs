@@ -74,6 +74,12 @@ async fn two_sessions_that_install_at_once_share_it_and_the_last_one_removes_it(
         "{said}"
     );
     assert_eq!(kube.items(DEPLOYMENTS).await.len(), 1);
+    let ledgers = leaks::state(&one);
+    let is_ledger = |it: &PathBuf| it.extension().is_some_and(|it| it == "jsonl");
+    assert!(
+        ledgers.iter().any(is_ledger),
+        "it is still to be removed: {ledgers:?}"
+    );
 
     // The last session ends while a new one starts.
     stop(second).await;

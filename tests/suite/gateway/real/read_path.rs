@@ -73,7 +73,7 @@ async fn it_waits_by_one_watch_until_the_gateway_works() {
 }
 
 #[tokio::test]
-async fn an_existing_gateway_takes_six_requests_and_the_access_reviews() {
+async fn an_existing_gateway_takes_seven_requests_and_the_access_reviews() {
     let Some(kube) = cluster().await else {
         return;
     };
@@ -86,7 +86,7 @@ async fn an_existing_gateway_takes_six_requests_and_the_access_reviews() {
     requests.retain(|request| !request.contains("fieldSelector=metadata.name"));
     let is_review = |it: &String| it.contains("selfsubjectaccessreviews");
     let (reviews, others): (Vec<_>, Vec<_>) = requests.iter().partition(|it| is_review(it));
-    assert_eq!((reviews.len(), others.len()), (12, 6), "{requests:#?}");
+    assert_eq!((reviews.len(), others.len()), (12, 7), "{requests:#?}");
     stop(stage).await;
     let last = kube.requests(STAGE).pop().expect("a request");
     assert!(

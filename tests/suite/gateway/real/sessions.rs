@@ -200,6 +200,99 @@ async fn an_expired_session_is_collected_and_a_live_one_is_taken_over_only_on_re
 }
 
 #[tokio::test]
+async fn another_run_with_the_same_identity_ends_the_first_which_deletes_nothing() {
+    let Some(mut kube) = real_kube().await else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.start_controller();
+    let home = Home::new();
+    let args = ["--prefer", "dedicated", "--lease-duration", "2"];
+    let mut stage = start(&kube, &home, &args);
+    ready(&mut stage).await;
+    // As a copy of this machine does.
+    let lease = path(LEASES, &kube.items(SESSIONS).await[0]);
+    let run = json!({"metadata": {"annotations": {"devcluster/run": "another"}}});
+    kube.merge(&lease, &run).await;
+    let error = fail(stage).await;
+    assert_eq!(error["code"], "gateway.session_lost", "{error:#}");
+    assert_eq!(kube.items(GATEWAYS).await.len(), 1);
+    assert_eq!(kube.items(SESSIONS).await.len(), 1);
+    // The next run of this instance has it again.
+    let mut next = start(&kube, &home, &args);
+    ready(&mut next).await;
+    assert_eq!(kube.items(GATEWAYS).await.len(), 1);
+    stop(next).await;
+    cleanup(&home).await;
+    assert_nothing_of_ours(&kube).await;
+}
+
+#[tokio::test]
+async fn a_session_of_a_newer_release_is_left_alone_and_named() {
+    let Some(kube) = with_gateway().await else {
+        return;
+    };
+    let lease = json!({
+        "metadata": {
+            "name": "devcluster-gateway-tcp-gateway",
+            "labels": {"app.kubernetes.io/managed-by": "devcluster-gateway"},
+            "annotations": {"devcluster/format": "9"},
+        },
+        "spec": {"holderIdentity": "newer", "leaseDurationSeconds": 1},
+    });
+    let list = in_namespace(LEASES, "default");
+    kube.create(&list, &lease).await;
+    let home = Home::new();
+    for _ in 0..2 {
+        let error = fail(start(
+            &kube,
+            &home,
+            &["--gateway", "tcp-gateway", "--take-over"],
+        ))
+        .await;
+        assert_eq!(error["code"], "protocol.format_newer", "{error:#}");
+        let message = error["message"].as_str().expect("a message");
+        assert!(
+            message.contains("has format 9") && message.contains("up to 2"),
+            "{message}"
+        );
+        // Longer than it lasts.
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+    }
+    let lease = format!("{list}/devcluster-gateway-tcp-gateway");
+    assert!(!kube.get(&lease).await.is_null());
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_is_away_for_a_moment_loses_nothing() {
+    let Some(kube) = with_gateway().await else {
+        return;
+    };
+    let home = Home::new();
+    let mut stage = start(&kube, &home, &[]);
+    ready(&mut stage).await;
+    kill(stage).await;
+    let (there, away) = (home.path().join("kubeconfig"), home.path().join("away"));
+    let without_context = json!({"apiVersion": "v1", "kind": "Config"}).to_string();
+    for instead in [None, Some(without_context)] {
+        std::fs::rename(&there, &away).expect("cannot move it");
+        if let Some(text) = instead {
+            std::fs::write(&there, text).expect("cannot write");
+        }
+        let said = cleanup(&home).await;
+        assert!(
+            said.contains("the kubeconfig has no context \"real\" at the moment"),
+            "{said}"
+        );
+        assert_eq!(kube.items(SESSIONS).await.len(), 1);
+        std::fs::rename(&away, &there).expect("cannot move it back");
+    }
+    let said = cleanup(&home).await;
+    assert!(said.contains("removed the Lease on Gateway"), "{said}");
+    assert_nothing_of_ours(&kube).await;
+}
+
+#[tokio::test]
 async fn a_lease_that_was_deleted_ends_the_stage() {
     let Some(kube) = with_gateway().await else {
         return;

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::gateway::{SESSIONS, ready, start, stop};
 use support::kube::{gateway_command, write_kubeconfig};
-use support::kube_real::{RealKube, STAGE};
+use support::kube_real::{LEASES, RealKube, STAGE, path};
 use support::random::asked_for;
 use support::relay::Relay;
 use support::{Home, StageClient, code_of};
@@ -80,6 +80,47 @@ async fn a_check_sees_an_address_that_the_stage_has_not_reported() {
         ("gateway.address_changed", Some(5))
     );
     stage.signal(Signal::CONT);
+    stop(stage).await;
+}
+
+#[tokio::test]
+async fn a_check_sees_that_another_session_has_the_gateway() {
+    let Some(kube) = with_gateway().await else {
+        return;
+    };
+    let home = Home::new();
+    let mut stage = start(&kube, &home, &[]);
+    ready(&mut stage).await;
+    stage.signal(Signal::STOP);
+    let lease = path(LEASES, &kube.items(SESSIONS).await[0]);
+    let eve = json!({"spec": {"holderIdentity": "eve"}});
+    kube.merge(&lease, &eve).await;
+    let mut check = StageClient::start(gateway_command(&home, "check", &[]));
+    let (status, _) = check.wait().await;
+    assert_eq!(
+        (code_of(&check.stderr()), status.code()),
+        ("gateway.session_lost", Some(5))
+    );
+    stage.signal(Signal::CONT);
+    stage.signal(Signal::KILL);
+    stage.wait().await;
+}
+
+#[tokio::test]
+async fn a_session_that_was_not_renewed_for_its_duration_is_degraded_until_it_is() {
+    let Some(mut kube) = with_gateway().await else {
+        return;
+    };
+    let home = Home::new();
+    let mut stage = start(&kube, &home, &["--lease-duration", "3"]);
+    ready(&mut stage).await;
+    kube.restart(async || {
+        let error = stage.wait_for("degraded").await["error"].clone();
+        assert_eq!(error["code"], "gateway.unrenewed", "{error:#}");
+    })
+    .await;
+    stage.wait_for("ready").await;
+    assert!(stage.stderr().contains("cannot renew the Lease on Gateway"));
     stop(stage).await;
 }
 
