@@ -71,7 +71,7 @@ codes! {
         "start that stage with the same --run-dir; if it has ended, its last messages say why";
     USAGE = "protocol.usage", Usage, "The command line or the request on stdin is not valid.",
         "see --help";
-    VERSION = "protocol.version", Version, "The other program has another protocol version.",
+    VERSION = "protocol.version", Version, "The other program has another protocol version or release.",
         "install both programs from the same release";
     WAIT_TIMEOUT = "protocol.wait_timeout", Timeout, "An instance was not ready within --timeout.",
         "see the messages of the instance; raise --timeout if it only needs more time";

@@ -25,6 +25,9 @@ const PROGRAMS: [&str; 3] = ["remote", "conformance", "sandbox"];
 /// The release of this project.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
+/// The variable with which `up` tells the release that wrote the command lines of its stages.
+pub const RELEASE_VARIABLE: &str = "DEVCLUSTER_STAGES_RELEASE";
+
 /// Whether a kind is one of this project's.
 pub fn is_ours(kind: &str) -> bool {
     OURS.contains(&kind)

@@ -21,6 +21,7 @@ use crate::env::Env;
 use crate::error::{Exit, StageError};
 use crate::files;
 use crate::io::{Io, Sink};
+use crate::kinds::{RELEASE, RELEASE_VARIABLE};
 use crate::ledger::{Ledger, Owner};
 use crate::message::Message;
 use crate::reporter::Reporter;
@@ -94,7 +95,7 @@ fn cannot_start<S: Stage>(what: &str, error: &std::io::Error) -> ExitCode {
 pub async fn run<S: Stage>(args: Vec<OsString>, env: Env, mut io: Io) -> u8 {
     let call = match cli::parse::<S>(args, &env) {
         Ok(call) => call,
-        Err(error) => return show_usage(&error, &mut io),
+        Err(error) => return show_usage::<S>(&error, &env, &mut io),
     };
     let works = matches!(call.verb, Verb::Run | Verb::Once);
     let config = works && call.stdin != StdinMode::Control;
@@ -159,15 +160,37 @@ async fn work<S: Stage>(
 
 /// Reads and checks the config of a stage.
 pub(crate) fn load_config<S: Stage>(sources: &Sources, env: &Env) -> Result<S::Config, StageError> {
-    config::load(S::KIND, &S::program(), sources, env, S::validate)
+    let config = config::load(S::KIND, &S::program(), sources, env, S::validate);
+    config.map_err(|error| match of_another_release::<S>(env) {
+        Some(other) => error
+            .caused_by
+            .iter()
+            .fold(other.cause(&error.message), |all, cause| all.cause(cause)),
+        None => error,
+    })
 }
 
-fn show_usage(error: &clap::Error, io: &mut Io) -> u8 {
+/// Why a command line or a config may be wrong: `up` wrote it, and another release was installed since.
+fn of_another_release<S: Stage>(env: &Env) -> Option<StageError> {
+    let other = env.get(RELEASE_VARIABLE).filter(|it| *it != RELEASE)?;
+    let message = format!(
+        "{} is from release {RELEASE}, and the `up` that runs it from release {other}",
+        S::program()
+    );
+    let hint = "end `up`, and start it again";
+    Some(StageError::new(codes::VERSION, message).hint(hint))
+}
+
+fn show_usage<S: Stage>(error: &clap::Error, env: &Env, io: &mut Io) -> u8 {
     let text = error.render().to_string();
     // When this fails, there is no other stream to report it on.
     if error.use_stderr() {
         drop(io.stderr.write_all(text.as_bytes()));
-        return Exit::Usage as u8;
+        let Some(error) = of_another_release::<S>(env) else {
+            return Exit::Usage as u8;
+        };
+        drop(io.stderr.write_all(error.render(&S::program()).as_bytes()));
+        return Exit::Version as u8;
     }
     drop(io.stdout.write_all(text.as_bytes()));
     Exit::Ok as u8

@@ -61,8 +61,14 @@ async fn run_to_completion(cli: &Cli) -> Result<(), ControlError> {
 
 /// Asks for restarts of these stages in a separate process.
 pub(crate) async fn request(socket: &Path, stages: &[String]) -> Result<Outcomes, StageError> {
-    let program = std::env::current_exe()
-        .map_err(|e| StageError::io("cannot find the path of this program", &e))?;
+    // This very program, also after another release was installed in its place.
+    let own = Path::new("/proc/self/exe");
+    let program = match own.exists() {
+        true => Ok(own.to_owned()),
+        false => std::env::current_exe(),
+    };
+    let program =
+        program.map_err(|e| StageError::io("cannot find the path of this program", &e))?;
     let answer = protocol::devcluster::request(&program, socket, stages).await;
     answer.map_err(|why| StageError::new(codes::CONTROL, why))
 }

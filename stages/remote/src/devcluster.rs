@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use protocol::kinds::{RELEASE, RELEASE_VARIABLE};
 use protocol::program::say;
 use protocol::{Env, KEEP_VARIABLE, StageError, child};
 use rustix::process::{Pid, Signal, kill_process};
@@ -105,6 +106,7 @@ impl Devcluster {
             |e: std::io::Error| StageError::io(format!("cannot start {}", program.display()), &e);
         let mut command = Command::new(program);
         command.args(options.words());
+        command.env(RELEASE_VARIABLE, RELEASE);
         if std::env::var_os("TERM").is_none() {
             // Its console crashes when TERM is not set.
             command.env("TERM", "xterm");

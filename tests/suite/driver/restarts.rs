@@ -159,3 +159,24 @@ async fn devcluster_guesses_no_address_for_docker_that_the_file_does_not_use() {
         assert_eq!(said.contains("devcluster is failing"), !asked, "{said}");
     }
 }
+
+#[tokio::test]
+async fn a_stage_that_cannot_start_is_tried_five_times_and_then_reported_with_its_key() {
+    let site = Site::new().await;
+    let port = format!("ssh_port: {}", site.sshd.port());
+    let text = site.devcluster_yaml().replace(&port, "ssh_port: 1");
+    let file = site.write("source.yaml", &text);
+    let file = file.to_str().expect("text");
+    let mut terminal = Terminal::start(site.remote(&["up", "--no-preflight", "-c", file]));
+    for time in 1..=5 {
+        let line = format!("tunnel ended unexpectedly; it is started again ({time} of 5");
+        terminal.wait_for(&line).await;
+    }
+    terminal
+        .wait_for("tunnel was started again 5 times in 10 minutes, and ended again")
+        .await;
+    terminal.wait_for("press 1 to start it").await;
+    terminal.press("q");
+    assert!(terminal.child.wait().await.expect("no end").success());
+    site.nothing_is_left().await;
+}

@@ -79,3 +79,28 @@ async fn a_lack_of_descriptors_is_reported() {
         "{stderr}"
     );
 }
+
+#[tokio::test]
+async fn what_a_program_of_another_release_does_not_accept_names_both_releases() {
+    let home = Home::new();
+    let ours = env!("CARGO_PKG_VERSION");
+    for flag in ["--no-such-flag", "--config=/nowhere"] {
+        for (release, code, exit) in [("0.0.1", "protocol.version", 3), (ours, "", 2)] {
+            let mut command = home.command(&bin("devcluster-tunnel"));
+            command.args(["run", flag, "--run-dir"]).arg(home.run_dir());
+            command.env("DEVCLUSTER_STAGES_RELEASE", release);
+            let output = command.output().await.expect("no start");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(exit), "{flag}: {stderr}");
+            let both = stderr.contains("release 0.0.1") && stderr.contains(ours);
+            assert_eq!(both, !code.is_empty(), "{flag}: {stderr}");
+            assert!(
+                stderr.contains("no-such-flag") || stderr.contains("/nowhere"),
+                "{stderr}"
+            );
+            if !code.is_empty() {
+                assert_eq!(code_of(&stderr), code);
+            }
+        }
+    }
+}
