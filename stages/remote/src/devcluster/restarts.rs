@@ -66,7 +66,7 @@ impl Restarts {
         }
     }
 
-    /// Starts again what crashes, for ever.
+    /// Starts again what crashes, until it is dropped.
     pub(crate) async fn watch(mut self) -> Infallible {
         let mut due = None;
         loop {
