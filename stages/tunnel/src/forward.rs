@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::PortRange;
+use protocol::identity::Identity;
 
 use crate::arrival::{self, Prober, Proof};
 use crate::config::{Config, PortPolicy, Verify};
 use crate::guard::{Guard, Guards};
-use crate::outputs::Outputs;
+use crate::memory::Ports;
 use crate::ssh::{LocalEnd, Resolved, SshSession};
 
 /// Time limit of a connection that may fail.
@@ -22,6 +23,8 @@ pub(crate) struct Forward {
     pub(crate) spec: ForwardSpec,
     /// The port that it used last: in this run, or in the previous run on this server.
     before: Option<u16>,
+    /// The port to try first if there is no earlier one.
+    first: u16,
     pub(crate) bound: Option<BoundPort>,
 }
 
@@ -33,32 +36,37 @@ pub(crate) struct BoundPort {
 }
 
 impl Forward {
-    /// The tunnel's own forward, then one per entry of `forwards`. `previous` has the outputs of the previous run.
+    /// The tunnel's own forward, then one per entry of `forwards`. `previous` has the ports of the previous run.
     pub(crate) fn all(
         config: &Config,
         resolved: &Resolved,
-        previous: Option<Outputs>,
+        previous: Option<Ports>,
         guards: &Guards,
+        identity: &Identity,
     ) -> Vec<Forward> {
-        let previous = previous.filter(|o| o.ssh_host == resolved.host);
+        let previous = previous.filter(|ports| ports.server == resolved.host);
         let own = Forward {
             name: None,
             spec: ForwardSpec::new(config, resolved),
-            before: previous.as_ref().map(|o| o.port),
+            before: previous.as_ref().map(|ports| ports.port),
+            first: first_choice(config.remote_port_range, identity, ""),
             bound: None,
         };
         let mut all = vec![own];
         all[0].spec.guard = guards.of(config.local_port);
         for forward in &config.forwards {
             let name = forward.name();
-            let before = previous.as_ref().and_then(|o| o.forwards.get(&name));
+            let before = previous
+                .as_ref()
+                .and_then(|ports| ports.forwards.get(&name));
             let mut spec = all[0].spec.clone();
             spec.local_port = forward.local_port;
             spec.guard = guards.of(forward.local_port);
             spec.range = forward.remote_port_range.unwrap_or(spec.range);
             all.push(Forward {
+                before: before.copied(),
+                first: first_choice(spec.range, identity, &name),
                 spec,
-                before: before.map(|f| f.port),
                 name: Some(name),
                 bound: None,
             });
@@ -66,11 +74,12 @@ impl Forward {
         all
     }
 
-    /// The ports to try, best first: the previous one, then all others unless only the previous one is allowed.
+    /// The ports to try, best first: the previous one or the instance's first choice, then all others unless only the
+    /// previous one is allowed.
     pub(crate) fn ports(&self, policy: PortPolicy, insist: bool) -> Vec<u16> {
         match self.before {
             Some(port) if insist || policy == PortPolicy::Pinned => vec![port],
-            before => self.spec.shuffled_ports(before),
+            before => self.spec.shuffled_ports(before.or(Some(self.first))),
         }
     }
 
@@ -80,6 +89,20 @@ impl Forward {
         let before = self.bound.replace(bound)?;
         (before.port != bound.port).then_some(before.port)
     }
+}
+
+/// The port that an instance tries first. Another one seldom has the same: a server reserves no port, and tasks may still
+/// look for another user's master at a port that is free at the moment.
+fn first_choice(range: PortRange, identity: &Identity, name: &str) -> u16 {
+    let hashed = [identity.as_str(), name].concat();
+    // FNV-1a: the same in every release.
+    let hash = hashed
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    let ports = u64::from(range.last - range.first) + 1;
+    range.first + (hash % ports) as u16
 }
 
 /// The config of a forward.

@@ -14,6 +14,7 @@ mod errors;
 mod forward;
 mod ghosts;
 mod guard;
+mod memory;
 mod network;
 mod outputs;
 mod ssh;
@@ -158,12 +159,17 @@ impl Stage for Tunnel {
         diagnostics::server(cx, config).await;
     }
 
+    fn is_resumable(entry: &Entry) -> bool {
+        entry.what == memory::LEDGER_ENTRY
+    }
+
     async fn leftovers<'a>(
-        _cx: &'a Context<Self>,
+        cx: &'a Context<Self>,
         entry: &'a Entry,
     ) -> Result<Vec<Leftover<'a>>, StageError> {
         let left = match entry.what.as_str() {
             guard::LEDGER_ENTRY => guard::leftover(&entry.data),
+            memory::LEDGER_ENTRY => memory::leftover(cx),
             _ => ssh::leftover(entry),
         };
         Ok(left.into_iter().collect())

@@ -21,6 +21,7 @@ use crate::errors;
 use crate::forward::{BoundPort, Forward};
 use crate::ghosts::Ghosts;
 use crate::guard::{Guards, State};
+use crate::memory::Memory;
 use crate::network::Network;
 use crate::ssh::{Greeting, Resolved, Socket, SshSession};
 
@@ -38,6 +39,7 @@ pub(crate) struct Supervisor<'a> {
     /// The tunnel's own forward is the first.
     forwards: Vec<Forward>,
     guards: Guards,
+    memory: Memory,
     /// The states of the guards that were reported last.
     reported: Vec<State>,
     network: Network,
@@ -57,7 +59,8 @@ pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), Sta
     };
     let socket = Socket::reserve(cx, &cx.instance, &resolved.server(config))?;
     let guards = Guards::start(cx, config)?;
-    let forwards = Forward::all(config, &resolved, cx.previous(), &guards);
+    let memory = Memory::open(cx);
+    let forwards = Forward::all(config, &resolved, memory.last(cx), &guards, &cx.identity()?);
     let network = Network::new(resolved.direct_address());
     let mut supervisor = Supervisor {
         cx,
@@ -65,6 +68,7 @@ pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), Sta
         resolved,
         forwards,
         guards,
+        memory,
         reported: Vec::new(),
         network,
         session: None,
@@ -82,7 +86,9 @@ pub(crate) async fn run(cx: &Context<Tunnel>, config: &Config) -> Result<(), Sta
         supervisor.ghosts.session_ended()?;
     }
     socket.release()?;
+    supervisor.say_what_is_free();
     supervisor.guards.release()?;
+    supervisor.memory.release()?;
     result
 }
 

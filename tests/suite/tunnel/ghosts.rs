@@ -51,7 +51,7 @@ async fn a_ghost_is_ended_and_the_tunnel_gets_its_port_again() {
     tunnel.signal(Signal::TERM);
     tunnel.wait().await;
     leaks::gone("what it started", || setup.left()).await;
-    let state = leaks::files(&setup.home.path().join("state"));
+    let state = leaks::state(&setup.home);
     assert!(state.is_empty(), "the ledger is not settled: {state:?}");
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use rustix::process::Signal;
 use serde_json::json;
 use support::tunnel::{Setup, any_listener, ask, failure, port_of, shout, take};
-use support::{Options, StageClient, leaks};
+use support::{Options, StageClient, free_ports, leaks};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -38,6 +38,58 @@ async fn a_port_in_use_is_skipped_and_a_visitor_reaches_the_local_port() {
         ask(port, "hello through the tunnel").await.unwrap(),
         "HELLO THROUGH THE TUNNEL"
     );
+}
+
+#[tokio::test]
+async fn after_sigkill_and_gc_the_next_run_asks_for_the_same_port_first() {
+    let setup = Setup::new(Options::default()).await;
+    let wide = free_ports(60);
+    let range = format!("{}-{}", wide.start(), wide.end());
+    let start = async || {
+        let mut tunnel = setup.start(&[("remote-port-range", &range)]);
+        let port = port_of(&tunnel.wait_for("outputs").await);
+        tunnel.wait_for("ready").await;
+        (tunnel, port)
+    };
+    let end = async |mut tunnel: StageClient, signal: Signal| {
+        tunnel.signal(signal);
+        tunnel.wait().await;
+    };
+    let outputs = setup.home.run_dir().join("outputs");
+    let clean_tmp = || std::fs::remove_dir_all(&outputs).expect("no outputs");
+
+    let (tunnel, first) = start().await;
+    end(tunnel, Signal::TERM).await;
+    clean_tmp();
+    let (tunnel, again) = start().await;
+    assert_eq!(again, first, "the first choice is that of the instance");
+    end(tunnel, Signal::TERM).await;
+    // Another program has the first choice, so that only a memory leads to the next one.
+    let taken = take([first]).await;
+    let (tunnel, second) = start().await;
+    assert_ne!(second, first);
+    end(tunnel, Signal::KILL).await;
+    drop(taken);
+    let mut gc = setup.verb("cleanup");
+    assert!(
+        gc.arg("--keep")
+            .status()
+            .await
+            .expect("no tunnel")
+            .success()
+    );
+    assert!(!outputs.join("tunnel.json").exists());
+    let (tunnel, again) = start().await;
+    assert_eq!(again, second, "after gc");
+    end(tunnel, Signal::KILL).await;
+    clean_tmp();
+    let (tunnel, again) = start().await;
+    assert_eq!(again, second, "without outputs");
+    end(tunnel, Signal::KILL).await;
+    let by_hand = setup.verb("cleanup").status().await.expect("no tunnel");
+    assert!(by_hand.success());
+    let state = leaks::files(&setup.home.path().join("state"));
+    assert!(state.is_empty(), "{state:?}");
 }
 
 #[tokio::test]
@@ -196,7 +248,7 @@ async fn sigterm_ends_it_and_leaves_nothing() {
     assert!(status.success(), "{}", tunnel.stderr());
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(
-        leaks::files(&setup.home.path().join("state")),
+        leaks::state(&setup.home),
         Vec::<std::path::PathBuf>::new(),
         "the ledger is settled"
     );

@@ -27,7 +27,11 @@ pub(crate) async fn preview(run_dir: Option<&Path>, now: bool, programs: &Progra
         let orphans = orphans::list_alive(temp_dir).await.into_iter();
         lines.extend(orphans.map(|o| format!("would end {o}, which outlived its devcluster")));
     }
+    // A memory is nothing that was left.
+    let is_memory =
+        |entry: &ledger::Entry| entry.parked.as_ref().is_some_and(|p| p.what.is_empty());
     let owners = survey.open.into_iter();
+    let owners = owners.filter(|(_, entries)| now || !entries.iter().all(is_memory));
     let looking = owners.map(async |(owner, entries)| {
         let (name, dir) = (&owner.instance, owner.run_dir.display());
         let plain = entries.iter().map(|e| format!("  {}", e.describe()));

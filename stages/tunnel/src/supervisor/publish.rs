@@ -42,7 +42,9 @@ impl Supervisor<'_> {
                 "{ports} of {host} {are} open to every machine that can reach {them}; restrict access with bind_address or a firewall",
             ));
         }
-        self.cx.ready(self.outputs()?).await?;
+        let outputs = self.outputs()?;
+        self.memory.note(self.cx, &outputs)?;
+        self.cx.ready(outputs).await?;
         self.report_guards(true);
         Ok(())
     }
@@ -86,6 +88,18 @@ impl Supervisor<'_> {
             verified: own.verified,
             forwards: self.bound().filter_map(named).collect(),
         })
+    }
+
+    /// A server reserves no port. The ports are in the outputs, and the next run asks for them first.
+    pub(super) fn say_what_is_free(&self) {
+        let ports: Vec<String> = self.bound().map(|(_, b)| b.port.to_string()).collect();
+        if self.cx.is_lasting() && !ports.is_empty() {
+            self.cx.info(format!(
+                "the next run asks {} for port {} first; until then another program may take it",
+                self.resolved.host,
+                ports.join(", ")
+            ));
+        }
     }
 
     pub(super) fn log_recovery(&self, lost_at: Instant) {
