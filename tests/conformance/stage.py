@@ -458,7 +458,7 @@ class Run:
             while len(self.signals) < 2 and time.monotonic() < deadline:
                 time.sleep(0.01)
             if len(self.signals) > 1:
-                subprocess.Popen(["sleep", "20"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if self.child and self.child.poll() is None:
             self.child.terminate()
             self.child.wait()

@@ -34,6 +34,7 @@ func run(file, state, log string) error {
 	if err != nil {
 		return err
 	}
+	note("master configuration: read from %s", file)
 	database, err := openDatabase(state, config.Security.InitialUserPassword)
 	if err != nil {
 		return err
