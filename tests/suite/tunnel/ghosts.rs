@@ -140,7 +140,9 @@ async fn the_session_of_another_client_is_never_ended() {
 
     let mut tunnel = start(&setup, &relay, &[]);
     tunnel.wait_for("ready").await;
-    let ledger = leaks::files(&setup.home.path().join("state")).remove(0);
+    let mut state = leaks::state(&setup.home).into_iter();
+    let ledger = state.find(|path| path.extension().is_some_and(|it| it == "jsonl"));
+    let ledger = ledger.expect("no ledger");
     relay.cut();
     tunnel.signal(Signal::KILL);
     tunnel.wait().await;

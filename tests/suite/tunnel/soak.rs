@@ -36,7 +36,7 @@ async fn whenever_it_is_killed_the_next_start_is_ready_and_nothing_is_left() {
         let what = format!("round {round}, killed after {moment:.0?}");
         leaks::gone(&what, || setup.left()).await;
         leaks::gone(&what, || setup.sshd.sessions().expect("no /proc")).await;
-        let state = leaks::files(&setup.home.path().join("state"));
+        let state = leaks::state(&setup.home);
         assert!(state.is_empty(), "{what}: the ledger lists {state:?}");
     }
 }
