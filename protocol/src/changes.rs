@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 /// A file that was open for writing was closed, for example the lock of a process that ended.
 const CLOSED: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write));
 
-/// How long to wait without an event: some file systems report none, and a lock that the kernel released is no event on all
-/// systems.
+/// How long to wait without an event: some file systems report none, and not all systems report a lock that the kernel
+/// released.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Changes in some directories since the last wait.
@@ -27,7 +27,7 @@ impl Changes {
         let changed = Arc::new(Notify::new());
         let seen = changed.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // Reading is no change: whoever reads after each would never stop.
+            // Reading does not change a file: whoever reads after each would never stop.
             let read_only = event.is_ok_and(|e| e.kind.is_access() && e.kind != CLOSED);
             if !read_only {
                 seen.notify_one();

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -35,6 +36,9 @@ func run(file, state, log string) error {
 		return err
 	}
 	note("master configuration: read from %s", file)
+	if state == "" {
+		return errors.New("no database")
+	}
 	database, err := openDatabase(state, config.Security.InitialUserPassword)
 	if err != nil {
 		return err
