@@ -102,7 +102,7 @@ impl Connection {
     }
 }
 
-/// The response once all of it is there: a body that stalls is no answer.
+/// The response once all of it is there: a body that stalls counts as no answer.
 async fn whole(response: Response<Body>) -> Result<Response<Body>, kube::Error> {
     let (head, body) = response.into_parts();
     let body = body.collect().await?.to_bytes();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_stalls_is_no_answer() {
+    async fn a_body_that_stalls_ends_in_an_error() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let config = Config::new(url.parse().unwrap());

@@ -159,7 +159,7 @@ impl LeaseLock {
         self.change(cluster, seen, clear_holder).await.map(drop)
     }
 
-    /// Whether this run is ours, or the one that had the Lease before.
+    /// Whether this run is ours, or that of the Lease before it.
     fn is_known(&self, run: Option<&str>, seen: &Lease) -> bool {
         run == self.run.as_deref() || run == run_of(seen)
     }

@@ -17,7 +17,7 @@ const ATTEMPTS: u32 = 5;
 pub struct Ours<'a> {
     /// A label, and our mark as its value.
     pub mark: (&'static str, &'a str),
-    /// The uid of the Lease of a session of ours, which the object names as its owner. `None`: the object is no part of a
+    /// The uid of the Lease of a session of ours, which the object names as its owner. `None`: the object belongs to no
     /// session, and who may write its mark may delete it.
     pub session: Option<&'a str>,
 }

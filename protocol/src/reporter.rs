@@ -108,11 +108,6 @@ impl Reporter {
         self.state().run_dir = None;
     }
 
-    /// The outputs of the last run, for a verb that only looks.
-    pub(crate) fn remember(&self, last: Option<OutputsFile>) {
-        self.state().previous = last;
-    }
-
     /// Whether another program reads every message.
     pub(crate) fn speaks(&self) -> bool {
         self.events == Events::All

@@ -254,12 +254,6 @@ impl RunDir {
         parse(&self.outputs_path(instance))
     }
 
-    /// The same, else those of the run before.
-    pub(crate) fn last_outputs(&self, instance: &str) -> Option<OutputsFile> {
-        let archived = || parse(&self.previous_path(instance));
-        self.outputs(instance).or_else(archived)
-    }
-
     /// The outputs of an instance, if the run that wrote them is alive.
     pub fn live_outputs(&self, instance: &str) -> Option<OutputsFile> {
         let outputs = self.outputs(instance)?;

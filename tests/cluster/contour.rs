@@ -184,7 +184,10 @@ async fn node_ports_give_no_address(bed: &Bed, kubeconfig: &Path) {
     assert_eq!(error["code"], "gateway.task_namespace_held", "{error:#}");
     let error = fails("team-c").await;
     let hint = error["hint"].as_str().unwrap_or_default();
-    assert!(hint.contains("is of type NodePort"), "{error:#}");
+    assert!(
+        hint.contains("made no Service of type LoadBalancer"),
+        "{error:#}"
+    );
     cleanup(bed, &home).await;
     bed.kubectl(&["delete", "gatewayclass", "node-ports"]);
     let deployment = ["delete", "contourdeployment", "node-ports"];

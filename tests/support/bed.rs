@@ -273,12 +273,6 @@ impl Traces {
     }
 }
 
-/// What is to hold and does not yet, for a fault that is known by this number: the test that finds it gone is to assert it.
-#[track_caller]
-pub fn known_fault(number: u32, what: &str, holds: bool) {
-    assert!(!holds, "fault {number} is fixed: {what}");
-}
-
 /// Waits until it is so.
 pub fn eventually(what: &str, is: impl FnMut() -> bool) {
     assert!(within(ANSWER, is), "not so: {what}");

@@ -16,10 +16,8 @@ pub(crate) async fn diagnose<S: Stage>(invocation: &Invocation) -> Result<Exit, 
     let config = load_config::<S>(&invocation.call.sources, &invocation.env)?;
     let directory = scratch_dir(invocation)?;
     let (run_dir, unsafe_dir) = run_dir(invocation, directory.path())?;
-    // It looks at what a run would find.
-    let instance = &invocation.call.instance;
+    // It reads what a run would find.
     let ledger = ledger_to_read(invocation)?;
-    invocation.reporter.remember(run_dir.last_outputs(instance));
     let cx: Context<S> = invocation.context(run_dir, ledger, None);
     if let Some(error) = unsafe_dir {
         cx.report(Check::failed(

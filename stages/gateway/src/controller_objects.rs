@@ -53,14 +53,13 @@ pub(crate) async fn until_removed(
     loop {
         let children = list(&mut discovery, Some(lease)).await?;
         let Some(child) = children.first() else {
-            break;
+            return Ok(());
         };
         if Instant::now() > deadline {
             return Err(stays(lease, child));
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
-    remove_election(cluster, lease).await
 }
 
 /// Creates the deleted Gateway of a session again and deletes it: a controller that did not run at its deletion has not
@@ -121,7 +120,10 @@ pub(crate) async fn until_all_removed(cluster: &Cluster) -> Result<Option<String
 
 /// Removes the Lease by which Contour's pods for this Gateway elected a leader; Contour leaves it. Its pods are gone, and
 /// its name has that of the Gateway in it.
-async fn remove_election(cluster: &Cluster, lease: &GatewayLease) -> Result<(), StageError> {
+pub(crate) async fn remove_election(
+    cluster: &Cluster,
+    lease: &GatewayLease,
+) -> Result<(), StageError> {
     let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), &lease.namespace);
     let failed = |verb| move |error| cluster.failed(verb, LEASES, Some(&lease.namespace), &error);
     let name = format!("leader-elect-{}", lease.gateway);

@@ -149,5 +149,10 @@ async fn gateway_leftovers(
             Ok(false)
         }));
     }
+    let (cluster, lease) = (cluster.clone(), lease.clone());
+    left.push(Leftover::new("", async move {
+        controller_objects::remove_election(&cluster, &lease).await?;
+        Ok(false)
+    }));
     Ok(left)
 }

@@ -176,16 +176,18 @@ pub(crate) async fn explain(
         let labelled = it.labels().get(GATEWAY_NAME);
         labelled.is_some_and(|it| it == name) || it.name_any().ends_with(&format!("-{name}"))
     };
-    let has_node_ports = |it: &&Service| {
+    let mut its = services.iter().filter(|it| is_its(it)).peekable();
+    let is_balanced = |it: &Service| {
         let spec = it.spec.as_ref();
-        is_its(it) && spec.is_some_and(|spec| spec.type_.as_deref() == Some("NodePort"))
+        spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
     };
-    match services.iter().find(has_node_ports) {
-        Some(service) => error.hint(format!(
-            "its Service {namespace}/{} is of type NodePort, which gets no address: use a GatewayClass that makes one of type LoadBalancer",
-            service.name_any()
+    // Some controllers make it in a namespace of their own.
+    match its.peek().is_some() && !its.any(is_balanced) {
+        true => error.hint(format!(
+            "its controller made no Service of type LoadBalancer for it, and one of type NodePort gets no address: \
+             use a GatewayClass that makes one (`kubectl -n {namespace} get services`)"
         )),
-        None => error,
+        false => error,
     }
 }
 

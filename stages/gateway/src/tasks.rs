@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::usage::ALLOCATION;
 
-/// Pods that have ended are no tasks.
+/// Pods that have not ended.
 const RUNNING: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// Longest duration of one watch, in seconds: a dead connection is noticed by then.

@@ -30,7 +30,7 @@ struct State {
     gateway: Option<StageError>,
     lease: Option<StageError>,
     /// What was reported last.
-    told: Option<StageError>,
+    reported: Option<StageError>,
     has_ports: bool,
 }
 
@@ -40,7 +40,7 @@ impl<'a> Health<'a> {
             outputs,
             gateway: None,
             lease: None,
-            told: None,
+            reported: None,
             has_ports: objects::determined_ports(gateway).next().is_some(),
         };
         Self {
@@ -62,16 +62,19 @@ impl<'a> Health<'a> {
     fn tell(&self) -> bool {
         let mut state = self.state.borrow_mut();
         let wrong = state.lease.clone().or_else(|| state.gateway.clone());
-        let same = |told: &StageError, now: &StageError| {
-            (&told.code, &told.message) == (&now.code, &now.message)
+        let same = |reported: &StageError, now: &StageError| {
+            (&reported.code, &reported.message) == (&now.code, &now.message)
         };
         if let Some(error) = &wrong
-            && !state.told.as_ref().is_some_and(|told| same(told, error))
+            && !state
+                .reported
+                .as_ref()
+                .is_some_and(|reported| same(reported, error))
         {
             self.cx.degraded(error.clone());
         }
-        state.told = wrong;
-        state.told.is_some()
+        state.reported = wrong;
+        state.reported.is_some()
     }
 
     /// Reports what is wrong with the Lease, and when it is right again.

@@ -89,7 +89,7 @@ async fn a_route_to_our_gateway_deletes_no_service() {
     let outputs = outputs(&mut stage).await;
     open_port(&outputs, "default").await;
     let block = &outputs["internal_task_gateway"];
-    // Of one who may make routes, beside a Service of somebody else; and one that looks like Determined's.
+    // Of one who may make routes, beside a Service of another user; and one that looks like Determined's.
     for (name, labels) in [
         ("victim", json!({})),
         ("disguised", json!({"determined": "canary.1"})),

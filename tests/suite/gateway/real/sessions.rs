@@ -228,6 +228,29 @@ async fn another_run_with_the_same_identity_ends_the_first_which_deletes_nothing
 }
 
 #[tokio::test]
+async fn a_gateway_that_is_left_is_used_again_by_the_next_run() {
+    let Some(mut kube) = real_kube().await else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.start_controller();
+    let home = Home::new();
+    for _ in 0..3 {
+        let mut stage = start(&kube, &home, &["--prefer", "dedicated", "--leave"]);
+        ready(&mut stage).await;
+        stop(stage).await;
+        kube.until("one Gateway without an owner", async || {
+            let all = kube.items(GATEWAYS).await;
+            all.len() == 1 && all[0]["metadata"]["ownerReferences"].is_null()
+        })
+        .await;
+    }
+    cleanup(&home).await;
+    assert_eq!(kube.items(SESSIONS).await.len(), 0);
+    assert_eq!(kube.items(GATEWAYS).await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_session_of_a_newer_release_is_left_alone_and_named() {
     let Some(kube) = with_gateway().await else {
         return;
