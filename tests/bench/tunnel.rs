@@ -241,14 +241,17 @@ async fn new_connections_do_not_wait() {
 async fn first_visit(port: u16, local: u16) -> f64 {
     let master = Master::start(local, &[]);
     master.set_answers(false);
-    let visitor = tokio::spawn(async move {
+    let visitor = async {
         while visit(port).await.is_err() {}
         Instant::now()
-    });
-    master.is_asked().await;
-    let from = Instant::now();
-    master.set_answers(true);
-    let through = visitor.await.expect("no visitor");
+    };
+    let answers = async {
+        master.is_asked().await;
+        let from = Instant::now();
+        master.set_answers(true);
+        from
+    };
+    let (through, from) = tokio::join!(visitor, answers);
     master.stop().await;
     ms(through - from)
 }

@@ -224,9 +224,9 @@ impl Guards {
         if ports.is_empty() {
             return Ok(guards);
         }
-        let (files, ask, listeners) = Files::bind(cx, &ports)?;
+        let bound = Files::bind(cx, &ports)?;
         visitors::allow_many();
-        for (port, (path, listener)) in ports.into_iter().zip(listeners) {
+        for (port, (path, listener)) in ports.into_iter().zip(bound.ports) {
             let guard = Arc::new(Guard::new(port, path));
             guards._tasks.spawn(guard.clone().keep_examined());
             guards
@@ -235,8 +235,10 @@ impl Guards {
             guards.examined.push(guard.examined.subscribe());
             guards.all.push(guard);
         }
-        guards._tasks.spawn(ask::answer(ask, guards.all.clone()));
-        guards.files = Some(files);
+        guards
+            ._tasks
+            .spawn(ask::answer(bound.ask, guards.all.clone()));
+        guards.files = Some(bound.files);
         Ok(guards)
     }
 

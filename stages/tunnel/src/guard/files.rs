@@ -30,12 +30,18 @@ pub(super) fn ask_path(run_dir: &protocol::rundir::RunDir, instance: &str) -> Pa
     run_dir.file(&format!("{instance}.guard"))
 }
 
+/// What the guards listen on.
+pub(super) struct Bound {
+    pub(super) files: Files,
+    /// The socket of `check` and `wait`.
+    pub(super) ask: UnixListener,
+    /// The path and the socket of each guarded port.
+    pub(super) ports: Vec<(PathBuf, UnixListener)>,
+}
+
 impl Files {
     /// Binds the socket of `check` and `wait`, and one for each of these ports.
-    pub(super) fn bind(
-        cx: &Context<Tunnel>,
-        ports: &[u16],
-    ) -> Result<(Files, UnixListener, Vec<(PathBuf, UnixListener)>), StageError> {
+    pub(super) fn bind(cx: &Context<Tunnel>, ports: &[u16]) -> Result<Bound, StageError> {
         let ask = ask_path(&cx.run_dir, &cx.instance);
         let wanted = ports.iter().map(|port| {
             let name = format!("{}.guard-{port}", cx.instance);
@@ -48,17 +54,21 @@ impl Files {
         let ticket = cx.ledger.intend(LEDGER_ENTRY, json!({ "files": paths }))?;
         let files = Files { paths, ticket };
         files.remove();
-        let bound = bind(&at)?;
+        let listener = bind(&at)?;
         if at != ask {
             let linked = std::os::unix::fs::symlink(&at, &ask);
             linked.map_err(|e| failed(&ask, &e))?;
         }
-        let listeners = wanted.into_iter().map(|path| {
+        let ports = wanted.into_iter().map(|path| {
             let listener = bind(&path)?;
             Ok((path, listener))
         });
-        let listeners = listeners.collect::<Result<_, StageError>>()?;
-        Ok((files, bound, listeners))
+        let ports = ports.collect::<Result<_, StageError>>()?;
+        Ok(Bound {
+            files,
+            ask: listener,
+            ports,
+        })
     }
 
     fn remove(&self) {
