@@ -144,9 +144,14 @@ async fn a_forged_list_removes_no_class_in_use() {
     let gateways = in_namespace(GATEWAYS, "default");
     // A user's class of the same controller, with a Gateway.
     kube.class("theirs", CONTOUR).await;
-    let mut theirs = kube.gateway("default", "in-use").await;
-    theirs["spec"]["gatewayClassName"] = "theirs".into();
-    kube.put(&format!("{gateways}/in-use"), &theirs).await;
+    kube.gateway("default", "in-use").await;
+    // A merge: the controller writes its status meanwhile.
+    let in_use = format!("{gateways}/in-use");
+    let class_of = async |class: &str| {
+        let spec = json!({"spec": {"gatewayClassName": class}});
+        kube.merge(&in_use, &spec).await;
+    };
+    class_of("theirs").await;
     let class = format!("{CLASSES}/devcluster-gateway");
     let stays = async || {
         cleanup(&home).await;
@@ -155,9 +160,7 @@ async fn a_forged_list_removes_no_class_in_use() {
         assert!(there, "{class:#}");
     };
     stays().await;
-    theirs = kube.get(&format!("{gateways}/in-use")).await;
-    theirs["spec"]["gatewayClassName"] = "devcluster-gateway".into();
-    kube.put(&format!("{gateways}/in-use"), &theirs).await;
+    class_of("devcluster-gateway").await;
     let path = format!(
         "{}/devcluster-infrastructure",
         in_namespace(LEASES, "default")
