@@ -2,6 +2,7 @@
 //! instance makes for itself is named after its identity, and it recognizes its own after SIGKILL, a crash or a reboot.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -147,11 +148,17 @@ fn get_or_create(path: &Path, run_dir: &Path, writes: bool) -> Result<Identity, 
     };
     let text = serde_json::to_vec(&content)
         .map_err(|e| StageError::internal("an identity is not JSON").source(&e))?;
-    files::replace(path, &text, true).map_err(failed)?;
+    // In place: a run that is killed here leaves an incomplete file, which does not count, and no second one.
+    let written = files::open(path).and_then(|mut file| {
+        file.set_len(0)?;
+        file.write_all(&text)?;
+        file.sync_all()
+    });
+    written.map_err(failed)?;
     Ok(new)
 }
 
-/// `None`: there is no such file, or a power-off has emptied it.
+/// `None`: there is no such file, or it is incomplete.
 fn read(path: &Path) -> Result<Option<Identity>, StageError> {
     let shown = path.display();
     let bytes = files::read(path);
