@@ -46,8 +46,12 @@ pub struct LeaseLock {
     pub name: String,
     /// The holder's identity, which all of its runs have.
     pub holder: String,
-    /// The run that holds it; `None` for a verb that only looks or removes.
+    /// The run that holds it; `None` if the runs of all instances of a run directory do.
     pub run: Option<String>,
+    /// The run that held it before, if it is resumed.
+    pub before: Option<String>,
+    /// Its uid, once the API has confirmed it.
+    pub uid: Option<String>,
     /// For a Lease that several instances share: the one that takes part.
     pub instance: Option<String>,
     /// The user, for people.
@@ -123,8 +127,10 @@ impl LeaseLock {
             Ok(lease) => Ok(LeaseState::Ours(lease)),
             // Also the case if the answer to a first try was lost and the client tried again.
             Err(error) if status(&error) == 409 => match self.get(cluster).await? {
-                // That of an earlier run of ours.
-                LeaseState::Ours(lease) => self.replace(cluster, &lease).await,
+                LeaseState::Ours(lease) if self.run.as_deref() == run_of(&lease) => {
+                    self.replace(cluster, &lease).await
+                }
+                LeaseState::Ours(lease) => Ok(LeaseState::Theirs(lease)),
                 other => Ok(other),
             },
             Err(error) if status(&error) == 404 => Err(cluster
@@ -138,10 +144,16 @@ impl LeaseLock {
         match self.api(cluster).get_opt(&self.name).await {
             Ok(None) => Ok(LeaseState::Missing),
             Ok(Some(lease)) if is_newer(&lease) => Err(newer(&lease)),
-            Ok(Some(lease)) if holder(&lease) == self.holder => Ok(LeaseState::Ours(lease)),
+            Ok(Some(lease)) if self.holds(&lease) => Ok(LeaseState::Ours(lease)),
             Ok(Some(lease)) => Ok(LeaseState::Theirs(lease)),
             Err(error) => Err(self.failed(cluster, "get", &error)),
         }
+    }
+
+    /// Whether it is ours. Others may write our holder, and copies of this machine have it too.
+    fn holds(&self, lease: &Lease) -> bool {
+        let is_it = self.uid.is_none() || self.uid == lease.uid();
+        is_it && holder(lease) == self.holder && self.is_known(run_of(lease))
     }
 
     /// Updates the Lease that was read as `seen`: renews it, or takes it over. The first of several writers wins.
@@ -159,9 +171,10 @@ impl LeaseLock {
         self.change(cluster, seen, clear_holder).await.map(drop)
     }
 
-    /// Whether this run is ours, or that of the Lease before it.
-    fn is_known(&self, run: Option<&str>, seen: &Lease) -> bool {
-        run == self.run.as_deref() || run == run_of(seen)
+    /// Whether this run is ours, or the one before it. Releases without runs write none.
+    fn is_known(&self, run: Option<&str>) -> bool {
+        let ours = [&self.run, &self.before];
+        self.run.is_none() || run.is_none() || ours.into_iter().any(|it| it.as_deref() == run)
     }
 
     async fn change(
@@ -178,10 +191,6 @@ impl LeaseLock {
                 Ok(lease) => return Ok(LeaseState::Ours(lease)),
                 Err(error) if matches!(status(&error), 404 | 409) => match self.get(cluster).await?
                 {
-                    // Another run with our identity: a copy of this machine, or a run directory that was removed under it.
-                    LeaseState::Ours(now) if !self.is_known(run_of(&now), seen) => {
-                        return Ok(LeaseState::Theirs(now));
-                    }
                     // Our own request changed it, and its answer was lost.
                     LeaseState::Ours(now) => lease = now,
                     other => return Ok(other),
@@ -365,7 +374,8 @@ fn set_instances(lease: &mut Lease, all: BTreeSet<String>) {
     lease.annotations_mut().insert(INSTANCES.to_owned(), all);
 }
 
-fn run_of(lease: &Lease) -> Option<&str> {
+/// The run of its holder.
+pub fn run_of(lease: &Lease) -> Option<&str> {
     lease.annotations().get(RUN).map(String::as_str)
 }
 

@@ -37,6 +37,9 @@ pub struct Entry {
     /// Set while it is kept for a time, although its run has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked: Option<Parked>,
+    /// How long its place is out of reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away: Option<Age>,
 }
 
 /// A resource that stays for a time after its run.
@@ -285,6 +288,7 @@ impl Ledger {
             what: what.to_owned(),
             data,
             parked: None,
+            away: None,
         };
         let mut open = state.open.clone();
         open.push(entry.clone());
@@ -310,7 +314,25 @@ impl Ledger {
 
     /// Parks an entry.
     pub(crate) fn park(&self, id: u64, parked: Parked) -> Result<(), StageError> {
-        self.rewrite(id, |entry| entry.parked = Some(parked))
+        self.rewrite(id, |entry| {
+            (entry.parked, entry.away) = (Some(parked), None);
+        })
+    }
+
+    /// Records that an entry's place is out of reach; settles the entry once it has been for so many seconds.
+    pub(crate) fn miss(&self, id: u64, seconds: u64) -> Result<(), StageError> {
+        let mut age = Age::default();
+        self.rewrite(id, |entry| {
+            let away = entry.away.get_or_insert_default();
+            if let Some(now) = Moment::now() {
+                away.see(&now);
+            }
+            age = away.clone();
+        })?;
+        match age.seconds() >= seconds {
+            true => self.settle(id),
+            false => Ok(()),
+        }
     }
 
     fn rewrite(&self, id: u64, change: impl FnOnce(&mut Entry)) -> Result<(), StageError> {
@@ -436,7 +458,8 @@ impl Ticket {
     pub fn reopen(&self, data: Value) -> Result<(), StageError> {
         let run = self.ledger.run.to_string();
         self.ledger.rewrite(self.id, |entry| {
-            (entry.run, entry.data, entry.parked) = (run, data, None);
+            (entry.run, entry.data) = (run, data);
+            (entry.parked, entry.away) = (None, None);
         })
     }
 }

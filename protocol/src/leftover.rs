@@ -16,6 +16,13 @@ pub enum Removal {
     Gone,
     /// It cannot be removed now: the ledger entry stays, and a later `cleanup` or `gc` tries again.
     Deferred,
+    /// It is out of reach, and forgotten once it has been for so many seconds.
+    Away {
+        /// How long, in all.
+        seconds: u64,
+        /// Whether the stage has reported it.
+        is_told: bool,
+    },
     /// It stays for a time. Only for `cleanup --keep`.
     Parked(Parked),
 }

@@ -48,8 +48,7 @@ const STDERR_CLOSE_DELAY: Duration = Duration::from_millis(250);
 /// How often a run looks whether its locks are still in place.
 const LOCK_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-const ANOTHER_RUN_DIR: &str =
-    "its run directory was removed while it ran: end that process, then start again";
+const ANOTHER_RUN_DIR: &str = "its run directory was removed while it ran, or another machine runs it with the same home directory: end that process, then start again";
 
 /// The whole of a stage's `main`.
 pub fn run_stage<S: Stage>() -> ExitCode {

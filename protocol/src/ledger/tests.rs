@@ -227,3 +227,17 @@ fn a_ledger_of_a_newer_release_is_refused() {
             .contains("format 7")
     );
 }
+
+#[test]
+fn what_is_out_of_reach_is_forgotten_after_its_time_and_not_after_that_of_a_parked_entry() {
+    let (_dir, env, owner) = setup();
+    let ledger = open(&env, &owner, "run");
+    ledger.intend("thing", Value::Null).unwrap();
+    ledger.park(0, Parked::new("a Gateway", 0)).unwrap();
+    ledger.miss(0, 3600).unwrap();
+    assert_eq!(ledger.entries().len(), 1);
+    ledger.park(0, Parked::new("a Gateway", 0)).unwrap();
+    assert!(ledger.entries()[0].away.is_none(), "it is in reach again");
+    ledger.miss(0, 0).unwrap();
+    assert!(ledger.entries().is_empty());
+}

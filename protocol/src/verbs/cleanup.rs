@@ -128,6 +128,10 @@ async fn undo<S: Stage>(
         }
         match settled {
             Ok(Removal::Deferred) => {}
+            Ok(Removal::Away { seconds, is_told }) => {
+                said |= is_told;
+                cx.ledger.miss(entry.id, seconds)?;
+            }
             Ok(Removal::Parked(parked)) => {
                 said |= tell_parked(cx, &parked);
                 cx.ledger.park(entry.id, parked)?;

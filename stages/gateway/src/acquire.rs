@@ -115,16 +115,24 @@ pub(crate) struct Resources {
 const LOOK_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Resources {
-    /// The tasks, with one look if they are not known yet: a run that ends early keeps nothing without a reason.
+    /// The tasks, with one look if they are not known yet. A run that no master has used has none.
     pub(crate) async fn tasks_at_the_end(&self, known: Tasks) -> Tasks {
-        match &self.session {
-            Some(session) if known == Tasks::Unknown && session.lease.keep > 0 => {
-                let look = session.count_tasks();
-                tokio::time::timeout(LOOK_TIMEOUT, look)
-                    .await
-                    .unwrap_or(known)
+        let (session, namespace) = (self.session.as_ref(), self.tasks.as_ref());
+        let is_used =
+            session.is_some_and(|it| it.used) || namespace.is_some_and(|it| it.is_resumed);
+        let look = async {
+            match (session, namespace) {
+                (Some(session), _) if session.lease.keep > 0 => session.count_tasks().await,
+                (None, Some(namespace)) => namespace.count_tasks().await,
+                _ => known,
             }
-            _ => known,
+        };
+        match known {
+            _ if !is_used => Tasks::None,
+            Tasks::Unknown => tokio::time::timeout(LOOK_TIMEOUT, look)
+                .await
+                .unwrap_or(known),
+            known => known,
         }
     }
 
@@ -135,9 +143,11 @@ impl Resources {
         leave: bool,
         tasks: Tasks,
     ) -> Result<(), StageError> {
+        let is_lost = self.session.as_ref().is_some_and(|it| it.lost);
         let session = OptionFuture::from(self.session.map(|it| it.release(cx, leave, tasks)));
         let infrastructure = self.infrastructure.map(|it| it.release(cx, leave));
-        let namespace = OptionFuture::from(self.tasks.map(|it| it.release(tasks)));
+        let namespace = self.tasks.map(|it| it.release(tasks, is_lost));
+        let namespace = OptionFuture::from(namespace);
         let infrastructure = OptionFuture::from(infrastructure);
         let (session, namespace, infrastructure) = tokio::join!(session, namespace, infrastructure);
         let all = [session, namespace, infrastructure].into_iter().flatten();
@@ -188,20 +198,29 @@ async fn resume(
     cluster: &Cluster,
 ) -> Result<Option<Session>, StageError> {
     let mut resumed = None;
+    let here = cluster.context.reference();
     for entry in cx.ledger.entries() {
-        let is_here = |it: ClusterRef| it.context == cluster.context.name;
-        let is_here = ClusterRef::from_entry(&entry).is_some_and(is_here);
-        let Some(lease) = GatewayLease::from_entry(&entry).filter(|_| is_here) else {
+        let is_here = ClusterRef::from_entry(&entry).is_some_and(|it| it == here);
+        // The same cluster can have another kubeconfig; the uid of a Lease is that of no other.
+        let is_usable =
+            (is_here || entry.data["uid"].is_string()) && !leftovers::is_foreign(cx, &entry)?;
+        let Some(lease) = GatewayLease::from_entry(&entry).filter(|_| is_usable) else {
             continue;
         };
         if resumed.is_none() {
             let title = lease.title();
             let renewed = lease.clone().of_run(cx, config);
-            resumed = Session::resume(cx, cluster, &entry, renewed).await?;
+            match Session::resume(cx, cluster, &entry, &lease, renewed).await {
+                Err(error) if is_here => return Err(error),
+                other => resumed = other.ok().flatten(),
+            }
             if resumed.is_some() {
                 cx.info(format!("resuming the session on Gateway {title}"));
                 continue;
             }
+        }
+        if !is_here {
+            continue;
         }
         match release(cluster, &lease).await {
             Ok(()) => cx.ledger.adopt(&entry).settle()?,
@@ -230,6 +249,13 @@ impl GatewayLease {
             ..self
         }
     }
+}
+
+/// The config asks for another Gateway while tasks depend on that of an earlier run.
+fn tasks_run(lease: &GatewayLease, tasks: Tasks) -> StageError {
+    let (title, tasks) = (lease.title(), tasks.describe());
+    let message = format!("Gateway {title} stays for {tasks}, and the config asks for another one");
+    StageError::new(codes::TASKS_RUN, message)
 }
 
 impl Access<'_> {
@@ -333,6 +359,14 @@ impl Access<'_> {
         class: Option<&str>,
     ) -> Result<&'a mut Session, StageError> {
         self.hold_task_namespace(resources).await?;
+        if let Some(other) = &resources.session
+            && other.lease.keep > 0
+        {
+            let tasks = other.count_tasks().await;
+            if tasks != Tasks::None {
+                return Err(tasks_run(&other.lease, tasks));
+            }
+        }
         if let Some(other) = resources.session.take() {
             let title = other.lease.title();
             self.cx
@@ -348,6 +382,8 @@ impl Access<'_> {
             task_namespace: String::new(),
             made: class.is_some(),
             class: class.map(str::to_owned),
+            uid: None,
+            before: None,
             run: None,
             user: String::new(),
         };

@@ -41,6 +41,8 @@ protocol::codes! {
         "restart the gateway stage, then the master; raise `lease_duration` for a laptop that sleeps longer";
     TASK_NAMESPACE_HELD = "gateway.task_namespace_held", Failed, "Another Determined master runs its tasks in the same namespace: the later one to start would end them.",
         "give each master a namespace of its own: `default_namespace` of its resource manager, and `task_namespace` here; or end the other one";
+    TASKS_RUN = "gateway.tasks_run", Failed, "Tasks run that depend on another Gateway than the config asks for.",
+        "undo the change of the config, or end the tasks; `devcluster-remote gc --now` removes their Gateway at once";
     TCPROUTE_MISSING = "gateway.tcproute_missing", Failed, "The cluster does not serve TCPRoute v1alpha2, which Determined uses.",
         "ask an admin to install the experimental channel of the Gateway API: the standard channel does not serve that version";
     UNRENEWED = "gateway.unrenewed", Failed, "The session's Lease was not renewed for its duration: another session may take the Gateway.",

@@ -69,7 +69,11 @@ pub(crate) async fn show_deletion(
     lease: &GatewayLease,
     class: &str,
 ) -> Result<(), StageError> {
-    let lock = lease.lease_lock();
+    let new = GatewayLease {
+        uid: None,
+        ..lease.clone()
+    };
+    let lock = new.lease_lock();
     let LeaseState::Ours(owner) = lock.create(cluster).await? else {
         return Ok(());
     };

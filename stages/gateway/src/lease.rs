@@ -44,6 +44,12 @@ pub(crate) struct GatewayLease {
     /// The GatewayClass of a Gateway that it creates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) class: Option<String>,
+    /// Its uid, once the API has confirmed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) uid: Option<String>,
+    /// The run that held it before, if it was resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) before: Option<String>,
     /// The run that holds it.
     #[serde(skip)]
     pub(crate) run: Option<String>,
@@ -55,7 +61,11 @@ pub(crate) struct GatewayLease {
 impl GatewayLease {
     pub(crate) fn from_entry(entry: &Entry) -> Option<Self> {
         let data = (entry.what == SESSION).then(|| entry.data.clone());
-        serde_json::from_value(data?).ok()
+        let lease = serde_json::from_value(data?).ok()?;
+        Some(Self {
+            run: Some(entry.run.clone()),
+            ..lease
+        })
     }
 
     /// `None`: the Lease is not for a Gateway.
@@ -68,6 +78,8 @@ impl GatewayLease {
             keep: 0,
             task_namespace: String::new(),
             class: None,
+            uid: lease.uid(),
+            before: None,
             run: None,
             user: String::new(),
             made: lease.annotations().get(MADE).is_some_and(|it| it == "true"),
@@ -86,6 +98,8 @@ impl GatewayLease {
             name: format!("{PREFIX}{}", self.gateway),
             holder: self.holder.clone(),
             run: self.run.clone(),
+            before: self.before.clone(),
+            uid: self.uid.clone(),
             instance: None,
             user: self.user.clone(),
             duration: self.duration,

@@ -1,13 +1,13 @@
 //! What dead runs left: one list, to print and to remove.
 
 use cluster::lease::LeaseState;
-use cluster::{Cluster, ClusterRef};
+use cluster::{Cluster, ClusterRef, lease_expiry};
 use k8s_openapi::api::coordination::v1::Lease;
-use protocol::ledger::{Entry, Parked};
+use protocol::ledger::Entry;
 use protocol::{Context, Leftover, Removal, StageError};
 
 use crate::Gateway;
-use crate::lease::{GatewayLease, SESSION};
+use crate::lease::{GatewayLease, SESSION, user};
 use crate::{
     controller_objects, dedicated, gc, kubeconfig_file, objects, owned, provision, task_namespace,
     tasks,
@@ -25,12 +25,17 @@ pub(crate) async fn leftovers<'a>(
     };
     let cluster = match Cluster::from_ledger(&reference, &cx.env).await {
         Ok(Some(cluster)) => cluster,
-        Ok(None) => return Ok(away(cx, entry, &reference)),
+        Ok(None) => return Ok(vec![away(cx, entry, &reference)]),
         Err(error) if entry.what == gc::OTHERS => {
             return Ok(vec![gc::deferred(cx, &error)]);
         }
         Err(error) => return Err(error),
     };
+    if is_foreign(cx, entry)?
+        && let Some(waits) = foreign(cx, &cluster, entry).await?
+    {
+        return Ok(vec![waits]);
+    }
     let holder = entry.data["holder"].as_str();
     let mut left = match (entry.what.as_str(), holder) {
         (SESSION, _) => match GatewayLease::from_entry(entry) {
@@ -58,23 +63,70 @@ pub(crate) async fn leftovers<'a>(
     Ok(left)
 }
 
+/// Whether it is of another machine or user: the state directory is shared with it, or was copied from it. Releases without
+/// identities wrote other holders.
+pub(crate) fn is_foreign(cx: &Context<Gateway>, entry: &Entry) -> Result<bool, StageError> {
+    let is_identity = |it: &str| it.len() == 32 && it.chars().all(|c| c.is_ascii_hexdigit());
+    let holder = entry.data["holder"].as_str().filter(|it| is_identity(it));
+    let run_dir = entry.data["run_dir"].as_str();
+    Ok(match (holder, run_dir) {
+        (Some(holder), _) => holder != cx.identity()?.as_str(),
+        (None, Some(run_dir)) => run_dir != cx.run_dir_identity()?.as_str(),
+        (None, None) => false,
+    })
+}
+
+/// The holder of it may be alive: it stays until its Lease has expired.
+async fn foreign<'a>(
+    cx: &'a Context<Gateway>,
+    cluster: &Cluster,
+    entry: &Entry,
+) -> Result<Option<Leftover<'a>>, StageError> {
+    let session = GatewayLease::from_entry(entry).map(|it| it.lease_lock());
+    let Some(lock) = session.or_else(|| task_namespace::lock_of(entry)) else {
+        // What is installed goes with the last of all sessions.
+        return Ok(None);
+    };
+    let LeaseState::Ours(held) = lock.get(cluster).await? else {
+        return Ok(None);
+    };
+    if !lease_expiry::preview(vec![held.clone()], &cx.env)
+        .0
+        .is_empty()
+    {
+        return Ok(None);
+    }
+    cx.warn(format!(
+        "the Lease {}/{} is that of another machine or user with these files: it stays until it has expired",
+        lock.namespace, lock.name
+    ));
+    Ok(Some(Leftover::new("", async move {
+        lease_expiry::observe(vec![held], &cx.env);
+        Ok(Removal::Away {
+            seconds: AWAY,
+            is_told: true,
+        })
+    })))
+}
+
 /// Seconds after which the things on a cluster are forgotten whose context is gone; their Leases have expired by then.
 const AWAY: u64 = 7 * 24 * 3600;
 
 /// The kubeconfig has no such context. A file that is replaced, or a disk that is not mounted, comes back.
-fn away<'a>(cx: &Context<Gateway>, entry: &Entry, reference: &ClusterRef) -> Vec<Leftover<'a>> {
-    let known = entry.parked.clone();
-    let mut parked = known.unwrap_or_else(|| Parked::new("", AWAY));
-    if parked.is_over() {
-        return Vec::new();
-    }
-    if entry.what != gc::OTHERS {
+fn away<'a>(cx: &Context<Gateway>, entry: &Entry, reference: &ClusterRef) -> Leftover<'a> {
+    let is_told = entry.what != gc::OTHERS;
+    if is_told {
         cx.warn(format!(
             "the kubeconfig has no context {:?} at the moment: what is left on its cluster is removed by the next cleanup that finds it",
             reference.context
         ));
     }
-    vec![Leftover::new("", async { Ok(Removal::Parked(parked)) })]
+    Leftover::new("", async move {
+        Ok(Removal::Away {
+            seconds: AWAY,
+            is_told,
+        })
+    })
 }
 
 /// An orderly stop keeps what running tasks depend on; `cleanup --keep` does the same once after a kill.
@@ -87,12 +139,23 @@ async fn parked<'a>(
     if !cx.keeps() || entry.parked.is_some() || lease.keep == 0 {
         return Ok(None);
     }
-    let LeaseState::Ours(_) = lease.lease_lock().get(cluster).await? else {
+    let mut lock = lease.lease_lock();
+    let LeaseState::Ours(held) = lock.get(cluster).await? else {
         return Ok(None);
     };
     let tasks = tasks::count(cluster, &lease.task_namespace).await;
+    // The line says until when, so the Lease lasts as long.
+    (lock.duration, lock.user) = (lease.keep.max(lease.duration), user(cx));
+    let cluster = cluster.clone();
     let parked = lease.parked(tasks);
-    Ok(parked.map(|it| Leftover::new("", async { Ok(Removal::Parked(it)) })))
+    Ok(parked.map(|it| {
+        Leftover::new("", async move {
+            Ok(match lock.replace(&cluster, &held).await? {
+                LeaseState::Ours(_) => Removal::Parked(it),
+                _ => Removal::Gone,
+            })
+        })
+    }))
 }
 
 /// What a session left, its Lease last: until that is gone, no other session uses the rest.
@@ -111,7 +174,9 @@ pub(crate) async fn session_leftovers(
         left.extend(gateway_leftovers(cluster, lease, held.as_ref()).await?);
     }
     if held.is_some() || !left.is_empty() {
-        let (cluster, lease_lock) = (cluster.clone(), lease.lease_lock());
+        let (cluster, mut lease_lock) = (cluster.clone(), lease.lease_lock());
+        // Without one, a new one is made to show the deletion of the Gateway.
+        lease_lock.uid = lease_lock.uid.filter(|_| held.is_some());
         let title = format!("the Lease on Gateway {}", lease.title());
         let title = if held.is_some() { title } else { String::new() };
         left.push(Leftover::new(title, async move {

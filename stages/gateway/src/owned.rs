@@ -31,12 +31,12 @@ impl Owned {
     }
 }
 
-/// The titles of those on the cluster of this context.
-pub(crate) fn titles(cx: &Context<Gateway>, context: &str) -> Vec<String> {
+/// The titles of those on this cluster.
+pub(crate) fn titles(cx: &Context<Gateway>, here: &ClusterRef) -> Vec<String> {
     let entries = cx.ledger.entries();
     let here = entries
         .iter()
-        .filter(|it| ClusterRef::from_entry(it).is_some_and(|it| it.context == context));
+        .filter(|it| ClusterRef::from_entry(it).is_some_and(|it| it == *here));
     let owned = here.filter_map(Owned::from_entry);
     owned.map(|it| it.title()).collect()
 }

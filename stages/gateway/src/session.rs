@@ -6,6 +6,7 @@ use cluster::Cluster;
 use cluster::lease::{self, LeaseState, Renewal};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
 use protocol::ledger::{Entry, Parked, Ticket};
 use protocol::{Context, StageError};
 use tokio::sync::watch;
@@ -22,7 +23,9 @@ pub(crate) struct Session {
     pub(crate) lease: GatewayLease,
     /// `None` until the API has confirmed it.
     pub(crate) confirmed: Option<Lease>,
-    lost: bool,
+    pub(crate) lost: bool,
+    /// Whether a master has used it: tasks may depend on it.
+    pub(crate) used: bool,
     ticket: Ticket,
     /// How long the Lease lasts now, in seconds.
     durations: watch::Sender<u32>,
@@ -41,6 +44,7 @@ impl Session {
             lease,
             confirmed,
             lost: false,
+            used: false,
             ticket,
             durations,
         }
@@ -71,7 +75,10 @@ impl Session {
         }
         match outcome {
             LeaseState::Ours(lease) => {
+                self.lease.uid = lease.uid();
+                let data = self.cluster.context.reference().entry_data(&self.lease)?;
                 self.confirmed = Some(lease);
+                self.ticket.reopen(data)?;
                 Ok(None)
             }
             LeaseState::Theirs(lease) => Ok(Some(lease::describe(&lease))),
@@ -84,18 +91,24 @@ impl Session {
         cx: &Context<Gateway>,
         cluster: &Cluster,
         entry: &Entry,
-        lease: GatewayLease,
+        known: &GatewayLease,
+        mut lease: GatewayLease,
     ) -> Result<Option<Self>, StageError> {
-        let lease_lock = lease.lease_lock();
-        let LeaseState::Ours(seen) = lease_lock.get(cluster).await? else {
+        let LeaseState::Ours(seen) = known.lease_lock().get(cluster).await? else {
             return Ok(None);
         };
-        let LeaseState::Ours(renewed) = lease_lock.replace(cluster, &seen).await? else {
-            return Ok(None);
-        };
+        lease.uid = seen.uid();
+        lease.before = lease::run_of(&seen).map(str::to_owned);
         let ticket = cx.ledger.adopt(entry);
+        // Both runs are known before the Lease has the new one.
         ticket.reopen(cluster.context.reference().entry_data(&lease)?)?;
-        Ok(Some(Self::new(cluster, lease, Some(renewed), ticket)))
+        let LeaseState::Ours(renewed) = lease.lease_lock().replace(cluster, &seen).await? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            used: true,
+            ..Self::new(cluster, lease, Some(renewed), ticket)
+        }))
     }
 
     /// Renews the Lease until it is lost, and returns the reason. Its duration follows the tasks. `news` gets an error when

@@ -225,6 +225,7 @@ async fn serve(
     let outputs = found.outputs(address, &file, config.port_range, capacity);
     let cluster = found.cluster.clone();
     let lease = session.lease.clone();
+    session.used = true;
     if lease.keep > 0 && !lease.made {
         *owned = Some(owned::remember(
             cx,

@@ -2,7 +2,7 @@
 
 use cluster::client::ANSWER;
 use cluster::codes::FORBIDDEN;
-use cluster::lease::{LeaseState, holder};
+use cluster::lease::LeaseState;
 use cluster::{Attempt, Cluster, ClusterRef, KubeContext, lease_expiry, status};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
@@ -16,8 +16,8 @@ use crate::config::Config;
 use crate::crd::{Crd, MAX_LISTENERS};
 use crate::lease::{self, GatewayLease};
 use crate::objects::{self, CLASSES, ClassObject, GATEWAYS, GROUP, GatewayObject};
-use crate::owned;
 use crate::usage::Usage;
+use crate::{leftovers, owned};
 
 /// What a decision needs to know.
 pub(crate) struct Survey {
@@ -116,11 +116,10 @@ impl QueryResults {
         let identity = cx.identity()?;
         let own = access.config.namespace(context);
         let leases = self.leases?;
-        // As a run finds it, whatever the ledger says.
-        let ours = leases.iter().find(|it| holder(it) == identity.as_str());
         Ok(Survey {
-            held: ours.and_then(lease::title),
-            previous: owned::titles(cx, &context.name),
+            // By the ledger alone: others may write our identity on a Lease.
+            held: None,
+            previous: owned::titles(cx, &context.reference()),
             own: format!("{own}/devcluster-{}", identity.short()),
             gateways,
             classes: self.classes?,
@@ -134,9 +133,11 @@ impl QueryResults {
 impl Survey {
     /// Loads the usage without changing anything: expired Leases do not count.
     pub(crate) async fn load_usage(&mut self, Access { cx, cluster, .. }: &Access<'_>) {
+        let here = cluster.context.reference();
         let is_here = |entry: &&Entry| {
-            let on = ClusterRef::from_entry(entry);
-            on.is_some_and(|it| it.context == cluster.context.name)
+            (ClusterRef::from_entry(entry).is_some_and(|it| it == here)
+                || entry.data["uid"].is_string())
+                && leftovers::is_foreign(cx, entry).is_ok_and(|it| !it)
         };
         let entries = cx.ledger.entries();
         let ours = entries.iter().filter(is_here);

@@ -58,6 +58,8 @@ impl Part {
             name: NAME.to_owned(),
             holder: self.run_dir.clone(),
             run: None,
+            before: None,
+            uid: None,
             instance: Some(self.instance.clone()),
             user,
             duration,
@@ -78,6 +80,8 @@ pub(crate) struct TaskNamespace {
     lock: LeaseLock,
     lease: Lease,
     ticket: Ticket,
+    /// Whether an earlier run had it: its tasks may run.
+    pub(crate) is_resumed: bool,
 }
 
 impl TaskNamespace {
@@ -91,8 +95,10 @@ impl TaskNamespace {
         let part = Part::new(cx, config)?;
         let reference = cluster.context.reference();
         let data = reference.entry_data(&part)?;
+        let mut is_resumed = false;
         let ticket = match reference.entry(&cx.ledger, KIND) {
             Some(known) if Part::from_entry(&known).is_some_and(|it| part.is_same(&it)) => {
+                is_resumed = true;
                 let ticket = cx.ledger.adopt(&known);
                 ticket.reopen(data)?;
                 ticket
@@ -114,6 +120,7 @@ impl TaskNamespace {
                     lock,
                     lease,
                     ticket,
+                    is_resumed,
                 });
                 Ok(())
             }
@@ -127,6 +134,11 @@ impl TaskNamespace {
                 Err(StageError::new(codes::TASK_NAMESPACE_HELD, message))
             }
         }
+    }
+
+    /// The tasks at this moment.
+    pub(crate) async fn count_tasks(&self) -> Tasks {
+        tasks::count(&self.cluster, &self.part.task_namespace).await
     }
 
     /// Renews the Lease until it is lost, and returns the error.
@@ -163,9 +175,13 @@ impl TaskNamespace {
         StageError::new(codes::SESSION_LOST, message)
     }
 
-    /// Leaves it, unless tasks may run: then it stays.
-    pub(crate) async fn release(self, tasks: Tasks) -> Result<(), StageError> {
+    /// Leaves it, unless tasks may run: then it stays. So it does for who took the session, which may be a copy of this
+    /// machine with our part in it.
+    pub(crate) async fn release(self, tasks: Tasks, is_lost: bool) -> Result<(), StageError> {
         let Self { part, ticket, .. } = self;
+        if is_lost {
+            return ticket.settle();
+        }
         if part.keep > 0 && tasks != Tasks::None {
             return ticket.park(Parked::new("", part.keep.into()));
         }
@@ -209,6 +225,11 @@ pub(crate) async fn check(
     }
 }
 
+/// The Lease of this entry.
+pub(crate) fn lock_of(entry: &Entry) -> Option<LeaseLock> {
+    Part::from_entry(entry).map(|part| part.lock(String::new(), 0))
+}
+
 /// What a dead run left of it.
 pub(crate) async fn leftover<'a>(
     cx: &Context<Gateway>,
@@ -222,17 +243,20 @@ pub(crate) async fn leftover<'a>(
     let LeaseState::Ours(lease) = lock.get(cluster).await? else {
         return Ok(None);
     };
+    let cluster = cluster.clone();
     if cx.keeps()
         && part.keep > 0
         && entry.parked.is_none()
-        && tasks::count(cluster, &part.task_namespace).await != Tasks::None
+        && tasks::count(&cluster, &part.task_namespace).await != Tasks::None
     {
-        let parked = Parked::new("", part.keep.into());
-        return Ok(Some(Leftover::new("", async {
-            Ok(Removal::Parked(parked))
+        let renewed = part.lock(user(cx), part.keep);
+        return Ok(Some(Leftover::new("", async move {
+            Ok(match renewed.replace(&cluster, &lease).await? {
+                LeaseState::Ours(_) => Removal::Parked(Parked::new("", part.keep.into())),
+                _ => Removal::Gone,
+            })
         })));
     }
-    let cluster = cluster.clone();
     Ok(Some(Leftover::new(part.title(), async move {
         lock.leave(&cluster, Some(lease)).await?;
         Ok(true)

@@ -84,6 +84,8 @@ fn lease_lock(holder: &str, user: String) -> LeaseLock {
         name: NAME.to_owned(),
         holder: holder.to_owned(),
         run: None,
+        before: None,
+        uid: None,
         instance: None,
         user,
         duration: DURATION,

@@ -1,7 +1,7 @@
 //! What is of others stays: names, labels and annotations that others may write prove nothing.
 
 use serde_json::{Value, json};
-use support::gateway::{cleanup, kill, open_port, outputs, ready, run_as, start, stop};
+use support::gateway::{SESSIONS, cleanup, kill, open_port, outputs, ready, run_as, start, stop};
 use support::kube_infra::NAMESPACES;
 use support::kube_real::{
     CLASSES, GATEWAYS, LEASES, RealKube, STAGE, TCP_ROUTES, in_namespace, real_kube,
@@ -75,6 +75,35 @@ async fn a_forged_lease_deletes_no_gateway() {
         assert_eq!(now["metadata"]["uid"], before["metadata"]["uid"], "{name}");
         assert!(now["metadata"]["deletionTimestamp"].is_null(), "{now:#}");
     }
+}
+
+#[tokio::test]
+async fn a_lease_with_our_identity_makes_no_gateway_ours() {
+    let Some(kube) = with_gateway().await else {
+        return;
+    };
+    let home = Home::new();
+    let mut stage = start(&kube, &home, &[]);
+    ready(&mut stage).await;
+    let ours = kube.items(SESSIONS).await.remove(0);
+    stop(stage).await;
+    // Before the other one by its name.
+    kube.gateway("default", "production").await;
+    kube.program("default", "production", "127.0.0.2").await;
+    let mut forged = ours.clone();
+    let metadata = json!({"name": "devcluster-gateway-production", "labels": ours["metadata"]["labels"],
+        "annotations": ours["metadata"]["annotations"]});
+    forged["metadata"] = metadata;
+    let forged = kube.create(&in_namespace(LEASES, "default"), &forged).await;
+    let mut stage = start(&kube, &home, &[]);
+    assert_eq!(ready(&mut stage).await["gateway_name"], "tcp-gateway");
+    stop(stage).await;
+    cleanup(&home).await;
+    let path = format!(
+        "{}/devcluster-gateway-production",
+        in_namespace(LEASES, "default")
+    );
+    assert_eq!(kube.get(&path).await, forged);
 }
 
 #[tokio::test]

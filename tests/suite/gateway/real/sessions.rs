@@ -1,8 +1,9 @@
 //! Sessions: each has a Lease, and no two share a Gateway.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::gateway::{
     SESSIONS, assert_nothing_of_ours, cleanup, fail, gc, kill, open_port, outputs, ready, start,
     stop,
@@ -218,13 +219,106 @@ async fn another_run_with_the_same_identity_ends_the_first_which_deletes_nothing
     assert_eq!(error["code"], "gateway.session_lost", "{error:#}");
     assert_eq!(kube.items(GATEWAYS).await.len(), 1);
     assert_eq!(kube.items(SESSIONS).await.len(), 1);
-    // The next run of this instance has it again.
+    let tasks = in_namespace(LEASES, "default") + "/devcluster-tasks";
+    assert!(!kube.get(&tasks).await.is_null(), "it is the copy's too");
+    // The copy runs: the next run of this instance takes nothing from it.
     let mut next = start(&kube, &home, &args);
     ready(&mut next).await;
-    assert_eq!(kube.items(GATEWAYS).await.len(), 1);
+    assert_eq!(kube.items(GATEWAYS).await.len(), 2);
     stop(next).await;
     cleanup(&home).await;
-    assert_nothing_of_ours(&kube).await;
+    kube.until("Gateway to go", async || {
+        kube.items(GATEWAYS).await.len() == 1
+    })
+    .await;
+    let run = &kube.get(&lease).await["metadata"]["annotations"]["devcluster/run"];
+    assert_eq!(run, "another");
+}
+
+/// The files of the state directory of this kind.
+fn state_files(home: &Home, extension: &str) -> Vec<PathBuf> {
+    let directory = home.path().join("state/devcluster-stages");
+    let entries = std::fs::read_dir(directory).expect("no state");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .filter(|it| it.extension().is_some_and(|it| it == extension))
+        .collect()
+}
+
+#[tokio::test]
+async fn files_of_another_machine_take_no_session_from_it() {
+    let Some(mut kube) = real_kube().await else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.start_controller();
+    kube.namespace("tasks-2").await;
+    let home = Home::new();
+    let args = ["--prefer", "dedicated"];
+    let mut stage = start(&kube, &home, &args);
+    ready(&mut stage).await;
+    kill(stage).await;
+    let (theirs, gateways) = (kube.items(SESSIONS).await, kube.items(GATEWAYS).await);
+    // As on another machine, which has other identities.
+    for path in state_files(&home, "id") {
+        let text = std::fs::read_to_string(&path).expect("cannot read");
+        let mut identity: Value = serde_json::from_str(&text).expect("not JSON");
+        let id: String = identity["id"]
+            .as_str()
+            .expect("an id")
+            .chars()
+            .rev()
+            .collect();
+        identity["id"] = id.into();
+        std::fs::write(&path, identity.to_string()).expect("cannot write");
+    }
+    for _ in 0..2 {
+        let said = cleanup(&home).await;
+        assert!(said.contains("is that of another machine"), "{said}");
+        let there = (kube.items(SESSIONS).await, kube.items(GATEWAYS).await);
+        assert_eq!(there, (theirs.clone(), gateways.clone()));
+    }
+    let args = [&args[..], &["--task-namespace", "tasks-2"]].concat();
+    let mut next = start(&kube, &home, &args);
+    ready(&mut next).await;
+    assert_eq!(kube.items(GATEWAYS).await.len(), 2);
+    stop(next).await;
+    cleanup(&home).await;
+    assert_eq!(kube.items(SESSIONS).await, theirs);
+}
+
+#[tokio::test]
+async fn another_cluster_of_the_same_name_is_not_the_one_in_the_ledger() {
+    let Some(kube) = with_gateway().await else {
+        return;
+    };
+    let home = Home::new();
+    let mut stage = start(&kube, &home, &[]);
+    ready(&mut stage).await;
+    kill(stage).await;
+    let lease = path(LEASES, &kube.items(SESSIONS).await[0]);
+    let (first, second) = (home.path().join("kubeconfig"), home.path().join("second"));
+    std::fs::copy(&first, &second).expect("cannot copy");
+    let start_second = || {
+        let mut command = gateway_command(&home, "run", &[]);
+        command.arg("--kubeconfig").arg(&second);
+        StageClient::start(command)
+    };
+    // Another kubeconfig of the same cluster: it has the very Lease.
+    let mut again = start_second();
+    ready(&mut again).await;
+    kill(again).await;
+    assert_eq!(kube.items(SESSIONS).await.len(), 1);
+    // As on another cluster, which has not.
+    std::fs::rename(&second, home.path().join("third")).expect("cannot move");
+    kube.delete(&lease).await;
+    let mut other = start(&kube, &home, &[]);
+    ready(&mut other).await;
+    stop(other).await;
+    let ledger = state_files(&home, "jsonl").pop().expect("a ledger");
+    let ledger = std::fs::read_to_string(ledger).expect("cannot read");
+    let second = second.to_str().expect("text");
+    assert!(ledger.contains(second), "{ledger}");
 }
 
 #[tokio::test]
@@ -302,7 +396,7 @@ async fn a_kubeconfig_that_is_away_for_a_moment_loses_nothing() {
         if let Some(text) = instead {
             std::fs::write(&there, text).expect("cannot write");
         }
-        let said = cleanup(&home).await;
+        let said = gc(&home).await;
         assert!(
             said.contains("the kubeconfig has no context \"real\" at the moment"),
             "{said}"
@@ -310,7 +404,7 @@ async fn a_kubeconfig_that_is_away_for_a_moment_loses_nothing() {
         assert_eq!(kube.items(SESSIONS).await.len(), 1);
         std::fs::rename(&away, &there).expect("cannot move it back");
     }
-    let said = cleanup(&home).await;
+    let said = gc(&home).await;
     assert!(said.contains("removed the Lease on Gateway"), "{said}");
     assert_nothing_of_ours(&kube).await;
 }

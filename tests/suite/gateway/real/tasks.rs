@@ -83,6 +83,57 @@ async fn a_quit_keeps_the_gateway_of_running_tasks_and_the_next_run_has_it_again
 }
 
 #[tokio::test]
+async fn a_change_of_the_config_removes_no_gateway_of_running_tasks() {
+    let Some(kube) = cluster().await else {
+        return;
+    };
+    let home = Home::new();
+    start_task(&kube).await;
+    let (stage, first) = start_lasting(&kube, &home, &DEDICATED).await;
+    lasts(&kube, KEEP).await;
+    stop(stage).await;
+    kube.gateway("default", "tcp-gateway").await;
+    let named = ["--events", "none", "--gateway", "tcp-gateway"];
+    let mut refused = support::gateway::start(&kube, &home, &named);
+    assert_eq!(refused.wait().await.0.code(), Some(1));
+    let said = refused.stderr();
+    assert!(
+        said.contains("stays for the task that runs, and the config asks for another one")
+            && said.contains("gateway.tasks_run"),
+        "{said}"
+    );
+    let (stage, again) = start_lasting(&kube, &home, &DEDICATED).await;
+    assert_eq!(name(&again), name(&first));
+    end_task(&kube).await;
+    lasts(&kube, 20).await;
+    stop(stage).await;
+    cleanup(&home).await;
+    assert_nothing_of_ours(&kube).await;
+}
+
+#[tokio::test]
+async fn a_start_that_fails_locks_no_task_namespace() {
+    let Some(kube) = real_kube().await else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.gateway("default", "slow").await;
+    let home = Home::new();
+    let mut rules = role("dedicated");
+    rules.retain(|it| it["resources"] != json!(["pods"]));
+    kube.grant(LIMITED, &rules).await;
+    let limited = support::kube::write_kubeconfig(&home, "limited", &kube.kubeconfig(LIMITED));
+    let args = ["--gateway", "slow", "--timeout", "2", "--events", "none"];
+    let mut command = gateway_command(&home, "run", &args);
+    command.arg("--kubeconfig").arg(limited);
+    let mut stage = StageClient::start(command);
+    assert!(!stage.wait().await.0.success());
+    let held = in_namespace("/apis/coordination.k8s.io/v1/leases", "default") + "/devcluster-tasks";
+    assert!(kube.get(&held).await.is_null(), "{}", stage.stderr());
+    assert_nothing_of_ours(&kube).await;
+}
+
+#[tokio::test]
 async fn gc_after_a_kill_keeps_it_too_and_gc_now_removes_it() {
     let Some(kube) = cluster().await else {
         return;
@@ -90,11 +141,17 @@ async fn gc_after_a_kill_keeps_it_too_and_gc_now_removes_it() {
     let home = Home::new();
     start_task(&kube).await;
     let (stage, first) = start_lasting(&kube, &home, &DEDICATED).await;
+    lasts(&kube, KEEP).await;
     kill(stage).await;
-    for _ in 0..2 {
-        let said = gc(&home).await;
-        assert!(said.contains("keeps Gateway"), "{said}");
-    }
+    let renewed = async || kube.items(SESSIONS).await[0]["spec"]["renewTime"].clone();
+    let before = renewed().await;
+    let said = gc(&home).await;
+    assert!(said.contains("keeps Gateway"), "{said}");
+    let parked = renewed().await;
+    assert_ne!(parked, before, "it lasts as long as the line says");
+    let said = gc(&home).await;
+    assert!(said.contains("keeps Gateway"), "{said}");
+    assert_eq!(renewed().await, parked);
     let (stage, second) = start_lasting(&kube, &home, &DEDICATED).await;
     assert_eq!(name(&second), name(&first));
     kill(stage).await;
