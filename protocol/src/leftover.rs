@@ -21,7 +21,7 @@ pub enum Removal {
         /// How long, in all.
         seconds: u64,
         /// Whether the stage has reported it.
-        is_told: bool,
+        is_reported: bool,
     },
     /// It stays for a time. Only for `cleanup --keep`.
     Parked(Parked),

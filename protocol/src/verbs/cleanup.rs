@@ -128,8 +128,11 @@ async fn undo<S: Stage>(
         }
         match settled {
             Ok(Removal::Deferred) => {}
-            Ok(Removal::Away { seconds, is_told }) => {
-                said |= is_told;
+            Ok(Removal::Away {
+                seconds,
+                is_reported,
+            }) => {
+                said |= is_reported;
                 cx.ledger.miss(entry.id, seconds)?;
             }
             Ok(Removal::Parked(parked)) => {

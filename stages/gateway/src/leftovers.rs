@@ -104,7 +104,7 @@ async fn foreign<'a>(
         lease_expiry::observe(vec![held], &cx.env);
         Ok(Removal::Away {
             seconds: AWAY,
-            is_told: true,
+            is_reported: true,
         })
     })))
 }
@@ -114,8 +114,8 @@ const AWAY: u64 = 7 * 24 * 3600;
 
 /// The kubeconfig has no such context. A file that is replaced, or a disk that is not mounted, comes back.
 fn away<'a>(cx: &Context<Gateway>, entry: &Entry, reference: &ClusterRef) -> Leftover<'a> {
-    let is_told = entry.what != gc::OTHERS;
-    if is_told {
+    let is_reported = entry.what != gc::OTHERS;
+    if is_reported {
         cx.warn(format!(
             "the kubeconfig has no context {:?} at the moment: what is left on its cluster is removed by the next cleanup that finds it",
             reference.context
@@ -124,7 +124,7 @@ fn away<'a>(cx: &Context<Gateway>, entry: &Entry, reference: &ClusterRef) -> Lef
     Leftover::new("", async move {
         Ok(Removal::Away {
             seconds: AWAY,
-            is_told,
+            is_reported,
         })
     })
 }

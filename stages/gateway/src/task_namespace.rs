@@ -80,7 +80,7 @@ pub(crate) struct TaskNamespace {
     lock: LeaseLock,
     lease: Lease,
     ticket: Ticket,
-    /// Whether an earlier run had it: its tasks may run.
+    /// Whether it stands from an earlier run, whose tasks may run.
     pub(crate) is_resumed: bool,
 }
 
