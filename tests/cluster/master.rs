@@ -14,7 +14,7 @@ const RECORDINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/master/recordings
 
 /// Requests that the real one sends at the same time, so in any order. Each deletion of a job's objects has its own
 /// worker.
-const CONCURRENT: [&str; 8] = [
+const CONCURRENT: [&str; 9] = [
     "watch=true",
     "limit=500",
     "/events",
@@ -23,6 +23,8 @@ const CONCURRENT: [&str; 8] = [
     "DELETE /apis/scheduling",
     "DELETE /api/v1/namespaces/tasks/pods/",
     "/api/v1/nodes",
+    // A worker frees ports meanwhile.
+    "determined-preemption",
 ];
 
 impl Master<'_> {
