@@ -140,6 +140,18 @@ impl LeaseLock {
         }
     }
 
+    /// Creates the Lease, or takes it from another session if `may_take` agrees.
+    pub async fn acquire(
+        &self,
+        cluster: &Cluster,
+        may_take: impl Fn(&Lease) -> bool,
+    ) -> Result<LeaseState, StageError> {
+        match self.create(cluster).await? {
+            LeaseState::Theirs(theirs) if may_take(&theirs) => self.replace(cluster, &theirs).await,
+            outcome => Ok(outcome),
+        }
+    }
+
     pub async fn get(&self, cluster: &Cluster) -> Result<LeaseState, StageError> {
         match self.api(cluster).get_opt(&self.name).await {
             Ok(None) => Ok(LeaseState::Missing),
@@ -207,17 +219,26 @@ impl LeaseLock {
         mut seen: Option<Lease>,
         orphan: bool,
     ) -> Result<(), StageError> {
-        loop {
-            let lease = match seen.take() {
-                Some(lease) => lease,
-                None => match self.get(cluster).await? {
-                    LeaseState::Ours(lease) => lease,
-                    _ => return Ok(()),
-                },
-            };
+        while let Some(lease) = self.seen_or_read(cluster, &mut seen).await? {
             if delete(cluster, &lease, orphan).await? {
-                return Ok(());
+                break;
             }
+        }
+        Ok(())
+    }
+
+    /// Our Lease as it was seen, else as it is now; `None` if we do not hold it.
+    async fn seen_or_read(
+        &self,
+        cluster: &Cluster,
+        seen: &mut Option<Lease>,
+    ) -> Result<Option<Lease>, StageError> {
+        match seen.take() {
+            None => match self.get(cluster).await? {
+                LeaseState::Ours(lease) => Ok(Some(lease)),
+                _ => Ok(None),
+            },
+            seen => Ok(seen),
         }
     }
 
@@ -232,14 +253,7 @@ impl LeaseLock {
             all.retain(|it| Some(it) != self.instance.as_ref());
             all
         };
-        loop {
-            let lease = match seen.take() {
-                Some(lease) => lease,
-                None => match self.get(cluster).await? {
-                    LeaseState::Ours(lease) => lease,
-                    _ => return Ok(()),
-                },
-            };
+        while let Some(lease) = self.seen_or_read(cluster, &mut seen).await? {
             if without_us(&lease).is_empty() {
                 if delete(cluster, &lease, false).await? {
                     return Ok(());
@@ -253,6 +267,7 @@ impl LeaseLock {
                 _ => return Ok(()),
             }
         }
+        Ok(())
     }
 
     /// Renews the Lease until it is lost, and returns the reason. `durations` has the current duration in seconds, and

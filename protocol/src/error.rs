@@ -148,6 +148,14 @@ impl StageError {
         self
     }
 
+    /// Adds another error and its causes to `caused_by`.
+    #[must_use]
+    pub fn because(mut self, error: &StageError) -> Self {
+        self.caused_by.push(error.message.clone());
+        self.caused_by.extend(error.caused_by.iter().cloned());
+        self
+    }
+
     /// Adds mistakes in the user's config, each shown with its line.
     #[must_use]
     pub fn problems(mut self, problems: Vec<Problem>) -> Self {

@@ -44,6 +44,11 @@ impl Identity {
         self.0.get(..8).unwrap_or(&self.0)
     }
 
+    /// A number that is the same in every release.
+    pub fn hash(&self, salt: &str) -> u64 {
+        fnv1a([self.as_str(), salt].concat().as_bytes())
+    }
+
     fn random() -> Identity {
         Identity(run_id() + &run_id())
     }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -140,6 +141,12 @@ pub struct Ticket {
 }
 
 impl Entry {
+    /// What an entry of this kind stores; `None` for another kind, or if it is not readable.
+    pub fn read<T: DeserializeOwned>(&self, what: &str) -> Option<T> {
+        let data = (self.what == what).then(|| self.data.clone())?;
+        serde_json::from_value(data).ok()
+    }
+
     /// The entry for people: its fields that are texts or numbers.
     pub fn describe(&self) -> String {
         let fields = self.data.as_object().into_iter().flatten();

@@ -35,7 +35,7 @@ const MAX_COMMAS: usize = 1 << 17;
 /// The most bytes read from a lock file.
 const MAX_HOLDER: u64 = 4096;
 
-pub(crate) const LOCK_RETRY: Duration = Duration::from_millis(25);
+const LOCK_RETRY: Duration = Duration::from_millis(25);
 
 /// A directory that only this user can use.
 #[derive(Clone, Debug)]
@@ -122,6 +122,20 @@ impl Lock {
     }
 }
 
+/// Tries to acquire a lock as long as a run that is stopping may hold it. `None`: it is not free.
+pub(crate) async fn until_free<T>(
+    mut acquire: impl FnMut() -> Result<Option<T>, StageError>,
+) -> Result<Option<T>, StageError> {
+    let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
+    loop {
+        let acquired = acquire()?;
+        if acquired.is_some() || tokio::time::Instant::now() >= deadline {
+            return Ok(acquired);
+        }
+        tokio::time::sleep(LOCK_RETRY).await;
+    }
+}
+
 impl RunDir {
     /// Creates the directory, or checks that only this user can use it.
     pub fn open(path: &Path) -> Result<RunDir, StageError> {
@@ -147,13 +161,17 @@ impl RunDir {
         self.0.join(name)
     }
 
-    /// Changes of the instances: their locks, outputs and status.
-    pub(crate) fn changes(&self) -> Changes {
-        Changes::watch(&[
-            self.0.clone(),
-            self.0.join("outputs"),
-            self.0.join("status"),
-        ])
+    /// Waits until the lock, the outputs or the status of an instance may have changed. The first call starts the watch and
+    /// returns: the change may have come before it.
+    pub(crate) async fn next_change(&self, watch: &mut Option<Changes>) {
+        match watch {
+            Some(changes) => changes.next().await,
+            None => {
+                let inside = ["outputs", "status"].map(|name| self.0.join(name));
+                let [outputs, status] = inside;
+                *watch = Some(Changes::watch(&[self.0.clone(), outputs, status]));
+            }
+        }
     }
 
     /// The outputs file of an instance.
@@ -178,16 +196,8 @@ impl RunDir {
         let path = self.lock_path(instance);
         let failed =
             |e: std::io::Error| StageError::io(format!("cannot lock {}", path.display()), &e);
-        let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
-        let mut locked = loop {
-            if let Some(locked) = Locked::try_at(&path).map_err(failed)? {
-                break locked;
-            }
-            if tokio::time::Instant::now() >= deadline {
-                return Err(self.locked(instance));
-            }
-            tokio::time::sleep(LOCK_RETRY).await;
-        };
+        let locked = until_free(|| Locked::try_at(&path).map_err(failed)).await?;
+        let mut locked = locked.ok_or_else(|| self.locked(instance))?;
         let holder = json!({"run": run}).to_string();
         let written = locked.file.set_len(0);
         let written = written.and_then(|()| locked.file.write_all(holder.as_bytes()));

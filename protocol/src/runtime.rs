@@ -25,7 +25,7 @@ use crate::kinds::{RELEASE, RELEASE_VARIABLE};
 use crate::ledger::{Ledger, Owner};
 use crate::message::Message;
 use crate::reporter::Reporter;
-use crate::rundir::{LOCK_RETRY, LOCK_TIMEOUT, Lock, RunDir};
+use crate::rundir::{Lock, RunDir, until_free};
 use crate::shutdown::{Reason, Shutdown};
 use crate::stage::Stage;
 use crate::upstream::Upstreams;
@@ -161,10 +161,7 @@ async fn work<S: Stage>(
 pub(crate) fn load_config<S: Stage>(sources: &Sources, env: &Env) -> Result<S::Config, StageError> {
     let config = config::load(S::KIND, &S::program(), sources, env, S::validate);
     config.map_err(|error| match of_another_release::<S>(env) {
-        Some(other) => error
-            .caused_by
-            .iter()
-            .fold(other.cause(&error.message), |all, cause| all.cause(cause)),
+        Some(other) => other.because(&error),
         None => error,
     })
 }
@@ -264,16 +261,10 @@ impl Invocation {
         // What cannot be taken over stays where `gc` finds it.
         drop(Ledger::take_over(&self.env, &owner, &self.call.run_dir));
         // It is free, unless the run directory of a running instance was removed.
-        let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
-        let ledger = loop {
-            match Ledger::open(&self.env, &owner, &self.reporter.run)? {
-                Some(ledger) => break ledger,
-                None if tokio::time::Instant::now() >= deadline => {
-                    return Err(run_dir.locked(&owner.instance).hint(ANOTHER_RUN_DIR));
-                }
-                None => tokio::time::sleep(LOCK_RETRY).await,
-            }
-        };
+        let open = || Ledger::open(&self.env, &owner, &self.reporter.run);
+        let ledger = until_free(open).await?;
+        let held = || run_dir.locked(&owner.instance).hint(ANOTHER_RUN_DIR);
+        let ledger = ledger.ok_or_else(held)?;
         Ok((run_dir, lock, ledger))
     }
 

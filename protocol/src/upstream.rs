@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::changes::Changes;
 use crate::codes;
 use crate::error::StageError;
 use crate::message::Message;
@@ -220,21 +219,8 @@ impl Upstreams {
     /// Waits until the report of an upstream differs from `seen`. An upstream that is absent counts as unchanged: its next run
     /// will report.
     pub async fn changed(&self, names: &[String], seen: &Reports) -> Reports {
-        enum Source<'a> {
-            Chain(&'a Chain),
-            Files(Changes),
-        }
-        let source = match &self.0 {
-            Origin::Chain(chain) => Source::Chain(chain),
-            Origin::RunDir { run_dir, .. } => Source::Files(run_dir.changes()),
-        };
+        let mut changes = None;
         loop {
-            let changed = async {
-                match &source {
-                    Source::Chain(chain) => chain.changed.notified().await,
-                    Source::Files(changes) => changes.next().await,
-                }
-            };
             let mut now = seen.clone();
             now.extend(self.reports(names));
             if now
@@ -243,7 +229,10 @@ impl Upstreams {
             {
                 return now;
             }
-            changed.await;
+            match &self.0 {
+                Origin::Chain(chain) => chain.changed.notified().await,
+                Origin::RunDir { run_dir, .. } => run_dir.next_change(&mut changes).await,
+            }
         }
     }
 }
@@ -301,7 +290,7 @@ impl<'a> ReadinessWait<'a> {
         mut progress: impl FnMut(&str),
     ) -> Result<OutputsFile, StageError> {
         let mut shown: Option<String> = None;
-        let changes = self.run_dir.changes();
+        let mut changes = None;
         loop {
             if let Some(outputs) = self.run_dir.live_outputs(self.instance) {
                 return Ok(outputs);
@@ -318,7 +307,7 @@ impl<'a> ReadinessWait<'a> {
                 progress(current.as_deref().unwrap_or_default());
                 shown = current;
             }
-            changes.next().await;
+            self.run_dir.next_change(&mut changes).await;
         }
     }
 

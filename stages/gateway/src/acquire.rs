@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use cluster::Cluster;
 use cluster::lease_expiry::has_expired;
-use cluster::{Cluster, ClusterRef};
 use futures::future::OptionFuture;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
@@ -200,10 +200,8 @@ async fn resume(
     let mut resumed = None;
     let here = cluster.context.reference();
     for entry in cx.ledger.entries() {
-        let is_here = ClusterRef::from_entry(&entry).is_some_and(|it| it == here);
-        // The same cluster can have another kubeconfig; the uid of a Lease is that of no other.
-        let is_usable =
-            (is_here || entry.data["uid"].is_string()) && !leftovers::is_foreign(cx, &entry)?;
+        let is_here = leftovers::is_here(&entry, &here);
+        let is_usable = leftovers::may_be_here(cx, &entry, &here)?;
         let Some(lease) = GatewayLease::from_entry(&entry).filter(|_| is_usable) else {
             continue;
         };

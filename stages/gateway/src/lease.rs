@@ -60,11 +60,9 @@ pub(crate) struct GatewayLease {
 
 impl GatewayLease {
     pub(crate) fn from_entry(entry: &Entry) -> Option<Self> {
-        let data = (entry.what == SESSION).then(|| entry.data.clone());
-        let lease = serde_json::from_value(data?).ok()?;
         Some(Self {
             run: Some(entry.run.clone()),
-            ..lease
+            ..entry.read(SESSION)?
         })
     }
 

@@ -1,9 +1,9 @@
 //! What dead runs left: one list, to print and to remove.
 
-use cluster::lease::LeaseState;
+use cluster::lease::{LeaseLock, LeaseState};
 use cluster::{Cluster, ClusterRef, lease_expiry};
 use k8s_openapi::api::coordination::v1::Lease;
-use protocol::ledger::Entry;
+use protocol::ledger::{Entry, Parked};
 use protocol::{Context, Leftover, Removal, StageError};
 
 use crate::Gateway;
@@ -65,7 +65,7 @@ pub(crate) async fn leftovers<'a>(
 
 /// Whether it is of another machine or user: the state directory is shared with it, or was copied from it. Releases without
 /// identities wrote other holders.
-pub(crate) fn is_foreign(cx: &Context<Gateway>, entry: &Entry) -> Result<bool, StageError> {
+fn is_foreign(cx: &Context<Gateway>, entry: &Entry) -> Result<bool, StageError> {
     let is_identity = |it: &str| it.len() == 32 && it.chars().all(|c| c.is_ascii_hexdigit());
     let holder = entry.data["holder"].as_str().filter(|it| is_identity(it));
     let run_dir = entry.data["run_dir"].as_str();
@@ -74,6 +74,22 @@ pub(crate) fn is_foreign(cx: &Context<Gateway>, entry: &Entry) -> Result<bool, S
         (None, Some(run_dir)) => run_dir != cx.run_dir_identity()?.as_str(),
         (None, None) => false,
     })
+}
+
+/// Whether an entry of ours may be about this cluster, so that its session can be resumed here. The same cluster can have
+/// another kubeconfig; the uid of a Lease is that of no other.
+pub(crate) fn may_be_here(
+    cx: &Context<Gateway>,
+    entry: &Entry,
+    here: &ClusterRef,
+) -> Result<bool, StageError> {
+    let has_place = is_here(entry, here) || entry.data["uid"].is_string();
+    Ok(has_place && !is_foreign(cx, entry)?)
+}
+
+/// Whether an entry names this very cluster.
+pub(crate) fn is_here(entry: &Entry, here: &ClusterRef) -> bool {
+    ClusterRef::from_entry(entry).is_some_and(|it| it == *here)
 }
 
 /// The holder of it may be alive: it stays until its Lease has expired.
@@ -90,10 +106,7 @@ async fn foreign<'a>(
     let LeaseState::Ours(held) = lock.get(cluster).await? else {
         return Ok(None);
     };
-    if !lease_expiry::preview(vec![held.clone()], &cx.env)
-        .0
-        .is_empty()
-    {
+    if lease_expiry::seems_expired(&held, &cx.env) {
         return Ok(None);
     }
     cx.warn(format!(
@@ -146,16 +159,24 @@ async fn parked<'a>(
     let tasks = tasks::count(cluster, &lease.task_namespace).await;
     // The line says until when, so the Lease lasts as long.
     (lock.duration, lock.user) = (lease.keep.max(lease.duration), user(cx));
-    let cluster = cluster.clone();
     let parked = lease.parked(tasks);
-    Ok(parked.map(|it| {
-        Leftover::new("", async move {
-            Ok(match lock.replace(&cluster, &held).await? {
-                LeaseState::Ours(_) => Removal::Parked(it),
-                _ => Removal::Gone,
-            })
+    Ok(parked.map(|parked| renew_and_park(cluster, lock, held, parked)))
+}
+
+/// A Lease that stays for tasks is renewed once, so that it lasts as long as its entry is parked.
+pub(crate) fn renew_and_park<'a>(
+    cluster: &Cluster,
+    lock: LeaseLock,
+    held: Lease,
+    parked: Parked,
+) -> Leftover<'a> {
+    let cluster = cluster.clone();
+    Leftover::new("", async move {
+        Ok(match lock.replace(&cluster, &held).await? {
+            LeaseState::Ours(_) => Removal::Parked(parked),
+            _ => Removal::Gone,
         })
-    }))
+    })
 }
 
 /// What a session left, its Lease last: until that is gone, no other session uses the rest.

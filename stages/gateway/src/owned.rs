@@ -6,6 +6,7 @@ use protocol::{Context, Leftover, Removal, StageError};
 use serde::{Deserialize, Serialize};
 
 use crate::Gateway;
+use crate::leftovers;
 use crate::objects;
 
 /// The ledger's kind of entry for it.
@@ -21,11 +22,6 @@ pub(crate) struct Owned {
 }
 
 impl Owned {
-    fn from_entry(entry: &Entry) -> Option<Self> {
-        let data = (entry.what == KIND).then(|| entry.data.clone());
-        serde_json::from_value(data?).ok()
-    }
-
     fn title(&self) -> String {
         format!("{}/{}", self.namespace, self.gateway)
     }
@@ -34,10 +30,8 @@ impl Owned {
 /// The titles of those on this cluster.
 pub(crate) fn titles(cx: &Context<Gateway>, here: &ClusterRef) -> Vec<String> {
     let entries = cx.ledger.entries();
-    let here = entries
-        .iter()
-        .filter(|it| ClusterRef::from_entry(it).is_some_and(|it| it == *here));
-    let owned = here.filter_map(Owned::from_entry);
+    let here = entries.iter().filter(|it| leftovers::is_here(it, here));
+    let owned = here.filter_map(|it| it.read::<Owned>(KIND));
     owned.map(|it| it.title()).collect()
 }
 
@@ -70,7 +64,7 @@ pub(crate) async fn leftover<'a>(
     cluster: &Cluster,
     entry: &Entry,
 ) -> Result<Option<Leftover<'a>>, StageError> {
-    let Some(owned) = Owned::from_entry(entry).filter(|_| cx.keeps()) else {
+    let Some(owned) = entry.read::<Owned>(KIND).filter(|_| cx.keeps()) else {
         return Ok(None);
     };
     let gateway = objects::gateway(cluster, &owned.namespace, &owned.gateway).await?;

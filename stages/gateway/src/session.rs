@@ -38,7 +38,7 @@ impl Session {
         confirmed: Option<Lease>,
         ticket: Ticket,
     ) -> Self {
-        let durations = watch::Sender::new(lease.duration_with(Tasks::Unknown));
+        let durations = watch::Sender::new(Tasks::Unknown.duration(lease.duration, lease.keep));
         Self {
             cluster: cluster.clone(),
             lease,
@@ -67,13 +67,7 @@ impl Session {
         may_take: impl Fn(&Lease) -> bool,
     ) -> Result<Option<String>, StageError> {
         let lease_lock = self.lease.lease_lock();
-        let mut outcome = lease_lock.create(&self.cluster).await?;
-        if let LeaseState::Theirs(theirs) = &outcome
-            && may_take(theirs)
-        {
-            outcome = lease_lock.replace(&self.cluster, theirs).await?;
-        }
-        match outcome {
+        match lease_lock.acquire(&self.cluster, may_take).await? {
             LeaseState::Ours(lease) => {
                 self.lease.uid = lease.uid();
                 let data = self.cluster.context.reference().entry_data(&self.lease)?;
@@ -143,19 +137,11 @@ impl Session {
         };
         let (lease_lock, mut durations) = (self.lease.lease_lock(), self.durations.subscribe());
         let renews = lease_lock.renew_until_lost(&self.cluster, seen, &mut durations, tell);
-        let follows = async {
-            loop {
-                let duration = self.lease.duration_with(*tasks.borrow_and_update());
-                self.durations
-                    .send_if_modified(|it| std::mem::replace(it, duration) != duration);
-                if tasks.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
+        let (duration, keep) = (self.lease.duration, self.lease.keep);
+        let follows = tasks::follow_durations(tasks, &self.durations, duration, keep);
         let why = tokio::select! {
             why = renews => why,
-            never = follows => never,
+            never = follows => match never {},
         };
         self.lost = true;
         StageError::new(
@@ -208,20 +194,11 @@ fn unrenewed(lease: &GatewayLease, error: &StageError) -> StageError {
         lease.title(),
         lease.duration
     );
-    let mut unrenewed = StageError::new(codes::UNRENEWED, message).cause(error.message.clone());
-    unrenewed.caused_by.extend(error.caused_by.iter().cloned());
-    unrenewed
+    StageError::new(codes::UNRENEWED, message).because(error)
 }
 
 impl GatewayLease {
     /// How long the Lease lasts, in seconds.
-    fn duration_with(&self, tasks: Tasks) -> u32 {
-        match tasks {
-            Tasks::None => self.duration,
-            Tasks::Running(_) | Tasks::Unknown => self.duration.max(self.keep),
-        }
-    }
-
     /// What stays, if tasks may run.
     pub(crate) fn parked(&self, tasks: Tasks) -> Option<Parked> {
         if self.keep == 0 || tasks == Tasks::None {

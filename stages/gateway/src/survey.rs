@@ -3,7 +3,7 @@
 use cluster::client::ANSWER;
 use cluster::codes::FORBIDDEN;
 use cluster::lease::LeaseState;
-use cluster::{Attempt, Cluster, ClusterRef, KubeContext, lease_expiry, status};
+use cluster::{Attempt, Cluster, KubeContext, lease_expiry, status};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::{ListParams, ObjectMeta};
@@ -134,13 +134,10 @@ impl Survey {
     /// Loads the usage without changing anything: expired Leases do not count.
     pub(crate) async fn load_usage(&mut self, Access { cx, cluster, .. }: &Access<'_>) {
         let here = cluster.context.reference();
-        let is_here = |entry: &&Entry| {
-            (ClusterRef::from_entry(entry).is_some_and(|it| it == here)
-                || entry.data["uid"].is_string())
-                && leftovers::is_foreign(cx, entry).is_ok_and(|it| !it)
-        };
+        let may_be_here =
+            |it: &&Entry| leftovers::may_be_here(cx, it, &here).is_ok_and(|may_be| may_be);
         let entries = cx.ledger.entries();
-        let ours = entries.iter().filter(is_here);
+        let ours = entries.iter().filter(may_be_here);
         // As a run does: it need not list Leases.
         for ours in ours.filter_map(GatewayLease::from_entry) {
             if let Ok(LeaseState::Ours(_)) = ours.lease_lock().get(cluster).await {

@@ -3,10 +3,10 @@
 
 use cluster::Cluster;
 use cluster::lease::{LeaseLock, LeaseState, describe};
-use cluster::lease_expiry::has_expired;
+use cluster::lease_expiry::{has_expired, seems_expired};
 use k8s_openapi::api::coordination::v1::Lease;
 use protocol::ledger::{Entry, Parked, Ticket};
-use protocol::{Context, Leftover, Removal, StageError};
+use protocol::{Context, Leftover, StageError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -14,6 +14,7 @@ use crate::Gateway;
 use crate::codes;
 use crate::config::Config;
 use crate::lease::user;
+use crate::leftovers::renew_and_park;
 use crate::tasks::{self, Tasks};
 
 /// The ledger's kind of entry for it.
@@ -44,11 +45,6 @@ impl Part {
             instance: cx.instance.clone(),
             keep: if cx.is_lasting() { config.keep } else { 0 },
         })
-    }
-
-    fn from_entry(entry: &Entry) -> Option<Self> {
-        let data = (entry.what == KIND).then(|| entry.data.clone());
-        serde_json::from_value(data?).ok()
     }
 
     fn lock(&self, user: String, duration: u32) -> LeaseLock {
@@ -97,7 +93,7 @@ impl TaskNamespace {
         let data = reference.entry_data(&part)?;
         let mut is_resumed = false;
         let ticket = match reference.entry(&cx.ledger, KIND) {
-            Some(known) if Part::from_entry(&known).is_some_and(|it| part.is_same(&it)) => {
+            Some(known) if known.read(KIND).is_some_and(|it| part.is_same(&it)) => {
                 is_resumed = true;
                 let ticket = cx.ledger.adopt(&known);
                 ticket.reopen(data)?;
@@ -106,13 +102,8 @@ impl TaskNamespace {
             _ => cx.ledger.intend(KIND, data)?,
         };
         let lock = part.lock(user(cx), config.lease_duration.max(part.keep));
-        let mut outcome = lock.create(cluster).await?;
-        if let LeaseState::Theirs(theirs) = &outcome
-            && (config.take_over || has_expired(theirs, &cx.env))
-        {
-            outcome = lock.replace(cluster, theirs).await?;
-        }
-        match outcome {
+        let may_take = |theirs: &Lease| config.take_over || has_expired(theirs, &cx.env);
+        match lock.acquire(cluster, may_take).await? {
             LeaseState::Ours(lease) => {
                 *slot = Some(Self {
                     cluster: cluster.clone(),
@@ -147,28 +138,18 @@ impl TaskNamespace {
         config: &Config,
         mut tasks: watch::Receiver<Tasks>,
     ) -> StageError {
-        let keep = self.part.keep;
-        let duration = |tasks| match tasks {
-            Tasks::None => config.lease_duration,
-            Tasks::Running(_) | Tasks::Unknown => config.lease_duration.max(keep),
-        };
-        let sender = watch::Sender::new(duration(Tasks::Unknown));
+        let (duration, keep) = (config.lease_duration, self.part.keep);
+        let sender = watch::Sender::new(Tasks::Unknown.duration(duration, keep));
         let mut durations = sender.subscribe();
         let lock = LeaseLock {
-            duration: config.lease_duration,
+            duration,
             ..self.lock.clone()
         };
         let renews = lock.renew_until_lost(&self.cluster, &mut self.lease, &mut durations, |_| ());
-        let follows = async {
-            while tasks.changed().await.is_ok() {
-                let now = duration(*tasks.borrow_and_update());
-                sender.send_if_modified(|it| std::mem::replace(it, now) != now);
-            }
-            std::future::pending::<()>().await;
-        };
+        let follows = tasks::follow_durations(&mut tasks, &sender, duration, keep);
         let why = tokio::select! {
             why = renews => why,
-            () = follows => String::new(),
+            never = follows => match never {},
         };
         let namespace = &self.part.task_namespace;
         let message = format!("this session has lost the task namespace {namespace}: {why}");
@@ -214,20 +195,18 @@ pub(crate) async fn check(
 ) -> Result<String, StageError> {
     let lock = Part::new(cx, config)?.lock(String::new(), config.lease_duration);
     match lock.get(cluster).await? {
-        LeaseState::Theirs(lease) => {
-            let (dead, _) = cluster::lease_expiry::preview(vec![lease.clone()], &cx.env);
-            match config.take_over || !dead.is_empty() {
-                true => Ok(String::new()),
-                false => Err(held(&config.task_namespace, &lease)),
-            }
-        }
+        LeaseState::Theirs(lease) => match config.take_over || seems_expired(&lease, &cx.env) {
+            true => Ok(String::new()),
+            false => Err(held(&config.task_namespace, &lease)),
+        },
         LeaseState::Ours(_) | LeaseState::Missing => Ok(config.task_namespace.clone()),
     }
 }
 
 /// The Lease of this entry.
 pub(crate) fn lock_of(entry: &Entry) -> Option<LeaseLock> {
-    Part::from_entry(entry).map(|part| part.lock(String::new(), 0))
+    let part: Part = entry.read(KIND)?;
+    Some(part.lock(String::new(), 0))
 }
 
 /// What a dead run left of it.
@@ -236,7 +215,7 @@ pub(crate) async fn leftover<'a>(
     cluster: &Cluster,
     entry: &Entry,
 ) -> Result<Option<Leftover<'a>>, StageError> {
-    let Some(part) = Part::from_entry(entry) else {
+    let Some(part) = entry.read::<Part>(KIND) else {
         return Ok(None);
     };
     let lock = part.lock(String::new(), 0);
@@ -249,13 +228,9 @@ pub(crate) async fn leftover<'a>(
         && entry.parked.is_none()
         && tasks::count(&cluster, &part.task_namespace).await != Tasks::None
     {
+        let parked = Parked::new("", part.keep.into());
         let renewed = part.lock(user(cx), part.keep);
-        return Ok(Some(Leftover::new("", async move {
-            Ok(match renewed.replace(&cluster, &lease).await? {
-                LeaseState::Ours(_) => Removal::Parked(Parked::new("", part.keep.into())),
-                _ => Removal::Gone,
-            })
-        })));
+        return Ok(Some(renew_and_park(&cluster, renewed, lease, parked)));
     }
     Ok(Some(Leftover::new(part.title(), async move {
         lock.leave(&cluster, Some(lease)).await?;

@@ -37,6 +37,14 @@ impl Tasks {
         }
     }
 
+    /// How long a Lease lasts with them, in seconds: `keep`, unless it is known that there are none.
+    pub(crate) fn duration(self, without: u32, keep: u32) -> u32 {
+        match self {
+            Self::None => without,
+            Self::Running(_) | Self::Unknown => without.max(keep),
+        }
+    }
+
     /// For people.
     pub(crate) fn describe(self) -> String {
         match self {
@@ -99,6 +107,22 @@ pub(crate) async fn follow(
     }
 }
 
-fn set(tasks: &watch::Sender<Tasks>, now: Tasks) {
-    tasks.send_if_modified(|before| std::mem::replace(before, now) != now);
+/// Keeps the duration of a Lease up to date with the tasks.
+pub(crate) async fn follow_durations(
+    tasks: &mut watch::Receiver<Tasks>,
+    durations: &watch::Sender<u32>,
+    without: u32,
+    keep: u32,
+) -> std::convert::Infallible {
+    loop {
+        let now = *tasks.borrow_and_update();
+        set(durations, now.duration(without, keep));
+        if tasks.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn set<T: Copy + PartialEq>(sender: &watch::Sender<T>, now: T) {
+    sender.send_if_modified(|before| std::mem::replace(before, now) != now);
 }

@@ -187,17 +187,10 @@ impl Plan {
             "master".into(),
             "post".into(),
         ];
-        match document.get(&post) {
-            Some(Value::Array(written)) if !written.is_empty() => {
-                let mut steps = steps.into_iter();
-                steps.try_for_each(|step| editor.append_item(&post, step))
-            }
-            Some(_) => editor.set(&post, steps.into()),
-            None => {
-                steps.insert(0, master_post());
-                editor.set(&post, steps.into())
-            }
+        if document.get(&post).is_none() {
+            steps.insert(0, master_post());
         }
+        append_steps(document, editor, &post, steps)
     }
 
     fn custom(&self, stage: &NewStage) -> Value {
@@ -318,11 +311,23 @@ impl Plan {
         let mut config = emit.config.clone();
         self.render_into(&mut config, consumer);
         once.extend(flags(&config));
-        let step = json!({"custom": once});
-        match document.get(&pre) {
-            Some(Value::Array(steps)) if !steps.is_empty() => editor.append_item(&pre, step),
-            _ => editor.set(&pre, json!([step])),
+        append_steps(document, editor, &pre, vec![json!({"custom": once})])
+    }
+}
+
+/// Adds steps to the `pre` or `post` of a stage.
+fn append_steps(
+    document: &Document,
+    editor: &mut Editor,
+    path: &[Seg],
+    steps: Vec<Value>,
+) -> Result<(), yaml::Error> {
+    match document.get(path) {
+        Some(Value::Array(written)) if !written.is_empty() => {
+            let mut steps = steps.into_iter();
+            steps.try_for_each(|step| editor.append_item(path, step))
         }
+        _ => editor.set(path, steps.into()),
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct Options {
     pub(crate) root: Option<PathBuf>,
     /// Arguments of the user for devcluster.
     pub(crate) arguments: Vec<OsString>,
-    /// Without a console: devcluster ends when a stage fails.
+    /// Without a console: devcluster ends when a stage fails, and nothing stays for running tasks.
     pub(crate) oneshot: bool,
     /// The file uses `$DOCKER_LOCALHOST`, which devcluster guesses; it dies if it cannot, without a default route.
     pub(crate) guess_host: bool,
@@ -64,11 +64,6 @@ pub(crate) fn find(env: &Env) -> Result<PathBuf, StageError> {
     })
 }
 
-/// Whether devcluster ends by itself, so that no later run needs what this one leaves.
-fn runs_once(arguments: &[OsString]) -> bool {
-    arguments.iter().any(|a| a == "-1" || a == "--oneshot")
-}
-
 /// Whether these arguments already choose how devcluster uses the terminal.
 pub(crate) fn chooses_console(arguments: &[OsString]) -> bool {
     is_oneshot(arguments) || arguments.iter().any(|a| a == "-q" || a == "--quiet")
@@ -80,11 +75,6 @@ pub(crate) fn is_oneshot(arguments: &[OsString]) -> bool {
 }
 
 impl Options {
-    /// Whether nothing stays for running tasks at the end.
-    pub(crate) fn keeps_nothing(&self) -> bool {
-        self.oneshot || runs_once(&self.arguments)
-    }
-
     /// Its whole command line.
     pub(crate) fn words(&self) -> Vec<OsString> {
         let mut words = Vec::new();
@@ -112,10 +102,8 @@ impl Devcluster {
             command.env("TERM", "xterm");
         }
         let (mut stderr, mut _kept_open) = (None, None);
-        if options.keeps_nothing() {
-            command.env(KEEP_VARIABLE, "0");
-        }
         if options.oneshot {
+            command.env(KEEP_VARIABLE, "0");
             // Only this process sends it signals: a second one would kill it and orphan its stages.
             command.stdin(Stdio::null()).process_group(0);
             // It inherits the reading end of the pipe too. If this process is killed, a closed pipe would crash it and orphan

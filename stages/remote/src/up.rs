@@ -120,7 +120,7 @@ pub(crate) async fn up(
         say(&line);
     }
     let swept = tokio::select! {
-        swept = gc::sweep(run_dir.path(), options.keeps_nothing(), programs) => swept,
+        swept = gc::sweep(run_dir.path(), oneshot, programs) => swept,
         () = signals.next() => {
             let message = "stopped during the cleanup; `devcluster-remote gc` completes it";
             return Err(StageError::new(protocol::codes::INTERRUPTED, message));

@@ -94,15 +94,8 @@ impl Forward {
 /// The port that an instance tries first. Another one seldom has the same: a server reserves no port, and tasks may still
 /// look for another user's master at a port that is free at the moment.
 fn first_choice(range: PortRange, identity: &Identity, name: &str) -> u16 {
-    let hashed = [identity.as_str(), name].concat();
-    // FNV-1a: the same in every release.
-    let hash = hashed
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
     let ports = u64::from(range.last - range.first) + 1;
-    range.first + (hash % ports) as u16
+    range.first + (identity.hash(name) % ports) as u16
 }
 
 /// The config of a forward.

@@ -45,15 +45,21 @@ async fn cluster() -> Option<RealKube> {
     Some(kube)
 }
 
-#[tokio::test]
-async fn a_quit_keeps_the_gateway_of_running_tasks_and_the_next_run_has_it_again() {
-    let Some(kube) = cluster().await else {
-        return;
-    };
+/// A task runs, and the first session knows it.
+async fn with_task() -> Option<(RealKube, Home, StageClient, Value)> {
+    let kube = cluster().await?;
     let home = Home::new();
     start_task(&kube).await;
-    let (stage, first) = start_lasting(&kube, &home, &DEDICATED).await;
+    let (stage, outputs) = start_lasting(&kube, &home, &DEDICATED).await;
     lasts(&kube, KEEP).await;
+    Some((kube, home, stage, outputs))
+}
+
+#[tokio::test]
+async fn a_quit_keeps_the_gateway_of_running_tasks_and_the_next_run_has_it_again() {
+    let Some((kube, home, stage, first)) = with_task().await else {
+        return;
+    };
     let said = stop(stage).await;
     let line = format!(
         "keeps Gateway default/{} for the task that runs, until ",
@@ -84,13 +90,9 @@ async fn a_quit_keeps_the_gateway_of_running_tasks_and_the_next_run_has_it_again
 
 #[tokio::test]
 async fn a_change_of_the_config_removes_no_gateway_of_running_tasks() {
-    let Some(kube) = cluster().await else {
+    let Some((kube, home, stage, first)) = with_task().await else {
         return;
     };
-    let home = Home::new();
-    start_task(&kube).await;
-    let (stage, first) = start_lasting(&kube, &home, &DEDICATED).await;
-    lasts(&kube, KEEP).await;
     stop(stage).await;
     kube.gateway("default", "tcp-gateway").await;
     let named = ["--events", "none", "--gateway", "tcp-gateway"];
@@ -135,13 +137,9 @@ async fn a_start_that_fails_locks_no_task_namespace() {
 
 #[tokio::test]
 async fn gc_after_a_kill_keeps_it_too_and_gc_now_removes_it() {
-    let Some(kube) = cluster().await else {
+    let Some((kube, home, stage, first)) = with_task().await else {
         return;
     };
-    let home = Home::new();
-    start_task(&kube).await;
-    let (stage, first) = start_lasting(&kube, &home, &DEDICATED).await;
-    lasts(&kube, KEEP).await;
     kill(stage).await;
     let renewed = async || kube.items(SESSIONS).await[0]["spec"]["renewTime"].clone();
     let before = renewed().await;
