@@ -1,5 +1,8 @@
 //! Tests of ledgers and of a survey of them.
 
+use std::fs::File;
+use std::io::Write;
+
 use super::*;
 
 fn setup() -> (tempfile::TempDir, Env, Owner) {
