@@ -7,10 +7,24 @@ use crate::scalar::{self, Tag};
 /// Longer keys need the `? key` form: `PyYAML` searches 1024 characters for the colon.
 const LONGEST_KEY: usize = 1000;
 
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Style {
+    pub(crate) newline: &'static str,
+    /// Whether a text of several lines is written as `|`: a comment below it, indented as deep, would be read as its text.
+    pub(crate) literals: bool,
+}
+
 /// A value as a block-style document.
 #[must_use]
 pub fn to_yaml(value: &Value) -> String {
-    block(value, 0, "\n")
+    block(
+        value,
+        0,
+        Style {
+            newline: "\n",
+            literals: true,
+        },
+    )
 }
 
 /// The key of a marked value. A real document cannot contain it: it is not printable.
@@ -43,48 +57,48 @@ pub fn quote(text: &str) -> String {
     scalar_text(text, false)
 }
 
-/// Lines for `value` at an indent; the first line is not indented, the last one ends in `newline`.
-pub(crate) fn block(value: &Value, indent: usize, newline: &str) -> String {
+/// Lines for `value` at an indent; the first line is not indented, the last one ends in a line end.
+pub(crate) fn block(value: &Value, indent: usize, style: Style) -> String {
     let parts: Vec<String> = match value {
         Value::Object(map) if !is_leaf(value) => {
-            let entries = map.iter().map(|(k, v)| entry(k, v, indent, newline));
+            let entries = map.iter().map(|(k, v)| entry(k, v, indent, style));
             entries.collect()
         }
         Value::Array(items) if !items.is_empty() => {
-            let items = items.iter().map(|v| item(v, indent + 2, newline));
+            let items = items.iter().map(|v| item(v, indent + 2, style));
             items.map(|lines| format!("- {lines}")).collect()
         }
-        single => vec![leaf(single, indent, newline) + newline],
+        single => vec![leaf(single, indent, style) + style.newline],
     };
     parts.join(&" ".repeat(indent))
 }
 
 /// `key: value` with its line end.
-pub(crate) fn entry(key: &str, value: &Value, indent: usize, newline: &str) -> String {
+pub(crate) fn entry(key: &str, value: &Value, indent: usize, style: Style) -> String {
     let key = scalar_text(key, false);
     let mut out = if key.len() > LONGEST_KEY {
-        format!("? {key}{newline}{}:", " ".repeat(indent))
+        format!("? {key}{}{}:", style.newline, " ".repeat(indent))
     } else {
         format!("{key}:")
     };
     if is_leaf(value) {
         out.push(' ');
-        out.push_str(&leaf(value, indent, newline));
-        out.push_str(newline);
+        out.push_str(&leaf(value, indent, style));
+        out.push_str(style.newline);
     } else {
-        out.push_str(newline);
+        out.push_str(style.newline);
         pad(&mut out, indent + 2);
-        out.push_str(&block(value, indent + 2, newline));
+        out.push_str(&block(value, indent + 2, style));
     }
     out
 }
 
 /// The text after a dash; `indent` is the column of the content.
-pub(crate) fn item(value: &Value, indent: usize, newline: &str) -> String {
+pub(crate) fn item(value: &Value, indent: usize, style: Style) -> String {
     if is_leaf(value) {
-        leaf(value, indent.saturating_sub(2), newline) + newline
+        leaf(value, indent.saturating_sub(2), style) + style.newline
     } else {
-        block(value, indent, newline)
+        block(value, indent, style)
     }
 }
 
@@ -101,20 +115,21 @@ fn pad(out: &mut String, indent: usize) {
 }
 
 /// A leaf below a key or dash at an indent, without its last line end.
-pub(crate) fn leaf(value: &Value, indent: usize, newline: &str) -> String {
+pub(crate) fn leaf(value: &Value, indent: usize, style: Style) -> String {
     match value {
-        Value::String(text) => literal(text, indent + 2, newline).unwrap_or_else(|| quote(text)),
+        Value::String(text) => literal(text, indent + 2, style).unwrap_or_else(|| quote(text)),
         other => flow(other),
     }
 }
 
 /// A multi-line text as `|`, if that keeps every character.
-fn literal(text: &str, indent: usize, newline: &str) -> Option<String> {
+fn literal(text: &str, indent: usize, style: Style) -> Option<String> {
     let (body, header) = match text.strip_suffix('\n') {
         Some(body) => (body, "|"),
         None => (text, "|-"),
     };
-    let plain = text.contains('\n')
+    let plain = style.literals
+        && text.contains('\n')
         && !body.starts_with([' ', '\n', '\t'])
         && !body.ends_with('\n')
         && !body.is_empty()
@@ -127,7 +142,7 @@ fn literal(text: &str, indent: usize, newline: &str) -> Option<String> {
     }
     let mut out = header.to_owned();
     for line in body.split('\n') {
-        out.push_str(newline);
+        out.push_str(style.newline);
         if !line.is_empty() {
             pad(&mut out, indent);
             out.push_str(line);

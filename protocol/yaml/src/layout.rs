@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 use crate::document::Document;
-use crate::emit;
+use crate::emit::{self, Style};
 use crate::splice::{column, line_end, line_start, next_line};
 use crate::tree::{Id, Kind};
 
@@ -122,14 +122,14 @@ pub(crate) fn pieces(
     id: Id,
     parent: Parent,
     new: &Value,
-    newline: &str,
+    style: Style,
 ) -> (String, String) {
     let text = doc.text.as_str();
     let node = &doc.tree.nodes[id];
     match parent {
         Parent::Entry { column: key, .. } => {
             if emit::is_leaf(new) {
-                return split(&emit::leaf(new, key, newline), newline);
+                return split(&emit::leaf(new, key, style), style.newline);
             }
             let old = column(text, node.span.start);
             let indent = match (&node.kind, new) {
@@ -137,16 +137,16 @@ pub(crate) fn pieces(
                 (kind, _) if kind.is_block() && old > key => old,
                 _ => key + 2,
             };
-            let below = " ".repeat(indent) + &emit::block(new, indent, newline);
+            let below = " ".repeat(indent) + &emit::block(new, indent, style);
             (String::new(), below)
         }
         Parent::Item { at } => {
             let gap = text[at..node.start()].len();
             let compact = !node.is_absent() && !text[at..node.start()].contains(['\n', '\r']);
             let indent = column(text, at) + if compact { gap } else { 1 };
-            split(&emit::item(new, indent, newline), newline)
+            split(&emit::item(new, indent, style), style.newline)
         }
-        Parent::Root => split(&emit::item(new, 0, newline), newline),
+        Parent::Root => split(&emit::item(new, 0, style), style.newline),
     }
 }
 

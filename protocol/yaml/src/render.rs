@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::changes::Changes;
 use crate::document::Document;
-use crate::emit;
+use crate::emit::{self, Style};
 use crate::error::Error;
 use crate::expected::{expected, write_out_aliases};
 use crate::layout::{self, Parent};
@@ -16,10 +16,21 @@ use crate::tree::{Id, Kind, after_colon};
 pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<Document, Error> {
     write_out_aliases(doc, &mut changes);
     let expected = expected(doc, &changes, doc.tree.root);
+    let newline = splice::newline_of(&doc.text);
+    let render = |literals| rendered(doc, &changes, &expected, Style { newline, literals });
+    render(true).or_else(|error| render(false).map_err(|_| error))
+}
+
+fn rendered(
+    doc: &Document,
+    changes: &Changes,
+    expected: &Value,
+    style: Style,
+) -> Result<Document, Error> {
     let mut renderer = Renderer {
         doc,
-        changes: &changes,
-        newline: splice::newline_of(&doc.text),
+        changes,
+        style,
         splices: Vec::new(),
     };
     renderer.value(doc.tree.root, Parent::Root, false)?;
@@ -28,17 +39,17 @@ pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<Document, Er
     let refuse = |why: String| Error::at(&doc.text, at, why);
     if first.is_none() {
         // Either nothing has to change, or the change has no known splice.
-        return match doc.value_of(doc.tree.root, true) == expected {
+        return match doc.value_of(doc.tree.root, true) == *expected {
             true => Ok(doc.clone()),
             false => Err(refuse("this place cannot be edited safely".into())),
         };
     }
-    let text = splice::apply(&doc.text, renderer.splices, renderer.newline)
+    let text = splice::apply(&doc.text, renderer.splices, style.newline)
         .map_err(|at| Error::at(&doc.text, at, "two changes conflict here"))?;
     let read = doc
         .parse_alike(&text)
         .map_err(|e| refuse(format!("this place cannot be edited safely ({e})")))?;
-    if read.value_of(read.tree.root, true) != expected {
+    if read.value_of(read.tree.root, true) != *expected {
         let why = "this place cannot be edited safely: the result would read differently";
         return Err(refuse(why.into()));
     }
@@ -48,7 +59,7 @@ pub(crate) fn apply(doc: &Document, mut changes: Changes) -> Result<Document, Er
 struct Renderer<'a> {
     doc: &'a Document,
     changes: &'a Changes,
-    newline: &'static str,
+    style: Style,
     splices: Vec<Splice>,
 }
 
@@ -133,7 +144,7 @@ impl Renderer<'_> {
         let indent = column(self.text(), span.start);
         let pad = " ".repeat(indent);
         let entry =
-            |(k, v): (&String, &Value)| pad.clone() + &emit::entry(k, v, indent, self.newline);
+            |(k, v): (&String, &Value)| pad.clone() + &emit::entry(k, v, indent, self.style);
         let lines: String = added.iter().map(entry).collect();
         self.insert_lines(span.end, lines);
     }
@@ -175,10 +186,10 @@ impl Renderer<'_> {
         }
         if matches!(parent, Parent::Root) && self.doc.tree.nodes[id].is_absent() {
             let end = self.text().len();
-            self.push_lines(end..end, emit::item(new, 0, self.newline));
+            self.push_lines(end..end, emit::item(new, 0, self.style));
             return Ok(());
         }
-        let (mut inline, below) = layout::pieces(self.doc, id, parent, new, self.newline);
+        let (mut inline, below) = layout::pieces(self.doc, id, parent, new, self.style);
         if let Some(anchor) = self.kept_anchor(id) {
             inline = format!("{anchor} {inline}").trim_end().to_owned();
         }
@@ -240,7 +251,7 @@ impl Renderer<'_> {
                 "{}{}{}",
                 " ".repeat(indent),
                 &self.text()[c.clone()],
-                self.newline
+                self.style.newline
             )
         })
         .collect()

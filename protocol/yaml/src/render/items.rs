@@ -57,6 +57,6 @@ impl Renderer<'_> {
     }
 
     fn item_lines(&self, new: &Value, indent: usize) -> String {
-        format!("- {}", emit::item(new, indent + 2, self.newline))
+        format!("- {}", emit::item(new, indent + 2, self.style))
     }
 }

@@ -219,7 +219,7 @@ fn every_place_of_every_file_can_be_set() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::cases(400))]
 
     #[test]
     fn what_is_written_reads_back_exactly(value in value()) {

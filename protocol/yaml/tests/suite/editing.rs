@@ -137,6 +137,13 @@ fn a_literal_keeps_its_value_when_something_follows() {
         json!(1),
         "a: 1 # h\n\nb: 1\n",
     );
+    // As deep as the text of a literal: it would be part of it.
+    set(
+        "a: null\n    # c\n",
+        "a",
+        json!("two\nlines"),
+        "a: \"two\\nlines\"\n    # c\n",
+    );
 }
 
 #[test]
