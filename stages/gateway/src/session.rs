@@ -161,11 +161,14 @@ impl Session {
             // The new holder has everything.
             return self.ticket.settle();
         }
-        if let (Some(parked), true) = (self.lease.parked(tasks), self.confirmed.is_some()) {
+        // Then the Gateway stays anyway.
+        let keep = leave && self.lease.made;
+        if let (Some(parked), true) = (self.lease.parked(tasks), self.confirmed.is_some())
+            && !keep
+        {
             cx.info(parked.stays());
             return self.ticket.park(parked);
         }
-        let keep = leave && self.lease.made;
         let lease_lock = self.lease.lease_lock();
         let delete_lease = lease_lock.delete(&self.cluster, self.confirmed.clone(), keep);
         let Some(held) = self.confirmed.filter(|_| self.lease.made && !keep) else {
@@ -198,7 +201,6 @@ fn unrenewed(lease: &GatewayLease, error: &StageError) -> StageError {
 }
 
 impl GatewayLease {
-    /// How long the Lease lasts, in seconds.
     /// What stays, if tasks may run.
     pub(crate) fn parked(&self, tasks: Tasks) -> Option<Parked> {
         if self.keep == 0 || tasks == Tasks::None {

@@ -215,16 +215,23 @@ async fn serve(
 ) -> Result<(), StageError> {
     let mut known = tasks.subscribe();
     let lease_news = watch::Sender::new(None);
+    let (cluster, lease) = (found.cluster.clone(), session.lease.clone());
+    let counts = async {
+        match lease.keep {
+            0 => std::future::pending().await,
+            _ => tasks::follow(&cluster, &lease.task_namespace, tasks).await,
+        }
+    };
+    tokio::pin!(counts);
     let (address, events) = tokio::select! {
         ready = found.ready(cx, config) => ready?,
+        never = &mut counts => match never {},
         lost = session.renew_until_lost(cx, &mut known, &lease_news) => return Err(lost),
         () = cx.shutdown.cancelled() => return Ok(()),
     };
     let capacity = found.capacity(cx, config)?;
     let file = KubeconfigFile::write(cx, &found.cluster.context)?;
     let outputs = found.outputs(address, &file, config.port_range, capacity);
-    let cluster = found.cluster.clone();
-    let lease = session.lease.clone();
     session.used = true;
     if lease.keep > 0 && !lease.made {
         *owned = Some(owned::remember(
@@ -239,19 +246,13 @@ async fn serve(
         health.ready().await?;
         follow_gateway(&health, config, found, events).await
     };
-    let counts = async {
-        match lease.keep {
-            0 => std::future::pending().await,
-            _ => tasks::follow(&cluster, &lease.task_namespace, tasks).await,
-        }
-    };
     let period = Duration::from_secs(config.lease_duration.into());
     let title = session.lease.title();
     let held = tokio::select! {
         held = held => held,
         held = health.follow_lease(lease_news.subscribe()) => held,
         never = gc::run_periodically(cx, &cluster, period, &title) => never,
-        never = counts => match never {},
+        never = &mut counts => match never {},
         lost = session.renew_until_lost(cx, &mut known, &lease_news) => Err(lost),
         () = cx.shutdown.cancelled() => Ok(()),
     };
