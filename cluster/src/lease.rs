@@ -212,15 +212,14 @@ impl LeaseLock {
         }
     }
 
-    /// Deletes the Lease if we hold it; `seen` saves a request. With `orphan` the objects it owns stay.
+    /// Deletes the Lease if we hold it; `seen` saves a request.
     pub async fn delete(
         &self,
         cluster: &Cluster,
         mut seen: Option<Lease>,
-        orphan: bool,
     ) -> Result<(), StageError> {
         while let Some(lease) = self.seen_or_read(cluster, &mut seen).await? {
-            if delete(cluster, &lease, orphan).await? {
+            if delete(cluster, &lease).await? {
                 break;
             }
         }
@@ -255,7 +254,7 @@ impl LeaseLock {
         };
         while let Some(lease) = self.seen_or_read(cluster, &mut seen).await? {
             if without_us(&lease).is_empty() {
-                if delete(cluster, &lease, false).await? {
+                if delete(cluster, &lease).await? {
                     return Ok(());
                 }
                 continue;
@@ -343,11 +342,11 @@ impl Overdue {
     }
 }
 
-/// Deletes this version of the Lease. With `orphan` the objects it owns stay. Returns false if it has changed.
-pub async fn delete(cluster: &Cluster, lease: &Lease, orphan: bool) -> Result<bool, StageError> {
+/// Deletes this version of the Lease. Returns false if it has changed.
+pub async fn delete(cluster: &Cluster, lease: &Lease) -> Result<bool, StageError> {
     let namespace = lease.namespace().unwrap_or_default();
     let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), &namespace);
-    match delete_as_read(&leases, lease, orphan).await {
+    match delete_as_read(&leases, lease).await {
         Ok(done) => Ok(done != Deletion::Changed),
         Err(error) => Err(cluster.failed("delete", LEASES, Some(&namespace), &error)),
     }

@@ -3,7 +3,8 @@
 
 use std::fmt::Debug;
 
-use kube::api::{DeleteParams, Preconditions};
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::core::DynamicObject;
 use kube::{Api, ResourceExt};
 use serde::de::DeserializeOwned;
 
@@ -40,20 +41,12 @@ pub enum Deletion {
     Changed,
 }
 
-/// Deletes this version of an object. With `orphan`, what it owns stays.
-pub async fn delete_as_read<K>(
-    api: &Api<K>,
-    read: &impl ResourceExt,
-    orphan: bool,
-) -> kube::Result<Deletion>
+/// Deletes this version of an object, and then what it owns.
+pub async fn delete_as_read<K>(api: &Api<K>, read: &impl ResourceExt) -> kube::Result<Deletion>
 where
     K: Clone + DeserializeOwned + Debug,
 {
-    let params = match orphan {
-        true => DeleteParams::orphan(),
-        false => DeleteParams::background(),
-    };
-    let params = params.preconditions(Preconditions {
+    let params = DeleteParams::background().preconditions(Preconditions {
         uid: read.uid(),
         resource_version: read.resource_version(),
     });
@@ -74,14 +67,34 @@ where
         let Some(read) = api.get_opt(name).await?.filter(|it| ours.includes(it)) else {
             return Ok(false);
         };
-        match delete_as_read(api, &read, false).await? {
+        match delete_as_read(api, &read).await? {
             Deletion::Deleted => return Ok(true),
             Deletion::Gone => return Ok(false),
             Deletion::Changed => {}
         }
     }
-    let text = format!("{name} changes again and again");
-    Err(kube::Error::Service(text.into()))
+    Err(restless(name))
+}
+
+/// Takes the session from the owners of the object of this name, if it is one: the object stays when the Lease is deleted.
+/// An orphaning deletion of the Lease would depend on the garbage collector, which may not know a new object yet.
+pub async fn disown(api: &Api<DynamicObject>, name: &str, ours: Ours<'_>) -> kube::Result<()> {
+    for _ in 0..ATTEMPTS {
+        let Some(mut object) = api.get_opt(name).await?.filter(|it| ours.includes(it)) else {
+            return Ok(());
+        };
+        let owners = object.owner_references_mut();
+        owners.retain(|it| Some(it.uid.as_str()) != ours.session);
+        match api.replace(name, &PostParams::default(), &object).await {
+            Err(error) if status(&error) == 409 => {}
+            done => return done.map(drop),
+        }
+    }
+    Err(restless(name))
+}
+
+fn restless(name: &str) -> kube::Error {
+    kube::Error::Service(format!("{name} changes again and again").into())
 }
 
 #[cfg(test)]

@@ -142,7 +142,7 @@ pub(crate) async fn remove_election(
         // A pod that still ends renews it.
         if seen.is_some_and(|seen| seen.metadata.resource_version == now.metadata.resource_version)
         {
-            let deleted = ours::delete_as_read(&leases, &now, false).await;
+            let deleted = ours::delete_as_read(&leases, &now).await;
             return deleted.map(drop).map_err(failed("delete"));
         }
         seen = Some(now);

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::codes;
 use crate::lease::{GatewayLease, MANAGER};
-use crate::objects::{GATEWAYS, GROUP, GatewayObject, gateways, resource};
+use crate::objects::{GATEWAYS, GROUP, GatewayObject, resource};
 
 /// How long the Gateway of an earlier session may take to go.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -34,8 +34,7 @@ pub(crate) async fn make(
     range: PortRange,
 ) -> Result<GatewayObject, StageError> {
     let uid = owner.uid();
-    let (client, kind) = (cluster.client.clone(), resource("v1", "Gateway"));
-    let api: Api<DynamicObject> = Api::namespaced_with(client, &lease.namespace, &kind);
+    let api = whole(cluster, lease);
     let params = PostParams {
         field_manager: Some(MANAGER.to_owned()),
         ..PostParams::default()
@@ -96,6 +95,12 @@ fn manifest(lease: &GatewayLease, owner: &Lease, class: &str, range: PortRange) 
     })
 }
 
+/// With every field, also those that we do not know.
+fn whole(cluster: &Cluster, lease: &GatewayLease) -> Api<DynamicObject> {
+    let kind = resource("v1", "Gateway");
+    Api::namespaced_with(cluster.client.clone(), &lease.namespace, &kind)
+}
+
 /// What a Gateway of this session carries.
 fn ours(session: &str) -> Ours<'_> {
     Ours {
@@ -113,7 +118,19 @@ pub(crate) async fn delete(
     let Some(uid) = session.uid() else {
         return Ok(false);
     };
-    let gateways = gateways(cluster, Some(&lease.namespace));
-    let deleted = cluster::ours::delete(&gateways, &lease.gateway, ours(&uid)).await;
+    let deleted = cluster::ours::delete(&whole(cluster, lease), &lease.gateway, ours(&uid)).await;
     deleted.map_err(|error| cluster.failed("delete", GATEWAYS, Some(&lease.namespace), &error))
+}
+
+/// Keeps the Gateway that the session with this Lease made, beyond the Lease.
+pub(crate) async fn keep(
+    cluster: &Cluster,
+    lease: &GatewayLease,
+    session: &Lease,
+) -> Result<(), StageError> {
+    let Some(uid) = session.uid() else {
+        return Ok(());
+    };
+    let kept = cluster::ours::disown(&whole(cluster, lease), &lease.gateway, ours(&uid)).await;
+    kept.map_err(|error| cluster.failed("update", GATEWAYS, Some(&lease.namespace), &error))
 }

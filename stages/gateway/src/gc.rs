@@ -62,7 +62,7 @@ fn leftover<'a>(cx: &'a Context<Gateway>, cluster: &Cluster, lease: Lease) -> Op
     let cluster = cluster.clone();
     let leftover = Leftover::new(title, async move {
         // If the Lease has changed, its session is alive.
-        let deleted = cluster::lease::delete(&cluster, &lease, false).await?;
+        let deleted = cluster::lease::delete(&cluster, &lease).await?;
         if deleted && session.made {
             dedicated::delete(&cluster, &session, &lease).await?;
         }

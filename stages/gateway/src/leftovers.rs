@@ -201,7 +201,7 @@ pub(crate) async fn session_leftovers(
         let title = format!("the Lease on Gateway {}", lease.title());
         let title = if held.is_some() { title } else { String::new() };
         left.push(Leftover::new(title, async move {
-            lease_lock.delete(&cluster, held, false).await?;
+            lease_lock.delete(&cluster, held).await?;
             Ok(true)
         }));
     }

@@ -96,7 +96,10 @@ impl Session {
         let ticket = cx.ledger.adopt(entry);
         // Both runs are known before the Lease has the new one.
         ticket.reopen(cluster.context.reference().entry_data(&lease)?)?;
-        let LeaseState::Ours(renewed) = lease.lease_lock().replace(cluster, &seen).await? else {
+        let mut lock = lease.lease_lock();
+        // Tasks of the run before may run.
+        lock.duration = Tasks::Unknown.duration(lease.duration, lease.keep);
+        let LeaseState::Ours(renewed) = lock.replace(cluster, &seen).await? else {
             return Ok(None);
         };
         Ok(Some(Self {
@@ -170,7 +173,10 @@ impl Session {
             return self.ticket.park(parked);
         }
         let lease_lock = self.lease.lease_lock();
-        let delete_lease = lease_lock.delete(&self.cluster, self.confirmed.clone(), keep);
+        if let (Some(held), true) = (&self.confirmed, keep) {
+            dedicated::keep(&self.cluster, &self.lease, held).await?;
+        }
+        let delete_lease = lease_lock.delete(&self.cluster, self.confirmed.clone());
         let Some(held) = self.confirmed.filter(|_| self.lease.made && !keep) else {
             delete_lease.await?;
             return self.ticket.settle();

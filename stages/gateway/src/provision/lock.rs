@@ -185,9 +185,7 @@ impl Lock {
             cluster,
             ..
         } = &self;
-        lease_lock
-            .delete(cluster, Some(self.lease.clone()), false)
-            .await
+        lease_lock.delete(cluster, Some(self.lease.clone())).await
     }
 }
 
