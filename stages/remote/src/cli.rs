@@ -219,13 +219,24 @@ async fn dispatch(verb: Verb) -> Result<u8, StageError> {
     };
     match verb {
         Verb::Up { args, options } => {
-            return up::up(load(&args, programs).await?, options, programs).await;
+            let mut early = None;
+            let was_read = |file: &_| early = up::start_early(file, &options, &env);
+            let input = load(&args, programs, was_read).await?;
+            return up::up(input, options, early, programs).await;
         }
         Verb::Compile {
             args,
             with_plugins,
             out,
-        } => compile(load(&args, programs).await?, with_plugins, out, &env).await?,
+        } => {
+            compile(
+                load(&args, programs, |_| ()).await?,
+                with_plugins,
+                out,
+                &env,
+            )
+            .await?
+        }
         Verb::Doctor { args, formatted } => {
             return doctor(&args, formatted.format, programs).await;
         }

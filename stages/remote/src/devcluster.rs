@@ -4,6 +4,7 @@ pub(crate) mod orphans;
 pub(crate) mod restarts;
 
 use std::ffi::OsString;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -12,8 +13,10 @@ use protocol::kinds::{RELEASE, RELEASE_VARIABLE};
 use protocol::program::say;
 use protocol::{Env, KEEP_VARIABLE, StageError, child};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::net::unix::pipe::Receiver;
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
 
 use crate::codes;
 use crate::lines::Lines;
@@ -22,10 +25,8 @@ use crate::lines::Lines;
 const STDERR_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How to start devcluster.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Options {
-    /// The compiled file.
-    pub(crate) file: PathBuf,
     /// The working directory.
     pub(crate) root: Option<PathBuf>,
     /// Arguments of the user for devcluster.
@@ -51,6 +52,9 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct Devcluster {
     child: Child,
+    /// Where it reads its file from, until it has it.
+    file: Option<Sender>,
+    writes: JoinSet<()>,
     stderr: Option<Lines<Receiver>>,
     asked_to_end: bool,
 }
@@ -76,10 +80,10 @@ pub(crate) fn is_oneshot(arguments: &[OsString]) -> bool {
 
 impl Options {
     /// Its whole command line.
-    pub(crate) fn words(&self) -> Vec<OsString> {
+    pub(crate) fn words(&self, file: &Path) -> Vec<OsString> {
         let mut words = Vec::new();
         words.extend((!self.guess_host).then(|| "--no-guess-host".into()));
-        words.extend(["-c".into(), self.file.clone().into()]);
+        words.extend(["-c".into(), file.into()]);
         if let Some(root) = &self.root {
             words.extend(["-C".into(), root.into()]);
         }
@@ -90,12 +94,16 @@ impl Options {
 }
 
 impl Devcluster {
-    /// Starts it.
+    /// Starts it. It waits for its file, so that Python can start while the file is compiled.
     pub(crate) fn start(program: &Path, options: &Options) -> Result<Devcluster, StageError> {
         let failed =
             |e: std::io::Error| StageError::io(format!("cannot start {}", program.display()), &e);
+        let (reader, writer) = std::io::pipe().map_err(failed)?;
+        // A copy is inherited.
+        let file = rustix::io::dup(&reader).map_err(|e| failed(e.into()))?;
         let mut command = Command::new(program);
-        command.args(options.words());
+        let path = format!("/dev/fd/{}", file.as_raw_fd());
+        command.args(options.words(Path::new(&path)));
         command.env(RELEASE_VARIABLE, RELEASE);
         if std::env::var_os("TERM").is_none() {
             // Its console crashes when TERM is not set.
@@ -115,9 +123,22 @@ impl Devcluster {
         }
         Ok(Devcluster {
             child: child::spawn_inheriting(&mut command).map_err(failed)?,
+            file: Some(Sender::from_owned_fd(writer.into()).map_err(failed)?),
+            writes: JoinSet::new(),
             stderr: stderr.map(Lines::new),
             asked_to_end: false,
         })
+    }
+
+    /// Passes it the compiled file.
+    pub(crate) fn run(&mut self, compiled: &str) {
+        if let Some(mut file) = self.file.take() {
+            let text = compiled.to_owned();
+            self.writes.spawn(async move {
+                // If it has ended, its status says more.
+                let _ = file.write_all(text.as_bytes()).await;
+            });
+        }
     }
 
     /// The next event.
@@ -160,6 +181,15 @@ impl Devcluster {
         self.asked_to_end = true;
         if let Err(e) = self.child.start_kill() {
             say(&format!("cannot kill devcluster: {e}"));
+        }
+    }
+}
+
+impl Drop for Devcluster {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            // An end of its file would be an error that it prints.
+            let _ = self.child.start_kill();
         }
     }
 }

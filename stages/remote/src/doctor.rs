@@ -28,7 +28,7 @@ pub(crate) async fn doctor(
     let mut output = Output::new(format);
     let named = args.config.is_some() || !args.flags().is_empty();
     let input = match named {
-        true => Some(load(args, programs).await),
+        true => Some(load(args, programs, |_| ()).await),
         false => None,
     };
     let mut ours = vec![machine::devcluster(env).await];

@@ -96,10 +96,11 @@ pub(crate) fn run_dir_of(file: &Path, env: &Env) -> Result<PathBuf, StageError> 
     Ok(Path::new(&cwd).join(env.expand(&run_dir(temp_dir))))
 }
 
-/// Reads and compiles the file or the flags.
+/// Reads and compiles the file or the flags. `was_read` gets a file that lists stages before it is compiled.
 pub(crate) async fn load(
     args: &InputArgs,
     programs: &Programs<'_>,
+    was_read: impl FnOnce(&Document),
 ) -> Result<CompiledInput, StageError> {
     let flags = args.flags();
     let Some(path) = &args.config else {
@@ -110,12 +111,20 @@ pub(crate) async fn load(
         }
         return load_flat(None, flags, programs).await;
     };
-    let document = programs.describe_during(|| read(path)).await?;
+    let lists_stages = |document: &Document| document.contains(&["stages".into()]);
+    let reading = || {
+        let document = read(path)?;
+        if lists_stages(&document) {
+            was_read(&document);
+        }
+        Ok(document)
+    };
+    let document = programs.describe_during(reading).await?;
     let source = InputFile {
         path,
         document: &document,
     };
-    if !document.contains(&["stages".into()]) && document.value().is_object() {
+    if !lists_stages(&document) && document.value().is_object() {
         let pyyaml_only = pyyaml_only(&source, 0..document.text().len());
         if !pyyaml_only.is_empty() {
             return Err(refused(&source, pyyaml_only));

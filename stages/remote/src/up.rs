@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Args;
 use protocol::program::say;
 use protocol::rundir::RunDir;
+use protocol::yaml::Document;
 use protocol::{Env, Exit, StageError, files};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -43,10 +44,47 @@ pub(crate) struct UpOptions {
     devcluster: Vec<OsString>,
 }
 
+/// devcluster, started before its file is compiled.
+pub(crate) type Early = Option<(Options, Devcluster)>;
+
+/// Starts devcluster as soon as the file is read, if nothing is asked before, where Ctrl-C would end it too. What prevents
+/// it is reported in its place later.
+pub(crate) fn start_early(document: &Document, flags: &UpOptions, env: &Env) -> Early {
+    let asks = !flags.no_preflight && protocol::prompt::is_interactive();
+    if flags.dry_run || asks {
+        return None;
+    }
+    let (options, program) = (flags.options(document.text(), None), devcluster::find(env));
+    let devcluster = Devcluster::start(&program.ok()?, &options).ok()?;
+    Some((options, devcluster))
+}
+
+impl UpOptions {
+    /// How to start devcluster with this file.
+    fn options(&self, text: &str, root: Option<&Path>) -> Options {
+        let asked = devcluster::is_oneshot(&self.devcluster);
+        let chooses = devcluster::chooses_console(&self.devcluster);
+        let mut arguments = self.devcluster.clone();
+        arguments.retain(|a| a != "-1" && a != "--oneshot");
+        Options {
+            root: root.map(Path::to_owned),
+            arguments,
+            oneshot: asked || (!is_interactive() && !chooses),
+            guess_host: text.contains("DOCKER_LOCALHOST"),
+        }
+    }
+}
+
+/// Whether devcluster can have its console.
+fn is_interactive() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+}
+
 /// Writes the compiled file, runs devcluster until it ends, and cleans up. Returns the exit code.
 pub(crate) async fn up(
     mut input: CompiledInput,
     flags: UpOptions,
+    early: Early,
     programs: &Programs<'_>,
 ) -> Result<u8, StageError> {
     let env = programs.env;
@@ -64,20 +102,11 @@ pub(crate) async fn up(
         "devcluster will start\n{}",
         outline(&input).trim_end()
     ));
-    let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let asked = devcluster::is_oneshot(&flags.devcluster);
-    let oneshot = asked || (!interactive && !devcluster::chooses_console(&flags.devcluster));
-    let mut arguments = flags.devcluster;
-    arguments.retain(|a| a != "-1" && a != "--oneshot");
-    let options = Options {
-        file: input.run_dir(env).join(COMPILED),
-        root: input.root.clone(),
-        arguments,
-        oneshot,
-        guess_host: input.compiled.text.contains("DOCKER_LOCALHOST"),
-    };
+    let options = flags.options(&input.compiled.text, input.root.as_deref());
+    let oneshot = options.oneshot;
     if flags.dry_run {
-        let words = options.words().join(OsStr::new(" "));
+        let file = input.run_dir(env).join(COMPILED);
+        let words = options.words(&file).join(OsStr::new(" "));
         say(&format!(
             "command: {} {}",
             program.display(),
@@ -97,16 +126,16 @@ pub(crate) async fn up(
         }
     }
     let run_dir = prepare(&input, env)?;
-    let options = Options {
-        file: run_dir.file(COMPILED),
-        ..options
-    };
-    say(&format!("compiled to {}", options.file.display()));
-    let mut signals = Signals::new(interactive && !oneshot)?;
+    say(&format!("compiled to {}", run_dir.file(COMPILED).display()));
+    let mut signals = Signals::new(is_interactive() && !oneshot)?;
     let started = SystemTime::now().duration_since(UNIX_EPOCH);
     let started_ms = started.map_or(0, |d| d.as_millis() as u64);
     let temp_dir = input.temp_dir(env);
-    let mut devcluster = Devcluster::start(&program, &options)?;
+    let mut devcluster = match early {
+        Some((with, devcluster)) if with == options => devcluster,
+        _ => Devcluster::start(&program, &options)?,
+    };
+    devcluster.run(&input.compiled.text);
     let ended = tokio::select! {
         ended = supervise(&mut devcluster, &mut signals, oneshot) => ended,
         never = keep(&temp_dir) => match never {},

@@ -25,8 +25,6 @@ use crate::memory::Memory;
 use crate::network::Network;
 use crate::ssh::{Greeting, Resolved, Socket, SshSession};
 
-/// How long `ready` waits until the ledger names the server's process. A shell answers within milliseconds.
-const NOTE: Duration = Duration::from_millis(300);
 /// A busy server accepts the next login within seconds.
 const BUSY: Duration = Duration::from_secs(10);
 /// How long to wait for the end of a ghost before the port is requested anyway.
@@ -199,11 +197,6 @@ impl Supervisor<'_> {
         });
         let mut bound = vec![own];
         bound.extend(try_join_all(more).await?);
-        if !self.ghosts.is_noted()
-            && let Ok(greeting) = timeout(NOTE, session.greeting()).await
-        {
-            self.note(&greeting)?;
-        }
         Ok(bound)
     }
 

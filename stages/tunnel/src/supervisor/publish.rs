@@ -1,13 +1,17 @@
 //! Builds outputs and warnings for the bound ports.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::StageError;
+use tokio::time::timeout;
 
 use super::Supervisor;
 use crate::arrival::Proof;
 use crate::forward::{BoundPort, Forward};
 use crate::outputs::{Forwarded, Outputs};
+
+/// How long `ready` waits until the ledger names the server's process. A shell answers within milliseconds.
+const NOTE: Duration = Duration::from_millis(300);
 
 impl Supervisor<'_> {
     fn bound(&self) -> impl Iterator<Item = (&Forward, BoundPort)> {
@@ -29,9 +33,7 @@ impl Supervisor<'_> {
             }
         }
         let ports: Vec<u16> = self.bound().map(|(_, bound)| bound.port).collect();
-        if let Some(own) = ports.first()
-            && self.is_open_to_all(*own).await
-        {
+        if self.is_open_to_all().await? {
             let shown: Vec<String> = ports.iter().map(u16::to_string).collect();
             let (ports, are, them) = match &shown[..] {
                 [port] => (format!("port {port}"), "is", "it"),
@@ -51,14 +53,21 @@ impl Supervisor<'_> {
 
     /// Whether the server listens on all its addresses: if we request that, or if the server shows it, since with
     /// `GatewayPorts yes` it ignores the requested address.
-    async fn is_open_to_all(&mut self, port: u16) -> bool {
-        let Some(session) = &self.session else {
-            return false;
+    /// Meanwhile the server's process is noted.
+    async fn is_open_to_all(&mut self) -> Result<bool, StageError> {
+        let (Some(session), Some(own)) = (&self.session, self.forwards[0].bound) else {
+            return Ok(false);
         };
-        if session.wants_all_addresses() {
-            return true;
-        }
-        let wider = session.listening(port).await.on_all_addresses();
+        let greeting = async {
+            match self.ghosts.is_noted() {
+                true => None,
+                false => timeout(NOTE, session.greeting()).await.ok(),
+            }
+        };
+        let is_requested = session.wants_all_addresses();
+        let listens =
+            async { !is_requested && session.listening(own.port).await.on_all_addresses() };
+        let (greeting, wider) = tokio::join!(greeting, listens);
         if wider && !self.warned_wider_bind {
             self.warned_wider_bind = true;
             self.cx.warn(format!(
@@ -67,7 +76,10 @@ impl Supervisor<'_> {
                 session.bind_address
             ));
         }
-        wider
+        if let Some(greeting) = greeting {
+            self.note(&greeting)?;
+        }
+        Ok(is_requested || wider)
     }
 
     pub(super) fn outputs(&self) -> Result<Outputs, StageError> {
