@@ -1,6 +1,6 @@
 //! Leases: the session that creates a Lease holds what the Lease stands for, as long as it renews it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -25,7 +25,7 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Annotation of a Lease: the run of its holder. A run that reads another one's id has lost the Lease.
 const RUN: &str = "devcluster/run";
 
-/// Annotation of a Lease: the instances that share it, separated by commas.
+/// Annotation of a Lease: the instances that share it, each with its run, as in `west=5e1f,east=77a0`.
 const INSTANCES: &str = "devcluster/instances";
 
 /// Annotation of a Lease: its user, for people.
@@ -46,7 +46,7 @@ pub struct LeaseLock {
     pub name: String,
     /// The holder's identity, which all of its runs have.
     pub holder: String,
-    /// The run that holds it; `None` if the runs of all instances of a run directory do.
+    /// The run that holds it. `None` if the run does not matter.
     pub run: Option<String>,
     /// The run that held it before, if it is resumed.
     pub before: Option<String>,
@@ -88,18 +88,20 @@ impl LeaseLock {
         labels.insert(MANAGED_BY.to_owned(), self.manager.to_owned());
         let annotations = self.annotations.iter().cloned();
         let annotations = annotations.map(|(key, value)| (key.to_owned(), value));
-        let run = self.run.iter().map(|run| (RUN.to_owned(), run.clone()));
+        let run = self.run.iter().filter(|_| self.instance.is_none());
+        let run = run.map(|run| (RUN.to_owned(), run.clone()));
         let user = (USER.to_owned(), self.user.clone());
         let format = (FORMAT_OF.to_owned(), FORMAT.to_string());
         let annotations = annotations.chain(run).chain([user, format]);
         lease.annotations_mut().extend(annotations);
         if let Some(instance) = &self.instance {
-            let mut all = match holder(lease) == self.holder {
+            // What a copy of this machine has left on it is dead.
+            let mut all = match self.holds(lease) {
                 true => instances(lease),
-                false => BTreeSet::new(),
+                false => BTreeMap::new(),
             };
-            all.insert(instance.clone());
-            set_instances(lease, all);
+            all.insert(instance.clone(), self.run.clone().unwrap_or_default());
+            set_instances(lease, &all);
         }
         let is_new = lease.metadata.resource_version.is_none();
         let spec = lease.spec.get_or_insert_default();
@@ -127,7 +129,9 @@ impl LeaseLock {
             Ok(lease) => Ok(LeaseState::Ours(lease)),
             // Also the case if the answer to a first try was lost and the client tried again.
             Err(error) if status(&error) == 409 => match self.get(cluster).await? {
-                LeaseState::Ours(lease) if self.run.as_deref() == run_of(&lease) => {
+                LeaseState::Ours(lease)
+                    if self.instance.is_some() || self.run.as_deref() == run_of(&lease) =>
+                {
                     self.replace(cluster, &lease).await
                 }
                 LeaseState::Ours(lease) => Ok(LeaseState::Theirs(lease)),
@@ -165,7 +169,15 @@ impl LeaseLock {
     /// Whether it is ours. Others may write our holder, and copies of this machine have it too.
     fn holds(&self, lease: &Lease) -> bool {
         let is_it = self.uid.is_none() || self.uid == lease.uid();
-        is_it && holder(lease) == self.holder && self.is_known(run_of(lease))
+        is_it && holder(lease) == self.holder && self.is_known(self.run_on(lease).as_deref())
+    }
+
+    /// The run on it: that of our instance, if several share it.
+    pub fn run_on(&self, lease: &Lease) -> Option<String> {
+        match &self.instance {
+            Some(instance) => instances(lease).remove(instance),
+            None => run_of(lease).map(str::to_owned),
+        }
     }
 
     /// Updates the Lease that was read as `seen`: renews it, or takes it over. The first of several writers wins.
@@ -183,7 +195,7 @@ impl LeaseLock {
         self.change(cluster, seen, clear_holder).await.map(drop)
     }
 
-    /// Whether this run is ours, or the one before it. Releases without runs write none.
+    /// Whether this run is ours, or the one before it. Releases without runs write none, and an instance that has no part has none.
     fn is_known(&self, run: Option<&str>) -> bool {
         let ours = [&self.run, &self.before];
         self.run.is_none() || run.is_none() || ours.into_iter().any(|it| it.as_deref() == run)
@@ -249,7 +261,7 @@ impl LeaseLock {
     ) -> Result<(), StageError> {
         let without_us = |lease: &Lease| {
             let mut all = instances(lease);
-            all.retain(|it| Some(it) != self.instance.as_ref());
+            all.retain(|it, _| Some(it) != self.instance.as_ref());
             all
         };
         while let Some(lease) = self.seen_or_read(cluster, &mut seen).await? {
@@ -259,7 +271,7 @@ impl LeaseLock {
                 }
                 continue;
             }
-            let leave = |lease: &mut Lease| set_instances(lease, without_us(lease));
+            let leave = |lease: &mut Lease| set_instances(lease, &without_us(lease));
             match self.change(cluster, &lease, leave).await? {
                 // Others may have left meanwhile.
                 LeaseState::Ours(now) if instances(&now).is_empty() => seen = Some(now),
@@ -377,19 +389,25 @@ pub fn holder(lease: &Lease) -> &str {
         .unwrap_or_default()
 }
 
-fn instances(lease: &Lease) -> BTreeSet<String> {
+/// The run of each instance that shares it.
+fn instances(lease: &Lease) -> BTreeMap<String, String> {
     let all = lease.annotations().get(INSTANCES);
     let all = all.into_iter().flat_map(|it| it.split(','));
-    all.filter(|it| !it.is_empty()).map(str::to_owned).collect()
+    let all = all.filter_map(|it| it.split_once('='));
+    all.map(|(instance, run)| (instance.to_owned(), run.to_owned()))
+        .collect()
 }
 
-fn set_instances(lease: &mut Lease, all: BTreeSet<String>) {
-    let all = all.into_iter().collect::<Vec<_>>().join(",");
+fn set_instances(lease: &mut Lease, all: &BTreeMap<String, String>) {
+    let all = all
+        .iter()
+        .map(|(instance, run)| format!("{instance}={run}"));
+    let all = all.collect::<Vec<_>>().join(",");
     lease.annotations_mut().insert(INSTANCES.to_owned(), all);
 }
 
 /// The run of its holder.
-pub fn run_of(lease: &Lease) -> Option<&str> {
+fn run_of(lease: &Lease) -> Option<&str> {
     lease.annotations().get(RUN).map(String::as_str)
 }
 

@@ -121,6 +121,7 @@ mod tests {
 
     fn at(boot: &str, seconds: u64) -> Moment {
         Moment {
+            host: String::new(),
             boot: boot.to_owned(),
             seconds,
         }

@@ -123,7 +123,7 @@ impl Identities {
 }
 
 /// The id that the system has of this machine.
-fn machine_id() -> Option<String> {
+pub(crate) fn machine_id() -> Option<String> {
     let id = std::fs::read_to_string("/etc/machine-id").ok()?;
     let id = id.trim();
     let is_hex = id.len() == 32 && id.chars().all(|c| c.is_ascii_hexdigit());

@@ -123,6 +123,11 @@ pub trait Stage: Sized + 'static {
         false
     }
 
+    /// Whether what a parked entry names is still needed: `cleanup --keep` removes what is not before its time is over.
+    async fn is_needed(_cx: &Context<Self>, _entry: &Entry) -> bool {
+        true
+    }
+
     /// Lists what a dead run left for a ledger entry, in the order of removal. It looks where the things are, also on servers
     /// and clusters, and changes nothing. `cleanup --dry-run` prints the list, also while the instance runs; `cleanup`, `gc`
     /// and the next `run` remove each thing, the latest entry first. Needs no config.

@@ -26,7 +26,7 @@ async fn list<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
     let cx: Context<S> = invocation.context(run_dir, ledger, None);
     let (mut first_error, mut found) = (None, false);
     for entry in cx.ledger.entries().iter().rev() {
-        if let Some(parked) = kept(&cx, entry) {
+        if let Some(parked) = kept(&cx, entry).await {
             found |= tell_parked(&cx, &parked);
             continue;
         }
@@ -80,10 +80,10 @@ async fn clean<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
     Ok(())
 }
 
-/// The state of an entry that stays parked: its time is not over, and the verb keeps it.
-fn kept<S: Stage>(cx: &Context<S>, entry: &Entry) -> Option<Parked> {
+/// The state of an entry that stays parked: its time is not over, it is needed, and the verb keeps it.
+async fn kept<S: Stage>(cx: &Context<S>, entry: &Entry) -> Option<Parked> {
     let mut parked = entry.parked.clone().filter(|_| cx.keeps)?;
-    (!parked.is_over()).then_some(parked)
+    (!parked.is_over() && S::is_needed(cx, entry).await).then_some(parked)
 }
 
 /// Reports what stays, if it is something for people.
@@ -114,7 +114,7 @@ async fn undo<S: Stage>(
     let mut first_error = None;
     let mut said = false;
     for entry in entries.iter().rev() {
-        if let Some(parked) = kept(cx, entry) {
+        if let Some(parked) = kept(cx, entry).await {
             said |= tell_parked(cx, &parked);
             cx.ledger.park(entry.id, parked)?;
             continue;

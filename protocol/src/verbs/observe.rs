@@ -12,6 +12,7 @@ use crate::rundir::{Phase, RunDir};
 use crate::runtime::{Invocation, load_config};
 use crate::stage::Stage;
 use crate::upstream::ReadinessWait;
+use crate::verbs::diagnose::ledger_to_read;
 
 pub(crate) async fn wait<S: Stage>(invocation: &Invocation) -> Result<(), StageError> {
     if invocation.call.guard {
@@ -96,7 +97,7 @@ pub(crate) async fn check<S: Stage>(invocation: &Invocation) -> Result<(), Stage
         return Err(error.exit(Exit::CheckFailed));
     }
     let summary = S::summary(&outputs);
-    let ledger = Ledger::detached();
+    let ledger = ledger_to_read(invocation)?;
     let cx: Context<S> = invocation.context(run_dir.clone(), ledger, None);
     S::check(&cx, config, outputs)
         .await

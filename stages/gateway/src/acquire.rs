@@ -7,7 +7,6 @@ use cluster::lease_expiry::has_expired;
 use futures::future::OptionFuture;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
-use protocol::ledger::Ticket;
 use protocol::{Context, StageError, run_id};
 
 use crate::Gateway;
@@ -22,6 +21,7 @@ use crate::gc;
 use crate::lease::{self, GatewayLease};
 use crate::leftovers;
 use crate::objects::{self, GatewayObject};
+use crate::owned::Memory;
 use crate::permissions;
 use crate::prompt;
 use crate::provision::Infrastructure;
@@ -108,14 +108,14 @@ pub(crate) struct Resources {
     pub(crate) infrastructure: Option<Infrastructure>,
     pub(crate) tasks: Option<TaskNamespace>,
     /// The memory of the Gateway that our master uses.
-    pub(crate) owned: Option<Ticket>,
+    pub(crate) owned: Option<Memory>,
 }
 
 /// Time limit for a look at the tasks at a stop: the rest is for one round of requests.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Resources {
-    /// The tasks, with one look if they are not known yet. A run that no master has used has none.
+    /// The tasks, with one look unless there are known to be none. A run that no master has used has none.
     pub(crate) async fn tasks_at_the_end(&self, known: Tasks) -> Tasks {
         let (session, namespace) = (self.session.as_ref(), self.tasks.as_ref());
         let is_used =
@@ -129,24 +129,31 @@ impl Resources {
         };
         match known {
             _ if !is_used => Tasks::None,
-            Tasks::Unknown => tokio::time::timeout(LOOK_TIMEOUT, look)
-                .await
-                .unwrap_or(known),
-            known => known,
+            Tasks::None => Tasks::None,
+            // Known from ports, which a dead master leaves.
+            _ => match tokio::time::timeout(LOOK_TIMEOUT, look).await {
+                Ok(Tasks::Unknown) | Err(_) => known,
+                Ok(now) => now,
+            },
         }
     }
 
     /// Releases what takes one round of requests; the ledger keeps the rest.
     pub(crate) async fn release(
-        self,
+        mut self,
         cx: &Context<Gateway>,
         leave: bool,
         tasks: Tasks,
     ) -> Result<(), StageError> {
-        let is_lost = self.session.as_ref().is_some_and(|it| it.lost);
+        // A copy of this machine takes both.
+        if self.tasks.as_ref().is_some_and(|it| it.lost)
+            && let Some(session) = &mut self.session
+        {
+            session.look().await;
+        }
         let session = OptionFuture::from(self.session.map(|it| it.release(cx, leave, tasks)));
         let infrastructure = self.infrastructure.map(|it| it.release(cx, leave));
-        let namespace = self.tasks.map(|it| it.release(tasks, is_lost));
+        let namespace = self.tasks.map(|it| it.release(tasks));
         let namespace = OptionFuture::from(namespace);
         let infrastructure = OptionFuture::from(infrastructure);
         let (session, namespace, infrastructure) = tokio::join!(session, namespace, infrastructure);

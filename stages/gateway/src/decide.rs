@@ -10,7 +10,7 @@ pub(crate) use self::choose::{Abandoned, Choice, choose};
 use crate::codes;
 use crate::config::{Config, Prefer};
 use crate::manifests::CONTOUR;
-use crate::objects::{self, ClassObject, is_accepted, is_installed, why_false};
+use crate::objects::{ClassObject, is_accepted, is_installed, why_false};
 use crate::survey::Survey;
 
 /// Controllers that open any TCP port that a Gateway asks for, best known first.
@@ -100,9 +100,7 @@ pub(crate) fn decide(survey: &Survey, config: &Config) -> Decision {
 
 /// With `prefer: dedicated` only a named Gateway, or one of ours, is used.
 fn is_acceptable(survey: &Survey, config: &Config, choice: &Choice) -> bool {
-    config.prefer == Prefer::Existing
-        || config.gateway.is_some()
-        || survey.is_ours(&objects::title(&choice.gateway))
+    config.prefer == Prefer::Existing || config.gateway.is_some() || survey.is_ours(&choice.gateway)
 }
 
 /// The class for a new Gateway, or a line for each reason against one.

@@ -4,9 +4,9 @@
 //! its Lease as owner: when the Lease of a dead session is deleted, Kubernetes collects the Gateway.
 
 use cluster::Cluster;
-use cluster::lease::{self, LEASES, LeaseLock};
+use cluster::lease::{self, LeaseLock};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use protocol::ledger::Entry;
 use protocol::{Context, StageError};
 use serde::{Deserialize, Serialize};
@@ -118,21 +118,6 @@ pub(crate) async fn list(
     namespace: Option<&str>,
 ) -> Result<Vec<Lease>, StageError> {
     lease::list(cluster, namespace, MANAGER).await
-}
-
-/// The Lease on a Gateway; `None` if there is none.
-pub(crate) async fn read(
-    cluster: &Cluster,
-    namespace: &str,
-    gateway: &str,
-) -> Result<Option<Lease>, StageError> {
-    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), namespace);
-    let read = leases.get_opt(&format!("{PREFIX}{gateway}")).await;
-    read.map_err(|error| cluster.failed("get", LEASES, Some(namespace), &error))
-}
-
-pub(crate) fn is_held_by(lease: &Lease, identity: &str) -> bool {
-    lease::holder(lease) == identity
 }
 
 /// The user and the instance, for people.

@@ -1,5 +1,7 @@
 //! What dead runs left: one list, to print and to remove.
 
+use std::time::Duration;
+
 use cluster::lease::{LeaseLock, LeaseState};
 use cluster::{Cluster, ClusterRef, lease_expiry};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -8,9 +10,9 @@ use protocol::{Context, Leftover, Removal, StageError};
 
 use crate::Gateway;
 use crate::lease::{GatewayLease, SESSION, user};
+use crate::tasks::{self, Tasks};
 use crate::{
     controller_objects, dedicated, gc, kubeconfig_file, objects, owned, provision, task_namespace,
-    tasks,
 };
 
 pub(crate) async fn leftovers<'a>(
@@ -156,11 +158,44 @@ async fn parked<'a>(
     let LeaseState::Ours(held) = lock.get(cluster).await? else {
         return Ok(None);
     };
-    let tasks = tasks::count(cluster, &lease.task_namespace).await;
+    let tasks = tasks::count_of(cluster, lease).await;
     // The line says until when, so the Lease lasts as long.
     (lock.duration, lock.user) = (lease.keep.max(lease.duration), user(cx));
     let parked = lease.parked(tasks);
     Ok(parked.map(|parked| renew_and_park(cluster, lock, held, parked)))
+}
+
+/// Whether the session stays for its tasks.
+pub(crate) async fn stays(
+    cx: &Context<Gateway>,
+    cluster: &Cluster,
+    entry: &Entry,
+    lease: &GatewayLease,
+) -> Result<bool, StageError> {
+    let waits = |parked: &Parked| !parked.clone().is_over();
+    let is_parked = cx.keeps() && entry.parked.as_ref().is_some_and(waits);
+    Ok(match is_parked {
+        true => is_needed(cx, entry).await,
+        false => parked(cx, cluster, entry, lease).await?.is_some(),
+    })
+}
+
+/// How long a look at the tasks of a parked session may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whether tasks run for which an entry is parked, or that is unknown.
+pub(crate) async fn is_needed(cx: &Context<Gateway>, entry: &Entry) -> bool {
+    let counts = async {
+        let reference = ClusterRef::from_entry(entry)?;
+        let cluster = Cluster::from_ledger(&reference, &cx.env).await.ok()??;
+        match GatewayLease::from_entry(entry) {
+            Some(lease) => Some(tasks::count_of(&cluster, &lease).await),
+            None => Some(tasks::count(&cluster, &task_namespace::of(entry)?).await),
+        }
+    };
+    let is_ours = is_foreign(cx, entry).is_ok_and(|it| !it);
+    let known = tokio::time::timeout(LOOK_TIMEOUT, counts).await;
+    !is_ours || known != Ok(Some(Tasks::None))
 }
 
 /// A Lease that stays for tasks is renewed once, so that it lasts as long as its entry is parked.

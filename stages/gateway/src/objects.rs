@@ -1,5 +1,7 @@
 //! The fields of Kubernetes objects that we read. Never written back: other fields would be lost.
 
+use std::collections::BTreeSet;
+
 use cluster::Cluster;
 use kube::core::{ApiResource, GroupVersionKind, Object};
 use kube::{Api, ResourceExt};
@@ -215,6 +217,13 @@ pub(crate) fn takes_tcp(gateway: &GatewayObject) -> Option<bool> {
 pub(crate) fn determined_ports(gateway: &GatewayObject) -> impl Iterator<Item = (&str, &str)> {
     let annotations = gateway.metadata.annotations.iter().flatten();
     annotations.filter_map(|(key, id)| Some((key.strip_prefix(PORT_ANNOTATION)?, id.as_str())))
+}
+
+/// The allocations that have ports on it.
+pub(crate) fn allocations(gateway: &GatewayObject) -> BTreeSet<String> {
+    determined_ports(gateway)
+        .map(|(_, id)| id.to_owned())
+        .collect()
 }
 
 /// `namespace/name`

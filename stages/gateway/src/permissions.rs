@@ -1,5 +1,7 @@
 //! The permissions of a session and its master.
 
+use std::collections::BTreeSet;
+
 use cluster::lease::LEASES;
 use cluster::permissions::require;
 use cluster::{Attempt, Cluster};
@@ -22,10 +24,7 @@ pub(crate) async fn review(
     made: bool,
 ) -> Result<(), StageError> {
     let mut needed = master(namespace, task_namespace);
-    needed.extend(session(namespace));
-    if task_namespace != namespace {
-        needed.extend(session(task_namespace));
-    }
+    needed.extend(leases(namespace, task_namespace));
     if made {
         needed.extend(own_gateway(namespace));
     }
@@ -46,9 +45,13 @@ pub(crate) fn master(namespace: &str, task_namespace: &str) -> Vec<Attempt> {
     needed.collect()
 }
 
-/// The permissions of a session on its Lease.
-pub(crate) fn session(namespace: &str) -> Vec<Attempt> {
-    attempts(LEASES, &["get", "create", "update", "delete"], namespace)
+/// The permissions of a session on its Leases.
+pub(crate) fn leases(namespace: &str, task_namespace: &str) -> Vec<Attempt> {
+    let namespaces = BTreeSet::from([namespace, task_namespace]).into_iter();
+    let verbs = ["get", "create", "update", "delete"];
+    namespaces
+        .flat_map(|it| attempts(LEASES, &verbs, it))
+        .collect()
 }
 
 /// The permissions for a Gateway of our own.

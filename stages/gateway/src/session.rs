@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cluster::Cluster;
+use cluster::codes::FORBIDDEN;
 use cluster::lease::{self, LeaseState, Renewal};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -27,6 +28,8 @@ pub(crate) struct Session {
     /// Whether a master has used it: tasks may depend on it.
     pub(crate) used: bool,
     ticket: Ticket,
+    /// The API has refused the Lease: there is nothing to release.
+    refused: bool,
     /// How long the Lease lasts now, in seconds.
     durations: watch::Sender<u32>,
 }
@@ -46,6 +49,7 @@ impl Session {
             lost: false,
             used: false,
             ticket,
+            refused: false,
             durations,
         }
     }
@@ -67,7 +71,8 @@ impl Session {
         may_take: impl Fn(&Lease) -> bool,
     ) -> Result<Option<String>, StageError> {
         let lease_lock = self.lease.lease_lock();
-        match lease_lock.acquire(&self.cluster, may_take).await? {
+        let acquired = lease_lock.acquire(&self.cluster, may_take).await;
+        match acquired.inspect_err(|it| self.refused = it.is(FORBIDDEN))? {
             LeaseState::Ours(lease) => {
                 self.lease.uid = lease.uid();
                 let data = self.cluster.context.reference().entry_data(&self.lease)?;
@@ -92,7 +97,7 @@ impl Session {
             return Ok(None);
         };
         lease.uid = seen.uid();
-        lease.before = lease::run_of(&seen).map(str::to_owned);
+        lease.before = known.lease_lock().run_on(&seen);
         let ticket = cx.ledger.adopt(entry);
         // Both runs are known before the Lease has the new one.
         ticket.reopen(cluster.context.reference().entry_data(&lease)?)?;
@@ -160,8 +165,8 @@ impl Session {
         leave: bool,
         tasks: Tasks,
     ) -> Result<(), StageError> {
-        if self.lost {
-            // The new holder has everything.
+        if self.lost || self.refused {
+            // The new holder has everything, or nothing was made.
             return self.ticket.settle();
         }
         // Then the Gateway stays anyway.
@@ -188,7 +193,13 @@ impl Session {
 
     /// The tasks at this moment.
     pub(crate) async fn count_tasks(&self) -> Tasks {
-        tasks::count(&self.cluster, &self.lease.task_namespace).await
+        tasks::count_of(&self.cluster, &self.lease).await
+    }
+
+    /// Finds out whether another session has it.
+    pub(crate) async fn look(&mut self) {
+        let state = self.lease.lease_lock().get(&self.cluster).await;
+        self.lost |= matches!(state, Ok(LeaseState::Theirs(_) | LeaseState::Missing));
     }
 
     /// Discards a session that never held its Lease.

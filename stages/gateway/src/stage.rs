@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use cluster::lease::LeaseState;
 use cluster::{Cluster, KubeContext};
-use protocol::ledger::{Entry, Ticket};
+use protocol::ledger::Entry;
 use protocol::provides::{KUBECONFIG, Provides, TASK_GATEWAY};
 use protocol::validate::Gate;
 use protocol::{Codes, Context, Leftover, PortRange, Problem, Stage, StageError};
@@ -15,16 +16,15 @@ use crate::codes;
 use crate::config::{self, Config};
 use crate::dry_run::dry_run;
 use crate::kubeconfig_file::KubeconfigFile;
-use crate::lease::SESSION;
+use crate::lease::{GatewayLease, SESSION};
 use crate::objects::{self, GatewayObject};
 use crate::outputs::{InternalTaskGateway, Outputs};
+use crate::owned::Memory;
 use crate::session::Session;
 use crate::task_namespace::TaskNamespace;
 use crate::tasks::{self, Tasks};
 use crate::watch::{Health, follow_gateway};
-use crate::{
-    Gateway, gc, lease, leftovers, owned, preflight, provision, readiness, task_namespace,
-};
+use crate::{Gateway, gc, leftovers, owned, preflight, provision, readiness, task_namespace};
 
 impl Stage for Gateway {
     const KIND: &'static str = "gateway";
@@ -150,7 +150,9 @@ impl Stage for Gateway {
             return Err(readiness::deleted(&format!("{namespace}/{name}")));
         };
         match objects::address(&gateway) {
-            Ok(address) if address == *reported => check_lease(cx, &cluster, namespace, name).await,
+            Ok(address) if address == *reported => {
+                check_lease(cx, &cluster, &format!("{namespace}/{name}")).await
+            }
             Ok(address) => Err(moved(&gateway, reported, &address)),
             Err(why) => Err(readiness::not_ready(&gateway, &why, &cluster.context)),
         }
@@ -158,6 +160,10 @@ impl Stage for Gateway {
 
     async fn preflight(cx: &Context<Self>, config: Config) {
         preflight::preflight(cx, &config).await;
+    }
+
+    async fn is_needed(cx: &Context<Self>, entry: &Entry) -> bool {
+        leftovers::is_needed(cx, entry).await
     }
 
     async fn leftovers<'a>(
@@ -172,15 +178,19 @@ impl Stage for Gateway {
 async fn check_lease(
     cx: &Context<Gateway>,
     cluster: &Cluster,
-    namespace: &str,
     gateway: &str,
 ) -> Result<(), StageError> {
-    let why = match lease::read(cluster, namespace, gateway).await? {
-        Some(held) if lease::is_held_by(&held, cx.identity()?.as_str()) => return Ok(()),
-        Some(held) => cluster::lease::describe(&held),
-        None => "its Lease has been deleted".to_owned(),
+    let entries = cx.ledger.entries();
+    let mut ours = entries.iter().filter_map(GatewayLease::from_entry);
+    let why = match ours.find(|it| it.title() == gateway) {
+        Some(ours) => match ours.lease_lock().get(cluster).await? {
+            LeaseState::Ours(_) => return Ok(()),
+            LeaseState::Theirs(held) => cluster::lease::describe(&held),
+            LeaseState::Missing => "its Lease has been deleted".to_owned(),
+        },
+        None => "its ledger lists no Lease on it".to_owned(),
     };
-    let message = format!("this session has lost Gateway {namespace}/{gateway}: {why}");
+    let message = format!("this session has lost Gateway {gateway}: {why}");
     Err(StageError::new(codes::SESSION_LOST, message))
 }
 
@@ -210,16 +220,17 @@ async fn serve(
     config: &Config,
     mut found: Selection,
     session: &mut Session,
-    owned: &mut Option<Ticket>,
+    owned: &mut Option<Memory>,
     tasks: &watch::Sender<Tasks>,
 ) -> Result<(), StageError> {
     let mut known = tasks.subscribe();
     let lease_news = watch::Sender::new(None);
     let (cluster, lease) = (found.cluster.clone(), session.lease.clone());
+    let ports = watch::Sender::new(objects::allocations(&found.gateway));
     let counts = async {
         match lease.keep {
             0 => std::future::pending().await,
-            _ => tasks::follow(&cluster, &lease.task_namespace, tasks).await,
+            _ => tasks::follow(&cluster, &lease.task_namespace, ports.subscribe(), tasks).await,
         }
     };
     tokio::pin!(counts);
@@ -233,18 +244,21 @@ async fn serve(
     let file = KubeconfigFile::write(cx, &found.cluster.context)?;
     let outputs = found.outputs(address, &file, config.port_range, capacity);
     session.used = true;
-    if lease.keep > 0 && !lease.made {
-        *owned = Some(owned::remember(
-            cx,
-            &cluster,
-            &lease.namespace,
-            &lease.gateway,
-        )?);
+    ports.send_replace(objects::allocations(&found.gateway));
+    if lease.keep > 0 && (config.leave || !lease.made) {
+        let allocations = ports.borrow().clone();
+        *owned = Some(Memory::start(cx, &cluster, &lease, allocations)?);
     }
-    let health = Health::new(cx, outputs, &found.gateway);
+    let health = Health::new(cx, outputs, &ports);
     let held = async {
         health.ready().await?;
         follow_gateway(&health, config, found, events).await
+    };
+    let remembers = async {
+        match owned.as_mut() {
+            Some(memory) => memory.follow(ports.subscribe()).await,
+            None => std::future::pending().await,
+        }
     };
     let period = Duration::from_secs(config.lease_duration.into());
     let title = session.lease.title();
@@ -253,13 +267,14 @@ async fn serve(
         held = health.follow_lease(lease_news.subscribe()) => held,
         never = gc::run_periodically(cx, &cluster, period, &title) => never,
         never = &mut counts => match never {},
+        remembered = remembers => remembered,
         lost = session.renew_until_lost(cx, &mut known, &lease_news) => Err(lost),
         () = cx.shutdown.cancelled() => Ok(()),
     };
-    if !health.has_ports()
+    if ports.borrow().is_empty()
         && let Some(unused) = owned.take()
     {
-        unused.settle()?;
+        unused.forget()?;
     }
     held.and(file.remove())
 }

@@ -15,9 +15,10 @@ use crate::codes;
 use crate::config::Config;
 use crate::crd::{Crd, MAX_LISTENERS};
 use crate::lease::{self, GatewayLease};
+use crate::leftovers;
 use crate::objects::{self, CLASSES, ClassObject, GATEWAYS, GROUP, GatewayObject};
+use crate::owned::{self, Owned};
 use crate::usage::Usage;
-use crate::{leftovers, owned};
 
 /// What a decision needs to know.
 pub(crate) struct Survey {
@@ -31,8 +32,8 @@ pub(crate) struct Survey {
     pub(crate) leases: Vec<Lease>,
     /// What other sessions and masters use.
     pub(crate) usage: Usage,
-    /// The Gateways of our earlier runs, as `namespace/name`.
-    pub(crate) previous: Vec<String>,
+    /// The Gateways of our earlier runs.
+    pub(crate) previous: Vec<Owned>,
     /// The `namespace/name` of a Gateway of our own.
     pub(crate) own: String,
     /// The Gateway that our session holds.
@@ -119,7 +120,7 @@ impl QueryResults {
         Ok(Survey {
             // By the ledger alone: others may write our identity on a Lease.
             held: None,
-            previous: owned::titles(cx, &context.reference()),
+            previous: owned::all(cx, &context.reference()),
             own: format!("{own}/devcluster-{}", identity.short()),
             gateways,
             classes: self.classes?,
@@ -165,13 +166,16 @@ impl Survey {
         self.usage.load(cluster, &self.gateways, held).await;
     }
 
-    /// Whether this Gateway is ours from before.
-    pub(crate) fn is_ours(&self, title: &str) -> bool {
-        let is_known = || self.own == title || self.previous.iter().any(|it| it == title);
-        match &self.held {
-            Some(held) => held == title,
-            None => is_known() && !self.usage.is_leased(title),
+    /// Whether this Gateway is ours from before: no session holds it since, and no tasks of another master use it.
+    pub(crate) fn is_ours(&self, gateway: &GatewayObject) -> bool {
+        let title = objects::title(gateway);
+        if let Some(held) = &self.held {
+            return *held == title;
         }
+        let known = self.previous.iter().find(|it| it.title() == title);
+        let is_known = known.is_some() || self.own == title;
+        let tasks = known.map(|it| it.allocations.clone()).unwrap_or_default();
+        is_known && !self.usage.is_leased(&title) && self.usage.has_only(gateway, &tasks)
     }
 
     /// The name for a Gateway of our own: always the same, unless another owner has it.

@@ -2,6 +2,7 @@
 //! master has it. The stages of one file share it; the last to leave removes it.
 
 use cluster::Cluster;
+use cluster::codes::FORBIDDEN;
 use cluster::lease::{LeaseLock, LeaseState, describe};
 use cluster::lease_expiry::{has_expired, seems_expired};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -14,7 +15,7 @@ use crate::Gateway;
 use crate::codes;
 use crate::config::Config;
 use crate::lease::user;
-use crate::leftovers::renew_and_park;
+use crate::leftovers::{self, renew_and_park};
 use crate::tasks::{self, Tasks};
 
 /// The ledger's kind of entry for it.
@@ -35,6 +36,9 @@ pub(crate) struct Part {
     instance: String,
     /// Seconds for which it stays while tasks run.
     keep: u32,
+    /// The run that had it before, if it was resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<String>,
 }
 
 impl Part {
@@ -44,17 +48,18 @@ impl Part {
             run_dir: cx.run_dir_identity()?.as_str().to_owned(),
             instance: cx.instance.clone(),
             keep: if cx.is_lasting() { config.keep } else { 0 },
+            before: None,
         })
     }
 
-    fn lock(&self, user: String, duration: u32) -> LeaseLock {
+    fn lock(&self, run: &str, user: String, duration: u32) -> LeaseLock {
         LeaseLock {
             namespace: self.task_namespace.clone(),
             namespace_field: "task_namespace",
             name: NAME.to_owned(),
             holder: self.run_dir.clone(),
-            run: None,
-            before: None,
+            run: Some(run.to_owned()),
+            before: self.before.clone(),
             uid: None,
             instance: Some(self.instance.clone()),
             user,
@@ -62,6 +67,31 @@ impl Part {
             manager: MANAGER,
             annotations: Vec::new(),
         }
+    }
+
+    /// The entry of an earlier run, and the run that the Lease has of our instance if we hold it. The same cluster can have
+    /// another kubeconfig; a run of ours is on no other cluster's Lease.
+    async fn known(
+        &self,
+        cx: &Context<Gateway>,
+        cluster: &Cluster,
+    ) -> Result<Option<(Entry, Option<String>)>, StageError> {
+        let here = cluster.context.reference();
+        let mut known = None;
+        for entry in cx.ledger.entries() {
+            let Some(part) = entry.read::<Self>(KIND).filter(|it| self.is_same(it)) else {
+                continue;
+            };
+            let lock = part.lock(&entry.run, String::new(), 0);
+            let run = match lock.get(cluster).await? {
+                LeaseState::Ours(seen) => lock.run_on(&seen),
+                _ => None,
+            };
+            if run.is_some() || leftovers::is_here(&entry, &here) {
+                known = Some((entry, run));
+            }
+        }
+        Ok(known)
     }
 
     fn title(&self) -> String {
@@ -78,6 +108,7 @@ pub(crate) struct TaskNamespace {
     ticket: Ticket,
     /// Whether it stands from an earlier run, whose tasks may run.
     pub(crate) is_resumed: bool,
+    pub(crate) lost: bool,
 }
 
 impl TaskNamespace {
@@ -88,23 +119,30 @@ impl TaskNamespace {
         cluster: &Cluster,
         slot: &mut Option<Self>,
     ) -> Result<(), StageError> {
-        let part = Part::new(cx, config)?;
+        let mut part = Part::new(cx, config)?;
         let reference = cluster.context.reference();
-        let data = reference.entry_data(&part)?;
-        let mut is_resumed = false;
-        let ticket = match reference.entry(&cx.ledger, KIND) {
-            Some(known) if known.read(KIND).is_some_and(|it| part.is_same(&it)) => {
-                is_resumed = true;
-                let ticket = cx.ledger.adopt(&known);
-                ticket.reopen(data)?;
+        let known = part.known(cx, cluster).await?;
+        let is_resumed = known.is_some();
+        let ticket = match known {
+            Some((entry, before)) => {
+                part.before = before;
+                let ticket = cx.ledger.adopt(&entry);
+                // Both runs are known before the Lease has the new one.
+                ticket.reopen(reference.entry_data(&part)?)?;
                 ticket
             }
-            _ => cx.ledger.intend(KIND, data)?,
+            None => cx.ledger.intend(KIND, reference.entry_data(&part)?)?,
         };
-        let lock = part.lock(user(cx), config.lease_duration.max(part.keep));
+        let lock = part.lock(cx.run_id(), user(cx), config.lease_duration.max(part.keep));
         let may_take = |theirs: &Lease| config.take_over || has_expired(theirs, &cx.env);
-        match lock.acquire(cluster, may_take).await? {
-            LeaseState::Ours(lease) => {
+        match lock.acquire(cluster, may_take).await {
+            // Nothing was made, and `gc` may not look either.
+            Err(error) if error.is(FORBIDDEN) && !is_resumed => {
+                ticket.settle()?;
+                Err(error)
+            }
+            Err(error) => Err(error),
+            Ok(LeaseState::Ours(lease)) => {
                 *slot = Some(Self {
                     cluster: cluster.clone(),
                     part,
@@ -112,14 +150,15 @@ impl TaskNamespace {
                     lease,
                     ticket,
                     is_resumed,
+                    lost: false,
                 });
                 Ok(())
             }
-            LeaseState::Theirs(lease) => {
+            Ok(LeaseState::Theirs(lease)) => {
                 ticket.settle()?;
                 Err(held(&config.task_namespace, &lease))
             }
-            LeaseState::Missing => {
+            Ok(LeaseState::Missing) => {
                 ticket.settle()?;
                 let message = "another session has just released the task namespace";
                 Err(StageError::new(codes::TASK_NAMESPACE_HELD, message))
@@ -151,16 +190,16 @@ impl TaskNamespace {
             why = renews => why,
             never = follows => match never {},
         };
+        self.lost = true;
         let namespace = &self.part.task_namespace;
         let message = format!("this session has lost the task namespace {namespace}: {why}");
         StageError::new(codes::SESSION_LOST, message)
     }
 
-    /// Leaves it, unless tasks may run: then it stays. So it does for who took the session, which may be a copy of this
-    /// machine with our part in it.
-    pub(crate) async fn release(self, tasks: Tasks, is_lost: bool) -> Result<(), StageError> {
+    /// Leaves it, unless tasks may run: then it stays.
+    pub(crate) async fn release(self, tasks: Tasks) -> Result<(), StageError> {
         let Self { part, ticket, .. } = self;
-        if is_lost {
+        if self.lost {
             return ticket.settle();
         }
         if part.keep > 0 && tasks != Tasks::None {
@@ -193,7 +232,9 @@ pub(crate) async fn check(
     config: &Config,
     cluster: &Cluster,
 ) -> Result<String, StageError> {
-    let lock = Part::new(cx, config)?.lock(String::new(), config.lease_duration);
+    let mut part = Part::new(cx, config)?;
+    part.before = part.known(cx, cluster).await?.and_then(|(_, run)| run);
+    let lock = part.lock(cx.run_id(), String::new(), 0);
     match lock.get(cluster).await? {
         LeaseState::Theirs(lease) => match config.take_over || seems_expired(&lease, &cx.env) {
             true => Ok(String::new()),
@@ -203,10 +244,15 @@ pub(crate) async fn check(
     }
 }
 
+/// The namespace of this entry.
+pub(crate) fn of(entry: &Entry) -> Option<String> {
+    Some(entry.read::<Part>(KIND)?.task_namespace)
+}
+
 /// The Lease of this entry.
 pub(crate) fn lock_of(entry: &Entry) -> Option<LeaseLock> {
     let part: Part = entry.read(KIND)?;
-    Some(part.lock(String::new(), 0))
+    Some(part.lock(&entry.run, String::new(), 0))
 }
 
 /// What a dead run left of it.
@@ -218,7 +264,7 @@ pub(crate) async fn leftover<'a>(
     let Some(part) = entry.read::<Part>(KIND) else {
         return Ok(None);
     };
-    let lock = part.lock(String::new(), 0);
+    let lock = part.lock(&entry.run, String::new(), 0);
     let LeaseState::Ours(lease) = lock.get(cluster).await? else {
         return Ok(None);
     };
@@ -229,7 +275,7 @@ pub(crate) async fn leftover<'a>(
         && tasks::count(&cluster, &part.task_namespace).await != Tasks::None
     {
         let parked = Parked::new("", part.keep.into());
-        let renewed = part.lock(user(cx), part.keep);
+        let renewed = part.lock(&entry.run, user(cx), part.keep);
         return Ok(Some(renew_and_park(&cluster, renewed, lease, parked)));
     }
     Ok(Some(Leftover::new(part.title(), async move {

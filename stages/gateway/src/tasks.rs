@@ -1,6 +1,7 @@
-//! Whether tasks run: the pods of Determined's allocations in the namespace for tasks.
+//! Whether tasks run: the pods of Determined's allocations in the namespace for tasks, and those that have ports on the
+//! Gateway, in any namespace: workspaces can have namespaces of their own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cluster::Cluster;
 use futures::StreamExt;
@@ -11,7 +12,9 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use tokio::sync::watch;
 
-use crate::usage::ALLOCATION;
+use crate::lease::GatewayLease;
+use crate::objects;
+use crate::usage::{ALLOCATION, live};
 
 /// Pods that have not ended.
 const RUNNING: &str = "status.phase!=Succeeded,status.phase!=Failed";
@@ -56,20 +59,53 @@ impl Tasks {
     }
 }
 
-/// The tasks at this moment.
+/// The tasks in a namespace at this moment.
 pub(crate) async fn count(cluster: &Cluster, namespace: &str) -> Tasks {
-    let running = ListParams::default().labels(ALLOCATION).fields(RUNNING);
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
-    match pods.list_metadata(&running).await {
-        Ok(list) => Tasks::from_count(list.items.len()),
-        Err(_) => Tasks::Unknown,
+    match pods(cluster, namespace).await {
+        Some(pods) => Tasks::from_count(pods.len()),
+        None => Tasks::Unknown,
     }
 }
 
-/// Keeps `tasks` up to date.
+/// The tasks of a session at this moment.
+pub(crate) async fn count_of(cluster: &Cluster, lease: &GatewayLease) -> Tasks {
+    let gateway = objects::gateway(cluster, &lease.namespace, &lease.gateway);
+    let (inside, gateway) = tokio::join!(pods(cluster, &lease.task_namespace), gateway);
+    let elsewhere = async {
+        let (inside, gateway) = (inside.as_ref()?, gateway.ok()?);
+        let mut ids = gateway
+            .as_ref()
+            .map(objects::allocations)
+            .unwrap_or_default();
+        ids.retain(|id| !inside.contains(id));
+        live(cluster, &ids, ListParams::default().fields(RUNNING)).await
+    };
+    let known = inside.as_ref().map_or(0, Vec::len);
+    match elsewhere.await {
+        Some(elsewhere) => Tasks::from_count(known + elsewhere.len()),
+        None if known > 0 => Tasks::Running(known),
+        None => Tasks::Unknown,
+    }
+}
+
+/// The allocation of each running pod; `None` if that is unknown.
+async fn pods(cluster: &Cluster, namespace: &str) -> Option<Vec<String>> {
+    let running = ListParams::default().labels(ALLOCATION).fields(RUNNING);
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
+    let list = pods.list_metadata(&running).await.ok()?;
+    Some(list.items.iter().map(allocation).collect())
+}
+
+fn allocation(pod: &PartialObjectMeta<Pod>) -> String {
+    pod.labels().get(ALLOCATION).cloned().unwrap_or_default()
+}
+
+/// Keeps `tasks` up to date. `ports` has the allocations with ports on the Gateway: a live master removes those of tasks that
+/// have ended.
 pub(crate) async fn follow(
     cluster: &Cluster,
     namespace: &str,
+    mut ports: watch::Receiver<BTreeSet<String>>,
     tasks: &watch::Sender<Tasks>,
 ) -> std::convert::Infallible {
     let config = watcher::Config::default()
@@ -79,31 +115,51 @@ pub(crate) async fn follow(
     let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(cluster.client.clone(), namespace);
     let events = watcher::watcher(pods, config);
     let mut events = events.default_backoff().boxed();
-    let mut running = BTreeSet::new();
-    let name = |pod: PartialObjectMeta<Pod>| pod.name_any();
+    // The allocation of each pod by its name.
+    let mut running = BTreeMap::new();
+    let mut is_listed = false;
+    let tell = |running: &BTreeMap<String, String>,
+                is_listed,
+                ports: &watch::Receiver<BTreeSet<String>>| {
+        let inside: BTreeSet<&String> = running.values().collect();
+        let ports = ports.borrow();
+        let elsewhere = ports.iter().filter(|it| !inside.contains(it)).count();
+        if is_listed {
+            set(tasks, Tasks::from_count(running.len() + elsewhere));
+        }
+    };
     loop {
-        let mut is_listed = true;
-        match events.next().await {
+        let event = tokio::select! {
+            event = events.next() => event,
+            Ok(()) = ports.changed() => {
+                tell(&running, is_listed, &ports);
+                continue;
+            }
+        };
+        match event {
             Some(Ok(watcher::Event::Init)) => {
                 running.clear();
                 is_listed = false;
             }
             Some(Ok(watcher::Event::InitApply(pod))) => {
-                running.insert(name(pod));
-                is_listed = false;
+                running.insert(pod.name_any(), allocation(&pod));
             }
-            Some(Ok(watcher::Event::Apply(pod))) => drop(running.insert(name(pod))),
-            Some(Ok(watcher::Event::Delete(pod))) => drop(running.remove(&name(pod))),
-            Some(Ok(watcher::Event::InitDone)) => {}
+            Some(Ok(watcher::Event::Apply(pod))) => {
+                running.insert(pod.name_any(), allocation(&pod));
+                is_listed = true;
+            }
+            Some(Ok(watcher::Event::Delete(pod))) => {
+                running.remove(&pod.name_any());
+                is_listed = true;
+            }
+            Some(Ok(watcher::Event::InitDone)) => is_listed = true,
             Some(Err(_)) => {
                 is_listed = false;
                 set(tasks, Tasks::Unknown);
             }
             None => std::future::pending().await,
         }
-        if is_listed {
-            set(tasks, Tasks::from_count(running.len()));
-        }
+        tell(&running, is_listed, &ports);
     }
 }
 

@@ -65,19 +65,16 @@ impl Usage {
             .iter()
             .filter(|it| ours != Some(title(it).as_str()));
         let ports = others.flat_map(objects::determined_ports);
-        let allocations: BTreeSet<&str> = ports.map(|(_, id)| id).collect();
-        let allocations: Vec<&str> = allocations.into_iter().filter(|id| is_label(id)).collect();
-        for some in allocations.chunks(AT_ONCE) {
-            let selector = format!("{ALLOCATION} in ({})", some.join(","));
-            let params = ListParams::default().labels(&selector);
-            let pods: Api<Pod> = Api::all(cluster.client.clone());
-            let Ok(list) = pods.list_metadata(&params).await else {
-                self.live = None;
-                return;
-            };
-            let pods = list.items.into_iter();
-            let ids = pods.filter_map(|mut pod| pod.labels_mut().remove(ALLOCATION));
-            self.live.get_or_insert_default().extend(ids);
+        let allocations = ports.map(|(_, id)| id.to_owned()).collect();
+        self.live = live(cluster, &allocations, ListParams::default()).await;
+    }
+
+    /// Whether all of its ports that have pods are of these allocations.
+    pub(crate) fn has_only(&self, gateway: &GatewayObject, known: &BTreeSet<String>) -> bool {
+        let mut others = objects::determined_ports(gateway).filter(|(_, id)| !known.contains(*id));
+        match &self.live {
+            Some(live) => !others.any(|(_, id)| live.contains(id)),
+            None => others.next().is_none(),
         }
     }
 
@@ -129,6 +126,26 @@ impl Usage {
             ports.len()
         ))
     }
+}
+
+/// Those of these allocations that have pods of this kind, in any namespace; `None` if the user may not list pods. Makes no
+/// request without allocations.
+pub(crate) async fn live(
+    cluster: &Cluster,
+    allocations: &BTreeSet<String>,
+    kind: ListParams,
+) -> Option<BTreeSet<String>> {
+    let labels = allocations.iter().map(String::as_str);
+    let labels: Vec<&str> = labels.filter(|id| is_label(id)).collect();
+    let mut live = BTreeSet::new();
+    for some in labels.chunks(AT_ONCE) {
+        let selector = format!("{ALLOCATION} in ({})", some.join(","));
+        let params = kind.clone().labels(&selector);
+        let pods: Api<Pod> = Api::all(cluster.client.clone());
+        let pods = pods.list_metadata(&params).await.ok()?.items.into_iter();
+        live.extend(pods.filter_map(|mut pod| pod.labels_mut().remove(ALLOCATION)));
+    }
+    Some(live)
 }
 
 fn describe_ports(ports: &[(&str, &str)]) -> String {

@@ -1,6 +1,7 @@
 //! Watches the Gateway after `ready`.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cluster::codes::FORBIDDEN;
@@ -23,6 +24,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub(crate) struct Health<'a> {
     cx: &'a Context<Gateway>,
     state: RefCell<State>,
+    /// The allocations with ports on the Gateway.
+    ports: &'a watch::Sender<BTreeSet<String>>,
 }
 
 struct State {
@@ -31,21 +34,24 @@ struct State {
     lease: Option<StageError>,
     /// What was reported last.
     reported: Option<StageError>,
-    has_ports: bool,
 }
 
 impl<'a> Health<'a> {
-    pub(crate) fn new(cx: &'a Context<Gateway>, outputs: Outputs, gateway: &GatewayObject) -> Self {
+    pub(crate) fn new(
+        cx: &'a Context<Gateway>,
+        outputs: Outputs,
+        ports: &'a watch::Sender<BTreeSet<String>>,
+    ) -> Self {
         let state = State {
             outputs,
             gateway: None,
             lease: None,
             reported: None,
-            has_ports: objects::determined_ports(gateway).next().is_some(),
         };
         Self {
             cx,
             state: RefCell::new(state),
+            ports,
         }
     }
 
@@ -95,14 +101,14 @@ impl<'a> Health<'a> {
         self.tell();
     }
 
-    /// Whether a master has ports on the Gateway as it was seen last.
-    pub(crate) fn has_ports(&self) -> bool {
-        self.state.borrow().has_ports
-    }
-
     /// The Gateway has changed.
     async fn update(&self, gateway: &GatewayObject, found: &Selection) -> Result<(), StageError> {
-        self.state.borrow_mut().has_ports = objects::determined_ports(gateway).next().is_some();
+        let ports = objects::allocations(gateway);
+        self.ports.send_if_modified(|before| {
+            let is_new = *before != ports;
+            *before = ports;
+            is_new
+        });
         let address = match objects::address(gateway) {
             Ok(address) => address,
             Err(why) => {

@@ -67,7 +67,7 @@ impl Abandoned {
 /// Chooses a Gateway. That of our previous run stays ours, whatever our master left on it.
 pub(crate) fn choose(survey: &Survey, config: &Config) -> Result<Choice, StageError> {
     let usage = &survey.usage;
-    let is_ours = |gateway: &GatewayObject| survey.is_ours(&title(gateway));
+    let is_ours = |gateway: &GatewayObject| survey.is_ours(gateway);
     let mut gateways: Vec<&GatewayObject> = survey.gateways.iter().collect();
     gateways.sort_by_cached_key(|gateway| (!is_ours(gateway), title(gateway)));
     let judge = |gateway: &&GatewayObject| judge(gateway, survey, config);
@@ -132,7 +132,7 @@ fn class_of<'a>(gateway: &GatewayObject, survey: &'a Survey) -> Option<&'a Class
 }
 
 fn judge(gateway: &GatewayObject, survey: &Survey, config: &Config) -> Rating {
-    let is_ours = survey.is_ours(&title(gateway));
+    let is_ours = survey.is_ours(gateway);
     // Kubernetes deletes a Gateway of our own when the Lease that owns it is gone.
     let is_collected = title(gateway) == survey.own
         && survey.held.is_none()
@@ -221,7 +221,7 @@ fn warnings(gateway: &GatewayObject, survey: &Survey) -> Vec<String> {
         ));
     }
     if let Use::Live(what) | Use::Leftovers(what) | Use::Lost(what) = survey.usage.of(gateway)
-        && !survey.is_ours(&title)
+        && !survey.is_ours(gateway)
     {
         warnings.push(format!(
             "Gateway {title}: {what}; a starting master frees the ports that it does not know"

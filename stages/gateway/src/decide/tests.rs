@@ -2,6 +2,8 @@ use serde_json::{Value, json};
 
 use super::choose::SHOWN;
 use super::*;
+use crate::objects;
+use crate::owned::Owned;
 use crate::usage::Usage;
 
 fn gateway(name: &str, status: Value) -> Value {
@@ -48,9 +50,16 @@ fn config(value: Value) -> Config {
     serde_json::from_value(value).unwrap()
 }
 
+/// A Gateway of an earlier run, which had a port of task `x`.
+fn previous(title: &str) -> Owned {
+    let (namespace, gateway) = title.split_once('/').unwrap();
+    let owned = json!({"namespace": namespace, "gateway": gateway, "allocations": ["x"]});
+    serde_json::from_value(owned).unwrap()
+}
+
 fn pick(gateways: Vec<Value>, config: &Config, ours: Option<&str>) -> Result<Choice, StageError> {
     let mut survey = survey(gateways, "c/c");
-    survey.previous.extend(ours.map(str::to_owned));
+    survey.previous.extend(ours.map(previous));
     choose(&survey, config)
 }
 
@@ -158,7 +167,7 @@ fn another_sessions_gateway_is_taken_over_only_on_request_and_only_if_none_is_fr
         let mut survey = survey(gateways, "c/c");
         survey.usage = Usage::from_leases(&lease);
         // The previous Gateway is no longer ours.
-        survey.previous = vec!["n/a".to_owned()];
+        survey.previous = vec![previous("n/a")];
         choose(&survey, &config(json!({"take_over": take_over})))
             .map(|choice| objects::name(&choice.gateway).to_owned())
     };

@@ -16,6 +16,7 @@ use super::lock::{Installed, Lock, LockRequest};
 use crate::Gateway;
 use crate::controller_objects;
 use crate::lease::{GatewayLease, user};
+use crate::leftovers;
 use crate::objects::{
     self, CLASSES, ClassObject, GATEWAYS, GatewayObject, INSTALLED, gateways, title,
 };
@@ -37,9 +38,16 @@ pub(crate) async fn leftover<'a>(
     let Some(installed) = Installed::read(cluster).await? else {
         return Ok(None);
     };
-    let entries = cx.ledger.entries();
-    let ours = entries.iter().filter_map(GatewayLease::from_entry);
-    let ours: Vec<String> = ours.map(|it| it.title()).collect();
+    // Those of our own sessions that go too.
+    let mut ours = Vec::new();
+    for entry in cx.ledger.entries() {
+        let lease = GatewayLease::from_entry(&entry);
+        if let Some(lease) = lease
+            && !leftovers::stays(cx, cluster, &entry, &lease).await?
+        {
+            ours.push(lease.title());
+        }
+    }
     let class = &installed.class;
     let used = gateways_of(cluster, &installed).await?;
     let user = used.iter().find(|it| {

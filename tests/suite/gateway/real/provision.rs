@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
-use support::gateway::{SESSIONS, assert_nothing_of_ours, cleanup, outputs, run_as, stop};
+use support::gateway::{
+    SESSIONS, assert_nothing_of_ours, cleanup, gc_with, kill, outputs, run_as, start_lasting, stop,
+};
 use support::kube::gateway_command;
 use support::kube_infra::{CONTOUR, CRDS, DEPLOYMENTS, NAMESPACES};
 use support::kube_real::{GATEWAYS, LEASES, RealKube, STAGE, in_namespace, path, real_kube};
@@ -111,6 +113,43 @@ async fn two_sessions_that_install_at_once_share_it_and_the_last_one_removes_it(
         .filter(|it| it.exists())
         .collect::<Vec<PathBuf>>()
     );
+}
+
+#[tokio::test]
+async fn the_controller_of_a_gateway_that_stays_for_tasks_stays_too_and_a_dry_run_says_so() {
+    let Some(kube) = cluster().await else {
+        return;
+    };
+    let home = Home::new();
+    let manifests = kube.contour();
+    let manifests = manifests.to_str().expect("text");
+    let args = ["--provision", "auto", "--provision-manifests", manifests];
+    let (stage, _) = start_lasting(&kube, &home, &args).await;
+    let pods = in_namespace("/api/v1/pods", "default");
+    let pod = json!({"metadata": {"name": "task", "labels": {"determined": "canary.1"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}], "automountServiceAccountToken": false}});
+    kube.create(&pods, &pod).await;
+    kill(stage).await;
+    let stays = async |flags: &[&str]| {
+        let said = gc_with(&home, flags).await;
+        let line = "the controller of GatewayClass devcluster-gateway stays";
+        assert!(
+            said.contains(line) && !said.contains("the controller: "),
+            "{flags:?}: {said}"
+        );
+    };
+    // Before it is parked, and afterwards.
+    stays(&["--dry-run"]).await;
+    stays(&[]).await;
+    stays(&["--dry-run"]).await;
+    let said = gc_with(&home, &["--now", "--dry-run"]).await;
+    assert!(said.contains("would remove the controller"), "{said}");
+    kube.delete(&format!("{pods}/task?gracePeriodSeconds=0"))
+        .await;
+    let said = gc_with(&home, &["--dry-run"]).await;
+    assert!(said.contains("would remove the controller"), "{said}");
+    gc_with(&home, &[]).await;
+    assert_nothing_of_ours(&kube).await;
 }
 
 /// Changes of the ledger and requests to the API; each is a moment for a kill. `DEVCLUSTER_ROUNDS` uses all of them.

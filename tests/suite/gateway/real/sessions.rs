@@ -208,20 +208,25 @@ async fn another_run_with_the_same_identity_ends_the_first_which_deletes_nothing
     kube.class("contour", CONTOUR).await;
     kube.start_controller();
     let home = Home::new();
-    let args = ["--prefer", "dedicated", "--lease-duration", "2"];
+    let args = ["--prefer", "dedicated", "--lease-duration", "20"];
     let mut stage = start(&kube, &home, &args);
     ready(&mut stage).await;
     // As a copy of this machine does.
     let lease = path(LEASES, &kube.items(SESSIONS).await[0]);
+    let tasks = in_namespace(LEASES, "default") + "/devcluster-tasks";
     let run = json!({"metadata": {"annotations": {"devcluster/run": "another"}}});
     kube.merge(&lease, &run).await;
+    let run = json!({"metadata": {"annotations": {"devcluster/instances": "gateway=another"}}});
+    kube.merge(&tasks, &run).await;
     let error = fail(stage).await;
     assert_eq!(error["code"], "gateway.session_lost", "{error:#}");
     assert_eq!(kube.items(GATEWAYS).await.len(), 1);
     assert_eq!(kube.items(SESSIONS).await.len(), 1);
-    let tasks = in_namespace(LEASES, "default") + "/devcluster-tasks";
-    assert!(!kube.get(&tasks).await.is_null(), "it is the copy's too");
     // The copy runs: the next run of this instance takes nothing from it.
+    let held = fail(start(&kube, &home, &args)).await;
+    assert_eq!(held["code"], "gateway.task_namespace_held", "{held:#}");
+    kube.namespace("tasks-2").await;
+    let args = [&args[..], &["--task-namespace", "tasks-2"]].concat();
     let mut next = start(&kube, &home, &args);
     ready(&mut next).await;
     assert_eq!(kube.items(GATEWAYS).await.len(), 2);
@@ -233,6 +238,63 @@ async fn another_run_with_the_same_identity_ends_the_first_which_deletes_nothing
     .await;
     let run = &kube.get(&lease).await["metadata"]["annotations"]["devcluster/run"];
     assert_eq!(run, "another");
+    assert!(!kube.get(&tasks).await.is_null(), "it is the copy's too");
+}
+
+#[tokio::test]
+async fn gc_on_a_copy_of_the_machine_leaves_all_leases_of_the_live_one() {
+    let Some(mut kube) = real_kube().await else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.start_controller();
+    let home = Home::new();
+    let args = ["--prefer", "dedicated"];
+    let mut stage = start(&kube, &home, &args);
+    ready(&mut stage).await;
+    kill(stage).await;
+    let ledger = state_files(&home, "jsonl").pop().expect("a ledger");
+    let copy = std::fs::read(&ledger).expect("cannot read");
+    let mut stage = start(&kube, &home, &args);
+    ready(&mut stage).await;
+    kill(stage).await;
+    let live = std::fs::read(&ledger).expect("cannot read");
+    let leases = kube.items(LEASES).await;
+    // On the copy.
+    std::fs::write(&ledger, copy).expect("cannot write");
+    gc(&home).await;
+    assert_eq!(kube.items(LEASES).await, leases);
+    std::fs::write(&ledger, live).expect("cannot write");
+    gc(&home).await;
+    assert_nothing_of_ours(&kube).await;
+    let tasks = in_namespace(LEASES, "default") + "/devcluster-tasks";
+    assert!(kube.get(&tasks).await.is_null());
+}
+
+#[tokio::test]
+async fn a_session_that_an_older_release_began_is_valid() {
+    let Some(kube) = with_gateway().await else {
+        return;
+    };
+    let home = Home::new();
+    let mut stage = start(&kube, &home, &[]);
+    ready(&mut stage).await;
+    kill(stage).await;
+    // It wrote another holder.
+    let session = kube.items(SESSIONS).await.remove(0);
+    let holder = session["spec"]["holderIdentity"].as_str().expect("text");
+    let ledger = state_files(&home, "jsonl").pop().expect("a ledger");
+    let text = std::fs::read_to_string(&ledger).expect("cannot read");
+    std::fs::write(&ledger, text.replace(holder, "me@here/gateway")).expect("cannot write");
+    let older = json!({"spec": {"holderIdentity": "me@here/gateway"}});
+    kube.merge(&path(LEASES, &session), &older).await;
+    let mut stage = start(&kube, &home, &[]);
+    ready(&mut stage).await;
+    let mut check = StageClient::start(gateway_command(&home, "check", &[]));
+    assert!(check.wait().await.0.success(), "{}", check.stderr());
+    stop(stage).await;
+    cleanup(&home).await;
+    assert_nothing_of_ours(&kube).await;
 }
 
 /// The files of the state directory of this kind.

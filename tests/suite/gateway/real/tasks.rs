@@ -11,20 +11,29 @@ use support::{Home, StageClient};
 
 use super::{CONTOUR, with_gateway};
 
-const PODS: &str = "/api/v1/namespaces/default/pods";
 const DEDICATED: [&str; 4] = ["--prefer", "dedicated", "--lease-duration", "20"];
 const KEEP: u64 = 12 * 3600;
 
 /// A pod as Determined makes it for a task.
-async fn start_task(kube: &RealKube) {
-    let pod = json!({"metadata": {"name": "task", "labels": {"determined": "canary.1"}},
+async fn start_task_in(kube: &RealKube, namespace: &str, allocation: &str) {
+    let pod = json!({"metadata": {"name": "task", "labels": {"determined": allocation}},
         "spec": {"containers": [{"name": "c", "image": "i"}], "automountServiceAccountToken": false}});
-    kube.create(PODS, &pod).await;
+    kube.create(&in_namespace("/api/v1/pods", namespace), &pod)
+        .await;
+}
+
+async fn end_task_in(kube: &RealKube, namespace: &str) {
+    let pods = in_namespace("/api/v1/pods", namespace);
+    kube.delete(&format!("{pods}/task?gracePeriodSeconds=0"))
+        .await;
+}
+
+async fn start_task(kube: &RealKube) {
+    start_task_in(kube, "default", "canary.1").await;
 }
 
 async fn end_task(kube: &RealKube) {
-    kube.delete(&format!("{PODS}/task?gracePeriodSeconds=0"))
-        .await;
+    end_task_in(kube, "default").await;
 }
 
 async fn lasts(kube: &RealKube, seconds: u64) {
@@ -162,6 +171,88 @@ async fn gc_after_a_kill_keeps_it_too_and_gc_now_removes_it() {
 }
 
 #[tokio::test]
+async fn a_task_in_the_namespace_of_a_workspace_keeps_the_gateway_until_gc_sees_its_end() {
+    let Some(kube) = cluster().await else {
+        return;
+    };
+    kube.namespace("team-b").await;
+    let home = Home::new();
+    let (stage, outputs) = start_lasting(&kube, &home, &DEDICATED).await;
+    // Of another master, for all that is known.
+    start_task_in(&kube, "team-b", "canary.1").await;
+    lasts(&kube, 20).await;
+    open_port(&outputs, "team-b").await;
+    lasts(&kube, KEEP).await;
+    let said = stop(stage).await;
+    assert!(said.contains("for the task that runs, until "), "{said}");
+    let said = gc(&home).await;
+    assert!(said.contains("keeps Gateway"), "{said}");
+    // Its master is away, so its port stays.
+    end_task_in(&kube, "team-b").await;
+    let said = gc(&home).await;
+    assert!(said.contains("removed Gateway default/"), "{said}");
+    assert_nothing_of_ours(&kube).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_another_masters_task_uses_since_is_not_ours() {
+    let Some(kube) = with_gateway().await else {
+        return;
+    };
+    let home = Home::new();
+    let (stage, outputs) = start_lasting(&kube, &home, &[]).await;
+    start_task(&kube).await;
+    open_port(&outputs, "default").await;
+    lasts(&kube, KEEP).await;
+    kill(stage).await;
+    end_task(&kube).await;
+    gc(&home).await;
+    // Another master has used it meanwhile, and its task runs on.
+    let gateway = in_namespace(GATEWAYS, "default") + "/tcp-gateway";
+    let port =
+        json!({"metadata": {"annotations": {"determined.ai/det-gateway-port-49999": "other.1"}}});
+    kube.merge(&gateway, &port).await;
+    start_task_in(&kube, "default", "other.1").await;
+    let refused = support::gateway::start(&kube, &home, &["--gateway", "tcp-gateway"]);
+    let error = support::gateway::fail(refused).await;
+    assert_eq!(error["code"], "gateway.none_usable", "{error:#}");
+    assert!(error.to_string().contains("1 of its 2 ports"), "{error:#}");
+    end_task(&kube).await;
+    let (stage, again) = start_lasting(&kube, &home, &[]).await;
+    assert_eq!(name(&again), "tcp-gateway");
+    close_port(&outputs, "default").await;
+    stop(stage).await;
+    cleanup(&home).await;
+    assert_nothing_of_ours(&kube).await;
+}
+
+#[tokio::test]
+async fn who_may_not_hold_the_task_namespace_is_told_before_and_leaves_no_entry() {
+    let Some(kube) = with_gateway().await else {
+        return;
+    };
+    let mut rules = role("existing");
+    rules.retain(|it| it["resources"] != json!(["leases"]));
+    kube.grant(LIMITED, &rules).await;
+    let home = Home::new();
+    let limited = support::kube::write_kubeconfig(&home, "limited", &kube.kubeconfig(LIMITED));
+    let limited = limited.to_str().expect("text");
+    let args = ["--preflight", "--kubeconfig", limited];
+    let mut check = StageClient::start(gateway_command(&home, "check", &args));
+    assert_eq!(check.wait().await.0.code(), Some(5));
+    let said = check.stderr();
+    assert!(
+        said.contains("✗ no other master runs tasks in that namespace"),
+        "{said}"
+    );
+    let mut stage = StageClient::start(gateway_command(&home, "run", &["--kubeconfig", limited]));
+    let error = stage.wait_for("error").await["error"].clone();
+    assert_eq!(error["code"], "cluster.forbidden", "{error:#}");
+    stage.wait().await;
+    assert_eq!(gc(&home).await, "nothing was left behind\n");
+}
+
+#[tokio::test]
 async fn gc_locks_no_one_out_of_their_own_gateway() {
     let Some(kube) = with_gateway().await else {
         return;
@@ -256,8 +347,14 @@ async fn one_master_has_a_task_namespace_and_the_stages_of_its_file_share_it() {
         return;
     };
     let held = in_namespace("/apis/coordination.k8s.io/v1/leases", "default") + "/devcluster-tasks";
-    let instances =
-        async || kube.get(&held).await["metadata"]["annotations"]["devcluster/instances"].clone();
+    let instances = async || {
+        let lease = kube.get(&held).await;
+        let all = lease["metadata"]["annotations"]["devcluster/instances"].as_str();
+        // Each with its run.
+        let all = all.expect("instances").split(',');
+        let names = all.map(|it| it.split_once('=').expect("a run").0);
+        names.collect::<Vec<_>>().join(",")
+    };
     let (home, other) = (Home::new(), Home::new());
     let mut first = support::gateway::start(&kube, &home, &DEDICATED);
     first.wait_for("ready").await;
