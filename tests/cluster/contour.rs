@@ -93,14 +93,14 @@ async fn cleanup_with(bed: &Bed, home: &Home, flags: &[&str]) -> String {
     cleanup.stderr()
 }
 
-fn shows(master: &Master, task: &str) {
+pub(crate) fn shows(master: &Master, task: &str) {
     eventually(&format!("{task} answers by the Gateway"), || {
         master.shows(task, PORT)
     });
 }
 
 /// Starts a task with this many ports, and waits until it answers at the last one.
-fn serving(master: &Master, count: u16) -> String {
+pub(crate) fn serving(master: &Master, count: u16) -> String {
     let ports: Vec<u16> = (PORT + 1 - count..=PORT).collect();
     let task = master.launch(SERVER, &ports, "Uncategorized");
     master.wait_for(&task, "RUNNING");
@@ -109,7 +109,7 @@ fn serving(master: &Master, count: u16) -> String {
 }
 
 /// The task's lines arrive through the tunnel.
-fn speaks(master: &Master, task: &str) {
+pub(crate) fn speaks(master: &Master, task: &str) {
     let before = master.lines(task);
     eventually(&format!("{task} sends lines"), || {
         master.lines(task) > before + 1
@@ -144,6 +144,14 @@ fn names(bed: &Bed) -> Vec<String> {
         .lines()
         .filter(|it| it.contains("contour") || it.contains("devcluster-"));
     theirs.map(str::to_owned).collect()
+}
+
+/// The Gateways and Leases of sessions, and the ports of tasks.
+fn session(bed: &Bed) -> String {
+    let label = "app.kubernetes.io/managed-by=devcluster-gateway";
+    let shown =
+        "jsonpath={range .items[*]}{.kind} {.metadata.uid} {.spec.listeners[*].port}, {end}";
+    bed.kubectl(&["get", "gateways,leases", "-A", "-l", label, "-o", shown])
 }
 
 /// A session whose load balancer is late.
@@ -285,9 +293,11 @@ async fn contour_leads_the_master_to_its_tasks_until_it_is_removed_again() {
     shows(&master, &task);
     speaks(&master, &task);
 
+    let before_reboot = session(&bed);
     bed.tell("reboot");
     master.wait_for(&task, "ERROR");
     let task = serving(&master, 1);
+    assert_eq!(session(&bed), before_reboot);
     speaks(&master, &task);
 
     // Another master, with its own Gateway and namespace, and more ports than a Gateway has by default. Its Gateway

@@ -6,4 +6,5 @@ mod master;
 mod network;
 mod stages;
 mod stand_in;
+mod tasks;
 mod up;

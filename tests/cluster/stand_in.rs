@@ -13,7 +13,8 @@ pub(crate) struct Master<'a> {
     bed: &'a Bed,
     pub(crate) dir: PathBuf,
     port: u16,
-    child: Child,
+    /// None if `up` has started it.
+    child: Option<Child>,
 }
 
 impl<'a> Master<'a> {
@@ -53,12 +54,25 @@ impl<'a> Master<'a> {
             bed,
             dir,
             port,
-            child,
+            child: Some(child),
         };
-        eventually("the master answers", || {
-            master.try_ask("GET", "master", &json!(null)).is_some()
-        });
+        eventually("the master answers", || master.answers());
         master
+    }
+
+    /// The one that `up` starts.
+    pub(crate) fn of_up(bed: &'a Bed, dir: &Path, port: u16) -> Master<'a> {
+        let (dir, child) = (dir.to_owned(), None);
+        Master {
+            bed,
+            dir,
+            port,
+            child,
+        }
+    }
+
+    pub(crate) fn answers(&self) -> bool {
+        self.try_ask("GET", "master", &json!(null)).is_some()
     }
 
     pub(crate) fn try_ask(&self, method: &str, path: &str, body: &Value) -> Option<Value> {
@@ -120,12 +134,14 @@ impl<'a> Master<'a> {
 
     /// Ends it as a crash does.
     pub(crate) fn kill(mut self) {
-        self.child.kill().expect("cannot kill the master");
-        self.child.wait().expect("cannot wait");
+        let child = self.child.as_mut().expect("it is of `up`");
+        child.kill().expect("cannot kill the master");
+        child.wait().expect("cannot wait");
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("cannot wait for the master")
+        let child = self.child.as_mut().expect("it is of `up`");
+        child.wait().expect("cannot wait for the master")
     }
 }
 
@@ -262,7 +278,9 @@ fn it_refuses_what_a_real_master_refuses() {
 
 impl Drop for Master<'_> {
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        if let Some(child) = &mut self.child {
+            drop(child.kill());
+            drop(child.wait());
+        }
     }
 }
