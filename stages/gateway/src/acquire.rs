@@ -214,7 +214,7 @@ async fn resume(
         };
         if resumed.is_none() {
             let title = lease.title();
-            let renewed = lease.clone().of_run(cx, config);
+            let renewed = lease.clone().of_run(cx, config)?;
             match Session::resume(cx, cluster, &entry, &lease, renewed).await {
                 Err(error) if is_here => return Err(error),
                 other => resumed = other.ok().flatten(),
@@ -244,15 +244,17 @@ async fn release(cluster: &Cluster, lease: &GatewayLease) -> Result<(), StageErr
 
 impl GatewayLease {
     /// The Lease as a run of this config writes it.
-    fn of_run(self, cx: &Context<Gateway>, config: &Config) -> Self {
-        Self {
+    fn of_run(self, cx: &Context<Gateway>, config: &Config) -> Result<Self, StageError> {
+        Ok(Self {
+            // Releases without identities wrote other holders.
+            holder: cx.identity()?.as_str().to_owned(),
             duration: config.lease_duration,
             keep: if cx.is_lasting() { config.keep } else { 0 },
             task_namespace: config.task_namespace.clone(),
             run: Some(cx.run_id().to_owned()),
             user: lease::user(cx),
             ..self
-        }
+        })
     }
 }
 
@@ -381,7 +383,7 @@ impl Access<'_> {
         let lease = GatewayLease {
             namespace: namespace.to_owned(),
             gateway: gateway.to_owned(),
-            holder: self.cx.identity()?.as_str().to_owned(),
+            holder: String::new(),
             duration: 0,
             keep: 0,
             task_namespace: String::new(),
@@ -392,7 +394,7 @@ impl Access<'_> {
             run: None,
             user: String::new(),
         };
-        let lease = lease.of_run(self.cx, self.config);
+        let lease = lease.of_run(self.cx, self.config)?;
         let session = Session::intend(self.cx, &self.cluster, lease)?;
         Ok(resources.session.insert(session))
     }

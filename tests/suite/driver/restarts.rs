@@ -1,11 +1,14 @@
 //! What crashes under `up` is started again.
 
+use std::path::Path;
+
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use support::devcluster::python_program;
 use support::leaks;
 use support::site::Site;
 use support::terminal::Terminal;
-use support::{DEADLINE, code_of};
+use support::{DEADLINE, bin, code_of};
 
 /// The process of the site with these words in its command line.
 fn process(site: &Site, words: &str) -> Option<Pid> {
@@ -82,6 +85,73 @@ async fn a_killed_stage_and_a_killed_master_start_again_with_the_same_outputs() 
         .await;
     terminal.press("5");
     terminal.wait_for("reached the master at").await;
+    terminal.press("q");
+    assert!(terminal.child.wait().await.expect("no end").success());
+    site.nothing_is_left().await;
+}
+
+/// Replaces a program on disk, as an installation does: its text is edited by sed.
+fn replace(program: &Path, edits: &str) {
+    let edited = std::process::Command::new("sed")
+        .env("LC_ALL", "C")
+        .args(["-i", edits])
+        .arg(program)
+        .status();
+    assert!(edited.expect("cannot run sed").success());
+}
+
+/// As if another release were installed under a live `up`.
+#[tokio::test]
+async fn a_stage_of_another_release_works_on_or_is_refused_with_both_named() {
+    let site = Site::new().await;
+    let release = env!("CARGO_PKG_VERSION");
+    let other = release.replace(|c: char| c.is_ascii_digit(), "9");
+    let renumber = format!("s/{}/{other}/g", release.replace('.', r"\."));
+    let programs = site.home.path().join("bin");
+    std::fs::create_dir(&programs).expect("a directory");
+    for name in ["remote", "tunnel", "gateway", "config-emit"] {
+        let name = format!("devcluster-{name}");
+        std::fs::copy(bin(&name), programs.join(&name)).expect("cannot copy");
+    }
+    let file = site.write("source.yaml", &site.devcluster_yaml());
+    let mut up = site.home.command(&programs.join("devcluster-remote"));
+    up.args(["up", "--no-preflight", "-c"]).arg(&file);
+    up.env("DEVCLUSTER", python_program("DEVCLUSTER", "devcluster"));
+    let mut terminal = Terminal::start(up);
+    terminal.wait_for("reached the master at").await;
+
+    // One that takes the same config works on, and so does the master's start, which asks it to render.
+    for stage in ["tunnel", "gateway", "config-emit", "master"] {
+        let before = outputs(&site, stage);
+        let mut words = format!("devcluster-{stage} run");
+        match stage {
+            "master" => words = "devcluster-sandbox master".to_owned(),
+            _ => replace(&programs.join(format!("devcluster-{stage}")), &renumber),
+        }
+        let first = process(&site, &words).expect("it runs");
+        kill_process(first, Signal::KILL).expect("it cannot be killed");
+        terminal
+            .wait_for(&format!("{stage} ended unexpectedly; it is started again"))
+            .await;
+        until(stage, || process(&site, &words).filter(|pid| *pid != first)).await;
+        if let Some(before) = before {
+            let again = |it: &Value| it["run"] != before["run"];
+            let now = until(stage, || outputs(&site, stage).filter(again)).await;
+            assert_eq!(now["outputs"], before["outputs"], "{stage}");
+        }
+    }
+
+    // One that does not is refused.
+    replace(
+        &programs.join("devcluster-tunnel"),
+        "s/remote_port_range/remote_port_rangf/g",
+    );
+    let first = process(&site, "devcluster-tunnel run").expect("it runs");
+    kill_process(first, Signal::KILL).expect("it cannot be killed");
+    let refusal = format!(
+        "devcluster-tunnel is from release {other}, and the `up` that runs it from release {release}"
+    );
+    terminal.wait_for(&refusal).await;
     terminal.press("q");
     assert!(terminal.child.wait().await.expect("no end").success());
     site.nothing_is_left().await;

@@ -21,6 +21,7 @@ mod errors;
 mod foreign;
 mod kills;
 mod lifecycle;
+mod older;
 mod paths;
 mod provision;
 mod provision_errors;

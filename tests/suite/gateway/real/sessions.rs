@@ -349,6 +349,59 @@ async fn files_of_another_machine_take_no_session_from_it() {
     assert_eq!(kube.items(SESSIONS).await, theirs);
 }
 
+/// Hides the identities of this machine, and shows those of another one: each has files of its own.
+fn become_machine(home: &Home, machine: &str) {
+    let with = |extension: &str| state_files(home, extension);
+    let there: Vec<PathBuf> = with(machine);
+    for path in with("id") {
+        let other = if machine == "one" { "two" } else { "one" };
+        std::fs::rename(&path, path.with_extension(other)).expect("cannot move");
+    }
+    for path in there {
+        std::fs::rename(&path, path.with_extension("id")).expect("cannot move");
+    }
+}
+
+#[tokio::test]
+async fn two_laptops_with_one_home_have_a_gateway_each() {
+    let Some(mut kube) = real_kube().await else {
+        return;
+    };
+    kube.class("contour", CONTOUR).await;
+    kube.start_controller();
+    let home = Home::new();
+    let mut names = Vec::new();
+    for (namespace, machine) in [("tasks-1", "one"), ("tasks-2", "two")] {
+        kube.namespace(namespace).await;
+        if machine == "two" {
+            become_machine(&home, machine);
+        }
+        let args = ["--prefer", "dedicated", "--task-namespace", namespace];
+        let mut stage = start(&kube, &home, &args);
+        names.push(ready(&mut stage).await["gateway_name"].clone());
+        kill(stage).await;
+    }
+    assert_ne!(names[0], names[1]);
+    for (namespace, machine, name) in [("tasks-1", "one", &names[0]), ("tasks-2", "two", &names[1])]
+    {
+        become_machine(&home, machine);
+        let args = ["--prefer", "dedicated", "--task-namespace", namespace];
+        let mut stage = start(&kube, &home, &args);
+        assert_eq!(ready(&mut stage).await["gateway_name"], *name);
+        kill(stage).await;
+        assert_eq!(kube.items(SESSIONS).await.len(), 2);
+    }
+    // Each removes its own.
+    for (machine, left) in [("one", &names[1..]), ("two", &[])] {
+        become_machine(&home, machine);
+        cleanup(&home).await;
+        let gateways = kube.items(GATEWAYS).await;
+        let gateways = gateways.iter().map(|it| it["metadata"]["name"].clone());
+        assert_eq!(gateways.collect::<Vec<_>>(), left, "{machine}");
+    }
+    assert_nothing_of_ours(&kube).await;
+}
+
 #[tokio::test]
 async fn another_cluster_of_the_same_name_is_not_the_one_in_the_ledger() {
     let Some(kube) = with_gateway().await else {
