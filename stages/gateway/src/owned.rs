@@ -24,7 +24,7 @@ const MEMORY: u64 = 30 * 24 * 3600;
 pub(crate) struct Owned {
     namespace: String,
     gateway: String,
-    /// The allocations of our master that had ports on it when it was seen last.
+    /// The allocations of our master with ports on it when it was seen last.
     #[serde(default)]
     pub(crate) allocations: BTreeSet<String>,
 }

@@ -36,7 +36,7 @@ pub(crate) struct Part {
     instance: String,
     /// Seconds for which it stays while tasks run.
     keep: u32,
-    /// The run that had it before, if it was resumed.
+    /// The run that held it before, if it was resumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     before: Option<String>,
 }

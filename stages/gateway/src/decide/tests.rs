@@ -50,7 +50,7 @@ fn config(value: Value) -> Config {
     serde_json::from_value(value).unwrap()
 }
 
-/// A Gateway of an earlier run, which had a port of task `x`.
+/// A Gateway of an earlier run, with a port of task `x`.
 fn previous(title: &str) -> Owned {
     let (namespace, gateway) = title.split_once('/').unwrap();
     let owned = json!({"namespace": namespace, "gateway": gateway, "allocations": ["x"]});

@@ -1,6 +1,6 @@
 //! What is in a namespace of ours: it is deleted only if every object in it is ours, of every kind that the API serves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster::lease::holder;
@@ -9,6 +9,7 @@ use cluster::ours::Ours;
 use cluster::{Attempt, Cluster, status};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::{Api, ResourceExt};
@@ -24,6 +25,15 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Annotation of a Secret that Kubernetes made for a ServiceAccount: the account's uid.
 const TOKEN_OF: &str = "kubernetes.io/service-account.uid";
+
+/// The type of such a Secret. Kubernetes deletes one whose account does not exist.
+const TOKEN: &str = "type=kubernetes.io/service-account-token";
+
+/// The Leases by which the pods of the controllers that we know elect a leader: Contour's provisioner, and Envoy Gateway.
+const ELECTIONS: [&str; 2] = [
+    "0d879e31.projectcontour.io",
+    "5b9825d2.gateway.envoyproxy.io",
+];
 
 /// The contents of namespaces, seen from an installation.
 pub(super) struct Contents<'a> {
@@ -59,7 +69,7 @@ impl<'a> Contents<'a> {
         let deadline = Instant::now() + COLLECTION_TIMEOUT;
         loop {
             let all = self.list(&kinds, namespace).await?;
-            let ours = self.all_ours(&all);
+            let ours = self.all_ours(&all, &self.tokens(namespace).await?);
             let mut foreign = Vec::new();
             for (reference, object) in &all {
                 let is_ours = object.uid().is_some_and(|uid| ours.contains(&uid));
@@ -109,14 +119,14 @@ impl<'a> Contents<'a> {
     }
 
     /// The uids of what carries our mark, of what Kubernetes makes in every namespace, and of what these own.
-    fn all_ours(&self, all: &[Found]) -> BTreeSet<String> {
+    fn all_ours(&self, all: &[Found], tokens: &BTreeMap<String, String>) -> BTreeSet<String> {
         let mut ours = self.deleted.clone();
         loop {
             let before = ours.len();
             for (reference, object) in all {
                 let owners = object.owner_references().iter().map(|it| &it.uid);
-                let tokens = object.annotations().get(TOKEN_OF);
-                let is_owned = owners.chain(tokens).any(|uid| ours.contains(uid));
+                let token = object.uid().and_then(|uid| tokens.get(&uid));
+                let is_owned = owners.chain(token).any(|uid| ours.contains(uid));
                 if is_owned || is_default(reference) || self.ours.includes(object) {
                     ours.extend(object.uid());
                 }
@@ -127,9 +137,24 @@ impl<'a> Contents<'a> {
         }
     }
 
+    /// The account's uid of each token, by the uid of its Secret.
+    async fn tokens(&self, namespace: &str) -> Result<BTreeMap<String, String>, StageError> {
+        let secrets: Api<Secret> = Api::namespaced(self.cluster.client.clone(), namespace);
+        let tokens = ListParams::default().fields(TOKEN);
+        let listed = secrets.list_metadata(&tokens).await.map_err(|error| {
+            self.cluster
+                .failed("list", "secrets", Some(namespace), &error)
+        })?;
+        let listed = listed.items.into_iter();
+        let token = |mut it: PartialObjectMeta<Secret>| {
+            Some((it.uid()?, it.annotations_mut().remove(TOKEN_OF)?))
+        };
+        Ok(listed.filter_map(token).collect())
+    }
+
     /// Whether it is the Lease by which the pods of the controller elect a leader.
     async fn is_election(&self, reference: &ObjectRef) -> Result<bool, StageError> {
-        if reference.kind != "Lease" {
+        if reference.kind != "Lease" || !ELECTIONS.contains(&reference.name.as_str()) {
             return Ok(false);
         }
         let namespace = reference.namespace.as_deref().unwrap_or_default();

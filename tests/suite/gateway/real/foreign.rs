@@ -274,3 +274,38 @@ async fn a_namespace_with_any_object_of_a_user_stays() {
     }
     kube.delete(&namespace).await;
 }
+
+#[tokio::test]
+async fn a_lease_without_a_holder_and_a_secret_like_a_token_are_a_users_too() {
+    let lease = json!({"metadata": {"name": "idle"}, "spec": {"holderIdentity": ""}});
+    let secret = json!({"metadata": {"name": "like-a-token"}});
+    for (list, title, mut object) in [
+        (LEASES, "Lease projectcontour/idle", lease),
+        (
+            "/api/v1/secrets",
+            "Secret projectcontour/like-a-token",
+            secret,
+        ),
+    ] {
+        let home = Home::new();
+        let Some((kube, stage)) = installed(&home).await else {
+            return;
+        };
+        stop(stage).await;
+        if title.starts_with("Secret") {
+            let accounts = in_namespace("/api/v1/serviceaccounts", "projectcontour");
+            let account = kube
+                .get(&format!("{accounts}/contour-gateway-provisioner"))
+                .await;
+            let uid = &account["metadata"]["uid"];
+            assert!(uid.is_string(), "{account:#}");
+            object["metadata"]["annotations"] = json!({"kubernetes.io/service-account.uid": uid});
+        }
+        kube.create(&in_namespace(list, "projectcontour"), &object)
+            .await;
+        let said = cleanup(&home).await;
+        let line = format!("Namespace projectcontour stays: it contains {title}");
+        assert!(said.contains(&line), "{said}");
+        kube.delete(&format!("{NAMESPACES}/projectcontour")).await;
+    }
+}

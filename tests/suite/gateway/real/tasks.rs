@@ -227,7 +227,7 @@ async fn a_gateway_that_another_masters_task_uses_since_is_not_ours() {
 }
 
 #[tokio::test]
-async fn who_may_not_hold_the_task_namespace_is_told_before_and_leaves_no_entry() {
+async fn who_may_not_hold_the_task_namespace_sees_it_before_and_leaves_no_entry() {
     let Some(kube) = with_gateway().await else {
         return;
     };
