@@ -4,7 +4,7 @@ pub(crate) mod orphans;
 pub(crate) mod restarts;
 
 use std::ffi::OsString;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use protocol::kinds::{RELEASE, RELEASE_VARIABLE};
 use protocol::program::say;
 use protocol::{Env, KEEP_VARIABLE, StageError, child};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
@@ -99,8 +100,7 @@ impl Devcluster {
         let failed =
             |e: std::io::Error| StageError::io(format!("cannot start {}", program.display()), &e);
         let (reader, writer) = std::io::pipe().map_err(failed)?;
-        // A copy is inherited.
-        let file = rustix::io::dup(&reader).map_err(|e| failed(e.into()))?;
+        let file = inherited(&reader).map_err(|e| failed(e.into()))?;
         let mut command = Command::new(program);
         let path = format!("/dev/fd/{}", file.as_raw_fd());
         command.args(options.words(Path::new(&path)));
@@ -117,7 +117,7 @@ impl Devcluster {
             // It inherits the reading end of the pipe too. If this process is killed, a closed pipe would crash it and orphan
             // its stages.
             let (reader, writer) = std::io::pipe().map_err(failed)?;
-            _kept_open = Some(rustix::io::dup(&reader).map_err(|e| failed(e.into()))?);
+            _kept_open = Some(inherited(&reader).map_err(|e| failed(e.into()))?);
             command.stderr(writer);
             stderr = Some(Receiver::from_owned_fd(reader.into()).map_err(failed)?);
         }
@@ -183,6 +183,13 @@ impl Devcluster {
             say(&format!("cannot kill devcluster: {e}"));
         }
     }
+}
+
+/// A copy that a child inherits, under a number that no wrapper script uses itself.
+fn inherited(file: impl AsFd) -> rustix::io::Result<OwnedFd> {
+    let copy = fcntl_dupfd_cloexec(file, 64)?;
+    fcntl_setfd(&copy, FdFlags::empty())?;
+    Ok(copy)
 }
 
 impl Drop for Devcluster {

@@ -377,6 +377,29 @@ async fn a_devcluster_that_hangs_is_killed_by_the_third_signal() {
 }
 
 #[tokio::test]
+async fn a_devcluster_that_waits_for_its_file_gets_it_or_ends_unseen() {
+    let site = Site::new().await;
+    let good = site.write("source.yaml", &site.devcluster_yaml());
+    let bad = site.write("bad.yaml", "stages:\n- tunnel: {nope: 1}\n");
+    // It uses descriptors itself, as wrappers do, and finds the file after `-c`.
+    let body = "exec 3</dev/null 4</dev/null 9</dev/null; echo waits >&2; while [ \"$1\" != -c ]; do shift; done; \
+        echo \"reads $(grep -c devcluster-tunnel \"$2\") lines\" >&2";
+    let up = async |file: &std::path::Path| {
+        let mut command = site.remote(&["up", "-c", file.to_str().expect("text")]);
+        command.env("DEVCLUSTER", stand_in(&site, body));
+        let output = command.output().await.expect("no driver");
+        leaks::gone("processes", || leaks::processes(&site.home.mark())).await;
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = up(&good).await;
+    assert!(said.contains("devcluster: reads "), "{said}");
+    assert!(!said.contains("reads 0"), "{said}");
+    let said = up(&bad).await;
+    assert!(said.contains("nope"), "{said}");
+    assert!(!said.contains("devcluster: "), "{said}");
+}
+
+#[tokio::test]
 async fn up_ends_what_a_killed_devcluster_leaves() {
     let site = Site::new().await;
     let file = site.write("source.yaml", &site.devcluster_yaml());
