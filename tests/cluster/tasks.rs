@@ -1,11 +1,11 @@
-//! With a running task, whatever ends under `up`: the same task answers on the same port.
+//! Running tasks, while everything else ends under `up`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use support::bed::{self, Bed, eventually};
+use support::bed::{Bed, eventually};
 use support::devcluster::python_program;
 use support::terminal::Terminal;
 use support::{Home, bin, build_dir, leaks};
@@ -173,16 +173,12 @@ impl Task<'_> {
     }
 }
 
-#[tokio::test]
-async fn a_running_task_stays_on_its_port_whatever_ends() {
-    if bed::is_missing() {
-        return;
-    }
-    let bed = Bed::start();
+/// Whatever ends, the task is proxied on the same port.
+pub(crate) async fn stay_on_their_ports(bed: &Bed) {
     bed.kubectl(&["create", "namespace", "tasks"]);
-    let laptop = &Laptop::new(&bed);
+    let laptop = &Laptop::new(bed);
     let mut up = laptop.up();
-    let master = Master::of_up(&bed, laptop.home.path(), 8080);
+    let master = Master::of_up(bed, laptop.home.path(), 8080);
     eventually("the master answers", || master.answers());
     let id = serving(&master, 1);
     let keep = [
@@ -250,8 +246,7 @@ async fn a_running_task_stays_on_its_port_whatever_ends() {
     task.is_well("a quit");
     speaks(&task.master, &task.id);
 
-    up.press("q");
-    assert!(up.child.wait().await.expect("no end").success());
-    laptop.says("devcluster-remote", &["gc", "--now"]).await;
+    leaks::power_off(&leaks::processes(&laptop.home.mark()));
+    up.child.wait().await.expect("no end");
     laptop.is_silent().await;
 }

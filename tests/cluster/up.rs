@@ -135,4 +135,6 @@ async fn up_brings_a_master_to_the_cluster_and_takes_it_back() {
     terminal.press("q");
     assert!(terminal.child.wait().await.expect("no end").success());
     assert!(!curl(&bed, "ssh", &master), "the port is closed");
+
+    crate::tasks::stay_on_their_ports(&bed).await;
 }
