@@ -34,9 +34,11 @@ fn up(home: &Home, temp_dir: &Path) -> Command {
     let text = format!("temp_dir: {}\n{stages}", temp_dir.display());
     std::fs::write(&file, text).expect("cannot write");
     let devcluster = home.path().join("fake-devcluster");
+    // It is started early, and does nothing before it has its file.
     std::fs::write(
         &devcluster,
-        "#!/bin/sh\ntouch \"$HOME/ran\"\necho devcluster is up >&2\n",
+        "#!/bin/sh\nwhile [ \"$1\" != -c ]; do shift; done\ngrep -q . \"$2\" || exit 1\n\
+         touch \"$HOME/ran\"\necho devcluster is up >&2\n",
     )
     .expect("cannot write");
     set_mode(&devcluster, 0o755);
